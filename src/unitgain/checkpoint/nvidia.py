@@ -1,0 +1,123 @@
+"""The official EDM2 networks: their parameter names and constructor arguments, and ours."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unitgain.arch import NetworkSpec
+from unitgain.denoiser import Denoiser, Uncertainty
+from unitgain.serial import suggest
+
+# Constructor arguments that `from_state` understands, with the official defaults; None: must be given.
+DEFAULTS: dict[str, Any] = {
+    "img_resolution": None,
+    "img_channels": None,
+    "label_dim": None,
+    "model_channels": 192,
+    "channel_mult": (1, 2, 3, 4),
+    "num_blocks": 3,
+    "attn_resolutions": (16, 8),
+    "channels_per_head": 64,
+    "sigma_data": 0.5,
+    "logvar_channels": 128,
+}
+
+_NAMES = [
+    (r"^unet\.emb_fourier\.", "network.embedding.fourier."),
+    (r"^unet\.emb_noise\.", "network.embedding.noise."),
+    (r"^unet\.emb_label\.", "network.embedding.label."),
+    (r"^unet\.", "network."),
+    (r"\.conv_res(\d)\.", r".branch.conv\1."),
+    (r"\.conv_skip\.", ".shortcut."),
+    (r"\.attn_(qkv|proj)\.", r".attention.\1."),
+    (r"\.emb_linear\.", ".branch.modulation0.linear."),
+    (r"\.emb_gain$", ".branch.modulation0.gain"),
+    (r"^logvar_", "uncertainty."),
+]
+
+
+def spec_from_config(config: Mapping[str, Any]) -> NetworkSpec:
+    """The network that official constructor arguments describe.
+
+    Raises:
+        ValueError: if an argument is unknown or a required one is missing.
+    """
+    for name in config:
+        if name not in DEFAULTS:
+            raise ValueError(f"unknown official constructor argument {name!r}; {suggest(name, DEFAULTS)}")
+    values = {**DEFAULTS, **config}
+    for name, value in values.items():
+        if value is None:
+            raise ValueError(f"official constructor argument {name!r} is missing")
+    return NetworkSpec(
+        resolution=values["img_resolution"],
+        channels=values["img_channels"],
+        label_dim=values["label_dim"],
+        model_channels=values["model_channels"],
+        channel_mult=tuple(values["channel_mult"]),
+        num_blocks=values["num_blocks"],
+        attn_resolutions=tuple(values["attn_resolutions"]),
+        channels_per_head=values["channels_per_head"],
+    )
+
+
+def rename(state: Mapping[str, Tensor], channels_per_head: int) -> dict[str, Tensor]:
+    """Official tensors under our names: `network.*` for the denoiser, `uncertainty.*` for u(sigma).
+
+    Works for anything shaped like the parameters: weights, gradients, averages. The rows of `qkv` weights are put in
+    our order, (q, k, v) slowest; officially it is fastest, within the channel of the head, within the head.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, replacement in _NAMES:
+            name = re.sub(pattern, replacement, name)
+        if name.endswith(".attention.qkv.weight"):
+            rows = tensor.unflatten(0, (-1, channels_per_head, 3))
+            tensor = rows.movedim(2, 0).flatten(0, 2).contiguous()
+        renamed[name] = tensor
+    return renamed
+
+
+def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[Denoiser, Uncertainty]:
+    """Denoiser and uncertainty from official tensors.
+
+    Args:
+        state: official parameters and buffers by name (`unet.enc.64x64_conv.weight`, `logvar_linear.weight`, ...), any
+            floating dtype; read into float32.
+        config: official constructor arguments: `img_resolution`, `img_channels` and `label_dim`, and where they are not
+            the default `model_channels`, `channel_mult`, `num_blocks`, `attn_resolutions`, `channels_per_head`,
+            `sigma_data`, `logvar_channels`.
+
+    Raises:
+        ValueError: if an argument is unknown or missing, or tensors are missing, left over or of another shape.
+    """
+    spec = spec_from_config(config)
+    with torch.device("meta"):
+        denoiser = Denoiser(spec, sigma_data=config.get("sigma_data", DEFAULTS["sigma_data"]))
+        uncertainty = Uncertainty(config.get("logvar_channels", DEFAULTS["logvar_channels"]))
+    tensors = rename(state, spec.channels_per_head)
+    expected = {**denoiser.state_dict(), **{f"uncertainty.{k}": v for k, v in uncertainty.state_dict().items()}}
+    _check_tensors(tensors, expected)
+    tensors = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    prefix = "uncertainty."
+    uncertainty.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, assign=True
+    )
+    denoiser.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(prefix)}, assign=True)
+    for module in (denoiser, uncertainty):
+        module.requires_grad_(True)
+    return denoiser, uncertainty
+
+
+def _check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in given]
+    extra = [name for name in given if name not in expected]
+    if missing or extra:
+        raise ValueError(f"tensors do not fit the constructor arguments: missing {missing[:3]}, left over {extra[:3]}")
+    for name, tensor in given.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+            raise ValueError(f"tensor {name} has shape {shapes}: the constructor arguments describe another network")

@@ -1,0 +1,64 @@
+"""Arguments that several commands share, from text."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from unitgain.train.log import RateColumn
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from text: `7`, a list `1,2,5`, a range `0-63` with both ends, or a mixture.
+
+    Raises:
+        ValueError: if a part is none of these, or a seed comes twice.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
+            raise ValueError(f"cannot read the seeds {part!r}: write 7, 1,2,5 or a range as 0-63")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"the seeds {text!r} name an image twice")
+    return seeds
+
+
+def pick_device(device: Device) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one.
+
+    Raises:
+        ValueError: if a GPU is asked for and torch finds none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here; use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+@contextmanager
+def bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, where that is a terminal: call what it yields with (done, total)."""
+    console = Console(file=sys.stderr)
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        RateColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,59 @@
+"""The entry point of `unitgain`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from unitgain import __version__
+from unitgain.cli.demo import Demo
+from unitgain.cli.ema import Ema
+from unitgain.cli.inspect import Inspect
+from unitgain.cli.sample import Sample
+from unitgain.cli.train import Train
+
+DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
+TRACEBACK = "UNITGAIN_TRACEBACK"
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command, or say in one line why not.
+
+    Exits with 0 when all went well, 2 when the command was used wrongly (an unknown name, a value out of range, an
+    output folder that is not empty), 1 when it failed (a damaged file, a full disk), 130 when it was interrupted.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if args == ["--version"]:
+        print(__version__)
+        return
+    command = tyro.cli(
+        Demo | Train | Ema | Sample | Inspect,  # type: ignore[arg-type]
+        prog="unitgain",
+        description=DESCRIPTION,
+        args=args,
+        config=CONFIG,
+    )
+    try:
+        command.run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        sys.exit(explain(error))
+
+
+def explain(error: Exception) -> int:
+    """Print what went wrong, without a traceback; returns the exit code."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    usage = isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError)
+    known = usage or isinstance(error, OSError) or type(error).__module__.startswith("unitgain.")
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    console.print(f"[bold red]error:[/] {escape(text)}")
+    if not known:
+        console.print(f"This was not expected. Set {TRACEBACK}=1 to see where it happened.")
+    return 2 if usage else 1

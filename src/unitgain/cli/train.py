@@ -1,0 +1,149 @@
+"""`unitgain train`."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unitgain.cli.arguments import Device, pick_device
+from unitgain.data.dataset import ArrayDataset
+from unitgain.recipes import Recipe, recipe
+from unitgain.serial import suggest
+from unitgain.train import TrainConfig, train
+from unitgain.train.config import Precision
+from unitgain.train.loop import load_config
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network by a recipe.
+
+    The run folder gets config.json, stats.jsonl, snapshots/ (averaged weights), checkpoints/ and tensorboard/.
+    Ctrl-C or SIGTERM finish the step, write a checkpoint and print the command that resumes; the resumed run ends with
+    the same weights as one that was not stopped.
+    """
+
+    recipe: Annotated[str | None, tyro.conf.Positional] = None
+    """Name of the recipe, such as digits. May be left out with --resume."""
+
+    out: Path | None = None
+    """Folder of the run; must be empty, unless --resume. Default: runs/RECIPE."""
+
+    resume: bool = False
+    """Go on from the newest valid checkpoint in the folder, with the settings the run was started with."""
+
+    seed: int | None = None
+    """Seed of everything random. Default: 0."""
+
+    duration: int | None = None
+    """Images to train for; rounded up to whole batches. Default: the recipe's. May be raised with --resume."""
+
+    batch: int | None = None
+    """Images per step. Default: the recipe's."""
+
+    microbatch: int | None = None
+    """Images per forward pass, to save memory; must divide the batch. Default: the whole batch."""
+
+    lr: float | None = None
+    """Reference learning rate. Default: the recipe's."""
+
+    dtype: Precision | None = None
+    """Precision of the network; parameters and embedding stay in float32. Default: float32."""
+
+    snapshot_dtype: Precision | None = None
+    """Precision of stored averages. Default: float16."""
+
+    snapshot_every: int | None = None
+    """Images between snapshots; rounded up to whole batches. Default: the recipe's."""
+
+    checkpoint_every: int | None = None
+    """Images between checkpoints; rounded up to whole batches. Default: the recipe's snapshot interval."""
+
+    tick: int | None = None
+    """Images between lines of statistics; rounded up to whole batches. Default: a quarter of the snapshot interval."""
+
+    device: Device = "auto"
+    """Where to train."""
+
+    no_tensorboard: bool = False
+    """Do not write TensorBoard events."""
+
+    quiet: bool = False
+    """Show no progress."""
+
+    def run(self) -> None:
+        """Train, and say how it ended."""
+        out, config = self._settings()
+        result = train(
+            config,
+            out,
+            load_data(config.data),
+            resume=self.resume,
+            device=pick_device(self.device),
+            quiet=self.quiet,
+            tensorboard=not self.no_tensorboard,
+        )
+        if result.finished:
+            print(f"finished at {result.nimg:,} images; next: unitgain ema reconstruct {shlex.quote(str(out))} 0.05")
+        else:
+            print(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written. Resume with:")
+            print(f"  unitgain train --out {shlex.quote(str(out))} --resume", file=sys.stdout, flush=True)
+
+    def _settings(self) -> tuple[Path, TrainConfig]:
+        if self.recipe is None and not (self.resume and self.out):
+            raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
+        out = self.out or Path("runs") / str(self.recipe)
+        saved = load_config(out) if self.resume and (out / "config.json").exists() else None
+        if saved is not None and self.recipe in (None, saved.recipe.name):
+            return out, self._override(saved, saved.recipe)
+        if self.recipe is None:
+            raise FileNotFoundError(f"{out} holds no run to resume: it has no config.json")
+        return out, self._override(saved, recipe(self.recipe))
+
+    def _override(self, saved: TrainConfig | None, base: Recipe) -> TrainConfig:
+        batch = self.batch or base.batch
+        snapshot_every = _whole(self.snapshot_every or base.snapshot_every, batch)
+        changed = base.replace(
+            batch=batch,
+            duration=_whole(self.duration or base.duration, batch),
+            lr=self.lr or base.lr,
+            snapshot_every=snapshot_every,
+        )
+
+        def chosen(name: str, default: object) -> object:
+            given = getattr(self, name)
+            return given if given is not None else getattr(saved, name) if saved else default
+
+        values = {
+            "seed": chosen("seed", 0),
+            "microbatch": chosen("microbatch", None),
+            "dtype": chosen("dtype", "float32"),
+            "snapshot_dtype": chosen("snapshot_dtype", "float16"),
+            "tick": _whole(chosen("tick", snapshot_every // 4), batch),
+            "checkpoint_every": _whole(chosen("checkpoint_every", snapshot_every), batch),
+        }
+        return TrainConfig(recipe=changed, data="digits", **values)  # type: ignore[arg-type]
+
+
+def load_data(name: str) -> ArrayDataset:
+    """The data set of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    from unitgain.data.digits import digits
+
+    known = {"digits": digits}
+    if name not in known:
+        raise ValueError(f"unknown data set {name!r}; {suggest(name, known)}")
+    return known[name]()
+
+
+def _whole(images: object, batch: int) -> int:
+    assert isinstance(images, int)
+    if images < 1:
+        raise ValueError(f"{images} images: must be at least 1")
+    return -(-images // batch) * batch

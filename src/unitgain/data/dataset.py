@@ -1,0 +1,75 @@
+"""Images and labels in memory, checked."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unitgain.data.encoder import PixelEncoder
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayDataset:
+    """A data set that fits in memory.
+
+    Args:
+        name: for messages and records.
+        images: `[N, C, H, W]`: uint8 pixels, or floating values as the network is to see them.
+        labels: class of each image, int64 `[N]`; None if there are none.
+        classes: names of the classes; needed with labels.
+        encoder: how pixels become what the network sees; unused for floating images.
+
+    Raises:
+        ValueError: if there are no images, shapes do not fit, a value is not finite, or a label is out of range; the
+            message names the first image concerned.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor | None = None
+    classes: tuple[str, ...] | None = None
+    encoder: PixelEncoder = field(default_factory=PixelEncoder)
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or not len(self.images):
+            raise ValueError(
+                f"data {self.name}: images must be [N, C, H, W] with N >= 1, not {tuple(self.images.shape)}"
+            )
+        if self.images.is_floating_point():
+            broken = ~torch.isfinite(self.images).flatten(1).all(1)
+            if broken.any():
+                first = int(broken.nonzero()[0])
+                raise ValueError(
+                    f"data {self.name}: {int(broken.sum())} of {len(self.images)} images hold NaN or infinite values, "
+                    f"the first is image {first}: repair or drop them"
+                )
+        elif self.images.dtype != torch.uint8:
+            raise ValueError(f"data {self.name}: images must be uint8 or floating, not {self.images.dtype}")
+        if self.labels is not None:
+            self._check_labels(self.labels)
+
+    def _check_labels(self, labels: Tensor) -> None:
+        if labels.shape != (len(self.images),) or labels.dtype != torch.int64 or not self.classes:
+            raise ValueError(f"data {self.name}: labels must be int64 [N] with the names of their classes")
+        wrong = ((labels < 0) | (labels >= len(self.classes))).nonzero()
+        if len(wrong):
+            first = int(wrong[0])
+            known = f"there are {len(self.classes)} classes, 0 to {len(self.classes) - 1}"
+            raise ValueError(f"data {self.name}: image {first} has label {int(labels[first])}, but {known}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes, 0 without labels."""
+        return len(self.classes) if self.labels is not None and self.classes else 0
+
+    def batch(self, indices: np.ndarray) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
+        """The images with these indices as the network sees them, float32, and their labels."""
+        rows = torch.from_numpy(indices)
+        images = self.images[rows]
+        images = images.float() if images.is_floating_point() else self.encoder.encode(images)
+        return images, None if self.labels is None else self.labels[rows]

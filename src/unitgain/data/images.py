@@ -1,0 +1,51 @@
+"""Images as pictures to look at: PNG files and grids."""
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from unitgain.files import atomic
+
+
+def to_image(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
+    """A Pillow image, grey or RGB.
+
+    Raises:
+        ValueError: unless there are 1 or 3 channels.
+    """
+    if pixels.shape[0] not in (1, 3):
+        raise ValueError(f"a picture has 1 or 3 channels, not {pixels.shape[0]}; decode latents first")
+    array = pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return Image.fromarray(array[:, :, 0] if pixels.shape[0] == 1 else array)
+
+
+def save_png(path: Path, pixels: UInt8[Tensor, "c h w"]) -> None:
+    """Write a PNG file, atomically."""
+    with atomic(path) as temporary:
+        to_image(pixels).save(temporary, format="PNG")
+
+
+def grid(
+    pixels: UInt8[Tensor, "n c h w"], columns: int | None = None, gap: int = 1, background: int = 255
+) -> Image.Image:
+    """All images in rows, with a gap between them, enlarged by a whole factor when they are small.
+
+    Args:
+        pixels: `[N, C, H, W]`, N >= 1.
+        columns: images in a row; about square by default.
+        gap: pixels between images, before enlarging.
+        background: grey value of the gaps.
+    """
+    n, c, h, w = pixels.shape
+    columns = min(columns or math.ceil(math.sqrt(n)), n)
+    rows = math.ceil(n / columns)
+    canvas = torch.full((c, rows * (h + gap) + gap, columns * (w + gap) + gap), background, dtype=torch.uint8)
+    for i, image in enumerate(pixels.cpu()):
+        top, left = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
+        canvas[:, top : top + h, left : left + w] = image
+    scale = max(1, 32 // max(h, w))
+    return to_image(canvas.repeat_interleave(scale, 1).repeat_interleave(scale, 2))

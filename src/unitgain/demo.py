@@ -1,0 +1,290 @@
+"""The demo: train on the embedded digits, average post hoc, sample, measure, report."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from unitgain.checkpoint.snapshot import load
+from unitgain.data.dataset import ArrayDataset
+from unitgain.data.digits import digits
+from unitgain.denoiser import Denoiser, parameter_count
+from unitgain.extras import require
+from unitgain.files import require_empty, write_text
+from unitgain.metrics.frechet import frechet_distance, statistics
+from unitgain.posthoc import Reconstruction, reconstruct
+from unitgain.recipes import DIGITS
+from unitgain.report.digits import digits_page
+from unitgain.sample import generate, sigma_grid
+from unitgain.train import TrainConfig, train
+from unitgain.train.loop import load_config
+
+LENGTHS = (0.015, 0.03, 0.05, 0.075, 0.10, 0.13, 0.16, 0.20)
+COLUMNS = 10  # of the grids, one per class
+ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """What the demo does.
+
+    Args:
+        seed: of the training run.
+        duration: training images.
+        lengths: EMA lengths to sweep.
+        images: images drawn at each length, at least 2; seeds 0, 1, ..., the same at every length.
+        steps: of Heun's method.
+    """
+
+    seed: int = 0
+    duration: int = DIGITS.duration
+    lengths: tuple[float, ...] = LENGTHS
+    images: int = 500
+    steps: int = 12
+
+
+@dataclass
+class Timer:
+    """Seconds by part, and a line on the terminal as each begins."""
+
+    say: Callable[[str], None]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time a part."""
+        self.say(f"{name} ...")
+        began = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - began
+
+
+def run_demo(
+    config: DemoConfig, out: Path, *, fresh: bool = False, quiet: bool = False, say: Callable[[str], None] = print
+) -> dict[str, Any] | None:
+    """Run the demo in the folder `out`, or what is left of it to do.
+
+    Args:
+        config: what to do.
+        out: gets `run/`, `ema/`, `report.html` and `report.json`. A finished report with the same settings is returned
+            as it is; a finished or interrupted training run is gone on with.
+        fresh: delete an earlier demo in `out` and start again.
+        quiet: show no progress bar.
+        say: prints a line.
+
+    Returns:
+        The contents of `report.json`; None if a signal stopped the training.
+
+    Raises:
+        FileExistsError: if `out` holds something that is no demo.
+        ValueError: if it holds a demo with other settings, and `fresh` is not given.
+    """
+    run = out / "run"
+    if not is_demo(out):
+        require_empty(out, "choose another folder with --out")
+    elif fresh:
+        shutil.rmtree(out)
+    elif (report := finished_report(config, out)) is not None:
+        say("the demo was run before with these settings; --fresh runs it again")
+        return report
+    timer = Timer(say)
+    dataset = digits()
+    recipe = DIGITS.replace(duration=config.duration)
+    training = TrainConfig(
+        recipe=recipe,
+        data=dataset.name,
+        seed=config.seed,
+        tick=recipe.snapshot_every // 5,
+        checkpoint_every=recipe.duration,
+    )
+    if run.exists():
+        check_settings(config, training, run)
+    with timer.part("training"):
+        result = train(training, run, dataset, resume=run.exists(), quiet=quiet)
+    if not result.finished:
+        return None
+    ticks = read_ticks(run)
+    timer.seconds["training"] = sum(row["seconds"] for row in ticks)  # the whole run, also what was done earlier
+    with timer.part("reconstructing averages"):
+        shutil.rmtree(out / "ema", ignore_errors=True)
+        averages = reconstruct(run, config.lengths, out / "ema", dtype="float32")
+    judge = Judge(dataset)
+    with timer.part("sampling and measuring"):
+        raw_path = run / "snapshots" / f"{result.nimg:010d}-raw.safetensors"
+        raw = measure(load(raw_path), judge, config)
+        sweep = [measure(load(average.path), judge, config) for average in averages]
+    best = min(range(len(sweep)), key=lambda i: sweep[i].fd)
+    with timer.part("drawing the grid"):
+        samples, real = grids(load(averages[best].path), dataset, config)
+    report = summarize(config, judge, result.nimg, timer.seconds, raw, sweep, averages)
+    write_text(out / "report.html", digits_page(report, ticks, samples, real, COLUMNS))
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def is_demo(out: Path) -> bool:
+    """Whether the folder is that of an earlier demo, which may be gone on with or deleted."""
+    return (out / "run" / "config.json").is_file() or (out / "report.json").is_file()
+
+
+def finished_report(config: DemoConfig, out: Path) -> dict[str, Any] | None:
+    """The report of an earlier demo with the same settings, if it is all there."""
+    if not (out / "report.json").is_file() or not (out / "report.html").is_file():
+        return None
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return report if report["settings"] == settings(config) else None
+
+
+def check_settings(config: DemoConfig, training: TrainConfig, run: Path) -> None:
+    """Raise `ValueError` if the training run of an earlier demo is not the one `config` asks for."""
+    saved = load_config(run)
+    changes = training.changes(saved)
+    if saved.recipe.duration != config.duration:
+        changes.append(f"duration: {saved.recipe.duration} -> {config.duration}")
+    if changes:
+        raise ValueError(
+            f"{run.parent} holds a demo with other settings ({'; '.join(changes)}): add --fresh to replace it"
+        )
+
+
+def settings(config: DemoConfig) -> dict[str, Any]:
+    """The settings as the report shows them."""
+    return {
+        "recipe": DIGITS.name,
+        "seed": config.seed,
+        "duration": config.duration,
+        "batch": DIGITS.batch,
+        "lengths": list(config.lengths),
+        "images": config.images,
+        "sampler": "heun",
+        "steps": config.steps,
+    }
+
+
+def read_ticks(run: Path) -> list[dict[str, Any]]:
+    """The ticks in `stats.jsonl`."""
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if "loss" in row]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How good a set of samples is: Frechet distance, accuracy, accuracy per class."""
+
+    fd: float
+    accuracy: float
+    per_class: list[float]
+
+
+class Judge:
+    """Measures samples against the real digits, in the standardized pixels that the network is trained on.
+
+    The classifier is a support vector machine fitted to all real digits; `accuracy` is its cross-validated accuracy.
+    """
+
+    def __init__(self, dataset: ArrayDataset) -> None:
+        assert dataset.labels is not None
+        svm = require("sklearn.svm", extra="demo")
+        selection = require("sklearn.model_selection", extra="demo")
+        self.encoder = dataset.encoder
+        features, labels = self.features(dataset.images), dataset.labels.numpy()
+        self.real = statistics(features)
+        self.classes = dataset.classes or ()
+        self.classifier = svm.SVC(gamma="scale", C=10)
+        self.accuracy = float(selection.cross_val_score(self.classifier, features, labels, cv=5).mean())
+        self.classifier.fit(features, labels)
+
+    def features(self, pixels: UInt8[Tensor, "n c h w"]) -> np.ndarray:
+        """Standardized pixels `[n, 64]`, float64."""
+        return self.encoder.encode(pixels).flatten(1).double().numpy()
+
+    def __call__(self, pixels: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"]) -> Measurement:
+        """Measure samples that were asked to show `labels`."""
+        features, asked = self.features(pixels), labels.numpy()
+        fd = frechet_distance(*statistics(features), *self.real)
+        right = self.classifier.predict(features) == asked
+        per_class = [
+            float(right[asked == c].mean()) if (asked == c).any() else float("nan") for c in range(len(self.classes))
+        ]
+        return Measurement(fd, float(right.mean()), per_class)
+
+
+def measure(denoiser: Denoiser, judge: Judge, config: DemoConfig) -> Measurement:
+    """Draw the images of seeds 0, 1, ... and judge them."""
+    pixels, labels = [], []
+    for _, label, images in generate(denoiser, range(config.images), sigma_grid(config.steps), batch=256):
+        assert label is not None
+        pixels.append(judge.encoder.decode(images))
+        labels.append(label)
+    return judge(torch.cat(pixels), torch.cat(labels))
+
+
+def grids(denoiser: Denoiser, dataset: ArrayDataset, config: DemoConfig) -> tuple[Tensor, Tensor]:
+    """Samples and real digits, `ROWS` of each class, the class changing fastest."""
+    assert dataset.labels is not None
+    columns, real = [], []
+    for label in range(COLUMNS):
+        ((_, _, images),) = generate(denoiser, range(ROWS), sigma_grid(config.steps), label=label, batch=ROWS)
+        columns.append(dataset.encoder.decode(images))
+        real.append(dataset.images[dataset.labels == label][:ROWS])
+    return torch.stack(columns, 1).flatten(0, 1), torch.stack(real, 1).flatten(0, 1)
+
+
+def summarize(
+    config: DemoConfig,
+    judge: Judge,
+    nimg: int,
+    seconds: dict[str, float],
+    raw: Measurement,
+    sweep: Sequence[Measurement],
+    averages: Sequence[Reconstruction],
+) -> dict[str, Any]:
+    """The contents of `report.json`."""
+    best = min(range(len(sweep)), key=lambda i: sweep[i].fd)
+    with torch.device("meta"):
+        parameters = parameter_count(Denoiser(DIGITS.network))
+    return {
+        "fd_raw": raw.fd,
+        "fd_best": sweep[best].fd,
+        "best_sigma_rel": averages[best].sigma_rel,
+        "class_accuracy": sweep[best].accuracy,
+        "images_seen": nimg,
+        "seconds": sum(seconds.values()),
+        "seed": config.seed,
+        "parameters": parameters,
+        "sweep": [
+            {
+                "sigma_rel": average.sigma_rel,
+                "fd": result.fd,
+                "accuracy": result.accuracy,
+                "profile_error": average.error,
+            }
+            for average, result in zip(averages, sweep, strict=True)
+        ],
+        "classes": [
+            {"name": name, "accuracy": accuracy}
+            for name, accuracy in zip(judge.classes, sweep[best].per_class, strict=True)
+        ],
+        "classifier_accuracy": judge.accuracy,
+        "seconds_by_part": dict(seconds),
+        "settings": settings(config),
+        "machine": {
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "processor": platform.machine(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+    }

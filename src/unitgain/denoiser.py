@@ -1,0 +1,127 @@
+"""The denoiser D(x; sigma, label): preconditioning around a raw network (EDM2, Eqs. 4-8)."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unitgain.arch import NetworkSpec, build
+from unitgain.layers import MPConv, MPFourier
+
+Label = Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
+
+
+class Denoiser(nn.Module):
+    """`denoiser(x, sigma, label) -> denoised`, the expected clean image given a noisy one (Eq. 4).
+
+    Args:
+        spec: the network.
+        sigma_data: standard deviation of the training data; one value for loss, preconditioning and sampling.
+
+    Attributes:
+        network: the raw network F.
+        dtype: precision in which the network computes (float32, bfloat16 or float16); parameters stay as they are,
+            the embedding and the preconditioning stay in float32 (Appendix D.2).
+    """
+
+    def __init__(self, spec: NetworkSpec, sigma_data: float = 0.5) -> None:
+        super().__init__()
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data must be positive, not {sigma_data}")
+        self.spec = spec
+        self.sigma_data = sigma_data
+        self.dtype = torch.float32
+        self.network = build(spec)
+
+    def forward(
+        self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
+    ) -> Float[Tensor, "n c h w"]:
+        """Denoise.
+
+        Args:
+            x: noisy images `[N, C, H, W]`.
+            sigma: noise levels, `[N]` or a scalar, positive.
+            label: classes as int64 `[N]`, or float `[N, label_dim]` (one-hot, or a mixture), or None for none (zeros).
+
+        Returns:
+            `c_skip x + c_out F(c_in x; c_noise, label)`, float32, shape of `x`.
+
+        Raises:
+            ValueError: if the shapes of `x`, `sigma` or `label` do not fit the network, or a class is out of range
+                (checked where it costs nothing: on the CPU).
+        """
+        self._check_images(x)
+        x = x.float()
+        sigma = self._sigma(sigma, x)[:, None, None, None]
+        variance = sigma**2 + self.sigma_data**2
+        c_skip = self.sigma_data**2 / variance
+        c_out = sigma * self.sigma_data / variance.sqrt()
+        c_in = 1 / variance.sqrt()
+        c_noise = sigma.flatten().log() / 4
+        raw = self.network((c_in * x).to(self.dtype), c_noise, self.one_hot(label, len(x)))
+        return c_skip * x + c_out * raw.float()
+
+    def one_hot(self, label: Label, batch: int) -> Float[Tensor, "n label_dim"] | None:
+        """Labels as the network takes them: float32 `[N, label_dim]`, or None where there are none."""
+        if label is None:
+            return None
+        classes = self.spec.label_dim
+        if not classes:
+            raise ValueError("this network is unconditional (label_dim=0): call it without a label")
+        if label.is_floating_point():
+            if label.shape != (batch, classes):
+                raise ValueError(
+                    f"label has shape {tuple(label.shape)}, expected {(batch, classes)} or int64 {(batch,)}"
+                )
+            return label.float()
+        if label.shape != (batch,):
+            raise ValueError(f"label has shape {tuple(label.shape)}, expected one class per image: {(batch,)}")
+        if label.device.type == "cpu":  # elsewhere the check would wait for the device
+            check_classes(label, classes)
+        return torch.zeros(batch, classes, device=label.device).scatter_(1, label[:, None], 1.0)
+
+    def _sigma(self, sigma: Tensor | float, x: Tensor) -> Tensor:
+        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+        if sigma.ndim and sigma.numel() not in (1, len(x)):
+            raise ValueError(f"sigma has shape {tuple(sigma.shape)}, expected a scalar or one per image: ({len(x)},)")
+        return sigma.reshape(-1).expand(len(x))
+
+    def _check_images(self, x: Tensor) -> None:
+        spec = self.spec
+        # Convolutions take any size that halves evenly; only the channels are fixed.
+        halvings = 2 ** (len(spec.widths) - 1)
+        if x.ndim != 4 or x.shape[1] != spec.channels or x.shape[2] % halvings or x.shape[3] % halvings:
+            size = f"[N, {spec.channels}, {spec.resolution}, {spec.resolution}]"
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected {size} (or H and W divisible by {halvings})")
+
+
+def check_classes(label: Int[Tensor, " n"], classes: int) -> None:
+    """Raise `ValueError` unless every entry of `label` is one of the classes 0 ... `classes` - 1."""
+    wrong = label[(label < 0) | (label >= classes)]
+    if len(wrong):
+        raise ValueError(f"label {int(wrong[0])} is out of range: the network knows the classes 0 to {classes - 1}")
+
+
+class Uncertainty(nn.Module):
+    """u(sigma), the log variance of the loss as a function of the noise level (Eq. 21).
+
+    Args:
+        channels: number of Fourier features.
+
+    Trained beside the denoiser and discarded after training.
+    """
+
+    def __init__(self, channels: int = 128) -> None:
+        super().__init__()
+        self.fourier = MPFourier(channels)
+        self.linear = MPConv(channels, 1)
+
+    def forward(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """U at the noise levels `sigma`, `[N]`, float32."""
+        return self.linear(self.fourier(sigma.log() / 4)).reshape(-1)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable parameters of `module`, tied ones once."""
+    return sum(math.prod(parameter.shape) for parameter in module.parameters())

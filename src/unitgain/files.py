@@ -1,0 +1,56 @@
+"""Files that are either whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Write to the yielded temporary path; it becomes `path` when the block ends well and is removed when it does not.
+
+    The data is flushed to the disk before the rename, and the rename too, so that a crash leaves the old file or the
+    new one. The folder of `path` is made if it is not there.
+
+    Raises:
+        OSError: if the disk is full, the folder is read-only and so on; `path` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in UTF-8, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the entries of `folder` to the disk, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def require_empty(folder: Path, remedy: str = "choose another folder or empty this one") -> None:
+    """Check that results may be written to `folder` without mixing with what is there.
+
+    Raises:
+        FileExistsError: if it is a file, or a folder with anything in it; `remedy` ends the message.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise FileExistsError(f"output folder {folder} {what}: {remedy}")

@@ -1,0 +1,142 @@
+"""Magnitude-preserving layers, and the projection that keeps their weights on a sphere.
+
+A layer normalizes its weight each time it is used (Eq. 47), which keeps activations at unit magnitude and makes the
+gradient perpendicular to the weight. `project_weights` puts the stored weights back on their sphere (Eq. 66) and is
+called by the training step, never by `forward`: a weight written in `forward` is lost when parameters are sharded, and
+changes averaged copies that happen to be in training mode.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitgain.ops import EPS, magnitude, mp_sum, normalize
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def effective_weight(weight: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
+    """The weight a layer computes with: every output unit of norm `gain` (Eqs. 46-47).
+
+    Args:
+        weight: `[C_out, ...]`, raw.
+        gain: float or scalar tensor; part of the weight, so that it costs nothing per pixel.
+
+    Returns:
+        `normalize(w) * gain / sqrt(fan_in)` in float32 (float64 for float64), shape of `weight`.
+    """
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    return normalize(weight) * (gain / math.sqrt(weight[0].numel()))
+
+
+class MPConv(nn.Module):
+    """Linear layer or convolution without bias whose weight is normalized on use (Eq. 47).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: kernel size per spatial dimension, odd: `()` for a linear layer over the last dimension, `(3,)`,
+            `(3, 3)` or `(3, 3, 3)` for a convolution that keeps the size (zero padding).
+        groups: of the convolution; divides both channel counts.
+
+    Raises:
+        ValueError: if a size is not positive, a kernel is even, has more than 3 dimensions, or groups do not divide.
+
+    The weight, `[out_channels, in_channels / groups, *kernel]`, starts as N(0, 1).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, ...] = (), groups: int = 1) -> None:
+        super().__init__()
+        if min(in_channels, out_channels, groups) < 1:
+            raise ValueError(f"channels and groups must be positive, not {in_channels=}, {out_channels=}, {groups=}")
+        if len(kernel) > 3 or any(k < 1 or k % 2 == 0 for k in kernel):
+            raise ValueError(f"kernel must be up to three odd sizes, so that the output keeps its size, not {kernel}")
+        if in_channels % groups or out_channels % groups or (groups > 1 and not kernel):
+            raise ValueError(f"{groups=} must divide {in_channels=} and {out_channels=}, and be 1 for a linear layer")
+        self.in_channels = in_channels
+        self.groups = groups
+        self.kernel = kernel
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels // groups, *kernel))
+
+    def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
+        """Apply the layer to `x`, `[N, C_in, ...]` (linear: `[..., C_in]`), in the dtype of `x`."""
+        weight = effective_weight(self.weight, gain).to(x.dtype)
+        if not self.kernel:
+            return x @ weight.t()
+        padding = tuple(k // 2 for k in self.kernel)
+        return _CONVOLUTIONS[len(self.kernel)](x, weight, padding=padding, groups=self.groups)
+
+    def extra_repr(self) -> str:
+        """Shape of the layer, for `print`."""
+        return f"{self.in_channels}, {len(self.weight)}, kernel={self.kernel}, groups={self.groups}"
+
+
+class MPFourier(nn.Module):
+    """Fourier features of unit magnitude, `sqrt(2) cos(2 pi (f a + phi))` (Eq. 75).
+
+    Args:
+        num_channels: number of features.
+
+    Frequencies are 2 pi N(0, 1) and phases 2 pi U(0, 1), drawn once: constants, not parameters.
+    """
+
+    freqs: Tensor
+    phases: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("freqs", 2 * math.pi * torch.randn(num_channels))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(num_channels))
+
+    def forward(self, a: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
+        """Features `[N, C]` in float32 of the scalars `a`, `[N]`."""
+        return torch.cos(a.float().outer(self.freqs.float()) + self.phases.float()) * math.sqrt(2)
+
+
+class CosineAttention(nn.Module):
+    """Self-attention over pixels with queries, keys and values normalized per head (Eqs. 10-11 and 30-34).
+
+    Args:
+        channels: of input and output.
+        channels_per_head: must divide `channels`.
+        balance: weight of the attention branch in the magnitude-preserving sum with its input.
+
+    Raises:
+        ValueError: if `channels_per_head` does not divide `channels`.
+
+    Works on tokens `[N, HW, C]`, which is a view of a channels-last image, so the memory format survives. The rows of
+    `qkv` are ordered (q, k, v), then head, then channel of the head.
+    """
+
+    def __init__(self, channels: int, channels_per_head: int, balance: float = 0.3) -> None:
+        super().__init__()
+        if channels % channels_per_head:
+            raise ValueError(f"channels_per_head={channels_per_head} must divide the {channels} channels it splits")
+        self.heads = channels // channels_per_head
+        self.balance = balance
+        self.qkv = MPConv(channels, 3 * channels, (1, 1))
+        self.proj = MPConv(channels, channels, (1, 1))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend over the H x W pixels of `x` and sum with `x`."""
+        n, c, h, w = x.shape
+        tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
+        q, k, v = normalize(tokens, dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(channels per head), as in Eq. 11
+        y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
+        return mp_sum(x, self.proj(y), t=self.balance)
+
+
+@torch.no_grad()
+def project_weights(module: nn.Module) -> None:
+    """Put every magnitude-preserving weight of `module` back on its sphere, in place (Eq. 66).
+
+    Each output unit of each `MPConv` gets norm sqrt(fan_in), up to the eps of Eq. 47. Other parameters (gains) are
+    untouched. Acts on whole rows of local tensors, so it needs no communication when rows are sharded.
+    """
+    weights: list[Tensor] = [layer.weight for layer in module.modules() if isinstance(layer, MPConv)]
+    if weights:
+        torch._foreach_div_(weights, [magnitude(weight, eps=EPS).to(weight.dtype) for weight in weights])

@@ -1,0 +1,66 @@
+"""The training loss: noise levels, weighting, learned uncertainty (EDM2, Eqs. 13-16 and 21)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitgain.denoiser import Denoiser, Label, Uncertainty
+
+
+@dataclass(frozen=True)
+class EDMLoss:
+    """Denoising score matching over log-normal noise levels, each scaled by its learned uncertainty (Eq. 21).
+
+    Args:
+        P_mean: mean of ln(sigma).
+        P_std: standard deviation of ln(sigma), positive.
+    """
+
+    P_mean: float
+    P_std: float
+
+    def draw(
+        self, clean: Float[Tensor, "n c h w"], generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c h w"]]:
+        """Noise levels `[N]` (Eq. 16) and unit noise of the shape of `clean`, from `generator`, in this order."""
+        normal = torch.randn(len(clean), device=clean.device, generator=generator)
+        noise = torch.randn(clean.shape, device=clean.device, generator=generator)
+        return self.sigma(normal), noise
+
+    def sigma(self, normal: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Noise levels from standard normal draws: `exp(P_mean + P_std n)` (Eq. 16)."""
+        return (normal * self.P_std + self.P_mean).exp()
+
+    def weight(self, sigma: Float[Tensor, "..."], sigma_data: float) -> Float[Tensor, "..."]:
+        """lambda(sigma), which makes the loss 1 at initialization for every noise level (Eq. 15)."""
+        return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        uncertainty: Uncertainty,
+        clean: Float[Tensor, "n c h w"],
+        sigma: Float[Tensor, " n"],
+        noise: Float[Tensor, "n c h w"],
+        label: Label = None,
+    ) -> Float[Tensor, "n c h w"]:
+        """Loss of every pixel, `lambda / exp(u) (D(y + sigma n) - y)^2 + u` (Eq. 21), not reduced.
+
+        Args:
+            denoiser: D; its `sigma_data` is used.
+            uncertainty: u(sigma).
+            clean: images y, `[N, C, H, W]`, of standard deviation sigma_data.
+            sigma: noise levels `[N]`, as from `draw`.
+            noise: unit noise n, shape of `clean`, as from `draw`.
+            label: as the denoiser takes it.
+
+        Returns:
+            `[N, C, H, W]`, float32. Training sums over pixels and takes the mean over the batch.
+        """
+        level = sigma[:, None, None, None]
+        denoised = denoiser(clean + level * noise, sigma, label)
+        weight = self.weight(level, denoiser.sigma_data)
+        u = uncertainty(sigma)[:, None, None, None]
+        return weight / u.exp() * (denoised - clean) ** 2 + u

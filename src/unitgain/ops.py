@@ -1,0 +1,113 @@
+"""Magnitude-preserving functions: if the inputs have unit magnitude, so does the output.
+
+The magnitude of a tensor is the root of its mean square (EDM2, Eqs. 3 and 68). The functions look at no statistics of
+the data (other than `normalize`, which is defined by them): they assume uncorrelated inputs of equal magnitude.
+
+Source of all equations: EDM2, *Analyzing and Improving the Training Dynamics of Diffusion Models*, Appendix B.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+# sqrt(E[silu(x)^2]) for x ~ N(0, 1), rounded as in Eq. 80: the released networks were trained with this figure.
+SILU_MAGNITUDE = 0.596
+# Guards the divisions of Eqs. 30 and 47.
+EPS = 1e-4
+
+Resampling = Literal["keep", "down", "up"]
+
+
+def normalize(
+    x: Float[Tensor, "..."], dim: int | Sequence[int] | None = None, eps: float = EPS
+) -> Float[Tensor, "..."]:
+    """Scale `x` to unit magnitude over `dim` (Eqs. 30 and 47).
+
+    Args:
+        x: any shape, any floating dtype; the norm is taken in float32 (float64 for float64).
+        dim: dimensions to reduce; all but the first by default, which is one vector per output channel of a weight.
+        eps: added to the magnitude; an all-zero vector stays zero.
+
+    Returns:
+        `x / (eps + ||x|| / sqrt(n))` with n the number of elements reduced; shape and dtype of `x`.
+    """
+    return x / magnitude(x, dim, eps).to(x.dtype)
+
+
+def magnitude(
+    x: Float[Tensor, "..."], dim: int | Sequence[int] | None = None, eps: float = 0.0
+) -> Float[Tensor, "..."]:
+    """Root mean square of `x` over `dim`, plus `eps`, dimensions kept (Eq. 3).
+
+    Args:
+        x: any shape, any floating dtype.
+        dim: dimensions to reduce; all but the first by default.
+        eps: added to the result.
+
+    Returns:
+        Magnitudes in float32 (float64 for float64 `x`), with size 1 along `dim`.
+    """
+    if dim is None:
+        dim = list(range(1, x.ndim))
+    if isinstance(dim, Sequence) and not dim:  # torch would reduce over everything; a vector of scalars reduces nothing
+        norm, count = x.abs().to(_norm_dtype(x)), 1
+    else:
+        norm = cast(Tensor, torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=_norm_dtype(x)))  # pyright: ignore
+        count = x.numel() // max(norm.numel(), 1)
+    return torch.add(eps, norm, alpha=1 / math.sqrt(max(count, 1)))
+
+
+def _norm_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def mp_silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Magnitude-preserving SiLU: `silu(x) / 0.596` (Eq. 81); any shape, dtype kept."""
+    return F.silu(x) / SILU_MAGNITUDE
+
+
+def mp_sum(a: Float[Tensor, "..."], b: Float[Tensor, "..."], t: float = 0.5) -> Float[Tensor, "..."]:
+    """Magnitude-preserving sum `((1 - t) a + t b) / sqrt((1 - t)^2 + t^2)` (Eq. 88).
+
+    Args:
+        a: main path, any shape.
+        b: branch, same shape and dtype.
+        t: weight of `b`, in [0, 1].
+    """
+    return a.lerp(b, t) / math.sqrt((1 - t) ** 2 + t**2)
+
+
+def mp_cat(a: Float[Tensor, "..."], b: Float[Tensor, "..."], dim: int = 1, t: float = 0.5) -> Float[Tensor, "..."]:
+    """Magnitude-preserving concatenation, in which `a` and `b` contribute (1 - t) : t whatever their sizes (Eq. 103).
+
+    Args:
+        a: any shape.
+        b: same shape but along `dim`, same dtype.
+        dim: dimension to join.
+        t: share of `b`, in [0, 1].
+    """
+    size_a, size_b = a.shape[dim], b.shape[dim]
+    scale = math.sqrt((size_a + size_b) / ((1 - t) ** 2 + t**2))
+    return torch.cat([a * (scale * (1 - t) / math.sqrt(size_a)), b * (scale * t / math.sqrt(size_b))], dim=dim)
+
+
+def resample(x: Float[Tensor, "n c h w"], mode: Resampling) -> Float[Tensor, "n c h2 w2"]:
+    """Halve with a 2x2 box filter, double to the nearest pixel, or keep (Figs. 2 and 16-22).
+
+    Doubling keeps the magnitude exactly. Halving keeps that of content which is constant over 2x2 pixels and halves
+    that of white noise, which is why the encoder normalizes pixels right after it.
+
+    Args:
+        x: `[N, C, H, W]`; H and W even for "down".
+        mode: "keep", "down" or "up".
+    """
+    if mode == "keep":
+        return x
+    if mode == "down":
+        return F.avg_pool2d(x, 2)
+    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -1,0 +1,80 @@
+"""The report of `unitgain demo`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from unitgain.data.images import grid
+from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table
+from unitgain.report.plots import class_bars, distance_curve, loss_curve
+
+
+def digits_page(
+    result: Mapping[str, Any],
+    ticks: Sequence[Mapping[str, Any]],
+    samples: UInt8[Tensor, "n c h w"],
+    real: UInt8[Tensor, "n c h w"],
+    columns: int,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        result: contents of `report.json`.
+        ticks: lines of `stats.jsonl`.
+        samples: images drawn at the best length, in rows of `columns` where the column is the class.
+        real: real images in the same order.
+        columns: of both grids.
+    """
+    best, sweep, classes = result["best_sigma_rel"], result["sweep"], result["classes"]
+    lead = (
+        f"An EDM2 network (rung G) of {result['parameters']:,} parameters, trained on {result['images_seen']:,} images "
+        f"of 8x8 handwritten digits in {result['seconds_by_part']['training']:.0f} s. The length of its weight average "
+        f"was picked afterwards: {best:g} of the training time."
+    )
+    distances = [row["fd"] for row in sweep]
+    names, accuracy = [row["name"] for row in classes], [row["accuracy"] for row in classes]
+    metric = "Frechet distance (pixels)"
+    sections = [
+        (
+            "Drawn and real",
+            side_by_side(
+                picture(grid(samples, columns), f"Drawn at EMA length {best:g}, seeds in order, a column per class"),
+                picture(grid(real, columns), "Real digits, a column per class"),
+            ),
+        ),
+        (
+            "Choosing the EMA length after training",
+            plot(
+                distance_curve([row["sigma_rel"] for row in sweep], distances, result["fd_raw"], metric),
+                f"Each point is {result['settings']['images']} images against all real ones, with the same seeds. "
+                f"Raw weights: {result['fd_raw']:.3f}; best average: {result['fd_best']:.3f}.",
+            )
+            + table(
+                ("sigma_rel", "distance", "accuracy", "error of the profile"),
+                [(row["sigma_rel"], row["fd"], row["accuracy"], row["profile_error"]) for row in sweep],
+            ),
+        ),
+        ("Training", plot(loss_curve([t["nimg"] for t in ticks], [t["loss"] for t in ticks]), "Mean per tick")),
+        (
+            "Does it draw what it was asked for?",
+            plot(
+                class_bars(names, accuracy),
+                f"A support vector machine trained on the real digits names "
+                f"{100 * result['class_accuracy']:.1f} % of the samples as the class asked for.",
+            )
+            + paragraph(
+                f"Cross-validated, it names {100 * result['classifier_accuracy']:.1f} % of the real digits right."
+            ),
+        ),
+        (
+            "What was run",
+            side_by_side(
+                table(("part", "seconds"), [(k, round(v, 1)) for k, v in result["seconds_by_part"].items()]),
+                table(("setting", "value"), [(k, str(v)) for k, v in result["settings"].items()]),
+                table(("machine", ""), [(k, str(v)) for k, v in result["machine"].items()]),
+            ),
+        ),
+    ]
+    return page("unitgain demo: handwritten digits", lead, sections)

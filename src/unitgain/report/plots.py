@@ -1,0 +1,61 @@
+"""Plots of reports, as SVG text."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from unitgain.extras import require
+
+INK, ACCENT, SOFT = "#1f4e79", "#c0392b", "#9bb7d4"
+
+
+def loss_curve(nimg: Sequence[int], loss: Sequence[float]) -> str:
+    """Training loss against images seen."""
+    figure, axes = _axes("images seen", "loss (Eq. 21)")
+    axes.plot(nimg, loss, color=INK)
+    return _svg(figure)
+
+
+def distance_curve(lengths: Sequence[float], distances: Sequence[float], raw: float, metric: str) -> str:
+    """Distance against EMA length, the best one marked, with the raw weights as a line."""
+    figure, axes = _axes("EMA length sigma_rel", metric)
+    axes.axhline(raw, color=ACCENT, linestyle="--", label="raw weights")
+    axes.plot(lengths, distances, "o-", color=INK, label="post-hoc EMA")
+    best = min(range(len(lengths)), key=lambda i: distances[i])
+    axes.plot(lengths[best], distances[best], "o", color=INK, markersize=11, fillstyle="none")
+    axes.annotate(
+        f"{distances[best]:.3f} at {lengths[best]:g}",
+        (lengths[best], distances[best]),
+        xytext=(0, 14),
+        textcoords="offset points",
+        ha="center",
+    )
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def class_bars(names: Sequence[str], accuracy: Sequence[float]) -> str:
+    """Accuracy per class."""
+    figure, axes = _axes("class asked for", "named as asked")
+    axes.bar(names, accuracy, color=SOFT)
+    for i, value in enumerate(accuracy):
+        axes.text(i, value, f"{100 * value:.0f}%", ha="center", va="bottom", fontsize=8)
+    axes.set_ylim(0, 1.1)
+    return _svg(figure)
+
+
+def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
+    figure = require("matplotlib.figure", extra="plot").Figure(figsize=(5.2, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

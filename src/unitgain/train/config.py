@@ -1,0 +1,62 @@
+"""What a training run is: a recipe, a seed, and how it is carried out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unitgain.recipes import Recipe
+from unitgain.serial import differences, to_dict
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+# Fields that change nothing of the numbers already computed, so a resumed run may have other ones.
+FREE = ("recipe.duration", "recipe.summary", "tick", "checkpoint_every", "keep_checkpoints")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that defines a run; saved in its folder as `config.json`.
+
+    Args:
+        recipe: network, loss, optimizer, EMA and duration.
+        data: name of the data set.
+        seed: of every random draw of the run.
+        microbatch: images per forward and backward pass; must divide the batch; None for the whole batch at once.
+            Another value sums gradients in other groups and draws other noise, so it is part of what a run is.
+        dtype: precision of the network: "float32", "bfloat16" or "float16"; the embedding stays in float32.
+        snapshot_dtype: precision of stored averages: "float16" (as in the paper), "bfloat16" or "float32".
+        tick: images between lines of statistics.
+        checkpoint_every: images between checkpoints.
+        keep_checkpoints: how many of the newest are kept, at least 1.
+        nonfinite_limit: the run stops after this many steps in a row with non-finite gradients.
+
+    Raises:
+        ValueError: if a field is out of its range.
+    """
+
+    recipe: Recipe
+    data: str
+    seed: int = 0
+    microbatch: int | None = None
+    dtype: Precision = "float32"
+    snapshot_dtype: Precision = "float16"
+    tick: int
+    checkpoint_every: int
+    keep_checkpoints: int = 2
+    nonfinite_limit: int = 10
+
+    def __post_init__(self) -> None:
+        if self.microbatch is not None and (self.microbatch < 1 or self.recipe.batch % self.microbatch):
+            raise ValueError(f"microbatch = {self.microbatch}: must divide the batch of {self.recipe.batch} images")
+        for name in ("tick", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+    @property
+    def microbatches(self) -> int:
+        """How many microbatches make a batch."""
+        return self.recipe.batch // (self.microbatch or self.recipe.batch)
+
+    def changes(self, saved: "TrainConfig") -> list[str]:
+        """What `self` would change in the numbers of a run that began as `saved`, as 'field: old -> new'."""
+        rows = differences(to_dict(saved), to_dict(self))
+        return [row for row in rows if row.partition(":")[0] not in FREE]

@@ -1,0 +1,297 @@
+"""The training loop: batches in, steps, statistics, snapshots, checkpoints, and an end at any time."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
+from unitgain.checkpoint.state import (
+    CheckpointError,
+    list_checkpoints,
+    prune_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+from unitgain.data.dataset import ArrayDataset
+from unitgain.data.order import derive, indices
+from unitgain.files import require_empty, write_text
+from unitgain.loss import EDMLoss
+from unitgain.serial import from_dict, to_dict
+from unitgain.train.config import TrainConfig
+from unitgain.train.log import StatsLog, TrainProgress
+from unitgain.train.signals import StopSignal
+from unitgain.train.step import Microbatch, StepReport, TrainState, restore, state_tensors, train_step
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the last checkpoint is intact."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a call of `train` ended.
+
+    Attributes:
+        nimg: images seen.
+        finished: whether the whole duration is done.
+        signal: name of the signal that stopped it, or None.
+    """
+
+    nimg: int
+    finished: bool
+    signal: str | None
+
+
+def train(
+    config: TrainConfig,
+    run: Path,
+    dataset: ArrayDataset,
+    *,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    quiet: bool = False,
+    tensorboard: bool = True,
+) -> TrainResult:
+    """Train to the end of the recipe's duration, or until SIGINT or SIGTERM.
+
+    The run folder holds `config.json`, `stats.jsonl`, `snapshots/`, `checkpoints/` and `tensorboard/`. A run that is
+    stopped and resumed ends with the same bytes in its snapshots as one that was not.
+
+    Args:
+        config: what to train and how.
+        run: folder of the run; empty, unless `resume`.
+        dataset: images and labels; must fit the recipe's network.
+        resume: go on from the newest valid checkpoint of the run, or start where there is none.
+        device: where to train.
+        quiet: no progress.
+        tensorboard: write TensorBoard events, if it is installed.
+
+    Raises:
+        ValueError: if the data do not fit the network, or `config` would change the numbers of the run to resume.
+        FileExistsError: if the folder is not empty and `resume` is not given.
+        TrainingError: if gradients stay non-finite.
+        OSError: if something cannot be written; the last checkpoint is intact.
+    """
+    check_data(config, dataset)
+    device = torch.device(device)
+    prepare_run(config, run, resume)
+    torch.manual_seed(derive(config.seed))
+    state = TrainState.start(config.recipe, device)
+    state.denoiser.dtype = DTYPES[config.dtype]
+    window = Window()
+    if resume:
+        resume_from_newest(state, window, run / "checkpoints")
+    log = StatsLog(run, state.nimg, tensorboard)
+    try:
+        with StopSignal() as stop, TrainProgress(config.recipe.duration, state.nimg, quiet) as progress:
+            _loop(Trainer(config, run, dataset, state, window, log, progress), stop)
+    finally:
+        log.close()
+    return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.received)
+
+
+@dataclass
+class Window:
+    """Sums since the last tick, part of what a checkpoint keeps so that statistics resume too."""
+
+    loss: float = 0.0
+    steps: int = 0
+    nonfinite_steps: int = 0
+    nonfinite_run: int = 0
+
+
+@dataclass
+class Trainer:
+    """The parts of a run under way."""
+
+    config: TrainConfig
+    run: Path
+    dataset: ArrayDataset
+    state: TrainState
+    window: Window
+    log: StatsLog
+    progress: TrainProgress
+
+    def microbatches(self) -> Iterator[Microbatch]:
+        """The next batch; every random draw is a function of the seed, the images seen and the microbatch."""
+        recipe, nimg, device = self.config.recipe, self.state.nimg, self.state.uncertainty.linear.weight.device
+        size = recipe.batch // self.config.microbatches
+        loss = EDMLoss(recipe.P_mean, recipe.P_std)
+        for index in range(self.config.microbatches):
+            rows = indices(nimg + index * size, size, len(self.dataset), self.config.seed)
+            clean, label = self.dataset.batch(rows)
+            clean = clean.to(device)
+            label = label.to(device) if label is not None and recipe.network.label_dim else None
+            seed = derive(self.config.seed, nimg, index)
+            sigma, noise = loss.draw(clean, torch.Generator(device).manual_seed(seed))
+            torch.manual_seed(derive(seed))  # for dropout
+            yield Microbatch(clean=clean, sigma=sigma, noise=noise, label=label)
+
+    def header(self, profile: dict) -> SnapshotHeader:
+        """What a snapshot taken now says of itself."""
+        recipe = self.config.recipe
+        return SnapshotHeader(
+            network=recipe.network,
+            sigma_data=recipe.sigma_data,
+            nimg=self.state.nimg,
+            profile=profile,
+            recipe=recipe.name,
+            encoder=to_dict(self.dataset.encoder),
+            classes=self.dataset.classes if recipe.network.label_dim else None,
+        )
+
+    def snapshot(self) -> None:
+        """Write the averages."""
+        for ema in self.state.emas:
+            header = self.header(power_profile(ema.sigma_rel, ema.gamma))
+            write_snapshot(
+                self.run / "snapshots" / header.filename(), header, ema.tensors(), self.config.snapshot_dtype
+            )
+
+    def raw_snapshot(self) -> None:
+        """Write the weights themselves, without averaging, in float32."""
+        header = self.header({"kind": "raw"})
+        tensors = self.state.denoiser.state_dict()
+        write_snapshot(self.run / "snapshots" / header.filename(), header, tensors, "float32")
+
+    def checkpoint(self) -> None:
+        """Write the whole state, and delete what is too old."""
+        tensors, values = state_tensors(self.state)
+        folder = self.run / "checkpoints"
+        write_checkpoint(folder, self.state.nimg, tensors, {**values, "window": to_dict(self.window)})
+        prune_checkpoints(folder, self.config.keep_checkpoints)
+
+    def account(self, report: StepReport) -> None:
+        """Add a step to the window; stop the run if its gradients stay non-finite."""
+        window = self.window
+        window.loss += report.loss.item()
+        window.steps += 1
+        window.nonfinite_steps += bool(report.nonfinite)
+        window.nonfinite_run = window.nonfinite_run + 1 if report.nonfinite else 0
+        if report.nonfinite:
+            worst = ", ".join(f"{name} ({count})" for name, count in list(report.nonfinite.items())[:3])
+            self.log.write({"nimg": self.state.nimg, "nonfinite": report.nonfinite})
+            self.progress.say(f"non-finite gradients replaced by 0 at {self.state.nimg} images: {worst}")
+            if window.nonfinite_run >= self.config.nonfinite_limit:
+                raise TrainingError(
+                    f"gradients were not finite in {window.nonfinite_run} steps in a row, the last at "
+                    f"{self.state.nimg} images, in {worst}: lower the learning rate, or train in float32 or bfloat16; "
+                    "the last checkpoint is intact"
+                )
+
+    def tick(self, lr: float, seconds: float) -> None:
+        """Write and show the statistics since the last tick."""
+        window = self.window
+        images = window.steps * self.config.recipe.batch
+        row = {
+            "nimg": self.state.nimg,
+            "loss": window.loss / window.steps,
+            "lr": lr,
+            "images_per_second": images / max(seconds, 1e-9),
+            "seconds": seconds,
+            "nonfinite_steps": window.nonfinite_steps,
+        }
+        self.log.write(row)
+        self.progress.tick(row)
+        window.loss, window.steps, window.nonfinite_steps = 0.0, 0, 0
+
+
+def _loop(trainer: Trainer, stop: StopSignal) -> None:
+    config, state = trainer.config, trainer.state
+    recipe = config.recipe
+    began = time.monotonic()
+    while state.nimg < recipe.duration and not stop.received:
+        previous = state.nimg
+        report = train_step(state, recipe, trainer.microbatches())
+        trainer.account(report)
+        finished = state.nimg >= recipe.duration
+        trainer.progress.step(state.nimg)
+        if finished or _crossed(previous, state.nimg, config.tick):
+            now = time.monotonic()
+            trainer.tick(report.lr, now - began)
+            began = now
+        if finished or _crossed(previous, state.nimg, recipe.snapshot_every):
+            trainer.snapshot()
+        if finished:
+            trainer.raw_snapshot()
+        if finished or stop.received or _crossed(previous, state.nimg, config.checkpoint_every):
+            trainer.checkpoint()
+
+
+def _crossed(previous: int, nimg: int, every: int) -> bool:
+    return nimg // every > previous // every
+
+
+def check_data(config: TrainConfig, dataset: ArrayDataset) -> None:
+    """Check that the network can be trained on the data.
+
+    Raises:
+        ValueError: if the shape of the images or the number of classes differ.
+    """
+    network = config.recipe.network
+    expected = (network.channels, network.resolution, network.resolution)
+    if tuple(dataset.images.shape[1:]) != expected:
+        shape = tuple(dataset.images.shape[1:])
+        raise ValueError(
+            f"data {dataset.name}: images are {shape}, the network takes {expected} (channels, height, width)"
+        )
+    if network.label_dim and network.label_dim != dataset.label_dim:
+        raise ValueError(
+            f"data {dataset.name}: {dataset.label_dim} classes, but the network has label_dim={network.label_dim}; "
+            "use label_dim=0 to train without labels"
+        )
+
+
+def prepare_run(config: TrainConfig, run: Path, resume: bool) -> None:
+    """Make the folder of a new run with its `config.json`, or check that `config` continues the one that is there.
+
+    Raises:
+        FileExistsError: if a new run finds the folder not empty.
+        ValueError: if resuming would change the numbers of the run; the message names the fields.
+    """
+    path = run / "config.json"
+    if resume and path.exists():
+        changes = config.changes(load_config(run))
+        if changes:
+            raise ValueError(f"cannot resume {run}, its run was started with other settings: {'; '.join(changes)}")
+    elif not resume or run.exists():
+        require_empty(run, "choose another folder, or resume the run that is in it with --resume")
+    write_text(path, json.dumps(to_dict(config), indent=1) + "\n")
+
+
+def load_config(run: Path) -> TrainConfig:
+    """The settings of the run in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if its `config.json` is damaged.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.json")
+    try:
+        return from_dict(TrainConfig, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def resume_from_newest(state: TrainState, window: Window, folder: Path) -> None:
+    """Restore the newest valid checkpoint, saying loudly which ones are damaged; none leaves the state as it is."""
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            tensors, values = read_checkpoint(path)
+        except CheckpointError as error:
+            print(f"WARNING: skipping a damaged checkpoint: {error}", flush=True)
+            continue
+        restore(state, tensors, values)
+        for name, value in values["window"].items():
+            setattr(window, name, value)
+        return
+    if list_checkpoints(folder):
+        raise CheckpointError(f"no checkpoint in {folder} is intact; start again in another folder")

@@ -1,0 +1,82 @@
+"""Every test checks the shapes in annotations: jaxtyping and beartype, on before the package is imported."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("unitgain", "typechecker.check")
+
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+
+from unitgain.arch import NetworkSpec  # noqa: E402
+from unitgain.data.dataset import ArrayDataset  # noqa: E402
+from unitgain.recipes import Recipe  # noqa: E402
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Golden:
+    """Tensors computed with the reference implementation, and the configuration they were computed with."""
+
+    def __init__(self, name: str) -> None:
+        with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
+            self.config = json.loads(file.metadata()["config"])
+            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Tensors whose name starts with `prefix`, without it."""
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((value - reference).norm() / reference.norm().clamp_min(1e-30)).item()
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_spec() -> NetworkSpec:
+    return NetworkSpec(
+        resolution=8,
+        channels=1,
+        label_dim=3,
+        model_channels=8,
+        channel_mult=(1, 2),
+        num_blocks=1,
+        attn_resolutions=(4,),
+        channels_per_head=8,
+    )
+
+
+@pytest.fixture
+def tiny_recipe(tiny_spec: NetworkSpec) -> Recipe:
+    return Recipe(
+        name="tiny",
+        network=tiny_spec,
+        P_mean=-0.8,
+        P_std=1.0,
+        batch=8,
+        duration=96,
+        lr=0.01,
+        t_ref=4,
+        rampup=24,
+        snapshot_every=24,
+        uncertainty_channels=8,
+    )
+
+
+@pytest.fixture
+def tiny_data() -> ArrayDataset:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (29, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (29,), generator=generator)
+    return ArrayDataset(name="tiny", images=images, labels=labels, classes=("a", "b", "c"))
