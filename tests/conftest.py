@@ -38,6 +38,9 @@ def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
     return ((value - reference).norm() / reference.norm().clamp_min(1e-30)).item()
 
 
+torch.set_num_threads(1)  # the networks of the tests are too small to gain from more, and machines are shared
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time():
     torch.manual_seed(0)

@@ -30,7 +30,7 @@ from unitgain.sample import generate, sigma_grid
 from unitgain.train import TrainConfig, train
 from unitgain.train.loop import load_config
 
-LENGTHS = (0.015, 0.03, 0.05, 0.075, 0.10, 0.13, 0.16, 0.20)
+LENGTHS = (0.02, 0.05, 0.09, 0.13, 0.17, 0.22)
 COLUMNS = 10  # of the grids, one per class
 ROWS = 8
 
@@ -50,8 +50,8 @@ class DemoConfig:
     seed: int = 0
     duration: int = DIGITS.duration
     lengths: tuple[float, ...] = LENGTHS
-    images: int = 500
-    steps: int = 12
+    images: int = 512
+    steps: int = 10
 
 
 @dataclass

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unitgain.arch import NetworkSpec, build
 from unitgain.layers import MPConv, MPFourier
 
-Label = Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
+Label = Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"] | None  # as many as images; checked by the denoiser
 
 
 class Denoiser(nn.Module):

@@ -29,7 +29,8 @@ def effective_weight(weight: Float[Tensor, "..."], gain: float | Tensor = 1.0) -
         `normalize(w) * gain / sqrt(fan_in)` in float32 (float64 for float64), shape of `weight`.
     """
     weight = weight if weight.dtype == torch.float64 else weight.float()
-    return normalize(weight) * (gain / math.sqrt(weight[0].numel()))
+    scale = gain / math.sqrt(weight[0].numel())
+    return weight * (magnitude(weight, eps=EPS).reciprocal() * scale)  # one pass over the weight, and one backward
 
 
 class MPConv(nn.Module):

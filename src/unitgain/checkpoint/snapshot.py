@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from unitgain.arch import NetworkSpec
+from unitgain.checkpoint.tensors import raw_bytes, write_tensors
 from unitgain.denoiser import Denoiser
 from unitgain.ema import ExponentialProfile, PowerProfile
 from unitgain.files import atomic
@@ -109,7 +108,7 @@ def write_snapshot(path: Path, header: SnapshotHeader, tensors: Mapping[str, Ten
     for name in sorted(stored):
         digest.update(name, stored[name])
     with atomic(path) as temporary:
-        save_file(stored, temporary, metadata={**metadata, "sha256": digest.hex()})
+        write_tensors(temporary, stored, {**metadata, "sha256": digest.hex()})
 
 
 def is_buffer(name: str) -> bool:
@@ -127,9 +126,9 @@ class Digest:
                 self._hash.update(f"{key}\0{metadata[key]}\0".encode())
 
     def update(self, name: str, tensor: Tensor) -> None:
-        """Take in the next tensor; contiguous, on the CPU."""
+        """Take in the next tensor."""
         self._hash.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        self._hash.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        self._hash.update(raw_bytes(tensor))
 
     def hex(self) -> str:
         """The digest so far, 64 hexadecimal digits."""
@@ -240,13 +239,6 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
     if not paths:
         raise FileNotFoundError(f"no snapshots (*.safetensors) in {inner if inner.is_dir() else folder}")
     return [Snapshot(path) for path in paths]
-
-
-def looks_like_snapshot(path: Path) -> bool:
-    """Whether the file starts as a safetensors file does; says nothing of its health."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    return len(start) == 9 and struct.unpack("<Q", start[:8])[0] < 2**32 and start[8:9] == b"{"
 
 
 def _metadata(header: SnapshotHeader) -> dict[str, str]:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from unitgain.checkpoint.tensors import write_tensors
 from unitgain.files import sync_folder, write_text
 
 FORMAT = "unitgain-checkpoint/1"
@@ -42,9 +43,7 @@ def write_checkpoint(folder: Path, nimg: int, tensors: Mapping[str, Tensor], val
     partial.mkdir(parents=True)
     try:
         state = partial / STATE
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, state)
-        with open(state, "rb") as file:
-            os.fsync(file.fileno())
+        write_tensors(state, tensors, {})
         files = {STATE: {"size": state.stat().st_size, "sha256": _sha256(state)}}
         manifest = {"format": FORMAT, "nimg": nimg, "values": dict(values), "files": files}
         write_text(partial / MANIFEST, json.dumps(manifest, indent=1))

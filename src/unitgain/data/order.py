@@ -48,11 +48,11 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def derive(*parts: int) -> int:
     """A 63-bit seed from integers: the same parts give the same seed, other parts an unrelated one."""
-    state = np.zeros((), dtype=np.uint64)
+    state = np.zeros(1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
             state = mix(state + np.uint64(part % 2**64) + np.uint64(0x9E3779B97F4A7C15))
-    return int(state) >> 1
+    return int(state[0]) >> 1
 
 
 def _feistel(value: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: int) -> NDArray[np.uint64]:

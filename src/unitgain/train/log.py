@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from unitgain.files import write_text
+
+SECONDS_BETWEEN_LINES = 10  # of progress where there is no terminal
 
 
 class StatsLog:
@@ -76,6 +79,7 @@ class TrainProgress:
             console=console,
             disable=quiet or not console.is_terminal,
         )
+        self._last_line = -math.inf
         self._task = self._bar.add_task("train", total=total, completed=nimg, loss="...", lr="...")
 
     def __enter__(self) -> "TrainProgress":
@@ -92,8 +96,10 @@ class TrainProgress:
     def tick(self, row: Mapping[str, Any]) -> None:
         """Show the statistics of a tick."""
         self._bar.update(self._task, loss=f"{row['loss']:.4f}", lr=f"{row['lr']:.2e}")
-        if self._lines:
-            rate = (row["nimg"] - self._start) / max(time.monotonic() - self._began, 1e-9)
+        now = time.monotonic()
+        if self._lines and (now - self._last_line > SECONDS_BETWEEN_LINES or row["nimg"] >= self._total):
+            self._last_line = now
+            rate = (row["nimg"] - self._start) / max(now - self._began, 1e-9)
             left = (self._total - row["nimg"]) / rate
             print(
                 f"{row['nimg']:,}/{self._total:,} images  {row['images_per_second']:.0f} images/s  "
@@ -104,7 +110,7 @@ class TrainProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class RateColumn(ProgressColumn):

@@ -1,6 +1,7 @@
 """The training loop: batches in, steps, statistics, snapshots, checkpoints, and an end at any time."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,14 +80,14 @@ def train(
         OSError: if something cannot be written; the last checkpoint is intact.
     """
     check_data(config, dataset)
-    device = torch.device(device)
-    prepare_run(config, run, resume)
+    check_run(config, run, resume)
     torch.manual_seed(derive(config.seed))
-    state = TrainState.start(config.recipe, device)
+    state = TrainState.start(config.recipe, torch.device(device))
     state.denoiser.dtype = DTYPES[config.dtype]
     window = Window()
     if resume:
-        resume_from_newest(state, window, run / "checkpoints")
+        resume_from_newest(config, state, window, run / "checkpoints")
+    write_text(run / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
     log = StatsLog(run, state.nimg, tensorboard)
     try:
         with StopSignal() as stop, TrainProgress(config.recipe.duration, state.nimg, quiet) as progress:
@@ -163,8 +164,9 @@ class Trainer:
     def checkpoint(self) -> None:
         """Write the whole state, and delete what is too old."""
         tensors, values = state_tensors(self.state)
+        mine = {"window": to_dict(self.window), "config": to_dict(self.config)}
         folder = self.run / "checkpoints"
-        write_checkpoint(folder, self.state.nimg, tensors, {**values, "window": to_dict(self.window)})
+        write_checkpoint(folder, self.state.nimg, tensors, {**values, **mine})
         prune_checkpoints(folder, self.config.keep_checkpoints)
 
     def account(self, report: StepReport) -> None:
@@ -248,21 +250,24 @@ def check_data(config: TrainConfig, dataset: ArrayDataset) -> None:
         )
 
 
-def prepare_run(config: TrainConfig, run: Path, resume: bool) -> None:
-    """Make the folder of a new run with its `config.json`, or check that `config` continues the one that is there.
+def check_run(config: TrainConfig, run: Path, resume: bool) -> None:
+    """Check that the folder may take a new run, or holds one that `config` continues.
 
     Raises:
         FileExistsError: if a new run finds the folder not empty.
         ValueError: if resuming would change the numbers of the run; the message names the fields.
     """
-    path = run / "config.json"
-    if resume and path.exists():
-        changes = config.changes(load_config(run))
-        if changes:
-            raise ValueError(f"cannot resume {run}, its run was started with other settings: {'; '.join(changes)}")
-    elif not resume or run.exists():
+    if resume and (run / "config.json").exists():
+        refuse_changes(config, load_config(run), run)
+    else:
         require_empty(run, "choose another folder, or resume the run that is in it with --resume")
-    write_text(path, json.dumps(to_dict(config), indent=1) + "\n")
+
+
+def refuse_changes(config: TrainConfig, saved: TrainConfig, where: Path) -> None:
+    """Raise `ValueError` if `config` would change the numbers of a run that began as `saved`, naming the fields."""
+    changes = config.changes(saved)
+    if changes:
+        raise ValueError(f"cannot resume from {where}, which was made with other settings: {'; '.join(changes)}")
 
 
 def load_config(run: Path) -> TrainConfig:
@@ -281,17 +286,26 @@ def load_config(run: Path) -> TrainConfig:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def resume_from_newest(state: TrainState, window: Window, folder: Path) -> None:
-    """Restore the newest valid checkpoint, saying loudly which ones are damaged; none leaves the state as it is."""
-    for path in reversed(list_checkpoints(folder)):
+def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, folder: Path) -> None:
+    """Restore the newest valid checkpoint, saying loudly which ones are damaged; without any the state stays new.
+
+    Raises:
+        ValueError: if the checkpoint was made with settings that differ in what changes the numbers.
+        CheckpointError: if there are checkpoints and none is valid.
+    """
+    paths = list_checkpoints(folder)
+    for path in reversed(paths):
         try:
             tensors, values = read_checkpoint(path)
         except CheckpointError as error:
-            print(f"WARNING: skipping a damaged checkpoint: {error}", flush=True)
+            print(f"WARNING: skipping a damaged checkpoint: {error}", file=sys.stderr, flush=True)
             continue
+        refuse_changes(config, from_dict(TrainConfig, values["config"]), path)
         restore(state, tensors, values)
         for name, value in values["window"].items():
             setattr(window, name, value)
         return
-    if list_checkpoints(folder):
-        raise CheckpointError(f"no checkpoint in {folder} is intact; start again in another folder")
+    if paths:
+        raise CheckpointError(
+            f"none of the {len(paths)} checkpoints in {folder} is intact: start again in another folder"
+        )

@@ -1,0 +1,266 @@
+"""The commands as a user types them, on the digits; the demo in small."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from unitgain.cli.arguments import parse_seeds
+from unitgain.cli.main import main
+from unitgain.demo import DemoConfig, run_demo
+from unitgain.posthoc import parse_lengths
+
+SMALL = ["--batch", "16", "--duration", "320", "--snapshot-every", "80", "--device", "cpu", "--no-tensorboard"]
+
+
+def unitgain(*arguments, code=0, cwd=None):
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from unitgain.cli.main import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def call(capsys, *arguments, code=0):
+    """Run the command line in this process; much faster."""
+    try:
+        main([str(argument) for argument in arguments])
+        found = 0
+    except SystemExit as stop:
+        found = stop.code or 0
+    output = capsys.readouterr()
+    assert found == code, output.err
+    return output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    main(["train", "digits", "--out", str(folder), "--quiet", *SMALL])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def snapshot(run):
+    return run / "snapshots" / "0000000320-0.100.safetensors"
+
+
+def test_import_is_light():
+    code = """
+import sys, torch
+before = set(sys.modules)
+import unitgain
+optional = {"sklearn", "matplotlib", "tensorboard", "wandb", "datasets", "diffusers", "transformers", "tyro", "rich"}
+print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} & optional))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["demo"], ["train"], ["sample"], ["inspect"], ["ema"], ["ema", "list"], ["ema", "reconstruct"]]
+)
+def test_help_answers(capsys, command):
+    text = call(capsys, *command, "--help").out
+    assert "usage: unitgain" in text
+    assert len(text.splitlines()) > 8
+
+
+@pytest.mark.parametrize("command", [[], ["ema"], ["nonsense"], ["train", "digits", "--batch", "many"], ["sample"]])
+def test_wrong_usage_exits_with_2(capsys, command):
+    assert call(capsys, *command, code=2)
+
+
+def test_unknown_recipe_has_the_nearest_name(capsys, tmp_path):
+    assert "did you mean 'digits'?" in call(capsys, "train", "digist", "--out", tmp_path / "x", code=2).err
+    assert "did you mean 'digits'?" in call(capsys, "inspect", "digts", code=2).err
+    assert not (tmp_path / "x").exists()
+
+
+def test_sigterm_exits_with_0_and_the_printed_command_resumes_bit_for_bit(run, tmp_path):
+    command = [sys.executable, "-c", "from unitgain.cli.main import main; main()"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "a run"
+    process = subprocess.Popen(
+        [*command, "train", "digits", "--out", out, "--tick", "16", *SMALL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "stats.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    resume = re.search(r"^  unitgain (train .*)$", output, re.MULTILINE)
+    assert "stopped by SIGTERM" in output
+    assert resume, output
+    assert resume[1] == f"train --out '{out}' --resume"
+    unitgain("train", "--out", out, "--resume", "--quiet", "--no-tensorboard", "--device", "cpu")
+    unitgain("train", "digits", "--out", tmp_path / "whole", "--tick", "16", "--quiet", *SMALL)
+    for path in (tmp_path / "whole" / "snapshots").iterdir():
+        assert path.read_bytes() == (out / "snapshots" / path.name).read_bytes(), path.name
+
+
+def test_resume_with_other_settings_is_refused(run, capsys):
+    text = call(capsys, "train", "--out", run, "--resume", "--lr", "0.5", "--seed", "3", code=2).err
+    assert "recipe.lr: 0.02 -> 0.5" in text
+    assert "seed: 0 -> 3" in text
+    assert "finished at 320 images" in call(capsys, "train", "digits", "--out", run, "--resume", "--quiet").out
+
+
+def test_train_refuses_a_folder_in_use_and_no_recipe(run, capsys, tmp_path):
+    assert "is not empty" in call(capsys, "train", "digits", "--out", run, code=2).err
+    assert "name a recipe" in call(capsys, "train", code=2).err
+    assert "no run to resume" in call(capsys, "train", "--out", tmp_path, "--resume", code=2).err
+
+
+def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys):
+    out = tmp_path / "drawn"
+    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4,7", "--steps", "3", "--device", "cpu")
+    assert sorted(path.name for path in out.glob("0*.png")) == [f"{seed:06d}.png" for seed in (0, 1, 2, 3, 4, 7)]
+    with Image.open(out / "000000.png") as image:
+        assert (image.size, image.mode) == ((8, 8), "L")
+    with Image.open(out / "grid.png") as image:
+        assert image.size[0] > 60
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [image["seed"] for image in manifest["images"]] == [0, 1, 2, 3, 4, 7]
+    assert manifest["profile"]["sigma_rel"] == 0.1
+    again = tmp_path / "again"
+    call(
+        capsys, "sample", snapshot, "--out", again, "--seeds", "3,0", "--steps", "3", "--batch", "1", "--device", "cpu"
+    )
+    for name in ("000000.png", "000003.png"):
+        assert (again / name).read_bytes() == (out / name).read_bytes()
+    text = call(capsys, "sample", snapshot, "--out", out, code=2).err
+    assert "is not empty" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class", "10"], "label 10 is out of range: the network knows the classes 0 to 9"),
+        (["--seeds", "9-3"], "cannot read the seeds '9-3'"),
+        (["--seeds", "1,1"], "twice"),
+        (["--steps", "0"], "num_steps >= 1"),
+        (["--batch", "0"], "batch must be at least 1"),
+    ],
+)
+def test_sample_says_what_is_wrong_and_writes_nothing(snapshot, tmp_path, capsys, options, words):
+    assert words in call(capsys, "sample", snapshot, "--out", tmp_path / "x", *options, code=2).err
+    assert not (tmp_path / "x").exists()
+
+
+def test_ema_lists_and_reconstructs(run, tmp_path, capsys):
+    listed = json.loads(call(capsys, "ema", "list", run, "--json").out)
+    assert [row["nimg"] for row in listed] == [80, 80, 160, 160, 240, 240, 320, 320, 320]
+    assert "0000000320-raw.safetensors" in call(capsys, "ema", "list", run).out
+    call(capsys, "ema", "reconstruct", run, "0.02:0.06:0.02,0.2", "--out", tmp_path / "ema")
+    names = [f"0000000320-{length}.safetensors" for length in ("0.020", "0.040", "0.060", "0.200")]
+    assert sorted(path.name for path in (tmp_path / "ema").iterdir()) == names
+    call(capsys, "sample", tmp_path / "ema" / names[0], "--seeds", "0", "--steps", "2", "--out", tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "words"),
+    [
+        ("0.3", "sigma_rel = 0.3 is not in (0, 0.2887)"),
+        ("0", "sigma_rel = 0.0 is not in"),
+        ("0.1:0.05:0.01", "cannot read the lengths '0.1:0.05:0.01'"),
+        ("long", "cannot read the lengths 'long'"),
+        ("0.1001,0.1002", "three decimals"),
+    ],
+)
+def test_unreachable_lengths_are_refused_and_nothing_is_written(run, tmp_path, capsys, lengths, words):
+    assert words in call(capsys, "ema", "reconstruct", run, lengths, "--out", tmp_path / "x", code=2).err
+    assert not (tmp_path / "x").exists()
+
+
+def test_lengths_and_seeds_as_text():
+    assert parse_lengths("0.01:0.25:0.01") == [round(0.01 * i, 2) for i in range(1, 26)]
+    assert parse_lengths("0.05, 0.1,0.2:0.24:0.02") == [0.05, 0.1, 0.2, 0.22, 0.24]
+    assert parse_seeds("0-2,9") == [0, 1, 2, 9]
+
+
+def test_inspect_snapshot_run_and_recipe(run, snapshot, capsys):
+    facts = json.loads(call(capsys, "inspect", snapshot, "--json").out)
+    assert facts["kind"] == "snapshot"
+    assert facts["nimg"] == 320
+    assert facts["checksum"] == "ok"
+    facts = json.loads(call(capsys, "inspect", run, "--json").out)
+    assert facts["kind"] == "run"
+    assert facts["finished"]
+    assert facts["recipe"]["name"] == "digits"
+    facts = json.loads(call(capsys, "inspect", "digits", "--json").out)
+    assert facts["kind"] == "recipe"
+    assert facts["parameters"] > 100_000
+    for what in (snapshot, run, "digits"):
+        assert "network.resolution" in call(capsys, "inspect", what).out
+    assert "no snapshot at" in call(capsys, "inspect", "missing.safetensors", code=2).err
+
+
+def test_damaged_snapshots_fail_with_1(snapshot, tmp_path, capsys):
+    good = snapshot.read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 4
+    for name, content in (("cut", good[: len(good) // 2]), ("flipped", bytes(flipped))):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        for command in (["inspect", path], ["sample", path, "--out", tmp_path / "x"]):
+            assert "damaged" in call(capsys, *command, code=1).err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_read_only_place_fails_with_a_message(snapshot, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    text = call(
+        capsys, "sample", snapshot, "--out", tmp_path / "file" / "inside", "--seeds", "0", "--steps", "1", code=1
+    )
+    assert "Not a directory" in text.err
+
+
+def test_demo_in_small(tmp_path):
+    config = DemoConfig(duration=5 * 64, lengths=(0.05, 0.1, 0.2), images=20, steps=2)
+    said = []
+    report = run_demo(config, tmp_path / "demo", quiet=True, say=said.append)
+    written = json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert written == report
+    keys = {"fd_raw", "fd_best", "best_sigma_rel", "class_accuracy", "images_seen", "seconds", "seed"}
+    assert keys <= report.keys()
+    assert report["images_seen"] == 320
+    assert report["fd_best"] == min(row["fd"] for row in report["sweep"])
+    assert report["classifier_accuracy"] > 0.95
+    html = (tmp_path / "demo" / "report.html").read_text()
+    assert html.count("data:image/png;base64,") == 2
+    assert html.count("<svg") == 3
+    assert not re.search(r'(src|href)="(?!data:|#)', html)  # one file, nothing fetched
+    began = time.monotonic()
+    assert run_demo(config, tmp_path / "demo", quiet=True, say=said.append) == report
+    assert "run before" in said[-1]
+    assert time.monotonic() - began < 60
+    (tmp_path / "demo" / "report.json").unlink()  # as if stopped while sampling: the training is not done again
+    again = run_demo(config, tmp_path / "demo", quiet=True, say=said.append)
+    assert [row["fd"] for row in again["sweep"]] == [row["fd"] for row in report["sweep"]]
+    other = DemoConfig(seed=1, duration=5 * 64, lengths=(0.05,), images=20, steps=2)
+    with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\): add --fresh"):
+        run_demo(other, tmp_path / "demo", quiet=True)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "mine").write_text("")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        run_demo(config, tmp_path / "else", fresh=True)
+    assert (tmp_path / "else" / "mine").exists()

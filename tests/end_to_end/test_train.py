@@ -1,0 +1,287 @@
+"""Training runs from the outside: stop, resume, damage, wrong settings. On a tiny network."""
+
+import errno
+import json
+import os
+import random
+import signal
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import unitgain
+from unitgain import files
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.state import CheckpointError
+from unitgain.data.dataset import ArrayDataset
+from unitgain.loss import EDMLoss
+from unitgain.posthoc import reconstruct
+from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
+from unitgain.train.loop import TrainingError
+
+
+@pytest.fixture
+def config(tiny_recipe):
+    return TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32")
+
+
+def run(config, folder, data, **options):
+    return train(config, folder, data, quiet=True, tensorboard=False, **options)
+
+
+def snapshots(folder):
+    return {path.name: path.read_bytes() for path in (folder / "snapshots").iterdir()}
+
+
+def rows(folder):
+    kept = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if "second" not in key} for row in kept]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Interrupted(ArrayDataset):
+    """Sends a signal to the process in the middle of the batch that begins at `at` images."""
+
+    at: int
+    number: int = signal.SIGTERM
+
+    def batch(self, indices):
+        object.__setattr__(self, "at", self.at - len(indices))
+        if self.at < 0:
+            object.__setattr__(self, "at", 10**9)
+            os.kill(os.getpid(), self.number)
+        return super().batch(indices)
+
+
+def interrupted(data, at, number=signal.SIGTERM):
+    return Interrupted(
+        name=data.name, images=data.images, labels=data.labels, classes=data.classes, at=at, number=number
+    )
+
+
+def test_a_run_leaves_what_it_promises(tmp_path, config, tiny_data):
+    result = run(config, tmp_path, tiny_data)
+    assert (result.nimg, result.finished, result.signal) == (96, True, None)
+    lengths = ("0.050", "0.100")
+    names = {f"{nimg:010d}-{length}.safetensors" for nimg in (24, 48, 72, 96) for length in lengths}
+    assert set(snapshots(tmp_path)) == names | {"0000000096-raw.safetensors"}
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000064", "0000000096"]
+    assert [row["nimg"] for row in rows(tmp_path)] == [16, 32, 48, 64, 80, 96]
+    assert json.loads((tmp_path / "config.json").read_text())["recipe"]["lr"] == 0.01
+    with Snapshot(tmp_path / "snapshots" / "0000000096-0.100.safetensors") as snapshot:
+        assert snapshot.header.nimg == 96
+        assert snapshot.header.classes == ("a", "b", "c")
+        assert snapshot.header.recipe == "tiny"
+    images = unitgain.load(tmp_path / "snapshots" / "0000000096-0.100.safetensors")(torch.randn(1, 1, 8, 8), 1.0)
+    assert torch.isfinite(images).all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, tiny_data, number, dropout):
+    recipe = config.recipe.replace(network=config.recipe.network.replace(dropout=dropout))
+    config = TrainConfig(recipe=recipe, data="tiny", tick=16, checkpoint_every=32, microbatch=4)
+    run(config, tmp_path / "whole", tiny_data)
+    stopped_at = 0
+    where = sorted(random.Random(number + dropout).sample(range(1, 90), 2))
+    result = run(config, tmp_path / "parts", interrupted(tiny_data, where[0], number))
+    while not result.finished:
+        assert result.signal == signal.Signals(number).name
+        assert stopped_at < result.nimg < 96
+        stopped_at = result.nimg
+        later = interrupted(tiny_data, max(where[1] - stopped_at, 1), number) if len(where) > 1 else tiny_data
+        where = where[:1]
+        result = run(config, tmp_path / "parts", later, resume=True)
+    assert stopped_at
+    assert snapshots(tmp_path / "parts") == snapshots(tmp_path / "whole")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_same_seed_same_files_other_seed_other_weights(tmp_path, config, tiny_data, tiny_recipe):
+    other = TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32", seed=1)
+    for name, settings in (("a", config), ("b", config), ("c", other)):
+        torch.rand(random.randrange(1, 9))  # the state of the global generator does not matter
+        run(settings, tmp_path / name, tiny_data)
+    assert snapshots(tmp_path / "a") == snapshots(tmp_path / "b")
+    ours, theirs = snapshots(tmp_path / "a"), snapshots(tmp_path / "c")
+    assert all(ours[name] != theirs[name] for name in ours)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_precision_trains(tmp_path, tiny_recipe, tiny_data, dtype):
+    config = TrainConfig(recipe=tiny_recipe, data="tiny", tick=96, checkpoint_every=96, dtype=dtype)
+    assert run(config, tmp_path, tiny_data).finished
+    assert rows(tmp_path)[-1]["nonfinite_steps"] == 0
+
+
+def test_unconditional_training_on_labelled_data(tmp_path, tiny_recipe, tiny_data):
+    recipe = tiny_recipe.replace(network=tiny_recipe.network.replace(label_dim=0))
+    config = TrainConfig(recipe=recipe, data="tiny", tick=96, checkpoint_every=96)
+    assert run(config, tmp_path, tiny_data).finished
+    with Snapshot(tmp_path / "snapshots" / "0000000096-0.050.safetensors") as snapshot:
+        assert snapshot.header.classes is None
+
+
+def test_resume_with_other_settings_names_the_fields(tmp_path, config, tiny_data, tiny_recipe):
+    run(config, tmp_path, interrupted(tiny_data, 20))
+    changed = TrainConfig(
+        recipe=tiny_recipe.replace(lr=0.02, network=tiny_recipe.network.replace(num_blocks=2)),
+        data="tiny",
+        seed=4,
+        tick=16,
+        checkpoint_every=32,
+        snapshot_dtype="float32",
+    )
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError) as caught:
+        run(changed, tmp_path, tiny_data, resume=True)
+    for field in ("recipe.network.num_blocks: 1 -> 2", "recipe.lr: 0.01 -> 0.02", "seed: 0 -> 4"):
+        assert field in str(caught.value)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_an_edited_config_is_noticed(tmp_path, config, tiny_data, tiny_recipe):
+    run(config, tmp_path, interrupted(tiny_data, 20))
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.5'))
+    edited = TrainConfig(
+        recipe=tiny_recipe.replace(lr=0.5), data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32"
+    )
+    with pytest.raises(ValueError, match=r"checkpoints/0000000024.*recipe.lr: 0.01 -> 0.5"):
+        run(edited, tmp_path, tiny_data, resume=True)
+
+
+def test_a_longer_duration_goes_on_with_the_same_run(tmp_path, config, tiny_data, tiny_recipe):
+    longer = TrainConfig(
+        recipe=tiny_recipe.replace(duration=144), data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32"
+    )
+    run(config, tmp_path / "grown", tiny_data)
+    assert run(longer, tmp_path / "grown", tiny_data, resume=True).nimg == 144
+    run(longer, tmp_path / "whole", tiny_data)
+    whole, grown = snapshots(tmp_path / "whole"), snapshots(tmp_path / "grown")
+    assert all(grown[name] == whole[name] for name in whole)
+
+
+def test_a_folder_in_use_is_not_touched(tmp_path, config, tiny_data):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"is not empty.*--resume"):
+        run(config, tmp_path, tiny_data)
+    with pytest.raises(FileExistsError, match="is not empty"):
+        run(config, tmp_path, tiny_data, resume=True)  # no run in it to resume either
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_damaged_checkpoints_are_skipped_loudly(tmp_path, config, tiny_data, capsys):
+    run(config, tmp_path / "whole", tiny_data)
+    run(config, tmp_path / "hurt", interrupted(tiny_data, 70))
+    newest = sorted((tmp_path / "hurt" / "checkpoints").iterdir())[-1]
+    state = newest / "state.safetensors"
+    damaged = bytearray(state.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    state.write_bytes(damaged)
+    assert run(config, tmp_path / "hurt", tiny_data, resume=True).finished
+    assert "WARNING: skipping a damaged checkpoint" in capsys.readouterr().err
+    assert snapshots(tmp_path / "hurt") == snapshots(tmp_path / "whole")
+    for folder in (tmp_path / "hurt" / "checkpoints").iterdir():
+        (folder / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
+        run(config, tmp_path / "hurt", tiny_data, resume=True)
+
+
+def test_a_full_disk_stops_the_run_and_the_last_checkpoint_resumes_it(tmp_path, config, tiny_data, monkeypatch):
+    run(config, tmp_path / "whole", tiny_data)
+    calls = []
+    replace = os.replace
+
+    def full(source, target):
+        calls.append(target)
+        if "0000000072" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        run(config, tmp_path / "full", tiny_data)
+    monkeypatch.undo()
+    names = [path.name for path in (tmp_path / "full" / "snapshots").iterdir()]
+    assert not any("0000000072" in name or name.endswith(".tmp") for name in names)
+    assert run(config, tmp_path / "full", tiny_data, resume=True).finished
+    assert snapshots(tmp_path / "full") == snapshots(tmp_path / "whole")
+
+
+def test_data_must_fit_the_network(tmp_path, config, tiny_data):
+    larger = ArrayDataset(name="larger", images=torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"images are \(3, 8, 8\), the network takes \(1, 8, 8\)"):
+        run(config, tmp_path, larger)
+    unlabelled = ArrayDataset(name="plain", images=tiny_data.images)
+    with pytest.raises(ValueError, match=r"0 classes, but the network has label_dim=3; use label_dim=0"):
+        run(config, tmp_path, unlabelled)
+    assert not list(tmp_path.iterdir())
+
+
+def test_microbatches_are_a_split_of_the_batch(tiny_recipe):
+    images, label = 0.5 * torch.randn(8, 1, 8, 8), torch.randint(3, (8,))
+    sigma, noise = EDMLoss(-0.8, 1.0).draw(images)
+    states = []
+    for parts in (1, 2, 4):
+        torch.manual_seed(3)
+        state = TrainState.start(tiny_recipe)
+        state.nimg = 100  # past the first step, whose learning rate is 0
+        for ema in state.emas:
+            ema.t = 100.0
+        chunks = zip(*(tensor.chunk(parts) for tensor in (images, sigma, noise, label)), strict=True)
+        micro = [Microbatch(clean=c, sigma=s, noise=n, label=i) for c, s, n, i in chunks]
+        states.append((train_step(state, tiny_recipe, micro).loss, state))
+    for loss, state in states[1:]:
+        torch.testing.assert_close(loss, states[0][0])
+        for one, two in zip(state.modules.parameters(), states[0][1].modules.parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
+def test_nonfinite_gradients_are_counted_and_replaced(tiny_recipe):
+    state = TrainState.start(tiny_recipe)
+    images = 0.5 * torch.randn(8, 1, 8, 8)
+    sigma, noise = EDMLoss(-0.8, 1.0).draw(images)
+    noise[0, 0, 0, 0] = float("inf")
+    report = train_step(state, tiny_recipe, [Microbatch(clean=images, sigma=sigma, noise=noise)])
+    assert report.nonfinite["denoiser.network.out_gain"] == 1
+    assert all(torch.isfinite(parameter).all() for parameter in state.modules.parameters())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Poisoned(ArrayDataset):
+    """Gives infinite values after it was checked."""
+
+    def batch(self, indices):
+        images, labels = super().batch(indices)
+        return images * float("inf"), labels
+
+
+def test_a_run_whose_gradients_stay_nonfinite_stops_with_names(tmp_path, config, tiny_data):
+    broken = Poisoned(name="x", images=tiny_data.images, labels=tiny_data.labels, classes=tiny_data.classes)
+    with pytest.raises(TrainingError, match=r"not finite in 10 steps in a row, the last at 80 images, in denoiser\."):
+        run(config, tmp_path, broken)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000032", "0000000064"]
+    assert any("nonfinite" in row for row in rows(tmp_path))
+
+
+def test_reconstruction_at_a_tracked_length_is_the_tracked_average(tmp_path, config, tiny_data):
+    run(config, tmp_path, tiny_data)
+    for sigma_rel in (0.05, 0.1):
+        reconstruct(tmp_path, [sigma_rel], tmp_path / "ema", dtype="float32")
+        name = f"0000000096-{sigma_rel:.3f}.safetensors"
+        tracked, found = (unitgain.load(tmp_path / part / name).state_dict() for part in ("snapshots", "ema"))
+        for key, tensor in tracked.items():
+            torch.testing.assert_close(found[key], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_reconstruction_of_a_damaged_run_writes_nothing(tmp_path, config, tiny_data):
+    run(config, tmp_path, tiny_data)
+    path = tmp_path / "snapshots" / "0000000048-0.050.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-3] ^= 255
+    path.write_bytes(damaged)
+    with pytest.raises(Exception, match=r"0000000048-0.050.safetensors is damaged"):
+        reconstruct(tmp_path, [0.07], tmp_path / "ema")
+    assert not (tmp_path / "ema").exists()

@@ -1,0 +1,53 @@
+"""The Frechet distance against closed forms and an independent implementation."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import sqrtm
+
+from unitgain.metrics.frechet import frechet_distance, statistics
+
+
+def test_diagonal_gaussians():
+    a, b = np.array([0.5, 2.0, 1.0]), np.array([1.5, 2.0, 3.0])
+    mean1, mean2 = np.zeros(3), np.array([1.0, -2.0, 0.5])
+    expected = (mean2**2).sum() + ((a - b) ** 2).sum()  # per axis (m1 - m2)^2 + (s1 - s2)^2
+    assert frechet_distance(mean1, np.diag(a**2), mean2, np.diag(b**2)) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 24), st.integers(0, 2**32 - 1), st.booleans())
+def test_matches_the_matrix_square_root(size, seed, deficient):
+    rng = np.random.default_rng(seed)
+    rank = max(size // 2, 1) if deficient else size
+    factors = [rng.standard_normal((size, rank)) for _ in range(2)]
+    cov1, cov2 = (factor @ factor.T for factor in factors)
+    mean1, mean2 = rng.standard_normal((2, size))
+    ridge = 1e-9 * np.eye(size)  # sqrtm fails on singular products; ours does not need it
+    root = sqrtm((cov1 + ridge) @ (cov2 + ridge)).real
+    expected = ((mean1 - mean2) ** 2).sum() + np.trace(cov1 + cov2 - 2 * root)
+    assert frechet_distance(mean1, cov1, mean2, cov2) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_distance_to_itself_is_zero_and_it_is_symmetric():
+    rng = np.random.default_rng(0)
+    one, two = (statistics(rng.standard_normal((50, 80))) for _ in range(2))  # fewer samples than dimensions
+    assert frechet_distance(*one, *one) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(*one, *two) == pytest.approx(frechet_distance(*two, *one), rel=1e-6)
+    assert frechet_distance(*one, *two) > 1
+
+
+def test_statistics_and_refusals():
+    features = np.random.default_rng(1).standard_normal((40, 3)).astype(np.float32)
+    mean, cov = statistics(features)
+    assert mean.dtype == cov.dtype == np.float64
+    np.testing.assert_allclose(cov, np.cov(features.T.astype(np.float64)))
+    assert statistics(np.ones((4, 1)))[1].shape == (1, 1)
+    for wrong in (np.zeros(5), np.zeros((1, 5)), np.full((3, 2), np.nan)):
+        with pytest.raises(ValueError, match="features must be"):
+            statistics(wrong)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
+    with pytest.raises(ValueError, match="NaN"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.full((2, 2), np.nan))

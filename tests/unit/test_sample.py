@@ -1,0 +1,198 @@
+"""Samplers against closed forms: for Gaussian data the exact denoiser is known, and so is where the path ends."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from unitgain.arch import NetworkSpec
+from unitgain.denoiser import Denoiser
+from unitgain.sample import SampleGenerators, generate, heun, in_tiles, sigma_grid, tile_size
+
+SIGMA_MAX = 80.0
+
+
+def gaussian_denoiser(scale):
+    """D(x; sigma) of zero-mean Gaussian data with standard deviations `scale` per pixel: s^2 / (s^2 + sigma^2) x."""
+    return lambda x, sigma: scale**2 / (scale**2 + sigma**2) * x
+
+
+def exact_end(noise, scale, sigma_max, sigma_end=0.0):
+    """Where the probability-flow path ends: x shrinks as sqrt(s^2 + sigma^2)."""
+    start = noise * sigma_max
+    return start * ((scale**2 + sigma_end**2) / (scale**2 + sigma_max**2)) ** 0.5
+
+
+def test_schedule():
+    sigmas = sigma_grid(32)
+    assert sigmas.dtype == torch.float64
+    assert len(sigmas) == 33
+    assert sigmas[0].item() == pytest.approx(80)
+    assert sigmas[-2].item() == pytest.approx(0.002)
+    assert sigmas[-1] == 0
+    assert (sigmas.diff() < 0).all()
+    third = (80 ** (1 / 7) + 3 / 31 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    assert sigmas[3].item() == pytest.approx(third)
+    assert sigma_grid(1).tolist() == pytest.approx([80, 0])
+
+
+@pytest.mark.parametrize("arguments", [(0,), (8, 0.0), (8, 2.0, 1.0), (8, 0.1, 1.0, 0.0)])
+def test_schedule_refuses_nonsense(arguments):
+    with pytest.raises(ValueError, match="a schedule needs num_steps >= 1"):
+        sigma_grid(*arguments)
+
+
+def test_order_of_heun_is_two():
+    # Halving the steps quarters the error. Ends above 0, where the last step would be Euler's.
+    scale = torch.tensor([0.2, 0.5, 1.0, 2.0], dtype=torch.float64).reshape(1, 4, 1, 1)
+    noise = torch.randn(8, 4, 2, 2, dtype=torch.float64)
+    errors = []
+    for steps in (16, 32, 64, 128, 256):
+        ramp = torch.linspace(SIGMA_MAX ** (1 / 7), 0.002 ** (1 / 7), steps + 1, dtype=torch.float64) ** 7
+        # heun's last step is Euler's: stop before it, and take it out of the count by ending on a repeated level
+        sigmas = torch.cat([ramp, ramp[-1:]])
+        end = heun(gaussian_denoiser(scale), noise, sigmas)
+        errors.append((end - exact_end(noise, scale, SIGMA_MAX, ramp[-1])).norm().item())
+    slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
+    assert slopes[-1] == pytest.approx(2, abs=0.1)
+    assert all(slope > 1.8 for slope in slopes[1:])
+
+
+def test_deterministic_sampler_yields_the_gaussians_covariance():
+    scale = torch.tensor([0.25, 0.5, 1.0]).reshape(1, 3, 1, 1)
+    noise = torch.randn(4000, 3, 2, 2)
+    images = heun(gaussian_denoiser(scale), noise, sigma_grid(192))
+    torch.testing.assert_close(images, exact_end(noise, scale, SIGMA_MAX), rtol=0.01, atol=1e-3)
+    covariance = images.flatten(1).T.cov()
+    expected = torch.diag((scale**2).expand(1, 3, 2, 2).flatten())
+    assert (covariance - expected).abs().max() < 0.08
+    assert images.mean().abs() < 0.02
+
+
+def test_full_covariance_through_an_exact_denoiser():
+    # Correlated pixels: D = C (C + sigma^2)^-1 x; the end of the path has covariance C.
+    root = torch.tensor([[0.5, 0.0], [0.3, 0.4]], dtype=torch.float64)
+    covariance = root @ root.T
+
+    def denoise(x, sigma):
+        gain = covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(2, dtype=torch.float64))
+        return (x.flatten(1) @ gain.T).reshape(x.shape)
+
+    noise = torch.randn(20_000, 2, 1, 1, dtype=torch.float64)
+    found = heun(denoise, noise, sigma_grid(192)).flatten(1).T.cov()
+    torch.testing.assert_close(found, covariance, rtol=0.03, atol=0.01)
+
+
+def test_churned_sampler_yields_the_gaussians_variance():
+    generators = torch.Generator().manual_seed(5)
+    noise = torch.randn(20_000, 1, 1, 1, generator=generators)
+    images = heun(
+        gaussian_denoiser(0.5),
+        noise,
+        sigma_grid(256),
+        S_churn=20.0,
+        S_min=0.01,
+        S_max=50.0,
+        randn=lambda: torch.randn(noise.shape, generator=generators),
+    )
+    assert images.std().item() == pytest.approx(0.5, rel=0.02)
+    deterministic = heun(gaussian_denoiser(0.5), noise, sigma_grid(256))
+    assert torch.corrcoef(torch.stack([images.flatten(), deterministic.flatten()]))[0, 1] < 0.9  # it did churn
+
+
+def test_number_of_evaluations_and_last_step():
+    calls = []
+
+    def denoise(x, sigma):
+        calls.append(float(sigma))
+        return torch.zeros_like(x)
+
+    end = heun(denoise, torch.randn(1, 1, 2, 2), sigma_grid(18))
+    assert len(calls) == 2 * 18 - 1
+    assert min(calls) == pytest.approx(0.002)
+    assert end.abs().max() < 1e-6  # D = 0 everywhere: the path is a straight line to 0
+
+
+def test_churn_needs_a_source_of_noise():
+    with pytest.raises(ValueError, match=r"pass randn"):
+        heun(gaussian_denoiser(0.5), torch.randn(1, 1, 2, 2), sigma_grid(4), S_churn=1.0)
+
+
+def test_seeds_are_modulo_2_32_and_independent_of_their_neighbours():
+    one = SampleGenerators([5]).randn((2, 3))
+    assert torch.equal(one[0], SampleGenerators([4, 5, 6]).randn((2, 3))[1])
+    assert torch.equal(one, SampleGenerators([5 + 2**32]).randn((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        resolution=8,
+        channels=1,
+        label_dim=10,
+        model_channels=32,
+        channel_mult=(1, 2),
+        num_blocks=1,
+        channels_per_head=32,
+    )
+    denoiser = Denoiser(spec).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        if parameter.ndim == 0:
+            parameter.fill_(0.5)
+    return denoiser
+
+
+def drawn(denoiser, seeds, **options):
+    parts = list(generate(denoiser, seeds, sigma_grid(3), **options))
+    assert [seed for chosen, _, _ in parts for seed in chosen] == list(seeds)
+    return torch.cat([images for _, _, images in parts]), torch.cat([labels for _, labels, _ in parts])
+
+
+@pytest.mark.parametrize("churn", [0.0, 3.0])
+def test_images_of_a_seed_do_not_depend_on_the_batch_or_its_neighbours(denoiser, churn):
+    seeds = list(range(10))
+    images, labels = drawn(denoiser, seeds, batch=64, S_churn=churn)
+    for batch in (1, 7):
+        again, labels_again = drawn(denoiser, seeds, batch=batch, S_churn=churn)
+        assert torch.equal(images, again)
+        assert torch.equal(labels, labels_again)
+    backwards, _ = drawn(denoiser, seeds[::-1], batch=4, S_churn=churn)
+    assert torch.equal(images, backwards.flip(0))
+
+
+def test_one_class_for_all_keeps_the_noise(denoiser):
+    images, labels = drawn(denoiser, range(4), label=7)
+    assert labels.tolist() == [7] * 4
+    free, own = drawn(denoiser, range(4))
+    for i, label in enumerate(own.tolist()):
+        alone, _ = drawn(denoiser, [i], label=label)
+        assert torch.equal(alone[0], free[i])
+    assert not torch.equal(images, free)
+
+
+def test_every_evaluation_has_the_same_number_of_images(denoiser):
+    shapes = []
+    hook = denoiser.network.register_forward_pre_hook(lambda module, args: shapes.append(len(args[0])))
+    label = torch.arange(5)
+    x = torch.randn(5, 1, 8, 8)
+    tiled = in_tiles(denoiser, label, tile=2)(x, torch.tensor(0.5))
+    hook.remove()
+    assert shapes == [2, 2, 2]
+    torch.testing.assert_close(tiled, denoiser(x, 0.5, label), rtol=1e-4, atol=1e-5)
+
+
+def test_tile_depends_on_the_network_alone():
+    big = NetworkSpec(resolution=64, channels=3, label_dim=1000)
+    with torch.device("meta"):
+        assert tile_size(Denoiser(big), "cpu") == 1
+        assert tile_size(Denoiser(big), "cuda") == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"label": 10}, "0 to 9"), ({"label": -1}, "0 to 9"), ({"batch": 0}, "batch")]
+)
+def test_generate_refuses_nonsense(denoiser, options, words):
+    with pytest.raises(ValueError, match=words):
+        list(generate(denoiser, [0], sigma_grid(2), **options))
