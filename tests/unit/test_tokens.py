@@ -42,11 +42,11 @@ def test_a_branch_that_passes_ends_with_the_output_channels_and_is_modulated(tok
 @pytest.mark.parametrize(
     ("branch", "message", "token"),
     [
-        ("s d E s x m s P", "unknown token 'x'; known: s", "x"),
-        ("s dE s P m", "unknown token 'dE': put spaces between tokens", "dE"),
+        ("s d E s x m s P", "unknown token 'x' at position 4; known: s", "x"),
+        ("s dE s P m", "unknown token 'dE' at position 1: put spaces between tokens", "dE"),
         ("s d E s P s d", "no modulation", "d"),
         ("s c s c E m", "never projected back", "E"),
-        ("s m s", "no convolution", "s"),
+        ("s m s", "no convolution: put in a c", "s"),
     ],
 )
 def test_errors_point_at_the_token(tiny_spec, branch, message, token):

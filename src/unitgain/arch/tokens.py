@@ -63,9 +63,13 @@ def check_tokens(tokens: tuple[str, ...], starts_at_output: bool) -> None:
         if token not in TOKENS:
             known = ", ".join(f"{name} ({what})" for name, what in TOKENS.items())
             hint = ": put spaces between tokens" if len(token) > 1 and set(token) <= set(TOKENS) else ""
-            raise ValueError(f"has an unknown token {token!r}{hint}; known: {known}{_point(tokens, position)}")
+            raise ValueError(
+                f"has an unknown token {token!r} at position {position}{hint}; known: {known}{_point(tokens, position)}"
+            )
     if not CONVOLUTIONS & set(tokens):
-        raise ValueError(f"has no convolution, so nothing to learn: it needs c, d, E or P{_point(tokens, 0)}")
+        raise ValueError(
+            f"never reaches the block's output channels, as it has no convolution: put in a c{_point(tokens, 0)}"
+        )
     if "m" not in tokens:
         remedy = "without m the network ignores noise level and label; put one in, for example after a convolution"
         last = max(position for position, token in enumerate(tokens) if token in CONVOLUTIONS)
@@ -92,4 +96,4 @@ def _check_width(tokens: tuple[str, ...], starts_at_output: bool) -> None:
 def _point(tokens: tuple[str, ...], position: int) -> str:
     line = " ".join(tokens)
     column = sum(len(token) + 1 for token in tokens[:position])
-    return f"\n  {line}\n  {' ' * column}{'^' * len(tokens[position])} token {position + 1} of {len(tokens)}"
+    return f"\n  {line}\n  {' ' * column}{'^' * len(tokens[position])} position {position}"
