@@ -124,6 +124,8 @@ def report(rows: dict[str, dict], settings: dict[str, int]) -> str:
             f"| {label} | {row['parameters']:,} | {row['lr']:g} | {row['loss_first']:.3f} -> {row['loss_last']:.3f} "
             f"| {row['fd_raw']:.3f} | {row['fd_ema']:.3f} ({row['ema']}) | {row['nonfinite']} |"
         )
+    if missing := [label for label in LADDERS if label not in rows]:
+        lines += ["", f"Not measured yet: {', '.join(missing)}. Running the script again goes on with them."]
     return "\n".join(lines)
 
 

@@ -74,7 +74,8 @@ def report(rows: dict[str, dict[str, float]], settings: dict[str, int]) -> str:
         f"The digits, {settings['steps']} steps of {settings['batch']} images, base width {settings['width']}, "
         "constant learning rate: 0.002 in C, 0.02 in D-G. Growth is the last measurement over the first, the "
         "largest of all buckets (encoder and decoder at 8x8 and 4x4). [magnitudes.svg](magnitudes.svg) draws them over "
-        "training.",
+        "training. In G the linear layers of the modulation start at 0, behind a gain that is learned: part of what "
+        "grows there is that.",
         "",
         "| rung | activations, max | activations, mean | weights, max | weights, mean |",
         "|---|---|---|---|---|",
