@@ -7,6 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unitgain.arch import NetworkSpec, build
+from unitgain.arch.embed import Fourier
+from unitgain.arch.linear import PlainConv
+from unitgain.arch.spec import Design
 from unitgain.layers import MPConv, MPFourier
 
 Label = Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"] | None  # as many as images; checked by the denoiser
@@ -120,6 +123,40 @@ class Uncertainty(nn.Module):
     def forward(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """U at the noise levels `sigma`, `[N]`, float32."""
         return self.linear(self.fourier(sigma.log() / 4)).reshape(-1)
+
+
+class PlainUncertainty(nn.Module):
+    """u(sigma) of the rungs before magnitude-preserving functions, made as their networks are (B.2).
+
+    Args:
+        design: of the network beside it: "adm" has a bias, "streamlined" none, the others a normalized weight.
+        channels: number of Fourier features.
+    """
+
+    def __init__(self, design: Design, channels: int = 128) -> None:
+        super().__init__()
+        learned = PlainConv(channels, 1, bias=design == "adm") if design in ("adm", "streamlined") else None
+        self.fourier = Fourier(channels)
+        self.linear = learned or MPConv(channels, 1)
+
+    def forward(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """U at the noise levels `sigma`, `[N]`, float32."""
+        return self.linear(self.fourier(sigma.log() / 4)).reshape(-1)
+
+
+class NoUncertainty(nn.Module):
+    """u(sigma) = 0, which makes Eq. 21 the plain loss of Eq. 14 (rung A). Nothing to train."""
+
+    def forward(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Zeros, `[N]`."""
+        return torch.zeros_like(sigma)
+
+
+def make_uncertainty(design: Design, channels: int) -> nn.Module:
+    """The u(sigma) that goes with a network of this design; 0 channels for none."""
+    if channels == 0:
+        return NoUncertainty()
+    return Uncertainty(channels) if design == "magnitude-preserving" else PlainUncertainty(design, channels)
 
 
 def parameter_count(module: nn.Module) -> int:

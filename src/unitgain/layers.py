@@ -7,6 +7,7 @@ changes averaged copies that happen to be in training mode.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,8 @@ def effective_weight(weight: Float[Tensor, "..."], gain: float | Tensor = 1.0) -
         `normalize(w) * gain / sqrt(fan_in)` in float32 (float64 for float64), shape of `weight`.
     """
     weight = weight if weight.dtype == torch.float64 else weight.float()
-    scale = gain / math.sqrt(weight[0].numel())
-    return weight * (magnitude(weight, eps=EPS).reciprocal() * scale)  # one pass over the weight, and one backward
+    # Two products rather than one with a combined factor: that is Algorithm 1, and what the papers' costs count.
+    return normalize(weight) * (gain / math.sqrt(weight[0].numel()))
 
 
 class MPConv(nn.Module):
@@ -60,7 +61,7 @@ class MPConv(nn.Module):
         self.in_channels = in_channels
         self.groups = groups
         self.kernel = kernel
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels // groups, *kernel))
+        self.weight = nn.Parameter(_normal(out_channels, in_channels // groups, *kernel))
 
     def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
         """Apply the layer to `x`, `[N, C_in, ...]` (linear: `[..., C_in]`), in the dtype of `x`."""
@@ -89,12 +90,18 @@ class MPFourier(nn.Module):
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.register_buffer("freqs", 2 * math.pi * torch.randn(num_channels))
-        self.register_buffer("phases", 2 * math.pi * torch.rand(num_channels))
+        self.register_buffer("freqs", _normal(num_channels, scale=2 * math.pi))
+        self.register_buffer("phases", torch.rand(num_channels).mul_(2 * math.pi))
 
     def forward(self, a: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
         """Features `[N, C]` in float32 of the scalars `a`, `[N]`."""
         return torch.cos(a.float().outer(self.freqs.float()) + self.phases.float()) * math.sqrt(2)
+
+
+def _normal(*shape: int, scale: float = 1.0) -> Tensor:
+    empty = torch.empty(*shape)
+    # On the meta device there is nothing to draw, and the first draw would import a thousand modules of torch.
+    return empty if empty.is_meta else empty.normal_().mul_(scale)
 
 
 class CosineAttention(nn.Module):
@@ -104,6 +111,7 @@ class CosineAttention(nn.Module):
         channels: of input and output.
         channels_per_head: must divide `channels`.
         balance: weight of the attention branch in the magnitude-preserving sum with its input.
+        layer: makes the two 1x1 convolutions from input channels, output channels and kernel.
 
     Raises:
         ValueError: if `channels_per_head` does not divide `channels`.
@@ -112,23 +120,33 @@ class CosineAttention(nn.Module):
     `qkv` are ordered (q, k, v), then head, then channel of the head.
     """
 
-    def __init__(self, channels: int, channels_per_head: int, balance: float = 0.3) -> None:
+    def __init__(
+        self,
+        channels: int,
+        channels_per_head: int,
+        balance: float = 0.3,
+        layer: Callable[[int, int, tuple[int, ...]], nn.Module] = MPConv,
+    ) -> None:
         super().__init__()
         if channels % channels_per_head:
             raise ValueError(f"channels_per_head={channels_per_head} must divide the {channels} channels it splits")
         self.heads = channels // channels_per_head
         self.balance = balance
-        self.qkv = MPConv(channels, 3 * channels, (1, 1))
-        self.proj = MPConv(channels, channels, (1, 1))
+        self.qkv = layer(channels, 3 * channels, (1, 1))
+        self.proj = layer(channels, channels, (1, 1))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
+        return mp_sum(x, self.attend(x), t=self.balance)
+
+    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The attention branch alone."""
         n, c, h, w = x.shape
         tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
         q, k, v = normalize(tokens, dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(channels per head), as in Eq. 11
         y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return mp_sum(x, self.proj(y), t=self.balance)
+        return self.proj(y)
 
 
 @torch.no_grad()

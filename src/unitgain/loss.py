@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from unitgain.denoiser import Denoiser, Label, Uncertainty
+from unitgain.denoiser import Denoiser, Label
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EDMLoss:
     def __call__(
         self,
         denoiser: Denoiser,
-        uncertainty: Uncertainty,
+        uncertainty: nn.Module,
         clean: Float[Tensor, "n c h w"],
         sigma: Float[Tensor, " n"],
         noise: Float[Tensor, "n c h w"],
@@ -50,7 +50,7 @@ class EDMLoss:
 
         Args:
             denoiser: D; its `sigma_data` is used.
-            uncertainty: u(sigma).
+            uncertainty: u(sigma), noise levels `[N]` to `[N]`.
             clean: images y, `[N, C, H, W]`, of standard deviation sigma_data.
             sigma: noise levels `[N]`, as from `draw`.
             noise: unit noise n, shape of `clean`, as from `draw`.

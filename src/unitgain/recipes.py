@@ -1,96 +1,14 @@
-"""Recipes: a network with its loss, optimizer, EMA and duration, by name."""
-
-import dataclasses
-import math
-from dataclasses import dataclass
+"""Recipes by name: those of both papers, and small ones for real users."""
 
 from unitgain.arch import NetworkSpec
+from unitgain.arch.ladder import edm2, edm2_rungs, edm2plus, edm2plus_rungs
 from unitgain.denoiser import Denoiser
-from unitgain.ema import check_sigma_rel
+from unitgain.recipe import MIMG, Recipe, Score
 from unitgain.serial import suggest
 
-MIMG = 1_000_000
+__all__ = ["DIGITS", "MIMG", "PIXELS32", "PIXELS64", "RECIPES", "Recipe", "Score", "create", "recipe"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that defines a training run but its data, seed and machine (EDM2, Table 6).
-
-    Args:
-        name: of the recipe.
-        summary: one line: what it is for, what it costs, what it scores.
-        network: the network.
-        P_mean: mean of ln(sigma) in training.
-        P_std: standard deviation of ln(sigma) in training.
-        sigma_data: standard deviation of the data.
-        batch: images per step.
-        duration: images in all; a whole number of steps.
-        lr: reference learning rate, alpha_ref.
-        t_ref: steps after which the learning rate decays; 0 for never.
-        rampup: images over which it rises from 0; 0 for none.
-        beta1: of Adam.
-        beta2: of Adam.
-        eps: of Adam.
-        ema: relative lengths of the tracked averages; two or more for accurate post-hoc EMA.
-        snapshot_every: images between snapshots; a whole number of steps.
-        uncertainty_channels: Fourier features of u(sigma).
-
-    Raises:
-        ValueError: if a field is out of its range, naming the field, the value and the remedy.
-    """
-
-    name: str
-    summary: str = ""
-    network: NetworkSpec
-    P_mean: float
-    P_std: float
-    sigma_data: float = 0.5
-    batch: int = 2048
-    duration: int
-    lr: float
-    t_ref: float = 70_000
-    rampup: int = 10 * MIMG
-    beta1: float = 0.9
-    beta2: float = 0.99
-    eps: float = 1e-8
-    ema: tuple[float, ...] = (0.05, 0.10)
-    snapshot_every: int = 8 * 2**20
-    uncertainty_channels: int = 128
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "duration", "snapshot_every", "uncertainty_channels"):
-            self._require(name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("P_std", "sigma_data", "lr", "eps"):
-            self._require(name, getattr(self, name) > 0, "must be positive")
-        for name in ("t_ref", "rampup"):
-            self._require(name, getattr(self, name) >= 0, "must not be negative")
-        for name in ("beta1", "beta2"):
-            self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
-        for name in ("duration", "snapshot_every"):
-            value = getattr(self, name)
-            nearest = max(round(value / self.batch), 1) * self.batch
-            self._require(name, value % self.batch == 0, f"must be a multiple of batch={self.batch}, such as {nearest}")
-        self._require("ema", len(set(self.ema)) == len(self.ema) >= 1, "needs at least one length, each once")
-        for sigma_rel in self.ema:
-            check_sigma_rel(sigma_rel)
-
-    def learning_rate(self, nimg: int) -> float:
-        """Learning rate of the step that follows `nimg` images: ramp-up, then inverse square root decay (Eq. 67)."""
-        lr = self.lr
-        if self.t_ref > 0:
-            lr /= math.sqrt(max(nimg / (self.t_ref * self.batch), 1))
-        if self.rampup > 0:
-            lr *= min(nimg / self.rampup, 1)
-        return lr
-
-    def replace(self, **changes: object) -> "Recipe":
-        """A copy with some fields changed, checked again."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
-
-    def _require(self, name: str, holds: object, remedy: str) -> None:
-        if not holds:
-            raise ValueError(f"Recipe.{name} = {getattr(self, name)!r}: {remedy}")
-
+MI = 2**20  # the papers count 2147.5 million images for 2048 of these
 
 DIGITS = Recipe(
     name="digits",
@@ -115,7 +33,272 @@ DIGITS = Recipe(
     snapshot_every=20 * 64,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (DIGITS,)}
+PIXELS32 = Recipe(
+    name="pixels32",
+    summary="your own 32x32 pixel images, EDM2+ on one GPU; a starting point, no score measured",
+    network=edm2plus("xs").replace(resolution=32, label_dim=0, channel_mult=(1, 2, 2), num_blocks=2),
+    P_mean=-0.8,
+    P_std=1.6,
+    batch=512,
+    duration=64 * MI,
+    lr=0.012,
+    t_ref=20_000,
+    rampup=2 * MIMG,
+    snapshot_every=MI,
+)
+
+PIXELS64 = Recipe(
+    name="pixels64",
+    summary="your own 64x64 pixel images, EDM2+-XS on one GPU; a starting point, no score measured",
+    network=edm2plus("xs").replace(label_dim=0),
+    P_mean=-0.8,
+    P_std=1.6,
+    batch=512,
+    duration=128 * MI,
+    lr=0.012,
+    t_ref=40_000,
+    rampup=2 * MIMG,
+    snapshot_every=2 * MI,
+)
+
+# Table 6, by size: (duration in Mi images, learning rate, dropout).
+IMG512 = {
+    "xxs": (2048, 0.0170, 0.0),
+    "xs": (2048, 0.0120, 0.0),
+    "s": (2048, 0.0100, 0.0),
+    "m": (2048, 0.0090, 0.1),
+    "l": (1792, 0.0080, 0.1),
+    "xl": (1280, 0.0070, 0.1),
+    "xxl": (896, 0.0065, 0.1),
+}
+IMG64 = {
+    "xs": (1024, 0.0120, 0.0),
+    "s": (1024, 0.0100, 0.0),
+    "m": (2048, 0.0090, 0.1),
+    "l": (1024, 0.0080, 0.1),
+    "xl": (640, 0.0070, 0.1),
+}
+# Table 6 and Table 5, by size: (value, EMA length) alone, (value, EMA length, weight) guided by the unconditional XS.
+IMG512_FID = {
+    "xs": ((3.53, 0.135), (2.91, 0.045, 1.4)),
+    "s": ((2.56, 0.130), (2.23, 0.025, 1.4)),
+    "m": ((2.25, 0.100), (2.01, 0.030, 1.2)),
+    "l": ((2.06, 0.085), (1.88, 0.015, 1.2)),
+    "xl": ((1.96, 0.085), (1.85, 0.020, 1.2)),
+    "xxl": ((1.91, 0.070), (1.81, 0.015, 1.2)),
+}
+IMG512_DINO = {
+    "xs": ((103.39, 0.200), (79.94, 0.150, 1.7)),
+    "s": ((68.64, 0.190), (52.32, 0.085, 1.9)),
+    "m": ((58.44, 0.155), (41.98, 0.015, 2.0)),
+    "l": ((52.25, 0.155), (38.20, 0.035, 1.7)),
+    "xl": ((45.96, 0.155), (35.67, 0.030, 1.7)),
+    "xxl": ((42.84, 0.150), (33.09, 0.015, 1.7)),
+}
+IMG64_FID = {"s": (1.58, 0.075), "m": (1.43, 0.060), "l": (1.33, 0.040), "xl": (1.33, 0.040)}
+
+
+def _autoguided(
+    metric: str, value: float, sigma_rel: float, guidance: float, guide: str, mi: int, guide_sigma_rel: float
+) -> Score:
+    return Score(
+        metric=metric,
+        value=value,
+        sigma_rel=sigma_rel,
+        guidance=guidance,
+        guide=guide,
+        guide_nimg=mi * MI,
+        guide_sigma_rel=guide_sigma_rel,
+    )
+
+
+# Autoguidance: a smaller network, trained for a shorter time, guides (Karras et al. 2024).
+AUTOGUIDED = {
+    "edm2-img512-s": (
+        _autoguided("FID", 1.34, 0.070, 2.10, "edm2-img512-xs", 128, 0.125),
+        _autoguided("FD-DINOv2", 36.67, 0.120, 2.45, "edm2-img512-xs", 128, 0.165),
+    ),
+    "edm2-img512-xxl": (
+        _autoguided("FID", 1.25, 0.075, 2.05, "edm2-img512-m", 256, 0.155),
+        _autoguided("FD-DINOv2", 24.18, 0.130, 2.30, "edm2-img512-m", 256, 0.205),
+    ),
+    "edm2-img512-s-uncond": (
+        _autoguided("FID", 3.86, 0.070, 2.85, "edm2-img512-xs-uncond", 128, 0.110),
+        _autoguided("FD-DINOv2", 90.39, 0.090, 2.90, "edm2-img512-xs-uncond", 128, 0.125),
+    ),
+    "edm2-img64-s": (
+        _autoguided("FID", 1.01, 0.045, 1.70, "edm2-img64-xs", 128, 0.110),
+        _autoguided("FD-DINOv2", 31.85, 0.105, 2.20, "edm2-img64-xs", 128, 0.175),
+    ),
+}
+EDM2_RUNG_FID = {"a": 8.00, "b": 7.24, "c": 6.96, "d": 3.75, "e": 3.02, "f": 2.71, "g": 2.56}  # Table 1
+EDM2_RUNG_LENGTH = {"c": 0.075, "d": 0.225, "g": 0.130}  # Figs. 18 and 19; G is EDM2-S of Table 6
+EDM2PLUS_RUNG_FID = {
+    "a": 1.63,
+    "b": 1.81,
+    "c": 1.75,
+    "d": 1.57,
+    "d-e4": 1.60,
+    "e": 1.63,
+    "e-k7": 1.64,
+    "f": 1.68,
+    "g": 1.66,
+    "f-bottleneck": 1.60,
+    "g-bottleneck": 1.58,
+}  # EDM2+, Tables 1 and 2
+EDM2PLUS_FID = {"s": 1.58, "l": 1.33, "xl": 1.33}  # EDM2+, Table 3
+EDM2PLUS_IMG64_MI = {"xs": 2048, "s": 2048, "m": 2048, "l": 2048, "xl": 640}  # 2147.5 or 671.1 Mimg (Section 3.3)
+
+
+def _img512(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
+    duration, lr, dropout = IMG512[size]
+    return Recipe(
+        name=name,
+        summary=summary,
+        network=network.replace(dropout=dropout),
+        latents=True,
+        P_mean=-0.4,
+        P_std=1.0,
+        duration=duration * MI,
+        lr=lr,
+        scores=AUTOGUIDED.get(name, ()),
+    )
+
+
+def _img64(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
+    duration, lr, dropout = IMG64[size]
+    return Recipe(
+        name=name,
+        summary=summary,
+        network=network.replace(dropout=dropout),
+        P_mean=-0.8,
+        P_std=1.6,
+        duration=duration * MI,
+        lr=lr,
+        t_ref=35_000,
+        scores=AUTOGUIDED.get(name, ()),
+    )
+
+
+def _edm2_img512(size: str) -> Recipe:
+    made = _img512(f"edm2-img512-{size}", size, edm2(size), f"EDM2-{size.upper()}, ImageNet-512 latents (Table 6)")
+    scores = []
+    for metric, table in (("FID", IMG512_FID), ("FD-DINOv2", IMG512_DINO)):
+        if size in table:
+            (value, sigma_rel), (guided, guided_sigma_rel, weight) = table[size]
+            scores.append(Score(metric=metric, value=value, sigma_rel=sigma_rel))
+            scores.append(
+                Score(
+                    metric=metric,
+                    value=guided,
+                    sigma_rel=guided_sigma_rel,
+                    guidance=weight,
+                    guide="edm2-img512-xs-uncond",
+                )
+            )
+    return made.replace(scores=(*scores, *made.scores))
+
+
+def _edm2_img64(size: str) -> Recipe:
+    network = edm2(size, channels=3)
+    made = _img64(f"edm2-img64-{size}", size, network, f"EDM2-{size.upper()}, ImageNet-64 pixels (Table 6)")
+    alone = [Score(metric="FID", value=IMG64_FID[size][0], sigma_rel=IMG64_FID[size][1])] if size in IMG64_FID else []
+    return made.replace(scores=(*alone, *made.scores))
+
+
+def _unconditional(conditional: Recipe) -> Recipe:
+    name = f"{conditional.name}-uncond"
+    return conditional.replace(
+        name=name,
+        summary=f"{conditional.summary}, without labels",
+        network=conditional.network.replace(label_dim=0),
+        scores=AUTOGUIDED.get(name, ()),
+    )
+
+
+def _edm2_configs() -> list[Recipe]:
+    rungs = edm2_rungs()
+    a = Recipe(
+        name="edm2-img512-config-a",
+        network=rungs["a"],
+        latents=True,
+        P_mean=-1.2,
+        P_std=1.2,
+        batch=4096,
+        duration=2048 * MI,
+        lr=1e-4,
+        t_ref=0,
+        beta2=0.999,
+        forced_normalization=False,
+        loss_scaling=100.0,
+        ema=(),
+        ema_half_life=50 * MIMG,
+        uncertainty_channels=0,
+    )
+    b = a.replace(
+        name="edm2-img512-config-b",
+        network=rungs["b"],
+        P_mean=-0.4,
+        P_std=1.0,
+        batch=2048,
+        lr=2e-4,
+        beta2=0.99,
+        ema=Recipe.ema,
+        ema_half_life=0,
+        uncertainty_channels=Recipe.uncertainty_channels,
+    )
+    c = b.replace(name="edm2-img512-config-c", network=rungs["c"])
+    d = c.replace(name="edm2-img512-config-d", network=rungs["d"], lr=0.01, loss_scaling=1.0)
+    e = d.replace(name="edm2-img512-config-e", network=rungs["e"], forced_normalization=True, t_ref=70_000)
+    f = e.replace(name="edm2-img512-config-f", network=rungs["f"])
+    g = f.replace(name="edm2-img512-config-g", network=rungs["g"])
+    made = []
+    for rung, step in zip(rungs, (a, b, c, d, e, f, g), strict=True):
+        score = Score(metric="FID", value=EDM2_RUNG_FID[rung], sigma_rel=EDM2_RUNG_LENGTH.get(rung))
+        summary = f"EDM2 config {rung.upper()}, ImageNet-512 latents (Table 1)"
+        made.append(step.replace(summary=summary, scores=(score,)))
+    return made
+
+
+def _edm2plus_img64(size: str) -> Recipe:
+    known = size in EDM2PLUS_FID
+    summary = f"EDM2+-{size.upper()}, ImageNet-64 pixels ({'EDM2+, Table 3' if known else 'not in the paper'})"
+    made = _img64(f"edm2plus-img64-{size}", size, edm2plus(size), summary)
+    # "Constructed with the length recommended by EDM2" (EDM2+, Section 3.2).
+    alone = [Score(metric="FID", value=EDM2PLUS_FID[size], sigma_rel=IMG64_FID[size][1])] if known else []
+    guided = [Score(metric="FID", value=1.00, guidance=None, guide="edm2plus-img64-xs")] if size == "s" else []
+    return made.replace(t_ref=70_000, duration=EDM2PLUS_IMG64_MI[size] * MI, scores=(*alone, *guided))
+
+
+def _edm2plus_configs() -> list[Recipe]:
+    # All rungs are trained as size S is, config B too: a ladder changes the network and nothing else.
+    base = _edm2plus_img64("s")
+    made = []
+    for rung, network in edm2plus_rungs().items():
+        score = Score(metric="FID", value=EDM2PLUS_RUNG_FID[rung], sigma_rel=IMG64_FID["s"][1])
+        name, summary = f"edm2plus-img64-config-{rung}", f"EDM2+ config {rung.upper()}, ImageNet-64 (Tables 1 and 2)"
+        made.append(base.replace(name=name, summary=summary, network=network, scores=(score,)))
+    return made
+
+
+def _edm2plus_img512(size: str) -> Recipe:
+    summary = f"EDM2+-{size.upper()} on ImageNet-512 latents: not in the paper, trained as EDM2-{size.upper()}"
+    return _img512(f"edm2plus-img512-{size}", size, edm2plus(size, channels=4), summary)
+
+
+def _published() -> list[Recipe]:
+    edm2_sizes = [*map(_edm2_img512, IMG512), *map(_edm2_img64, IMG64)]
+    plus_sizes = [*map(_edm2plus_img64, IMG64), *(_edm2plus_img512(size) for size in IMG512 if size != "xxs")]
+    return [
+        *edm2_sizes,
+        *map(_unconditional, edm2_sizes),
+        *_edm2_configs(),
+        *plus_sizes,
+        *_edm2plus_configs(),
+    ]
+
+
+RECIPES = {recipe.name: recipe for recipe in (DIGITS, PIXELS32, PIXELS64, *_published())}
 
 
 def recipe(name: str) -> Recipe:

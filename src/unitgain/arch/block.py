@@ -1,12 +1,16 @@
-"""The residual block of EDM2's rung G (Fig. 22): a main path, and a branch given as a sequence of tokens."""
+"""The residual block of token rungs (EDM2 F and G, all of EDM2+): a main path, and a branch made of tokens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.spec import NetworkSpec
+from unitgain.arch.tokens import CONVOLUTIONS, Step, steps
 from unitgain.layers import CosineAttention, MPConv
-from unitgain.ops import Resampling, mp_silu, mp_sum, normalize, resample
+from unitgain.ops import Resampling, mp_cat, mp_silu, mp_sum, normalize, resample
 
 
 class MPSiLU(nn.Module):
@@ -31,23 +35,97 @@ class Modulation(nn.Module):
         return x * scale[:, :, None, None].to(x.dtype)
 
 
-class Branch(nn.Sequential):
-    """Residual branch: one module per token, named after what it does (`silu0`, `conv0`, `modulation0`, ...)."""
+class UngainedModulation(nn.Module):
+    """Scale each channel by `1 + linear(embedding)`, without a learned gain (Fig. 21)."""
 
-    def __init__(self, spec: NetworkSpec, in_channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, emb_channels: int) -> None:
         super().__init__()
-        width = in_channels
-        last_conv = max(i for i, token in enumerate(spec.tokens) if token == "c")
-        for position, token in enumerate(spec.tokens):
-            if token == "s":
-                self._append("silu", MPSiLU())
-            elif token == "m":
-                self._append("modulation", Modulation(width, spec.emb_channels))
-            else:
-                if spec.dropout and position == last_conv:
-                    self._append("dropout", nn.Dropout(spec.dropout))
-                self._append("conv", MPConv(width, out_channels, (3, 3)))
-                width = out_channels
+        self.linear = MPConv(emb_channels, channels)
+
+    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
+        """Modulate `x` by `emb`; the linear layer runs in float32, the product in the dtype of `x`."""
+        scale = self.linear(emb) + 1
+        return x * scale[:, :, None, None].to(x.dtype)
+
+
+class PlainAttention(CosineAttention):
+    """Cosine attention whose branch is added to its input as it is (Figs. 18-21)."""
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend over the H x W pixels of `x` and add to `x`."""
+        return x + self.attend(x)
+
+
+@dataclass(frozen=True)
+class Functions:
+    """The functions without weights that a token network is made of, and the parts that depend on them.
+
+    Attributes:
+        silu: module of the nonlinearity.
+        modulation: module of the token m.
+        attention: module of self-attention.
+        add: main path and branch to their sum; the share of the branch last.
+        join: features and skip connection to the decoder's input; the share of the skip last.
+    """
+
+    silu: Callable[[], nn.Module]
+    modulation: Callable[[int, int], nn.Module]
+    attention: Callable[[int, int, float], nn.Module]
+    add: Callable[[Tensor, Tensor, float], Tensor]
+    join: Callable[[Tensor, Tensor, float], Tensor]
+
+
+def _mp_join(x: Tensor, skip: Tensor, t: float) -> Tensor:
+    return mp_cat(x, skip, t=t)
+
+
+def _plain_sum(main: Tensor, branch: Tensor, t: float) -> Tensor:
+    return main + branch
+
+
+def plain_join(x: Tensor, skip: Tensor, t: float = 0.5) -> Tensor:
+    """Concatenation along the channels, as it is; `t` is there for the place it takes and has no effect."""
+    return torch.cat([x, skip], dim=1)
+
+
+MAGNITUDE_PRESERVING = Functions(
+    silu=MPSiLU,
+    modulation=Modulation,
+    attention=CosineAttention,
+    add=mp_sum,
+    join=_mp_join,
+)
+PLAIN = Functions(
+    silu=nn.SiLU,
+    modulation=UngainedModulation,
+    attention=PlainAttention,
+    add=_plain_sum,
+    join=plain_join,
+)
+
+
+def functions(spec: NetworkSpec) -> Functions:
+    """The functions of the network's design."""
+    return PLAIN if spec.design == "plain" else MAGNITUDE_PRESERVING
+
+
+class Branch(nn.Sequential):
+    """Residual branch: one module per token, named after what it does (`silu0`, `conv0`, `modulation0`, ...).
+
+    Args:
+        spec: the network it belongs to.
+        tokens: its sequence.
+        in_channels: channels that it starts with.
+        out_channels: of the block.
+    """
+
+    def __init__(self, spec: NetworkSpec, tokens: tuple[str, ...], in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        last = max(position for position, token in enumerate(tokens) if token in CONVOLUTIONS)
+        for position, step in enumerate(steps(tokens, in_channels, out_channels, spec.expansion)):
+            if spec.dropout and position == last:
+                self._append("dropout", nn.Dropout(spec.dropout))
+            self._append(*_layer(spec, step))
 
     def _append(self, name: str, module: nn.Module) -> None:
         index = sum(other.startswith(name) for other in self._modules)
@@ -56,12 +134,27 @@ class Branch(nn.Sequential):
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h w"]:
         """Run the tokens in order; modulation is the one that looks at `emb`."""
         for module in self:
-            x = module(x, emb) if isinstance(module, Modulation) else module(x)
+            x = module(x, emb) if isinstance(module, Modulation | UngainedModulation) else module(x)
         return x
 
 
+def _layer(spec: NetworkSpec, step: Step) -> tuple[str, nn.Module]:
+    width, next_width = step.in_channels, step.out_channels
+    if step.token == "s":
+        return "silu", functions(spec).silu()
+    if step.token == "m":
+        return "modulation", functions(spec).modulation(width, spec.emb_channels)
+    if step.token == "d":
+        return "depthwise", MPConv(width, width, (spec.kernel, spec.kernel), groups=width)
+    if step.token == "E":
+        return "expand", MPConv(width, next_width, (1, 1))
+    if step.token == "P":
+        return "project", MPConv(width, next_width, (1, 1))
+    return "conv", MPConv(width, next_width, (3, 3))
+
+
 class Block(nn.Module):
-    """Residual block: resample, branch, magnitude-preserving sum, optional attention, clamp (Fig. 22).
+    """Residual block: resample, branch, sum, optional attention, clamp (Figs. 21 and 22).
 
     Args:
         spec: the network it belongs to.
@@ -80,15 +173,18 @@ class Block(nn.Module):
         self.mode: Resampling = mode
         self.res_balance = spec.res_balance
         self.clip_act = spec.clip_act
+        self.add = functions(spec).add
         self.shortcut = MPConv(in_channels, out_channels, (1, 1)) if in_channels != out_channels else nn.Identity()
-        self.branch = Branch(spec, self.branch_channels(in_channels, out_channels), out_channels)
+        self.branch = self.make_branch(spec, in_channels, out_channels)
         self.attention = (
-            CosineAttention(out_channels, spec.channels_per_head, spec.attn_balance) if attention else nn.Identity()
+            functions(spec).attention(out_channels, spec.channels_per_head, spec.attn_balance)
+            if attention
+            else nn.Identity()
         )
 
     @staticmethod
-    def branch_channels(in_channels: int, out_channels: int) -> int:
-        """Channels that the branch starts with."""
+    def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:
+        """The residual branch of a block with these channels."""
         raise NotImplementedError
 
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +194,7 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h2 w2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""
         main, branch = self.paths(resample(x, self.mode), emb)
-        x = self.attention(mp_sum(main, branch, t=self.res_balance))
+        x = self.attention(self.add(main, branch, self.res_balance))
         return x.clamp(-self.clip_act, self.clip_act)
 
 
@@ -106,9 +202,9 @@ class EncoderBlock(Block):
     """Block whose main path goes through `shortcut` and pixel norm before the branch leaves it."""
 
     @staticmethod
-    def branch_channels(in_channels: int, out_channels: int) -> int:
+    def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:
         """The branch leaves after the main path has got its output channels."""
-        return out_channels
+        return Branch(spec, spec.tokens, out_channels, out_channels)
 
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
         """Main path and residual branch."""
@@ -117,28 +213,12 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """Block whose branch sees the whole input while the main path goes through `shortcut`.
-
-    Args:
-        skip_channels: channels of the skip connection that the U-Net joins to the `in_channels`; 0 for none.
-    """
-
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        in_channels: int,
-        out_channels: int,
-        mode: Resampling = "keep",
-        attention: bool = False,
-        skip_channels: int = 0,
-    ) -> None:
-        super().__init__(spec, in_channels + skip_channels, out_channels, mode, attention)
-        self.skip_channels = skip_channels
+    """Block whose branch sees the whole input while the main path goes through `shortcut`."""
 
     @staticmethod
-    def branch_channels(in_channels: int, out_channels: int) -> int:
+    def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:
         """The branch leaves before the main path loses its extra channels."""
-        return in_channels
+        return Branch(spec, spec.decoder_tokens, in_channels, out_channels)
 
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
         """Main path and residual branch."""

@@ -2,18 +2,24 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-# Tokens of a residual branch; `unitgain.arch.block` says what each builds.
-TOKENS = {
-    "s": "magnitude-preserving SiLU",
-    "c": "3x3 convolution to the block's output channels",
-    "m": "modulation by the embedding",
-}
+from unitgain.arch.tokens import check_tokens
+
+# What the blocks are made of, and with it what each rung of EDM2 changes in the structure (Appendix B).
+Design = Literal[
+    "adm",  # A, B: biases, group norm with learned scale and offset, positional features
+    "streamlined",  # C: no biases, uniform init, cosine attention, Fourier features
+    "normalized",  # D, E: weights normalized on use
+    "plain",  # F: token blocks, pixel norm, plain SiLU, sum and concatenation
+    "magnitude-preserving",  # G and EDM2+: token blocks whose every function preserves magnitudes, learned gains
+]
+TOKEN_DESIGNS = ("plain", "magnitude-preserving")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A U-Net of EDM2's rung G (Fig. 22), at any size.
+    """A U-Net of any rung of EDM2 (Figs. 16-22) or EDM2+ (Fig. 3), at any size.
 
     Args:
         resolution: height and width of the images, in pixels; divisible by 2 at each level but the last.
@@ -24,7 +30,13 @@ class NetworkSpec:
         num_blocks: residual blocks per level in the encoder; the decoder has one more.
         attn_resolutions: resolutions whose blocks end with self-attention; the first block of the decoder always does.
         channels_per_head: of self-attention.
-        branch: residual branch as tokens, separated by spaces: s (SiLU), c (3x3 convolution), m (modulation).
+        design: what the blocks are made of: "adm" (rungs A and B), "streamlined" (C), "normalized" (D and E), "plain"
+            (F) or "magnitude-preserving" (G and EDM2+). The last two read `branch`; the others are the ADM block.
+        branch: residual branch as tokens, separated by spaces: s (SiLU), c (3x3 convolution), d (depthwise
+            convolution), E (1x1 convolution that expands), P (1x1 convolution that projects), m (modulation).
+        decoder_branch: the same for the decoder's blocks, where they differ; empty for `branch`.
+        expansion: channels after E, as a multiple of the block's output channels.
+        kernel: size of depthwise convolutions, odd.
         dropout: probability, before the last convolution of the branch, in [0, 1).
         label_balance: share of the label in the embedding (t of Eq. 88).
         concat_balance: share of the skip connection in the decoder's input (t of Eq. 103).
@@ -44,7 +56,11 @@ class NetworkSpec:
     num_blocks: int = 3
     attn_resolutions: tuple[int, ...] = (16, 8)
     channels_per_head: int = 64
+    design: Design = "magnitude-preserving"
     branch: str = "s c m s c"
+    decoder_branch: str = ""
+    expansion: int = 4
+    kernel: int = 3
     dropout: float = 0.0
     label_balance: float = 0.5
     concat_balance: float = 0.5
@@ -53,7 +69,7 @@ class NetworkSpec:
     clip_act: float = 256.0
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "channels", "model_channels", "num_blocks", "channels_per_head"):
+        for name in ("resolution", "channels", "model_channels", "num_blocks", "channels_per_head", "expansion"):
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
         self._require("label_dim", self.label_dim >= 0, "must be 0 (unconditional) or the number of classes")
         self._require(
@@ -76,7 +92,9 @@ class NetworkSpec:
         for name in ("label_balance", "concat_balance", "res_balance", "attn_balance"):
             self._require(name, 0 <= getattr(self, name) <= 1, "is a share in [0, 1]")
         self._require("clip_act", self.clip_act > 0, "must be positive")
-        self._check_branch()
+        self._require("kernel", self.kernel >= 1 and self.kernel % 2 == 1, "must be odd, such as 3, 5 or 7")
+        self._require("design", self.design in get_args(Design), f"must be one of {', '.join(get_args(Design))}")
+        self._check_branches()
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -95,23 +113,31 @@ class NetworkSpec:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Tokens of the residual branch."""
+        """Tokens of the encoder's residual branch."""
         return tuple(self.branch.split())
+
+    @property
+    def decoder_tokens(self) -> tuple[str, ...]:
+        """Tokens of the decoder's residual branch."""
+        return tuple(self.decoder_branch.split()) or self.tokens
 
     def replace(self, **changes: object) -> "NetworkSpec":
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
-    def _check_branch(self) -> None:
-        for position, token in enumerate(self.tokens):
-            known = ", ".join(f"{name} ({what})" for name, what in TOKENS.items())
-            self._require(
-                "branch", token in TOKENS, f"has an unknown token {token!r} at position {position}; known: {known}"
-            )
-        self._require("branch", "c" in self.tokens, "never reaches the block's output channels: it needs a c")
-        self._require(
-            "branch", "m" in self.tokens, "has no modulation: without m the network ignores noise level and label"
-        )
+    def _check_branches(self) -> None:
+        in_use = "decoder_branch" if self.decoder_branch.split() else "branch"
+        for name, tokens, starts_at_output in (
+            ("branch", self.tokens, True),
+            (in_use, self.decoder_tokens, False),
+        ):
+            try:
+                check_tokens(tokens, starts_at_output)
+            except ValueError as error:
+                raise ValueError(f"NetworkSpec.{name} = {getattr(self, name)!r} {error}") from None
+        if self.design not in TOKEN_DESIGNS:
+            standard = self.branch == NetworkSpec.branch and not self.decoder_branch
+            self._require("branch", standard, f"design={self.design!r} has the ADM block; leave it as it is")
 
     def _require(self, name: str, holds: object, remedy: str) -> None:
         if not holds:

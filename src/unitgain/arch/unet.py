@@ -1,78 +1,58 @@
-"""The U-Net around the residual blocks (EDM2, Fig. 22)."""
+"""The U-Net around the residual blocks: one macro-structure for every rung (EDM2, Figs. 2 and 16-22)."""
 
-import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.arch.block import Block, DecoderBlock, EncoderBlock
+from unitgain.arch.adm import ADMBlock, parts
+from unitgain.arch.block import DecoderBlock, EncoderBlock, functions, plain_join
+from unitgain.arch.embed import Embedding, PlainEmbedding, adm_embedding, normalized_embedding, streamlined_embedding
 from unitgain.arch.spec import NetworkSpec
-from unitgain.layers import MPConv, MPFourier
-from unitgain.ops import mp_cat, mp_silu, mp_sum
+from unitgain.layers import MPConv
 
 
 def build(spec: NetworkSpec) -> nn.Module:
     """The raw network F of Eq. 4, freshly initialized: `network(x, c_noise, label) -> F`."""
-    return UNet(spec)
-
-
-class Embedding(nn.Module):
-    """Noise level and label to one vector: Fourier features, linear, sum with the label's linear, SiLU (Fig. 22).
-
-    Runs in float32 throughout (Appendix D.2).
-    """
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        self.label_balance = spec.label_balance
-        self.fourier = MPFourier(spec.widths[0])
-        self.noise = MPConv(spec.widths[0], spec.emb_channels)
-        self.label = MPConv(spec.label_dim, spec.emb_channels) if spec.label_dim else None
-
-    def forward(self, c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None) -> Float[Tensor, "n e"]:
-        """Embedding `[N, C_emb]`; `label` is one-hot, or zeros where it is left out."""
-        emb = self.noise(self.fourier(c_noise))
-        if self.label is not None:
-            classes = self.label.in_channels
-            one_hot = emb.new_zeros(len(emb), classes) if label is None else label.float()
-            scaled = one_hot * math.sqrt(classes)  # unit magnitude (Appendix B.3)
-            emb = mp_sum(emb, self.label(scaled), t=self.label_balance)
-        return mp_silu(emb)
+    if spec.design == "magnitude-preserving":
+        return MPUNet(spec)
+    if spec.design == "plain":
+        return PlainUNet(spec)
+    return ADMUNet(spec) if spec.design == "adm" else StreamlinedUNet(spec)
 
 
 class UNet(nn.Module):
-    """Encoder, decoder with skip connections, and the embedding that modulates both.
+    """Encoder and decoder with skip connections, and the embedding that modulates both.
 
     Blocks are named `<resolution>x<resolution>_<role>` in `enc` and `dec`; the order of their entries is the order in
-    which they run.
+    which they run. Subclasses say what the parts are.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        self.concat_balance = spec.concat_balance
-        self.embedding = Embedding(spec)
+    embedding: nn.Module
+    encoder_block: Callable[..., nn.Module]
+    decoder_block: Callable[..., nn.Module]
+
+    def _build(self, spec: NetworkSpec, in_conv: nn.Module) -> None:
         self.enc = nn.ModuleDict()
         self.dec = nn.ModuleDict()
-        skips = self._build_encoder(spec)
+        skips = self._build_encoder(spec, in_conv)
         self._build_decoder(spec, skips)
-        self.out_conv = MPConv(spec.widths[0], spec.channels, (3, 3))
-        self.out_gain = nn.Parameter(torch.zeros(()))
 
-    def _build_encoder(self, spec: NetworkSpec) -> list[int]:
-        width = spec.channels + 1  # a channel of ones lets the network sense the scale of its input (Appendix B.3)
+    def _build_encoder(self, spec: NetworkSpec, in_conv: nn.Module) -> list[int]:
+        width = spec.widths[0]
         skips = []
         for level, (resolution, next_width) in enumerate(zip(spec.resolutions, spec.widths, strict=True)):
             name = f"{resolution}x{resolution}"
             if level == 0:
-                self.enc[f"{name}_conv"] = MPConv(width, next_width, (3, 3))
-                width = next_width
+                self.enc[f"{name}_conv"] = in_conv
             else:
-                self.enc[f"{name}_down"] = EncoderBlock(spec, width, width, mode="down")
+                self.enc[f"{name}_down"] = self.encoder_block(spec, width, width, mode="down")
             skips.append(width)
             for index in range(spec.num_blocks):
                 attention = resolution in spec.attn_resolutions
-                self.enc[f"{name}_block{index}"] = EncoderBlock(spec, width, next_width, attention=attention)
+                self.enc[f"{name}_block{index}"] = self.encoder_block(spec, width, next_width, attention=attention)
                 width = next_width
                 skips.append(width)
         return skips
@@ -84,27 +64,123 @@ class UNet(nn.Module):
             name = f"{resolution}x{resolution}"
             attention = resolution in spec.attn_resolutions
             if level == len(spec.widths) - 1:
-                self.dec[f"{name}_in0"] = DecoderBlock(spec, width, width, attention=True)
-                self.dec[f"{name}_in1"] = DecoderBlock(spec, width, width)
+                self.dec[f"{name}_in0"] = self.decoder_block(spec, width, width, attention=True)
+                self.dec[f"{name}_in1"] = self.decoder_block(spec, width, width)
             else:
-                self.dec[f"{name}_up"] = DecoderBlock(spec, width, width, mode="up")
+                self.dec[f"{name}_up"] = self.decoder_block(spec, width, width, mode="up")
             for index in range(spec.num_blocks + 1):
-                block = DecoderBlock(spec, width, next_width, attention=attention, skip_channels=skips.pop())
+                block = self.decoder_block(spec, width + skips.pop(), next_width, attention=attention)
                 self.dec[f"{name}_block{index}"] = block
                 width = next_width
+
+    def widen(self, x: Tensor) -> Tensor:
+        """The input image as the first convolution takes it."""
+        # A channel of ones lets the network sense the scale of its input, as there are no biases (Appendix B.3).
+        return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Features and skip connection to the input of a decoder block."""
+        return plain_join(x, skip)
+
+    def read(self, x: Tensor) -> Tensor:
+        """The last features to the raw output."""
+        raise NotImplementedError
 
     def forward(
         self, x: Float[Tensor, "n c h w"], c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None
     ) -> Float[Tensor, "n c h w"]:
         """Raw output F `[N, C, H, W]` in the dtype of `x`, which sets the precision of everything but the embedding."""
         emb = self.embedding(c_noise, label)
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
+        x = self.widen(x).contiguous(memory_format=torch.channels_last)
         skips = []
-        for module in self.enc.values():
-            x = module(x, emb) if isinstance(module, Block) else module(x)
+        for name, module in self.enc.items():
+            x = module(x) if name.endswith("_conv") else module(x, emb)
             skips.append(x)
-        for block in self.dec.values():
-            if block.skip_channels:
-                x = mp_cat(x, skips.pop(), t=self.concat_balance)
+        for name, block in self.dec.items():
+            if "_block" in name:
+                x = self.join(x, skips.pop())
             x = block(x, emb)
+        return self.read(x)
+
+
+class MPUNet(UNet):
+    """Rung G and EDM2+: every function preserves magnitudes, and a learned gain ends the network (Fig. 22)."""
+
+    encoder_block = EncoderBlock
+    decoder_block = DecoderBlock
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.concat_balance = spec.concat_balance
+        self.mp_join = functions(spec).join
+        self.embedding = Embedding(spec)
+        self._build(spec, MPConv(spec.channels + 1, spec.widths[0], (3, 3)))
+        self.out_conv = MPConv(spec.widths[0], spec.channels, (3, 3))
+        self.out_gain = nn.Parameter(torch.zeros(()))
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Magnitude-preserving concatenation (Eq. 103)."""
+        return self.mp_join(x, skip, self.concat_balance)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Convolution with the learned gain."""
         return self.out_conv(x, gain=self.out_gain)
+
+
+class PlainUNet(UNet):
+    """Rung F: token blocks with plain functions; a convolution alone ends the network (Fig. 21)."""
+
+    encoder_block = EncoderBlock
+    decoder_block = DecoderBlock
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.embedding = PlainEmbedding(spec)
+        self._build(spec, MPConv(spec.channels + 1, spec.widths[0], (3, 3)))
+        self.out_conv = MPConv(spec.widths[0], spec.channels, (3, 3))
+
+    def read(self, x: Tensor) -> Tensor:
+        """Convolution."""
+        return self.out_conv(x)
+
+
+class StreamlinedUNet(UNet):
+    """Rungs C-E: ADM blocks; group norm, SiLU and a convolution end the network (Figs. 18-20)."""
+
+    encoder_block = ADMBlock
+    decoder_block = ADMBlock
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        made = parts(spec)
+        self.embedding = (streamlined_embedding if spec.design == "streamlined" else normalized_embedding)(spec)
+        self._build(spec, made.layer(spec.channels + 1, spec.widths[0], (3, 3)))
+        self.out_norm = made.norm(spec.widths[0])
+        self.out_conv = made.last(spec.widths[0], spec.channels, (3, 3))
+
+    def read(self, x: Tensor) -> Tensor:
+        """Norm, SiLU, convolution."""
+        return self.out_conv(F.silu(self.out_norm(x)))
+
+
+class ADMUNet(UNet):
+    """Rungs A and B: ADM blocks with biases, which make a channel of ones unnecessary (Figs. 16 and 17)."""
+
+    encoder_block = ADMBlock
+    decoder_block = ADMBlock
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        made = parts(spec)
+        self.embedding = adm_embedding(spec)
+        self._build(spec, made.layer(spec.channels, spec.widths[0], (3, 3)))
+        self.out_norm = made.norm(spec.widths[0])
+        self.out_conv = made.last(spec.widths[0], spec.channels, (3, 3))
+
+    def widen(self, x: Tensor) -> Tensor:
+        """The input as it is."""
+        return x
+
+    def read(self, x: Tensor) -> Tensor:
+        """Norm, SiLU, convolution; its weights start at zero, so that D = c_skip x (B.1)."""
+        return self.out_conv(F.silu(self.out_norm(x)))

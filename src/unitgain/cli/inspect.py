@@ -3,41 +3,193 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from unitgain.analysis.cost import network_cost, network_memory, sampling_teraflops, training_zettaflops
+from unitgain.analysis.plots import network_figure, save
+from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.state import list_checkpoints
-from unitgain.denoiser import parameter_count
-from unitgain.recipes import RECIPES, Recipe, create, recipe
-from unitgain.serial import suggest, to_dict
+from unitgain.recipe import Recipe, Score, trained_parameters
+from unitgain.recipes import RECIPES, recipe
+from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.train.loop import load_config
+
+# The rows of --ladder: names of recipes start so, rungs first.
+LADDERS = {
+    "edm2": ("edm2-img512-config-", "edm2-img512-", "edm2-img64-"),
+    "edm2plus": ("edm2plus-img64-config-", "edm2plus-img64-"),
+}
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show what is in a snapshot, a run or a recipe. A snapshot is checked against its checksum."""
+    """Show what is in a snapshot, a run or a recipe, and what a recipe costs.
 
-    what: Annotated[str, tyro.conf.Positional]
-    """A .safetensors snapshot, the folder of a run, or the name of a recipe."""
+    A snapshot is checked against its checksum. Costs count one multiply-add as one operation, as the papers do.
+    """
+
+    what: Annotated[str | None, tyro.conf.Positional] = None
+    """A .safetensors snapshot, the folder of a run, or the name of a recipe. May be left out with --ladder."""
 
     json: bool = False
     """Print JSON instead of a table."""
 
+    ladder: Literal["edm2", "edm2plus"] | None = None
+    """Print every rung and size of a paper instead, one row each."""
+
+    plot: Path | None = None
+    """Draw the blocks of the network to scale to this file, .svg, .png or .pdf, instead."""
+
     def run(self) -> None:
-        """Print it."""
-        facts = describe(self.what)
+        """Print or draw it."""
+        if (self.what is None) == (self.ladder is None):
+            raise ValueError("name one thing: unitgain inspect NAME, or unitgain inspect --ladder edm2plus")
+        if self.ladder is not None:
+            self._run_ladder(self.ladder)
+        elif self.what is not None:
+            self._run_one(self.what)
+
+    def _run_ladder(self, ladder: str) -> None:
+        if self.plot is not None:
+            raise ValueError("--plot draws one network: give the name of a recipe instead of --ladder")
+        rows = ladder_rows(ladder)
+        if self.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            Console(width=max(Console().width, 112)).print(_ladder_table(ladder, rows))
+
+    def _run_one(self, what: str) -> None:
+        if self.plot is not None:
+            save(network_figure(network_of(what), what), self.plot)
+            print(f"wrote {self.plot}")
+            return
+        facts = describe(what)
         if self.json:
             print(json.dumps(facts, indent=1))
             return
+        if facts["kind"] == "recipe":
+            Console().print(_cost_table(facts))
         table = Table(box=None, show_header=False)
-        for name, value in _flat(facts):
+        for name, value in _flat({name: value for name, value in facts.items() if name not in COSTS}):
             table.add_row(name, value)
         Console().print(table)
+
+
+COSTS = (
+    "parameters",
+    "gflops",
+    "sampling_teraflops",
+    "training_zettaflops",
+    "activation_bytes",
+    "by_op",
+    "by_part",
+    "by_resolution",
+    "scores",
+)
+
+
+def network_of(what: str) -> NetworkSpec:
+    """The network of a snapshot, a run or a recipe."""
+    facts = describe(what)
+    return from_dict(NetworkSpec, facts["recipe"]["network"] if facts["kind"] == "run" else facts["network"])
+
+
+def recipe_facts(what: Recipe) -> dict[str, Any]:
+    """A recipe and what it costs, as JSON values: operations in 10^9, of one evaluation, where not said otherwise.
+
+    Parameters are those that training learns, u(sigma) included, as the papers count them.
+    """
+    cost = network_cost(what.network)
+    return {
+        "name": what.name,
+        "command": what.command,
+        "parameters": trained_parameters(what),
+        "gflops": cost.gflops,
+        "sampling_teraflops": sampling_teraflops(cost.gflops, what.latents),
+        "training_zettaflops": training_zettaflops(cost.gflops, what.duration),
+        "activation_bytes": network_memory(what.network),
+        "by_op": {name: count / 1e9 for name, count in cost.by_op.items()},
+        "by_part": {name: count / 1e9 for name, count in cost.by_part.items()},
+        "by_resolution": {name: count / 1e9 for name, count in cost.by_resolution.items()},
+        **to_dict(what),
+    }
+
+
+def ladder_rows(ladder: str) -> list[dict[str, Any]]:
+    """One row per rung and size of a paper, as JSON values."""
+    names: dict[str, None] = {}
+    for prefix in LADDERS[ladder]:
+        names |= dict.fromkeys(name for name in RECIPES if name.startswith(prefix) and not name.endswith("-uncond"))
+    rows = []
+    for made in map(recipe, names):
+        cost, network = network_cost(made.network), made.network
+        rows.append(
+            {
+                "name": made.name,
+                "branch": network.branch if network.design in ("plain", "magnitude-preserving") else network.design,
+                "model_channels": network.model_channels,
+                "parameters": trained_parameters(made),
+                "gflops": cost.gflops,
+                "sampling_teraflops": sampling_teraflops(cost.gflops, made.latents),
+                "training_zettaflops": training_zettaflops(cost.gflops, made.duration),
+                "fid": next((score.value for score in made.scores if score.metric == "FID"), None),
+            }
+        )
+    return rows
+
+
+def _ladder_table(ladder: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, title=f"{ladder}: one evaluation of one sample; FID as published, without guidance")
+    for name in ("recipe", "branch"):
+        table.add_column(name, no_wrap=True)
+    for name in ("base", "Mparams", "GFLOPs", "sampling\nTflops", "training\nZflops", "FID"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        fid = "" if row["fid"] is None else f"{row['fid']:.2f}"
+        table.add_row(
+            row["name"],
+            row["branch"],
+            str(row["model_channels"]),
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{row['gflops']:.2f}",
+            f"{row['sampling_teraflops']:.2f}",
+            f"{row['training_zettaflops']:.3f}",
+            fid,
+        )
+    return table
+
+
+def _cost_table(facts: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False)
+    table.add_row("parameters", f"{facts['parameters']:,}")
+    table.add_row("one evaluation", f"{facts['gflops']:.2f} GFLOPs")
+    table.add_row("one image", f"{facts['sampling_teraflops']:.2f} Tflops, 63 evaluations")
+    table.add_row("training", f"{facts['training_zettaflops']:.4g} Zflops")
+    table.add_row("memory", f"{facts['activation_bytes'] / 2**20:.1f} MiB kept for the backward pass of one sample")
+    for key, title in (("by_part", "part"), ("by_resolution", "resolution"), ("by_op", "operation")):
+        for name, gflops in list(facts[key].items())[:8]:
+            table.add_row(f"{title} {name}", f"{gflops:.4g} GFLOPs ({100 * gflops / facts['gflops']:.1f} %)")
+    for score in facts["scores"]:
+        table.add_row(f"published {score['metric']}", _score_text(from_dict(Score, score)))
+    return table
+
+
+def _score_text(score: Score) -> str:
+    text = f"{score.value:g}"
+    if score.sigma_rel is not None:
+        text += f" at EMA length {score.sigma_rel:g}"
+    if score.guide:
+        weight = "unstated weight" if score.guidance is None else f"weight {score.guidance:g}"
+        text += f", guided by {score.guide}"
+        text += f" at {score.guide_nimg / 2**20:.0f} Mi images" if score.guide_nimg else ""
+        text += f" of EMA length {score.guide_sigma_rel:g}" if score.guide_sigma_rel is not None else ""
+        text += f", {weight}"
+    return text
 
 
 def describe(what: str) -> dict[str, Any]:
@@ -55,7 +207,7 @@ def describe(what: str) -> dict[str, Any]:
         return describe_snapshot(path)
     if what not in RECIPES:
         raise ValueError(f"{what!r} is no file, no folder and no recipe; {suggest(what, RECIPES)}")
-    return {"kind": "recipe", **_recipe(recipe(what))}
+    return {"kind": "recipe", **recipe_facts(recipe(what))}
 
 
 def describe_snapshot(path: Path) -> dict[str, Any]:
@@ -90,8 +242,7 @@ def describe_run(run: Path) -> dict[str, Any]:
 
 
 def _recipe(what: Recipe) -> dict[str, Any]:
-    with torch.device("meta"):
-        return {"parameters": parameter_count(create(what)), **to_dict(what)}
+    return {"parameters": trained_parameters(what), **to_dict(what)}
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

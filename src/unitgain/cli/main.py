@@ -12,6 +12,7 @@ from unitgain import __version__
 from unitgain.cli.demo import Demo
 from unitgain.cli.ema import Ema
 from unitgain.cli.inspect import Inspect
+from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.sample import Sample
 from unitgain.cli.train import Train
 
@@ -31,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     command = tyro.cli(
-        Demo | Train | Ema | Sample | Inspect,  # type: ignore[arg-type]
+        Demo | Train | Ema | Sample | Inspect | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",
         description=DESCRIPTION,
         args=args,

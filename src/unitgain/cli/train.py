@@ -65,6 +65,9 @@ class Train:
     tick: int | None = None
     """Images between lines of statistics; rounded up to whole batches. Default: a quarter of the snapshot interval."""
 
+    magnitudes_every: int | None = None
+    """Images between measurements of the magnitudes of activations and weights; 0 for none. Default: none."""
+
     device: Device = "auto"
     """Where to train."""
 
@@ -123,6 +126,7 @@ class Train:
             "dtype": chosen("dtype", "float32"),
             "snapshot_dtype": chosen("snapshot_dtype", "float16"),
             "tick": _whole(chosen("tick", snapshot_every // 4), batch),
+            "magnitudes_every": chosen("magnitudes_every", 0),
             "checkpoint_every": _whole(chosen("checkpoint_every", snapshot_every), batch),
         }
         return TrainConfig(recipe=changed, data="digits", **values)  # type: ignore[arg-type]

@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from unitgain.recipes import Recipe
+from unitgain.recipe import Recipe
 from unitgain.serial import differences, to_dict
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 # Fields that change nothing of the numbers already computed, so a resumed run may have other ones.
-FREE = ("recipe.duration", "recipe.summary", "tick", "checkpoint_every", "keep_checkpoints")
+FREE = (
+    "recipe.duration",
+    "recipe.summary",
+    "recipe.scores",
+    "tick",
+    "magnitudes_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +33,7 @@ class TrainConfig:
         dtype: precision of the network: "float32", "bfloat16" or "float16"; the embedding stays in float32.
         snapshot_dtype: precision of stored averages: "float16" (as in the paper), "bfloat16" or "float32".
         tick: images between lines of statistics.
+        magnitudes_every: images between measurements of the magnitudes of activations and weights; 0 for none.
         checkpoint_every: images between checkpoints.
         keep_checkpoints: how many of the newest are kept, at least 1.
         nonfinite_limit: the run stops after this many steps in a row with non-finite gradients.
@@ -40,6 +49,7 @@ class TrainConfig:
     dtype: Precision = "float32"
     snapshot_dtype: Precision = "float16"
     tick: int
+    magnitudes_every: int = 0
     checkpoint_every: int
     keep_checkpoints: int = 2
     nonfinite_limit: int = 10
@@ -50,6 +60,9 @@ class TrainConfig:
         for name in ("tick", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+        if self.magnitudes_every < 0:
+            raise ValueError(f"magnitudes_every = {self.magnitudes_every}: must not be negative")
 
     @property
     def microbatches(self) -> int:

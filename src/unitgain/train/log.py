@@ -47,6 +47,9 @@ class StatsLog:
             for name, value in row.items():
                 if name != "nimg" and isinstance(value, int | float):
                     self._board.add_scalar(f"train/{name}", value, row["nimg"])
+            for bucket, values in row.get("magnitudes", {}).items():  # type: ignore[union-attr]
+                for name, value in values.items():
+                    self._board.add_scalar(f"magnitudes/{name}/{bucket}", value, row["nimg"])
 
     def close(self) -> None:
         """Finish the TensorBoard file."""

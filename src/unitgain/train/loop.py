@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from unitgain.analysis.magnitude import watch
 from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
 from unitgain.checkpoint.state import (
     CheckpointError,
@@ -19,6 +21,7 @@ from unitgain.checkpoint.state import (
 )
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.order import derive, indices
+from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.files import require_empty, write_text
 from unitgain.loss import EDMLoss
 from unitgain.serial import from_dict, to_dict
@@ -121,7 +124,7 @@ class Trainer:
 
     def microbatches(self) -> Iterator[Microbatch]:
         """The next batch; every random draw is a function of the seed, the images seen and the microbatch."""
-        recipe, nimg, device = self.config.recipe, self.state.nimg, self.state.uncertainty.linear.weight.device
+        recipe, nimg, device = self.config.recipe, self.state.nimg, self.state.device
         size = recipe.batch // self.config.microbatches
         loss = EDMLoss(recipe.P_mean, recipe.P_std)
         for index in range(self.config.microbatches):
@@ -133,6 +136,16 @@ class Trainer:
             sigma, noise = loss.draw(clean, torch.Generator(device).manual_seed(seed))
             torch.manual_seed(derive(seed))  # for dropout
             yield Microbatch(clean=clean, sigma=sigma, noise=noise, label=label)
+
+    def step(self) -> StepReport:
+        """One step; the first one, and one at each interval, with the magnitudes of the network as it runs."""
+        every, nimg = self.config.magnitudes_every, self.state.nimg
+        if not every or not (nimg == 0 or _crossed(nimg, nimg + self.config.recipe.batch, every)):
+            return train_step(self.state, self.config.recipe, self.microbatches())
+        with watch(self.state.denoiser) as probe:
+            report = train_step(self.state, self.config.recipe, self.microbatches())
+        self.log.write({"nimg": self.state.nimg, "magnitudes": probe.buckets()})
+        return report
 
     def header(self, profile: dict) -> SnapshotHeader:
         """What a snapshot taken now says of itself."""
@@ -150,7 +163,7 @@ class Trainer:
     def snapshot(self) -> None:
         """Write the averages."""
         for ema in self.state.emas:
-            header = self.header(power_profile(ema.sigma_rel, ema.gamma))
+            header = self.header(profile_entry(ema))
             write_snapshot(
                 self.run / "snapshots" / header.filename(), header, ema.tensors(), self.config.snapshot_dtype
             )
@@ -204,13 +217,20 @@ class Trainer:
         window.loss, window.steps, window.nonfinite_steps = 0.0, 0, 0
 
 
+def profile_entry(ema: PowerEMA | ExponentialEMA) -> dict[str, Any]:
+    """The `profile` entry of a snapshot of this average."""
+    if isinstance(ema, PowerEMA):
+        return power_profile(ema.sigma_rel, ema.gamma)
+    return {"kind": "exponential", "half_life": ema.half_life}
+
+
 def _loop(trainer: Trainer, stop: StopSignal) -> None:
     config, state = trainer.config, trainer.state
     recipe = config.recipe
     began = time.monotonic()
     while state.nimg < recipe.duration and not stop.received:
         previous = state.nimg
-        report = train_step(state, recipe, trainer.microbatches())
+        report = trainer.step()
         trainer.account(report)
         finished = state.nimg >= recipe.duration
         trainer.progress.step(state.nimg)

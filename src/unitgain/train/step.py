@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.denoiser import Denoiser, Label, Uncertainty
-from unitgain.ema import PowerEMA
+from unitgain.denoiser import Denoiser, Label, make_uncertainty
+from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.layers import project_weights
 from unitgain.loss import EDMLoss
-from unitgain.recipes import Recipe, create
+from unitgain.recipe import Recipe
+from unitgain.recipes import create
 
 
 @dataclass(kw_only=True)
@@ -21,26 +22,27 @@ class TrainState:
 
     Attributes:
         denoiser: the network in training, float32 parameters.
-        uncertainty: u(sigma), trained beside it.
+        uncertainty: u(sigma), trained beside it; without parameters where the recipe has none.
         optimizer: Adam over the parameters of both.
-        emas: averages of the denoiser, one per length of the recipe.
+        emas: averages of the denoiser, one per length of the recipe, the exponential one last.
         nimg: images seen.
     """
 
     denoiser: Denoiser
-    uncertainty: Uncertainty
+    uncertainty: nn.Module
     optimizer: torch.optim.Optimizer
-    emas: list[PowerEMA]
+    emas: list[PowerEMA | ExponentialEMA]
     nimg: int = 0
 
     @classmethod
     def start(cls, recipe: Recipe, device: torch.device | str = "cpu") -> "TrainState":
         """The state before the first step, initialized from torch's global generator."""
-        return cls.around(create(recipe), Uncertainty(recipe.uncertainty_channels), recipe, device)
+        uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
+        return cls.around(create(recipe), uncertainty, recipe, device)
 
     @classmethod
     def around(
-        cls, denoiser: Denoiser, uncertainty: Uncertainty, recipe: Recipe, device: torch.device | str = "cpu"
+        cls, denoiser: Denoiser, uncertainty: nn.Module, recipe: Recipe, device: torch.device | str = "cpu"
     ) -> "TrainState":
         """The state before the first step of training these two."""
         denoiser = denoiser.to(device).train()
@@ -49,8 +51,15 @@ class TrainState:
         adam = torch.optim.Adam(
             parameters, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True
         )
-        emas = [PowerEMA(denoiser, sigma_rel) for sigma_rel in recipe.ema]
+        emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, sigma_rel) for sigma_rel in recipe.ema]
+        if recipe.ema_half_life:
+            emas.append(ExponentialEMA(denoiser, recipe.ema_half_life))
         return cls(denoiser=denoiser, uncertainty=uncertainty, optimizer=adam, emas=emas)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.denoiser.parameters()).device
 
     @property
     def modules(self) -> nn.ModuleDict:
@@ -93,7 +102,7 @@ class StepReport:
 def train_step(state: TrainState, recipe: Recipe, microbatches: Iterable[Microbatch]) -> StepReport:
     """One training step, in the order that keeps the numbers of the official implementation.
 
-    1. Project the weights onto their spheres (Eq. 66).
+    1. Project the weights onto their spheres, if the recipe forces their norm (Eq. 66).
     2. Forward, loss (sum over pixels, mean over the batch) and backward for each microbatch.
     3. Count non-finite gradients and replace them with 0 (Appendix D.2).
     4. Adam, with the learning rate of the images seen before the step (Eq. 67).
@@ -108,13 +117,14 @@ def train_step(state: TrainState, recipe: Recipe, microbatches: Iterable[Microba
     loss_function = EDMLoss(recipe.P_mean, recipe.P_std)
     batch = recipe.batch
     modules = state.modules
-    project_weights(modules)
-    total = torch.zeros((), device=state.uncertainty.linear.weight.device)
+    if recipe.forced_normalization:
+        project_weights(modules)
+    total = torch.zeros((), device=state.device)
     for microbatch in microbatches:
         loss = loss_function(
             state.denoiser, state.uncertainty, microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label
         )
-        (loss.sum() / batch).backward()
+        (loss.sum() * (recipe.loss_scaling / batch)).backward()
         total += loss.detach().mean() * (len(microbatch.clean) / batch)
     nonfinite = replace_nonfinite(modules)
     lr = recipe.learning_rate(state.nimg)
@@ -154,7 +164,7 @@ def state_tensors(state: TrainState) -> tuple[dict[str, Tensor], dict[str, Any]]
         saved = ema.state_dict()
         for part in ("average", "buffers"):
             tensors |= {f"ema{index}.{part}.{name}": tensor for name, tensor in saved[part].items()}
-    values = {"nimg": state.nimg, "ema": [{"sigma_rel": ema.sigma_rel, "t": ema.t} for ema in state.emas]}
+    values = {"nimg": state.nimg, "ema": [{"t": ema.t} for ema in state.emas]}
     return tensors, values
 
 

@@ -1,0 +1,202 @@
+"""What a network costs: parameters, operations by kind and by part, memory, sampling and training (Table 6).
+
+Counted on the meta device, so that nothing is computed and no memory is needed, through a dispatch mode that sees every
+tensor operation: no layer knows of it, and any module can be counted. One multiply-add is one operation, as in the
+papers; the normalization of weights counts like anything else, so this is the cost of an unfolded network.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unitgain.analysis.flops import flops, operation
+from unitgain.arch import NetworkSpec
+from unitgain.denoiser import Denoiser, parameter_count
+
+NFE = 63
+"""Evaluations of the network for one image: 32 steps of Heun's method, the last without correction (D.1)."""
+
+VAE_DECODER_GFLOPS = 1260.9
+"""Cost of decoding one 64x64x4 latent to 512x512 pixels (Fig. 9)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The cost of one evaluation on one sample.
+
+    Attributes:
+        parameters: trainable parameters.
+        flops: operations of one evaluation.
+        by_op: operations by kind, most first: "convolution", "mul", ...
+        by_part: operations by part of the network, which add up to `flops`.
+        by_resolution: operations of encoder and decoder by resolution, "64x64" first.
+    """
+
+    parameters: int
+    flops: int
+    by_op: dict[str, int]
+    by_part: dict[str, int]
+    by_resolution: dict[str, int]
+
+    @property
+    def gflops(self) -> float:
+        """Operations of one evaluation, in 10^9."""
+        return self.flops / 1e9
+
+
+def network_cost(spec: NetworkSpec) -> Cost:
+    """The cost of a network of ours, at its own resolution, with its preconditioning."""
+    return cost(_on_meta(spec), *denoiser_inputs(spec, 1))
+
+
+def network_memory(spec: NetworkSpec) -> int:
+    """Bytes that training a network of ours keeps for the backward pass of one sample, in float32."""
+    return activation_bytes(_on_meta(spec), lambda n: denoiser_inputs(spec, n))
+
+
+def _on_meta(spec: NetworkSpec) -> nn.Module:
+    with torch.device("meta"):
+        return Denoiser(spec).eval()
+
+
+def denoiser_inputs(spec: NetworkSpec, n: int) -> tuple[Any, ...]:
+    """Arguments of a denoiser for `n` samples, on the meta device."""
+    x = torch.empty(n, spec.channels, spec.resolution, spec.resolution, device="meta")
+    label = torch.empty(n, spec.label_dim, device="meta") if spec.label_dim else None
+    return x, torch.empty(n, device="meta"), label
+
+
+def cost(module: nn.Module, *inputs: Any) -> Cost:
+    """The cost of any module.
+
+    Args:
+        module: on the meta device for free, elsewhere at the price of an evaluation.
+        inputs: arguments of `module` for one sample, on its device.
+    """
+    counter = OperationCounter()
+    with torch.no_grad(), counter.watch(module), counter:
+        module(*inputs)
+    return Cost(
+        parameters=parameter_count(module),
+        flops=sum(counter.by_op.values()),
+        by_op=dict(counter.by_op.most_common()),
+        by_part=_grouped(counter.by_path, part_of),
+        by_resolution=_grouped(counter.by_path, resolution_of),
+    )
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts operations by kind and by the module that runs them.
+
+    Attributes:
+        by_op: operations by kind.
+        by_path: operations by the innermost module's name, "" outside all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_op: Counter[str] = Counter()
+        self.by_path: Counter[str] = Counter()
+        self._path = [""]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count it."""
+        out = func(*args, **(kwargs or {}))
+        if count := flops(func, args, out):
+            self.by_op[operation(func)] += count
+            self.by_path[self._path[-1]] += count
+        return out
+
+    @contextmanager
+    def watch(self, module: nn.Module) -> Iterator[None]:
+        """Follow which of the submodules is running."""
+        hooks = []
+        for name, submodule in module.named_modules():
+            hooks.append(submodule.register_forward_pre_hook(lambda _m, _a, name=name: self._path.append(name)))
+            hooks.append(submodule.register_forward_hook(lambda _m, _a, _o: self._leave()))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _leave(self) -> None:
+        self._path.pop()  # returns nothing: what a forward hook returns would replace the output
+
+
+def part_of(path: str) -> str:
+    """Part of one of our networks from the name of a module: embedding, attention, encoder, decoder or output.
+
+    The linear layers that modulate a block belong to the block. Other modules are their own part.
+    """
+    inner = path.removeprefix("network.")
+    if re.search(r"(^|\.)attention(\.|$)", inner):
+        return "attention"
+    top = inner.partition(".")[0]
+    names = {"enc": "encoder", "dec": "decoder", "network": "other", "": "other"}
+    return "output" if top.startswith("out_") else names.get(top, top)
+
+
+def resolution_of(path: str) -> str | None:
+    """Resolution at which a module of one of our networks runs, "64x64", or None where it has none."""
+    match = re.search(r"(?:^|\.)(?:enc|dec)\.(\d+x\d+)_", path)
+    return match[1] if match else None
+
+
+def _grouped(by_path: Counter[str], key: Callable[[str], str | None]) -> dict[str, int]:
+    groups: dict[str, int] = {}
+    for path, count in by_path.items():
+        if (name := key(path)) is not None:
+            groups[name] = groups.get(name, 0) + count
+    return groups
+
+
+def activation_bytes(module: nn.Module, inputs: Callable[[int], Sequence[Any]]) -> int:
+    """Bytes that autograd keeps for the backward pass of one more sample: two samples' less one's.
+
+    Args:
+        module: on the meta device for free, elsewhere at the price of two evaluations.
+        inputs: makes the arguments of `module` for n samples, on its device.
+    """
+    return _saved_bytes(module, inputs(2)) - _saved_bytes(module, inputs(1))
+
+
+def _saved_bytes(module: nn.Module, inputs: Sequence[Any]) -> int:
+    seen: dict[Any, int] = {}
+    kept = []  # a storage that is freed may give its identity to the next
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage._cdata] = storage.nbytes()
+        kept.append(tensor)
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = module(*inputs)
+    del output
+    return sum(seen.values())
+
+
+def sampling_teraflops(gflops: float, latents: bool, guide_gflops: float = 0.0) -> float:
+    """Cost of one image, in 10^12 operations (Table 6).
+
+    Args:
+        gflops: of one evaluation of the network.
+        latents: whether the image is decoded from 64x64x4 latents.
+        guide_gflops: of one evaluation of the guiding network; 0 for no guidance.
+    """
+    return (NFE * (gflops + guide_gflops) + (VAE_DECODER_GFLOPS if latents else 0.0)) / 1e3
+
+
+def training_zettaflops(gflops: float, images: int) -> float:
+    """Cost of training on so many images, in 10^21 operations: the backward pass costs twice the forward (Table 6)."""
+    return 3 * gflops * images / 1e12

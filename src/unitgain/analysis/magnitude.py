@@ -1,0 +1,97 @@
+"""Magnitudes of activations and weights by resolution, as in Figs. 3 and 15 (EDM2, Section 2.2 and Appendix A.6).
+
+What is looked at: every weight in the encoder's and decoder's blocks (no biases, no scalar gains), and the immediate
+output of the operation that uses it, before any nonlinearity and after the gain. Each feature has one magnitude, the
+root mean square over the pixels and the batch (Eqs. 3 and 68); those of all features of a bucket, {Enc, Dec} x
+resolution, become their maximum and their mean.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitgain.arch.linear import PlainConv
+from unitgain.layers import MPConv
+
+QUANTITIES = ("activation_max", "activation_mean", "weight_max", "weight_mean")
+"""What is known of each bucket."""
+
+
+@dataclass
+class Probe:
+    """Magnitudes gathered while a network runs; one entry per layer and evaluation.
+
+    Attributes:
+        squares: per layer, sum over evaluations of the mean square of each feature, float32 on the device.
+        evaluations: per layer, how many.
+        weights: per layer, magnitude of each row of the weight at the first evaluation.
+    """
+
+    squares: dict[str, Tensor] = field(default_factory=dict)
+    evaluations: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def see(self, name: str, layer: nn.Module, output: Tensor) -> None:
+        """Take in one evaluation of a layer."""
+        output = output.detach().float()
+        dims = [dim for dim in range(output.ndim) if dim != 1]
+        square = output.square().mean(dims)
+        self.squares[name] = self.squares[name] + square if name in self.squares else square
+        self.evaluations[name] = self.evaluations.get(name, 0) + 1
+        if name not in self.weights:
+            self.weights[name] = row_magnitudes(layer.get_parameter("weight"))
+
+    def buckets(self) -> dict[str, dict[str, float]]:
+        """The result: `{"Enc 64x64": {"activation_max": ..., ...}, ...}`, in the order of the network."""
+        layers: dict[str, list[str]] = {}
+        for name in self.squares:
+            layers.setdefault(bucket_of(name) or "", []).append(name)
+        result = {}
+        for bucket, names in layers.items():
+            activations = torch.cat([(self.squares[name] / self.evaluations[name]).sqrt() for name in names])
+            weights = torch.cat([self.weights[name] for name in names])
+            values = (activations.max(), activations.mean(), weights.max(), weights.mean())
+            result[bucket] = {key: value.item() for key, value in zip(QUANTITIES, values, strict=True)}
+        return result
+
+
+@contextmanager
+def watch(network: nn.Module) -> Iterator[Probe]:
+    """Gather magnitudes of a network of ours while the block runs; before and after, there are no hooks.
+
+    Args:
+        network: a denoiser or raw network.
+    """
+    probe = Probe()
+    handles = []
+    for name, layer in network.named_modules():
+        if isinstance(layer, MPConv | PlainConv) and bucket_of(name):
+            handles.append(layer.register_forward_hook(partial(_see, probe, name)))
+    try:
+        yield probe
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _see(probe: Probe, name: str, layer: nn.Module, _args: Any, output: Any) -> None:
+    probe.see(name, layer, output)
+
+
+def bucket_of(name: str) -> str | None:
+    """Bucket of a layer from its name, "Enc 64x64" or "Dec 8x8"; None outside the blocks."""
+    match = re.search(r"(?:^|\.)(enc|dec)\.(\d+x\d+)_", name)
+    return f"{match[1].capitalize()} {match[2]}" if match else None
+
+
+def row_magnitudes(weight: Float[Tensor, "..."]) -> Float[Tensor, " c"]:
+    """Magnitude of each output feature's weights (Eq. 3): 1 on average for N(0, 1), whatever the fan-in."""
+    return weight.detach().float().flatten(1).square().mean(1).sqrt()

@@ -1,0 +1,156 @@
+"""The embedding networks: noise level and label to the vector that modulates the blocks (Figs. 16-22).
+
+All run in float32 throughout (Appendix D.2) and share one interface: `embedding(c_noise, label) -> [N, C_emb]`, with
+`c_noise` as `[N]` and `label` one-hot, zeros where it is left out, or None for no label at all.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitgain.arch.linear import PlainConv
+from unitgain.arch.spec import NetworkSpec
+from unitgain.layers import MPConv, MPFourier
+from unitgain.ops import mp_silu, mp_sum
+
+
+class Embedding(nn.Module):
+    """Rung G and EDM2+: Fourier features, linear, magnitude-preserving sum with the label's linear, SiLU (Fig. 22)."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.label_balance = spec.label_balance
+        self.fourier = MPFourier(spec.widths[0])
+        self.noise = MPConv(spec.widths[0], spec.emb_channels)
+        self.label = MPConv(spec.label_dim, spec.emb_channels) if spec.label_dim else None
+
+    def forward(self, c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None) -> Float[Tensor, "n e"]:
+        """Embedding `[N, C_emb]`."""
+        emb = self.noise(self.fourier(c_noise))
+        if self.label is not None:
+            scaled = unit_label(label, len(emb), self.label.in_channels, emb)
+            emb = mp_sum(emb, self.label(scaled), t=self.label_balance)
+        return mp_silu(emb)
+
+
+class PlainEmbedding(nn.Module):
+    """Rung F: Fourier features, linear, sum with the label's linear, SiLU (Fig. 21)."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.fourier = Fourier(spec.widths[0])
+        self.noise = MPConv(spec.widths[0], spec.emb_channels)
+        self.label = MPConv(spec.label_dim, spec.emb_channels) if spec.label_dim else None
+
+    def forward(self, c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None) -> Float[Tensor, "n e"]:
+        """Embedding `[N, C_emb]`."""
+        emb = self.noise(self.fourier(c_noise))
+        if self.label is not None:
+            emb = emb + self.label(unit_label(label, len(emb), self.label.in_channels, emb))
+        return F.silu(emb)
+
+
+class DeepEmbedding(nn.Module):
+    """Rungs A-E: features, two linear layers with a SiLU between, sum with the label's linear, SiLU (Figs. 16-20).
+
+    Args:
+        features: positional or Fourier features of c_noise.
+        layer0: linear layer after them.
+        layer1: the second linear layer.
+        label: linear layer of the label, with as many outputs as the second; None for an unconditional network.
+        label_dim: number of classes.
+        label_scale: factor of the one-hot label.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        layer0: nn.Module,
+        layer1: nn.Module,
+        label: nn.Module | None,
+        label_dim: int,
+        label_scale: float,
+    ) -> None:
+        super().__init__()
+        self.label_dim = label_dim
+        self.label_scale = label_scale
+        self.features = features
+        self.layer0 = layer0
+        self.layer1 = layer1
+        self.label = label
+
+    def forward(self, c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None) -> Float[Tensor, "n e"]:
+        """Embedding `[N, C_emb]`."""
+        emb = self.layer1(F.silu(self.layer0(self.features(c_noise))))
+        if self.label is not None:
+            emb = emb + self.label(one_hot(label, len(emb), self.label_dim, emb) * self.label_scale)
+        return F.silu(emb)
+
+
+def adm_embedding(spec: NetworkSpec) -> nn.Module:
+    """Of rungs A and B: positional features, biases, and a vector per class that starts as N(0, 1) (B.1)."""
+    label = PlainConv(spec.label_dim, spec.emb_channels, bias=False) if spec.label_dim else None
+    if label is not None and not label.weight.is_meta:
+        nn.init.normal_(label.weight)
+    layer0 = PlainConv(spec.widths[0], spec.emb_channels)
+    layer1 = PlainConv(spec.emb_channels, spec.emb_channels)
+    return DeepEmbedding(PositionalFeatures(spec.widths[0]), layer0, layer1, label, spec.label_dim, label_scale=1.0)
+
+
+def streamlined_embedding(spec: NetworkSpec) -> nn.Module:
+    """Of rung C: Fourier features, no biases, everything initialized alike (B.3)."""
+    width, emb = spec.widths[0], spec.emb_channels
+    label = PlainConv(spec.label_dim, emb, bias=False) if spec.label_dim else None
+    layers = PlainConv(width, emb, bias=False), PlainConv(emb, emb, bias=False)
+    return DeepEmbedding(Fourier(width), *layers, label, spec.label_dim, math.sqrt(spec.label_dim))
+
+
+def normalized_embedding(spec: NetworkSpec) -> nn.Module:
+    """Of rungs D and E: as C, with weights normalized on use (B.4)."""
+    width, emb = spec.widths[0], spec.emb_channels
+    label = MPConv(spec.label_dim, emb) if spec.label_dim else None
+    return DeepEmbedding(
+        Fourier(width), MPConv(width, emb), MPConv(emb, emb), label, spec.label_dim, math.sqrt(spec.label_dim)
+    )
+
+
+class Fourier(MPFourier):
+    """Fourier features as they are, `cos(2 pi (f a + phi))`, of magnitude 1/sqrt(2) (Eq. 35)."""
+
+    def forward(self, a: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
+        """Features `[N, C]` in float32 of the scalars `a`, `[N]`."""
+        return torch.cos(a.float().outer(self.freqs.float()) + self.phases.float())
+
+
+class PositionalFeatures(nn.Module):
+    """The timestep embedding of ADM: cosines, then sines, of geometrically spaced frequencies 1 ... 1/10000 (B.1).
+
+    Args:
+        num_channels: number of features, even.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        if num_channels % 2:
+            raise ValueError(f"positional features come in pairs: the base width {num_channels} must be even")
+        self.num_channels = num_channels
+
+    def forward(self, a: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
+        """Features `[N, C]` in float32 of the scalars `a`, `[N]`."""
+        half = self.num_channels // 2
+        freqs = torch.arange(half, dtype=torch.float32, device=a.device) / half
+        angles = a.float().outer((1 / 10_000) ** freqs)
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def one_hot(label: Tensor | None, batch: int, classes: int, like: Tensor) -> Float[Tensor, "n label_dim"]:
+    """The label in float32; zeros where there is none."""
+    return like.new_zeros(batch, classes) if label is None else label.float()
+
+
+def unit_label(label: Tensor | None, batch: int, classes: int, like: Tensor) -> Float[Tensor, "n label_dim"]:
+    """The label scaled to unit magnitude, `one_hot sqrt(classes)` (B.3); zeros where there is none."""
+    return one_hot(label, batch, classes, like) * math.sqrt(classes)

@@ -1,0 +1,72 @@
+"""`unitgain magnitudes`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from unitgain.analysis.magnitude import QUANTITIES
+from unitgain.analysis.plots import magnitude_figure, save
+from unitgain.train.loop import load_config
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """Show how large activations and weights were while a run trained, by resolution.
+
+    The run must have been started with --magnitudes-every. Any number of runs side by side.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs."""
+
+    plot: Path | None = None
+    """Draw them over training to this file, .svg, .png or .pdf."""
+
+    json: bool = False
+    """Print all of it as JSON instead of a table."""
+
+    def run(self) -> None:
+        """Print or draw it."""
+        if not self.runs:
+            raise ValueError("name the folder of a run, such as: unitgain magnitudes runs/digits --plot magnitudes.svg")
+        measured = {str(run): read_magnitudes(run) for run in self.runs}
+        if self.plot is not None:
+            save(magnitude_figure(measured), self.plot)
+            print(f"wrote {self.plot}")
+        elif self.json:
+            print(json.dumps(measured, indent=1))
+        else:
+            for name, rows in measured.items():
+                Console().print(table(name, rows))
+
+
+def read_magnitudes(run: Path) -> list[dict[str, Any]]:
+    """The measurements in the `stats.jsonl` of a run, in order.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if it has none.
+    """
+    load_config(run)
+    stats = run / "stats.jsonl"
+    lines = stats.read_text(encoding="utf-8").splitlines() if stats.exists() else []
+    rows = [row for row in map(json.loads, lines) if "magnitudes" in row]
+    if not rows:
+        raise ValueError(f"{run} has no magnitudes: train with --magnitudes-every IMAGES")
+    return rows
+
+
+def table(name: str, rows: list[dict[str, Any]]) -> Table:
+    """First and last measurement of a run, by bucket."""
+    first, last = rows[0], rows[-1]
+    title = f"{name}: {first['nimg']:,} -> {last['nimg']:,} images"
+    made = Table("bucket", *(quantity.replace("_", " ") for quantity in QUANTITIES), title=title, box=None)
+    for bucket, values in last["magnitudes"].items():
+        before = first["magnitudes"][bucket]
+        made.add_row(bucket, *(f"{before[key]:.3g} -> {values[key]:.3g}" for key in QUANTITIES))
+    return made

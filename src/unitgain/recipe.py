@@ -1,0 +1,140 @@
+"""A recipe: a network with its loss, optimizer, EMA and duration, and what a paper says it scores."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+
+from unitgain.arch import NetworkSpec
+from unitgain.denoiser import Denoiser, make_uncertainty, parameter_count
+from unitgain.ema import check_sigma_rel
+
+MIMG = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A published result and the settings it was sampled with.
+
+    Args:
+        metric: "FID" or "FD-DINOv2".
+        value: of the metric; lower is better.
+        sigma_rel: EMA length; None where the paper does not say.
+        guidance: guidance weight; 1 for none, None where the paper does not say.
+        guide: name of the guiding network's recipe; empty for none.
+        guide_nimg: images after which the guide was taken; 0 for its whole duration.
+        guide_sigma_rel: EMA length of the guide; None for the same.
+    """
+
+    metric: str
+    value: float
+    sigma_rel: float | None = None
+    guidance: float | None = 1.0
+    guide: str = ""
+    guide_nimg: int = 0
+    guide_sigma_rel: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that defines a training run but its data, seed and machine (EDM2, Table 6).
+
+    Args:
+        name: of the recipe.
+        summary: one line: what it is for, what it costs, what it scores.
+        network: the network.
+        latents: whether the data are latents, so that a sample still has to be decoded.
+        P_mean: mean of ln(sigma) in training.
+        P_std: standard deviation of ln(sigma) in training.
+        sigma_data: standard deviation of the data.
+        batch: images per step.
+        duration: images in all; a whole number of steps.
+        lr: reference learning rate, alpha_ref.
+        t_ref: steps after which the learning rate decays; 0 for never.
+        rampup: images over which it rises from 0; 0 for none.
+        beta1: of Adam.
+        beta2: of Adam.
+        eps: of Adam.
+        forced_normalization: project weights onto their spheres before each step (Eq. 66); rung E and up.
+        loss_scaling: factor of the loss before the backward pass, for float16 without magnitude-preserving layers.
+        ema: relative lengths of the tracked averages; two or more for accurate post-hoc EMA.
+        ema_half_life: images in which an exponential average forgets half, tracked beside those; 0 for none.
+        snapshot_every: images between snapshots; a whole number of steps.
+        uncertainty_channels: Fourier features of u(sigma); 0 for the loss without uncertainty (Eq. 14).
+        scores: what the paper reports, and how it was sampled.
+
+    Raises:
+        ValueError: if a field is out of its range, naming the field, the value and the remedy.
+    """
+
+    name: str
+    summary: str = ""
+    network: NetworkSpec
+    latents: bool = False
+    P_mean: float
+    P_std: float
+    sigma_data: float = 0.5
+    batch: int = 2048
+    duration: int
+    lr: float
+    t_ref: float = 70_000
+    rampup: int = 10 * MIMG
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    forced_normalization: bool = True
+    loss_scaling: float = 1.0
+    ema: tuple[float, ...] = (0.05, 0.10)
+    ema_half_life: int = 0
+    snapshot_every: int = 8 * 2**20
+    uncertainty_channels: int = 128
+    scores: tuple[Score, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "duration", "snapshot_every"):
+            self._require(name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("P_std", "sigma_data", "lr", "eps", "loss_scaling"):
+            self._require(name, getattr(self, name) > 0, "must be positive")
+        for name in ("t_ref", "rampup", "ema_half_life", "uncertainty_channels"):
+            self._require(name, getattr(self, name) >= 0, "must not be negative")
+        for name in ("beta1", "beta2"):
+            self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
+        for name in ("duration", "snapshot_every"):
+            value = getattr(self, name)
+            nearest = max(round(value / self.batch), 1) * self.batch
+            self._require(name, value % self.batch == 0, f"must be a multiple of batch={self.batch}, such as {nearest}")
+        self._require("ema", len(set(self.ema)) == len(self.ema), "names a length twice")
+        self._require("ema", self.ema or self.ema_half_life, "needs at least one length, or an ema_half_life")
+        for sigma_rel in self.ema:
+            check_sigma_rel(sigma_rel)
+
+    @property
+    def command(self) -> str:
+        """The command that trains it."""
+        return f"unitgain train {self.name}"
+
+    def learning_rate(self, nimg: int) -> float:
+        """Learning rate of the step that follows `nimg` images: ramp-up, then inverse square root decay (Eq. 67)."""
+        lr = self.lr
+        if self.t_ref > 0:
+            lr /= math.sqrt(max(nimg / (self.t_ref * self.batch), 1))
+        if self.rampup > 0:
+            lr *= min(nimg / self.rampup, 1)
+        return lr
+
+    def replace(self, **changes: object) -> "Recipe":
+        """A copy with some fields changed, checked again."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def _require(self, name: str, holds: object, remedy: str) -> None:
+        if not holds:
+            raise ValueError(f"Recipe.{name} = {getattr(self, name)!r}: {remedy}")
+
+
+def trained_parameters(recipe: Recipe) -> int:
+    """Parameters that training by a recipe learns, as the papers count them: the network's and those of u(sigma)."""
+    with torch.device("meta"):
+        network = Denoiser(recipe.network)
+        uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
+    return parameter_count(network) + parameter_count(uncertainty)

@@ -1,0 +1,113 @@
+"""Every recipe builds, travels as JSON, and is what its paper says."""
+
+import json
+
+import pytest
+import torch
+
+from unitgain.denoiser import Denoiser, NoUncertainty, PlainUncertainty, Uncertainty, make_uncertainty
+from unitgain.recipe import Recipe
+from unitgain.recipes import RECIPES, create, recipe
+from unitgain.serial import from_dict, to_dict
+
+SIZES = ("xs", "s", "m", "l", "xl")
+NAMES = [
+    "digits",
+    "pixels32",
+    "pixels64",
+    *[f"edm2-img512-{size}{end}" for size in ("xxs", *SIZES, "xxl") for end in ("", "-uncond")],
+    *[f"edm2-img64-{size}{end}" for size in SIZES for end in ("", "-uncond")],
+    *[f"edm2-img512-config-{rung}" for rung in "abcdefg"],
+    *[f"edm2plus-img64-{size}" for size in SIZES],
+    *[f"edm2plus-img512-{size}" for size in (*SIZES, "xxl")],
+    *[
+        f"edm2plus-img64-config-{rung}"
+        for rung in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", "f-bottleneck", "g-bottleneck")
+    ],
+]
+
+
+def test_there_are_all_of_them():
+    assert set(NAMES) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_on_the_meta_device_and_round_trips(name):
+    made = recipe(name)
+    assert made.name == name
+    assert made.summary
+    assert made.command == f"unitgain train {name}"
+    assert from_dict(Recipe, json.loads(json.dumps(to_dict(made)))) == made
+    with torch.device("meta"):
+        denoiser = create(name)
+    assert isinstance(denoiser, Denoiser)
+    assert next(denoiser.parameters()).is_meta
+    for score in made.scores:
+        assert score.guide in ("", *RECIPES)
+        assert score.guide_nimg <= RECIPES[score.guide].duration if score.guide else not score.guide_nimg
+
+
+def test_unconditional_recipes_have_no_labels_and_are_otherwise_the_same():
+    for name in NAMES:
+        if name.endswith("-uncond"):
+            conditional = recipe(name.removesuffix("-uncond"))
+            assert recipe(name).network == conditional.network.replace(label_dim=0)
+            assert recipe(name).lr == conditional.lr
+
+
+def test_recipes_outside_the_papers_say_so():
+    for name in NAMES:
+        if name.startswith("edm2plus-img512"):
+            assert "not in the paper" in recipe(name).summary
+            assert not recipe(name).scores
+
+
+def test_each_rung_of_edm2_trains_as_its_figure_says():
+    a, b, c, d, e, f, g = (recipe(f"edm2-img512-config-{rung}") for rung in "abcdefg")
+    assert (a.batch, a.lr, a.beta2, a.P_mean, a.P_std, a.ema, a.ema_half_life) == (
+        4096,
+        1e-4,
+        0.999,
+        -1.2,
+        1.2,
+        (),
+        5e7,
+    )
+    assert (b.batch, b.lr, b.beta2, b.P_mean, b.P_std, b.ema, b.ema_half_life) == (
+        2048, 2e-4, 0.99, -0.4, 1.0, (0.05, 0.1), 0,
+    )  # fmt: skip
+    assert [step.loss_scaling for step in (a, b, c, d, e, f, g)] == [100, 100, 100, 1, 1, 1, 1]
+    assert [step.lr for step in (c, d, e, f, g)] == [2e-4, 1e-2, 1e-2, 1e-2, 1e-2]
+    assert [step.t_ref for step in (a, b, c, d, e, f, g)] == [0, 0, 0, 0, 70_000, 70_000, 70_000]
+    assert [step.forced_normalization for step in (a, b, c, d, e, f, g)] == [False] * 4 + [True] * 3
+    assert [step.uncertainty_channels > 0 for step in (a, b, c, d, e, f, g)] == [False] + [True] * 6
+    assert [step.network.dropout for step in (a, b, c, d, e, f, g)] == [0.1] * 6 + [0]
+    assert g.replace(name="", summary="", scores=()) == recipe("edm2-img512-s").replace(name="", summary="", scores=())
+
+
+def test_the_uncertainty_is_made_as_its_network_is():
+    assert isinstance(make_uncertainty("adm", 0), NoUncertainty)
+    assert not list(make_uncertainty("adm", 0).parameters())
+    assert make_uncertainty("adm", 8).linear.bias is not None
+    assert make_uncertainty("streamlined", 8).linear.bias is None
+    assert isinstance(make_uncertainty("normalized", 8), PlainUncertainty)
+    assert isinstance(make_uncertainty("magnitude-preserving", 8), Uncertainty)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ema": ()}, "Recipe.ema = .*needs at least one length, or an ema_half_life"),
+        ({"ema": (0.1, 0.1)}, "Recipe.ema = .*names a length twice"),
+        ({"loss_scaling": 0.0}, "Recipe.loss_scaling = 0.0: must be positive"),
+        ({"ema_half_life": -1}, "Recipe.ema_half_life = -1: must not be negative"),
+    ],
+)
+def test_fields_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("digits").replace(**changes)
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'edm2plus-img64-s'"):
+        recipe("edm2plus-img64s")
