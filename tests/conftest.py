@@ -38,7 +38,7 @@ def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
     return ((value - reference).norm() / reference.norm().clamp_min(1e-30)).item()
 
 
-torch.set_num_threads(1)  # the networks of the tests are too small to gain from more, and machines are shared
+torch.set_num_threads(1)  # the networks of the tests are too small to gain from more
 
 
 @pytest.fixture(autouse=True)

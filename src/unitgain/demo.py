@@ -20,6 +20,7 @@ from unitgain.checkpoint.snapshot import load
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
 from unitgain.denoiser import Denoiser, parameter_count
+from unitgain.ema import check_sigma_rel
 from unitgain.extras import require
 from unitgain.files import require_empty, write_text
 from unitgain.metrics.frechet import frechet_distance, statistics
@@ -28,9 +29,10 @@ from unitgain.recipes import DIGITS
 from unitgain.report.digits import digits_page
 from unitgain.sample import generate, sigma_grid
 from unitgain.train import TrainConfig, train
-from unitgain.train.loop import load_config
+from unitgain.train.log import read_stats
+from unitgain.train.loop import TrainingError, load_config
 
-LENGTHS = (0.02, 0.05, 0.09, 0.13, 0.17, 0.22)
+LENGTHS = (0.03, 0.06, 0.10, 0.15, 0.21)
 COLUMNS = 10  # of the grids, one per class
 ROWS = 8
 
@@ -45,13 +47,31 @@ class DemoConfig:
         lengths: EMA lengths to sweep.
         images: images drawn at each length, at least 2; seeds 0, 1, ..., the same at every length.
         steps: of Heun's method.
+        sigma_min: last noise level before 0; 8-bit digits show nothing finer.
+        sigma_max: first noise level, far above the 0.5 of the data.
     """
 
     seed: int = 0
     duration: int = DIGITS.duration
     lengths: tuple[float, ...] = LENGTHS
-    images: int = 512
-    steps: int = 10
+    images: int = 448
+    steps: int = 12
+    sigma_min: float = 0.02
+    sigma_max: float = 30.0
+
+    def __post_init__(self) -> None:
+        DIGITS.replace(duration=self.duration)
+        self.sigmas()
+        for sigma_rel in self.lengths:
+            check_sigma_rel(sigma_rel)
+        if self.images < 2 or not self.lengths:
+            raise ValueError(
+                f"the demo needs at least 2 images and 1 length, not {self.images} and {len(self.lengths)}"
+            )
+
+    def sigmas(self) -> Tensor:
+        """The noise levels of sampling."""
+        return sigma_grid(self.steps, self.sigma_min, self.sigma_max)
 
 
 @dataclass
@@ -79,7 +99,7 @@ def run_demo(
         config: what to do.
         out: gets `run/`, `ema/`, `report.html` and `report.json`. A finished report with the same settings is returned
             as it is; a finished or interrupted training run is gone on with.
-        fresh: delete an earlier demo in `out` and start again.
+        fresh: delete what an earlier demo left in `out` and start again; other files stay.
         quiet: show no progress bar.
         say: prints a line.
 
@@ -91,13 +111,6 @@ def run_demo(
         ValueError: if it holds a demo with other settings, and `fresh` is not given.
     """
     run = out / "run"
-    if not is_demo(out):
-        require_empty(out, "choose another folder with --out")
-    elif fresh:
-        shutil.rmtree(out)
-    elif (report := finished_report(config, out)) is not None:
-        say("the demo was run before with these settings; --fresh runs it again")
-        return report
     timer = Timer(say)
     dataset = digits()
     recipe = DIGITS.replace(duration=config.duration)
@@ -108,34 +121,54 @@ def run_demo(
         tick=recipe.snapshot_every // 5,
         checkpoint_every=recipe.duration,
     )
-    if run.exists():
-        check_settings(config, training, run)
+    if not is_demo(out):
+        require_empty(out, "choose another folder with --out")
+    elif fresh:
+        remove_demo(out)
+    else:
+        check_settings(training, run)
+        if (report := finished_report(config, out)) is not None:
+            say("the demo was run before with these settings; --fresh runs it again")
+            return report
+    resumed = run.exists()
     with timer.part("training"):
-        result = train(training, run, dataset, resume=run.exists(), quiet=quiet)
+        result = train(training, run, dataset, resume=resumed, quiet=quiet, tensorboard=False)
     if not result.finished:
         return None
-    ticks = read_ticks(run)
-    timer.seconds["training"] = sum(row["seconds"] for row in ticks)  # the whole run, also what was done earlier
+    ticks = [row for row in read_stats(run) if "loss" in row]
+    if resumed:
+        timer.seconds["training"] += sum(row["seconds"] for row in ticks)  # what was done earlier counts too
     with timer.part("reconstructing averages"):
         shutil.rmtree(out / "ema", ignore_errors=True)
         averages = reconstruct(run, config.lengths, out / "ema", dtype="float32")
-    judge = Judge(dataset)
     with timer.part("sampling and measuring"):
-        raw_path = run / "snapshots" / f"{result.nimg:010d}-raw.safetensors"
-        raw = measure(load(raw_path), judge, config)
+        judge = Judge(dataset)
+        raw = measure(load(run / "snapshots" / f"{result.nimg:010d}-raw.safetensors"), judge, config)
         sweep = [measure(load(average.path), judge, config) for average in averages]
     best = min(range(len(sweep)), key=lambda i: sweep[i].fd)
-    with timer.part("drawing the grid"):
+    with timer.part("drawing the report"):
         samples, real = grids(load(averages[best].path), dataset, config)
-    report = summarize(config, judge, result.nimg, timer.seconds, raw, sweep, averages)
-    write_text(out / "report.html", digits_page(report, ticks, samples, real, COLUMNS))
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+        report = summarize(config, judge, result.nimg, timer.seconds, raw, sweep, averages)
+        write_text(out / "report.html", digits_page(report, ticks, samples, real, COLUMNS))
+    report["seconds"] = sum(timer.seconds.values())
+    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
 
 
 def is_demo(out: Path) -> bool:
     """Whether the folder is that of an earlier demo, which may be gone on with or deleted."""
-    return (out / "run" / "config.json").is_file() or (out / "report.json").is_file()
+    try:
+        return load_config(out / "run").data == "digits" and load_config(out / "run").recipe.name == DIGITS.name
+    except (FileNotFoundError, TrainingError):
+        return False
+
+
+def remove_demo(out: Path) -> None:
+    """Delete what a demo writes, and nothing else."""
+    for folder in ("ema", "run"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    for file in ("report.html", "report.json"):
+        (out / file).unlink(missing_ok=True)
 
 
 def finished_report(config: DemoConfig, out: Path) -> dict[str, Any] | None:
@@ -143,19 +176,18 @@ def finished_report(config: DemoConfig, out: Path) -> dict[str, Any] | None:
     if not (out / "report.json").is_file() or not (out / "report.html").is_file():
         return None
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return report if report["settings"] == settings(config) else None
+    return report if report.get("settings") == settings(config) else None
 
 
-def check_settings(config: DemoConfig, training: TrainConfig, run: Path) -> None:
-    """Raise `ValueError` if the training run of an earlier demo is not the one `config` asks for."""
+def check_settings(training: TrainConfig, run: Path) -> None:
+    """Raise `ValueError` if the training run of an earlier demo is not the one that is asked for."""
     saved = load_config(run)
     changes = training.changes(saved)
-    if saved.recipe.duration != config.duration:
-        changes.append(f"duration: {saved.recipe.duration} -> {config.duration}")
+    if saved.recipe.duration != training.recipe.duration:
+        changes.append(f"duration: {saved.recipe.duration} -> {training.recipe.duration}")
     if changes:
-        raise ValueError(
-            f"{run.parent} holds a demo with other settings ({'; '.join(changes)}): add --fresh to replace it"
-        )
+        where = f"{run.parent} holds a demo with other settings"
+        raise ValueError(f"{where} ({'; '.join(changes)}): add --fresh to replace it")
 
 
 def settings(config: DemoConfig) -> dict[str, Any]:
@@ -169,13 +201,9 @@ def settings(config: DemoConfig) -> dict[str, Any]:
         "images": config.images,
         "sampler": "heun",
         "steps": config.steps,
+        "sigma_min": config.sigma_min,
+        "sigma_max": config.sigma_max,
     }
-
-
-def read_ticks(run: Path) -> list[dict[str, Any]]:
-    """The ticks in `stats.jsonl`."""
-    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if "loss" in row]
 
 
 @dataclass(frozen=True)
@@ -184,7 +212,7 @@ class Measurement:
 
     fd: float
     accuracy: float
-    per_class: list[float]
+    per_class: list[float | None]  # None where a class was never drawn
 
 
 class Judge:
@@ -214,16 +242,17 @@ class Judge:
         features, asked = self.features(pixels), labels.numpy()
         fd = frechet_distance(*statistics(features), *self.real)
         right = self.classifier.predict(features) == asked
-        per_class = [
-            float(right[asked == c].mean()) if (asked == c).any() else float("nan") for c in range(len(self.classes))
-        ]
+        per_class: list[float | None] = []
+        for index in range(len(self.classes)):
+            of_class = right[asked == index]
+            per_class.append(float(of_class.mean()) if len(of_class) else None)
         return Measurement(fd, float(right.mean()), per_class)
 
 
 def measure(denoiser: Denoiser, judge: Judge, config: DemoConfig) -> Measurement:
     """Draw the images of seeds 0, 1, ... and judge them."""
     pixels, labels = [], []
-    for _, label, images in generate(denoiser, range(config.images), sigma_grid(config.steps), batch=256):
+    for _, label, images in generate(denoiser, range(config.images), config.sigmas(), batch=256):
         assert label is not None
         pixels.append(judge.encoder.decode(images))
         labels.append(label)
@@ -233,12 +262,10 @@ def measure(denoiser: Denoiser, judge: Judge, config: DemoConfig) -> Measurement
 def grids(denoiser: Denoiser, dataset: ArrayDataset, config: DemoConfig) -> tuple[Tensor, Tensor]:
     """Samples and real digits, `ROWS` of each class, the class changing fastest."""
     assert dataset.labels is not None
-    columns, real = [], []
-    for label in range(COLUMNS):
-        ((_, _, images),) = generate(denoiser, range(ROWS), sigma_grid(config.steps), label=label, batch=ROWS)
-        columns.append(dataset.encoder.decode(images))
-        real.append(dataset.images[dataset.labels == label][:ROWS])
-    return torch.stack(columns, 1).flatten(0, 1), torch.stack(real, 1).flatten(0, 1)
+    labels = [label for _ in range(ROWS) for label in range(COLUMNS)]
+    (drawn,) = generate(denoiser, range(len(labels)), config.sigmas(), label=labels, batch=len(labels))
+    real = torch.stack([dataset.images[dataset.labels == label][:ROWS] for label in range(COLUMNS)], 1)
+    return dataset.encoder.decode(drawn[2]), real.flatten(0, 1)
 
 
 def summarize(

@@ -62,7 +62,9 @@ class Denoiser(nn.Module):
         c_out = sigma * self.sigma_data / variance.sqrt()
         c_in = 1 / variance.sqrt()
         c_noise = sigma.flatten().log() / 4
-        raw = self.network((c_in * x).to(self.dtype), c_noise, self.one_hot(label, len(x)))
+        one_hot = self.one_hot(label, len(x))
+        one_hot = None if one_hot is None else one_hot.to(x.device)
+        raw = self.network((c_in * x).to(self.dtype), c_noise, one_hot)
         return c_skip * x + c_out * raw.float()
 
     def one_hot(self, label: Label, batch: int) -> Float[Tensor, "n label_dim"] | None:

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,6 +47,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Fill the yielded folder; it becomes `folder` when the block ends well and is deleted when it does not.
+
+    Raises:
+        FileExistsError: if `folder` is a file or has anything in it.
+        OSError: if the disk is full and so on; there is then no `folder`, or the empty one that was there.
+    """
+    require_empty(folder)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        os.replace(partial, folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def require_empty(folder: Path, remedy: str = "choose another folder or empty this one") -> None:

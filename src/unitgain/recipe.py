@@ -95,7 +95,7 @@ class Recipe:
         for name in ("batch", "duration", "snapshot_every"):
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
         for name in ("P_std", "sigma_data", "lr", "eps", "loss_scaling"):
-            self._require(name, getattr(self, name) > 0, "must be positive")
+            self._require(name, 0 < getattr(self, name) < math.inf, "must be positive and finite")
         for name in ("t_ref", "rampup", "ema_half_life", "uncertainty_channels"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         for name in ("beta1", "beta2"):

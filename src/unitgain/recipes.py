@@ -26,9 +26,9 @@ DIGITS = Recipe(
     P_mean=-0.8,
     P_std=1.0,
     batch=64,
-    duration=640 * 64,
+    duration=600 * 64,
     lr=0.02,
-    t_ref=600,
+    t_ref=300,
     rampup=5_000,
     snapshot_every=20 * 64,
 )

@@ -159,9 +159,8 @@ def generate(
     seeds: Sequence[int],
     sigmas: Float[Tensor, " steps"],
     *,
-    label: int | None = None,
+    label: int | Sequence[int] | None = None,
     batch: int = 64,
-    device: torch.device | str = "cpu",
     on_images: Callable[[int], None] | None = None,
     S_churn: float = 0.0,
     S_min: float = 0.0,
@@ -171,12 +170,11 @@ def generate(
     """Draw the image of each seed with `heun`; an image depends on its seed alone, not on `batch` or its neighbours.
 
     Args:
-        denoiser: on `device`, in evaluation mode.
+        denoiser: in evaluation mode; images are drawn on its device.
         seeds: one per image.
         sigmas: schedule, as from `sigma_grid`.
-        label: class of all images; by default each seed draws its own.
+        label: class of all images, or one per seed; by default each seed draws its own.
         batch: images in flight at a time, at least 1.
-        device: where to sample.
         on_images: called with the number of images finished, after each batch.
         S_churn: this and the next three as in `heun`.
         S_min: lowest sigma that is churned.
@@ -188,14 +186,16 @@ def generate(
         time in the order of `seeds`.
 
     Raises:
-        ValueError: if `label` is out of range, or given for an unconditional network, or `batch` is not positive.
+        ValueError: if a label is out of range, or given for an unconditional network, or there are not as many as
+            seeds, or `batch` is not positive.
     """
     spec = denoiser.spec
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    if label is not None and not 0 <= label < spec.label_dim:
-        known = f"the network knows the classes 0 to {spec.label_dim - 1}" if spec.label_dim else "it is unconditional"
-        raise ValueError(f"label {label} is out of range: {known}")
+    asked = [label] * len(seeds) if isinstance(label, int) else label
+    if asked is not None:
+        _check_labels(asked, len(seeds), spec.label_dim)
+    device = next(denoiser.parameters()).device
     tile = tile_size(denoiser, device)
     done = 0
     for start in range(0, len(seeds), batch):
@@ -203,8 +203,8 @@ def generate(
         generators = SampleGenerators(chosen, device)
         noise = generators.randn((spec.channels, spec.resolution, spec.resolution))
         labels = generators.randint(spec.label_dim) if spec.label_dim else None
-        if labels is not None and label is not None:
-            labels = torch.full_like(labels, label)
+        if asked is not None:
+            labels = torch.tensor(asked[start : start + batch], device=device)
         randn = functools.partial(generators.randn, noise.shape[1:])
         images = heun(
             in_tiles(denoiser, labels, tile),
@@ -220,3 +220,12 @@ def generate(
         if on_images is not None:
             on_images(done)
         yield chosen, labels, images
+
+
+def _check_labels(labels: Sequence[int], seeds: int, classes: int) -> None:
+    if len(labels) != seeds:
+        raise ValueError(f"{len(labels)} labels for {seeds} seeds: give one per seed, or one for all")
+    wrong = [label for label in labels if not 0 <= label < classes]
+    if wrong:
+        known = f"the network knows the classes 0 to {classes - 1}" if classes else "it is unconditional"
+        raise ValueError(f"label {wrong[0]} is out of range: {known}")

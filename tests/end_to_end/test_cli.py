@@ -141,6 +141,7 @@ def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys)
     manifest = json.loads((out / "manifest.json").read_text())
     assert [image["seed"] for image in manifest["images"]] == [0, 1, 2, 3, 4, 7]
     assert manifest["profile"]["sigma_rel"] == 0.1
+    assert manifest["sampler"]["S_max"] is None  # JSON knows no infinity
     again = tmp_path / "again"
     call(
         capsys, "sample", snapshot, "--out", again, "--seeds", "3,0", "--steps", "3", "--batch", "1", "--device", "cpu"
@@ -154,6 +155,34 @@ def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--batch", "0"], "--batch 0: must be at least 1"),
+        (["--duration", "0"], "--duration 0: must be at least 1"),
+        (["--snapshot-every", "0"], "--snapshot-every 0: must be at least 1"),
+        (["--lr", "0"], "lr = 0.0: must be positive"),
+        (["--lr", "inf"], "lr = inf: must be positive and finite"),
+        (["--microbatch", "0"], "microbatch = 0: must divide"),
+    ],
+)
+def test_train_says_what_is_wrong_and_writes_nothing(tmp_path, capsys, options, words):
+    assert words in call(capsys, "train", "digits", "--out", tmp_path / "x", *options, code=2).err
+    assert not (tmp_path / "x").exists()
+
+
+def test_damaged_settings_fail_with_1(run, tmp_path, capsys):
+    (tmp_path / "config.json").write_text((run / "config.json").read_text()[:100])
+    assert "config.json is damaged" in call(capsys, "inspect", tmp_path, code=1).err
+
+
+@pytest.mark.parametrize("options", [["--images", "1"], ["--steps", "0"], ["--duration", "100"]])
+def test_demo_refuses_nonsense_before_it_trains(tmp_path, capsys, options):
+    call(capsys, "demo", "--out", tmp_path / "x", *options, code=2)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--columns", "-1"], "--columns -1: must be at least 1"),
         (["--class", "10"], "label 10 is out of range: the network knows the classes 0 to 9"),
         (["--seeds", "9-3"], "cannot read the seeds '9-3'"),
         (["--seeds", "1,1"], "twice"),
@@ -259,7 +288,11 @@ def test_demo_in_small(tmp_path):
     other = DemoConfig(seed=1, duration=5 * 64, lengths=(0.05,), images=20, steps=2)
     with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\): add --fresh"):
         run_demo(other, tmp_path / "demo", quiet=True)
+    (tmp_path / "demo" / "mine").write_text("")  # a stranger's file in the folder of a demo survives --fresh
+    run_demo(other, tmp_path / "demo", fresh=True, quiet=True)
+    assert (tmp_path / "demo" / "mine").exists()
     (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "report.json").write_text("{}")
     (tmp_path / "else" / "mine").write_text("")
     with pytest.raises(FileExistsError, match="is not empty"):
         run_demo(config, tmp_path / "else", fresh=True)

@@ -98,6 +98,30 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, 
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
+def test_a_signal_before_the_first_step_leaves_a_checkpoint_too(tmp_path, config, tiny_data, monkeypatch):
+    from unitgain.train import loop
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return check(*arguments)
+
+    check = loop.check_data
+    monkeypatch.setattr(loop, "check_data", signalled)
+    assert run(config, tmp_path / "parts", tiny_data).nimg == 0
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "parts" / "checkpoints").iterdir()] == ["0000000000"]
+    assert run(config, tmp_path / "parts", tiny_data, resume=True).finished
+    run(config, tmp_path / "whole", tiny_data)
+    assert snapshots(tmp_path / "parts") == snapshots(tmp_path / "whole")
+
+
+def test_a_shorter_duration_than_what_is_done_is_refused(tmp_path, config, tiny_data, tiny_recipe):
+    run(config, tmp_path, tiny_data)
+    shorter = TrainConfig(recipe=tiny_recipe.replace(duration=48), data="tiny", tick=16, checkpoint_every=32)
+    with pytest.raises(ValueError, match="is at 96 images"):
+        run(shorter, tmp_path, tiny_data, resume=True)
+
+
 def test_same_seed_same_files_other_seed_other_weights(tmp_path, config, tiny_data, tiny_recipe):
     other = TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32", seed=1)
     for name, settings in (("a", config), ("b", config), ("c", other)):
@@ -182,8 +206,9 @@ def test_damaged_checkpoints_are_skipped_loudly(tmp_path, config, tiny_data, cap
     state.write_bytes(damaged)
     assert run(config, tmp_path / "hurt", tiny_data, resume=True).finished
     assert "WARNING: skipping a damaged checkpoint" in capsys.readouterr().err
+    assert newest.with_name(f"{newest.name}.damaged").exists()
     assert snapshots(tmp_path / "hurt") == snapshots(tmp_path / "whole")
-    for folder in (tmp_path / "hurt" / "checkpoints").iterdir():
+    for folder in (tmp_path / "hurt" / "checkpoints").glob("[0-9]" * 10):
         (folder / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         run(config, tmp_path / "hurt", tiny_data, resume=True)

@@ -132,6 +132,24 @@ def test_cut_short(tmp_path, header, denoiser, keep):
         unitgain.load(path)
 
 
+def test_a_damaged_header_is_noticed_before_any_tensor_is_read(tmp_path, header, denoiser):
+    path = tmp_path / "s"
+    write_snapshot(path, header, denoiser.state_dict())
+    good = path.read_bytes()
+    for old, new in ((b"power", b"pover"), (b"gamma", b"gamna"), (b"4096", b"4097"), (b"tiny", b"tinx")):
+        path.write_bytes(good.replace(old, new, 1))
+        with pytest.raises(SnapshotError, match="header does not match its checksum"):
+            Snapshot(path)
+
+
+@pytest.mark.parametrize(
+    "profile", [{}, {"kind": "pover"}, {"kind": "power", "sigma_rel": 0.1}, {"kind": "exponential"}]
+)
+def test_a_profile_must_say_what_it_is(header, profile):
+    with pytest.raises(ValueError, match="a snapshot's profile must be one of power with sigma_rel, gamma"):
+        header.replace(profile=profile)
+
+
 def test_other_files_are_refused(tmp_path, header, denoiser):
     from safetensors.torch import save_file
 
@@ -150,7 +168,7 @@ def test_other_files_are_refused(tmp_path, header, denoiser):
 def test_values_that_are_not_finite_are_not_written(tmp_path, header, denoiser):
     tensors = dict(denoiser.state_dict())
     tensors["network.out_conv.weight"] = tensors["network.out_conv.weight"] * 1e6
-    with pytest.raises(ValueError, match=r"network.out_conv.weight holds values that are not finite in float16"):
+    with pytest.raises(SnapshotError, match=r"network.out_conv.weight holds values that are not finite in float16"):
         write_snapshot(tmp_path / "s", header, tensors)
     with pytest.raises(ValueError, match="must be one of float16, bfloat16, float32, not 'int8'"):
         write_snapshot(tmp_path / "s", header, tensors, "int8")

@@ -20,6 +20,8 @@ from unitgain.files import atomic
 from unitgain.serial import from_dict, to_dict
 
 FORMAT = "unitgain/1"
+# What the `profile` entry says of each kind of average.
+PROFILE_KEYS: dict[str, tuple[str, ...]] = {"power": ("sigma_rel", "gamma"), "exponential": ("half_life",), "raw": ()}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -49,6 +51,14 @@ class SnapshotHeader:
     recipe: str
     encoder: dict[str, Any]
     classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        kind = self.profile.get("kind")
+        if kind not in PROFILE_KEYS or not all(
+            isinstance(self.profile.get(k), int | float) for k in PROFILE_KEYS[kind]
+        ):
+            kinds = "; ".join(f"{name} with {', '.join(keys) or 'nothing more'}" for name, keys in PROFILE_KEYS.items())
+            raise ValueError(f"a snapshot's profile must be one of {kinds}; not {self.profile!r}")
 
     @property
     def sigma_rel(self) -> float | None:
@@ -92,7 +102,8 @@ def write_snapshot(path: Path, header: SnapshotHeader, tensors: Mapping[str, Ten
             buffers stay in float32: they are few, and small errors in a frequency become large ones in a phase.
 
     Raises:
-        ValueError: if `dtype` is none of these, or a tensor has values that are not finite in it.
+        ValueError: if `dtype` is none of these.
+        SnapshotError: if a tensor has values that are not finite in it; nothing is written.
         OSError: if it cannot be written; nothing is left behind.
     """
     if dtype not in DTYPES:
@@ -101,7 +112,8 @@ def write_snapshot(path: Path, header: SnapshotHeader, tensors: Mapping[str, Ten
     for name, tensor in tensors.items():
         kept = tensor.detach().to("cpu", torch.float32 if is_buffer(name) else DTYPES[dtype]).contiguous()
         if not torch.isfinite(kept).all():
-            raise ValueError(f"tensor {name} holds values that are not finite in {dtype}: the snapshot is not written")
+            remedy = "" if dtype == "float32" else "; store snapshots in float32"
+            raise SnapshotError(f"not written: tensor {name} holds values that are not finite in {dtype}{remedy}")
         stored[name] = kept
     metadata = _metadata(header)
     digest = Digest(metadata)
@@ -163,6 +175,8 @@ class Snapshot:
         if self._metadata.get("format") != FORMAT:
             found = self._metadata.get("format")
             raise SnapshotError(f"{self.path} is not a snapshot of format {FORMAT}: its header says {found!r}")
+        if self._metadata.get("header_sha256") != _digest_of(self._metadata):
+            raise SnapshotError(f"{self.path} is damaged: its header does not match its checksum")
         try:
             self.header = _header(self._metadata)
         except (ValueError, KeyError, TypeError) as error:
@@ -243,7 +257,13 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
 
 def _metadata(header: SnapshotHeader) -> dict[str, str]:
     values = {name: json.dumps(value, sort_keys=True) for name, value in to_dict(header).items()}
-    return {"format": FORMAT, **values}
+    metadata = {"format": FORMAT, **values}
+    return {**metadata, "header_sha256": _digest_of(metadata)}
+
+
+def _digest_of(metadata: Mapping[str, str]) -> str:
+    plain = {key: value for key, value in metadata.items() if key not in ("sha256", "header_sha256")}
+    return Digest(plain).hex()
 
 
 def _header(metadata: Mapping[str, str]) -> SnapshotHeader:

@@ -84,6 +84,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9]" * 10) if path.is_dir())
 
 
+def checkpoint_nimg(path: Path) -> int:
+    """Images seen when a checkpoint was made, by its name."""
+    return int(path.name)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint so that it is neither resumed from nor counted as one that is kept."""
+    aside = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    return aside
+
+
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, and what interrupted writes left."""
     for path in [*list_checkpoints(folder)[:-keep], *folder.glob(".*.tmp")]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unitgain.train.log import RateColumn
 
+MAX_SEEDS = 10_000_000
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -26,7 +27,10 @@ def parse_seeds(text: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
             raise ValueError(f"cannot read the seeds {part!r}: write 7, 1,2,5 or a range as 0-63")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        last = int(match[2] or match[1])
+        if last - int(match[1]) >= MAX_SEEDS:
+            raise ValueError(f"the seeds {part!r} are more than {MAX_SEEDS:,} images: draw them in parts")
+        seeds += range(int(match[1]), last + 1)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"the seeds {text!r} name an image twice")
     return seeds

@@ -41,7 +41,7 @@ class Demo:
             config, self.out, fresh=self.fresh, quiet=self.quiet, say=lambda text: print(text, flush=True)
         )
         if report is None:
-            print("stopped; the same command goes on from here")
+            print("stopped; the same command without --fresh goes on from here")
             return
         print(
             f"Frechet distance {report['fd_best']:.3f} at EMA length {report['best_sigma_rel']:g}, "

@@ -17,6 +17,7 @@ from unitgain.checkpoint.state import list_checkpoints
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
+from unitgain.train.log import read_stats
 from unitgain.train.loop import load_config
 
 # The rows of --ladder: names of recipes start so, rungs first.
@@ -224,9 +225,7 @@ def describe_snapshot(path: Path) -> dict[str, Any]:
 def describe_run(run: Path) -> dict[str, Any]:
     """Settings, progress, snapshots and checkpoints of a run."""
     config = load_config(run)
-    stats = run / "stats.jsonl"
-    rows = [json.loads(line) for line in stats.read_text().splitlines()] if stats.exists() else []
-    ticks = [row for row in rows if "loss" in row]
+    ticks = [row for row in read_stats(run) if "loss" in row]
     nimg = ticks[-1]["nimg"] if ticks else 0
     settings = {name: value for name, value in to_dict(config).items() if name != "recipe"}
     return {

@@ -1,21 +1,22 @@
 """`unitgain sample`."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
 
-from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader
 from unitgain.cli.arguments import Device, bar, parse_seeds, pick_device
 from unitgain.data.encoder import PixelEncoder
 from unitgain.data.images import grid, save_png
-from unitgain.files import require_empty, write_text
+from unitgain.files import require_empty, staged, write_text
 from unitgain.sample import generate, sigma_grid
 from unitgain.serial import from_dict
-from unitgain.train.loop import DTYPES
+from unitgain.train.config import Precision
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Sample:
     S_noise: float = 1.0
     """Standard deviation of the fresh noise."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Precision = "float32"
     """Precision of the network."""
 
     device: Device = "auto"
@@ -77,16 +78,22 @@ class Sample:
     def run(self) -> None:
         """Write the images."""
         seeds, device = parse_seeds(self.seeds), pick_device(self.device)
+        if self.columns is not None and self.columns < 1:
+            raise ValueError(f"--columns {self.columns}: must be at least 1")
         require_empty(self.out)
         with Snapshot(self.snapshot) as snapshot:
             header = snapshot.header
             denoiser = snapshot.denoiser().to(device)
         denoiser.dtype = DTYPES[self.dtype]
+        if header.network.channels not in (1, 3):
+            raise ValueError(
+                f"{self.snapshot} draws {header.network.channels} channels, which are no picture of 1 or 3"
+            )
         encoder = from_dict(PixelEncoder, header.encoder)
         sigmas = sigma_grid(self.steps, self.sigma_min, self.sigma_max, self.rho)
         churn = {name: getattr(self, name) for name in ("S_churn", "S_min", "S_max", "S_noise")}
         made, pixels = [], []
-        with bar("sampling", "images") as progress:
+        with staged(self.out) as folder, bar("sampling", "images") as progress:
             progress(0, len(seeds))
             for chosen, labels, images in generate(
                 denoiser,
@@ -94,25 +101,29 @@ class Sample:
                 sigmas,
                 label=self.label,
                 batch=self.batch,
-                device=device,
                 on_images=lambda done: progress(done, len(seeds)),
                 **churn,
             ):
                 pixels.append(encoder.decode(images.cpu()))
                 for i, seed in enumerate(chosen):
-                    save_png(self.out / f"{seed:06d}.png", pixels[-1][i])
+                    save_png(folder / f"{seed:06d}.png", pixels[-1][i])
                     made.append({"seed": seed, "class": None if labels is None else int(labels[i])})
-        grid(torch.cat(pixels), self.columns).save(self.out / "grid.png")
-        manifest = {
+            grid(torch.cat(pixels), self.columns).save(folder / "grid.png")
+            manifest = self._manifest(header, device.type, made)
+            write_text(folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+        print(f"{len(seeds)} images in {self.out}; look at {self.out / 'grid.png'}")
+
+    def _manifest(self, header: SnapshotHeader, device: str, images: list[dict[str, Any]]) -> dict[str, Any]:
+        names = ("steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+        sampler = {name: getattr(self, name) for name in names}
+        sampler["S_max"] = self.S_max if math.isfinite(self.S_max) else None  # JSON has no infinity
+        return {
             "snapshot": str(self.snapshot),
             "recipe": header.recipe,
             "nimg": header.nimg,
             "profile": header.profile,
-            "sampler": {"method": "heun", "steps": self.steps, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
-            | {"rho": self.rho, **churn},
+            "sampler": {"method": "heun", **sampler},
             "dtype": self.dtype,
-            "device": device.type,
-            "images": made,
+            "device": device,
+            "images": images,
         }
-        write_text(self.out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-        print(f"{len(seeds)} images in {self.out}; look at {self.out / 'grid.png'}")

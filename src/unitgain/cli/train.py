@@ -1,5 +1,6 @@
 """`unitgain train`."""
 
+import dataclasses
 import shlex
 import sys
 from dataclasses import dataclass
@@ -107,29 +108,24 @@ class Train:
         return out, self._override(saved, recipe(self.recipe))
 
     def _override(self, saved: TrainConfig | None, base: Recipe) -> TrainConfig:
-        batch = self.batch or base.batch
-        snapshot_every = _whole(self.snapshot_every or base.snapshot_every, batch)
+        """The settings of `saved` or, for a new run, the defaults of `base`, with what was given as options."""
+        batch = base.batch if self.batch is None else self.batch
+        given = {name: getattr(self, name) for name in ("duration", "snapshot_every", "tick", "checkpoint_every")}
+        whole = {name: _whole(name, images, batch) for name, images in given.items() if images is not None}
+        snapshot_every = whole.pop("snapshot_every", _whole("snapshot_every", base.snapshot_every, batch))
         changed = base.replace(
             batch=batch,
-            duration=_whole(self.duration or base.duration, batch),
-            lr=self.lr or base.lr,
+            duration=whole.pop("duration", _whole("duration", base.duration, batch)),
+            lr=base.lr if self.lr is None else self.lr,
             snapshot_every=snapshot_every,
         )
-
-        def chosen(name: str, default: object) -> object:
-            given = getattr(self, name)
-            return given if given is not None else getattr(saved, name) if saved else default
-
-        values = {
-            "seed": chosen("seed", 0),
-            "microbatch": chosen("microbatch", None),
-            "dtype": chosen("dtype", "float32"),
-            "snapshot_dtype": chosen("snapshot_dtype", "float16"),
-            "tick": _whole(chosen("tick", snapshot_every // 4), batch),
-            "magnitudes_every": chosen("magnitudes_every", 0),
-            "checkpoint_every": _whole(chosen("checkpoint_every", snapshot_every), batch),
-        }
-        return TrainConfig(recipe=changed, data="digits", **values)  # type: ignore[arg-type]
+        names = ("seed", "microbatch", "dtype", "snapshot_dtype", "magnitudes_every")
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None} | whole
+        if saved is not None:
+            return dataclasses.replace(saved, recipe=changed, **chosen)
+        tick = _whole("tick", max(snapshot_every // 4, 1), batch)
+        defaults = {"data": "digits", "tick": tick, "checkpoint_every": snapshot_every}
+        return TrainConfig(recipe=changed, **{**defaults, **chosen})
 
 
 def load_data(name: str) -> ArrayDataset:
@@ -146,8 +142,8 @@ def load_data(name: str) -> ArrayDataset:
     return known[name]()
 
 
-def _whole(images: object, batch: int) -> int:
-    assert isinstance(images, int)
-    if images < 1:
-        raise ValueError(f"{images} images: must be at least 1")
+def _whole(name: str, images: int, batch: int) -> int:
+    if images < 1 or batch < 1:
+        option = f"--{name.replace('_', '-')} {images}" if images < 1 else f"--batch {batch}"
+        raise ValueError(f"{option}: must be at least 1 image")
     return -(-images // batch) * batch

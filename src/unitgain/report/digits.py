@@ -1,5 +1,6 @@
 """The report of `unitgain demo`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def digits_page(
         f"was picked afterwards: {best:g} of the training time."
     )
     distances = [row["fd"] for row in sweep]
-    names, accuracy = [row["name"] for row in classes], [row["accuracy"] for row in classes]
+    names, accuracy = [row["name"] for row in classes], [row["accuracy"] or 0.0 for row in classes]
     metric = "Frechet distance (pixels)"
     sections = [
         (
@@ -56,7 +57,10 @@ def digits_page(
                 [(row["sigma_rel"], row["fd"], row["accuracy"], row["profile_error"]) for row in sweep],
             ),
         ),
-        ("Training", plot(loss_curve([t["nimg"] for t in ticks], [t["loss"] for t in ticks]), "Mean per tick")),
+        (
+            "Training",
+            plot(loss_curve([t["nimg"] for t in ticks], [t["loss"] or math.nan for t in ticks]), "Mean per tick"),
+        ),
         (
             "Does it draw what it was asked for?",
             plot(

@@ -17,6 +17,8 @@ FREE = (
     "magnitudes_every",
     "checkpoint_every",
     "keep_checkpoints",
+    "snapshot_dtype",
+    "nonfinite_limit",
 )
 
 

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ class StatsLog:
 
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=nimg if nimg else None)
 
-    def write(self, row: Mapping[str, float | int | dict]) -> None:
+    def write(self, row: Mapping[str, Any]) -> None:
         """Append one line, flushed."""
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
         if self._board is not None:
             for name, value in row.items():
                 if name != "nimg" and isinstance(value, int | float):
@@ -98,7 +99,7 @@ class TrainProgress:
 
     def tick(self, row: Mapping[str, Any]) -> None:
         """Show the statistics of a tick."""
-        self._bar.update(self._task, loss=f"{row['loss']:.4f}", lr=f"{row['lr']:.2e}")
+        self._bar.update(self._task, loss=_number(row["loss"]), lr=f"{row['lr']:.2e}")
         now = time.monotonic()
         if self._lines and (now - self._last_line > SECONDS_BETWEEN_LINES or row["nimg"] >= self._total):
             self._last_line = now
@@ -106,7 +107,7 @@ class TrainProgress:
             left = (self._total - row["nimg"]) / rate
             print(
                 f"{row['nimg']:,}/{self._total:,} images  {row['images_per_second']:.0f} images/s  "
-                f"loss {row['loss']:.4f}  lr {row['lr']:.2e}  ETA {left:.0f} s",
+                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}  ETA {left:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
@@ -114,6 +115,22 @@ class TrainProgress:
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""
         self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def read_stats(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `stats.jsonl`; none where there is no file, and without a line that a crash cut short."""
+    path = run / "stats.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _number(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.4f}"
 
 
 class RateColumn(ProgressColumn):

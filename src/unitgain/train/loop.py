@@ -1,6 +1,7 @@
 """The training loop: batches in, steps, statistics, snapshots, checkpoints, and an end at any time."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 
 from unitgain.analysis.magnitude import watch
-from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
+from unitgain.checkpoint.snapshot import DTYPES, SnapshotHeader, power_profile, write_snapshot
 from unitgain.checkpoint.state import (
     CheckpointError,
+    checkpoint_nimg,
     list_checkpoints,
     prune_checkpoints,
     read_checkpoint,
+    set_aside,
     write_checkpoint,
 )
 from unitgain.data.dataset import ArrayDataset
@@ -30,11 +33,9 @@ from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.signals import StopSignal
 from unitgain.train.step import Microbatch, StepReport, TrainState, restore, state_tensors, train_step
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 class TrainingError(Exception):
-    """Training cannot go on; the last checkpoint is intact."""
+    """Training cannot go on, or what it left is damaged; the last checkpoint is intact."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,38 @@ def train(
         TrainingError: if gradients stay non-finite.
         OSError: if something cannot be written; the last checkpoint is intact.
     """
+    with StopSignal() as stop:
+        return _train(config, run, dataset, stop, resume, torch.device(device), quiet, tensorboard)
+
+
+def _train(
+    config: TrainConfig,
+    run: Path,
+    dataset: ArrayDataset,
+    stop: StopSignal,
+    resume: bool,
+    device: torch.device,
+    quiet: bool,
+    tensorboard: bool,
+) -> TrainResult:
     check_data(config, dataset)
     check_run(config, run, resume)
     torch.manual_seed(derive(config.seed))
-    state = TrainState.start(config.recipe, torch.device(device))
+    state = TrainState.start(config.recipe, device)
     state.denoiser.dtype = DTYPES[config.dtype]
     window = Window()
     if resume:
         resume_from_newest(config, state, window, run / "checkpoints")
+        for leftover in (run / "snapshots").glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
     write_text(run / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
     log = StatsLog(run, state.nimg, tensorboard)
     try:
-        with StopSignal() as stop, TrainProgress(config.recipe.duration, state.nimg, quiet) as progress:
-            _loop(Trainer(config, run, dataset, state, window, log, progress), stop)
+        with TrainProgress(config.recipe.duration, state.nimg, quiet) as progress:
+            trainer = Trainer(config, run, dataset, state, window, log, progress)
+            _loop(trainer, stop)
+            if stop.received and state.nimg not in map(checkpoint_nimg, list_checkpoints(run / "checkpoints")):
+                trainer.checkpoint()  # the signal came before the first step, or between two
     finally:
         log.close()
     return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.received)
@@ -106,6 +126,7 @@ class Window:
 
     loss: float = 0.0
     steps: int = 0
+    finite_steps: int = 0
     nonfinite_steps: int = 0
     nonfinite_run: int = 0
 
@@ -177,7 +198,8 @@ class Trainer:
     def checkpoint(self) -> None:
         """Write the whole state, and delete what is too old."""
         tensors, values = state_tensors(self.state)
-        mine = {"window": to_dict(self.window), "config": to_dict(self.config)}
+        device = self.state.device.type
+        mine = {"window": to_dict(self.window), "config": to_dict(self.config), "device": device}
         folder = self.run / "checkpoints"
         write_checkpoint(folder, self.state.nimg, tensors, {**values, **mine})
         prune_checkpoints(folder, self.config.keep_checkpoints)
@@ -185,7 +207,9 @@ class Trainer:
     def account(self, report: StepReport) -> None:
         """Add a step to the window; stop the run if its gradients stay non-finite."""
         window = self.window
-        window.loss += report.loss.item()
+        loss = report.loss.item()
+        window.loss += loss if math.isfinite(loss) else 0.0
+        window.finite_steps += math.isfinite(loss)
         window.steps += 1
         window.nonfinite_steps += bool(report.nonfinite)
         window.nonfinite_run = window.nonfinite_run + 1 if report.nonfinite else 0
@@ -206,7 +230,7 @@ class Trainer:
         images = window.steps * self.config.recipe.batch
         row = {
             "nimg": self.state.nimg,
-            "loss": window.loss / window.steps,
+            "loss": window.loss / window.finite_steps if window.finite_steps else None,
             "lr": lr,
             "images_per_second": images / max(seconds, 1e-9),
             "seconds": seconds,
@@ -214,7 +238,7 @@ class Trainer:
         }
         self.log.write(row)
         self.progress.tick(row)
-        window.loss, window.steps, window.nonfinite_steps = 0.0, 0, 0
+        window.loss, window.steps, window.finite_steps, window.nonfinite_steps = 0.0, 0, 0, 0
 
 
 def profile_entry(ema: PowerEMA | ExponentialEMA) -> dict[str, Any]:
@@ -295,7 +319,7 @@ def load_config(run: Path) -> TrainConfig:
 
     Raises:
         FileNotFoundError: if there is no run.
-        ValueError: if its `config.json` is damaged.
+        TrainingError: if its `config.json` is damaged.
     """
     path = run / "config.json"
     if not path.is_file():
@@ -303,7 +327,7 @@ def load_config(run: Path) -> TrainConfig:
     try:
         return from_dict(TrainConfig, json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise TrainingError(f"{path} is damaged: {error}") from error
 
 
 def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, folder: Path) -> None:
@@ -318,9 +342,16 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, f
         try:
             tensors, values = read_checkpoint(path)
         except CheckpointError as error:
-            print(f"WARNING: skipping a damaged checkpoint: {error}", file=sys.stderr, flush=True)
+            aside = set_aside(path)
+            print(f"WARNING: skipping a damaged checkpoint, now {aside.name}: {error}", file=sys.stderr, flush=True)
             continue
         refuse_changes(config, from_dict(TrainConfig, values["config"]), path)
+        if values["device"] != state.device.type:
+            raise ValueError(f"{path} was made on {values['device']}: resume with --device {values['device']}")
+        if config.recipe.duration < values["nimg"]:
+            raise ValueError(
+                f"duration = {config.recipe.duration}: the run in {path.parent} is at {values['nimg']} images"
+            )
         restore(state, tensors, values)
         for name, value in values["window"].items():
             setattr(window, name, value)
