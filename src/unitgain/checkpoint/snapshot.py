@@ -128,8 +128,16 @@ class Digest:
 
     def update(self, name: str, tensor: Tensor) -> None:
         """Take in the next tensor; contiguous, on the CPU."""
-        self._hash.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        self._hash.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        self.begin(name, tensor.dtype, tuple(tensor.shape))
+        self.feed(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+    def begin(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        """Take in what is known of the next tensor before its bytes, which `feed` takes part by part."""
+        self._hash.update(f"{name}\0{dtype}\0{shape}\0".encode())
+
+    def feed(self, data: memoryview) -> None:
+        """Take in the next bytes of the tensor begun last."""
+        self._hash.update(data)
 
     def hex(self) -> str:
         """The digest so far, 64 hexadecimal digits."""
