@@ -1,8 +1,8 @@
 """Measure post-hoc EMA: `python benchmarks/posthoc.py`. Figures go to `results/posthoc.json` and `results/posthoc.md`.
 
 Two claims. Reconstruction of 16 lengths from 64 snapshots of a 125M-parameter network reads every byte once and runs at
-a good part of the rate at which the same files are read and converted to float32 and nothing else. Tracking two averages
-costs little more than the two `torch._foreach_lerp_` calls alone. Both are ratios within one process, medians over
+a good part of the rate at which the same files are read and converted to float32 and nothing else. Tracking two
+averages costs little more than the two `torch._foreach_lerp_` calls alone. Both are ratios within one process, medians over
 interleaved runs.
 """
 
@@ -266,7 +266,10 @@ def main() -> None:
             "memory_GB": round(memory / 1e9),
             "torch": torch.__version__,
         },
-        "note": "The files were written just before and are in the page cache as far as memory allows.",
+        "note": (
+            "The files were written just before and are in the page cache as far as memory allows. "
+            f"Load average at the end: {os.getloadavg()[1]:.1f}, of which this program takes at most the number of cores."
+        ),
         "reconstruction": reconstruction,
         "tracking": tracking,
     }

@@ -1,7 +1,7 @@
 """Linear combinations of many files in one pass, a small piece of one tensor at a time.
 
-Each thread takes a run of elements of a tensor, reads it from every file into one buffer that fits the processor's
-cache, and multiplies with the matrix of weights: every byte is read once, whatever the number of results.
+Each thread takes a run of elements of a tensor, reads it from every file, and multiplies with the matrix of weights in
+blocks that fit the processor's cache: every byte is read once, whatever the number of results.
 """
 
 import os
@@ -20,7 +20,8 @@ from torch import Tensor
 from unitgain.checkpoint.snapshot import Digest, SnapshotError
 from unitgain.posthoc.files import Average, Entry, pread_all
 
-CHUNK = 16384  # values per file and turn: 64 files make 4 MB of float32, about a second-level cache
+CHUNK = 16384  # values per file and turn: fewer, and calls cost more than reading
+BLOCK = 2048  # values per file and matrix product: 64 files make 512 kB of float32, well within a second-level cache
 Sink = Callable[[str, int, Tensor], None]
 Progress = Callable[[int, int], None]
 
@@ -212,15 +213,29 @@ def _buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def _read(job: Job, start: int, size: int, handles: Mapping[Path, int]) -> tuple[Tensor, list[memoryview]]:
     """One run of elements of every source, as rows of bytes padded with zeros to whole words, and without padding."""
     width = max(entry.dtype.itemsize for entry in job.entries)
-    raw = _buffer("raw", (len(job.entries), -(-size * width // 8) * 8), torch.uint8)
-    view = raw.numpy()
+    raw, whole = _rows(len(job.entries), -(-size * width // 8) * 8)
     rows: list[memoryview] = []
-    for index, entry in enumerate(job.entries):
+    for row, entry in zip(whole, job.entries, strict=True):
         item = entry.dtype.itemsize
-        rows.append(view[index, : size * item].data)
-        pread_all(handles[entry.path], rows[-1], entry.offset + start * item, entry.path)
-        view[index, size * item :] = 0
+        nbytes = size * item
+        if nbytes < len(row):
+            row[nbytes:] = bytes(len(row) - nbytes)
+            row = row[:nbytes]
+        handle, offset = handles[entry.path], entry.offset + start * item
+        if os.preadv(handle, (row,), offset) != nbytes:
+            pread_all(handle, row, offset, entry.path)
+        rows.append(row)
     return raw, rows
+
+
+def _rows(count: int, nbytes: int) -> tuple[Tensor, list[memoryview]]:
+    """A buffer of this thread and its rows; making 64 views anew each turn would cost as much as reading."""
+    kept: dict[tuple[int, int], tuple[Tensor, list[memoryview]]] = _local.__dict__.setdefault("rows", {})
+    if (count, nbytes) not in kept:
+        kept.clear()
+        raw = torch.empty((count, nbytes), dtype=torch.uint8)
+        kept[count, nbytes] = raw, [row.numpy().data for row in raw]
+    return kept[count, nbytes]
 
 
 def _turn(
@@ -243,15 +258,19 @@ def _turn(
         row = raw[job.copied, : size * entry.dtype.itemsize]
         sink(job.name, start, row.view(entry.dtype)[None])
         return sums
-    values = _buffer("values", (len(job.entries), size), job.weights.dtype)
-    dtypes = {entry.dtype for entry in job.entries}
-    if len(dtypes) == 1:
-        values.copy_(raw.view(dtypes.pop())[:, :size])
-    else:
-        for index, entry in enumerate(job.entries):
-            values[index].copy_(raw[index, : size * entry.dtype.itemsize].view(entry.dtype))
     result = _buffer("result", (len(job.weights), size), job.weights.dtype)
-    torch.mm(job.weights, values, out=result)
+    values = _buffer("values", (len(job.entries), min(size, BLOCK)), job.weights.dtype)
+    dtypes = {entry.dtype for entry in job.entries}
+    typed = raw.view(dtypes.pop()) if len(dtypes) == 1 else None
+    for lo in range(0, size, BLOCK):
+        hi = min(lo + BLOCK, size)
+        part = values[:, : hi - lo]
+        if typed is not None:
+            part.copy_(typed[:, lo:hi])
+        else:
+            for index, entry in enumerate(job.entries):
+                part[index].copy_(raw[index, : size * entry.dtype.itemsize].view(entry.dtype)[lo:hi])
+        torch.mm(job.weights, part, out=result[:, lo:hi])
     sink(job.name, start, result)
     return sums
 
