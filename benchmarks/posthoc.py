@@ -1,7 +1,8 @@
+# ruff: noqa: E501
 """Measure post-hoc EMA: `python benchmarks/posthoc.py`. Figures go to `results/posthoc.json` and `results/posthoc.md`.
 
-Two claims. Reconstruction of 16 lengths from 64 snapshots of a 125M-parameter network reads every byte once and runs at
-a good part of the rate at which the same files are read and converted to float32 and nothing else. Tracking two
+Two claims. Reconstruction of 16 lengths from 64 snapshots of a 125M-parameter network reads every byte once and runs
+at a good part of the rate at which the same files are read and converted to float32 and nothing else. Tracking two
 averages costs little more than the two `torch._foreach_lerp_` calls alone. Both are ratios within one process, medians over
 interleaved runs.
 """
@@ -268,7 +269,7 @@ def main() -> None:
         },
         "note": (
             "The files were written just before and are in the page cache as far as memory allows. "
-            f"Load average at the end: {os.getloadavg()[1]:.1f}, of which this program takes at most the number of cores."
+            f"Load average at the end: {os.getloadavg()[1]:.1f}, of which this program takes up to the number of cores."
         ),
         "reconstruction": reconstruction,
         "tracking": tracking,

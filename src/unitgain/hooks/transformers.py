@@ -41,8 +41,8 @@ class PostHocEMA(TrainerCallback):
             saved = self._path(args, state)
             if not saved.is_file():
                 raise ValueError(
-                    f"training goes on at step {state.global_step}, but there is no {saved}: that checkpoint was written "
-                    "without this callback; start a new run, or continue one that had it"
+                    f"training goes on at step {state.global_step}, but there is no {saved}: that checkpoint was "
+                    "written without this callback; start a new run, or continue one that had it"
                 )
             self.store.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
 
