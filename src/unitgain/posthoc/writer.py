@@ -60,15 +60,17 @@ class Writer:
         """Flush what was written to the disk."""
         os.fsync(self._handle)
 
-    def complete(self, sums: Mapping[str, int], sha256: str | None = None) -> None:
-        """Flush the tensors, then write the header, which makes the file readable."""
+    def complete(self, sums: Mapping[str, int], sha256: str | None = None, sync: bool = True) -> None:
+        """Flush the tensors (if `sync`), then write the header, which makes the file readable."""
         if sha256 is not None:
             self._metadata["sha256"] = sha256
         header = self._header(sums)
         assert len(header) == self._length
-        os.fsync(self._handle)  # the tensors first: no header without them, even if the power fails
+        if sync:
+            os.fsync(self._handle)  # the tensors first: no header without them, even if the power fails
         os.pwrite(self._handle, header, 0)
-        os.fsync(self._handle)
+        if sync:
+            os.fsync(self._handle)
 
     def finish(self, path: Path, sums: Mapping[str, int], sha256: str | None = None) -> None:
         """Complete the file and give it its name."""
@@ -145,7 +147,7 @@ def write_average(
                 for name in names:
                     writer.write(name, 0, tensors[name])
                 sums = {name: checksum(tensors[name].reshape(-1).view(torch.uint8)) for name in names}
-                writer.complete(sums)
+                writer.complete(sums, sync=False)  # `atomic` flushes before the rename
             finally:
                 writer.close()
     return paths
