@@ -208,7 +208,7 @@ def test_ema_lists_and_reconstructs(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("lengths", "words"),
     [
-        ("0.3", "sigma_rel = 0.3 is not in (0, 0.2887)"),
+        ("0.3", "sigma_rel = 0.3 is not in (0, 0.2886)"),
         ("0", "sigma_rel = 0.0 is not in"),
         ("0.1:0.05:0.01", "cannot read the lengths '0.1:0.05:0.01'"),
         ("long", "cannot read the lengths 'long'"),

@@ -129,7 +129,7 @@ def test_grid_and_png(tmp_path):
     assert picture.getpixel((61, 20)) == (60, 60, 60)
     assert picture.getpixel((20, 61)) == (120, 120, 120)
     assert picture.getpixel((61, 61)) == (255, 255, 255)
-    assert grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).size == (4 * 19, 4 * 19)  # small ones are enlarged
+    assert grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).size == (8 * 19, 8 * 19)  # small ones are enlarged
     save_png(tmp_path / "a.png", pixels[1])
     with Image.open(tmp_path / "a.png") as image:
         assert np.array_equal(np.asarray(image), np.full((40, 40, 3), 60))

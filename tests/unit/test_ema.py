@@ -1,151 +1,194 @@
-"""Trackers equal the integral of their profile; profiles are what the paper says of them."""
+"""Trackers: against the definition of an average, for every kind of module, and their guards."""
 
-import math
+import copy
 
 import numpy as np
 import pytest
 import torch
+from conftest import relative_error
 from torch import nn
 
-from unitgain.ema import (
-    SIGMA_REL_MAX,
-    ExponentialEMA,
-    ExponentialProfile,
-    PowerEMA,
-    PowerProfile,
-    gamma_to_sigma_rel,
-    sigma_rel_to_gamma,
-)
+from unitgain.ema import EMA, DensityProfile, ExponentialEMA, PowerEMA, PowerProfile, UniformProfile
 
 
-class Weight(nn.Module):
-    """One weight that is put anywhere, in any precision, with a buffer beside it."""
-
-    def __init__(self, dtype=torch.float32):
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(3, dtype=dtype))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+def small(dtype=torch.float32):
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).to(dtype)
 
 
-def track(tracker, path, dt, t_end):
-    module = tracker.module
-    for step in range(1, round(t_end / dt) + 1):
-        module.w.data.fill_(path(step * dt))
-        module.count.fill_(step)
-        tracker.update(step * dt, dt)
-    return tracker.average["w"][0].item()
+@torch.no_grad()
+def shake(module):
+    for parameter in module.parameters():
+        parameter.add_(torch.randn_like(parameter))
 
 
-# Weights that move along w(t) = (t / T)^k have the power average (gamma + 1) / (gamma + k + 1): the integral of Eq. 1.
-# The tracker holds w piecewise constant over a step (C.3), which costs O(dt / T).
-@pytest.mark.parametrize("sigma_rel", [0.05, 0.1, 0.2])
-@pytest.mark.parametrize("k", [0, 1, 2, 5])
-def test_power_tracker_is_the_integral_of_its_profile(sigma_rel, k):
-    steps, t_end = 2000, 7.0
-    tracker = PowerEMA(Weight(), sigma_rel)
-    average = track(tracker, lambda t: (t / t_end) ** k, t_end / steps, t_end)
-    exact = (tracker.gamma + 1) / (tracker.gamma + k + 1)
-    assert average == pytest.approx(exact, abs=2 * max(k, 0.01) / steps)
+@pytest.mark.parametrize("make", [lambda m: PowerEMA(m, 0.1), lambda m: ExponentialEMA(m, 7.0)])
+@pytest.mark.parametrize("dt", [1, 0.37])
+def test_average_is_the_integral_of_the_profile_over_piecewise_constant_weights(make, dt):
+    """Eq. 113: theta_hat is the sum over steps of theta times the mass of the profile on the step."""
+    module = small(torch.float64)
+    ema = make(module)
+    history = [module[0].weight.detach().clone()]
+    for step in range(30):
+        shake(module)
+        history.append(module[0].weight.detach().clone())
+        ema.update((step + 1) * dt, dt)
+    profile = ema.profile()
+    if isinstance(ema, PowerEMA):
+        edges = (np.arange(31) / 30) ** (profile.gamma + 1)
+        initial = 0.0
+    else:
+        edges = 2 ** ((np.arange(31) - 30) * dt / profile.half_life)
+        initial = profile.initial
+    masses = [initial, *np.diff(edges)]
+    assert sum(masses) == pytest.approx(1)
+    expected = sum(mass * theta for mass, theta in zip(masses, history, strict=True))
+    assert relative_error(ema.tensors()["0.weight"], expected) < 1e-12
 
 
-def test_power_tracker_is_exact_for_its_piecewise_constant_weights():
-    steps, dt = 50, 2.0
-    tracker = PowerEMA(Weight(), 0.1)
-    values = torch.randn(steps).tolist()
-    average = track(tracker, lambda t: values[round(t / dt) - 1], dt, steps * dt)
-    edges = (np.arange(steps + 1) / steps) ** (tracker.gamma + 1)  # the integral of the profile up to each step
-    assert average == pytest.approx(float(np.diff(edges) @ np.array(values)), abs=1e-6)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_parameters_accumulate_in_float32(dtype):
+    """In the parameters' own precision, steps of 1e-3 of the way would round away to nothing."""
+    module = nn.Linear(64, 64).to(dtype)
+    ema = ExponentialEMA(module, 1000.0)
+    reference = nn.Linear(64, 64, dtype=torch.float64)
+    start = module.weight.detach().double()
+    with torch.no_grad():
+        module.weight.add_(0.25)
+        reference.weight.copy_(module.weight)
+    for step in range(200):
+        ema.update(step + 1, 1)
+    expected = start + (reference.weight.detach() - start) * (1 - 2 ** (-200 / 1000))
+    assert ema.average["weight"].dtype == torch.float32
+    assert relative_error(ema.average["weight"].double(), expected) < 1e-5
 
 
-def test_exponential_tracker_is_the_integral_of_its_profile():
-    steps, dt, half_life = 4000, 0.01, 6.0
-    module = Weight()
-    module.w.data.fill_(2.0)  # the initial state keeps the mass of all that would lie before 0 (C.2)
-    tracker = ExponentialEMA(module, half_life)
-    t_end = steps * dt
-    average = track(tracker, lambda t: t, dt, t_end)
-    profile = tracker.profile()
-    rate = math.log(2) / half_life
-    exact = 2.0 * profile.initial + t_end - (1 - math.exp(-rate * t_end)) / rate
-    assert average == pytest.approx(exact, abs=2 * dt)
+def test_buffers_are_copied_or_averaged_as_asked():
+    module = small()
+    copied, averaged = PowerEMA(module, 0.1), PowerEMA(module, 0.1, buffers="average")
+    for step in range(5):
+        module[1].running_mean.fill_(float(step))
+        module[1].num_batches_tracked.fill_(step)
+        copied.update(step + 1, 1)
+        averaged.update(step + 1, 1)
+    assert copied.buffers["1.running_mean"].tolist() == [4.0] * 4
+    assert "1.running_mean" in averaged.average
+    assert 3 < averaged.average["1.running_mean"][0] < 4
+    assert averaged.buffers["1.num_batches_tracked"] == 4
 
 
-@pytest.mark.parametrize(
-    "profile",
-    [PowerProfile.of(3.0, 0.05), PowerProfile.of(3.0, 0.25), PowerProfile(3.0, 0.0), ExponentialProfile(3, 0.4)],
-)
-def test_profiles_integrate_to_one(profile):
-    tau = np.linspace(-1, 4, 500_001)
-    mass = np.trapezoid(profile.density(tau), tau) + getattr(profile, "initial", 0.0)
-    assert mass == pytest.approx(1, abs=1e-4)
-    assert (profile.density(np.array([-0.1, 3.1])) == 0).all()
+def test_tied_weights_count_once_and_the_module_does_not_see_the_tracker():
+    module = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+    module["b"].weight = module["a"].weight
+    before, state = copy.deepcopy(module.state_dict()), set(module.state_dict())
+    ema = PowerEMA(module, 0.1)
+    assert set(ema.average) == {"a.weight", "a.bias", "b.bias"}
+    ema.update(1, 1)
+    assert set(module.state_dict()) == state
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-@pytest.mark.parametrize("sigma_rel", [0.01, 0.05, 0.1, 0.25, 0.288])
-def test_sigma_rel_is_the_standard_deviation(sigma_rel):
-    profile = PowerProfile.of(1.0, sigma_rel)
-    tau = np.linspace(0, 1, 2_000_001)
-    density = profile.density(tau)
-    mean = np.trapezoid(tau * density, tau)
-    assert np.sqrt(np.trapezoid((tau - mean) ** 2 * density, tau)) == pytest.approx(sigma_rel, rel=1e-4)
-    assert gamma_to_sigma_rel(sigma_rel_to_gamma(sigma_rel)) == pytest.approx(sigma_rel, rel=1e-9)
-    assert profile.sigma_rel == pytest.approx(sigma_rel, rel=1e-9)
+def test_state_round_trip_continues_bit_for_bit():
+    torch.manual_seed(5)
+    module = small()
+    one = PowerEMA(module, 0.05)
+    for step in range(4):
+        shake(module)
+        one.update(step + 1, 1)
+    other = PowerEMA(module, 0.05)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    shake(module)
+    for ema in (one, other):
+        ema.update(5, 1)
+    assert all(torch.equal(a, other.tensors()[name]) for name, a in one.tensors().items())
+    with pytest.raises(ValueError, match="belongs to another module"):
+        PowerEMA(nn.Linear(2, 2), 0.05).load_state_dict(one.state_dict())
 
 
-@pytest.mark.parametrize("sigma_rel", [0.0, -0.1, SIGMA_REL_MAX, 0.5, float("nan")])
-def test_unreachable_lengths_are_refused(sigma_rel):
-    with pytest.raises(ValueError, match=r"sigma_rel = .* is not in \(0, 0.2887\)"):
-        PowerEMA(Weight(), sigma_rel)
+def test_updates_behind_the_computation_equal_updates_in_place():
+    """The path of `device="cpu"` for a module elsewhere: staging copies, then a thread; run here on one device."""
+    module = small()
+    plain, behind = PowerEMA(module, 0.1), PowerEMA(module, 0.1, device="cpu")
+    for step in range(10):
+        shake(module)
+        plain.update(step + 1, 1)
+        averaged, copied = behind._sources()
+        behind._update_elsewhere(averaged, copied, 1 - behind.beta(step + 1, 1))
+        behind.t = float(step + 1)
+        with torch.no_grad():  # the module moves on at once; what was staged must not
+            module[0].weight.mul_(1.0)
+    assert all(torch.equal(tensor, behind.tensors()[name]) for name, tensor in plain.tensors().items())
 
 
-def test_initial_weights_count_nothing_and_buffers_are_copied():
-    module = Weight()
-    module.w.data.fill_(1e6)
-    tracker = PowerEMA(module, 0.1)
-    assert track(tracker, lambda t: 1.0, 1.0, 3.0) == pytest.approx(1.0, rel=1e-6)
-    assert tracker.buffers["count"].item() == 3
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_averages_on_the_cpu_of_a_module_on_the_gpu():
+    module = small().cuda()
+    there, here = PowerEMA(module, 0.1), PowerEMA(module, 0.1, device="cpu")
+    for step in range(20):
+        shake(module)
+        there.update(step + 1, 1)
+        here.update(step + 1, 1)
+    for name, tensor in here.tensors().items():
+        assert tensor.device.type == "cpu"
+        torch.testing.assert_close(tensor, there.tensors()[name].cpu())
 
 
-def test_low_precision_weights_are_averaged_in_float32():
-    # One half plus 2^-12 is not representable in bfloat16, but the average of weights that are must come near it.
-    module = Weight(torch.bfloat16)
-    tracker = PowerEMA(module, 0.2)
-    track(tracker, lambda t: 0.5 if round(t) % 2 else 0.5039, 1.0, 400.0)
-    assert tracker.average["w"].dtype == torch.float32
-    assert tracker.average["w"][0].item() == pytest.approx(0.502, abs=2e-4)
-    assert module.w.dtype == torch.bfloat16
+def test_skipped_and_repeated_updates_are_refused():
+    ema = PowerEMA(small(), 0.1)
+    ema.update(10, 10)
+    for t, dt in ((30, 10), (10, 10), (20, 0), (20, -10)):
+        with pytest.raises(ValueError, match="the last one ended at 10"):
+            ema.update(t, dt)
+    ema.update(20, 10)
 
 
-def test_tracker_never_touches_the_model_and_counts_tied_weights_once():
-    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
-    model[1].weight = model[0].weight
-    tracker = PowerEMA(model, 0.1)
-    keys, versions = list(model.state_dict()), [parameter._version for parameter in model.parameters()]
-    tracker.update(1.0, 1.0)
-    assert list(tracker.average) == ["0.weight"]
-    assert list(model.state_dict()) == keys
-    assert [parameter._version for parameter in model.parameters()] == versions
+def test_a_forgotten_update_is_told():
+    module = small()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    ema = PowerEMA(module, 0.1)
+    ema.guard(optimizer)
+    optimizer.step()
+    ema.update(1, 1)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="2 optimizer steps since the last EMA update"):
+        optimizer.step()
+    fresh = PowerEMA(module, 0.1)
+    for use in (fresh.tensors, fresh.profile):
+        with pytest.raises(ValueError, match="never updated"):
+            use()
 
 
-@pytest.mark.parametrize(("t", "dt"), [(3.0, 1.0), (1.0, 1.0), (2.0, 2.0), (2.0, 0.0), (1.0, -1.0)])
-def test_skipped_and_repeated_updates_are_noticed(t, dt):
-    tracker = PowerEMA(Weight(), 0.1)
-    tracker.update(1.0, 1.0)
-    with pytest.raises(ValueError, match=r"the last one ended at 1\.0"):
-        tracker.update(t, dt)
+def test_modules_that_cannot_be_tracked_or_change_are_refused():
+    with pytest.raises(ValueError, match="no floating parameters"):
+        PowerEMA(nn.ReLU(), 0.1)
+    with torch.device("meta"):
+        meta = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="meta device"):
+        PowerEMA(meta, 0.1)
+    module = small()
+    ema = PowerEMA(module, 0.1)
+    module.append(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"has changed since its EMA was made, in 3\.bias"):
+        ema.update(1, 1)
 
 
-@pytest.mark.parametrize("make", [lambda m: PowerEMA(m, 0.1), lambda m: ExponentialEMA(m, 3.0)])
-def test_state_dict_round_trip_goes_on_bit_for_bit(make):
-    module = Weight()
-    tracker = make(module)
-    track(tracker, lambda t: t, 1.0, 5.0)
-    other = make(Weight())
-    other.load_state_dict(tracker.state_dict())
-    for each in (tracker, other):
-        each.module.w.data.fill_(9.0)
-        each.update(6.0, 1.0)
-    assert torch.equal(tracker.average["w"], other.average["w"])
-    assert other.t == 6.0
-    with pytest.raises(ValueError, match="another module"):
-        make(nn.Linear(2, 2)).load_state_dict(tracker.state_dict())
+@pytest.mark.parametrize("sigma_rel", [0.0, -0.1, 0.2887, 0.5, float("nan")])
+def test_lengths_out_of_range(sigma_rel):
+    with pytest.raises(ValueError, match="sigma_rel"):
+        PowerEMA(small(), sigma_rel)
+
+
+def test_profiles_that_make_no_sense():
+    for make in (
+        lambda: PowerProfile(0.0, 1.0),
+        lambda: PowerProfile(1.0, -0.1),
+        lambda: UniformProfile(2.0, 1.0),
+        lambda: ExponentialEMA(small(), 0.0),
+        lambda: DensityProfile(1.0, lambda tau: tau[:1]).density(np.linspace(0.1, 1, 3)),
+    ):
+        with pytest.raises(ValueError, match=r"needs|must"):
+            make()
+
+
+def test_base_class_is_no_average():
+    with pytest.raises(NotImplementedError):
+        EMA(small()).update(1, 1)

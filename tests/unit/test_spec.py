@@ -51,7 +51,7 @@ def test_spec_names_field_value_and_remedy(change, words):
         ({"beta2": 1.0}, "beta2 = 1.0"),
         ({"ema": ()}, "ema"),
         ({"ema": (0.05, 0.05)}, "ema"),
-        ({"ema": (0.3,)}, r"sigma_rel = 0.3 is not in \(0, 0.2887\)"),
+        ({"ema": (0.3,)}, r"sigma_rel = 0.3 is not in \(0, 0.2886\)"),
         ({"t_ref": -1.0}, "t_ref"),
     ],
 )

@@ -139,8 +139,16 @@ class Digest:
 
     def update(self, name: str, tensor: Tensor) -> None:
         """Take in the next tensor."""
-        self._hash.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        self._hash.update(raw_bytes(tensor))
+        self.begin(name, tensor.dtype, tuple(tensor.shape))
+        self.feed(raw_bytes(tensor))
+
+    def begin(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        """Take in what is known of the next tensor before its bytes, which `feed` takes part by part."""
+        self._hash.update(f"{name}\0{dtype}\0{shape}\0".encode())
+
+    def feed(self, data: memoryview) -> None:
+        """Take in the next bytes of the tensor begun last."""
+        self._hash.update(data)
 
     def hex(self) -> str:
         """The digest so far, 64 hexadecimal digits."""
@@ -175,7 +183,7 @@ class Snapshot:
         if self._metadata.get("format") != FORMAT:
             found = self._metadata.get("format")
             raise SnapshotError(f"{self.path} is not a snapshot of format {FORMAT}: its header says {found!r}")
-        if self._metadata.get("header_sha256") != _digest_of(self._metadata):
+        if self._metadata.get("header_sha256") != header_digest(self._metadata):
             raise SnapshotError(f"{self.path} is damaged: its header does not match its checksum")
         try:
             self.header = _header(self._metadata)
@@ -258,10 +266,11 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
 def _metadata(header: SnapshotHeader) -> dict[str, str]:
     values = {name: json.dumps(value, sort_keys=True) for name, value in to_dict(header).items()}
     metadata = {"format": FORMAT, **values}
-    return {**metadata, "header_sha256": _digest_of(metadata)}
+    return {**metadata, "header_sha256": header_digest(metadata)}
 
 
-def _digest_of(metadata: Mapping[str, str]) -> str:
+def header_digest(metadata: Mapping[str, str]) -> str:
+    """The `header_sha256` of a snapshot: the digest of its metadata without the two checksums."""
     plain = {key: value for key, value in metadata.items() if key not in ("sha256", "header_sha256")}
     return Digest(plain).hex()
 

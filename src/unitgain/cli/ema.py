@@ -3,24 +3,31 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from unitgain.checkpoint.snapshot import list_snapshots
-from unitgain.cli.arguments import bar
+from unitgain.cli.arguments import bar, byte_bar
+from unitgain.ema import Profile
 from unitgain.files import require_empty
-from unitgain.posthoc import parse_lengths, reconstruct
+from unitgain.posthoc.convert import convert, find_sources
+from unitgain.posthoc.files import Average, list_averages
+from unitgain.posthoc.plot import check_suffix, plot_errors, plot_profiles
+from unitgain.posthoc.reconstruct import JOURNAL, plan, reconstruct, usable
+from unitgain.posthoc.solve import WARN_ABOVE, solve
+from unitgain.posthoc.targets import Length, Target, parse_lengths, parse_overrides, parse_targets
 from unitgain.train.config import Precision
+
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 @dataclass(frozen=True)
 class List:
     """List the averages that a run has stored."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_folder: RunFolder
     """Folder of a run, or of snapshots."""
 
     json: bool = False
@@ -28,15 +35,18 @@ class List:
 
     def run(self) -> None:
         """Print one row per snapshot."""
-        headers = [(snapshot.path, snapshot.header) for snapshot in list_snapshots(self.run_folder)]
+        averages = list_averages(self.run_folder)
         if self.json:
-            rows = [{"path": str(path), "nimg": header.nimg, "profile": header.profile} for path, header in headers]
-            print(json.dumps(rows, indent=1))
+            print(json.dumps([_row(average) for average in averages], indent=1))
             return
-        table = Table("file", "images", "profile", "sigma_rel", box=None)
-        for path, header in headers:
-            length = "" if header.sigma_rel is None else f"{header.sigma_rel:.3f}"
-            table.add_row(path.name, f"{header.nimg:,}", header.profile["kind"], length)
+        table = Table("file", "t", "profile", "length", "tensors", "MB", box=None)
+        for average in averages:
+            row = _row(average)
+            length = row["profile"].get("sigma_rel", row["profile"].get("half_life", ""))
+            time = f"{average.t:,.0f}" if average.t.is_integer() else f"{average.t:,g}"
+            shown = f"{length:.3f}" if "sigma_rel" in row["profile"] else f"{length:g}" if length else ""
+            name = average.path.name if len(average.paths) == 1 else f"{average.path.name} (+{len(average.paths) - 1})"
+            table.add_row(name, time, average.kind, shown, str(len(average.entries)), f"{average.nbytes / 1e6:,.1f}")
         Console().print(table)
 
 
@@ -44,40 +54,202 @@ class List:
 class Reconstruct:
     """Reconstruct averages of any length from those that a run has stored (post-hoc EMA)."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_folder: RunFolder
     """Folder of a run, or of snapshots."""
 
     lengths: Annotated[str, tyro.conf.Positional]
-    """Lengths sigma_rel in (0, 0.2886): 0.05, a list 0.05,0.1 or a range with both ends 0.01:0.25:0.01."""
+    """Lengths sigma_rel in (0, 0.2886): 0.05, a list 0.05,0.1 or a range with both ends 0.01:0.25:0.01. A part may
+    begin with gamma= or half_life= for a length given so."""
 
     out: Path | None = None
-    """Folder for the results; must be empty. Default: RUN/ema."""
+    """Folder for the results; must be empty, or hold what an interrupted call left. Default: RUN/ema."""
+
+    t: float | None = None
+    """Where the averages end, in the run's unit of time. Default: at the last snapshot."""
 
     nimg: int | None = None
-    """Where the averages end, in images seen. Default: at the last snapshot."""
+    """The same, where time is counted in images seen."""
 
-    dtype: Precision = "float16"
-    """Precision of the results."""
+    override: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Another length for tensors by name or pattern, as 'dec.*=0.05'; may be given again; the last match counts."""
+
+    dtype: Precision | Literal["stored"] = "float16"
+    """Precision of the results; stored: as in the snapshots."""
+
+    shard_gb: float | None = None
+    """Largest size of a file in GB. Default: one file per result."""
+
+    threads: int = 0
+    """Threads; 0 for one per processor."""
+
+    no_verify: bool = False
+    """Do not check the checksums of what is read."""
+
+    no_normalize: bool = False
+    """Do not divide the weights of the snapshots by their sum."""
 
     def run(self) -> None:
         """Write one snapshot per length."""
-        lengths = parse_lengths(self.lengths)
+        overrides = parse_overrides(self.override)
+        lengths = parse_targets(self.lengths)
+        targets = [
+            Target(sigma_rel=one.sigma_rel, gamma=one.gamma, half_life=one.half_life, overrides=overrides)
+            for one in lengths
+        ]
         out = self.out or self.run_folder / "ema"
-        require_empty(out)
-        with bar("reconstructing", "tensors") as progress:
-            results = reconstruct(self.run_folder, lengths, out, nimg=self.nimg, dtype=self.dtype, on_progress=progress)
+        if not (out / JOURNAL).exists() and not (out.is_dir() and all(p.name.startswith(".") for p in out.iterdir())):
+            require_empty(out)
+        with byte_bar("reconstructing") as progress:
+            results = reconstruct(
+                self.run_folder,
+                targets,
+                out,
+                nimg=self.nimg,
+                t=self.t,
+                dtype=None if self.dtype == "stored" else self.dtype,
+                shard_bytes=None if self.shard_gb is None else int(self.shard_gb * 1e9),
+                normalize=not self.no_normalize,
+                verify=not self.no_verify,
+                threads=self.threads,
+                on_progress=progress,
+            )
         for result in results:
             print(f"{result.path}  (relative error of its profile: {result.error:.1e})")
 
 
 @dataclass(frozen=True)
+class Plot:
+    """Plot the averaging profiles: stored, wanted, achieved, and their difference (EDM2, Fig. 4)."""
+
+    run_folder: RunFolder
+    """Folder of a run, or of snapshots."""
+
+    lengths: Annotated[str, tyro.conf.Positional]
+    """Lengths, as for `reconstruct`; a few at most."""
+
+    out: Path = Path("profiles.svg")
+    """The picture: .svg, .png or .pdf."""
+
+    t: float | None = None
+    """Where the averages end. Default: at the last snapshot."""
+
+    def run(self) -> None:
+        """Write the picture."""
+        check_suffix(self.out)
+        planned = plan(self.run_folder, parse_targets(self.lengths), t=self.t, max_error=float("inf"))
+        plot_profiles(planned.weights, planned.profiles, self.out)
+        print(self.out)
+
+
+@dataclass(frozen=True)
+class Error:
+    """Tell how well averages of a range of lengths can be reconstructed from what a run has stored."""
+
+    run_folder: RunFolder
+    """Folder of a run, or of snapshots."""
+
+    lengths: Annotated[str, tyro.conf.Positional] = "0.01:0.28:0.01"
+    """Lengths, as for `reconstruct`."""
+
+    t: float | None = None
+    """Where the averages end. Default: at the last snapshot."""
+
+    plot: Path | None = None
+    """Also write a picture: .svg, .png or .pdf."""
+
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        """Print one row per length."""
+        if self.plot is not None:
+            check_suffix(self.plot)
+        lengths = parse_lengths(self.lengths)
+        averages, snapshots = usable(list_averages(self.run_folder), self.run_folder)
+        end = self.t if self.t is not None else max(average.t for average in averages)
+        targets: list[Profile] = [Length(sigma_rel=length).profile(end) for length in lengths]
+        error = solve(snapshots, targets, warn_above=None).error.tolist()
+        if self.json:
+            print(json.dumps([{"sigma_rel": s, "error": e} for s, e in zip(lengths, error, strict=True)], indent=1))
+        else:
+            table = Table("sigma_rel", "relative error", "", box=None)
+            for length, value in zip(lengths, error, strict=True):
+                table.add_row(f"{length:g}", f"{value:.1e}", "poor" if value > WARN_ABOVE else "")
+            Console().print(table)
+        if self.plot is not None:
+            times = len({average.t for average in averages})
+            plot_errors(lengths, {f"{len(averages)} averages at {times} times": error}, self.plot)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Make snapshots of checkpoints of another project: safetensors or torch.save files, or folders of them."""
+
+    checkpoints: Annotated[Path, tyro.conf.Positional]
+    """Folder of checkpoints, one file or folder per time."""
+
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for the snapshots; must be empty."""
+
+    pattern: str = r"(\d+)"
+    r"""Regular expression of the time in names; its first group counts, where it matches last."""
+
+    table: Path | None = None
+    """CSV file with the columns file and t, instead of times in names."""
+
+    averaged: str | None = None
+    """How the weights were averaged in training: sigma_rel=0.1, gamma=6.94 or half_life=5000. Default: not at all."""
+
+    key: str = ""
+    """Where in nested checkpoints the weights are, as 'ema' or 'state.ema'. Default: where they are found."""
+
+    dtype: Precision | Literal["stored"] = "stored"
+    """Precision of the snapshots; stored: as in the checkpoints."""
+
+    def run(self) -> None:
+        """Write one snapshot per checkpoint."""
+        lengths = [] if self.averaged is None else parse_targets(self.averaged)
+        if len(lengths) > 1:
+            raise ValueError(f"--averaged {self.averaged}: the weights have one length")
+        sources = find_sources(self.checkpoints, self.pattern, self.table)
+        dtype = None if self.dtype == "stored" else self.dtype
+        with bar("converting", "checkpoints") as progress:
+            written = convert(
+                sources,
+                self.out,
+                averaged=lengths[0] if lengths else None,
+                dtype=dtype,
+                key=self.key,
+                on_progress=progress,
+            )
+        print(f"{len(written)} snapshots in {self.out}, t = {sources[0].t:g} to {sources[-1].t:g}")
+
+
+@dataclass(frozen=True)
 class Ema:
-    """Post-hoc EMA: list what a run has stored, reconstruct averages of any length."""
+    """Post-hoc EMA: list what a run has stored, reconstruct averages of any length, say how well that goes."""
 
     command: (
-        Annotated[List, tyro.conf.subcommand("list")] | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+        Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+        | Annotated[Plot, tyro.conf.subcommand("plot")]
+        | Annotated[Error, tyro.conf.subcommand("error")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
     ) = field()
 
     def run(self) -> None:
         """Run the subcommand."""
         self.command.run()
+
+
+def _row(average: Average) -> dict:
+    time = int(average.t) if average.t.is_integer() else average.t
+    return {
+        "path": str(average.path),
+        "t": time,
+        "nimg": time,
+        "profile": json.loads(average.metadata["profile"]),
+        "shards": len(average.paths),
+        "tensors": len(average.entries),
+        "bytes": average.nbytes,
+    }

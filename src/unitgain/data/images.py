@@ -47,5 +47,5 @@ def grid(
     for i, image in enumerate(pixels.cpu()):
         top, left = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
         canvas[:, top : top + h, left : left + w] = image
-    scale = max(1, 32 // max(h, w))
+    scale = max(1, 64 // max(h, w))
     return to_image(canvas.repeat_interleave(scale, 1).repeat_interleave(scale, 2))

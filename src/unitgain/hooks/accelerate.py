@@ -1,0 +1,52 @@
+"""Post-hoc EMA in a loop of Hugging Face Accelerate."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unitgain.ema import PowerEMA
+from unitgain.extras import require
+from unitgain.posthoc.store import PAIR, SnapshotStore
+
+
+class PostHocEMA(SnapshotStore):
+    """A `SnapshotStore` that knows its `Accelerator`.
+
+    It looks behind the wrappers of the model, writes on the main process only, waits for the end of gradient
+    accumulation, and is saved and loaded with `accelerator.save_state` and `load_state`.
+
+    Args:
+        accelerator: the `Accelerator`.
+        model: what `accelerator.prepare` returned for the model.
+        folder: for the snapshots.
+        every: time between snapshots.
+        lengths: sigma_rel to track; the pair of the paper by default.
+        options: more for `SnapshotStore`: dtype, keep, budget, ...
+
+    Raises:
+        ImportError: if accelerate is not installed.
+    """
+
+    def __init__(
+        self,
+        accelerator: Any,
+        model: nn.Module,
+        folder: Path | str,
+        *,
+        every: float,
+        lengths: tuple[float, ...] = PAIR,
+        **options: Any,
+    ) -> None:
+        require("accelerate", extra="accelerate")
+        plain = accelerator.unwrap_model(model)
+        emas = [PowerEMA(plain, length) for length in lengths]
+        super().__init__(folder, emas, every=every, main=accelerator.is_main_process, **options)
+        self._accelerator = accelerator
+        accelerator.register_for_checkpointing(self)
+
+    def update(self, t: float, dt: float) -> bool:
+        """As `SnapshotStore.update`; does nothing while gradients accumulate, so it may be called every iteration."""
+        if not self._accelerator.sync_gradients:
+            return False
+        return super().update(t, dt)

@@ -1,0 +1,63 @@
+"""Post-hoc EMA as a callback of the Hugging Face Trainer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unitgain.ema import PowerEMA
+from unitgain.extras import require
+from unitgain.files import atomic
+from unitgain.posthoc.store import PAIR, SnapshotStore
+
+TrainerCallback: Any = require("transformers", extra="transformers").TrainerCallback
+STATE = "posthoc_ema.pt"
+
+
+class PostHocEMA(TrainerCallback):
+    """Track averages of the model and store them; the time is the trainer's `global_step`, one per optimizer step.
+
+    The state of the averages lies in the trainer's checkpoints, as `posthoc_ema.pt`.
+
+    Args:
+        folder: for the snapshots.
+        every: steps between snapshots.
+        lengths: sigma_rel to track; the pair of the paper by default.
+        options: more for `SnapshotStore`: dtype, keep, budget, ...
+    """
+
+    def __init__(self, folder: Path | str, *, every: int, lengths: Sequence[float] = PAIR, **options: Any) -> None:
+        self.folder, self.every, self.lengths, self.options = Path(folder), every, lengths, options
+        self.store: SnapshotStore | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Make the trackers, and load their state where training goes on from a checkpoint."""
+        emas = [PowerEMA(kwargs["model"], length) for length in self.lengths]
+        self.store = SnapshotStore(
+            self.folder, emas, every=self.every, main=state.is_world_process_zero, **self.options
+        )
+        if state.global_step:
+            saved = self._path(args, state)
+            if not saved.is_file():
+                raise ValueError(
+                    f"training goes on at step {state.global_step}, but there is no {saved}: that checkpoint was "
+                    "written without this callback; start a new run, or continue one that had it"
+                )
+            self.store.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Update after every optimizer step."""
+        assert self.store is not None
+        self.store.update(t=state.global_step, dt=state.global_step - self.store.t)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the state of the averages into the trainer's checkpoint."""
+        assert self.store is not None
+        if state.is_world_process_zero:
+            with atomic(self._path(args, state)) as temporary:
+                torch.save(self.store.state_dict(), temporary)
+
+    @staticmethod
+    def _path(args: Any, state: Any) -> Path:
+        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE

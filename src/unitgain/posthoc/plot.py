@@ -1,0 +1,106 @@
+"""Pictures of post-hoc EMA: profiles as in EDM2's Fig. 4, and the error of the fit against the length."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitgain.ema import Profile
+from unitgain.extras import require
+from unitgain.files import atomic
+from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights
+
+STORED, WANTED, ACHIEVED, ERROR = "#9bb7d4", "#222222", "#7d3c98", "#c0392b"
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, title: str = "") -> None:
+    """What is stored (above), and what is wanted, achieved and missed for each target (below).
+
+    Args:
+        weights: solution for `targets`.
+        targets: the profiles wanted.
+        path: picture to write; its suffix says which kind: .svg, .png or .pdf.
+        title: of the picture.
+
+    Raises:
+        ValueError: if the suffix is none of these.
+    """
+    figure = _figure((7, 2.2 + 2.2 * len(targets)))
+    axes = figure.subplots(1 + len(targets), 1, sharex=True, squeeze=False)[:, 0]
+    end = max(profile.t for profile in weights.snapshots)
+    tau = _times(weights, targets, end)
+    tops = [float(profile.density(tau).max()) for profile in weights.snapshots]
+    for profile, top in zip(weights.snapshots, tops, strict=True):
+        axes[0].fill_between(tau, profile.density(tau) / top, color=STORED, alpha=0.25, linewidth=0.4, edgecolor=WANTED)
+    axes[0].set_ylabel("stored\n(to their peaks)")
+    for index, (target, row) in enumerate(zip(targets, axes[1:], strict=True)):
+        wanted, achieved = target.density(tau), weights.density(tau, index)
+        row.fill_between(tau, achieved, color=ACHIEVED, alpha=0.35, linewidth=0, label="achieved")
+        row.plot(tau, wanted, "--", color=WANTED, linewidth=1.2, label="wanted")
+        row.plot(tau, achieved - wanted, color=ERROR, linewidth=0.8, label="difference")
+        row.set_ylabel("weight")
+        row.set_title(f"{_describe(target)}: relative error {weights.error[index]:.1e}", fontsize=9, loc="left")
+    axes[1].legend(frameon=False, fontsize=8, loc="upper left")
+    axes[-1].set_xlabel("training time t")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def plot_errors(lengths: Sequence[float], errors: Mapping[str, Sequence[float]], path: Path, title: str = "") -> None:
+    """Relative error of the profile against the length sigma_rel, one curve per entry.
+
+    Args:
+        lengths: sigma_rel.
+        errors: relative L2 errors by name of the curve.
+        path: as in `plot_profiles`.
+        title: of the picture.
+
+    Raises:
+        ValueError: if the suffix is none that is known.
+    """
+    figure = _figure((5.6, 3.4))
+    axes = figure.add_subplot()
+    for name, values in errors.items():
+        axes.semilogy(lengths, values, "o-", markersize=3, label=name)
+    axes.axhline(WARN_ABOVE, color=ERROR, linestyle=":", linewidth=1)
+    axes.set_xlabel("EMA length sigma_rel")
+    axes.set_ylabel("relative error of the profile")
+    axes.legend(frameon=False, fontsize=8)
+    if title:
+        axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `ValueError` unless a picture can be written under this name."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a picture's name ends in one of {', '.join(SUFFIXES)}")
+
+
+def _times(weights: Weights, targets: Sequence[Profile], end: float) -> Array:
+    """Times that show every profile's peak from both sides of its sharp end."""
+    ends = sorted({profile.t for profile in (*weights.snapshots, *targets)})
+    sharp = [time * side for time in ends for side in (1, 1 + 1e-9)]
+    return np.unique(np.concatenate([np.linspace(0, end, 1500), np.array(sharp)]).clip(0, end))
+
+
+def _describe(profile: Profile) -> str:
+    sigma_rel = getattr(profile, "sigma_rel", None)
+    return f"sigma_rel = {sigma_rel:.3g}" if sigma_rel is not None else str(profile)
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    return require("matplotlib.figure", extra="plot").Figure(figsize=size, layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
+    check_suffix(path)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    with atomic(path) as temporary:
+        figure.savefig(
+            temporary, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
+        )

@@ -1,0 +1,340 @@
+"""Store, reconstruction and conversion: whole or not there, right or refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import relative_error
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import unitgain
+from unitgain.checkpoint.snapshot import SnapshotError
+from unitgain.cli.main import main
+from unitgain.ema import ExponentialEMA, PowerEMA
+from unitgain.posthoc import Length, SnapshotStore, Target, estimate, plan, reconstruct
+from unitgain.posthoc.convert import convert, find_sources
+from unitgain.posthoc.files import list_averages
+from unitgain.posthoc.store import name_of
+from unitgain.posthoc.thin import errors, thin
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(40, 500), nn.BatchNorm1d(500), nn.Linear(500, 3))
+
+
+@torch.no_grad()
+def walk(module, store, steps, others=()):
+    """Weights on a smooth random path."""
+    generator = torch.Generator().manual_seed(int(store.t) + 1)
+    for _ in range(steps):
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        module[1].running_mean.add_(1.0)
+        store.update(store.t + 1, 1)
+        for other in others:
+            other.update(store.t, 1)
+
+
+@pytest.fixture
+def run(tmp_path):
+    module = network()
+    store = SnapshotStore(tmp_path / "run", module, every=10, dtype="float32")
+    walk(module, store, 160)
+    return tmp_path / "run"
+
+
+def damage(path, change):
+    data = bytearray(path.read_bytes())
+    path.write_bytes(change(data))
+
+
+def test_reconstruction_equals_direct_tracking(tmp_path):
+    module = network()
+    store = SnapshotStore(tmp_path / "run", module, every=5, dtype="float32", shard_bytes=50_000)
+    direct = [PowerEMA(module, 0.075), PowerEMA(module, 0.15), ExponentialEMA(module, 25.0)]
+    walk(module, store, 200, direct)
+    targets = [0.075, Length(gamma=direct[1].gamma), Length(half_life=25.0)]
+    done = []
+    results = reconstruct(
+        tmp_path / "run", targets, tmp_path / "out", dtype="float32", on_progress=lambda *a: done.append(a)
+    )
+    for ema, result in zip(direct, results, strict=True):
+        tensors = load_file(result.path)
+        for name, average in ema.average.items():
+            assert relative_error(tensors[name], average) < 5e-3
+        assert torch.equal(tensors["1.running_mean"], ema.buffers["1.running_mean"])  # copied, not averaged
+    total = sum(average.nbytes for average in list_averages(tmp_path / "run"))
+    assert done[-1][0] == done[-1][1]
+    assert 0.95 * total < done[-1][1] <= total  # each byte once, buffers of one snapshot only
+
+
+def test_lengths_by_pattern_and_sharded_output(run, tmp_path):
+    target = Target(sigma_rel=0.15, overrides={"2.*": Length(sigma_rel=0.07), "2.bias": Length(sigma_rel=0.2)})
+    (mixed,) = reconstruct(run, [target], tmp_path / "mixed", dtype="float32", shard_bytes=40_000)
+    plain = reconstruct(run, [0.15, 0.07, 0.2], tmp_path / "plain", dtype="float32")
+    (average,) = list_averages(tmp_path / "mixed")
+    assert len(average.paths) > 1 and mixed.path == average.path
+    found = {name: tensor for path in average.paths for name, tensor in load_file(path).items()}
+    for name, index in (("0.weight", 0), ("2.weight", 1), ("2.bias", 2)):
+        torch.testing.assert_close(found[name], load_file(plain[index].path)[name])
+    with pytest.raises(ValueError, match="no tensor is named like"):
+        plan(run, [Target(sigma_rel=0.1, overrides={"decoder.*": Length(sigma_rel=0.2)})])
+
+
+def test_averages_may_end_anywhere_up_to_the_last_snapshot(run, tmp_path):
+    planned = plan(run, [Target(sigma_rel=0.1, t=80), Target(sigma_rel=0.1, t=85)])
+    assert max(source.t for source in planned.sources) <= 90
+    assert planned.weights.error[0] < 1e-12 < planned.weights.error[1]
+    assert planned.copy_from.t == 80
+    (result,) = reconstruct(run, [0.1], tmp_path / "out", nimg=80, dtype=None)
+    torch.testing.assert_close(load_file(result.path), load_file(run / "0000000080-0.100.safetensors"))
+
+
+def test_raw_weights_and_one_exponential_average(tmp_path):
+    module = network()
+    ema = ExponentialEMA(module, 8.0)
+    direct = PowerEMA(module, 0.12)
+    store = SnapshotStore(tmp_path / "run", [ema], every=4, dtype="float32")
+    walk(module, store, 200, [direct])
+    (result,) = reconstruct(tmp_path / "run", [0.12], tmp_path / "out", dtype="float32")
+    assert result.error < 0.08
+    assert relative_error(load_file(result.path)["0.weight"], direct.average["0.weight"]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-100], "cut short"),
+        (lambda data: data[:6], "no safetensors file"),
+        (lambda data: data[:-50] + bytes([data[-50] ^ 1]) + data[-49:], "does not match its checksum"),
+        (lambda data: data[:20] + b"\xff" + data[21:], "damaged header"),
+    ],
+)
+def test_damaged_snapshots_are_refused_and_nothing_is_written(run, tmp_path, change, message):
+    damage(run / "0000000160-0.100.safetensors", change)
+    with pytest.raises(SnapshotError, match=message):
+        reconstruct(run, [0.1, 0.15], tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_bad_input_each_with_its_own_error(run, tmp_path):
+    for target, message in (
+        (0.3, "not in \\(0, 0.2886\\)"),
+        (0.002, "out of reach"),
+        (Target(sigma_rel=0.1, t=161), "cannot end at 161: the snapshots reach from 0 to 160"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reconstruct(run, [target], tmp_path / "out")
+    with pytest.raises(ValueError, match="equal in three decimals"):
+        reconstruct(run, [0.1, 0.1001], tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="no snapshots"):
+        reconstruct(tmp_path, [0.1], tmp_path / "out")
+    twice = run / "0000000160-again.safetensors"
+    twice.write_bytes((run / "0000000160-0.100.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="same time and length"):
+        reconstruct(run, [0.1], tmp_path / "out")
+    twice.unlink()
+    SnapshotStore(tmp_path / "other", nn.Linear(2, 2), every=1).update(170, 170)
+    for path in (tmp_path / "other").iterdir():
+        path.rename(run / path.name)
+    with pytest.raises(ValueError, match="different networks"):
+        reconstruct(run, [0.1], tmp_path / "out")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    module = network()
+    store = SnapshotStore(tmp_path, module, every=5, shard_bytes=20_000)
+    walk(module, store, 10)
+    lost = sorted(tmp_path.glob("*-0.100.00002-of-*"))[-1]
+    lost.unlink()
+    with pytest.raises(SnapshotError, match=f"shard {lost.stem}".replace(".", r"\.")):
+        list_averages(tmp_path)
+
+
+def test_a_store_refuses_times_that_are_there_and_goes_on_when_resumed(tmp_path):
+    module = network()
+    store = SnapshotStore(tmp_path, module, every=10)
+    walk(module, store, 25)
+    state = json.loads("null")
+    state = {
+        "emas": [{k: v.copy() if isinstance(v, dict) else v for k, v in e.items()} for e in store.state_dict()["emas"]]
+    }
+    state["emas"] = [
+        {"t": e["t"], **{part: {n: x.clone() for n, x in e[part].items()} for part in ("average", "buffers")}}
+        for e in state["emas"]
+    ]
+    walk(module, store, 20)
+    with pytest.raises(ValueError, match="choose an empty folder"):
+        walk(module, SnapshotStore(tmp_path, module, every=10), 10)
+    again = SnapshotStore(tmp_path, module, every=10)
+    again.load_state_dict(state)
+    walk(module, again, 5)
+    assert sorted({average.t for average in list_averages(tmp_path)}) == [10, 20, 30]
+
+
+def test_values_that_float16_cannot_hold_are_refused(tmp_path):
+    module = network()
+    with torch.no_grad():
+        module[0].weight.fill_(1e6)
+    with pytest.raises(ValueError, match=r"0\.weight holds values that are not finite in torch\.float16"):
+        SnapshotStore(tmp_path, module, every=1).update(1, 1)
+    assert not list(tmp_path.glob("*"))
+
+
+def test_keep_and_budget(tmp_path):
+    module = network()
+    newest = SnapshotStore(tmp_path / "newest", module, every=1, keep=3)
+    walk(module, newest, 8)
+    assert sorted({average.t for average in list_averages(tmp_path / "newest")}) == [6, 7, 8]
+    module = network()
+    store = SnapshotStore(tmp_path / "budget", module, every=1, budget=12 * newest.snapshot_bytes)
+    predicted = store.estimate(24)
+    walk(module, store, 24)
+    times = sorted({average.t for average in list_averages(tmp_path / "budget")})
+    assert times == list(predicted.kept) and len(times) == 12
+    size = sum(average.nbytes for average in list_averages(tmp_path / "budget"))
+    assert size == predicted.total_bytes <= 12 * newest.snapshot_bytes
+    last = store.thinnings[-1]
+    assert last.t == 24 and all(last.error[length] >= last.error_before[length] for length in last.error)
+    assert predicted.error[0.15] == pytest.approx(last.error[0.15])
+    with pytest.raises(ValueError, match="fewer than 2"):
+        SnapshotStore(tmp_path / "x", module, every=1, budget=10)
+
+
+def test_thinning_beats_keeping_every_other():
+    lengths = (0.05, 0.10)
+    from unitgain.ema import PowerProfile
+
+    def at(t):
+        return [PowerProfile.of(t, length) for length in lengths]
+
+    times = [float(t) for t in range(1, 41)]
+    kept = thin(times, 20, at)
+    assert len(kept) == 20 and kept[-1] == 40.0
+    assert errors(kept, at).max() < 0.8 * errors(times[1::2], at).max()
+
+
+def test_estimate_of_disk():
+    found = estimate(1000, 320.0, 10.0)
+    assert (found.snapshots, found.total_bytes) == (32, 32_000)
+    assert found.error == found.error_unthinned
+    with pytest.raises(ValueError, match="ends before its first snapshot"):
+        estimate(1000, 5.0, 10.0)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from unitgain.posthoc import reconstruct
+def slow(done, total):
+    print(done, flush=True)
+    time.sleep(0.02)
+reconstruct(sys.argv[1], [0.07, 0.12, 0.2], sys.argv[2], dtype="float32", on_progress=slow)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_at_any_point_it_leaves_nothing_readable_and_goes_on(run, tmp_path, how):
+    (whole,) = [reconstruct(run, [0.07, 0.12, 0.2], tmp_path / "whole", dtype="float32")]
+    out = tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": str(Path(unitgain.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(run), str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.03)
+    process.send_signal(how)
+    process.wait()
+    for path in out.glob("*.safetensors"):  # what has its name is right
+        torch.testing.assert_close(load_file(path), load_file(tmp_path / "whole" / path.name))
+    for path in out.glob(".*.partial"):
+        with pytest.raises(Exception, match="eader"):
+            load_file(path)
+    results = reconstruct(run, [0.07, 0.12, 0.2], out, dtype="float32")
+    for one, other in zip(results, whole, strict=True):
+        assert one.path.read_bytes() == other.path.read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == sorted(result.path.name for result in results)
+
+
+def test_an_interrupted_call_does_only_what_is_left(run, tmp_path):
+    read = []
+
+    def stop(done, total):
+        read.append((done, total))
+        if done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(run, [0.12], tmp_path, threads=1, on_progress=stop)
+    left = []
+    reconstruct(run, [0.12], tmp_path, on_progress=lambda *a: left.append(a))
+    assert left[-1][1] < read[-1][1]
+
+
+def test_conversion_of_plain_checkpoints(tmp_path):
+    source = tmp_path / "checkpoints"
+    source.mkdir()
+    module = network()
+    ema = PowerEMA(module, 0.1)
+    direct = PowerEMA(module, 0.16)
+    with torch.no_grad():
+        for step in range(1, 201):
+            for parameter in module.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            ema.update(step, 1)
+            direct.update(step, 1)
+            tensors = {f"module.{name}": tensor for name, tensor in ema.tensors().items()}
+            if step % 10 == 0 and step % 20:
+                torch.save({"step": step, "ema": tensors}, source / f"model-{step}.pt")
+            elif step % 10 == 0:
+                save_file(tensors, source / f"model-{step}.safetensors")
+    main(["ema", "convert", str(source), str(tmp_path / "store"), "--averaged", "sigma_rel=0.1"])
+    (result,) = reconstruct(tmp_path / "store", [0.16], tmp_path / "out", dtype="float32")
+    assert relative_error(load_file(result.path)["0.weight"], direct.average["0.weight"]) < 0.01
+    table = tmp_path / "times.csv"
+    table.write_text("file,t\nmodel-20.safetensors,20\nmodel-10.pt,10\n")
+    with pytest.raises(ValueError, match="out of order"):
+        find_sources(source, table=table)
+    table.write_text("file,t\nmodel-20.safetensors,20\nmodel-10.pt,20\n")
+    with pytest.raises(ValueError, match="same time"):
+        find_sources(source, table=table)
+    (source / "model-notes.pt").write_bytes(b"no pickle")
+    with pytest.raises(ValueError, match="no time in the name"):
+        find_sources(source)
+    (source / "model-notes.pt").rename(source / "model-300.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        convert(find_sources(source), tmp_path / "second")
+
+
+def test_commands(run, tmp_path, capsys):
+    main(["ema", "list", str(run), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 32 and rows[-1]["t"] == 160
+    main(["ema", "error", str(run), "0.06,0.2", "--json", "--plot", str(tmp_path / "e.png")])
+    found = json.loads(capsys.readouterr().out)
+    assert [row["error"] for row in found] == plan(run, [0.06, 0.2]).weights.error.tolist()
+    main(["ema", "plot", str(run), "0.06,0.2", "--out", str(tmp_path / "p.svg")])
+    assert (tmp_path / "p.svg").read_text().count("<path") > 32 and (tmp_path / "e.png").stat().st_size > 5000
+    main(["ema", "reconstruct", str(run), "0.06,half_life=20", "--override", "2.*=0.2"])
+    assert len(list_averages(run / "ema")) == 2
+    for wrong in (["ema", "plot", str(run), "0.1", "--out", "p.txt"], ["ema", "reconstruct", str(run), "0.5"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(wrong)
+        assert exit_.value.code == 2
+
+
+def test_names_of_files():
+    assert name_of(2.5, PowerEMA(nn.Linear(1, 1), 0.05).profile_at(2.5)) == "0000000002.500-0.050.safetensors"
+    assert name_of(7.0, None) == "0000000007-raw.safetensors"
