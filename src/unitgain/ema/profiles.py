@@ -35,8 +35,8 @@ def check_sigma_rel(sigma_rel: float) -> None:
     """Raise `ValueError` unless `sigma_rel` is a length that a power function can have."""
     if not 0 < sigma_rel < SIGMA_REL_MAX:
         raise ValueError(
-            f"EMA length sigma_rel = {sigma_rel} is not in (0, {SIGMA_REL_MAX - 5e-5:.4f}): it is the standard deviation of "
-            "the averaging profile relative to the training time, 0.05 to 0.20 in most uses"
+            f"EMA length sigma_rel = {sigma_rel} is not in (0, {SIGMA_REL_MAX - 5e-5:.4f}): it is the standard "
+            "deviation of the averaging profile relative to the training time, 0.05 to 0.20 in most uses"
         )
 
 
