@@ -131,13 +131,13 @@ def run_demo(
             say("the demo was run before with these settings; --fresh runs it again")
             return report
     resumed = run.exists()
+    earlier = sum(row["seconds"] for row in read_stats(run) if "loss" in row)  # what was done before counts too
     with timer.part("training"):
         result = train(training, run, dataset, resume=resumed, quiet=quiet, tensorboard=False)
     if not result.finished:
         return None
     ticks = [row for row in read_stats(run) if "loss" in row]
-    if resumed:
-        timer.seconds["training"] += sum(row["seconds"] for row in ticks)  # what was done earlier counts too
+    timer.seconds["training"] += earlier
     with timer.part("reconstructing averages"):
         shutil.rmtree(out / "ema", ignore_errors=True)
         averages = reconstruct(run, config.lengths, out / "ema", dtype="float32")
