@@ -1,0 +1,32 @@
+"""Run a function in several processes that find each other as under torchrun."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.multiprocessing
+
+
+def launch(function: Callable[..., Any], size: int, *args: Any) -> None:
+    """Call `function(rank, *args)` in `size` fresh processes; the first failure is raised here.
+
+    `function` must be importable (at the top of a module); it opens its world with `unitgain.parallel.processes`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(_enter, (size, port, function, args), nprocs=size, start_method="spawn")
+
+
+def _enter(rank: int, size: int, port: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    function(rank, *args)
