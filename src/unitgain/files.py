@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ def atomic(path: Path) -> Iterator[Path]:
         OSError: if the disk is full, the folder is read-only and so on; `path` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the umask gives; some writers make private files of their own
@@ -40,6 +41,35 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def sweep(folder: Path) -> None:
+    """Remove what `atomic` and `staged` could not: temporary files of killed processes of this machine."""
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        name, _, process = path.stem.rpartition(".")
+        if name.endswith(f".{_machine()}") and process.isdigit() and not _alive(int(process)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.tmp")
+
+
+def _machine() -> str:
+    return platform.node().replace(".", "-") or "local"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user, but there
+        return True
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the entries of `folder` to the disk, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -58,7 +88,7 @@ def staged(folder: Path) -> Iterator[Path]:
         OSError: if the disk is full and so on; there is then no `folder`, or the empty one that was there.
     """
     require_empty(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    partial = _temporary(folder)
     partial.mkdir(parents=True)
     try:
         yield partial

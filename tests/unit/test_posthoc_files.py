@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from unitgain.posthoc.convert import convert, find_sources
 from unitgain.posthoc.files import list_averages
 from unitgain.posthoc.store import name_of
 from unitgain.posthoc.thin import errors, thin
+from unitgain.posthoc.writer import write_average
+
+PWRITE = os.pwrite
 
 
 def network():
@@ -149,6 +153,23 @@ def test_bad_input_each_with_its_own_error(run, tmp_path):
         reconstruct(run, [0.1], tmp_path / "out")
 
 
+def test_raw_snapshots_alone_give_the_mean_of_the_weights_they_stand_for(tmp_path):
+    """Each raw weight counts for the time until half way to its neighbours, whatever the profile asked for."""
+    for t, value in ((100, 1.0), (200, 2.0), (300, 4.0)):
+        metadata = {"t": str(t), "profile": '{"kind": "raw"}', "buffers": "[]"}
+        write_average(tmp_path / "run" / f"{t:010d}-raw.safetensors", {"w": torch.full((3,), value)}, metadata)
+    planned = plan(tmp_path / "run", [0.2])
+    assert [(p.start, p.t) for p in planned.weights.snapshots] == [(0, 150), (150, 250), (250, 300)]
+    (made,) = reconstruct(tmp_path / "run", [0.2], tmp_path / "out", dtype="float32")
+    weights = planned.weights.matrix[:, 0]
+    assert weights.sum() == pytest.approx(1)
+    assert (weights > 0).all()
+    assert load_file(made.path)["w"].tolist() == pytest.approx([weights @ [1, 2, 4]] * 3)
+    gamma = planned.targets[0].profile(300).gamma
+    exact = [((b / 300) ** (gamma + 1) - (a / 300) ** (gamma + 1)) for a, b in ((0, 150), (150, 250), (250, 300))]
+    assert weights.tolist() == pytest.approx(exact, rel=1e-6)  # the projection on steps is the share of each step
+
+
 def test_a_missing_shard_is_named(tmp_path):
     module = network()
     store = SnapshotStore(tmp_path, module, every=5, shard_bytes=20_000)
@@ -266,6 +287,95 @@ def test_killed_at_any_point_it_leaves_nothing_readable_and_goes_on(run, tmp_pat
     for one, other in zip(results, whole, strict=True):
         assert one.path.read_bytes() == other.path.read_bytes()
     assert sorted(path.name for path in out.iterdir()) == sorted(result.path.name for result in results)
+
+
+def crash(function, number):
+    """Run `function` in a process that dies at its operation `number` on files, half way in a write; True if so."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def dying(operation):
+            def wrapped(*args, **kwargs):
+                nonlocal count
+                count += 1
+                if count == number:
+                    if operation is PWRITE:  # half of it arrives
+                        operation(args[0], args[1][: len(args[1]) // 2], args[2])
+                    os._exit(9)
+                return operation(*args, **kwargs)
+
+            return wrapped
+
+        for name in ("pwrite", "fsync", "replace", "unlink", "ftruncate", "mkdir"):
+            setattr(os, name, dying(getattr(os, name)))
+        try:
+            function()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9)
+    return status == 9
+
+
+def test_a_reconstruction_that_dies_at_any_operation_leaves_no_wrong_file_and_goes_on(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("unitgain.posthoc.output.SYNC_SECONDS", 0.0)  # the journal follows every tensor
+    (made,) = reconstruct(run, [0.12], tmp_path / "whole")
+    whole = {made.path.name: made.path.read_bytes()}
+
+    def attempt():
+        reconstruct(run, [0.12], out, threads=1)
+
+    number = 0
+    while number := number + 1:
+        out = tmp_path / str(number)
+        died = crash(attempt, number)
+        for path in out.glob("[!.]*"):
+            assert path.read_bytes() == whole[path.name]
+        if not died:
+            break
+        for path in out.glob(".*.partial"):
+            if path.read_bytes() != whole[made.path.name]:  # all there but its name
+                with pytest.raises(Exception, match="eader"):
+                    load_file(path)
+        attempt()
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    assert number > 30  # the last attempt was not touched
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 60_000])
+def test_a_store_that_dies_at_any_operation_keeps_what_was_there_and_goes_on(tmp_path, shard_bytes):
+    module = network()
+    store = SnapshotStore(tmp_path / "run", module, every=1e9, dtype="float32", shard_bytes=shard_bytes)
+    walk(module, store, 10)
+    store.write()
+    walk(module, store, 10)
+    before = {path.name: path.read_bytes() for path in store.folder.iterdir()}
+    shutil.copytree(store.folder, tmp_path / "copy")
+    number, written = 0, None
+    while number := number + 1:
+        store.folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "copy", store.folder)
+        died = crash(store.write, number)
+        left = {path.name: path.read_bytes() for path in store.folder.glob("[!.]*")}
+        assert before.items() <= left.items()
+        try:
+            assert [average.t for average in list_averages(store.folder)][:2] == [10, 10]
+        except SnapshotError as error:
+            assert "writing may have been cut short" in str(error)
+            assert shard_bytes
+        if not died:
+            break
+        store.load_state_dict(store.state_dict())  # as the run that goes on does
+        store.write()
+        after = {path.name: path.read_bytes() for path in store.folder.iterdir()}
+        assert before.items() <= after.items()
+        assert len(after) == 2 * len(before)
+        assert len(list_averages(store.folder)) == 4
+        written = written or after
+        assert after == written
+    assert number > 4
 
 
 def test_an_interrupted_call_does_only_what_is_left(run, tmp_path):

@@ -14,8 +14,10 @@ from unitgain.ema import Profile
 from unitgain.files import require_empty
 from unitgain.posthoc.convert import convert, find_sources
 from unitgain.posthoc.files import Average, list_averages
+from unitgain.posthoc.output import JOURNAL
+from unitgain.posthoc.planning import plan, usable
 from unitgain.posthoc.plot import check_suffix, plot_errors, plot_profiles
-from unitgain.posthoc.reconstruct import JOURNAL, plan, reconstruct, usable
+from unitgain.posthoc.reconstruct import reconstruct
 from unitgain.posthoc.solve import WARN_ABOVE, solve
 from unitgain.posthoc.targets import Length, Target, parse_lengths, parse_overrides, parse_targets
 from unitgain.train.config import Precision

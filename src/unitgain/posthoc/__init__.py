@@ -5,7 +5,8 @@ of other lengths from the files, and `solve` says how well that can be done.
 """
 
 from unitgain.posthoc.inner import inner_product
-from unitgain.posthoc.reconstruct import Reconstruction, plan, reconstruct
+from unitgain.posthoc.planning import plan
+from unitgain.posthoc.reconstruct import Reconstruction, reconstruct
 from unitgain.posthoc.solve import FitWarning, Weights, solve
 from unitgain.posthoc.store import SnapshotStore, estimate
 from unitgain.posthoc.targets import Length, Target, parse_lengths

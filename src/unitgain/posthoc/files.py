@@ -208,15 +208,18 @@ def list_averages(folder: Path) -> list[Average]:
     """
     inner = folder / "snapshots"
     inner = inner if inner.is_dir() else folder
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(inner.glob("[!.]*.safetensors")):
-        match = SHARD.fullmatch(path.stem)
-        groups.setdefault(match[1] if match else path.stem, []).append(path)
+    groups = _groups(inner)
     if not groups:
         raise FileNotFoundError(f"no snapshots (*.safetensors) in {inner}")
     for paths in groups.values():
         _check_shards(paths)
     return sorted((open_average(paths) for paths in groups.values()), key=lambda average: average.t)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Shards of snapshots that have no first shard, which is written last: their writing was cut short."""
+    sets = _groups(folder).values()
+    return [path for paths in sets if (match := SHARD.fullmatch(paths[0].stem)) and int(match[2]) > 1 for path in paths]
 
 
 def check_same_network(averages: Sequence[Average]) -> None:
@@ -274,6 +277,14 @@ def _entry(path: Path, base: int, value: Mapping[str, Any], total: int | None) -
     return entry
 
 
+def _groups(folder: Path) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("[!.]*.safetensors")):
+        match = SHARD.fullmatch(path.stem)
+        groups.setdefault(match[1] if match else path.stem, []).append(path)
+    return groups
+
+
 def _check_shards(paths: Sequence[Path]) -> None:
     matches = [SHARD.fullmatch(path.stem) for path in paths]
     if len(paths) == 1 and matches[0] is None:
@@ -285,7 +296,8 @@ def _check_shards(paths: Sequence[Path]) -> None:
     present = {int(match[2]) for match in matches if match}
     if missing := sorted(set(range(1, count + 1)) - present):
         stem = matches[0][1] if matches[0] else ""
+        cut = "; the first is written last, so its writing may have been cut short: then delete the others"
         raise SnapshotError(
             f"shard {stem}.{missing[0]:05d}-of-{count:05d}.safetensors is missing from {paths[0].parent}: "
-            f"{len(present)} of {count} are there"
+            f"{len(present)} of {count} are there{cut if missing[0] == 1 else ''}"
         )

@@ -30,10 +30,9 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, titl
     figure = _figure((7, 2.2 + 2.2 * len(targets)))
     axes = figure.subplots(1 + len(targets), 1, sharex=True, squeeze=False)[:, 0]
     end = max(profile.t for profile in weights.snapshots)
+    for profile in weights.snapshots:
+        axes[0].fill_between(*_to_peak(profile), color=STORED, alpha=0.25, linewidth=0.4, edgecolor=WANTED)
     tau = _times(weights, targets, end)
-    tops = [float(profile.density(tau).max()) for profile in weights.snapshots]
-    for profile, top in zip(weights.snapshots, tops, strict=True):
-        axes[0].fill_between(tau, profile.density(tau) / top, color=STORED, alpha=0.25, linewidth=0.4, edgecolor=WANTED)
     axes[0].set_ylabel("stored\n(to their peaks)")
     for index, (target, row) in enumerate(zip(targets, axes[1:], strict=True)):
         wanted, achieved = target.density(tau), weights.density(tau, index)
@@ -85,6 +84,15 @@ def _times(weights: Weights, targets: Sequence[Profile], end: float) -> Array:
     ends = sorted({profile.t for profile in (*weights.snapshots, *targets)})
     sharp = [time * side for time in ends for side in (1, 1 + 1e-9)]
     return np.unique(np.concatenate([np.linspace(0, end, 1500), np.array(sharp)]).clip(0, end))
+
+
+def _to_peak(profile: Profile) -> tuple[Array, Array]:
+    """Where a profile can be seen, and its density over its peak: few points, for there are many profiles."""
+    tau = np.linspace(0, profile.t, 1000)
+    density = profile.density(tau)
+    seen = tau[density > 1e-3 * density.max()]
+    tau = np.append(np.linspace(seen[0], profile.t, 60), profile.t * (1 + 1e-9))
+    return tau, profile.density(tau) / density.max()
 
 
 def _describe(profile: Profile) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.ema import EMA, PowerEMA, PowerProfile, Profile
-from unitgain.posthoc.files import Average, list_averages
+from unitgain.files import sweep
+from unitgain.posthoc.files import Average, list_averages, unfinished
 from unitgain.posthoc.targets import describe, moment
 from unitgain.posthoc.thin import LENGTHS, errors, thin
 from unitgain.posthoc.writer import stored, write_average
@@ -175,6 +176,8 @@ class SnapshotStore:
                 time or later that this run has not written.
             OSError: if they cannot be written.
         """
+        if self.main:
+            self._tidy()
         there = self._there() if self.main else []
         self._check_order(there)
         for ema in self.emas:
@@ -214,6 +217,12 @@ class SnapshotStore:
         for ema, own in zip(self.emas, state["emas"], strict=True):
             ema.load_state_dict(own)
         self._resumed = True
+
+    def _tidy(self) -> None:
+        """Remove what a process that was killed while it wrote has left."""
+        sweep(self.folder)
+        for path in unfinished(self.folder) if self._resumed else ():
+            path.unlink()
 
     def _there(self) -> list[Average]:
         return list_averages(self.folder) if any(self.folder.glob("[!.]*.safetensors")) else []

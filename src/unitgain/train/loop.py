@@ -25,7 +25,7 @@ from unitgain.checkpoint.state import (
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.order import derive, indices
 from unitgain.ema import ExponentialEMA, PowerEMA
-from unitgain.files import require_empty, write_text
+from unitgain.files import require_empty, sweep, write_text
 from unitgain.loss import EDMLoss
 from unitgain.serial import from_dict, to_dict
 from unitgain.train.config import TrainConfig
@@ -105,8 +105,7 @@ def _train(
     window = Window()
     if resume:
         resume_from_newest(config, state, window, run / "checkpoints")
-        for leftover in (run / "snapshots").glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        sweep(run / "snapshots")
     write_text(run / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
     log = StatsLog(run, state.nimg, tensorboard)
     try:
