@@ -1,16 +1,14 @@
-# ruff: noqa: E501
 """Measure post-hoc EMA: `python benchmarks/posthoc.py`. Figures go to `results/posthoc.json` and `results/posthoc.md`.
 
 Two claims. Reconstruction of 16 lengths from 64 snapshots of a 125M-parameter network reads every byte once and runs
 at a good part of the rate at which the same files are read and converted to float32 and nothing else. Tracking two
-averages costs little more than the two `torch._foreach_lerp_` calls alone. Both are ratios within one process, medians over
-interleaved runs.
+averages costs little more than the two `torch._foreach_lerp_` calls alone. Both are ratios within one process, medians
+over interleaved runs.
 """
 
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -23,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from machine import write_results
 from unitgain.ema import PowerEMA, PowerProfile
 from unitgain.posthoc import SnapshotStore, stream
 from unitgain.posthoc.files import Average, list_averages
@@ -31,7 +30,6 @@ from unitgain.posthoc.store import name_of
 from unitgain.posthoc.targets import describe
 from unitgain.posthoc.writer import write_average
 
-RESULTS = Path(__file__).parent / "results"
 LENGTHS = [round(0.03 + 0.0133 * i, 4) for i in range(16)]
 
 
@@ -145,14 +143,6 @@ def _anonymous() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def bytes_read() -> int:
-    """Bytes that this process has asked of files so far; Linux."""
-    for line in Path("/proc/self/io").read_text().splitlines():
-        if line.startswith("rchar"):
-            return int(line.split()[1])
-    return 0
-
-
 def measure_reconstruction(folder: Path, snapshots: int, parameters: float, repeats: int) -> dict[str, float | int]:
     """The first claim."""
     print(f"writing {snapshots} snapshots", flush=True)
@@ -161,9 +151,11 @@ def measure_reconstruction(folder: Path, snapshots: int, parameters: float, repe
     total = sum(average.nbytes for average in averages)
     combined = combine(folder / "run")
 
+    read: list[int] = []
+
     def to_files() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        reconstruct(folder / "run", LENGTHS, folder / "out")
+        reconstruct(folder / "run", LENGTHS, folder / "out", on_progress=lambda done, _: read.append(done))
 
     with PeakMemory() as memory:  # of the first run, whose buffers are not there yet
         combined()
@@ -175,12 +167,10 @@ def measure_reconstruction(folder: Path, snapshots: int, parameters: float, repe
         },
         repeats,
     )
-    before = bytes_read()
     with PeakMemory() as memory_to_files:
         start = time.perf_counter()
         to_files()
         seconds_to_files = time.perf_counter() - start
-    read = bytes_read() - before
     outputs = sum(path.stat().st_size for path in (folder / "out").glob("*.safetensors"))
     return {
         "input_bytes": total,
@@ -192,7 +182,7 @@ def measure_reconstruction(folder: Path, snapshots: int, parameters: float, repe
         "ratio_to_read_convert": seconds["read_convert"] / seconds["combine"],
         "ratio_to_read_convert_chunked": seconds["read_convert_chunked"] / seconds["combine"],
         "ratio_to_files": seconds["read_convert"] / seconds_to_files,
-        "bytes_read_over_input": read / total,
+        "bytes_taken_over_input": read[-1] / total,
         "peak_bytes_gained": memory.gained,
         "peak_bytes_gained_to_files": memory_to_files.gained,
         "output_bytes": outputs,
@@ -233,21 +223,20 @@ def measure_tracking(folder: Path, parameters: float, repeats: int) -> dict[str,
     }
 
 
-def processor() -> str:
-    """Name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def markdown(results: dict) -> str:
+def report(results: dict[str, dict[str, float | int]], load: float) -> str:
     """The figures as a page."""
-    rows = [f"# Post-hoc EMA\n\nBy `benchmarks/posthoc.py` on {json.dumps(results['machine'])}.\n{results['note']}\n"]
-    for name in ("reconstruction", "tracking"):
-        rows.append(f"\n## {name.capitalize()}\n\n| quantity | value |\n|---|---|\n")
-        rows += [f"| {key} | {value:.4g} |\n" for key, value in results[name].items()]
-    return "".join(rows)
+    lines = [
+        "# Post-hoc EMA",
+        "",
+        "The files were written just before and are in the page cache as far as memory allows. Load average at the "
+        f"end: {load:.1f}, of which this program takes up to the number of cores. `read_convert` reads every file whole and "
+        "converts it to float32, nothing else; `combine` makes 16 averages of the same files and drops them; a ratio "
+        "is the time of the former over that of the latter.",
+    ]
+    for name, found in results.items():
+        lines += ["", f"## {name.capitalize()}", "", "| quantity | value |", "|---|---|"]
+        lines += [f"| {key} | {value:.4g} |" for key, value in found.items()]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -261,25 +250,9 @@ def main() -> None:
         folder = Path(name)
         tracking = measure_tracking(folder, args.parameters, 5 * args.repeats)
         reconstruction = measure_reconstruction(folder, args.snapshots, args.parameters, args.repeats)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    results = {
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "memory_GB": round(memory / 1e9),
-            "torch": torch.__version__,
-        },
-        "note": (
-            "The files were written just before and are in the page cache as far as memory allows. "
-            f"Load average at the end: {os.getloadavg()[1]:.1f}, of which this program takes up to the number of cores."
-        ),
-        "reconstruction": reconstruction,
-        "tracking": tracking,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "posthoc.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / "posthoc.md").write_text(markdown(results))
-    print(markdown(results))
+    results = {"reconstruction": reconstruction, "tracking": tracking}
+    load = os.getloadavg()[1]
+    write_results("posthoc", {"load": load, **results}, report(results, load))
 
 
 if __name__ == "__main__":

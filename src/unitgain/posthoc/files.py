@@ -6,7 +6,6 @@ snapshot may be in shards, `<stem>.<i, 5 digits>-of-<n, 5 digits>.safetensors`, 
 """
 
 import json
-import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -250,20 +249,6 @@ def header_bytes(metadata: Mapping[str, str], tensors: Mapping[str, tuple[torch.
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
-
-
-def pread_all(handle: int, data: memoryview, offset: int, path: Path) -> None:
-    """Fill `data` from the file.
-
-    Raises:
-        SnapshotError: if the file ends before.
-    """
-    done = 0
-    while done < len(data):
-        count = os.preadv(handle, [data[done:]], offset + done)
-        if count == 0:
-            raise SnapshotError(f"{path} was cut short while it was read")
-        done += count
 
 
 def _entry(path: Path, base: int, value: Mapping[str, Any], total: int | None) -> Entry:

@@ -88,10 +88,11 @@ def _times(weights: Weights, targets: Sequence[Profile], end: float) -> Array:
 
 def _to_peak(profile: Profile) -> tuple[Array, Array]:
     """Where a profile can be seen, and its density over its peak: few points, for there are many profiles."""
-    tau = np.linspace(0, profile.t, 1000)
-    density = profile.density(tau)
-    seen = tau[density > 1e-3 * density.max()]
-    tau = np.append(np.linspace(seen[0], profile.t, 60), profile.t * (1 + 1e-9))
+    tau: Array = np.linspace(0, profile.t, 1000)
+    density: Array = profile.density(tau)
+    first = float(tau[density > 1e-3 * density.max()][0])
+    tau = np.linspace(first, profile.t, 60)
+    tau = np.append(tau, profile.t * (1 + 1e-9))
     return tau, profile.density(tau) / density.max()
 
 
@@ -108,7 +109,8 @@ def _save(figure: Any, path: Path) -> None:
     check_suffix(path)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic(path) as temporary:
+    matplotlib = require("matplotlib", extra="plot")
+    with atomic(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "unitgain"}):  # the same bytes every time
         figure.savefig(
             temporary, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
         )

@@ -1,9 +1,11 @@
 """Linear combinations of many files in one pass, a small piece of one tensor at a time.
 
-Each thread takes a run of elements of a tensor, reads it from every file, and multiplies with the matrix of weights in
-blocks that fit the processor's cache: every byte is read once, whatever the number of results.
+Each thread takes a run of elements of a tensor, copies it from every file, which are memory-mapped, and multiplies with
+the matrix of weights in blocks that fit the processor's cache: every byte is read once, whatever the number of results.
+All files are copied from in one call: a call per file would have the threads wait for each other's turn in Python.
 """
 
+import mmap
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -18,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.checkpoint.snapshot import Digest, SnapshotError
-from unitgain.posthoc.files import Average, Entry, pread_all
+from unitgain.posthoc.files import Average, Entry
 
-CHUNK = 16384  # values per file and turn: fewer, and calls cost more than reading
-BLOCK = 2048  # values per file and matrix product: 64 files make 512 kB of float32, well within a second-level cache
+CHUNK = 65536  # values per file and turn: fewer, and calls cost more than reading
+BLOCK = 8192  # values per file and matrix product: 64 files make 2 MB of float32
 Sink = Callable[[str, int, Tensor], None]
 Progress = Callable[[int, int], None]
 
@@ -138,7 +140,7 @@ def run(
     """
     total = sum(entry.nbytes for job in work for entry in job.entries)
     done = number = 0
-    with _files(work) as handles, _pool(threads) as (pool, count):
+    with _files(work) as files, _pool(threads) as (pool, count):
         pending: dict[Future[list[int]], tuple[int, int]] = {}
         left = [len(_starts(job)) for job in work]
         sums = [[0] * len(job.entries) for job in work]
@@ -165,7 +167,7 @@ def run(
         try:
             for index, job in enumerate(work):
                 for start, size in _starts(job):
-                    future = pool.submit(_turn, job, start, size, handles, sink, verify, hashes, number)
+                    future = pool.submit(_turn, job, start, size, files, sink, verify, hashes, number)
                     number += 1
                     pending[future] = index, size * sum(entry.dtype.itemsize for entry in job.entries)
                     if len(pending) >= 8 * count:
@@ -183,10 +185,10 @@ def hash_all(sources: Sequence[Average]) -> Hashes:
     """Read and hash files, without doing anything else with them."""
     hashes, number = Hashes(sources), 0
     work = [Job(name, tuple(s.entries[name] for s in sources), None) for name in sorted(sources[0].entries)]
-    with _files(work) as handles:
+    with _files(work) as files:
         for job in work:
             for start, size in _starts(job):
-                _, rows = _read(job, start, size, handles)
+                rows = _rows(_read(job, start, size, files), job, size)
                 hashes.take(number, job, start, rows)
                 number += 1
     return hashes
@@ -210,48 +212,41 @@ def _buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return kept[:size].view(shape)
 
 
-def _read(job: Job, start: int, size: int, handles: Mapping[Path, int]) -> tuple[Tensor, list[memoryview]]:
-    """One run of elements of every source, as rows of bytes padded with zeros to whole words, and without padding."""
-    width = max(entry.dtype.itemsize for entry in job.entries)
-    raw, whole = _rows(len(job.entries), -(-size * width // 8) * 8)
-    rows: list[memoryview] = []
-    for row, entry in zip(whole, job.entries, strict=True):
-        item = entry.dtype.itemsize
-        nbytes = size * item
-        if nbytes < len(row):
-            row[nbytes:] = bytes(len(row) - nbytes)
-            row = row[:nbytes]
-        handle, offset = handles[entry.path], entry.offset + start * item
-        if os.preadv(handle, (row,), offset) != nbytes:
-            pread_all(handle, row, offset, entry.path)
-        rows.append(row)
-    return raw, rows
+def _read(job: Job, start: int, size: int, files: Mapping[Path, Tensor]) -> Tensor:
+    """One run of elements of every source, as rows of bytes `[sources, width]` padded with zeros to whole words."""
+    widths = [size * entry.dtype.itemsize for entry in job.entries]
+    raw = _buffer("raw", (len(widths), -(-max(widths) // 8) * 8), torch.uint8)
+    offsets = [entry.offset + start * entry.dtype.itemsize for entry in job.entries]
+    parts = [files[e.path][lo : lo + width] for e, lo, width in zip(job.entries, offsets, widths, strict=True)]
+    if all(width == raw.shape[1] for width in widths):
+        torch.stack(parts, out=raw)
+    else:
+        raw.zero_()
+        for row, part in zip(raw, parts, strict=True):
+            row[: len(part)] = part
+    return raw
 
 
-def _rows(count: int, nbytes: int) -> tuple[Tensor, list[memoryview]]:
-    """A buffer of this thread and its rows; making 64 views anew each turn would cost as much as reading."""
-    kept: dict[tuple[int, int], tuple[Tensor, list[memoryview]]] = _local.__dict__.setdefault("rows", {})
-    if (count, nbytes) not in kept:
-        kept.clear()
-        raw = torch.empty((count, nbytes), dtype=torch.uint8)
-        kept[count, nbytes] = raw, [row.numpy().data for row in raw]
-    return kept[count, nbytes]
+def _rows(raw: Tensor, job: Job, size: int) -> list[memoryview]:
+    """The bytes of each source without padding."""
+    widths = [size * entry.dtype.itemsize for entry in job.entries]
+    return [row[:width].numpy().data for row, width in zip(raw, widths, strict=True)]
 
 
 def _turn(
     job: Job,
     start: int,
     size: int,
-    handles: Mapping[Path, int],
+    files: Mapping[Path, Tensor],
     sink: Sink,
     verify: bool,
     hashes: Hashes | None,
     number: int,
 ) -> list[int]:
     """One run of elements; returns the checksums of what was read, per source."""
-    raw, rows = _read(job, start, size, handles)
+    raw = _read(job, start, size, files)
     if hashes is not None:
-        hashes.take(number, job, start, rows)
+        hashes.take(number, job, start, _rows(raw, job, size))
     sums = [int(total) for total in raw.view(torch.int64).sum(1)] if verify else []
     if job.weights is None:
         entry = job.entries[job.copied]
@@ -284,15 +279,22 @@ def _compare(job: Job, sums: Sequence[int]) -> None:
 
 
 @contextmanager
-def _files(work: Sequence[Job]) -> Generator[Mapping[Path, int], None, None]:
-    handles: dict[Path, int] = {}
-    try:
-        for path in {entry.path for job in work for entry in job.entries}:
-            handles[path] = os.open(path, os.O_RDONLY)
-        yield handles
-    finally:
-        for handle in handles.values():
-            os.close(handle)
+def _files(work: Sequence[Job]) -> Generator[Mapping[Path, Tensor], None, None]:
+    """All files as tensors of bytes; mapped, so that nothing is in memory but what the system keeps of the disk."""
+    ends: dict[Path, int] = {}
+    for entry in (entry for job in work for entry in job.entries):
+        ends[entry.path] = max(ends.get(entry.path, 0), entry.offset + entry.nbytes)
+    files: dict[Path, Tensor] = {}
+    for path, end in ends.items():
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size < end:
+                raise SnapshotError(f"{path} was cut short after it was opened: fetch or write it again")
+            if end:
+                mapped = mmap.mmap(file.fileno(), end, access=mmap.ACCESS_COPY)
+                files[path] = torch.frombuffer(mapped, dtype=torch.uint8)
+            else:
+                files[path] = torch.empty(0, dtype=torch.uint8)
+    yield files
 
 
 @contextmanager
