@@ -7,8 +7,10 @@ from scipy.stats import entropy
 from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
+from unitgain.data.digits import digits
 from unitgain.metrics import neighbours
 from unitgain.metrics.detectors import Function, Pixels
+from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.metrics.inception_score import InceptionScore
 from unitgain.metrics.kernel import kernel_distance, mmd2
 from unitgain.metrics.measure import Settings, measure
@@ -199,6 +201,15 @@ def test_measure_gives_a_record_per_metric():
     assert from_dict(Record, to_dict(fd)) == fd
     again = measure([pictures(100)], pixels, names, reference, settings=settings)
     assert [r.value for r in again] == [r.value for r in records]
+
+
+def test_pixels_of_digits_are_what_the_demo_measures():
+    data = digits()
+    encoder, drawn = data.encoder, data.images[:300].flip(3)
+    real, made = (statistics(encoder.encode(images).flatten(1).double().numpy()) for images in (data.images, drawn))
+    pixels = Pixels(encoder.mean, encoder.std)
+    (record,) = measure(drawn.split(100), pixels, ["fd_pixels"], reference_of(data.images, pixels))
+    assert record.value == pytest.approx(frechet_distance(*made, *real), rel=1e-9)
 
 
 def test_few_images_for_the_features_are_warned_of():

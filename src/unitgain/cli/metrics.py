@@ -20,6 +20,7 @@ from unitgain.files import write_text
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.names import parse_metrics
 from unitgain.metrics.networks import DINOV2
+from unitgain.metrics.record import jpeg_warning
 from unitgain.metrics.reference import Reference, load_references, save_references
 from unitgain.metrics.weights import open_detector, scale_of
 from unitgain.parallel import World, processes
@@ -210,6 +211,8 @@ class MetricsReference:
                 save_references(self.out, summaries, images.source.name, fingerprint)
                 size = self.out.stat().st_size / 1e6
                 print(f"{len(images):,} images in the features of {', '.join(summaries)}: {self.out}, {size:,.1f} MB")
+                if images.source.formats.get("jpeg"):
+                    Console().print(f"[yellow]warning:[/] {jpeg_warning(images.source)}", soft_wrap=True)
 
 
 def show(results: Sequence[Result]) -> None:

@@ -5,6 +5,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+BLOCK = 512  # columns of a triangular product taken at once
+
 
 def statistics(features: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean `[D]` and covariance `[D, D]` (divided by N - 1) of features `[N, D]`, in float64.
@@ -23,9 +25,9 @@ def frechet_distance(
 ) -> float:
     """Frechet distance `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` of two Gaussians (Dowson and Landau 1982).
 
-    With `C1 = A A'` and `C2 = B B'` the trace of the root is the sum of the roots of the eigenvalues of the symmetric
-    `(A' B)(A' B)'`, which are the singular values of `A' B`: real, not negative and exact to rounding, whatever the
-    rank of the covariances.
+    With `C2 = B B'` the trace of the root is the sum of the roots of the eigenvalues of the symmetric `B' C1 B`: real
+    and not negative. Without full rank there would be zeros among them, known to rounding, whose root is large; it is
+    then, with `C1 = A A'`, the sum of the singular values of `A' B`, which are exact to rounding at any rank.
 
     Args:
         mean1: `[D]`.
@@ -43,7 +45,7 @@ def frechet_distance(
         raise ValueError(f"shapes do not fit: means {shapes[0]} and {shapes[1]}, covariances {shapes[2]}, {shapes[3]}")
     if not all(bool(torch.isfinite(value).all()) for value in (m1, m2, c1, c2)):
         raise ValueError("means or covariances hold NaN or infinite values")
-    overlap = torch.linalg.svdvals(root(c1).T @ (root(c2) if root2 is None else root2)).sum()
+    overlap = _overlap(c1, root(c2) if root2 is None else root2)
     distance = (m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * overlap
     return max(distance.item(), 0.0)
 
@@ -61,6 +63,27 @@ def root(cov: ArrayLike | Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     kept = values > values.max().clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
     return vectors[:, kept] * values[kept].sqrt()
+
+
+def _overlap(cov: Tensor, other_root: Tensor) -> Tensor:
+    """The trace of the root of `cov` times the covariance with the other root."""
+    if len(other_root) == other_root.shape[1]:
+        values = torch.linalg.eigvalsh(_congruence(cov, other_root))
+        if values.min() > values.max() * len(values) * torch.finfo(torch.float64).eps:
+            return values.sqrt().sum()
+    return torch.linalg.svdvals(root(cov).T @ other_root).sum()
+
+
+def _congruence(cov: Tensor, lower: Tensor) -> Tensor:
+    """The lower triangle of `L' C L` for a lower triangular L, without multiplying most of its zeros."""
+    half, product = torch.zeros_like(cov), torch.zeros_like(cov)
+    for start in range(0, len(cov), BLOCK):
+        stop = start + BLOCK
+        half[start:, start:stop] = cov[start:, start:] @ lower[start:, start:stop]
+    for start in range(0, len(cov), BLOCK):
+        stop = start + BLOCK
+        product[start:stop, :stop] = lower[start:, start:stop].T @ half[start:, :stop]
+    return product
 
 
 def _float64(value: ArrayLike | Tensor) -> Tensor:

@@ -87,9 +87,13 @@ def warnings_for(
         found.append(
             f"the reference has {reference.count:,} images for {dims:,} features: its covariance has no full rank"
         )
-    jpegs = source.formats.get("jpeg", 0)
-    if jpegs:
-        found.append(f"{jpegs:,} images are JPEG files, whose compression the detectors see: use PNG")
+    if source.formats.get("jpeg"):
+        found.append(jpeg_warning(source))
     if not same_weights:
         found.append("the reference does not say which weights it was made with: check that they are these")
     return tuple(found)
+
+
+def jpeg_warning(source: Source) -> str:
+    """What to know of images of which some are JPEG files."""
+    return f"{source.formats['jpeg']:,} images are JPEG files, whose compression the detectors see: use PNG"
