@@ -28,10 +28,10 @@ def random_statistics(rng: np.random.Generator, size: int, rank: int) -> Gaussia
     return rng.standard_normal(size) / np.sqrt(size), factor @ factor.T
 
 
-def by_sqrtm(one: Gaussian, two: Gaussian) -> float:
+def by_root(one: Gaussian, two: Gaussian, product_root: NDArray) -> float:
     """The formula as it is written."""
-    product = sqrtm(one[1] @ two[1])
-    return float(np.square(one[0] - two[0]).sum() + np.trace(one[1]) + np.trace(two[1]) - 2 * np.trace(product).real)
+    traces = np.trace(one[1]) + np.trace(two[1]) - 2 * np.trace(product_root).real
+    return float(np.square(one[0] - two[0]).sum() + traces)
 
 
 def commuting(rng: np.random.Generator, size: int, rank: int) -> tuple[Gaussian, Gaussian, float]:
@@ -63,14 +63,16 @@ def main() -> None:
     cases = []
     for name, ranks in {
         "full rank": (args.size, args.size),
-        "one deficient": (args.size, args.size // 4),
+        "one deficient": (args.size // 4, args.size),
         "both deficient": (args.size // 2, args.size // 4),
     }.items():
         one, two = (random_statistics(rng, args.size, 2 * rank if rank == args.size else rank) for rank in ranks)
         ours, value = seconds(lambda one=one, two=two: frechet_distance(*one, *two), args.repeats)
         root2 = root(two[1])
         kept, _ = seconds(lambda one=one, two=two, r=root2: frechet_distance(*one, *two, root2=r), args.repeats)
-        theirs, reference = seconds(lambda one=one, two=two: by_sqrtm(one, two), 1)
+        product = one[1] @ two[1]
+        theirs, product_root = seconds(lambda product=product: sqrtm(product), 1)
+        reference = by_root(one, two, product_root)
         first, second, exact = commuting(rng, args.size, min(ranks))
         case = {
             "case": name,
@@ -94,9 +96,9 @@ def main() -> None:
     )
     text = (
         f"# Frechet distance, {args.size} dimensions\n\n"
-        "| covariances | relative difference to `sqrtm` | relative error to the closed form | seconds | "
-        "seconds, root of the reference kept | seconds, `sqrtm` | times faster |\n|---|---|---|---|---|---|---|\n"
-        f"{rows}\nSciPy {scipy.__version__}. The closed form is that of covariances that commute.\n"
+        "| covariances | relative difference by `sqrtm` | relative error to the closed form | seconds | "
+        "seconds, root of the reference kept | seconds, `sqrtm` alone | times faster |\n|---|---|---|---|---|---|---|\n"
+        f"{rows}\nSciPy {scipy.__version__}. Processor seconds. The closed form is that of covariances that commute.\n"
     )
     write_results("frechet", {"scipy": scipy.__version__, "size": args.size, "cases": cases}, text)
     print(text)

@@ -73,6 +73,13 @@ def test_matches_sqrtm_of_falling_spectra(rank):
     assert frechet_distance(zero, cov1, zero, cov2) == pytest.approx(expected, rel=1e-6)
 
 
+def test_without_any_spread_it_is_the_distance_of_the_means():
+    zero = np.zeros((4, 4))
+    assert frechet_distance(np.ones(4), zero, np.zeros(4), zero) == 4
+    assert frechet_distance(np.ones(4), zero, np.zeros(4), np.eye(4)) == pytest.approx(8, rel=1e-12)
+    assert frechet_distance(np.ones(4), np.eye(4), np.zeros(4), zero) == pytest.approx(8, rel=1e-12)
+
+
 def test_the_root_of_any_covariance():
     rng = np.random.default_rng(2)
     for rank in (0, 1, 5, 9):

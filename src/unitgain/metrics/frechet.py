@@ -53,16 +53,29 @@ def frechet_distance(
 def root(cov: ArrayLike | Tensor) -> Tensor:
     """A matrix `A` `[D, R]` with `A A' = cov`, float64, where R is the rank.
 
-    The Cholesky factor; for a covariance without full rank the eigenvectors, scaled, of the eigenvalues above rounding.
+    The Cholesky factor, lower triangular; without full rank the pivoted one, of fewer columns, up to rounding.
     """
     matrix = _float64(cov)
     matrix = (matrix + matrix.T) / 2
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if not failed:
         return factor
-    values, vectors = torch.linalg.eigh(matrix)
-    kept = values > values.max().clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
-    return vectors[:, kept] * values[kept].sqrt()
+    return _pivoted_cholesky(matrix)
+
+
+def _pivoted_cholesky(matrix: Tensor) -> Tensor:
+    """`A` `[D, R]`, R < D, with `A A' = matrix`; always the largest remaining pivot next (Higham 1990)."""
+    factor = torch.zeros_like(matrix)  # transposed, so that what is read lies together
+    left = matrix.diagonal().clone()
+    least = left.max() * len(matrix) * torch.finfo(torch.float64).eps
+    for rank in range(len(matrix) - 1):
+        pivot = int(left.argmax())
+        if left[pivot] <= least:
+            return factor[:rank].T
+        known = factor[:rank]
+        factor[rank] = (matrix[pivot] - known[:, pivot] @ known) / left[pivot].sqrt()
+        left -= factor[rank].square()
+    return factor[:-1].T
 
 
 def _overlap(cov: Tensor, other_root: Tensor) -> Tensor:
