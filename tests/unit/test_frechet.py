@@ -73,6 +73,15 @@ def test_matches_sqrtm_of_falling_spectra(rank):
     assert frechet_distance(zero, cov1, zero, cov2) == pytest.approx(expected, rel=1e-6)
 
 
+def test_closed_form_where_the_spectrum_falls_into_rounding_without_a_gap():
+    one, two = (10.0 ** -np.linspace(0, depth, 120) for depth in (8, 9))  # variances down to 1e-16 and 1e-18
+    rng = np.random.default_rng(3)
+    axes = np.linalg.qr(rng.standard_normal((120, 120)))[0]
+    expected, zero = np.square(one - two).sum(), np.zeros(120)
+    found = frechet_distance(zero, (axes * one**2) @ axes.T, zero, (axes * two**2) @ axes.T)
+    assert found == pytest.approx(expected, abs=1e-6 * np.square(one).sum())
+
+
 def test_without_any_spread_it_is_the_distance_of_the_means():
     zero = np.zeros((4, 4))
     assert frechet_distance(np.ones(4), zero, np.zeros(4), zero) == 4

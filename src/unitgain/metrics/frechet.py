@@ -5,6 +5,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+GAP = 1e3  # by which eigenvalues stand apart from the rounding of zeros
 BLOCK = 512  # columns of a triangular product taken at once
 
 
@@ -26,8 +27,9 @@ def frechet_distance(
     """Frechet distance `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` of two Gaussians (Dowson and Landau 1982).
 
     With `C2 = B B'` the trace of the root is the sum of the roots of the eigenvalues of the symmetric `B' C1 B`: real
-    and not negative. Without full rank there would be zeros among them, known to rounding, whose root is large; it is
-    then, with `C1 = A A'`, the sum of the singular values of `A' B`, which are exact to rounding at any rank.
+    and not negative. Zeros among them, of a covariance without full rank, are rounding whose root would be large, and
+    are left out. Where they do not stand apart, and where C2 has no full rank, it is, with `C1 = A A'`, the sum of the
+    singular values of `A' B`, which are exact to rounding at any rank.
 
     Args:
         mean1: `[D]`.
@@ -82,8 +84,10 @@ def _overlap(cov: Tensor, other_root: Tensor) -> Tensor:
     """The trace of the root of `cov` times the covariance with the other root."""
     if len(other_root) == other_root.shape[1]:
         values = torch.linalg.eigvalsh(_congruence(cov, other_root))
-        if values.min() > values.max() * len(values) * torch.finfo(torch.float64).eps:
-            return values.sqrt().sum()
+        rounding = values.max() * len(values) * torch.finfo(torch.float64).eps
+        nonzero = values[values > rounding]
+        if len(nonzero) == len(values) or (len(nonzero) and nonzero.min() > GAP * rounding):
+            return nonzero.sqrt().sum()
     return torch.linalg.svdvals(root(cov).T @ other_root).sum()
 
 
