@@ -9,7 +9,6 @@ from unitgain.checkpoint import nvidia
 from unitgain.checkpoint.snapshot import load
 from unitgain.metrics import frechet
 from unitgain.recipes import create
+from unitgain.version import __version__
 
-__version__ = "0.1.0"
-
-__all__ = ["arch", "create", "ema", "frechet", "load", "nvidia", "ops", "posthoc", "recipes", "sample"]
+__all__ = ["__version__", "arch", "create", "ema", "frechet", "load", "nvidia", "ops", "posthoc", "recipes", "sample"]

@@ -196,6 +196,11 @@ class Snapshot:
     def __exit__(self, *_: object) -> None:
         self._file = None
 
+    @property
+    def sha256(self) -> str:
+        """The checksum that it carries."""
+        return self._metadata.get("sha256", "")
+
     def tensor(self, name: str) -> Tensor:
         """One tensor as it is stored, on the CPU."""
         try:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -13,10 +14,12 @@ from unitgain.cli.demo import Demo
 from unitgain.cli.ema import Ema
 from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
+from unitgain.cli.metrics import Metrics, MetricsReference
 from unitgain.cli.sample import Sample
 from unitgain.cli.train import Train
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
+REFERENCE = "metrics reference"  # a command of two words; `metrics` alone takes images
 TRACEBACK = "UNITGAIN_TRACEBACK"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 
@@ -32,10 +35,17 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     command = tyro.cli(
-        Demo | Train | Ema | Sample | Inspect | Magnitudes,  # type: ignore[arg-type]
+        Demo
+        | Train
+        | Ema
+        | Sample
+        | Metrics
+        | Annotated[MetricsReference, tyro.conf.subcommand(name=REFERENCE)]
+        | Inspect
+        | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",
         description=DESCRIPTION,
-        args=args,
+        args=[REFERENCE, *args[2:]] if " ".join(args[:2]) == REFERENCE else args,
         config=CONFIG,
     )
     try:

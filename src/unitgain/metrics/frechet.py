@@ -1,7 +1,12 @@
 """The Frechet distance between Gaussians."""
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+GAP = 1e3  # by which eigenvalues stand apart from the rounding of zeros
+BLOCK = 512  # columns of a triangular product taken at once
 
 
 def statistics(features: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -16,30 +21,87 @@ def statistics(features: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.flo
     return features.mean(0), np.cov(features, rowvar=False).reshape(features.shape[1], features.shape[1])
 
 
-def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
+def frechet_distance(
+    mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike, *, root2: Tensor | None = None
+) -> float:
     """Frechet distance `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` of two Gaussians (Dowson and Landau 1982).
 
-    The trace of the root is the sum of the roots of the eigenvalues of the symmetric `A C2 A` with `A = C1^(1/2)`:
-    real and not negative, whatever the rank of the covariances.
+    With `C2 = B B'` the trace of the root is the sum of the roots of the eigenvalues of the symmetric `B' C1 B`: real
+    and not negative. Zeros among them, of a covariance without full rank, are rounding whose root would be large, and
+    are left out. Where they do not stand apart, and where C2 has no full rank, it is, with `C1 = A A'`, the sum of the
+    singular values of `A' B`, which are exact to rounding at any rank.
 
     Args:
         mean1: `[D]`.
         cov1: `[D, D]`, symmetric, positive semi-definite.
         mean2: `[D]`.
         cov2: `[D, D]`.
+        root2: `root(cov2)`, if it is at hand: a reference is measured against many times.
 
     Raises:
         ValueError: if shapes do not fit or a value is not finite.
     """
-    m1, m2 = np.asarray(mean1, dtype=np.float64), np.asarray(mean2, dtype=np.float64)
-    c1, c2 = np.asarray(cov1, dtype=np.float64), np.asarray(cov2, dtype=np.float64)
+    m1, c1, m2, c2 = (_float64(value) for value in (mean1, cov1, mean2, cov2))
     if m1.ndim != 1 or m1.shape != m2.shape or not c1.shape == c2.shape == (len(m1), len(m1)):
-        raise ValueError(f"shapes do not fit: means {m1.shape} and {m2.shape}, covariances {c1.shape} and {c2.shape}")
-    if not all(np.isfinite(a).all() for a in (m1, m2, c1, c2)):
+        shapes = [tuple(value.shape) for value in (m1, m2, c1, c2)]
+        raise ValueError(f"shapes do not fit: means {shapes[0]} and {shapes[1]}, covariances {shapes[2]}, {shapes[3]}")
+    if not all(bool(torch.isfinite(value).all()) for value in (m1, m2, c1, c2)):
         raise ValueError("means or covariances hold NaN or infinite values")
-    values, vectors = np.linalg.eigh((c1 + c1.T) / 2)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    product = root @ c2 @ root
-    overlap = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)).sum()
-    distance = ((m1 - m2) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * overlap
-    return max(float(distance), 0.0)
+    overlap = _overlap(c1, root(c2) if root2 is None else root2)
+    distance = (m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * overlap
+    return max(distance.item(), 0.0)
+
+
+def root(cov: ArrayLike | Tensor) -> Tensor:
+    """A matrix `A` `[D, R]` with `A A' = cov`, float64, where R is the rank.
+
+    The Cholesky factor, lower triangular; without full rank the pivoted one, of fewer columns, up to rounding.
+    """
+    matrix = _float64(cov)
+    matrix = (matrix + matrix.T) / 2
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if not failed:
+        return factor
+    return _pivoted_cholesky(matrix)
+
+
+def _pivoted_cholesky(matrix: Tensor) -> Tensor:
+    """`A` `[D, R]`, R < D, with `A A' = matrix`; always the largest remaining pivot next (Higham 1990)."""
+    factor = torch.zeros_like(matrix)  # transposed, so that what is read lies together
+    left = matrix.diagonal().clone()
+    least = left.max() * len(matrix) * torch.finfo(torch.float64).eps
+    for rank in range(len(matrix) - 1):
+        pivot = int(left.argmax())
+        if left[pivot] <= least:
+            return factor[:rank].T
+        known = factor[:rank]
+        factor[rank] = (matrix[pivot] - known[:, pivot] @ known) / left[pivot].sqrt()
+        left -= factor[rank].square()
+    return factor[:-1].T
+
+
+def _overlap(cov: Tensor, other_root: Tensor) -> Tensor:
+    """The trace of the root of `cov` times the covariance with the other root."""
+    if len(other_root) == other_root.shape[1]:
+        values = torch.linalg.eigvalsh(_congruence(cov, other_root))
+        rounding = values.max() * len(values) * torch.finfo(torch.float64).eps
+        nonzero = values[values > rounding]
+        if len(nonzero) == len(values) or (len(nonzero) and nonzero.min() > GAP * rounding):
+            return nonzero.sqrt().sum()
+    return torch.linalg.svdvals(root(cov).T @ other_root).sum()
+
+
+def _congruence(cov: Tensor, lower: Tensor) -> Tensor:
+    """The lower triangle of `L' C L` for a lower triangular L, without multiplying most of its zeros."""
+    half, product = torch.zeros_like(cov), torch.zeros_like(cov)
+    for start in range(0, len(cov), BLOCK):
+        stop = start + BLOCK
+        half[start:, start:stop] = cov[start:, start:] @ lower[start:, start:stop]
+    for start in range(0, len(cov), BLOCK):
+        stop = start + BLOCK
+        product[start:stop, :stop] = lower[start:, start:stop].T @ half[start:, :stop]
+    return product
+
+
+def _float64(value: ArrayLike | Tensor) -> Tensor:
+    return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value)).to("cpu", torch.float64)
