@@ -1,15 +1,16 @@
 """unitgain: magnitude-preserving diffusion models in PyTorch.
 
 `load(path)` opens a snapshot as a denoiser, `create(name)` makes a fresh one from a recipe; `unitgain.sample.generate`
-draws images with either. Post-hoc EMA is in `unitgain.ema` and `unitgain.posthoc`.
+draws images with either, and with a `Guided` pair of them. Post-hoc EMA is in `unitgain.ema` and `unitgain.posthoc`.
 """
 
 from unitgain import arch, ema, ops, posthoc, recipes, sample
 from unitgain.checkpoint import nvidia
 from unitgain.checkpoint.snapshot import load
+from unitgain.guide import Guided
 from unitgain.metrics import frechet
 from unitgain.recipes import create
 
 __version__ = "0.1.0"
 
-__all__ = ["arch", "create", "ema", "frechet", "load", "nvidia", "ops", "posthoc", "recipes", "sample"]
+__all__ = ["Guided", "arch", "create", "ema", "frechet", "load", "nvidia", "ops", "posthoc", "recipes", "sample"]

@@ -232,6 +232,7 @@ class Snapshot:
             denoiser.load_state_dict(tensors, assign=True)
         except RuntimeError as error:
             raise SnapshotError(f"{self.path}: its tensors do not fit its network: {error}") from error
+        denoiser.encoder = self.header.encoder
         return denoiser.requires_grad_(False).eval()
 
 

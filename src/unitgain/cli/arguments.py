@@ -59,7 +59,7 @@ def pick_device(device: Device) -> torch.device:
 
 
 @contextmanager
-def bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def bar(title: str, unit: str) -> Iterator[Callable[[float, float], None]]:
     """A progress bar on standard error, where that is a terminal: call what it yields with (done, total)."""
     console = Console(file=sys.stderr)
     columns = (

@@ -1,5 +1,6 @@
 """`unitgain sample`."""
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from unitgain.cli.arguments import Device, bar, parse_seeds, pick_device
 from unitgain.data.encoder import PixelEncoder
 from unitgain.data.images import grid, save_png
 from unitgain.files import require_empty, staged, write_text
-from unitgain.sample import generate, sigma_grid
+from unitgain.sample import generate, heun, sigma_grid
 from unitgain.serial import from_dict
 from unitgain.train.config import Precision
 
@@ -99,10 +100,10 @@ class Sample:
                 denoiser,
                 seeds,
                 sigmas,
+                sampler=functools.partial(heun, **churn),
                 label=self.label,
                 batch=self.batch,
                 on_images=lambda done: progress(done, len(seeds)),
-                **churn,
             ):
                 pixels.append(encoder.decode(images.cpu()))
                 for i, seed in enumerate(chosen):
