@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 from PIL import Image
@@ -132,24 +133,64 @@ def test_train_refuses_a_folder_in_use_and_no_recipe(run, capsys, tmp_path):
 
 def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys):
     out = tmp_path / "drawn"
-    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4,7", "--steps", "3", "--device", "cpu")
-    assert sorted(path.name for path in out.glob("0*.png")) == [f"{seed:06d}.png" for seed in (0, 1, 2, 3, 4, 7)]
-    with Image.open(out / "000000.png") as image:
+    common = ["--steps", "3", "--device", "cpu"]
+    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4,1007", "--grid", *common)
+    files = [f"000000/{seed:06d}.png" for seed in range(5)] + ["001000/001007.png"]
+    assert sorted(str(path.relative_to(out)) for path in out.glob("*/*.png")) == files
+    with Image.open(out / files[0]) as image:
         assert (image.size, image.mode) == ((8, 8), "L")
     with Image.open(out / "grid.png") as image:
         assert image.size[0] > 60
     manifest = json.loads((out / "manifest.json").read_text())
-    assert [image["seed"] for image in manifest["images"]] == [0, 1, 2, 3, 4, 7]
-    assert manifest["profile"]["sigma_rel"] == 0.1
-    assert manifest["sampler"]["S_max"] is None  # JSON knows no infinity
+    assert [image["seed"] for image in manifest["images"]] == [0, 1, 2, 3, 4, 1007]
+    assert [image["file"] for image in manifest["images"]] == files
+    assert manifest["network"]["profile"]["sigma_rel"] == 0.1
+    assert manifest["settings"]["steps"] == 3
     again = tmp_path / "again"
-    call(
-        capsys, "sample", snapshot, "--out", again, "--seeds", "3,0", "--steps", "3", "--batch", "1", "--device", "cpu"
+    call(capsys, "sample", snapshot, "--out", again, "--seeds", "3,0", "--batch", "1", *common)
+    for seed in (0, 3):
+        assert (again / files[seed]).read_bytes() == (out / files[seed]).read_bytes()
+    text = call(capsys, "sample", snapshot, "--out", out, "--steps", "4", code=2).err
+    assert "settings.steps: 3 -> 4" in text
+    assert (
+        "5 images drawn; 5 were there; 11 in"
+        in call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-9", *common).out
     )
-    for name in ("000000.png", "000003.png"):
-        assert (again / name).read_bytes() == (out / name).read_bytes()
-    text = call(capsys, "sample", snapshot, "--out", out, code=2).err
-    assert "is not empty" in text
+    assert "is not empty" in call(capsys, "sample", snapshot, "--out", snapshot.parent, code=2).err
+
+
+def test_sample_guided_by_another_network_and_by_itself(run, snapshot, tmp_path, capsys):
+    weaker = run / "snapshots" / "0000000080-0.100.safetensors"
+    options = ["--seeds", "0-3", "--steps", "4", "--sigma-max", "10", "--device", "cpu"]
+    draws = {
+        "plain": [],
+        "one": ["--guide", weaker, "--guidance", "1"],
+        "weaker": ["--guide", weaker, "--guidance", "2"],
+        "low": ["--guide", weaker, "--guidance", "2", "--interval", "100", "200"],
+        "self": ["--guide", "self", "--guidance", "2"],
+        "euler": ["--sampler", "euler"],
+    }
+    seen = {}
+    for name, more in draws.items():
+        call(capsys, "sample", snapshot, "--out", tmp_path / name, *options, *more)
+        seen[name] = b"".join(path.read_bytes() for path in sorted((tmp_path / name).glob("*/*.png")))
+    assert seen["plain"] == seen["one"] == seen["low"]
+    assert len({seen[name] for name in ("plain", "weaker", "self", "euler")}) == 4
+    made = json.loads((tmp_path / "weaker" / "manifest.json").read_text())
+    assert (made["guide"]["nimg"], made["settings"]["guidance"]) == (80, 2.0)
+    assert json.loads((tmp_path / "one" / "manifest.json").read_text())["guide"] is None  # it had no say
+
+
+def test_sample_writes_an_archive(snapshot, tmp_path, capsys):
+    out = tmp_path / "drawn.zip"
+    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4", "--steps", "2", "--device", "cpu")
+    with zipfile.ZipFile(out) as archive:
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        labels = json.loads(archive.read("dataset.json"))["labels"]
+        made = json.loads(archive.read("manifest.json"))
+    assert labels == [[image["file"], image["class"]] for image in made["images"]]
+    assert [name for name, _ in labels] == [f"000000/{seed:06d}.png" for seed in range(5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["drawn.zip"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +229,12 @@ def test_demo_refuses_nonsense_before_it_trains(tmp_path, capsys, options):
         (["--seeds", "1,1"], "twice"),
         (["--steps", "0"], "num_steps >= 1"),
         (["--batch", "0"], "batch must be at least 1"),
+        (["--guidance", "2"], "need a --guide"),
+        (["--guide", "self"], "without --guidance"),
+        (["--guide", "self", "--guidance", "nan"], "guidance = nan"),
+        (["--guide", "self", "--guidance", "2", "--interval", "2", "1"], "0 <= lo < hi"),
+        (["--guide", "missing", "--guidance", "2"], "missing"),
+        (["--S-churn", "3"], "belong to the sampler stochastic_heun"),
     ],
 )
 def test_sample_says_what_is_wrong_and_writes_nothing(snapshot, tmp_path, capsys, options, words):

@@ -190,6 +190,11 @@ class Snapshot:
         except (ValueError, KeyError, TypeError) as error:
             raise SnapshotError(f"{self.path} has a damaged header: {error}") from error
 
+    @property
+    def sha256(self) -> str:
+        """The checksum of all it holds, as its header has it."""
+        return self._metadata["sha256"]
+
     def __enter__(self) -> "Snapshot":
         return self
 
