@@ -10,7 +10,19 @@ from unitgain.checkpoint.snapshot import load
 from unitgain.guide import Guided
 from unitgain.metrics import frechet
 from unitgain.recipes import create
+from unitgain.version import __version__
 
-__version__ = "0.1.0"
-
-__all__ = ["Guided", "arch", "create", "ema", "frechet", "load", "nvidia", "ops", "posthoc", "recipes", "sample"]
+__all__ = [
+    "Guided",
+    "__version__",
+    "arch",
+    "create",
+    "ema",
+    "frechet",
+    "load",
+    "nvidia",
+    "ops",
+    "posthoc",
+    "recipes",
+    "sample",
+]

@@ -24,6 +24,7 @@ from unitgain.guide import Guided
 from unitgain.parallel import World
 from unitgain.sample import generate
 from unitgain.sample.generation import check_labels
+from unitgain.version import __version__
 
 T = TypeVar("T")
 GRID_MOST = 400  # images of a contact sheet
@@ -140,8 +141,6 @@ def draw(
 
 def describe(main: Network, guide: Network | None, settings: DrawSettings, device: torch.device) -> dict[str, Any]:
     """How images are made, as a manifest has it."""
-    from unitgain import __version__
-
     led = settings.guidance != 1
     return {
         "network": {"name": main.name, **main.record},

@@ -1,7 +1,9 @@
 """The Frechet distance between Gaussians."""
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 
 def statistics(features: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -16,30 +18,50 @@ def statistics(features: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.flo
     return features.mean(0), np.cov(features, rowvar=False).reshape(features.shape[1], features.shape[1])
 
 
-def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
+def frechet_distance(
+    mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike, *, root2: Tensor | None = None
+) -> float:
     """Frechet distance `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` of two Gaussians (Dowson and Landau 1982).
 
-    The trace of the root is the sum of the roots of the eigenvalues of the symmetric `A C2 A` with `A = C1^(1/2)`:
-    real and not negative, whatever the rank of the covariances.
+    With `C1 = A A'` and `C2 = B B'` the trace of the root is the sum of the roots of the eigenvalues of the symmetric
+    `(A' B)(A' B)'`, which are the singular values of `A' B`: real, not negative and exact to rounding, whatever the
+    rank of the covariances.
 
     Args:
         mean1: `[D]`.
         cov1: `[D, D]`, symmetric, positive semi-definite.
         mean2: `[D]`.
         cov2: `[D, D]`.
+        root2: `root(cov2)`, if it is at hand: a reference is measured against many times.
 
     Raises:
         ValueError: if shapes do not fit or a value is not finite.
     """
-    m1, m2 = np.asarray(mean1, dtype=np.float64), np.asarray(mean2, dtype=np.float64)
-    c1, c2 = np.asarray(cov1, dtype=np.float64), np.asarray(cov2, dtype=np.float64)
+    m1, c1, m2, c2 = (_float64(value) for value in (mean1, cov1, mean2, cov2))
     if m1.ndim != 1 or m1.shape != m2.shape or not c1.shape == c2.shape == (len(m1), len(m1)):
-        raise ValueError(f"shapes do not fit: means {m1.shape} and {m2.shape}, covariances {c1.shape} and {c2.shape}")
-    if not all(np.isfinite(a).all() for a in (m1, m2, c1, c2)):
+        shapes = [tuple(value.shape) for value in (m1, m2, c1, c2)]
+        raise ValueError(f"shapes do not fit: means {shapes[0]} and {shapes[1]}, covariances {shapes[2]}, {shapes[3]}")
+    if not all(bool(torch.isfinite(value).all()) for value in (m1, m2, c1, c2)):
         raise ValueError("means or covariances hold NaN or infinite values")
-    values, vectors = np.linalg.eigh((c1 + c1.T) / 2)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    product = root @ c2 @ root
-    overlap = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)).sum()
-    distance = ((m1 - m2) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * overlap
-    return max(float(distance), 0.0)
+    overlap = torch.linalg.svdvals(root(c1).T @ (root(c2) if root2 is None else root2)).sum()
+    distance = (m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * overlap
+    return max(distance.item(), 0.0)
+
+
+def root(cov: ArrayLike | Tensor) -> Tensor:
+    """A matrix `A` `[D, R]` with `A A' = cov`, float64, where R is the rank.
+
+    The Cholesky factor; for a covariance without full rank the eigenvectors, scaled, of the eigenvalues above rounding.
+    """
+    matrix = _float64(cov)
+    matrix = (matrix + matrix.T) / 2
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if not failed:
+        return factor
+    values, vectors = torch.linalg.eigh(matrix)
+    kept = values > values.max().clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
+    return vectors[:, kept] * values[kept].sqrt()
+
+
+def _float64(value: ArrayLike | Tensor) -> Tensor:
+    return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value)).to("cpu", torch.float64)

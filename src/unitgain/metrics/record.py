@@ -1,0 +1,95 @@
+"""Results that say what they are: each value with everything it depends on."""
+
+from dataclasses import dataclass, field
+
+from unitgain.metrics.detectors import DetectorInfo
+from unitgain.version import __version__
+
+FEW = 50_000  # images; the papers' number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the measured images come from.
+
+    Args:
+        kind: "folder", "zip", "prepared", "digits", "snapshot" or "images".
+        name: path or name.
+        seeds: of generated images, as text (`0-49999`); None if unknown.
+        snapshot: path of the network that drew them; None if unknown.
+        snapshot_hash: SHA-256 that the snapshot carries.
+        sampler: settings of the sampler.
+        formats: number of images by file format, such as `{"png": 100}`.
+    """
+
+    kind: str = "images"
+    name: str = ""
+    seeds: str | None = None
+    snapshot: str | None = None
+    snapshot_hash: str | None = None
+    sampler: dict[str, str | float | int | None] = field(default_factory=dict)
+    formats: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceInfo:
+    """What a value was measured against: name, SHA-256 of the file, fingerprint and number of the images."""
+
+    name: str
+    hash: str | None
+    fingerprint: str | None
+    count: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One result.
+
+    Args:
+        metric: its name.
+        value: the value.
+        deviation: standard deviation over subsets (KID) or splits (Inception score).
+        higher: higher is better.
+        detector: whose features.
+        dims: number of features.
+        images: number of images measured.
+        reference: measured against; None for an Inception score.
+        settings: numbers that the metric was computed with, such as k.
+        source: where the images come from.
+        warnings: what a reader of the value should know.
+        version: of this package.
+    """
+
+    metric: str
+    value: float
+    deviation: float | None = None
+    higher: bool = False
+    detector: DetectorInfo
+    dims: int
+    images: int
+    reference: ReferenceInfo | None
+    settings: dict[str, int] = field(default_factory=dict)
+    source: Source = field(default_factory=Source)
+    warnings: tuple[str, ...] = ()
+    version: str = __version__
+
+
+def warnings_for(
+    kind: str, n: int, dims: int, source: Source, reference: ReferenceInfo | None, same_weights: bool
+) -> tuple[str, ...]:
+    """What makes a value less than it seems."""
+    found = []
+    if n < FEW:
+        found.append(f"{n:,} images, fewer than {FEW:,}: not comparable with published figures")
+    if kind == "fd" and n <= dims:
+        found.append(f"{n:,} images for {dims:,} features: the covariance has no full rank and the distance is biased")
+    if kind == "fd" and reference is not None and reference.count is not None and reference.count <= dims:
+        found.append(
+            f"the reference has {reference.count:,} images for {dims:,} features: its covariance has no full rank"
+        )
+    jpegs = source.formats.get("jpeg", 0)
+    if jpegs:
+        found.append(f"{jpegs:,} images are JPEG files, whose compression the detectors see: use PNG")
+    if not same_weights:
+        found.append("the reference does not say which weights it was made with: check that they are these")
+    return tuple(found)

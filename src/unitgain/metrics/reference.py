@@ -1,0 +1,197 @@
+"""References: what is known of the real images, in an `.npz` file."""
+
+import functools
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitgain.files import atomic
+from unitgain.metrics import frechet, neighbours
+from unitgain.metrics.detectors import DetectorInfo, file_hash
+from unitgain.metrics.summary import Summary
+from unitgain.serial import from_dict, to_dict
+
+FORMAT = "unitgain-reference/1"
+OFFICIAL = {"fid": "inception", "fd_dinov2": "dinov2"}  # entries of the official reference files
+
+
+class ReferenceFileError(Exception):
+    """A file is no reference, or is damaged."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """Real images in the features of one detector, with what is costly about them computed once.
+
+    Args:
+        summary: of the images.
+        name: the data, or the file, in words.
+        hash: SHA-256 of the file; None if it is not from a file.
+        fingerprint: of the images; None if unknown. Equal images have equal ones, whatever holds them.
+        count: number of images; None if unknown, as with official files.
+    """
+
+    summary: Summary
+    name: str = ""
+    hash: str | None = None
+    fingerprint: str | None = None
+    count: int | None = None
+
+    @classmethod
+    def of(cls, summary: Summary, name: str = "", fingerprint: str | None = None) -> "Reference":
+        """A reference in memory, such as for a sweep."""
+        return cls(summary=summary, name=name, fingerprint=fingerprint, count=summary.n)
+
+    @functools.cached_property
+    def root(self) -> Tensor:
+        """A root of the covariance, for the Frechet distance."""
+        return frechet.root(self.summary.cov)
+
+    @functools.cached_property
+    def _radii(self) -> dict[tuple[int, ...], Tensor]:
+        return {}
+
+    def rows(self) -> Tensor:
+        """Features of every image.
+
+        Raises:
+            ValueError: if the reference was made without.
+        """
+        if self.summary.rows is None:
+            where = self.name or "the reference"
+            raise ValueError(
+                f"{where} holds no features of single images, which KID, precision, recall, density and coverage need: "
+                "make it again with `unitgain metrics reference DATA --features`"
+            )
+        return self.summary.rows
+
+    def radii(self, ks: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+        """As `neighbours.radii`, computed once."""
+        if ks not in self._radii:
+            self._radii[ks] = neighbours.radii(self.rows().to(device), ks).cpu()
+        return self._radii[ks].to(device)
+
+
+def save_references(path: Path, summaries: Mapping[str, Summary], name: str, fingerprint: str | None) -> None:
+    """Write an `.npz` file with one entry per detector, atomically.
+
+    Args:
+        path: ends in `.npz`.
+        summaries: from `summarize`; features of single images are written if they are there.
+        name: of the data.
+        fingerprint: of the images.
+
+    Raises:
+        ValueError: if `path` ends in something else.
+    """
+    if path.suffix != ".npz":
+        raise ValueError(f"{path}: a reference is an .npz file")
+    about = {
+        "format": FORMAT,
+        "name": name,
+        "fingerprint": fingerprint,
+        "detectors": {key: {"n": s.n, "detector": to_dict(s.detector)} for key, s in summaries.items()},
+    }
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about, sort_keys=True))}
+    for key, summary in summaries.items():
+        arrays[f"{key}/mean"], arrays[f"{key}/cov"] = summary.mean.numpy(), summary.cov.numpy()
+        if summary.rows is not None:
+            arrays[f"{key}/features"] = summary.rows.numpy()
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_references(path: Path) -> dict[str, Reference]:
+    """References by name of the detector: ours, or an official `.npz` with `mu` and `sigma`.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ReferenceFileError: if it is no reference or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no reference at {path}: make one with `unitgain metrics reference DATA --out {path}`")
+    if path.suffix == ".pkl":
+        raise ValueError(f"{path}: pickled references are not read here; use its .npz, or make one from the data")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        if "mu" in arrays:
+            return official_references({"fid": arrays}, path.name, file_hash(path))
+        about = json.loads(str(arrays["about"]))
+        if about["format"] != FORMAT:
+            raise ReferenceFileError(f"{path} is a reference of format {about['format']}, not {FORMAT}")
+        return {key: _reference(path, about, key, arrays) for key in about["detectors"]}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ReferenceFileError(f"{path} is damaged or no reference: {error}") from error
+
+
+def official_references(
+    entries: Mapping[str, Mapping[str, Any]], name: str, hash: str | None = None
+) -> dict[str, Reference]:
+    """References from official statistics: `{"fid": {"mu": ..., "sigma": ...}, "fd_dinov2": {...}}`.
+
+    They say neither how many images nor which weights they are of, which results then warn of.
+
+    Raises:
+        ReferenceFileError: if shapes do not fit or there is nothing known among them.
+    """
+    found = {}
+    for key, detector in OFFICIAL.items():
+        if key in entries:
+            mean, cov = (np.asarray(entries[key][part], dtype=np.float64) for part in ("mu", "sigma"))
+            info = DetectorInfo(name=detector, hash=None, resize="unknown")
+            found[detector] = Reference(summary=_summary(info, 0, mean, cov, name), name=name, hash=hash)
+    if not found:
+        raise ReferenceFileError(f"{name} holds none of {', '.join(OFFICIAL)}")
+    return found
+
+
+def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[str, Any]) -> Reference:
+    entry = about["detectors"][key]
+    info = from_dict(DetectorInfo, entry["detector"])
+    summary = _summary(info, entry["n"], arrays[f"{key}/mean"], arrays[f"{key}/cov"], str(path))
+    rows = arrays.get(f"{key}/features")
+    if rows is not None:
+        if rows.shape != (summary.n, len(summary.mean)):
+            raise ReferenceFileError(f"{path}: features of {key} are {rows.shape} for {summary.n} images")
+        summary = Summary(
+            detector=info, n=summary.n, mean=summary.mean, cov=summary.cov, rows=torch.from_numpy(rows).float()
+        )
+    return Reference(
+        summary=summary, name=about["name"], hash=file_hash(path), fingerprint=about["fingerprint"], count=summary.n
+    )
+
+
+def _summary(info: DetectorInfo, n: int, mean: np.ndarray, cov: np.ndarray, where: str) -> Summary:
+    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not np.isfinite(mean).all() & np.isfinite(cov).all():
+        raise ReferenceFileError(f"{where}: mean {mean.shape} and covariance {cov.shape} do not fit, or are not finite")
+    return Summary(detector=info, n=n, mean=torch.from_numpy(mean).double(), cov=torch.from_numpy(cov).double())
+
+
+class Fingerprint:
+    """A fingerprint of images that depends neither on their order nor on the processes that read them.
+
+    The sum, modulo 2^256, of the SHA-256 of each image's shape and pixels.
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def update(self, images: Tensor) -> None:
+        """Take in uint8 images `[N, C, H, W]`."""
+        for image in images.cpu().numpy():
+            digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes())
+            self._sum = (self._sum + int.from_bytes(digest.digest(), "big")) % 2**256
+
+    def hex(self, parts: Sequence[str] = ()) -> str:
+        """64 hexadecimal digits; with those of other processes, of all together."""
+        total = sum((int(part, 16) for part in parts), 0) if parts else self._sum
+        return f"{total % 2**256:064x}"
