@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -14,6 +15,7 @@ from unitgain.cli.ema import Ema
 from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.sample import Sample
+from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
@@ -32,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     command = tyro.cli(
-        Demo | Train | Ema | Sample | Inspect | Magnitudes,  # type: ignore[arg-type]
+        Demo | Train | Ema | Sample | Annotated[SweepCommand, tyro.conf.subcommand("sweep")] | Inspect | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",
         description=DESCRIPTION,
         args=args,

@@ -122,7 +122,7 @@ def draw(
     archived = out.suffix == ".zip"
     root = parts_of(out) if archived else out
     made = describe(main, guide, settings, world.device)
-    whole = _on_main(world, lambda: _open(out, root, made))
+    whole = on_main(world, lambda: _open(out, root, made))
     left = [seed for seed in seeds if seed not in whole]
     there = len(seeds) - len(left)
     folder = ImageFolder(root, made, out, world.rank)
@@ -135,7 +135,7 @@ def draw(
         for i, seed in enumerate(chosen):
             folder.write(seed, None if labels is None else int(labels[i]), pixels[i])
     world.barrier()
-    total = _on_main(world, lambda: _close(folder, out, archived, columns, contact_sheet))
+    total = on_main(world, lambda: _close(folder, out, archived, columns, contact_sheet))
     return Drawn(total, len(left))
 
 
@@ -194,7 +194,7 @@ def _reporter(
     return None if on_progress is None else lambda done: on_progress(min(there + done * size, total), total)
 
 
-def _on_main(world: World, function: Callable[[], T]) -> T:
+def on_main(world: World, function: Callable[[], T]) -> T:
     """Call `function` in the first process; all get its result, or raise its error."""
     found: tuple[T | None, Exception | None] = (None, None)
     if world.main:
