@@ -1,5 +1,6 @@
 """`unitgain sample`."""
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ import tyro
 
 from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader
 from unitgain.cli.arguments import Device, bar, parse_seeds, pick_device
-from unitgain.data.encoder import PixelEncoder
+from unitgain.data.encoder import LatentEncoder, encoder_from_dict
 from unitgain.data.images import grid, save_png
+from unitgain.data.vae import load_vae
 from unitgain.files import require_empty, staged, write_text
 from unitgain.sample import generate, sigma_grid
-from unitgain.serial import from_dict
 from unitgain.train.config import Precision
 
 
@@ -72,6 +73,9 @@ class Sample:
     dtype: Precision = "float32"
     """Precision of the network."""
 
+    vae: str | None = None
+    """Folder or Hub id of the VAE that decodes latents. Default: the one that the snapshot names."""
+
     device: Device = "auto"
     """Where to sample; kinds of device draw different noise."""
 
@@ -85,11 +89,16 @@ class Sample:
             header = snapshot.header
             denoiser = snapshot.denoiser().to(device)
         denoiser.dtype = DTYPES[self.dtype]
-        if header.network.channels not in (1, 3):
+        encoder = encoder_from_dict(header.encoder)
+        if isinstance(encoder, LatentEncoder):
+            encoder = dataclasses.replace(encoder, vae=self.vae or encoder.vae)
+            load_vae(encoder.vae, device)  # now rather than after the work, if it is not to be had
+        elif self.vae is not None:
+            raise ValueError(f"--vae {self.vae}: {self.snapshot} draws pixels, which need no VAE")
+        elif header.network.channels not in (1, 3):
             raise ValueError(
                 f"{self.snapshot} draws {header.network.channels} channels, which are no picture of 1 or 3"
             )
-        encoder = from_dict(PixelEncoder, header.encoder)
         sigmas = sigma_grid(self.steps, self.sigma_min, self.sigma_max, self.rho)
         churn = {name: getattr(self, name) for name in ("S_churn", "S_min", "S_max", "S_noise")}
         made, pixels = [], []
@@ -104,7 +113,7 @@ class Sample:
                 on_images=lambda done: progress(done, len(seeds)),
                 **churn,
             ):
-                pixels.append(encoder.decode(images.cpu()))
+                pixels.append(encoder.decode(images if isinstance(encoder, LatentEncoder) else images.cpu()).cpu())
                 for i, seed in enumerate(chosen):
                     save_png(folder / f"{seed:06d}.png", pixels[-1][i])
                     made.append({"seed": seed, "class": None if labels is None else int(labels[i])})
