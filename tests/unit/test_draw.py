@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unitgain.data.encoder import PixelEncoder
+from unitgain.data.encoder import LatentEncoder, PixelEncoder
+from unitgain.data.vae import load_vae
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, decoder, draw, guide_by, open_network
 from unitgain.draw.archive import parts_of
@@ -197,6 +198,50 @@ def test_settings_are_json_and_bind_the_churn():
 
 def test_a_weight_of_1_is_the_main_network_itself(main):
     assert guide_by(main, None, SETTINGS) is main.denoiser
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    """A small random VAE on the disk: 4 channels of 8x8 become 3 of 16x16."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    made = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+    path = tmp_path_factory.mktemp("vae")
+    made.save_pretrained(path)
+    return str(path)
+
+
+def test_latents_are_decoded_the_same_in_any_batch(spec, vae, tmp_path):
+    latent = network(spec.replace(channels=4))
+    latent.denoiser.encoder = to_dict(LatentEncoder(vae=vae, mean=(0.1, 0.2, 0.3, 0.4), std=(1.0, 2.0, 3.0, 4.0)))
+    for batch in (1, 3, 4):
+        draw(latent, None, SETTINGS, range(4), tmp_path / str(batch), batch=batch)
+    assert tree(tmp_path / "1") == tree(tmp_path / "3") == tree(tmp_path / "4")
+    with Image.open(tmp_path / "1" / "000000" / "000000.png") as image:
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+    latents = torch.randn(2, 4, 8, 8)
+    raw = latents * torch.tensor([2.0, 4.0, 6.0, 8.0]).reshape(4, 1, 1) + torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(
+        4, 1, 1
+    )
+    expected = load_vae(vae, torch.device("cpu")).decode(raw).sample
+    decoded = decoder(latent.encoder, 4)(latents).float() / 255
+    assert (decoded - expected.clamp(0, 1)).abs().max() < 1 / 255
+
+
+def test_a_vae_that_is_not_there_or_not_needed_is_refused(main, spec, tmp_path):
+    latent = network(spec.replace(channels=4))
+    latent.denoiser.encoder = to_dict(LatentEncoder(vae=str(tmp_path / "nowhere"), mean=(0.0,) * 4, std=(1.0,) * 4))
+    with pytest.raises(ValueError, match="nowhere"):
+        draw(latent, None, SETTINGS, range(2), tmp_path / "out")
+    with pytest.raises(ValueError, match="draws pixels"):
+        draw(main, None, SETTINGS.replace(vae="some"), range(2), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_networks_are_opened_with_what_a_record_says(tmp_path, spec):

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from unitgain import __version__
+from unitgain.cli.data import Data
 from unitgain.cli.demo import Demo
 from unitgain.cli.ema import Ema
 from unitgain.cli.inspect import Inspect
@@ -34,7 +35,14 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     command = tyro.cli(
-        Demo | Train | Ema | Sample | Annotated[SweepCommand, tyro.conf.subcommand("sweep")] | Inspect | Magnitudes,  # type: ignore[arg-type]
+        Demo
+        | Data
+        | Train
+        | Ema
+        | Sample
+        | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
+        | Inspect
+        | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",
         description=DESCRIPTION,
         args=args,

@@ -87,6 +87,9 @@ class Sample:
     dtype: Precision = "float32"
     """Precision of the networks."""
 
+    vae: str | None = None
+    """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
+
     device: Device = "auto"
     """Where to sample; kinds of device draw different noise."""
 
@@ -141,4 +144,5 @@ class Sample:
             S_max=self.S_max,
             S_noise=self.S_noise,
             dtype=self.dtype,
+            vae=self.vae,
         )

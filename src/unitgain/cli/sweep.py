@@ -73,6 +73,9 @@ class Bench:
     dtype: Precision = "float32"
     """Precision of the networks."""
 
+    vae: str | None = None
+    """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
+
     inception: Path | None = None
     """File of Inception's weights. Default: fetched once."""
 
@@ -92,6 +95,7 @@ class Bench:
             sigma_max=self.sigma_max,
             rho=self.rho,
             dtype=self.dtype,
+            vae=self.vae,
         )
 
     def judge(self, world: World) -> Judge:

@@ -114,7 +114,7 @@ def draw(
     """
     world = world or World()
     denoiser = guide_by(main, guide, settings)
-    decode = decoder(main.encoder, main.denoiser.spec.channels, world.device)
+    decode = decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae)
     if settings.label is not None:
         check_labels([settings.label], 1, main.denoiser.spec.label_dim)
     if batch < 1:

@@ -34,6 +34,7 @@ class DrawSettings:
         S_max: highest sigma that is churned.
         S_noise: standard deviation of the fresh noise.
         dtype: precision of the networks: "float32", "bfloat16" or "float16".
+        vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
 
     Raises:
         ValueError: if a value is out of range or a name is unknown.
@@ -52,6 +53,7 @@ class DrawSettings:
     S_max: float | None = None
     S_noise: float | None = None
     dtype: str = "float32"
+    vae: str | None = None
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -84,6 +86,8 @@ class DrawSettings:
         for name in CHURN:
             if values[name] is None or math.isinf(values[name]):
                 del values[name]
+        if self.vae is None:
+            del values["vae"]
         values["class"] = values.pop("label")
         values["interval"] = None if self.interval is None else list(self.interval)
         return values

@@ -140,7 +140,7 @@ class Sweep:
             began = time.monotonic()
             main, guide, settings = self.networks(cell)
             denoiser = guide_by(main, guide, settings)
-            decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device)
+            decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
             drawn = pictures(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
             records = self.judge((pixels for _, _, pixels in drawn), self._source(main, settings, seeds))
             about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
