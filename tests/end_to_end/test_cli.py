@@ -72,7 +72,19 @@ print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} & op
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["demo"], ["train"], ["sample"], ["inspect"], ["ema"], ["ema", "list"], ["ema", "reconstruct"]]
+    "command",
+    [
+        [],
+        ["demo"],
+        ["train"],
+        ["sample"],
+        ["sweep"],
+        ["tune"],
+        ["inspect"],
+        ["ema"],
+        ["ema", "list"],
+        ["ema", "reconstruct"],
+    ],
 )
 def test_help_answers(capsys, command):
     text = call(capsys, *command, "--help").out
@@ -179,6 +191,42 @@ def test_sample_guided_by_another_network_and_by_itself(run, snapshot, tmp_path,
     made = json.loads((tmp_path / "weaker" / "manifest.json").read_text())
     assert (made["guide"]["nimg"], made["settings"]["guidance"]) == (80, 2.0)
     assert json.loads((tmp_path / "one" / "manifest.json").read_text())["guide"] is None  # it had no say
+
+
+def test_sweep_and_tune_share_a_table(run, tmp_path, capsys):
+    common = ["--metric", "fd_pixels", "--reference", "digits", "--images", "64", "--sampler", "euler", "--steps", "2"]
+    common += ["--out", tmp_path, "--device", "cpu", "--guide", run, "--guide-nimg", "160", "--guidance", "1:2:1"]
+    text = call(capsys, "sweep", run, "--lengths", "0.1:0.2:0.1", *common).out
+    assert "fd_pixels" in text
+    names = {f"sweep-run{end}" for end in (".csv", "-curves.svg", "-map.svg")}
+    assert names <= {path.name for path in tmp_path.iterdir()}
+    rows = (tmp_path / "sweep-run.csv").read_text().splitlines()
+    assert rows[0].startswith("metric,length,guidance,guide_length,pattern,value")
+    assert len(rows) == 1 + 4
+    table = (tmp_path / "cells-0.jsonl").read_text()
+    assert call(capsys, "sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
+    text = call(capsys, "tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
+    assert "best:" in text
+    assert (tmp_path / "cells-0.jsonl").read_text() == table  # the search asked for nothing new
+    assert "unknown metric" in call(capsys, "sweep", run, "--metric", "fda", "--reference", "digits", code=2).err
+    assert "no reference at" in call(capsys, "sweep", run, "--metric", "fid", "--reference", "x.npz", code=2).err
+    assert (
+        "need a guide"
+        in call(
+            capsys,
+            "sweep",
+            run,
+            "--metric",
+            "fd_pixels",
+            "--reference",
+            "digits",
+            "--guidance",
+            "2",
+            "--out",
+            tmp_path,
+            code=2,
+        ).err
+    )
 
 
 def test_sample_writes_an_archive(snapshot, tmp_path, capsys):

@@ -18,6 +18,7 @@ from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.sample import Sample
 from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
+from unitgain.cli.tune import Tune
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
 TRACEBACK = "UNITGAIN_TRACEBACK"
@@ -41,6 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
         | Ema
         | Sample
         | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
+        | Tune
         | Inspect
         | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",

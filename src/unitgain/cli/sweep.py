@@ -125,7 +125,7 @@ class SweepCommand(Bench):
 
     Averages are reconstructed once per length, all cells share their seeds, and every finished cell is kept: call the
     command again to go on after an interruption, to add cells or metrics. Under torchrun the processes share the cells.
-    Writes sweep.csv, curves.svg and map.svg into RUN/sweep.
+    Writes a table and pictures, sweep*.csv and sweep*.svg, into RUN/sweep.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -178,24 +178,26 @@ class SweepCommand(Bench):
                 with byte_bar("reconstructing") as reading, bar("sweeping", "images") as drawing:
                     found[str(run)] = sweep(bench, config, on_reconstruct=reading, on_images=drawing)
                 if world.main:
-                    report(found[str(run)], out)
+                    report(found[str(run)], out, self.guide)
             if world.main and len(found) > 1:
                 path = next(iter(self.runs)) / "sweep" / "runs.svg"
                 plot_runs({Path(run).name: results for run, results in found.items()}, path)
                 print(path)
 
 
-def report(results: Sequence[Result], out: Path) -> None:
-    """Write the table and the pictures of a sweep, and print the best cells."""
-    write_csv(out / "sweep.csv", results)
-    written = [out / "sweep.csv"]
+def report(results: Sequence[Result], out: Path, guide: str | None = None) -> None:
+    """Write the table and the pictures of a sweep, named by its guide, and print the best cells."""
+    stem = "sweep" if guide is None else f"sweep-{Path(guide).stem}"
+    table_file, curves, heat = out / f"{stem}.csv", out / f"{stem}-curves.svg", out / f"{stem}-map.svg"
+    write_csv(table_file, results)
+    written = [table_file]
     if len({result.cell.length for result in results}) > 1:
-        plot_curves(results, out / "curves.svg")
-        written.append(out / "curves.svg")
+        plot_curves(results, curves)
+        written.append(curves)
         axes = {(result.cell.guidance, result.cell.guide_length) for result in results}
         if len({weight for weight, _ in axes}) > 1 and not any(result.cell.pattern for result in results):
-            plot_map(results, out / "map.svg")
-            written.append(out / "map.svg")
+            plot_map(results, heat)
+            written.append(heat)
     table = Table("metric", "guidance", "best length", "guide's length", "pattern", "value", box=None)
     for result in best_by(results, lambda one: (one.metric, one.cell.guidance, one.cell.pattern)).values():
         cell = result.cell

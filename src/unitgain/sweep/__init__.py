@@ -8,5 +8,6 @@ from unitgain.sweep.cells import Cell, SweepConfig
 from unitgain.sweep.judge import Judge
 from unitgain.sweep.run import Result, Sweep, sweep
 from unitgain.sweep.table import write_csv
+from unitgain.sweep.tune import Axis, Space, tune
 
-__all__ = ["Cell", "Judge", "Result", "Sweep", "SweepConfig", "sweep", "write_csv"]
+__all__ = ["Axis", "Cell", "Judge", "Result", "Space", "Sweep", "SweepConfig", "sweep", "tune", "write_csv"]

@@ -218,7 +218,7 @@ def sweep(
     for cell, seeds in share:
         report = None
         if on_images is not None and world.main:
-            report = _Report(on_images, done, world.size, total)
+            report = Report(on_images, done, world.size, total)
         bench.evaluate(cell, seeds, report)
         done += len(seeds)
     if on_images is not None and world.main:
@@ -228,8 +228,15 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class _Report:
-    """Images of all processes, taken to be as far as this one."""
+class Report:
+    """Reports the images of all processes, the others taken to be as far as this one.
+
+    Args:
+        on_images: called with (images drawn, images to draw).
+        before: what this process drew before the present cell.
+        size: number of processes.
+        total: images to draw in all.
+    """
 
     on_images: Callable[[float, int], None]
     before: int
@@ -237,6 +244,7 @@ class _Report:
     total: int
 
     def __call__(self, done: float) -> None:
+        """Report that `done` images of the present cell are drawn."""
         self.on_images(min((self.before + done) * self.size, self.total), self.total)
 
 
