@@ -190,16 +190,16 @@ class Snapshot:
         except (ValueError, KeyError, TypeError) as error:
             raise SnapshotError(f"{self.path} has a damaged header: {error}") from error
 
-    @property
-    def sha256(self) -> str:
-        """The checksum of all it holds, as its header has it."""
-        return self._metadata["sha256"]
-
     def __enter__(self) -> "Snapshot":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file = None
+
+    @property
+    def sha256(self) -> str:
+        """The checksum that it carries."""
+        return self._metadata.get("sha256", "")
 
     def tensor(self, name: str) -> Tensor:
         """One tensor as it is stored, on the CPU."""

@@ -15,12 +15,14 @@ from unitgain.cli.demo import Demo
 from unitgain.cli.ema import Ema
 from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
+from unitgain.cli.metrics import Metrics, MetricsReference
 from unitgain.cli.sample import Sample
 from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
 from unitgain.cli.tune import Tune
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
+REFERENCE = "metrics reference"  # a command of two words; `metrics` alone takes images
 TRACEBACK = "UNITGAIN_TRACEBACK"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 
@@ -41,13 +43,15 @@ def main(args: Sequence[str] | None = None) -> None:
         | Train
         | Ema
         | Sample
+        | Metrics
+        | Annotated[MetricsReference, tyro.conf.subcommand(name=REFERENCE)]
         | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
         | Tune
         | Inspect
         | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",
         description=DESCRIPTION,
-        args=args,
+        args=[REFERENCE, *args[2:]] if " ".join(args[:2]) == REFERENCE else args,
         config=CONFIG,
     )
     try:

@@ -1,0 +1,110 @@
+"""The Frechet distance at 2048 dimensions: `python benchmarks/frechet.py`. Figures go to `results/frechet.*`.
+
+Two claims. It agrees to a relative 1e-6 with the formula by `scipy.linalg.sqrtm`, and with the closed form of
+covariances that commute, with full and with deficient rank. It takes at most a tenth of the time of `sqrtm` alone.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+from scipy.linalg import sqrtm
+
+from machine import write_results
+from unitgain.metrics.frechet import frechet_distance, root
+
+Gaussian = tuple[NDArray[np.float64], NDArray[np.float64]]
+WANTED_ERROR, WANTED_RATIO = 1e-6, 10
+
+
+def random_statistics(rng: np.random.Generator, size: int, rank: int) -> Gaussian:
+    """Mean and covariance with a spectrum that falls as that of image features does."""
+    scales = 1 / np.sqrt(np.arange(1, rank + 1))
+    factor = rng.standard_normal((size, rank)) * scales
+    return rng.standard_normal(size) / np.sqrt(size), factor @ factor.T
+
+
+def by_sqrtm(one: Gaussian, two: Gaussian) -> float:
+    """The formula as it is written."""
+    product = sqrtm(one[1] @ two[1])
+    return float(np.square(one[0] - two[0]).sum() + np.trace(one[1]) + np.trace(two[1]) - 2 * np.trace(product).real)
+
+
+def commuting(rng: np.random.Generator, size: int, rank: int) -> tuple[Gaussian, Gaussian, float]:
+    """Two Gaussians on the same axes, and their distance: per axis the squared difference of deviations."""
+    axes = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    deviations = rng.uniform(0.1, 2, (2, size)) * (np.arange(size) < rank)
+    one, two = (((axes * d**2) @ axes.T) for d in deviations)
+    means = rng.standard_normal((2, size)) / np.sqrt(size)
+    expected = np.square(means[0] - means[1]).sum() + np.square(deviations[0] - deviations[1]).sum()
+    return (means[0], one), (means[1], two), float(expected)
+
+
+def seconds(function: Callable[[], object], repeats: int) -> tuple[float, object]:
+    """Median time and last result."""
+    taken, result = [], None
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken), result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=2048)
+    parser.add_argument("--repeats", type=int, default=3, help="of our distance; sqrtm is timed once per case")
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    cases = []
+    for name, ranks in {
+        "full rank": (args.size, args.size),
+        "one deficient": (args.size, args.size // 4),
+        "both deficient": (args.size // 2, args.size // 4),
+    }.items():
+        one, two = (random_statistics(rng, args.size, 2 * rank if rank == args.size else rank) for rank in ranks)
+        ours, value = seconds(lambda one=one, two=two: frechet_distance(*one, *two), args.repeats)
+        root2 = root(two[1])
+        kept, _ = seconds(lambda one=one, two=two, r=root2: frechet_distance(*one, *two, root2=r), args.repeats)
+        theirs, reference = seconds(lambda one=one, two=two: by_sqrtm(one, two), 1)
+        first, second, exact = commuting(rng, args.size, min(ranks))
+        case = {
+            "case": name,
+            "ranks": list(ranks),
+            "distance": value,
+            "relative_difference_to_sqrtm": abs(value - reference) / reference,
+            "relative_error_to_closed_form": abs(frechet_distance(*first, *second) - exact) / exact,
+            "seconds": ours,
+            "seconds_with_root_kept": kept,
+            "seconds_sqrtm": theirs,
+            "ratio": theirs / ours,
+        }
+        print(case, flush=True)
+        cases.append(case)
+    rows = "".join(
+        f"| {case['case']} | {case['relative_difference_to_sqrtm']:.1e} "
+        f"| {case['relative_error_to_closed_form']:.1e} | "
+        f"{case['seconds']:.2f} | {case['seconds_with_root_kept']:.2f} | {case['seconds_sqrtm']:.1f} | "
+        f"{case['ratio']:.1f} |\n"
+        for case in cases
+    )
+    text = (
+        f"# Frechet distance, {args.size} dimensions\n\n"
+        "| covariances | relative difference to `sqrtm` | relative error to the closed form | seconds | "
+        "seconds, root of the reference kept | seconds, `sqrtm` | times faster |\n|---|---|---|---|---|---|---|\n"
+        f"{rows}\nSciPy {scipy.__version__}. The closed form is that of covariances that commute.\n"
+    )
+    write_results("frechet", {"scipy": scipy.__version__, "size": args.size, "cases": cases}, text)
+    print(text)
+    for case in cases:
+        assert case["relative_difference_to_sqrtm"] < WANTED_ERROR, case
+        assert case["relative_error_to_closed_form"] < WANTED_ERROR, case
+        assert case["ratio"] > WANTED_RATIO, case
+
+
+if __name__ == "__main__":
+    main()

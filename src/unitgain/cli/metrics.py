@@ -1,0 +1,239 @@
+"""`unitgain metrics`."""
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from unitgain.cli.arguments import Device, bar, byte_bar, parse_seeds, pick_device
+from unitgain.evaluate.generated import open_snapshot
+from unitgain.evaluate.images import Images, open_images
+from unitgain.evaluate.protocol import OnImages, Result, make_references, measure_images, references_of
+from unitgain.files import write_text
+from unitgain.metrics.detectors import Detector
+from unitgain.metrics.names import parse_metrics
+from unitgain.metrics.networks import DINOV2
+from unitgain.metrics.reference import Reference, load_references, save_references
+from unitgain.metrics.weights import open_detector, scale_of
+from unitgain.parallel import World, processes
+from unitgain.sample import sigma_grid
+from unitgain.train.config import Precision
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the networks of metrics come from."""
+
+    inception: Path | None = None
+    """File of Inception's weights (inception-2015-12-05.pt). Default: fetched once into the cache."""
+
+    inception_sha256: str | None = None
+    """What its SHA-256 must be."""
+
+    dinov2: str = DINOV2
+    """Folder or Hub id of DINOv2's weights."""
+
+    def open(self, names: Sequence[str], world: World, scale: tuple[float, float] | None) -> list[Detector]:
+        """The detectors; the first process fetches weights before the others look for them.
+
+        Args:
+            names: of the detectors.
+            world: all its processes call this.
+            scale: of `pixels`.
+        """
+        if not world.main:
+            world.barrier()
+        fetches = world.main and "inception" in names and self.inception is None
+        with byte_bar("fetching weights") if fetches else nullcontext() as progress:
+            detectors = [
+                open_detector(
+                    name,
+                    world.device,
+                    inception=self.inception,
+                    dinov2=self.dinov2,
+                    sha256=self.inception_sha256,
+                    scale=scale,
+                    on_bytes=progress,
+                )
+                for name in names
+            ]
+        if world.main:
+            world.barrier()
+        return detectors
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Measure images: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
+
+    All in one pass. A network's images are drawn as they are measured, and not kept; under torchrun the processes share
+    the work. What images are measured against is made once, with: unitgain metrics reference DATA
+    """
+
+    images: Annotated[str, tyro.conf.Positional]
+    """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, digits, or a snapshot (.safetensors)."""
+
+    reference: str | None = None
+    """A reference (.npz), or data, of which one is then made. An Inception score needs none."""
+
+    metrics: str = "fid"
+    """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage; kid@dinov2 names a detector."""
+
+    detector: str = "inception"
+    """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function."""
+
+    weights: Weights = field(default_factory=Weights)
+
+    repeat: int = 1
+    """How many times, with the seeds that follow or in as many parts of a folder; the papers give the best of 3."""
+
+    seeds: str = "0-49999"
+    """Of a snapshot's images, one each."""
+
+    steps: int = 32
+    """Steps of Heun's method for a snapshot's images."""
+
+    batch: int = 64
+    """Images in flight at a time; does not change them."""
+
+    dtype: Precision = "float32"
+    """Precision of a snapshot's network."""
+
+    out: Path | None = None
+    """Write the records to this file, as JSON."""
+
+    json: bool = False
+    """Print the records instead of a table."""
+
+    device: Device = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        wanted = parse_metrics([name for name in self.metrics.split(",") if name], self.detector)
+        with processes(pick_device(self.device)) as world:
+            images = self._open(world)
+            data, references = self._reference() if any(metric.needs.reference for metric in wanted) else (None, {})
+            used = list(dict.fromkeys(metric.detector for metric in wanted))
+            scale = images.scale if data is None else data.scale
+            if "pixels" in references:
+                scale = scale_of(references["pixels"].summary.detector)
+            detectors = dict(zip(used, self.weights.open(used, world, scale), strict=True))
+            names = [f"{metric.kind}@{detectors[metric.detector].info.name}" for metric in wanted]
+            opened = list(detectors.values())
+            if data is not None:
+                with _bar("reading the reference", world) as progress:
+                    references = references_of(data, opened, names, world=world, on_images=progress)
+            with _bar("measuring", world) as progress:
+                results = measure_images(
+                    images, opened, names, references, repeat=self.repeat, world=world, on_images=progress
+                )
+            if world.main:
+                self._report(results)
+
+    def _open(self, world: World) -> Images:
+        if not self.images.endswith(".safetensors"):
+            return open_images(self.images)
+        return open_snapshot(
+            Path(self.images),
+            parse_seeds(self.seeds),
+            sigma_grid(self.steps),
+            batch=self.batch,
+            dtype=self.dtype,
+            device=world.device,
+        )
+
+    def _reference(self) -> tuple[Images | None, dict[str, Reference]]:
+        """Data to make a reference of, or references."""
+        if self.reference is None:
+            raise ValueError(
+                "--reference says what to measure against: an .npz of `unitgain metrics reference DATA`, or data"
+            )
+        if Path(self.reference).suffix in (".npz", ".pkl"):
+            return None, load_references(Path(self.reference))
+        return open_images(self.reference), {}
+
+    def _report(self, results: Sequence[Result]) -> None:
+        text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
+        if self.out is not None:
+            write_text(self.out, text + "\n")
+        if self.json:
+            print(text)
+        else:
+            show(results)
+
+
+@dataclass(frozen=True)
+class MetricsReference:
+    """Measure what there is to know of real images, once, for `unitgain metrics --reference`.
+
+    Writes mean and covariance of their features in each detector, with hashes of the detector and of the images.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, or digits: all of the training set."""
+
+    out: Path
+    """The file to write, .npz."""
+
+    detectors: str = "inception"
+    """Separated by commas: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function."""
+
+    features: bool = False
+    """Also keep the features of every image, which KID, precision, recall, density and coverage need."""
+
+    weights: Weights = field(default_factory=Weights)
+
+    device: Device = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        """Read all images and write the file."""
+        if self.out.suffix != ".npz":
+            raise ValueError(f"--out {self.out}: a reference is an .npz file")
+        names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
+        with processes(pick_device(self.device)) as world:
+            images = open_images(self.data)
+            opened = self.weights.open(names, world, images.scale)
+            with _bar("reading", world) as progress:
+                summaries, fingerprint = make_references(
+                    images, opened, rows=self.features, world=world, on_images=progress
+                )
+            if world.main:
+                save_references(self.out, summaries, images.source.name, fingerprint)
+                size = self.out.stat().st_size / 1e6
+                print(f"{len(images):,} images in the features of {', '.join(summaries)}: {self.out}, {size:,.1f} MB")
+
+
+def show(results: Sequence[Result]) -> None:
+    """A table, and what to beware of."""
+    repeated = len(results[0].records) > 1
+    values = ("best", "spread") if repeated else ("value", "±")
+    table = Table("metric", *values, "detector", "images", "against", box=None)
+    for result in results:
+        first = result.records[0]
+        second = result.spread if repeated else first.deviation
+        table.add_row(
+            first.metric,
+            f"{result.best:.6g}",
+            "" if second is None else f"{second:.3g}",
+            escape(first.detector.name),
+            f"{len(result.records)} x {first.images:,}" if repeated else f"{first.images:,}",
+            escape(first.reference.name) if first.reference else "",
+        )
+    console = Console()
+    console.print(table)
+    lines = (line for result in results for record in result.records for line in record.warnings)
+    for line in dict.fromkeys(lines):
+        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
+
+
+def _bar(title: str, world: World) -> AbstractContextManager[OnImages | None]:
+    return bar(title, "images") if world.main else nullcontext()

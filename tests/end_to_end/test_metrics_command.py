@@ -1,0 +1,160 @@
+"""`unitgain metrics` and `unitgain metrics reference` as a user types them."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import call
+
+from unitgain.arch import NetworkSpec
+from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
+from unitgain.cli.main import main
+from unitgain.data.digits import digits
+from unitgain.data.images import save_png
+from unitgain.denoiser import Denoiser
+from unitgain.serial import to_dict
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a snapshot of an untrained network, a reference and images."""
+    folder = tmp_path_factory.mktemp("metrics")
+    network = NetworkSpec(
+        resolution=8,
+        channels=1,
+        label_dim=10,
+        model_channels=8,
+        channel_mult=(1,),
+        num_blocks=1,
+        attn_resolutions=(),
+        channels_per_head=8,
+    )
+    header = SnapshotHeader(
+        network=network,
+        sigma_data=0.5,
+        nimg=0,
+        profile={"kind": "raw"},
+        recipe="none",
+        encoder=to_dict(digits().encoder),
+        classes=digits().classes,
+    )
+    write_snapshot(folder / "digits.safetensors", header, Denoiser(network, 0.5).state_dict())
+    for i, pixels in enumerate(digits().images[:120]):
+        save_png(folder / "images" / f"{i:03d}.png", pixels)
+    main(["metrics", "reference", "digits", "--out", str(folder / "real.npz"), "--detectors", "pixels", "--features"])
+    return folder
+
+
+@pytest.mark.parametrize("command", [["metrics"], ["metrics", "reference"]])
+def test_help_answers(capsys, command):
+    text = call(capsys, *command, "--help").out
+    assert f"usage: unitgain {' '.join(command)}" in text
+    assert "--inception" in text
+
+
+def test_a_folder_against_a_reference(capsys, place):
+    out = place / "result.json"
+    names = "fd_pixels,kid,precision,recall,density,coverage"
+    arguments = ["--reference", place / "real.npz", "--metrics", names, "--detector", "pixels"]
+    text = call(capsys, "metrics", place / "images", *arguments, "--out", out).out
+    assert "fd_pixels" in text
+    assert "warning: 120 images, fewer than 50,000" in text
+    results = {result["metric"]: result for result in json.loads(out.read_text())}
+    assert list(results) == names.split(",")
+    assert results["precision"]["best"] == 1  # they are among the real ones
+    (record,) = results["fd_pixels"]["records"]
+    assert record["reference"]["name"] == "digits"
+    assert record["source"]["formats"] == {"png": 120}
+    assert record["detector"]["settings"]["mean"] == pytest.approx(digits().encoder.mean)
+    direct = call(capsys, "metrics", place / "images", "--reference", "digits", "--metrics", "fd-pixels", "--json").out
+    assert json.loads(direct)[0]["best"] == pytest.approx(record["value"], rel=1e-12)
+
+
+def test_a_network_is_measured_as_it_draws_over_repetitions(capsys, place):
+    arguments = ["--reference", place / "real.npz", "--metrics", "fd_pixels", "--steps", "2"]
+    snapshot = place / "digits.safetensors"
+    text = call(capsys, "metrics", snapshot, *arguments, "--seeds", "0-39", "--repeat", "2", "--json").out
+    (result,) = json.loads(text)
+    first, second = result["records"]
+    assert (first["source"]["seeds"], second["source"]["seeds"]) == ("0-39", "40-79")
+    assert len(first["source"]["snapshot_hash"]) == 64
+    assert result["spread"] == pytest.approx(abs(first["value"] - second["value"]))
+    assert "2 x 40" in call(capsys, "metrics", snapshot, *arguments, "--seeds", "0-39", "--repeat", "2").out
+    call(capsys, "sample", snapshot, "--seeds", "0-39", "--steps", "2", "--out", place / "drawn")
+    drawn = json.loads(call(capsys, "metrics", place / "drawn", *arguments, "--json").out)[0]["records"][0]
+    assert drawn["value"] == pytest.approx(first["value"], rel=1e-12)
+    assert (drawn["images"], drawn["source"]["seeds"]) == (40, "0-39")
+
+
+def test_processes_share_the_work(capsys, place):
+    arguments = [
+        *("metrics", str(place / "digits.safetensors"), "--reference", str(place / "real.npz")),
+        *("--metrics", "fd_pixels,kid", "--detector", "pixels", "--steps", "2", "--seeds", "0-32", "--json"),
+    ]
+    code = "from unitgain.cli.main import main; main()"
+    script = place / "command.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    alone = call(capsys, *arguments).out
+    for shared, single in zip(json.loads(done.stdout), json.loads(alone), strict=True):
+        assert shared["best"] == pytest.approx(single["best"], rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["images", "--metrics", "fd_pixels"], 2, "--reference says what to measure against"),
+        (["images", "--reference", "real.npz", "--metrics", "fids"], 2, "did you mean 'fid'"),
+        (["nothing", "--reference", "real.npz"], 2, "no images at nothing"),
+        (["images", "--reference", "other.npz", "--metrics", "fd_pixels"], 2, "no reference at other.npz"),
+        (["images", "--reference", "real.npz", "--inception", "none.pt"], 2, "no detector at none.pt"),
+        (["images", "--reference", "real.npz", "--metrics", "is", "--detector", "pixels"], 2, "names no classes"),
+        (["images", "--reference", "broken.npz", "--metrics", "fd_pixels"], 1, "damaged or no reference"),
+        (["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--repeat", "0"], 2, "--repeat 0"),
+        (["reference", "digits", "--out", "real.txt"], 2, "is an .npz file"),
+    ],
+)
+def test_wrong_use_is_explained(capsys, monkeypatch, place, arguments, code, message):
+    monkeypatch.chdir(place)
+    (place / "broken.npz").write_text("no archive")
+    assert message in call(capsys, "metrics", *arguments, code=code).err
+
+
+def test_images_of_another_size_are_refused(capsys, monkeypatch, place):
+    monkeypatch.chdir(place)
+    (place / "wrong").mkdir()
+    for i in range(4):
+        save_png(place / "wrong" / f"{i}.png", torch.zeros(1, 4, 4, dtype=torch.uint8))
+    arguments = ["wrong", "--reference", "real.npz", "--metrics", "fd_pixels"]
+    assert "another size" in call(capsys, "metrics", *arguments, code=2).err
+
+
+def test_the_commands_of_the_docs_run(capsys, monkeypatch, place):
+    monkeypatch.chdir(place)
+    (block,) = re.findall(r"```sh digits\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(commands) > 3
+    for program, *arguments in commands:
+        assert program == "unitgain"
+        call(capsys, *arguments)
+
+
+def test_the_example_of_the_docs_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    exec(code, {})
+    assert "coverage" in capsys.readouterr().out

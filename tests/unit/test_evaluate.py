@@ -1,0 +1,298 @@
+"""Images from disk and from networks, references on disk, repetitions."""
+
+import io
+import json
+import zipfile
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
+from unitgain.data.encoder import PixelEncoder
+from unitgain.denoiser import Denoiser
+from unitgain.evaluate.generated import open_snapshot
+from unitgain.evaluate.images import ImageError, ahead, as_ranges, decode, open_images
+from unitgain.evaluate.protocol import make_references, measure_images, references_of
+from unitgain.metrics.detectors import Function, Pixels
+from unitgain.metrics.measure import measure
+from unitgain.metrics.reference import (
+    Fingerprint,
+    Reference,
+    ReferenceFileError,
+    load_references,
+    official_references,
+    save_references,
+)
+from unitgain.sample import generate, sigma_grid
+from unitgain.serial import to_dict
+
+
+def pictures(n, channels=3, edge=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, channels, edge, edge), generator=generator, dtype=torch.uint8)
+
+
+def encoded(pixels, format="PNG"):
+    array = pixels.permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    lossless = {"lossless": True} if format == "WEBP" else {}
+    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(file, format=format, **lossless)
+    return file.getvalue()
+
+
+def read_all(images):
+    return torch.cat(list(images.batches(range(len(images)))))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "drawn"
+    for i, pixels in enumerate(pictures(70)):
+        path = root / f"{i // 30:02d}" / f"{i:04d}.{'webp' if i % 7 == 0 else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(pixels, "WEBP" if i % 7 == 0 else "PNG"))
+    (root / "notes.txt").write_text("no image")
+    (root / ".hidden.png").write_bytes(b"")
+    return root
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(folder):
+    images = open_images(str(folder))
+    assert torch.equal(read_all(images), pictures(70))
+    assert images.source.formats == {"webp": 10, "png": 60}
+    assert torch.equal(torch.cat(list(images.batches([5, 3]))), pictures(70)[[5, 3]])
+
+
+def test_a_zip_and_prepared_data_hold_the_same(folder, tmp_path):
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                file.write(path, path.relative_to(folder))
+    assert torch.equal(read_all(open_images(str(archive))), pictures(70))
+    binary = [encoded(pixels) for pixels in pictures(70)]
+    datasets.Dataset.from_dict({"image": binary}).save_to_disk(tmp_path / "binary")
+    assert torch.equal(read_all(open_images(str(tmp_path / "binary"))), pictures(70))
+    typed = [{"bytes": encoded(pixels, "JPEG"), "path": None} for pixels in pictures(3)]
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": typed}, features=features).save_to_disk(tmp_path / "typed")
+    images = open_images(str(tmp_path / "typed"))
+    assert images.source.formats == {"jpeg": 3}
+    assert read_all(images).shape == (3, 3, 6, 6)
+    datasets.Dataset.from_dict({"latent": [b"x"]}).save_to_disk(tmp_path / "latents")
+    with pytest.raises(ValueError, match="latents"):
+        open_images(str(tmp_path / "latents"))
+
+
+def test_what_lies_beside_drawn_images_is_no_image_and_tells_of_them(folder):
+    (folder / "grid.png").write_bytes(encoded(pictures(1)[0]))
+    assert len(open_images(str(folder))) == 71
+    about = {
+        "network": {"name": "net.safetensors", "sha256": "ab"},
+        "settings": {"sampler": "heun", "steps": 8, "interval": [1, 2]},
+        "images": [{"seed": seed} for seed in (*range(60), *range(90, 100))],
+    }
+    (folder / "manifest.json").write_text(json.dumps(about))
+    images = open_images(str(folder))
+    assert len(images) == 70
+    assert (images.source.seeds, images.source.snapshot, images.source.snapshot_hash) == (
+        "0-59,90-99",
+        "net.safetensors",
+        "ab",
+    )
+    assert images.source.sampler == {"sampler": "heun", "steps": 8}
+    (folder / "manifest.json").write_text("no JSON")
+    assert open_images(str(folder)).source.seeds is None
+
+
+def test_unreadable_images_are_named(folder, tmp_path):
+    (folder / "00" / "0005.png").write_bytes(b"\x89PNG damaged")
+    with pytest.raises(ImageError, match=r"cannot read 00/0005\.png"):
+        read_all(open_images(str(folder)))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("")
+    (tmp_path / "broken.zip").write_bytes(b"PK no")
+    for name, message in (
+        ("empty", "holds no images"),
+        ("text.txt", "neither a folder"),
+        ("broken.zip", "no whole zip"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_images(str(tmp_path / name))
+    with pytest.raises(FileNotFoundError, match="no images at"):
+        open_images(str(tmp_path / "nothing"))
+
+
+def test_modes_of_images():
+    def of(mode, value, **more):
+        file = io.BytesIO()
+        Image.new(mode, (2, 2), value).save(file, format="PNG", **more)
+        return file.getvalue()
+
+    assert decode(of("L", 7)).tolist() == [[[7, 7], [7, 7]]]
+    assert decode(of("1", 1)).tolist() == [[[255, 255], [255, 255]]]
+    assert decode(of("P", 0)).shape == (3, 2, 2)
+    assert decode(of("RGBA", (1, 2, 3, 255)))[:, 0, 0].tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="transparent"):
+        decode(of("RGBA", (1, 2, 3, 254)))
+    with pytest.raises(ValueError, match="8-bit"):
+        decode(of("I;16", 300))
+
+
+def test_reading_ahead_keeps_the_order_and_stops():
+    started = []
+
+    def slow(number):
+        started.append(number)
+        return number * 2
+
+    assert list(ahead(slow, range(50), depth=3)) == [number * 2 for number in range(50)]
+    started.clear()
+    results = ahead(slow, range(1000), depth=3)
+    assert next(results) == 0
+    results.close()
+    assert len(started) < 100
+
+
+def test_the_fingerprint_is_that_of_the_images_alone():
+    images = pictures(9)
+
+    def fingerprint(*parts):
+        made = Fingerprint()
+        for part in parts:
+            made.update(part)
+        return made.hex()
+
+    whole = fingerprint(images)
+    assert len(whole) == 64
+    assert fingerprint(images.flip(0)[:4], images.flip(0)[4:]) == whole
+    assert Fingerprint().hex([fingerprint(images[:4]), fingerprint(images[4:])]) == whole
+    assert fingerprint(images[:8]) != whole
+    changed = images.clone()
+    changed[3, 0, 0, 0] ^= 1
+    assert fingerprint(changed) != whole
+
+
+def test_a_reference_file_comes_back(folder, tmp_path):
+    images, pixels = open_images(str(folder)), Pixels()
+    summaries, fingerprint = make_references(images, [pixels], rows=True)
+    save_references(tmp_path / "ref.npz", summaries, "seventy", fingerprint)
+    (reference,) = load_references(tmp_path / "ref.npz").values()
+    assert (reference.name, reference.fingerprint, reference.count) == ("seventy", fingerprint, 70)
+    assert reference.hash is not None
+    assert reference.summary.detector == pixels.info
+    assert torch.equal(reference.summary.cov, summaries["pixels"].cov)
+    assert torch.equal(reference.rows(), pixels(pictures(70)))
+    names = ["fd", "kid", "coverage"]
+    found = measure([pictures(40, seed=1)], pixels, names, load_references(tmp_path / "ref.npz"))
+    direct = measure([pictures(40, seed=1)], pixels, names, references_of(images, [pixels], names))
+    assert [record.value for record in found] == [record.value for record in direct]
+    with pytest.raises(ValueError, match=r"is an \.npz"):
+        save_references(tmp_path / "ref.pkl", summaries, "", None)
+
+
+def test_official_references(tmp_path):
+    features = Pixels()(pictures(200)).double().numpy()
+    mean, cov = features.mean(0), np.cov(features.T)
+    np.savez(tmp_path / "official.npz", mu=mean, sigma=cov)
+    reference = load_references(tmp_path / "official.npz")["inception"]
+    assert reference.count is None
+    assert torch.equal(reference.summary.cov, torch.from_numpy(cov))
+    both = official_references({"fid": {"mu": mean, "sigma": cov}, "fd_dinov2": {"mu": mean, "sigma": cov}}, "both.pkl")
+    assert list(both) == ["inception", "dinov2"]
+    named = Function(Pixels(), "inception", hash="ab")
+    (record,) = measure([pictures(150, seed=1)], named, ["fid"], reference)
+    assert any("does not say which weights" in line for line in record.warnings)
+
+
+def test_damaged_references_are_refused(tmp_path):
+    path = tmp_path / "ref.npz"
+    with pytest.raises(FileNotFoundError, match="unitgain metrics reference"):
+        load_references(path)
+    summaries, fingerprint = make_references(open_images("digits"), [Pixels()])
+    save_references(path, summaries, "digits", fingerprint)
+    whole = path.read_bytes()
+    for damaged in (whole[:-200], b"", b"text", whole[:100] + b"\0" * 64 + whole[164:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ReferenceFileError, match="damaged or no reference"):
+            load_references(path)
+    np.savez(path, mu=np.zeros(3), sigma=np.zeros((2, 2)))
+    with pytest.raises(ReferenceFileError, match="do not fit"):
+        load_references(path)
+    np.savez(path, mu=np.array([{}], dtype=object), sigma=np.zeros((2, 2)))  # objects are pickles
+    with pytest.raises(ReferenceFileError):
+        load_references(path)
+    (tmp_path / "old.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"its \.npz"):
+        load_references(tmp_path / "old.pkl")
+
+
+@pytest.fixture
+def snapshot(tmp_path, tiny_spec):
+    denoiser = Denoiser(tiny_spec, 0.5)
+    header = SnapshotHeader(
+        network=tiny_spec,
+        sigma_data=0.5,
+        nimg=96,
+        profile={"kind": "raw"},
+        recipe="tiny",
+        encoder=to_dict(PixelEncoder(mean=80.0, std=90.0)),
+    )
+    path = tmp_path / header.filename()
+    write_snapshot(path, header, denoiser.state_dict())
+    return path
+
+
+def test_generated_images_are_measured_without_being_kept(snapshot):
+    sigmas = sigma_grid(3)
+    images = open_snapshot(snapshot, range(10, 30), sigmas, batch=7)
+    assert images.scale == (80, 90)
+    with Snapshot(snapshot) as opened:
+        drawn = torch.cat([made for _, _, made in generate(opened.denoiser(), range(10, 30), sigmas)])
+        digest = opened.sha256
+    expected = PixelEncoder(mean=80.0, std=90.0).decode(drawn)
+    assert torch.equal(read_all(images), expected)
+    assert torch.equal(torch.cat(list(images.batches([4, 2]))), expected[[4, 2]])
+    assert (images.source.seeds, images.source.snapshot_hash) == ("10-29", digest)
+    assert images.source.sampler["steps"] == 3
+
+
+def test_repetitions_use_the_seeds_that_follow(snapshot):
+    pixels = Pixels()
+    reference = Reference.of(make_references(open_images("digits"), [pixels])[0]["pixels"])
+    images = open_snapshot(snapshot, range(5, 25), sigma_grid(2))
+    seen = []
+    (result,) = measure_images(
+        images, [pixels], ["fd"], reference, repeat=3, on_images=lambda done, total: seen.append((done, total))
+    )
+    assert [record.source.seeds for record in result.records] == ["5-24", "25-44", "45-64"]
+    assert seen[-1] == (60, 60)
+    values = [record.value for record in result.records]
+    assert len(set(values)) == 3
+    assert (result.best, result.spread) == (min(values), max(values) - min(values))
+    alone = measure_images(open_snapshot(snapshot, range(25, 45), sigma_grid(2)), [pixels], ["fd"], reference)
+    assert alone[0].best == values[1]
+    assert json.loads(json.dumps(result.to_dict()))["records"][1]["source"]["seeds"] == "25-44"
+    scattered = open_snapshot(snapshot, [0, 2, 4, 6, 8, 10], sigma_grid(2))
+    with pytest.raises(ValueError, match="as a range such as"):
+        measure_images(scattered, [pixels], ["fd"], reference, repeat=2)
+
+
+def test_repetitions_of_a_folder_are_its_parts(folder):
+    pixels = Pixels()
+    images = open_images(str(folder))
+    references = references_of(images, [pixels], ["fd", "recall"])
+    fd, recall = measure_images(images, [pixels], ["fd", "recall"], references, repeat=2)
+    direct = measure([pictures(70)[35:]], pixels, ["fd"], references)
+    assert fd.records[1].value == direct[0].value
+    assert fd.records[1].source.name.endswith("[35-69]")
+    assert recall.best == max(record.value for record in recall.records)
+    with pytest.raises(ValueError, match="two images each"):
+        measure_images(images, [pixels], ["fd"], references, repeat=36)
+
+
+def test_ranges_of_seeds():
+    assert as_ranges([3, 1, 2, 7]) == "1-3,7"
