@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -186,14 +185,26 @@ def convert_folder(
             on_progress(done, len(paths))
         of = origin(path, recipe=recipe)
         target = out / f"{of.nimg:010d}-{of.sigma_rel:.3f}.safetensors"
-        header = _whole(target) or convert_network(path, target, of, dtype)
+        header = whole(target) or convert_network(path, target, of, dtype)
         first = first or header
         if (header.network, header.sigma_data, header.encoder) != (first.network, first.sigma_data, first.encoder):
+            target.unlink()  # one of them would spoil the run for `unitgain ema`
             raise ValueError(f"{path.name} and {paths[0].name} hold different networks: keep one run in a folder")
         written.append(target)
     if on_progress is not None:
         on_progress(len(paths), len(paths))
     return written
+
+
+def whole(path: Path) -> SnapshotHeader | None:
+    """The header of a snapshot if it is there and its contents match its checksum."""
+    try:
+        with Snapshot(path) as snapshot:
+            for _ in snapshot.verified():
+                pass
+            return snapshot.header
+    except (FileNotFoundError, SnapshotError):
+        return None
 
 
 def read_reference(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -247,17 +258,6 @@ def _tensor(name: str, record: object, reader: Reader) -> Tensor:
         return reader.tensor(record)
     except Refused as error:
         raise Refused(f"tensor {name}: {error}") from None
-
-
-def _whole(path: Path) -> SnapshotHeader | None:
-    """The header of a snapshot if it is there and undamaged."""
-    try:
-        with Snapshot(path) as snapshot, torch.no_grad():
-            for _ in snapshot.verified():
-                pass
-            return snapshot.header
-    except (FileNotFoundError, SnapshotError):
-        return None
 
 
 def _reference_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,7 +10,7 @@ import codecs
 import math
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,11 +65,12 @@ class Reader:
             call = call.args[0]
         if not isinstance(call, Call) or call.name != TENSOR:
             raise Refused(f"{describe(record)} where a tensor should be")
-        if len(call.args) not in (6, 7) or call.state is not None:
-            raise _refusal(call, f"a tensor with {len(call.args)} arguments instead of 6 or 7")
-        if len(call.args) == 7 and call.args[6] not in (None, {}):
+        args = list(call.args)
+        if not 6 <= len(args) <= 7 or call.state is not None:
+            raise _refusal(call, f"a tensor with {len(args)} arguments instead of 6 or 7")
+        if args[6:] not in ([], [None], [{}]):
             raise _refusal(call, "a tensor with metadata of its own")
-        storage, offset, size, stride = call.args[:4]
+        storage, offset, size, stride = args[:4]
         dtype, data = self._storage(storage)
         count = len(data) // dtype.itemsize
         shape, steps = _sizes(call, size), _sizes(call, stride)
@@ -86,7 +87,7 @@ class Reader:
         Raises:
             Refused: if it is none, of another dtype than real numbers, or its bytes do not fill its shape.
         """
-        numbers: Sequence[Any] = record if isinstance(record, list | tuple) else [record]
+        numbers = cast(Sequence[Any], record if isinstance(record, list | tuple) else [record])
         if all(type(number) in (int, float) and abs(number) < 2**62 for number in numbers):
             return np.array(record, dtype=np.float64)
         if isinstance(record, Call) and record.name in SCALAR and len(record.args) == 2:

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from unitgain import __version__
+from unitgain.cli.convert import Convert
 from unitgain.cli.demo import Demo
 from unitgain.cli.ema import Ema
+from unitgain.cli.fetch import Fetch
 from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.sample import Sample
@@ -32,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     command = tyro.cli(
-        Demo | Train | Ema | Sample | Inspect | Magnitudes,  # type: ignore[arg-type]
+        Demo | Train | Ema | Sample | Convert | Fetch | Inspect | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",
         description=DESCRIPTION,
         args=args,
