@@ -16,6 +16,7 @@ from unitgain.cli.arguments import parse_seeds
 from unitgain.cli.main import main
 from unitgain.demo import DemoConfig, run_demo
 from unitgain.posthoc import parse_lengths
+from unitgain.presets import Fetched
 
 SMALL = ["--batch", "16", "--duration", "320", "--snapshot-every", "80", "--device", "cpu", "--no-tensorboard"]
 
@@ -191,6 +192,19 @@ def test_sample_guided_by_another_network_and_by_itself(run, snapshot, tmp_path,
     made = json.loads((tmp_path / "weaker" / "manifest.json").read_text())
     assert (made["guide"]["nimg"], made["settings"]["guidance"]) == (80, 2.0)
     assert json.loads((tmp_path / "one" / "manifest.json").read_text())["guide"] is None  # it had no say
+
+
+def test_sample_takes_the_guide_of_a_preset(run, snapshot, tmp_path, capsys, monkeypatch):
+    pair = Fetched(snapshot, run / "snapshots" / "0000000080-0.100.safetensors")
+    for module in ("unitgain.hub", "unitgain.cli.sample"):
+        monkeypatch.setattr(f"{module}.fetched", lambda name: pair)
+    preset = "edm2-img512-s-guid-fid"
+    options = ["--seeds", "0-1", "--steps", "2", "--device", "cpu"]
+    call(capsys, "sample", preset, "--out", tmp_path / "guided", *options)
+    made = json.loads((tmp_path / "guided" / "manifest.json").read_text())
+    assert (made["network"]["name"], made["guide"]["nimg"], made["settings"]["guidance"]) == (preset, 80, 1.4)
+    call(capsys, "sample", preset, "--guidance", "1", "--out", tmp_path / "plain", *options)
+    assert json.loads((tmp_path / "plain" / "manifest.json").read_text())["guide"] is None
 
 
 def test_sweep_and_tune_share_a_table(run, tmp_path, capsys):

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from unitgain import __version__
+from unitgain.cli.convert import Convert
 from unitgain.cli.data import Data
 from unitgain.cli.demo import Demo
 from unitgain.cli.ema import Ema
+from unitgain.cli.fetch import Fetch
 from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.metrics import Metrics, MetricsReference
@@ -47,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> None:
         | Annotated[MetricsReference, tyro.conf.subcommand(name=REFERENCE)]
         | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
         | Tune
+        | Convert
+        | Fetch
         | Inspect
         | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",

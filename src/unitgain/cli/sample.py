@@ -11,6 +11,7 @@ from unitgain.draw.networks import SELF, Network, open_network
 from unitgain.draw.run import draw
 from unitgain.draw.settings import DrawSettings
 from unitgain.parallel import processes
+from unitgain.presets import PRESETS, fetched
 from unitgain.train.config import Precision
 
 SamplerName = Literal["heun", "stochastic_heun", "euler", "dpmpp_2m"]
@@ -26,7 +27,8 @@ class Sample:
     """
 
     network: Annotated[str, tyro.conf.Positional]
-    """A snapshot (a .safetensors file from training or reconstruction), or another name that unitgain.load knows."""
+    """A snapshot (a .safetensors file from training or reconstruction), a preset that was fetched, with its guide, or a
+    repository of the Hugging Face Hub."""
 
     out: Path = Path("samples")
     """Folder for the images; or a file that ends in .zip, which is written uncompressed with its labels, as official
@@ -95,14 +97,15 @@ class Sample:
 
     def run(self) -> None:
         """Write the images."""
-        seeds, settings = parse_seeds(self.seeds), self.settings()
+        guide_name, weight = self.guided_by()
+        seeds, settings = parse_seeds(self.seeds), self.settings(weight)
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"--columns {self.columns}: must be at least 1")
         with processes(pick_device(self.device)) as world:
             main = open_network(self.network, world.device, self.dtype)
             guide: Network | None = None
-            if self.guide not in (None, SELF):
-                guide = open_network(str(self.guide), world.device, self.dtype)
+            if guide_name not in (None, SELF):
+                guide = open_network(str(guide_name), world.device, self.dtype)
             with bar("sampling", "images") as progress:
                 drawn = draw(
                     main,
@@ -120,18 +123,26 @@ class Sample:
                 old = f"; {len(seeds) - drawn.new} were there" if drawn.new < len(seeds) else ""
                 print(f"{drawn.new} images drawn{old}; {drawn.total} in {self.out}")
 
-    def settings(self) -> DrawSettings:
-        """The options that change the images.
+    def guided_by(self) -> tuple[str | None, float]:
+        """Name of the guide and weight of guidance: as asked for, or those of the preset.
 
         Raises:
-            ValueError: if they do not go together.
+            ValueError: if the options do not go together.
         """
+        if self.guide is None and self.guidance is None and not Path(self.network).exists():
+            found = PRESETS.get(self.network)
+            if found is not None and found.guide is not None:
+                return str(fetched(self.network).guide), found.guidance
         if self.guide is not None and self.guidance is None:
             raise ValueError(f"--guide {self.guide} without --guidance: say how much, as in --guidance 1.5")
         if self.guide is None and (self.guidance not in (None, 1) or self.interval is not None):
             raise ValueError("--guidance and --interval need a --guide: a network, or self")
+        return self.guide, 1.0 if self.guidance is None else self.guidance
+
+    def settings(self, guidance: float) -> DrawSettings:
+        """The options that change the images."""
         return DrawSettings(
-            guidance=1.0 if self.guidance is None else self.guidance,
+            guidance=guidance,
             interval=self.interval,
             label=self.label,
             sampler=self.sampler,

@@ -1,16 +1,16 @@
 """Networks by name, with what a record says of them, and pairs of them that guide."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from unitgain.checkpoint.snapshot import DTYPES, Digest, Snapshot, load
+from unitgain.checkpoint.snapshot import DTYPES, Snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.draw.settings import DrawSettings
 from unitgain.guide import Guided
+from unitgain.hub import locate
 from unitgain.serial import to_dict
 
 SELF = "self"  # the guide that is the main network without its label
@@ -41,32 +41,21 @@ def open_network(name: str, device: torch.device | str = "cpu", dtype: str = "fl
     """Open whatever `unitgain.load` opens.
 
     Args:
-        name: path of a snapshot, or another name that `unitgain.load` knows.
+        name: path of a snapshot, name of a preset, or repository of the Hub.
         device: where to put it.
         dtype: precision to evaluate it in: "float32", "bfloat16" or "float16".
 
     Raises:
         FileNotFoundError: if there is none.
         SnapshotError: if it is damaged.
+        HubError: if the repository cannot be reached.
     """
-    if Path(name).is_file() and Path(name).suffix == ".safetensors":
-        with Snapshot(name) as snapshot:
-            denoiser, header = snapshot.denoiser(), snapshot.header
-            facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
-            record = {"sha256": snapshot.sha256, **facts}
-    else:
-        denoiser = load(name)
-        record = {"sha256": weights_digest(denoiser)}
+    with Snapshot(locate(name)) as snapshot:
+        denoiser, header = snapshot.denoiser(), snapshot.header
+        facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
+        record = {"sha256": snapshot.sha256, **facts}
     denoiser.dtype = DTYPES[dtype]
     return Network(name=name, denoiser=denoiser.to(device), record=record)
-
-
-def weights_digest(denoiser: Denoiser) -> str:
-    """SHA-256 of the weights, for networks whose file does not carry one."""
-    digest = Digest({})
-    for name, tensor in sorted(denoiser.state_dict().items()):
-        digest.update(name, tensor.cpu().contiguous())
-    return digest.hex()
 
 
 def guide_by(main: Network, guide: Network | None, settings: DrawSettings) -> Denoiser | Guided:
