@@ -220,7 +220,7 @@ def test_sweep_and_tune_share_a_table(run, tmp_path, capsys):
     table = (tmp_path / "cells-0.jsonl").read_text()
     assert call(capsys, "sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
     text = call(capsys, "tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
-    assert "best:" in text
+    assert "best of 3: fd_pixels" in text
     assert (tmp_path / "cells-0.jsonl").read_text() == table  # the search asked for nothing new
     assert "unknown metric" in call(capsys, "sweep", run, "--metric", "fda", "--reference", "digits", code=2).err
     assert "no reference at" in call(capsys, "sweep", run, "--metric", "fid", "--reference", "x.npz", code=2).err

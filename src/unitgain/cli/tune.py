@@ -69,13 +69,17 @@ class Tune(Bench):
                 )
             if world.main:
                 write_csv(out / "tune.csv", results)
-                print("best: ", end="")
-                say(len(results), best(results))
+                print(f"best of {len(results)}: {tell(best(results))}")
                 print(out / "tune.csv")
 
 
 def say(count: int, result: Result) -> None:
-    """Print one cell."""
+    """Print one cell as it is known."""
+    print(f"{count:3d}  {tell(result)}")
+
+
+def tell(result: Result) -> str:
+    """A cell and its value."""
     cell = result.cell
     guide = "" if cell.guide_length is None else f", the guide's {cell.guide_length:g}"
-    print(f"{count:3d}  {result.metric} {result.value:.4g}  length {cell.length:g}{guide}, guidance {cell.guidance:g}")
+    return f"{result.metric} {result.value:.4g}  length {cell.length:g}{guide}, guidance {cell.guidance:g}"

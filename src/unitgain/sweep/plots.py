@@ -119,7 +119,15 @@ def _map(figure: Any, axes: Any, results: Sequence[Result], row: Callable[[Resul
     axes.set_xlabel("EMA length sigma_rel")
     axes.set_ylabel(label)
     peak = best(list(cells.values()))
-    axes.plot(lengths.index(peak.cell.length), rows.index(row(peak)), "o", markersize=11, fillstyle="none", color="w")
+    axes.plot(
+        lengths.index(peak.cell.length),
+        rows.index(row(peak)),
+        "o",
+        markersize=11,
+        fillstyle="none",
+        color="#c0392b",
+        markeredgewidth=2,
+    )
     figure.colorbar(image, ax=axes)
 
 
