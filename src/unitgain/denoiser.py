@@ -1,6 +1,7 @@
 """The denoiser D(x; sigma, label): preconditioning around a raw network (EDM2, Eqs. 4-8)."""
 
 import math
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,19 @@ from unitgain.layers import MPConv, MPFourier
 Label = Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"] | None  # as many as images; checked by the denoiser
 
 
+@runtime_checkable
+class DenoiserLike(Protocol):
+    """What samplers and guidance need of a denoiser: a call as that of `Denoiser`, and three attributes."""
+
+    spec: NetworkSpec
+    sigma_data: float
+    encoder: dict[str, Any] | None
+
+    def __call__(self, x: Tensor, sigma: Tensor | float, label: Label = None) -> Tensor:
+        """Denoise."""
+        ...
+
+
 class Denoiser(nn.Module):
     """`denoiser(x, sigma, label) -> denoised`, the expected clean image given a noisy one (Eq. 4).
 
@@ -26,6 +40,7 @@ class Denoiser(nn.Module):
         network: the raw network F.
         dtype: precision in which the network computes (float32, bfloat16 or float16); parameters stay as they are,
             the embedding and the preconditioning stay in float32 (Appendix D.2).
+        encoder: how images become what the network sees, as a snapshot's header has it; None where that is not known.
     """
 
     def __init__(self, spec: NetworkSpec, sigma_data: float = 0.5) -> None:
@@ -35,6 +50,7 @@ class Denoiser(nn.Module):
         self.spec = spec
         self.sigma_data = sigma_data
         self.dtype = torch.float32
+        self.encoder: dict[str, Any] | None = None
         self.network = build(spec)
 
     def forward(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from unitgain.cli.arguments import parse_seeds
 from unitgain.cli.main import main
 from unitgain.demo import DemoConfig, run_demo
 from unitgain.posthoc import parse_lengths
+from unitgain.presets import Fetched
 
 SMALL = ["--batch", "16", "--duration", "320", "--snapshot-every", "80", "--device", "cpu", "--no-tensorboard"]
 
@@ -71,7 +73,19 @@ print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} & op
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["demo"], ["train"], ["sample"], ["inspect"], ["ema"], ["ema", "list"], ["ema", "reconstruct"]]
+    "command",
+    [
+        [],
+        ["demo"],
+        ["train"],
+        ["sample"],
+        ["sweep"],
+        ["tune"],
+        ["inspect"],
+        ["ema"],
+        ["ema", "list"],
+        ["ema", "reconstruct"],
+    ],
 )
 def test_help_answers(capsys, command):
     text = call(capsys, *command, "--help").out
@@ -132,24 +146,113 @@ def test_train_refuses_a_folder_in_use_and_no_recipe(run, capsys, tmp_path):
 
 def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys):
     out = tmp_path / "drawn"
-    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4,7", "--steps", "3", "--device", "cpu")
-    assert sorted(path.name for path in out.glob("0*.png")) == [f"{seed:06d}.png" for seed in (0, 1, 2, 3, 4, 7)]
-    with Image.open(out / "000000.png") as image:
+    common = ["--steps", "3", "--device", "cpu"]
+    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4,1007", "--grid", *common)
+    files = [f"000000/{seed:06d}.png" for seed in range(5)] + ["001000/001007.png"]
+    assert sorted(str(path.relative_to(out)) for path in out.glob("*/*.png")) == files
+    with Image.open(out / files[0]) as image:
         assert (image.size, image.mode) == ((8, 8), "L")
     with Image.open(out / "grid.png") as image:
         assert image.size[0] > 60
     manifest = json.loads((out / "manifest.json").read_text())
-    assert [image["seed"] for image in manifest["images"]] == [0, 1, 2, 3, 4, 7]
-    assert manifest["profile"]["sigma_rel"] == 0.1
-    assert manifest["sampler"]["S_max"] is None  # JSON knows no infinity
+    assert [image["seed"] for image in manifest["images"]] == [0, 1, 2, 3, 4, 1007]
+    assert [image["file"] for image in manifest["images"]] == files
+    assert manifest["network"]["profile"]["sigma_rel"] == 0.1
+    assert manifest["settings"]["steps"] == 3
     again = tmp_path / "again"
-    call(
-        capsys, "sample", snapshot, "--out", again, "--seeds", "3,0", "--steps", "3", "--batch", "1", "--device", "cpu"
+    call(capsys, "sample", snapshot, "--out", again, "--seeds", "3,0", "--batch", "1", *common)
+    for seed in (0, 3):
+        assert (again / files[seed]).read_bytes() == (out / files[seed]).read_bytes()
+    text = call(capsys, "sample", snapshot, "--out", out, "--steps", "4", code=2).err
+    assert "settings.steps: 3 -> 4" in text
+    assert (
+        "5 images drawn; 5 were there; 11 in"
+        in call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-9", *common).out
     )
-    for name in ("000000.png", "000003.png"):
-        assert (again / name).read_bytes() == (out / name).read_bytes()
-    text = call(capsys, "sample", snapshot, "--out", out, code=2).err
-    assert "is not empty" in text
+    assert "is not empty" in call(capsys, "sample", snapshot, "--out", snapshot.parent, code=2).err
+
+
+def test_sample_guided_by_another_network_and_by_itself(run, snapshot, tmp_path, capsys):
+    weaker = run / "snapshots" / "0000000080-0.100.safetensors"
+    options = ["--seeds", "0-3", "--steps", "4", "--sigma-max", "10", "--device", "cpu"]
+    draws = {
+        "plain": [],
+        "one": ["--guide", weaker, "--guidance", "1"],
+        "weaker": ["--guide", weaker, "--guidance", "2"],
+        "low": ["--guide", weaker, "--guidance", "2", "--interval", "100", "200"],
+        "self": ["--guide", "self", "--guidance", "2"],
+        "euler": ["--sampler", "euler"],
+    }
+    seen = {}
+    for name, more in draws.items():
+        call(capsys, "sample", snapshot, "--out", tmp_path / name, *options, *more)
+        seen[name] = b"".join(path.read_bytes() for path in sorted((tmp_path / name).glob("*/*.png")))
+    assert seen["plain"] == seen["one"] == seen["low"]
+    assert len({seen[name] for name in ("plain", "weaker", "self", "euler")}) == 4
+    made = json.loads((tmp_path / "weaker" / "manifest.json").read_text())
+    assert (made["guide"]["nimg"], made["settings"]["guidance"]) == (80, 2.0)
+    assert json.loads((tmp_path / "one" / "manifest.json").read_text())["guide"] is None  # it had no say
+
+
+def test_sample_takes_the_guide_of_a_preset(run, snapshot, tmp_path, capsys, monkeypatch):
+    pair = Fetched(snapshot, run / "snapshots" / "0000000080-0.100.safetensors")
+    for module in ("unitgain.hub", "unitgain.cli.sample"):
+        monkeypatch.setattr(f"{module}.fetched", lambda name: pair)
+    preset = "edm2-img512-s-guid-fid"
+    options = ["--seeds", "0-1", "--steps", "2", "--device", "cpu"]
+    call(capsys, "sample", preset, "--out", tmp_path / "guided", *options)
+    made = json.loads((tmp_path / "guided" / "manifest.json").read_text())
+    assert (made["network"]["name"], made["guide"]["nimg"], made["settings"]["guidance"]) == (preset, 80, 1.4)
+    call(capsys, "sample", preset, "--guidance", "1", "--out", tmp_path / "plain", *options)
+    assert json.loads((tmp_path / "plain" / "manifest.json").read_text())["guide"] is None
+
+
+def test_sweep_and_tune_share_a_table(run, tmp_path, capsys):
+    common = ["--metric", "fd_pixels", "--reference", "digits", "--images", "64", "--sampler", "euler", "--steps", "2"]
+    common += ["--out", tmp_path, "--device", "cpu", "--guide", run, "--guide-nimg", "160", "--guidance", "1:2:1"]
+    text = call(capsys, "sweep", run, "--lengths", "0.1:0.2:0.1", *common).out
+    assert "fd_pixels" in text
+    names = {f"sweep-run{end}" for end in (".csv", "-curves.svg", "-map.svg")}
+    assert names <= {path.name for path in tmp_path.iterdir()}
+    rows = (tmp_path / "sweep-run.csv").read_text().splitlines()
+    assert rows[0].startswith("metric,length,guidance,guide_length,pattern,value")
+    assert len(rows) == 1 + 4
+    table = (tmp_path / "cells-0.jsonl").read_text()
+    assert call(capsys, "sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
+    text = call(capsys, "tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
+    assert "best of 3: fd_pixels" in text
+    assert (tmp_path / "cells-0.jsonl").read_text() == table  # the search asked for nothing new
+    assert "unknown metric" in call(capsys, "sweep", run, "--metric", "fda", "--reference", "digits", code=2).err
+    assert "no reference at" in call(capsys, "sweep", run, "--metric", "fid", "--reference", "x.npz", code=2).err
+    assert (
+        "need a guide"
+        in call(
+            capsys,
+            "sweep",
+            run,
+            "--metric",
+            "fd_pixels",
+            "--reference",
+            "digits",
+            "--guidance",
+            "2",
+            "--out",
+            tmp_path,
+            code=2,
+        ).err
+    )
+
+
+def test_sample_writes_an_archive(snapshot, tmp_path, capsys):
+    out = tmp_path / "drawn.zip"
+    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4", "--steps", "2", "--device", "cpu")
+    with zipfile.ZipFile(out) as archive:
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        labels = json.loads(archive.read("dataset.json"))["labels"]
+        made = json.loads(archive.read("manifest.json"))
+    assert labels == [[image["file"], image["class"]] for image in made["images"]]
+    assert [name for name, _ in labels] == [f"000000/{seed:06d}.png" for seed in range(5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["drawn.zip"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +291,12 @@ def test_demo_refuses_nonsense_before_it_trains(tmp_path, capsys, options):
         (["--seeds", "1,1"], "twice"),
         (["--steps", "0"], "num_steps >= 1"),
         (["--batch", "0"], "batch must be at least 1"),
+        (["--guidance", "2"], "need a --guide"),
+        (["--guide", "self"], "without --guidance"),
+        (["--guide", "self", "--guidance", "nan"], "guidance = nan"),
+        (["--guide", "self", "--guidance", "2", "--interval", "2", "1"], "0 <= lo < hi"),
+        (["--guide", "missing", "--guidance", "2"], "missing"),
+        (["--S-churn", "3"], "belong to the sampler stochastic_heun"),
     ],
 )
 def test_sample_says_what_is_wrong_and_writes_nothing(snapshot, tmp_path, capsys, options, words):

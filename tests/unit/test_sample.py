@@ -1,5 +1,6 @@
 """Samplers against closed forms: for Gaussian data the exact denoiser is known, and so is where the path ends."""
 
+import functools
 import itertools
 import math
 
@@ -8,7 +9,20 @@ import torch
 
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
-from unitgain.sample import SampleGenerators, generate, heun, in_tiles, sigma_grid, tile_size
+from unitgain.guide import Guided, PerClass
+from unitgain.sample import (
+    SAMPLERS,
+    SampleGenerators,
+    Tiled,
+    dpmpp_2m,
+    euler,
+    evaluations,
+    generate,
+    heun,
+    sigma_grid,
+    stochastic_heun,
+    tile_size,
+)
 
 SIGMA_MAX = 80.0
 
@@ -43,20 +57,62 @@ def test_schedule_refuses_nonsense(arguments):
         sigma_grid(*arguments)
 
 
-def test_order_of_heun_is_two():
-    # Halving the steps quarters the error. Ends above 0, where the last step would be Euler's.
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2)])
+def test_order_of_convergence(sampler, order):
+    # Halving the steps divides the error by 2 to the order. Ends above 0, where the last step would be of first order.
     scale = torch.tensor([0.2, 0.5, 1.0, 2.0], dtype=torch.float64).reshape(1, 4, 1, 1)
     noise = torch.randn(8, 4, 2, 2, dtype=torch.float64)
     errors = []
-    for steps in (16, 32, 64, 128, 256):
+    for steps in (32, 64, 128, 256, 512):
         ramp = torch.linspace(SIGMA_MAX ** (1 / 7), 0.002 ** (1 / 7), steps + 1, dtype=torch.float64) ** 7
-        # heun's last step is Euler's: stop before it, and take it out of the count by ending on a repeated level
+        # heun's last step is Euler's: take it out of the count by ending on a repeated level
         sigmas = torch.cat([ramp, ramp[-1:]])
-        end = heun(gaussian_denoiser(scale), noise, sigmas)
+        end = sampler(gaussian_denoiser(scale), noise, sigmas)
         errors.append((end - exact_end(noise, scale, SIGMA_MAX, ramp[-1])).norm().item())
     slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
-    assert slopes[-1] == pytest.approx(2, abs=0.1)
-    assert all(slope > 1.8 for slope in slopes[1:])
+    assert slopes[-1] == pytest.approx(order, abs=0.1)
+    assert all(slope > order - 0.2 for slope in slopes[1:])
+
+
+@pytest.mark.parametrize("sampler", [euler, dpmpp_2m])
+def test_one_step_to_zero_is_the_denoised_noise(sampler):
+    noise = torch.randn(3, 1, 2, 2, dtype=torch.float64)
+    end = sampler(gaussian_denoiser(0.5), noise, torch.tensor([2.0, 0.0]))
+    torch.testing.assert_close(end, gaussian_denoiser(0.5)(2 * noise, 2.0))
+
+
+def test_dpmpp_2m_by_hand():
+    # Algorithm 2 of DPM-Solver++ with alpha = 1, sigma = e^-t, in its own terms
+    scale, sigmas = 0.5, [4.0, 1.5, 1.0, 0.2]
+    times = [-math.log(sigma) for sigma in sigmas]
+    x = 3.0 * sigmas[0]
+    denoised = [gaussian_denoiser(scale)(x, sigmas[0])]
+    for i in range(1, 4):
+        h = times[i] - times[i - 1]
+        mixed = denoised[-1]
+        if i > 1:
+            r = (times[i - 1] - times[i - 2]) / h
+            mixed = (1 + 1 / (2 * r)) * denoised[-1] - 1 / (2 * r) * denoised[-2]
+        x = sigmas[i] / sigmas[i - 1] * x - math.expm1(-h) * mixed
+        denoised.append(gaussian_denoiser(scale)(x, sigmas[i]))
+    noise = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64)
+    end = dpmpp_2m(gaussian_denoiser(scale), noise, torch.tensor(sigmas, dtype=torch.float64))
+    assert end.item() == pytest.approx(x, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_counts_its_evaluations_and_steps(name):
+    calls, steps = [], []
+
+    def denoise(x, sigma):
+        calls.append(float(sigma))
+        return torch.zeros_like(x)
+
+    noise = torch.randn(1, 1, 2, 2)
+    end = SAMPLERS[name](denoise, noise, sigma_grid(6), randn=lambda: torch.randn(noise.shape), on_step=steps.append)
+    assert len(calls) == evaluations(name, 6)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert end.abs().max() < 1e-6  # D = 0 everywhere: the path is a straight line to 0
 
 
 def test_deterministic_sampler_yields_the_gaussians_covariance():
@@ -87,13 +143,13 @@ def test_full_covariance_through_an_exact_denoiser():
 def test_churned_sampler_yields_the_gaussians_variance():
     generators = torch.Generator().manual_seed(5)
     noise = torch.randn(20_000, 1, 1, 1, generator=generators)
-    images = heun(
+    images = stochastic_heun(
         gaussian_denoiser(0.5),
         noise,
         sigma_grid(256),
         S_churn=20.0,
         S_min=0.01,
-        S_max=50.0,
+        S_noise=1.0,
         randn=lambda: torch.randn(noise.shape, generator=generators),
     )
     assert images.std().item() == pytest.approx(0.5, rel=0.02)
@@ -117,6 +173,8 @@ def test_number_of_evaluations_and_last_step():
 def test_churn_needs_a_source_of_noise():
     with pytest.raises(ValueError, match=r"pass randn"):
         heun(gaussian_denoiser(0.5), torch.randn(1, 1, 2, 2), sigma_grid(4), S_churn=1.0)
+    with pytest.raises(ValueError, match=r"pass randn"):
+        stochastic_heun(gaussian_denoiser(0.5), torch.randn(1, 1, 2, 2), sigma_grid(4))
 
 
 def test_seeds_are_modulo_2_32_and_independent_of_their_neighbours():
@@ -144,22 +202,62 @@ def denoiser():
     return denoiser
 
 
-def drawn(denoiser, seeds, **options):
-    parts = list(generate(denoiser, seeds, sigma_grid(3), **options))
+def drawn(denoiser, seeds, steps=2, **options):
+    parts = list(generate(denoiser, seeds, sigma_grid(steps), **options))
     assert [seed for chosen, _, _ in parts for seed in chosen] == list(seeds)
     return torch.cat([images for _, _, images in parts]), torch.cat([labels for _, labels, _ in parts])
 
 
-@pytest.mark.parametrize("churn", [0.0, 3.0])
-def test_images_of_a_seed_do_not_depend_on_the_batch_or_its_neighbours(denoiser, churn):
+CHURNED = functools.partial(stochastic_heun, S_churn=3.0, S_min=0.0)
+
+
+@pytest.fixture(scope="module")
+def guide(denoiser):
+    """Unconditional and so large that it is evaluated in other tiles than the main network."""
+    torch.manual_seed(1)
+    network = Denoiser(denoiser.spec.replace(label_dim=0, model_channels=128)).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if parameter.ndim == 0:
+            parameter.fill_(0.5)
+    assert tile_size(network, "cpu") < tile_size(denoiser, "cpu")
+    return network
+
+
+@pytest.mark.parametrize("sampler", [heun, CHURNED, dpmpp_2m])
+def test_images_of_a_seed_do_not_depend_on_the_batch_or_its_neighbours(denoiser, sampler):
     seeds = list(range(10))
-    images, labels = drawn(denoiser, seeds, batch=64, S_churn=churn)
-    for batch in (1, 7):
-        again, labels_again = drawn(denoiser, seeds, batch=batch, S_churn=churn)
+    images, labels = drawn(denoiser, seeds, batch=64, sampler=sampler)
+    for batch in (1, 7) if sampler is heun else (7,):
+        again, labels_again = drawn(denoiser, seeds, batch=batch, sampler=sampler)
         assert torch.equal(images, again)
         assert torch.equal(labels, labels_again)
-    backwards, _ = drawn(denoiser, seeds[::-1], batch=4, S_churn=churn)
+    backwards, _ = drawn(denoiser, seeds[::-1], batch=4, sampler=sampler)
     assert torch.equal(images, backwards.flip(0))
+
+
+@pytest.mark.parametrize(
+    "weight", [1.7, PerClass(torch.linspace(1, 2, 10)), torch.linspace(0.5, 2, 6), lambda sigma: 1 + 1 / (1 + sigma)]
+)
+def test_guided_images_do_not_depend_on_the_batch(denoiser, guide, weight):
+    guided = Guided(denoiser, guide, weight, interval=(0.01, 50))
+    images, _ = drawn(guided, range(6), steps=3, batch=6)
+    again, _ = drawn(guided, range(6), steps=3, batch=4)
+    assert torch.equal(images, again)
+    assert not torch.equal(images, drawn(denoiser, range(6), steps=3)[0])
+
+
+def test_guided_images_of_weight_1_are_those_of_the_main_network(denoiser, guide):
+    plain, _ = drawn(denoiser, range(6))
+    for weight in (1.0, torch.ones(6), PerClass(torch.ones(10)), lambda sigma: 1.0):
+        assert torch.equal(plain, drawn(Guided(denoiser, guide, weight), range(6))[0])
+    some, labels = drawn(Guided(denoiser, guide, PerClass(torch.tensor([1.0, 3.0] * 5))), range(6))
+    assert [torch.equal(a, b) for a, b in zip(some, plain, strict=True)] == [int(one) % 2 == 0 for one in labels]
+
+
+def test_progress_counts_parts_of_images(denoiser):
+    seen = []
+    drawn(denoiser, range(5), batch=3, on_images=seen.append)
+    assert seen == pytest.approx([1.5, 3, 4, 5])
 
 
 def test_one_class_for_all_keeps_the_noise(denoiser):
@@ -177,10 +275,13 @@ def test_every_evaluation_has_the_same_number_of_images(denoiser):
     hook = denoiser.network.register_forward_pre_hook(lambda module, args: shapes.append(len(args[0])))
     label = torch.arange(5)
     x = torch.randn(5, 1, 8, 8)
-    tiled = in_tiles(denoiser, label, tile=2)(x, torch.tensor(0.5))
+    tiled = Tiled(denoiser, tile=2)(x, torch.tensor(0.5), label)
+    levels = torch.linspace(0.1, 2, 5)
+    each = Tiled(denoiser, tile=2)(x, levels, label)
     hook.remove()
-    assert shapes == [2, 2, 2]
+    assert shapes == [2, 2, 2] * 2
     torch.testing.assert_close(tiled, denoiser(x, 0.5, label), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(each, denoiser(x, levels, label), rtol=1e-4, atol=1e-5)
 
 
 def test_tile_depends_on_the_network_alone():
@@ -196,3 +297,8 @@ def test_tile_depends_on_the_network_alone():
 def test_generate_refuses_nonsense(denoiser, options, words):
     with pytest.raises(ValueError, match=words):
         list(generate(denoiser, [0], sigma_grid(2), **options))
+
+
+def test_generate_wants_a_weight_per_sample(denoiser, guide):
+    with pytest.raises(ValueError, match="3 weights of guidance for 2 samples"):
+        list(generate(Guided(denoiser, guide, torch.ones(3)), [0, 1], sigma_grid(2)))

@@ -21,9 +21,28 @@ DEFAULTS: dict[str, Any] = {
     "num_blocks": 3,
     "attn_resolutions": (16, 8),
     "channels_per_head": 64,
+    "dropout": 0.0,
+    "label_balance": 0.5,
+    "concat_balance": 0.5,
+    "res_balance": 0.3,
+    "attn_balance": 0.3,
+    "clip_act": 256.0,
     "sigma_data": 0.5,
     "logvar_channels": 128,
 }
+# Those that have the same name and meaning in a `NetworkSpec`.
+SAME = (
+    "label_dim",
+    "model_channels",
+    "num_blocks",
+    "channels_per_head",
+    "dropout",
+    "label_balance",
+    "concat_balance",
+    "res_balance",
+    "attn_balance",
+    "clip_act",
+)
 
 _NAMES = [
     (r"^unet\.emb_fourier\.", "network.embedding.fourier."),
@@ -55,12 +74,9 @@ def spec_from_config(config: Mapping[str, Any]) -> NetworkSpec:
     return NetworkSpec(
         resolution=values["img_resolution"],
         channels=values["img_channels"],
-        label_dim=values["label_dim"],
-        model_channels=values["model_channels"],
         channel_mult=tuple(values["channel_mult"]),
-        num_blocks=values["num_blocks"],
         attn_resolutions=tuple(values["attn_resolutions"]),
-        channels_per_head=values["channels_per_head"],
+        **{name: values[name] for name in SAME},
     )
 
 
@@ -88,19 +104,14 @@ def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[
         state: official parameters and buffers by name (`unet.enc.64x64_conv.weight`, `logvar_linear.weight`, ...), any
             floating dtype; read into float32.
         config: official constructor arguments: `img_resolution`, `img_channels` and `label_dim`, and where they are not
-            the default `model_channels`, `channel_mult`, `num_blocks`, `attn_resolutions`, `channels_per_head`,
-            `sigma_data`, `logvar_channels`.
+            the default others of `DEFAULTS`.
 
     Raises:
         ValueError: if an argument is unknown or missing, or tensors are missing, left over or of another shape.
     """
-    spec = spec_from_config(config)
-    with torch.device("meta"):
-        denoiser = Denoiser(spec, sigma_data=config.get("sigma_data", DEFAULTS["sigma_data"]))
-        uncertainty = Uncertainty(config.get("logvar_channels", DEFAULTS["logvar_channels"]))
-    tensors = rename(state, spec.channels_per_head)
-    expected = {**denoiser.state_dict(), **{f"uncertainty.{k}": v for k, v in uncertainty.state_dict().items()}}
-    _check_tensors(tensors, expected)
+    denoiser, uncertainty = on_meta(config)
+    tensors = rename(state, denoiser.spec.channels_per_head)
+    check_tensors(tensors, denoiser, uncertainty)
     tensors = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in tensors.items()}
     prefix = "uncertainty."
     uncertainty.load_state_dict(
@@ -112,7 +123,16 @@ def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[
     return denoiser, uncertainty
 
 
-def _check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def on_meta(config: Mapping[str, Any]) -> tuple[Denoiser, Uncertainty]:
+    """Denoiser and uncertainty that official constructor arguments describe, without memory for their parameters."""
+    with torch.device("meta"):
+        denoiser = Denoiser(spec_from_config(config), sigma_data=config.get("sigma_data", DEFAULTS["sigma_data"]))
+        return denoiser, Uncertainty(config.get("logvar_channels", DEFAULTS["logvar_channels"]))
+
+
+def check_tensors(given: Mapping[str, Tensor], denoiser: Denoiser, uncertainty: Uncertainty) -> None:
+    """Raise `ValueError` unless `given`, under our names, are the tensors of both, each of the right shape."""
+    expected = {**denoiser.state_dict(), **uncertainty.state_dict(prefix="uncertainty.")}
     missing = [name for name in expected if name not in given]
     extra = [name for name in given if name not in expected]
     if missing or extra:

@@ -42,6 +42,8 @@ class SnapshotHeader:
         recipe: name of the recipe.
         encoder: how images become what the network sees, as `unitgain.data.encoder` writes it.
         classes: names of the classes, if known.
+        data: name of what it was trained on, if known.
+        license: of the weights, if known.
     """
 
     network: NetworkSpec
@@ -51,6 +53,8 @@ class SnapshotHeader:
     recipe: str
     encoder: dict[str, Any]
     classes: tuple[str, ...] | None = None
+    data: str | None = None
+    license: str | None = None
 
     def __post_init__(self) -> None:
         kind = self.profile.get("kind")
@@ -237,6 +241,7 @@ class Snapshot:
             denoiser.load_state_dict(tensors, assign=True)
         except RuntimeError as error:
             raise SnapshotError(f"{self.path}: its tensors do not fit its network: {error}") from error
+        denoiser.encoder = self.header.encoder
         return denoiser.requires_grad_(False).eval()
 
 
@@ -269,7 +274,9 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
 
 
 def _metadata(header: SnapshotHeader) -> dict[str, str]:
-    values = {name: json.dumps(value, sort_keys=True) for name, value in to_dict(header).items()}
+    late = ("data", "license")  # not in the first files: where they are unknown, the bytes stay as they were
+    given = {name: value for name, value in to_dict(header).items() if value is not None or name not in late}
+    values = {name: json.dumps(value, sort_keys=True) for name, value in given.items()}
     metadata = {"format": FORMAT, **values}
     return {**metadata, "header_sha256": header_digest(metadata)}
 

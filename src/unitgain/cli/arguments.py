@@ -59,8 +59,8 @@ def pick_device(device: Device) -> torch.device:
 
 
 @contextmanager
-def bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, where that is a terminal: call what it yields with (done, total)."""
+def bar(title: str, unit: str) -> Iterator[Callable[[float, int | None], None]]:
+    """A progress bar on standard error, where that is a terminal: call what it yields with (done, total or None)."""
     console = Console(file=sys.stderr)
     columns = (
         TextColumn(title),

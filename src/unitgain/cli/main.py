@@ -10,13 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from unitgain import __version__
+from unitgain.cli.convert import Convert
+from unitgain.cli.data import Data
 from unitgain.cli.demo import Demo
 from unitgain.cli.ema import Ema
+from unitgain.cli.fetch import Fetch
 from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.metrics import Metrics, MetricsReference
 from unitgain.cli.sample import Sample
+from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
+from unitgain.cli.tune import Tune
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
 REFERENCE = "metrics reference"  # a command of two words; `metrics` alone takes images
@@ -36,11 +41,16 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     command = tyro.cli(
         Demo
+        | Data
         | Train
         | Ema
         | Sample
         | Metrics
         | Annotated[MetricsReference, tyro.conf.subcommand(name=REFERENCE)]
+        | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
+        | Tune
+        | Convert
+        | Fetch
         | Inspect
         | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",

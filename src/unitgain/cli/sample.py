@@ -1,49 +1,66 @@
 """`unitgain sample`."""
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-import torch
 import tyro
 
-from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader
 from unitgain.cli.arguments import Device, bar, parse_seeds, pick_device
-from unitgain.data.encoder import PixelEncoder
-from unitgain.data.images import grid, save_png
-from unitgain.files import require_empty, staged, write_text
-from unitgain.sample import generate, sigma_grid
-from unitgain.serial import from_dict
+from unitgain.draw.networks import SELF, Network, open_network
+from unitgain.draw.run import draw
+from unitgain.draw.settings import DrawSettings
+from unitgain.parallel import processes
+from unitgain.presets import PRESETS, fetched
 from unitgain.train.config import Precision
+
+SamplerName = Literal["heun", "stochastic_heun", "euler", "dpmpp_2m"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw images with a snapshot.
+    """Draw images with a network, guided or not.
 
-    Image number s depends on the snapshot, the settings and s alone: not on the batch size or on which others are drawn
-    with it. Writes <seed>.png for each, grid.png with all of them, and manifest.json, which says how they were made.
+    Image number s depends on the networks, the settings and s alone: not on the batch size, the number of processes or
+    which others are drawn with it. Writes <thousand>/<seed>.png for each and manifest.json, which says how they were
+    made. Called again it goes on where it stopped, and adds other seeds; under torchrun the processes share the work.
     """
 
-    snapshot: Annotated[Path, tyro.conf.Positional]
-    """A snapshot: a .safetensors file from training or reconstruction."""
+    network: Annotated[str, tyro.conf.Positional]
+    """A snapshot (a .safetensors file from training or reconstruction), a preset that was fetched, with its guide, or a
+    repository of the Hugging Face Hub."""
 
     out: Path = Path("samples")
-    """Folder for the images; must be empty."""
+    """Folder for the images; or a file that ends in .zip, which is written uncompressed with its labels, as official
+    tools read it."""
 
     seeds: str = "0-63"
-    """Seeds, one image each: 7, a list 1,2,5 or a range with both ends 0-63."""
+    """Seeds, one image each: 7, a list 1,2,5 or a range with both ends 0-49999."""
 
     label: Annotated[int | None, tyro.conf.arg(name="class")] = None
     """Class of all images. Default: each seed draws its own."""
 
+    guide: str | None = None
+    """What guides: a network as above, unconditional, smaller or less trained; or self, the network without its label,
+    if it was trained to do without."""
+
+    guidance: float | None = None
+    """Weight of guidance w: w times the network plus (1 - w) times the guide. 1 is none."""
+
+    interval: tuple[float, float] | None = None
+    """Noise levels LO < sigma <= HI that are guided. Default: all."""
+
+    sampler: SamplerName = "heun"
+    """heun takes 2 N - 1 evaluations of the network in N steps, stochastic_heun too; euler (DDIM) and dpmpp_2m N."""
+
     steps: int = 32
-    """Steps of Heun's method; 2 N - 1 evaluations of the network."""
+    """Steps N of the sampler."""
 
     batch: int = 64
-    """Images in flight at a time; does not change the images."""
+    """Images in flight at a time in each process; does not change the images."""
+
+    grid: bool = False
+    """Also write grid.png with the first 400 images."""
 
     columns: int | None = None
     """Columns of the grid. Default: about square."""
@@ -57,73 +74,86 @@ class Sample:
     rho: float = 7.0
     """Exponent of the schedule; higher is denser at low noise."""
 
-    S_churn: float = 0.0
-    """Fresh noise over the whole path; 0 is the deterministic sampler."""
+    S_churn: float | None = None
+    """Fresh noise over the whole path, of stochastic_heun. Default: 40."""
 
-    S_min: float = 0.0
-    """Lowest noise level that is churned."""
+    S_min: float | None = None
+    """Lowest noise level that is churned. Default: 0.05."""
 
-    S_max: float = float("inf")
-    """Highest noise level that is churned."""
+    S_max: float | None = None
+    """Highest noise level that is churned. Default: 50."""
 
-    S_noise: float = 1.0
-    """Standard deviation of the fresh noise."""
+    S_noise: float | None = None
+    """Standard deviation of the fresh noise. Default: 1.003."""
 
     dtype: Precision = "float32"
-    """Precision of the network."""
+    """Precision of the networks."""
+
+    vae: str | None = None
+    """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
     device: Device = "auto"
     """Where to sample; kinds of device draw different noise."""
 
     def run(self) -> None:
         """Write the images."""
-        seeds, device = parse_seeds(self.seeds), pick_device(self.device)
+        guide_name, weight = self.guided_by()
+        seeds, settings = parse_seeds(self.seeds), self.settings(weight)
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"--columns {self.columns}: must be at least 1")
-        require_empty(self.out)
-        with Snapshot(self.snapshot) as snapshot:
-            header = snapshot.header
-            denoiser = snapshot.denoiser().to(device)
-        denoiser.dtype = DTYPES[self.dtype]
-        if header.network.channels not in (1, 3):
-            raise ValueError(
-                f"{self.snapshot} draws {header.network.channels} channels, which are no picture of 1 or 3"
-            )
-        encoder = from_dict(PixelEncoder, header.encoder)
-        sigmas = sigma_grid(self.steps, self.sigma_min, self.sigma_max, self.rho)
-        churn = {name: getattr(self, name) for name in ("S_churn", "S_min", "S_max", "S_noise")}
-        made, pixels = [], []
-        with staged(self.out) as folder, bar("sampling", "images") as progress:
-            progress(0, len(seeds))
-            for chosen, labels, images in generate(
-                denoiser,
-                seeds,
-                sigmas,
-                label=self.label,
-                batch=self.batch,
-                on_images=lambda done: progress(done, len(seeds)),
-                **churn,
-            ):
-                pixels.append(encoder.decode(images.cpu()))
-                for i, seed in enumerate(chosen):
-                    save_png(folder / f"{seed:06d}.png", pixels[-1][i])
-                    made.append({"seed": seed, "class": None if labels is None else int(labels[i])})
-            grid(torch.cat(pixels), self.columns).save(folder / "grid.png")
-            manifest = self._manifest(header, device.type, made)
-            write_text(folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-        print(f"{len(seeds)} images in {self.out}; look at {self.out / 'grid.png'}")
+        with processes(pick_device(self.device)) as world:
+            main = open_network(self.network, world.device, self.dtype)
+            guide: Network | None = None
+            if guide_name not in (None, SELF):
+                guide = open_network(str(guide_name), world.device, self.dtype)
+            with bar("sampling", "images") as progress:
+                drawn = draw(
+                    main,
+                    guide,
+                    settings,
+                    seeds,
+                    self.out,
+                    world=world,
+                    batch=self.batch,
+                    contact_sheet=self.grid or self.columns is not None,
+                    columns=self.columns,
+                    on_progress=progress,
+                )
+            if world.main:
+                old = f"; {len(seeds) - drawn.new} were there" if drawn.new < len(seeds) else ""
+                print(f"{drawn.new} images drawn{old}; {drawn.total} in {self.out}")
 
-    def _manifest(self, header: SnapshotHeader, device: str, images: list[dict[str, Any]]) -> dict[str, Any]:
-        names = ("steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
-        sampler = {name: getattr(self, name) for name in names}
-        sampler["S_max"] = self.S_max if math.isfinite(self.S_max) else None  # JSON has no infinity
-        return {
-            "snapshot": str(self.snapshot),
-            "recipe": header.recipe,
-            "nimg": header.nimg,
-            "profile": header.profile,
-            "sampler": {"method": "heun", **sampler},
-            "dtype": self.dtype,
-            "device": device,
-            "images": images,
-        }
+    def guided_by(self) -> tuple[str | None, float]:
+        """Name of the guide and weight of guidance: as asked for, or those of the preset.
+
+        Raises:
+            ValueError: if the options do not go together.
+        """
+        if self.guide is None and self.guidance is None and not Path(self.network).exists():
+            found = PRESETS.get(self.network)
+            if found is not None and found.guide is not None:
+                return str(fetched(self.network).guide), found.guidance
+        if self.guide is not None and self.guidance is None:
+            raise ValueError(f"--guide {self.guide} without --guidance: say how much, as in --guidance 1.5")
+        if self.guide is None and (self.guidance not in (None, 1) or self.interval is not None):
+            raise ValueError("--guidance and --interval need a --guide: a network, or self")
+        return self.guide, 1.0 if self.guidance is None else self.guidance
+
+    def settings(self, guidance: float) -> DrawSettings:
+        """The options that change the images."""
+        return DrawSettings(
+            guidance=guidance,
+            interval=self.interval,
+            label=self.label,
+            sampler=self.sampler,
+            steps=self.steps,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+            rho=self.rho,
+            S_churn=self.S_churn,
+            S_min=self.S_min,
+            S_max=self.S_max,
+            S_noise=self.S_noise,
+            dtype=self.dtype,
+            vae=self.vae,
+        )

@@ -5,17 +5,19 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from unitgain.cli.arguments import Device, pick_device
-from unitgain.data.dataset import ArrayDataset
+from unitgain.data.loader import Dataset
+from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.recipes import Recipe, recipe
-from unitgain.serial import suggest
 from unitgain.train import TrainConfig, train
-from unitgain.train.config import Precision
+from unitgain.train.config import Normalize, Precision
 from unitgain.train.loop import load_config
+
+DIGITS = "digits"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,34 @@ class Train:
 
     resume: bool = False
     """Go on from the newest valid checkpoint in the folder, with the settings the run was started with."""
+
+    data: str | None = None
+    """Folder that `unitgain data prepare` or `encode` made. Default: digits."""
+
+    classes: Literal["recipe", "data", "none"] = "recipe"
+    """Number of classes of the network: the recipe's, that of the data, or none, to train without labels."""
+
+    normalize: Normalize | None = None
+    """How pixels become what the network sees: official maps them to [-1, 1], measured gives the data mean 0 and
+    standard deviation 0.5. Default: official."""
+
+    flip: bool = False
+    """Mirror each image or not, by a coin of its own."""
+
+    workers: int | None = None
+    """Threads that read data ahead. Default: one per core, at most 8."""
+
+    cache: bool = False
+    """Keep decoded data in memory."""
+
+    sigma_data: float | None = None
+    """Standard deviation of the data. Default: the recipe's; `unitgain data check` says what suits them."""
+
+    P_mean: float | None = None
+    """Mean of ln(sigma) in training. Default: the recipe's."""
+
+    P_std: float | None = None
+    """Standard deviation of ln(sigma) in training. Default: the recipe's."""
 
     seed: int | None = None
     """Seed of everything random. Default: 0."""
@@ -80,11 +110,11 @@ class Train:
 
     def run(self) -> None:
         """Train, and say how it ended."""
-        out, config = self._settings()
+        out, config, dataset = self._settings()
         result = train(
             config,
             out,
-            load_data(config.data),
+            dataset,
             resume=self.resume,
             device=pick_device(self.device),
             quiet=self.quiet,
@@ -96,16 +126,33 @@ class Train:
             print(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written. Resume with:")
             print(f"  unitgain train --out {shlex.quote(str(out))} --resume", file=sys.stdout, flush=True)
 
-    def _settings(self) -> tuple[Path, TrainConfig]:
+    def _settings(self) -> tuple[Path, TrainConfig, Dataset]:
         if self.recipe is None and not (self.resume and self.out):
             raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
         out = self.out or Path("runs") / str(self.recipe)
         saved = load_config(out) if self.resume and (out / "config.json").exists() else None
-        if saved is not None and self.recipe in (None, saved.recipe.name):
-            return out, self._override(saved, saved.recipe)
-        if self.recipe is None:
+        if saved is None and self.recipe is None:
             raise FileNotFoundError(f"{out} holds no run to resume: it has no config.json")
-        return out, self._override(saved, recipe(self.recipe))
+        if saved is not None and self.recipe not in (None, saved.recipe.name):
+            saved = None
+        base = saved.recipe if saved is not None else recipe(str(self.recipe))
+        name = self.data or (saved.data if saved is not None else DIGITS)
+        normalize = self.normalize or (saved.normalize if saved is not None else "official")
+        dataset = load_data(name, normalize)
+        config = self._override(saved, self._fit_network(base, dataset))
+        return out, dataclasses.replace(config, data=name, data_fingerprint=dataset.fingerprint), dataset
+
+    def _fit_network(self, base: Recipe, dataset: Dataset) -> Recipe:
+        """The recipe with the classes and noise levels that were asked for."""
+        noise = {name: getattr(self, name) for name in ("sigma_data", "P_mean", "P_std")}
+        base = base.replace(**{name: value for name, value in noise.items() if value is not None})
+        if self.classes == "recipe":
+            if not base.network.label_dim and dataset.label_dim and not self.quiet:
+                print(f"note: the {dataset.label_dim} classes of the data are not used; --classes data uses them")
+            return base
+        if self.classes == "data" and not dataset.label_dim:
+            raise ValueError(f"--classes data: {dataset.name} has no labels")
+        return base.replace(network=base.network.replace(label_dim=dataset.label_dim if self.classes == "data" else 0))
 
     def _override(self, saved: TrainConfig | None, base: Recipe) -> TrainConfig:
         """The settings of `saved` or, for a new run, the defaults of `base`, with what was given as options."""
@@ -119,27 +166,34 @@ class Train:
             lr=base.lr if self.lr is None else self.lr,
             snapshot_every=snapshot_every,
         )
-        names = ("seed", "microbatch", "dtype", "snapshot_dtype", "magnitudes_every")
+        names = ("seed", "microbatch", "dtype", "snapshot_dtype", "magnitudes_every", "normalize", "workers")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None} | whole
+        chosen |= {name: True for name in ("flip", "cache") if getattr(self, name)}
         if saved is not None:
             return dataclasses.replace(saved, recipe=changed, **chosen)
         tick = _whole("tick", max(snapshot_every // 4, 1), batch)
-        defaults = {"data": "digits", "tick": tick, "checkpoint_every": snapshot_every}
+        defaults = {"data": DIGITS, "tick": tick, "checkpoint_every": snapshot_every}
         return TrainConfig(recipe=changed, **{**defaults, **chosen})
 
 
-def load_data(name: str) -> ArrayDataset:
-    """The data set of that name.
+def load_data(name: str, normalize: Normalize = "official") -> Dataset:
+    """The data set of that name: `digits`, or a folder of prepared data.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or `normalize` does not go with it.
     """
-    from unitgain.data.digits import digits
+    if name == DIGITS:
+        from unitgain.data.digits import digits
 
-    known = {"digits": digits}
-    if name not in known:
-        raise ValueError(f"unknown data set {name!r}; {suggest(name, known)}")
-    return known[name]()
+        return digits()
+    if not Path(name).exists():
+        raise ValueError(
+            f"unknown data set {name!r}: expected digits, or a folder made with: unitgain data prepare SOURCE {name}"
+        )
+    dataset = PreparedDataset(name)
+    if normalize == "measured":
+        dataset.encoder = measured_encoder(dataset.manifest)
+    return dataset
 
 
 def _whole(name: str, images: int, batch: int) -> int:

@@ -67,9 +67,42 @@ class ArrayDataset:
         """Number of classes, 0 without labels."""
         return len(self.classes) if self.labels is not None and self.classes else 0
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, height, width."""
+        return tuple(self.images.shape[1:])  # type: ignore[return-value]
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of a row as it is stored."""
+        return self.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a row as it is stored."""
+        return self.images.dtype
+
+    @property
+    def latents(self) -> bool:
+        """Whether these are latents that a VAE decodes: no."""
+        return False
+
+    @property
+    def fingerprint(self) -> str:
+        """Not known: the name says which data these are."""
+        return ""
+
+    def rows(self, indices: np.ndarray, out: Tensor | None = None) -> tuple[Tensor, Int[Tensor, " n"] | None]:
+        """The images with these indices as they are stored, and their labels."""
+        rows = torch.from_numpy(indices)
+        images = torch.index_select(self.images, 0, rows, out=out)
+        return images, None if self.labels is None else self.labels[rows]
+
+    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
+        """What the network sees, float32; nothing is random."""
+        return stored.float() if stored.is_floating_point() else self.encoder.encode(stored)
+
     def batch(self, indices: np.ndarray) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
         """The images with these indices as the network sees them, float32, and their labels."""
-        rows = torch.from_numpy(indices)
-        images = self.images[rows]
-        images = images.float() if images.is_floating_point() else self.encoder.encode(images)
-        return images, None if self.labels is None else self.labels[rows]
+        stored, labels = self.rows(indices)
+        return self.encode(stored), labels

@@ -63,3 +63,14 @@ def _feistel(value: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: int
             scrambled = mix(keys + right * np.uint64(0xD1342543DE82EF95) + np.uint64(round_number))
         left, right = right, left ^ (scrambled & mask)
     return (left << shift) | right
+
+
+def flips(start: int, count: int, seed: int) -> NDArray[np.bool_]:
+    """Whether the images number `start` ... `start + count - 1` of a run are mirrored: a fair coin for each.
+
+    A function of the seed and the number of the image in the run alone, so each epoch tosses again.
+    """
+    number = np.arange(start, start + count, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        keys = mix(number + np.uint64(derive(seed, 0x666C6970)))
+    return (keys >> np.uint64(63)).astype(bool)

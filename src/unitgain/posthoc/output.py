@@ -25,9 +25,13 @@ _LOCK = threading.Lock()
 
 
 def filename(target: Target) -> str:
-    """`<t, 10 digits>-<length>.safetensors`; `-mixed` where tensors have lengths of their own."""
+    """`<t, 10 digits>-<length>.safetensors`; `-mixed-` and a hash of them where tensors have lengths of their own."""
     assert target.t is not None
-    return f"{moment(target.t)}-{target}{'-mixed' if target.overrides else ''}.safetensors"
+    mixed = ""
+    if target.overrides:
+        about = json.dumps([[pattern, repr(length)] for pattern, length in target.overrides.items()])
+        mixed = f"-mixed-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+    return f"{moment(target.t)}-{target}{mixed}.safetensors"
 
 
 class Output:

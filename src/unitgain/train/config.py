@@ -7,9 +7,12 @@ from unitgain.recipe import Recipe
 from unitgain.serial import differences, to_dict
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Normalize = Literal["official", "measured"]
 
 # Fields that change nothing of the numbers already computed, so a resumed run may have other ones.
 FREE = (
+    "workers",
+    "cache",
     "recipe.duration",
     "recipe.summary",
     "recipe.scores",
@@ -28,7 +31,13 @@ class TrainConfig:
 
     Args:
         recipe: network, loss, optimizer, EMA and duration.
-        data: name of the data set.
+        data: name of the data set, or the folder of prepared data.
+        data_fingerprint: of prepared data; empty for others.
+        normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1]; "measured" gives the
+            data mean 0 and standard deviation 0.5. Latents bring their own normalization.
+        flip: mirror each image or not by a coin of its own.
+        workers: threads that read data ahead; None for one per core; 0 for none.
+        cache: keep decoded data in memory.
         seed: of every random draw of the run.
         microbatch: images per forward and backward pass; must divide the batch; None for the whole batch at once.
             Another value sums gradients in other groups and draws other noise, so it is part of what a run is.
@@ -46,6 +55,11 @@ class TrainConfig:
 
     recipe: Recipe
     data: str
+    data_fingerprint: str = ""
+    normalize: Normalize = "official"
+    flip: bool = False
+    workers: int | None = None
+    cache: bool = False
     seed: int = 0
     microbatch: int | None = None
     dtype: Precision = "float32"
@@ -63,6 +77,8 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
 
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers = {self.workers}: must not be negative")
         if self.magnitudes_every < 0:
             raise ValueError(f"magnitudes_every = {self.magnitudes_every}: must not be negative")
 
@@ -74,4 +90,6 @@ class TrainConfig:
     def changes(self, saved: "TrainConfig") -> list[str]:
         """What `self` would change in the numbers of a run that began as `saved`, as 'field: old -> new'."""
         rows = differences(to_dict(saved), to_dict(self))
-        return [row for row in rows if row.partition(":")[0] not in FREE]
+        moved = bool(self.data_fingerprint) and self.data_fingerprint == saved.data_fingerprint
+        free = (*FREE, "data") if moved else FREE
+        return [row for row in rows if row.partition(":")[0] not in free]

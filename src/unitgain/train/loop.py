@@ -22,8 +22,8 @@ from unitgain.checkpoint.state import (
     set_aside,
     write_checkpoint,
 )
-from unitgain.data.dataset import ArrayDataset
-from unitgain.data.order import derive, indices
+from unitgain.data.loader import Dataset, Loader
+from unitgain.data.order import derive
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.files import require_empty, sweep, write_text
 from unitgain.loss import EDMLoss
@@ -56,7 +56,7 @@ class TrainResult:
 def train(
     config: TrainConfig,
     run: Path,
-    dataset: ArrayDataset,
+    dataset: Dataset,
     *,
     resume: bool = False,
     device: torch.device | str = "cpu",
@@ -90,7 +90,7 @@ def train(
 def _train(
     config: TrainConfig,
     run: Path,
-    dataset: ArrayDataset,
+    dataset: Dataset,
     stop: StopSignal,
     resume: bool,
     device: torch.device,
@@ -108,13 +108,16 @@ def _train(
         sweep(run / "snapshots")
     write_text(run / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
     log = StatsLog(run, state.nimg, tensorboard)
+    options = {"flip": config.flip, "workers": config.workers, "cache": config.cache, "pin": device.type == "cuda"}
+    loader = Loader(dataset, config.seed, **options)
     try:
         with TrainProgress(config.recipe.duration, state.nimg, quiet) as progress:
-            trainer = Trainer(config, run, dataset, state, window, log, progress)
+            trainer = Trainer(config, run, dataset, loader, state, window, log, progress)
             _loop(trainer, stop)
             if stop.received and state.nimg not in map(checkpoint_nimg, list_checkpoints(run / "checkpoints")):
                 trainer.checkpoint()  # the signal came before the first step, or between two
     finally:
+        loader.close()
         log.close()
     return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.received)
 
@@ -136,7 +139,8 @@ class Trainer:
 
     config: TrainConfig
     run: Path
-    dataset: ArrayDataset
+    dataset: Dataset
+    loader: Loader
     state: TrainState
     window: Window
     log: StatsLog
@@ -148,12 +152,12 @@ class Trainer:
         size = recipe.batch // self.config.microbatches
         loss = EDMLoss(recipe.P_mean, recipe.P_std)
         for index in range(self.config.microbatches):
-            rows = indices(nimg + index * size, size, len(self.dataset), self.config.seed)
-            clean, label = self.dataset.batch(rows)
-            clean = clean.to(device)
+            stored, label = self.loader.fetch(nimg + index * size, size)
             label = label.to(device) if label is not None and recipe.network.label_dim else None
             seed = derive(self.config.seed, nimg, index)
-            sigma, noise = loss.draw(clean, torch.Generator(device).manual_seed(seed))
+            generator = torch.Generator(device).manual_seed(seed)
+            clean = self.dataset.encode(stored.to(device, non_blocking=True), generator)
+            sigma, noise = loss.draw(clean, generator)
             torch.manual_seed(derive(seed))  # for dropout
             yield Microbatch(clean=clean, sigma=sigma, noise=noise, label=label)
 
@@ -273,7 +277,7 @@ def _crossed(previous: int, nimg: int, every: int) -> bool:
     return nimg // every > previous // every
 
 
-def check_data(config: TrainConfig, dataset: ArrayDataset) -> None:
+def check_data(config: TrainConfig, dataset: Dataset) -> None:
     """Check that the network can be trained on the data.
 
     Raises:
@@ -281,15 +285,16 @@ def check_data(config: TrainConfig, dataset: ArrayDataset) -> None:
     """
     network = config.recipe.network
     expected = (network.channels, network.resolution, network.resolution)
-    if tuple(dataset.images.shape[1:]) != expected:
-        shape = tuple(dataset.images.shape[1:])
+    if dataset.shape != expected:
+        remedy = "; encode the data first: unitgain data encode" if config.recipe.latents > dataset.latents else ""
         raise ValueError(
-            f"data {dataset.name}: images are {shape}, the network takes {expected} (channels, height, width)"
+            f"data {dataset.name}: images are {dataset.shape}, the network takes {expected} (channels, height, width)"
+            f"{remedy}"
         )
     if network.label_dim and network.label_dim != dataset.label_dim:
         raise ValueError(
             f"data {dataset.name}: {dataset.label_dim} classes, but the network has label_dim={network.label_dim}; "
-            "use label_dim=0 to train without labels"
+            "use label_dim=0 to train without labels, or that of the data (--classes data)"
         )
 
 

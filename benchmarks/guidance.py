@@ -1,0 +1,50 @@
+"""Train the three networks of docs/guidance.md on the digits: `python benchmarks/guidance.py runs/guidance`.
+
+`main` by the recipe `digits`; `weak`, half as wide and trained for a quarter of the time; `unconditional`, half as wide
+and trained for half of it. The sweeps and the pictures are made by `unitgain sweep`, as the document says.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from unitgain.data.digits import digits
+from unitgain.recipe import Recipe
+from unitgain.recipes import DIGITS
+from unitgain.train import TrainConfig, train
+
+NARROW = DIGITS.network.replace(model_channels=DIGITS.network.model_channels // 2)
+RECIPES = {
+    "main": DIGITS,
+    "weak": DIGITS.replace(
+        name="digits-weak", network=NARROW, duration=DIGITS.duration // 4, snapshot_every=DIGITS.snapshot_every // 2
+    ),
+    "unconditional": DIGITS.replace(
+        name="digits-unconditional",
+        network=NARROW.replace(label_dim=0),
+        duration=DIGITS.duration // 2,
+        snapshot_every=DIGITS.snapshot_every // 2,
+    ),
+}
+
+
+def run(recipe: Recipe, out: Path) -> None:
+    """Train one, unless it is there."""
+    config = TrainConfig(
+        recipe=recipe, data="digits", tick=recipe.snapshot_every // 5, checkpoint_every=recipe.duration
+    )
+    train(config, out, digits(), resume=out.exists(), tensorboard=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for name, recipe in RECIPES.items():
+        run(recipe, args.out / name)
+
+
+if __name__ == "__main__":
+    main()

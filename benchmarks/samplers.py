@@ -1,0 +1,65 @@
+"""Distance against number of evaluations on the digits, for each sampler: `python benchmarks/samplers.py RUN`.
+
+RUN is a run of the recipe `digits`, such as `python benchmarks/guidance.py` trains. Figures go to `results/samplers.*`.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from machine import write_results
+from unitgain.draw import DrawSettings, decoder, open_network, pictures
+from unitgain.metrics.record import Source
+from unitgain.posthoc import reconstruct
+from unitgain.sample import SAMPLERS, evaluations
+from unitgain.sweep import Judge
+
+BUDGETS = (5, 7, 11, 15, 23, 31, 47)  # evaluations: odd, so that every sampler can spend them
+LENGTH = 0.10
+RANGE = {"sigma_min": 0.02, "sigma_max": 30.0}  # 8-bit digits show nothing finer, and have a deviation of 0.5
+
+
+def steps_for(sampler: str, budget: int) -> int:
+    """Steps that take this many evaluations."""
+    steps = (budget + 1) // 2 if evaluations(sampler, 2) == 3 else budget
+    assert evaluations(sampler, steps) == budget
+    return steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--images", type=int, default=448)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    judge = Judge.open(["fd_pixels"], "digits")
+    with tempfile.TemporaryDirectory() as folder:
+        (average,) = reconstruct(args.run, [LENGTH], folder, dtype="float32")
+        network = open_network(str(average.path))
+    decode = decoder(network.encoder, network.denoiser.spec.channels)
+    distances: dict[str, dict[int, float]] = {name: {} for name in SAMPLERS}
+    for name in SAMPLERS:
+        for budget in BUDGETS:
+            settings = DrawSettings(sampler=name, steps=steps_for(name, budget), **RANGE)
+            drawn = pictures(network.denoiser, decode, range(args.images), settings)
+            (record,) = judge((pixels for _, _, pixels in drawn), Source())
+            distances[name][budget] = record.value
+            print(name, budget, f"{record.value:.4f}", flush=True)
+    lines = [
+        "# Samplers on the digits\n",
+        f"Frechet distance in pixel space of {args.images} samples (the same seeds everywhere, EMA length {LENGTH:g}, "
+        f"noise levels {RANGE['sigma_max']:g} to {RANGE['sigma_min']:g}) against evaluations of the denoiser.\n",
+        "| sampler | " + " | ".join(map(str, BUDGETS)) + " |",
+        "|---|" + "---|" * len(BUDGETS),
+        *(
+            f"| {name} | " + " | ".join(f"{values[budget]:.3f}" for budget in BUDGETS) + " |"
+            for name, values in distances.items()
+        ),
+    ]
+    write_results("samplers", {"images": args.images, "distances": distances}, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""`unitgain data`."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from unitgain.cli.arguments import Device, bar, pick_device
+from unitgain.data.check import Report, advice, check
+from unitgain.data.export import export
+from unitgain.data.fit import Fit, FitMode, Format
+from unitgain.data.latents import Normalization, encode, is_official
+from unitgain.data.prepare import OnError, prepare
+from unitgain.data.prepared import PreparedDataset
+from unitgain.data.shards import SKIPPED, Manifest, read_manifest
+from unitgain.data.sheet import contact_sheet
+from unitgain.data.sources import SourceOptions
+from unitgain.data.vae import PixelRange
+from unitgain.files import atomic
+from unitgain.parallel import processes
+from unitgain.serial import to_dict
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+LISTED = 10  # of what may be many: errors, duplicates, classes
+
+DataFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Make training data of any images.
+
+    SOURCE is a folder (classes: its first-level folders, or a dataset.json or labels.csv in it), a zip of the official
+    kind, tar or WebDataset shards, a parquet file or folder, a directory of the datasets library, or hub:org/name.
+    An interrupted call goes on where it was when it is given again.
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """Where the images are."""
+
+    dest: Annotated[Path, tyro.conf.Positional]
+    """Folder for the result."""
+
+    resolution: int | None = None
+    """Edge of the images in pixels. Default: that of the source, which must be square then."""
+
+    fit: FitMode = "crop"
+    """crop: the middle square, as ADM does; pad: the whole picture on the background; stretch: to a square."""
+
+    channels: Literal["3", "1"] = "3"
+    """3: RGB; 1: grey."""
+
+    background: str = "white"
+    """Colour behind transparent pixels and around padded pictures: a name or #rrggbb."""
+
+    format: Format = "png"
+    """How images are stored, both without loss."""
+
+    labels: Path | None = None
+    """CSV file (columns file and label) or JSON in the official form with the class of each picture."""
+
+    no_labels: bool = False
+    """Drop labels."""
+
+    on_error: OnError = "fail"
+    """What to do about a picture that cannot be used: stop, or leave it out and list it."""
+
+    split: str | None = None
+    """Split of a data set that has several. Default: train."""
+
+    config: str | None = None
+    """Configuration of a data set on the Hub that has several."""
+
+    image_column: str | None = None
+    """Column of the pictures in a table. Default: found by its type and name."""
+
+    label_column: str | None = None
+    """Column of the labels in a table. Default: found by its name."""
+
+    classes: str | None = None
+    """Names of the classes, in order, with commas between them."""
+
+    limit: int | None = None
+    """Take only the first so many pictures."""
+
+    shard: int | None = None
+    """Pictures per file. Default: up to 1024, fewer when they are large."""
+
+    workers: int | None = None
+    """Processes. Default: one per core."""
+
+    def run(self) -> None:
+        """Make the data, or go on with them."""
+        fit = Fit(
+            resolution=self.resolution,
+            mode=self.fit,
+            channels=int(self.channels),
+            background=self.background,
+            format=self.format,
+        )
+        options = SourceOptions(
+            labels=self.labels,
+            no_labels=self.no_labels,
+            split=self.split,
+            config=self.config,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            classes=tuple(name.strip() for name in self.classes.split(",")) if self.classes else None,
+            limit=self.limit,
+        )
+        for name, value in (("shard", self.shard), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} {value}: must be at least 1")
+        with bar("preparing", "images") as progress:
+            manifest = prepare(
+                self.source,
+                self.dest,
+                fit,
+                options=options,
+                on_error=self.on_error,
+                workers=self.workers,
+                shard=self.shard,
+                on_progress=progress,
+                say=lambda text: print(f"note: {text}", file=sys.stderr),
+            )
+        _summarize(self.dest, manifest)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read all of prepared data: is it whole, what is in it, which noise levels does it need?
+
+    Exits with 1 if a file is damaged or an image cannot be read.
+    """
+
+    data: DataFolder
+    """The prepared folder."""
+
+    json: bool = False
+    """Print JSON."""
+
+    workers: int | None = None
+    """Processes. Default: one per core."""
+
+    def run(self) -> None:
+        """Print what was found."""
+        with bar("checking", "images") as progress:
+            report = check(self.data, workers=self.workers, on_progress=progress)
+        sentences = advice(report, read_manifest(self.data))
+        if self.json:
+            print(json.dumps({**to_dict(report), "advice": sentences}, indent=1))
+        else:
+            _print_report(report, sentences)
+        if not report.healthy:
+            sys.exit(1)
+
+
+@dataclass(frozen=True)
+class Show:
+    """Draw a contact sheet: some images of each class."""
+
+    data: DataFolder
+    """The prepared folder; latents are decoded by their VAE."""
+
+    out: Path
+    """The picture: .png, .jpg or .webp."""
+
+    columns: int = 12
+    """Images in a row."""
+
+    rows: int = 20
+    """Rows at most."""
+
+    seed: int = 0
+    """Of the choice of images."""
+
+    def run(self) -> None:
+        """Write the picture."""
+        if self.out.suffix.lower() not in PICTURES:
+            raise ValueError(f"--out {self.out}: must end in {', '.join(PICTURES)}")
+        sheet = contact_sheet(PreparedDataset(self.data), self.columns, self.rows, self.seed)
+        kind = self.out.suffix.lower().lstrip(".").replace("jpg", "jpeg")
+        with atomic(self.out) as temporary:
+            sheet.save(temporary, format=kind)
+        print(self.out)
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Make latents of prepared pixels with a VAE.
+
+    Means and standard deviations are stored and a latent is drawn anew at each use. Under torchrun the processes share
+    the work. An interrupted call goes on where it was when it is given again.
+    """
+
+    data: DataFolder
+    """The prepared folder."""
+
+    latents: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LATENTS")]
+    """Folder for the result."""
+
+    vae: str
+    """Folder or Hub id of a diffusers AutoencoderKL; stabilityai/sd-vae-ft-mse for the official networks."""
+
+    normalization: Normalization = "auto"
+    """official: that of the official networks; measured: mean 0 and standard deviation 0.5 in each channel; auto:
+    official for the official VAE, else measured."""
+
+    pixels: PixelRange = "0..1"
+    """What the VAE is fed with: 0..1 as the official networks have it, -1..1 as diffusers has it otherwise."""
+
+    batch: int = 16
+    """Images at a time."""
+
+    device: Device = "auto"
+    """Where the VAE runs."""
+
+    def run(self) -> None:
+        """Make the latents, or go on with them."""
+        with processes(pick_device(self.device)) as world:
+            if world.main and self.normalization == "auto":
+                known = is_official(self.vae)
+                print(f"normalization: {'official' if known else 'measured on these latents'}", file=sys.stderr)
+            with bar("encoding", "images") as progress:
+                manifest = encode(
+                    self.data,
+                    self.latents,
+                    self.vae,
+                    world=world,
+                    normalization=self.normalization,
+                    pixels=self.pixels,
+                    batch=self.batch,
+                    on_progress=progress if world.main else None,
+                )
+            if world.main:
+                _summarize(self.latents, manifest)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write prepared data as the archive that the official code reads."""
+
+    data: DataFolder
+    """The prepared folder."""
+
+    zip: Annotated[Path, tyro.conf.Positional]
+    """The archive."""
+
+    def run(self) -> None:
+        """Write the archive."""
+        with bar("exporting", "images") as progress:
+            export(PreparedDataset(self.data), self.zip, progress)
+        print(f"{self.zip}  ({self.zip.stat().st_size / 1e6:,.1f} MB)")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prepare images for training, check and show them, encode them to latents, export them for the official code."""
+
+    command: (
+        Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[Show, tyro.conf.subcommand("show")]
+        | Annotated[Encode, tyro.conf.subcommand("encode")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
+    ) = field()
+
+    def run(self) -> None:
+        """Run the subcommand."""
+        self.command.run()
+
+
+def _summarize(folder: Path, manifest: Manifest) -> None:
+    classes = f", {len(manifest.classes)} classes" if manifest.classes is not None else ""
+    what = "images" if manifest.kind == "image" else "latents"
+    size = sum(shard.bytes for shard in manifest.shards) / 1e6
+    shape = f"{manifest.channels}x{manifest.resolution}x{manifest.resolution}"
+    print(f"{manifest.rows:,} {what} of {shape}{classes} in {folder} ({size:,.1f} MB)")
+    if manifest.enlarged:
+        print(f"{manifest.enlarged:,} pictures were smaller than {manifest.resolution} pixels and were enlarged")
+    if manifest.skipped:
+        print(f"{manifest.skipped:,} pictures could not be used and were left out; {folder / SKIPPED} lists them")
+    if manifest.kind == "latent" and manifest.encoder is not None:
+        for name, values in (("mean", manifest.mean), ("std", manifest.std)):
+            print(f"measured {name} per channel: {', '.join(f'{value:.4g}' for value in values)}")
+        for name in ("mean", "std"):
+            print(f"normalized with {name}: {', '.join(f'{value:.4g}' for value in manifest.encoder[name])}")
+
+
+def _print_report(report: Report, sentences: list[str]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    shape = "x".join(map(str, report.shape))
+    what = "images" if report.kind == "image" else "latents"
+    console.print(f"{report.rows:,} {what} of {shape}, {report.bytes / 1e6:,.1f} MB", markup=False)
+    for count, text in ((report.enlarged, "were enlarged"), (report.skipped, "were left out when the data were made")):
+        if count:
+            console.print(f"{count:,} pictures {text}")
+    if report.classes is not None:
+        _print_balance(console, report.classes, report.counts)
+    for file in report.damaged:
+        console.print(f"DAMAGED: {file}", markup=False)
+    _print_some(console, "rows cannot be used", [f"row {row}, {key}: {text}" for row, key, text in report.errors])
+    groups = [" = ".join(key for _, key, _ in group) for group in report.duplicates]
+    across = sum(len({label for _, _, label in group}) > 1 for group in report.duplicates)
+    note = f" ({across} of them across classes)" if across else ""
+    _print_some(console, f"groups of exact duplicates{note}", groups)
+    table = Table("channel", "mean", "std", box=None)
+    for channel, (mean, std) in enumerate(zip(report.mean, report.std, strict=True)):
+        table.add_row(str(channel), f"{mean:.4g}", f"{std:.4g}")
+    console.print(table)
+    for sentence in sentences:
+        console.print(sentence, markup=False)
+
+
+def _print_balance(console: Console, classes: tuple[str, ...], counts: tuple[int, ...]) -> None:
+    order = sorted(range(len(classes)), key=lambda index: -counts[index])
+    empty = sum(count == 0 for count in counts)
+    largest, smallest = counts[order[0]], counts[order[-1]]
+    console.print(
+        f"{len(classes)} classes of {smallest:,} to {largest:,} images"
+        + (f"; {empty} of them are empty" if empty else "")
+        + (f"; the largest has {largest / smallest:.1f} times the images of the smallest" if smallest else "")
+    )
+    shown = order if len(order) <= 2 * LISTED else [*order[:LISTED], *order[-LISTED:]]
+    table = Table("class", "images", "", box=None)
+    for position, index in enumerate(shown):
+        if position == LISTED and len(shown) < len(order):
+            table.add_row("...", "", "")
+        table.add_row(classes[index], f"{counts[index]:,}", "#" * round(30 * counts[index] / max(largest, 1)))
+    console.print(table)
+
+
+def _print_some(console: Console, what: str, rows: list[str]) -> None:
+    console.print(f"{len(rows):,} {what}" + (":" if rows else ""), markup=False)
+    for row in rows[:LISTED]:
+        console.print(f"  {row}", markup=False)
+    if len(rows) > LISTED:
+        console.print(f"  and {len(rows) - LISTED:,} more (--json lists all)")

@@ -1,0 +1,65 @@
+"""`unitgain fetch`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unitgain.checkpoint.download import cache_folder
+from unitgain.cli.arguments import byte_bar
+from unitgain.presets import BASE_URL, NOTICE, PRESETS, fetch, preset
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Download an official network by the name of its preset, and convert it. Without a name: list the presets.
+
+    Files are kept in $UNITGAIN_CACHE (default: ~/.cache/unitgain). An interrupted download goes on when the command is
+    run again. The SHA-256 of a file is taken at its first download and checked ever after.
+    """
+
+    preset: Annotated[str, tyro.conf.Positional] = ""
+    """Name of the preset, such as edm2-img512-s-guid-dino."""
+
+    offline: bool = False
+    """Use no network: only what is in the cache. HF_HUB_OFFLINE=1 says the same."""
+
+    discard: bool = False
+    """Delete the official .pkl files after their conversion."""
+
+    cache: Path | None = None
+    """Folder to keep files in. Default: $UNITGAIN_CACHE, else ~/.cache/unitgain."""
+
+    mirror: str = BASE_URL
+    """Address that the files lie under."""
+
+    def run(self) -> None:
+        """Fetch, convert and say where the snapshots are."""
+        if not self.preset:
+            _list()
+            return
+        chosen = preset(self.preset)
+        print(NOTICE)
+        with byte_bar("fetching") as progress:
+            found = fetch(
+                self.preset,
+                cache=self.cache,
+                offline=self.offline,
+                discard=self.discard,
+                base=self.mirror,
+                on_file=print,
+                on_progress=progress,
+            )
+        print(f"network: {found.network}")
+        if found.guide is not None:
+            print(f"guide: {found.guide}, guidance weight {chosen.guidance:g}")
+        print(f"published {chosen.metric}: {chosen.score:g}")
+
+
+def _list() -> None:
+    width = max(map(len, PRESETS))
+    for one in PRESETS.values():
+        guide = "" if one.guide is None else f"  {one.guidance:.2f} x {one.guide.stem}"
+        print(f"{one.name:<{width}}  {one.metric:<9} {one.score:>6.2f}  sigma_rel {one.network.sigma_rel:.3f}{guide}")
+    print(f"{NOTICE}\nCache: {cache_folder()}")

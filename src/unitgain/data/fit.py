@@ -1,0 +1,185 @@
+"""Any picture file to 8-bit pixels of one size."""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageOps
+
+FitMode = Literal["crop", "pad", "stretch"]
+Format = Literal["png", "webp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How pictures become images of one size.
+
+    Args:
+        resolution: edge in pixels; None to take square pictures as they are.
+        mode: "crop" to the middle square as ADM does (`adm_crop`), "pad" to a square, or "stretch".
+        channels: 3 for RGB, 1 for grey.
+        background: colour behind transparent pixels and around padded pictures: a name or `#rrggbb`.
+        format: "png" or "webp", both lossless.
+
+    Raises:
+        ValueError: if a field is out of its range.
+    """
+
+    resolution: int | None
+    mode: FitMode = "crop"
+    channels: int = 3
+    background: str = "white"
+    format: Format = "png"
+
+    def __post_init__(self) -> None:
+        if self.resolution is not None and not 1 <= self.resolution <= 16384:
+            raise ValueError(f"resolution {self.resolution}: must be 1 to 16384 pixels")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels {self.channels}: must be 3 (RGB) or 1 (grey)")
+        try:
+            ImageColor.getrgb(self.background)
+        except ValueError as error:
+            raise ValueError(f"background {self.background!r}: must be a name such as white, or #rrggbb") from error
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        """The background as RGB."""
+        return ImageColor.getrgb(self.background)[:3]
+
+
+class ImageError(Exception):
+    """A picture cannot be read or used; the message says why."""
+
+
+def fit_image(data: bytes, fit: Fit) -> tuple[Image.Image, bool]:
+    """The picture in a file as an image of the wanted size, and whether it had to be enlarged.
+
+    Raises:
+        ImageError: if it cannot be decoded, or `fit` takes pictures as they are and it is not square.
+    """
+    image = flatten(decode(data), fit)
+    width, height = image.size
+    if fit.resolution is None:
+        if width != height:
+            raise ImageError(f"is {width}x{height}, not square: give a resolution")
+        return image, False
+    edge = max(width, height) if fit.mode == "pad" else min(width, height)
+    if image.size != (fit.resolution, fit.resolution):
+        image = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.mode](image, fit)
+    return image, edge < fit.resolution
+
+
+def encode_image(image: Image.Image, format: Format) -> bytes:
+    """The bytes of a PNG or lossless WebP file."""
+    buffer = io.BytesIO()
+    if format == "webp":
+        image.save(buffer, format="WEBP", lossless=True)
+    else:
+        image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def read_pixels(data: Any, channels: int) -> NDArray[np.uint8]:
+    """Pixels `[H, W, C]` of an encoded image of the prepared form; `data` is bytes or a buffer of them."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
+
+
+def decode(data: bytes) -> Image.Image:
+    """The first picture of a file, upright, with all its pixels in memory; NPY arrays `[C, H, W]` of uint8 too.
+
+    Raises:
+        ImageError: if this is no picture, or a damaged one.
+    """
+    if data[:6] == b"\x93NUMPY":
+        return _from_array(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are still no bomb
+            image = Image.open(io.BytesIO(data))
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # the decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
+        what = "is empty" if not data else "cannot be decoded"
+        raise ImageError(f"{what}: {error}" if data else what) from error
+
+
+def flatten(image: Image.Image, fit: Fit) -> Image.Image:
+    """8-bit RGB or grey: palettes looked up, transparent pixels laid over the background, 16 bits cut to 8.
+
+    Raises:
+        ImageError: if the range of its values is unknown.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (*fit.colour, 255))
+        image = Image.alpha_composite(background, rgba)
+    return image.convert("RGB" if fit.channels == 3 else "L")
+
+
+def adm_crop(image: Image.Image, fit: Fit) -> Image.Image:
+    """The middle square, as ADM takes it.
+
+    Halve with a box filter while the shorter edge is at least twice the target, resize the shorter edge to it with
+    bicubic, crop.
+    """
+    size = _edge(fit)
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    width, height = (max(round(edge * scale), size) for edge in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def pad(image: Image.Image, fit: Fit) -> Image.Image:
+    """The whole picture, its longer edge resized to the target, in the middle of a square of the background."""
+    size = _edge(fit)
+    while max(image.size) >= 2 * size and min(image.size) >= 2:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / max(image.size)
+    width, height = (min(max(round(edge * scale), 1), size) for edge in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", (size, size), fit.colour).convert(image.mode)
+    canvas.paste(image, ((size - width) // 2, (size - height) // 2))
+    return canvas
+
+
+def stretch(image: Image.Image, fit: Fit) -> Image.Image:
+    """The whole picture, each edge resized to the target."""
+    size = _edge(fit)
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _edge(fit: Fit) -> int:
+    assert fit.resolution is not None
+    return fit.resolution
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode == "F" or not math.isfinite(values.max(initial=0)):
+        raise ImageError("has floating-point pixels, whose range is unknown: convert it to 8 or 16 bits")
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if low < 0 or high > 65535:
+        raise ImageError(f"has 32-bit pixels from {low} to {high}: convert it to 8 or 16 bits")
+    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))  # as Pillow does for 16-bit RGB
+
+
+def _from_array(data: bytes) -> Image.Image:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"is no readable NPY file: {error}") from error
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] not in (1, 3):
+        raise ImageError(f"holds {array.dtype} {array.shape}; an image is uint8 [C, H, W] with 1 or 3 channels")
+    return Image.fromarray(array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))

@@ -1,0 +1,212 @@
+"""Rows of a run in their order, read ahead by threads.
+
+What comes is a function of the data, the seed and the number of the image in the run: not of the threads, of what was
+asked for before, or of how many processes share the work.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unitgain.data.dataset import ArrayDataset
+from unitgain.data.encoder import Encoder
+from unitgain.data.order import flips, indices
+from unitgain.data.workers import cores
+
+Labels = Int[Tensor, " n"] | None
+PART_OF_MEMORY = 0.5  # that a cache may take
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """What training needs of data."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def name(self) -> str:
+        """For messages and records."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes; None without labels."""
+        ...
+
+    @property
+    def encoder(self) -> Encoder:
+        """How stored values become what the network sees, and back."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image as the network sees it: channels, height, width."""
+        ...
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of a row as it is stored."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a row as it is stored."""
+        ...
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes, 0 without labels."""
+        ...
+
+    @property
+    def latents(self) -> bool:
+        """Whether these are latents rather than pixels."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that matters for training; empty if it is not known."""
+        ...
+
+    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
+        """Rows as they are stored, into `out` if given, and their labels."""
+        ...
+
+    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
+        """What the network sees, float32."""
+        ...
+
+
+class Loader:
+    """Hands out the images of a run by their numbers, and reads on while they are used.
+
+    Args:
+        dataset: what to read.
+        seed: of the order and the flips.
+        flip: mirror each image or not, by a fair coin of its own; for pixels.
+        workers: threads that read and decode; 0 to do it when asked. They decode side by side: Pillow and NumPy let go
+            of the interpreter.
+        ahead: calls that are prepared in advance.
+        cache: keep decoded rows in memory.
+        pin: in page-locked memory, from which a GPU copies while it computes.
+
+    Raises:
+        ValueError: if latents are to be flipped, or a cache would take more than half of the memory.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        seed: int,
+        *,
+        flip: bool = False,
+        workers: int | None = None,
+        ahead: int | None = None,
+        cache: bool = False,
+        pin: bool = False,
+    ) -> None:
+        if flip and dataset.latents:
+            raise ValueError(
+                f"data {dataset.name}: the mirror image of a latent is not the latent of the mirror image; flip pixels"
+            )
+        self.dataset, self.seed, self.flip, self.pin = dataset, seed, flip, pin
+        if workers is None:  # what is in memory already needs no reading ahead
+            workers = 0 if isinstance(dataset, ArrayDataset) else min(cores(), 8)
+        self.ahead = 2 * workers if ahead is None else ahead
+        self._rows: Callable[[NDArray[np.int64], Tensor], tuple[Tensor, Labels]] = dataset.rows
+        if cache:
+            self._rows = Cache(dataset).rows
+        self._pool = ThreadPoolExecutor(workers, "loader") if workers and self.ahead else None
+        self._ready: deque[tuple[tuple[int, int], Future[tuple[Tensor, Labels]]]] = deque()
+        self._last: tuple[int, int] | None = None
+
+    def fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
+        """The images number `start` to `start + count - 1` of the run, as stored, and their labels.
+
+        What will be asked for next is guessed from the last two calls; a wrong guess costs time and nothing else.
+        """
+        if self._pool is None:
+            return self._read(start, count)
+        while self._ready and self._ready[0][0] != (start, count):
+            self._ready.popleft()[1].cancel()
+        found = self._ready.popleft()[1] if self._ready else self._pool.submit(self._read, start, count)
+        step = count if self._last is None or self._last[1] != count else start - self._last[0]
+        self._last = (start, count)
+        self._read_on(start, count, step)
+        return found.result()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._ready.clear()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read_on(self, start: int, count: int, step: int) -> None:
+        assert self._pool is not None
+        wanted = [(start + i * step, count) for i in range(1, self.ahead + 1) if start + i * step >= 0]
+        kept = [ready for ready in self._ready if ready[0] in wanted]
+        if [request for request, _ in kept] != wanted[: len(kept)]:
+            kept = []
+        for _, future in list(self._ready)[len(kept) :]:
+            future.cancel()
+        self._ready = deque(kept)
+        for request in wanted[len(kept) :]:
+            self._ready.append((request, self._pool.submit(self._read, *request)))
+
+    def _read(self, start: int, count: int) -> tuple[Tensor, Labels]:
+        rows = indices(start, count, len(self.dataset), self.seed)
+        out = torch.empty((count, *self.dataset.stored_shape), dtype=self.dataset.dtype, pin_memory=self.pin)
+        stored, labels = self._rows(rows, out)
+        if self.flip:
+            mirrored = torch.from_numpy(flips(start, count, self.seed))
+            stored[mirrored] = stored[mirrored].flip(-1)
+        return stored, labels
+
+
+class Cache:
+    """The rows of a data set, kept as they are read.
+
+    Raises:
+        ValueError: if they would take more than half of the machine's memory.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        shape = (len(dataset), *dataset.stored_shape)
+        size = int(np.prod(shape)) * dataset.dtype.itemsize
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+        if memory and size > PART_OF_MEMORY * memory:
+            raise ValueError(
+                f"data {dataset.name}: a cache takes {size / 1e9:.1f} GB, more than half of the memory of "
+                f"{memory / 1e9:.1f} GB; train without it: the files are mapped, and the system keeps what fits"
+            )
+        self._kept = torch.empty(shape, dtype=dataset.dtype)
+        self._there = np.zeros(len(dataset), dtype=bool)
+        self._labels: Labels = None
+
+    def rows(self, indices: NDArray[np.int64], out: Tensor) -> tuple[Tensor, Labels]:
+        """As `Dataset.rows`. Threads may read the same row twice, which changes nothing."""
+        missing = np.unique(indices[~self._there[indices]])
+        if len(missing):
+            self._kept[torch.from_numpy(missing)] = self.dataset.rows(missing)[0]
+            self._there[missing] = True
+        torch.index_select(self._kept, 0, torch.from_numpy(indices), out=out)
+        return out, self._label(indices)
+
+    def _label(self, indices: NDArray[np.int64]) -> Labels:
+        labels = getattr(self.dataset, "labels", None)
+        return None if labels is None else labels[torch.from_numpy(indices)]

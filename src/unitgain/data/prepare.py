@@ -1,0 +1,307 @@
+"""Pictures from any source to the prepared form: decoded, fitted, encoded and sharded by all cores.
+
+What a shard holds is a function of the source and the settings alone: shard number s stands for the pictures from
+s times its size on. The number of processes and any interruption change nothing of its bytes.
+"""
+
+import dataclasses
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.encoder import LatentEncoder
+from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
+from unitgain.data.shards import (
+    UNFINISHED,
+    Manifest,
+    Shard,
+    ShardWriter,
+    Skipped,
+    check_destination,
+    features,
+    latent_sums,
+)
+from unitgain.data.sources import Indexed, Item, SourceOptions, Stream, open_source
+from unitgain.data.workers import cores, in_order
+from unitgain.extras import require
+from unitgain.serial import to_dict
+
+OnError = Literal["fail", "skip"]
+Progress = Callable[[int, int | None], None]
+NPY = b"\x93NUMPY"
+CHUNK = 32  # pictures per task of a worker
+FEWEST_PER_WORKER = 128  # below, starting a process costs more than it brings
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a row holds."""
+
+    kind: Literal["image", "latent"] = "image"
+    channels: int = 0
+    edge: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.channels} channels, {self.edge}x{self.edge}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a picture.
+
+    Attributes:
+        key: its name in the source.
+        label: number of its class.
+        data: the encoded image; None if the picture could not be used.
+        error: why not.
+        shape: what the data are.
+        sums: of its pixels per channel.
+        squares: sums of their squares.
+        enlarged: whether it had to be enlarged.
+    """
+
+    key: str
+    label: int | None
+    data: bytes | None = None
+    error: str = ""
+    shape: Shape = Shape()
+    sums: tuple[float, ...] = ()
+    squares: tuple[float, ...] = ()
+    enlarged: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pictures of one shard for one worker: a range of an indexed source, or the pictures themselves."""
+
+    shard: int
+    start: int
+    stop: int
+    items: Sequence[Item] | None = None
+
+
+class BrokenPictureError(ValueError):
+    """A picture cannot be used, and that was to stop everything."""
+
+
+def prepare(
+    what: str,
+    folder: Path,
+    fit: Fit,
+    *,
+    options: SourceOptions | None = None,
+    on_error: OnError = "fail",
+    workers: int | None = None,
+    shard: int | None = None,
+    on_progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Make a prepared folder, or go on with one that was interrupted.
+
+    Args:
+        what: the source, as `open_source` takes it.
+        folder: the result.
+        fit: how pictures become images.
+        options: what may have to be said about the source.
+        on_error: "fail": a picture that cannot be used stops everything; "skip": it is left out and listed.
+        workers: processes; by default one per core.
+        shard: pictures per shard; by default up to 1024, fewer when they are large.
+        on_progress: called with the pictures done and all of them (None if unknown).
+        say: told what the user should know about the source.
+
+    Raises:
+        BrokenPictureError: if a picture cannot be used; what is finished stays, and the next call goes on from there.
+        FileExistsError: if the folder holds something else.
+        FileNotFoundError: if there is no such source.
+        ImportError: if a package is missing.
+        ValueError: if the source or the settings make no sense, or are not those of the interrupted job.
+    """
+    require("pyarrow", extra="data")
+    check_destination(folder)
+    source = open_source(what, folder / UNFINISHED, options)
+    for note in source.notes:
+        say(note)
+    size = shard or max(16, min(1024, 2**28 // (3 * (fit.resolution or 512) ** 2)))
+    settings = {
+        "source": what,
+        "source_fingerprint": source.fingerprint,
+        "limit": None if options is None else options.limit,
+        "shard": size,
+        "fit": to_dict(fit),
+    }
+    writer = ShardWriter(folder, settings)
+    if writer.finished is not None:
+        return writer.finished
+    total = len(source) if isinstance(source, Indexed) else source.length
+    processes = workers or cores()
+    if total is not None and workers is None:
+        processes = max(1, min(processes, total // FEWEST_PER_WORKER))
+    tasks = _ranges(source, writer, size) if isinstance(source, Indexed) else _chunks(source, writer, size)
+    job = _Job(writer, source, on_error, on_progress or (lambda *_: None), total)
+    for task, rows in in_order(_process, (source if isinstance(source, Indexed) else None, fit), tasks, processes):
+        job.add(task, rows)
+    return job.finish()
+
+
+class _Job:
+    """Collects rows into shards."""
+
+    def __init__(
+        self, writer: ShardWriter, source: Indexed | Stream, on_error: OnError, progress: Progress, total: int | None
+    ) -> None:
+        self.writer, self.source, self.on_error, self.progress, self.total = writer, source, on_error, progress, total
+        self.shard, self.rows = 0, list[Row]()
+        self.done = sum(shard.items for shard in writer.shards.values())
+        self.shape = next((shape_of(shard) for shard in writer.shards.values() if shard.rows), None)
+        progress(self.done, total)
+
+    def add(self, task: Task, rows: Sequence[Row]) -> None:
+        """The rows of the next task; those of a shard come together, in order."""
+        if task.shard != self.shard:
+            self.flush()
+            self.shard = task.shard
+        self.rows += map(self._checked, rows)
+        self.done += len(rows)
+        self.progress(self.done, self.total)
+
+    def _checked(self, row: Row) -> Row:
+        if row.data is not None and self.shape not in (None, row.shape):
+            row = dataclasses.replace(
+                row, data=None, error=f"is {row.shape} where others are {self.shape}: give a resolution"
+            )
+        if row.data is None and self.on_error == "fail":
+            raise BrokenPictureError(
+                f"{self.source.name}: {row.key} {row.error}; repair or remove it, or go on without such pictures with "
+                "--on-error skip"
+            )
+        if row.data is not None:
+            self.shape = row.shape
+        return row
+
+    def flush(self) -> None:
+        """Write the rows collected so far as a shard."""
+        if not self.rows:
+            return
+        import pyarrow as pa
+
+        good = [row for row in self.rows if row.data is not None]
+        kind = self.shape.kind if self.shape else "image"
+        columns = {kind: pa.array([row.data for row in good], pa.binary())}
+        if self.source.classes is not None:
+            columns["label"] = pa.array([row.label for row in good], pa.int64())
+        columns["key"] = pa.array([row.key for row in good], pa.string())
+        self.writer.write(
+            self.shard,
+            columns,
+            kind=kind,
+            items=len(self.rows),
+            values=sum(row.shape.edge**2 for row in good),
+            sums=_sum([row.sums for row in good]),
+            squares=_sum([row.squares for row in good]),
+            enlarged=sum(row.enlarged for row in good),
+            skipped=tuple(Skipped(key=row.key, error=row.error) for row in self.rows if row.data is None),
+        )
+        self.rows = []
+
+    def finish(self) -> Manifest:
+        """Write what makes the shards a data set."""
+        self.flush()
+        shape, classes = self.shape or Shape("image", 3, 0), self.source.classes
+        entry: dict[str, Any] = {"kind": shape.kind, "resolution": shape.edge, "channels": shape.channels}
+        if shape.kind == "latent":  # of an official archive: made with the official VAE
+            entry["encoder"] = to_dict(LatentEncoder.official())
+        return self.writer.finish(features(shape.kind, classes), classes=classes, **entry)
+
+
+def shape_of(shard: Shard) -> Shape:
+    """Of the images in a shard."""
+    channels = len(shard.sums) * (2 if shard.kind == "latent" else 1)
+    return Shape(shard.kind, channels, round((shard.values / shard.rows) ** 0.5))
+
+
+def _ranges(source: Indexed, writer: ShardWriter, size: int) -> Iterator[Task]:
+    for shard in range(-(-len(source) // size)):
+        if shard in writer.shards:
+            continue
+        end = min((shard + 1) * size, len(source))
+        for start in range(shard * size, end, CHUNK):
+            yield Task(shard, start, min(start + CHUNK, end))
+
+
+def _chunks(source: Stream, writer: ShardWriter, size: int) -> Iterator[Task]:
+    """Everything after the finished shards; if the last of these is not full, the stream has ended with it."""
+    first = next(shard for shard in itertools.count() if shard not in writer.shards)
+    if first and writer.shards[first - 1].items < size:
+        return
+    items = source.read(first * size)
+    for shard in itertools.count(first):
+        for start in range(shard * size, (shard + 1) * size, CHUNK):
+            chunk = list(itertools.islice(items, min(CHUNK, (shard + 1) * size - start)))
+            if not chunk:
+                return
+            yield Task(shard, start, start + len(chunk), chunk)
+
+
+def _process(shared: tuple[Indexed | None, Fit], task: Task) -> tuple[Task, list[Row]]:
+    source, fit = shared
+    items = task.items
+    if items is None:
+        assert source is not None
+        items = source.read(task.start, task.stop)
+    rows = [fit_item(item, fit) for item in items]
+    return dataclasses.replace(task, items=None), rows
+
+
+def fit_item(item: Item, fit: Fit) -> Row:
+    """A picture as a row; what is wrong with it is in the row."""
+    if item.data is None:
+        return Row(item.key, item.label, error=item.error)
+    try:
+        if item.data[:6] == NPY and (moments := _moments(item.data, fit)) is not None:
+            return _latent_row(item, moments)
+        image, enlarged = fit_image(item.data, fit)
+    except ImageError as error:
+        return Row(item.key, item.label, error=str(error))
+    counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
+    return Row(
+        item.key,
+        item.label,
+        encode_image(image, fit.format),
+        shape=Shape("image", len(counts), image.width),
+        sums=tuple((counts @ np.arange(256)).tolist()),
+        squares=tuple((counts @ np.arange(256) ** 2).tolist()),
+        enlarged=enlarged,
+    )
+
+
+def _moments(data: bytes, fit: Fit) -> NDArray[np.float32] | None:
+    """Means and standard deviations of latents, if that is what the NPY file holds."""
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"is no readable NPY file: {error}") from error
+    if array.dtype.kind != "f":
+        return None
+    if array.ndim != 3 or array.shape[0] % 2 or array.shape[1] != array.shape[2]:
+        raise ImageError(f"holds {array.dtype} {array.shape}; latents are [2 C, h, h], means and standard deviations")
+    if not np.isfinite(array).all():
+        raise ImageError("holds values that are not finite")
+    if fit.resolution not in (None, array.shape[1], 8 * array.shape[1]):
+        raise ImageError(f"holds latents of {array.shape[1]}x{array.shape[1]}, which cannot be resized")
+    return array.astype(np.float32)
+
+
+def _latent_row(item: Item, moments: NDArray[np.float32]) -> Row:
+    sums, squares = latent_sums(moments[None])
+    shape = Shape("latent", moments.shape[0], moments.shape[1])
+    return Row(item.key, item.label, moments.tobytes(), shape=shape, sums=sums, squares=squares)
+
+
+def _sum(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(np.sum(rows, axis=0).tolist()) if rows else ()

@@ -1,0 +1,207 @@
+"""Prepared data, memory-mapped: any row at once, nothing read that is not asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unitgain.data.encoder import Encoder, PixelEncoder, encoder_from_dict
+from unitgain.data.fit import read_pixels
+from unitgain.data.shards import DataError, Manifest, Shard, read_manifest
+from unitgain.extras import require
+
+
+class PreparedDataset:
+    """What `unitgain data prepare` or `encode` made, as a data set.
+
+    Args:
+        folder: the prepared folder.
+        encoder: how stored values become what the network sees; by default the official one for pixels, and that of
+            the manifest for latents.
+
+    Attributes:
+        name: the path.
+        manifest: what `unitgain.json` says.
+        labels: int64 `[N]`, or None.
+        classes: names of the classes, or None.
+
+    Raises:
+        FileNotFoundError: if there is no prepared data.
+        DataError: if a file is missing or is not what the manifest says.
+        ImportError: if pyarrow is missing.
+    """
+
+    def __init__(self, folder: Path | str, encoder: Encoder | None = None) -> None:
+        self.folder = Path(folder)
+        self.name = str(folder)
+        self.manifest = read_manifest(self.folder)
+        self.encoder = encoder or _default_encoder(self.manifest)
+        self.classes = self.manifest.classes
+        self._open()
+
+    def _open(self) -> None:
+        parts = [_read_shard(self.folder, shard, self.manifest.kind) for shard in self.manifest.shards]
+        self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
+        self._columns = [column for column, _, _ in parts]
+        self._keys = [keys for _, _, keys in parts]
+        self.labels = None
+        if self.classes is not None:
+            self.labels = torch.from_numpy(np.concatenate([labels for _, labels, _ in parts]))
+        if self.manifest.kind == "latent":
+            self._moments = [_fixed(column, self.stored_shape, self.folder) for column in self._columns]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "encoder": self.encoder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    @property
+    def latents(self) -> bool:
+        """Whether these are latents rather than pixels."""
+        return self.manifest.kind == "latent"
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of a row as it is stored: channels, height, width; uint8 for pixels, float32 for latents."""
+        return self.manifest.channels, self.manifest.resolution, self.manifest.resolution
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image as the network sees it."""
+        channels, height, width = self.stored_shape
+        return channels // 2 if self.latents else channels, height, width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a row as it is stored."""
+        return torch.float32 if self.latents else torch.uint8
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes, 0 without labels."""
+        return len(self.classes) if self.classes is not None else 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the bytes, the classes and the encoder of latents."""
+        return self.manifest.fingerprint
+
+    def key(self, index: int) -> str:
+        """Name of a row in the source."""
+        shard, row = self._place(index)
+        return self._keys[shard][row].as_py()
+
+    def stored(self, index: int) -> bytes:
+        """The bytes of a row: an encoded image, or the float32 of latents."""
+        shard, row = self._place(index)
+        return self._columns[shard][row].as_py()
+
+    def rows(
+        self, indices: NDArray[np.int64], out: Tensor | None = None
+    ) -> tuple[Float[Tensor, "n c h w"] | Int[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
+        """Rows as they are stored, and their labels.
+
+        Args:
+            indices: of the rows.
+            out: where to put them, `[n, *stored_shape]`; a new tensor by default.
+
+        Raises:
+            DataError: if a row cannot be decoded.
+        """
+        if out is None:
+            out = torch.empty((len(indices), *self.stored_shape), dtype=self.dtype)
+        array = out.numpy()
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        places = indices - self._starts[shards]
+        if self.latents:
+            for position, (shard, row) in enumerate(zip(shards.tolist(), places.tolist(), strict=True)):
+                array[position] = self._moments[shard][row]
+        else:
+            for position, (shard, row) in enumerate(zip(shards.tolist(), places.tolist(), strict=True)):
+                array[position] = self._pixels(shard, row)
+        return out, None if self.labels is None else self.labels[torch.from_numpy(indices)]
+
+    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
+        """What the network sees, float32; `generator`, on the device of `stored`, draws latents."""
+        return self.encoder.encode(stored, generator)
+
+    def batch(self, indices: NDArray[np.int64]) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
+        """The images with these indices as the network sees them, float32, and their labels."""
+        stored, labels = self.rows(indices)
+        return self.encode(stored), labels
+
+    def _place(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"data {self.name}: row {index} of {len(self)}")
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return shard, index - int(self._starts[shard])
+
+    def _pixels(self, shard: int, row: int) -> NDArray[np.uint8]:
+        channels, height, width = self.stored_shape
+        data = self._columns[shard][row].as_buffer()
+        try:
+            pixels = read_pixels(data, channels)
+        except Exception as error:  # the decoders raise whatever they like
+            key = self._keys[shard][row].as_py()
+            where = f"data {self.name}: row {row + int(self._starts[shard])} ({key})"
+            raise DataError(f"{where} cannot be decoded: {error}; `unitgain data check` lists all such rows") from error
+        if pixels.shape[:2] != (height, width):
+            raise DataError(f"data {self.name}: row {row} of shard {shard} is {pixels.shape}, not {self.stored_shape}")
+        return pixels.transpose(2, 0, 1)
+
+
+def measured_encoder(manifest: Manifest) -> PixelEncoder:
+    """The encoder that gives prepared pixels mean 0 and standard deviation 0.5, over all channels.
+
+    Raises:
+        ValueError: if these are latents, or all pixels are equal.
+    """
+    if manifest.kind != "image":
+        raise ValueError("latents are standardized per channel by the encoder that made them")
+    mean = float(np.mean(manifest.mean))
+    std = float(np.sqrt(np.mean(np.square(manifest.std) + np.square(manifest.mean)) - mean**2))
+    if std == 0:
+        raise ValueError("all pixels of the data are equal: there is nothing to learn")
+    return PixelEncoder(mean=mean, std=std)
+
+
+def _default_encoder(manifest: Manifest) -> Encoder:
+    if manifest.kind == "image":
+        return PixelEncoder()
+    if manifest.encoder is None:
+        raise DataError("latents without the encoder that made them: unitgain.json is damaged")
+    return encoder_from_dict(manifest.encoder)
+
+
+def _read_shard(folder: Path, shard: Shard, column: str) -> tuple[Any, NDArray[np.int64], Any]:
+    """The mapped columns of a shard: values, labels, keys."""
+    pa = require("pyarrow", extra="data")
+    path = folder / shard.file
+    if not path.is_file() or path.stat().st_size != shard.bytes:
+        raise DataError(f"{path} is missing or was cut short: prepare the data again")
+    try:
+        with pa.memory_map(str(path)) as file:
+            (batch,) = list(pa.ipc.open_stream(file))
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    labels = batch.column("label").to_numpy() if "label" in batch.schema.names else np.zeros(0, np.int64)
+    return batch.column(column), labels, batch.column("key")
+
+
+def _fixed(column: Any, shape: Sequence[int], folder: Path) -> NDArray[np.float32]:
+    """A mapped column of rows of equal size as one array `[rows, *shape]`, without a copy."""
+    size = 4 * int(np.prod(shape))
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    if not np.array_equal(ends, np.arange(len(column) + 1) * size):
+        raise DataError(f"{folder}: latents are not {tuple(shape)} float32 each, as its manifest says")
+    return np.frombuffer(data, np.float32, count=len(column) * size // 4).reshape(len(column), *shape)

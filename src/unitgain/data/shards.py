@@ -1,0 +1,313 @@
+"""The prepared form on disk, written shard by shard so that an interrupted job goes on where it was.
+
+A folder that the `datasets` library opens with `load_from_disk`: Arrow files `data-00000.arrow`, ... of one record
+batch each, `dataset_info.json` and `state.json`; and `unitgain.json`, which says what is in it. That is written last: a
+folder with it is whole. Until then `.unfinished/` holds the settings of the job and the size and hash of each finished
+shard.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.extras import require
+from unitgain.files import atomic, require_empty, write_text
+from unitgain.serial import differences, from_dict, to_dict
+
+FORMAT = "unitgain-data/1"
+MANIFEST = "unitgain.json"
+SKIPPED = "skipped.jsonl"
+UNFINISHED = ".unfinished"
+SETTINGS = "settings.json"
+EXTRA = "data"
+
+
+class DataError(Exception):
+    """Prepared data are damaged or incomplete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A picture that was left out, and why."""
+
+    key: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A finished shard.
+
+    Attributes:
+        file: its name.
+        kind: of its rows, as in `Manifest`.
+        rows: images in it.
+        bytes: size of the file.
+        sha256: of the file.
+        items: pictures of the source that it stands for, those that were skipped too.
+        values: pixels (or places of the latents) per channel, over all its rows.
+        sums: of the values, per channel.
+        squares: sums of the squares of the values, per channel.
+        enlarged: images that had to be enlarged.
+        skipped: pictures that could not be used.
+    """
+
+    file: str
+    kind: Literal["image", "latent"]
+    rows: int
+    bytes: int
+    sha256: str
+    items: int
+    values: int
+    sums: tuple[float, ...]
+    squares: tuple[float, ...]
+    enlarged: int = 0
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `unitgain.json` says.
+
+    Attributes:
+        kind: "image": encoded 8-bit images; "latent": float32 means, then standard deviations, `[2 C, h, w]`.
+        resolution: edge of the images or latents.
+        channels: as stored; for latents twice those that the network sees.
+        rows: number of images.
+        classes: their names; None without labels.
+        mean: per channel; of pixels in 0...255, or of drawn latents.
+        std: per channel, as `mean`.
+        encoder: of latents: what draws and standardizes them, and the VAE that decodes.
+        enlarged: images that had to be enlarged.
+        skipped: pictures that could not be used; they are listed in `skipped.jsonl`.
+        settings: how it was made.
+        fingerprint: of all that matters for training.
+        shards: the files, in order.
+    """
+
+    format: str = FORMAT
+    kind: Literal["image", "latent"]
+    resolution: int
+    channels: int
+    rows: int
+    classes: tuple[str, ...] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    encoder: dict[str, Any] | None = None
+    enlarged: int = 0
+    skipped: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str
+    shards: tuple[Shard, ...]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What is in a prepared folder.
+
+    Raises:
+        FileNotFoundError: if it is none, or one that is not finished.
+        DataError: if its `unitgain.json` is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        if (folder / UNFINISHED).is_dir():
+            raise FileNotFoundError(f"{folder} is not finished: run the command that was to make it again")
+        what = "does not exist" if not folder.exists() else f"holds no prepared data: it has no {MANIFEST}"
+        raise FileNotFoundError(f"{folder} {what}; make it with: unitgain data prepare SOURCE {folder} --resolution 64")
+    try:
+        manifest = from_dict(Manifest, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if manifest.format != FORMAT:
+        raise DataError(f"{path} is in the format {manifest.format!r}; this version reads {FORMAT!r}")
+    return manifest
+
+
+class ShardWriter:
+    """Writes a prepared folder; a second one for the same job goes on with what the first has finished.
+
+    Args:
+        folder: where; empty, or left by a job with the same settings.
+        settings: of the job; JSON values.
+        leader: whether this process sets up and tidies; exactly one of those that share a folder, and first.
+
+    Attributes:
+        finished: the manifest, if there is nothing left to do.
+        shards: the finished ones, by number; each was read and found whole.
+
+    Raises:
+        FileExistsError: if the folder holds something else.
+        ValueError: if it holds a job with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], leader: bool = True) -> None:
+        self.folder, self.settings = folder, to_dict(dict(settings))
+        self.journal = folder / UNFINISHED
+        self.finished = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+        if self.finished is not None:
+            self._refuse(self.finished.settings, "prepared data made")
+            if leader:
+                shutil.rmtree(self.journal, ignore_errors=True)
+            self.shards = dict(enumerate(self.finished.shards))
+            return
+        if leader:
+            check_destination(folder)
+            self._begin()
+        self.shards = self._read_journal()
+
+    def _begin(self) -> None:
+        path = self.journal / SETTINGS
+        if path.exists():
+            self._refuse(json.loads(path.read_text(encoding="utf-8")), "an unfinished job")
+        else:
+            write_text(path, json.dumps(self.settings, indent=1) + "\n")
+        for leftover in (*self.folder.glob(".*.tmp"), *self.journal.glob(".*.tmp")):  # of a process that was killed
+            leftover.unlink()
+
+    def _refuse(self, saved: dict[str, Any], what: str) -> None:
+        changes = differences(saved, self.settings)
+        if changes:
+            raise ValueError(
+                f"{self.folder} holds {what} with other settings ({'; '.join(changes)}): use these, delete the folder, "
+                "or choose another"
+            )
+
+    def _read_journal(self) -> dict[int, Shard]:
+        found = {}
+        for path in sorted(self.journal.glob("[0-9]*.json")):
+            shard = from_dict(Shard, json.loads(path.read_text(encoding="utf-8")))
+            if not damage(self.folder, shard):
+                found[int(path.stem)] = shard
+        return found
+
+    def write(self, index: int, columns: Mapping[str, Any], **entry: Any) -> Shard:
+        """Write shard number `index`; atomic, so that what is there is whole.
+
+        Args:
+            index: of the shard.
+            columns: Arrow arrays by name; with no rows no file is written.
+            entry: fields of `Shard` but for the file's own.
+        """
+        rows = len(next(iter(columns.values())))
+        name = f"data-{index:05d}.arrow"
+        path = self.folder / name
+        size, digest = 0, ""
+        if rows:
+            pa = require("pyarrow", extra=EXTRA)
+            batch = pa.record_batch(dict(columns))
+            with atomic(path) as temporary:
+                with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, batch.schema) as stream:
+                    stream.write_batch(batch)
+                size, digest = temporary.stat().st_size, sha256(temporary)
+        shard = Shard(file=name, rows=rows, bytes=size, sha256=digest, **entry)
+        write_text(self.journal / f"{index:05d}.json", json.dumps(to_dict(shard)) + "\n")
+        self.shards[index] = shard
+        return shard
+
+    def reload(self) -> None:
+        """Look again at what is finished, by other processes too."""
+        self.shards = self._read_journal()
+
+    def finish(self, features: Mapping[str, Any], **entry: Any) -> Manifest:
+        """Write what makes the shards a data set.
+
+        Args:
+            features: of the columns, as the `datasets` library writes them.
+            entry: fields of `Manifest` but for what follows from the shards.
+
+        Raises:
+            DataError: if no image is left.
+        """
+        parts = [self.shards[index] for index in sorted(self.shards)]
+        skipped = [row for part in parts for row in part.skipped]
+        rows = sum(part.rows for part in parts)
+        if not rows:
+            first = f"; the first: {skipped[0].key} {skipped[0].error}" if skipped else ""
+            raise DataError(f"no image is left: all {len(skipped)} could not be used{first}")
+        if skipped:
+            write_text(self.folder / SKIPPED, "".join(json.dumps(to_dict(row)) + "\n" for row in skipped))
+        kept = tuple(dataclasses.replace(part, skipped=()) for part in parts if part.rows)
+        mean, std = moments(kept)
+        manifest = Manifest(
+            **{"mean": mean, "std": std, **entry},
+            rows=rows,
+            enlarged=sum(part.enlarged for part in kept),
+            skipped=len(skipped),
+            settings=self.settings,
+            shards=kept,
+            fingerprint=fingerprint([part.sha256 for part in kept], entry["classes"], entry.get("encoder")),
+        )
+        files = [{"filename": part.file} for part in kept]
+        state = {"_data_files": files, "_fingerprint": manifest.fingerprint[:16], "_format_columns": None}
+        state |= {"_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None}
+        write_text(self.folder / "dataset_info.json", json.dumps({"features": dict(features)}, indent=1) + "\n")
+        write_text(self.folder / "state.json", json.dumps(state, indent=1) + "\n")
+        write_text(self.folder / MANIFEST, json.dumps(to_dict(manifest), indent=1) + "\n")
+        shutil.rmtree(self.journal)
+        return manifest
+
+
+def check_destination(folder: Path) -> None:
+    """Check that a job may write to a folder: there is none, it is empty, or an unfinished job left it.
+
+    Raises:
+        FileExistsError: if it holds something else.
+    """
+    left = folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+    if not left and not (folder / UNFINISHED / SETTINGS).exists() and not (folder / MANIFEST).exists():
+        require_empty(folder)
+
+
+def features(column: str, classes: Sequence[str] | None) -> dict[str, Any]:
+    """The columns of a prepared folder as the `datasets` library describes them."""
+    described: dict[str, Any] = {column: {"dtype": "binary", "_type": "Value"}}
+    if classes is not None:
+        described["label"] = {"names": list(classes), "_type": "ClassLabel"}
+    return described | {"key": {"dtype": "string", "_type": "Value"}}
+
+
+def damage(folder: Path, shard: Shard) -> str:
+    """What is wrong with the file of a shard; empty if nothing is."""
+    path = folder / shard.file
+    if not shard.rows:
+        return ""
+    if not path.is_file():
+        return f"{shard.file} is missing"
+    if path.stat().st_size != shard.bytes:
+        return f"{shard.file} has {path.stat().st_size} bytes instead of {shard.bytes}"
+    return "" if sha256(path) == shard.sha256 else f"{shard.file} has changed: its checksum differs"
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(parts: Sequence[str], classes: Sequence[str] | None, encoder: Mapping[str, Any] | None) -> str:
+    """Of a data set: its bytes, classes and encoder."""
+    return hashlib.sha256(json.dumps([list(parts), classes, encoder], sort_keys=True).encode()).hexdigest()
+
+
+def moments(parts: Sequence[Shard]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from the sums of the shards."""
+    values = sum(part.values for part in parts)
+    mean = np.sum([part.sums for part in parts], axis=0) / values
+    square = np.sum([part.squares for part in parts], axis=0) / values
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def latent_sums(stored: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Expected sums of latents drawn from means and standard deviations `[n, 2 C, h, w]`, and of their squares."""
+    mean, std = np.split(stored.astype(np.float64), 2, axis=1)
+    squares = (mean**2 + std**2).sum(axis=(0, 2, 3))
+    return tuple(mean.sum(axis=(0, 2, 3)).tolist()), tuple(squares.tolist())

@@ -1,0 +1,52 @@
+"""From what a network draws to 8-bit pixels."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from unitgain.data.encoder import LatentEncoder, encoder_from_dict
+from unitgain.data.vae import load_vae
+
+Decode = Callable[[Tensor], UInt8[Tensor, "n c h w"]]
+
+
+def decoder(
+    encoder: Mapping[str, Any], channels: int, device: torch.device | str = "cpu", vae: str | None = None
+) -> Decode:
+    """The function that makes 8-bit pictures on the CPU of a network's images, `[n, C, H, W]` of both.
+
+    Latents are decoded so many at a time that a picture does not depend on how many there are.
+
+    Args:
+        encoder: how images become what the network sees, as a snapshot's header has it.
+        channels: of the network.
+        device: where latents are decoded.
+        vae: folder or Hub id of the VAE, where it is not the one that `encoder` names.
+
+    Raises:
+        ImportError: if there are latents and diffusers is missing.
+        ValueError: if it cannot make pictures of them, or the VAE is not to be had or not needed.
+    """
+    opened = encoder_from_dict(encoder)
+    if not isinstance(opened, LatentEncoder):
+        if vae is not None:
+            raise ValueError(f"the VAE {vae} is of no use: the network draws pixels")
+        if channels not in (1, 3):
+            raise ValueError(f"the network draws {channels} channels, which are no picture of 1 or 3")
+        return lambda images: opened.decode(images).cpu()
+    if channels != len(opened.mean):
+        raise ValueError(f"the network draws {channels} channels, but its encoder has {len(opened.mean)}")
+    latents = dataclasses.replace(opened, vae=vae or opened.vae)
+    load_vae(latents.vae, torch.device(device))  # now rather than after the first batch, if it is not to be had
+    tile = 1 if torch.device(device).type == "cpu" else 8
+
+    def decode(images: Tensor) -> Tensor:
+        filled = torch.arange(len(images) + -len(images) % tile, device=images.device) % len(images)
+        parts = [latents.decode(images[filled[i : i + tile]]).cpu() for i in range(0, len(filled), tile)]
+        return torch.cat(parts)[: len(images)]
+
+    return decode

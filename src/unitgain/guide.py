@@ -1,0 +1,204 @@
+"""Guidance: a main denoiser led away from what a worse or less informed one would draw (EDM2, Eq. 152).
+
+`D(x; sigma, c) = w D_main(x; sigma, c) + (1 - w) D_guide(x; sigma, c)`. The guide is the main network without its label
+(classifier-free guidance, Ho and Salimans 2021), an unconditional network of any size (EDM2, Section 4, low-cost
+guidance), or a smaller or less trained conditional one (autoguidance, Karras et al. 2024). It may be left out at noise
+levels where it does no good (Kynkaanniemi et al. 2024).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitgain.denoiser import DenoiserLike, Label
+
+
+@dataclass(frozen=True, eq=False)
+class PerClass:
+    """A weight of guidance for each class.
+
+    Args:
+        weights: `[classes]`, floating.
+    """
+
+    weights: Float[Tensor, " classes"]
+
+    def of(self, label: Label) -> Float[Tensor, " n"]:
+        """The weight of each label, `[N]`; of a mixture of classes the mean.
+
+        Raises:
+            ValueError: without a label.
+        """
+        if label is None:
+            raise ValueError("a weight per class needs labels: pass label, or give one weight for all")
+        weights = self.weights.to(label.device)
+        return label.to(weights) @ weights if label.is_floating_point() else weights[label]
+
+
+Weight = float | Tensor | PerClass | Callable[[Tensor], Tensor | float]
+
+
+class Guided(nn.Module):
+    """A guided denoiser, which is a denoiser: `guided(x, sigma, label=None) -> denoised` (Eq. 152).
+
+    Args:
+        main: what is guided.
+        guide: away from which; None, or `main` itself, for `main` without its label. An unconditional guide gets no
+            label, another gets that of `main`.
+        weight: w; 1 is no guidance. A number; a tensor `[N]`, one per sample; a `PerClass`; or a function of sigma,
+            which it gets as a tensor, a scalar or `[N]`, and answers with one of these shapes or a number.
+        interval: noise levels `lo < sigma <= hi` that are guided; all by default.
+
+    The guide is evaluated where it has a say and nowhere else: not outside the interval, not for a sample of weight 1;
+    the result is there that of `main`, bit for bit.
+
+    Attributes:
+        spec: that of `main`.
+        sigma_data: of both.
+        encoder: of both, where known.
+
+    Raises:
+        ValueError: if the networks do not fit each other in resolution, channels, sigma_data, encoder or classes, or
+            the weight or the interval is out of range.
+    """
+
+    def __init__(
+        self,
+        main: DenoiserLike,
+        guide: DenoiserLike | None,
+        weight: Weight,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if guide is None or guide is main:
+            guide = None
+            _check_unlabelled(main)
+        else:
+            _check_pair(main, guide)
+        _check_weight(weight, main.spec.label_dim)
+        if interval is not None and not 0 <= interval[0] < interval[1]:
+            raise ValueError(f"interval = {interval}: noise levels (lo, hi) with 0 <= lo < hi")
+        self.spec, self.sigma_data, self.encoder = main.spec, main.sigma_data, main.encoder
+        self.main, self.guide = main, guide
+        self.weight = weight
+        self.interval = interval
+
+    def forward(
+        self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
+    ) -> Float[Tensor, "n c h w"]:
+        """Denoise; arguments, result and errors are those of `Denoiser.forward`."""
+        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+        denoised = self.main(x, sigma, label)
+        weight = self._weight(sigma, label, len(x))
+        active = (weight != 1) & self._inside(sigma).to(weight.device)
+        if not active.any():
+            return denoised
+        weight = weight.to(x.device)
+        if active.all():
+            return _mix(weight, denoised, self._guide(x, sigma, label))
+        rows = active.expand(len(x)).nonzero()[:, 0].to(x.device)
+        sigma, weight = (each.expand(len(x))[rows] for each in (sigma.reshape(-1), weight))
+        guide = self._guide(x[rows], sigma, None if label is None else label[rows])
+        return denoised.index_copy(0, rows, _mix(weight, denoised[rows], guide))
+
+    def with_networks(self, main: DenoiserLike, guide: DenoiserLike | None) -> "Guided":
+        """The same guidance of other networks; no guide is `main` without its label."""
+        return Guided(main, guide, self.weight, self.interval)
+
+    def of_samples(self, rows: slice) -> "Guided":
+        """The same with the weights of these samples, where they have weights of their own."""
+        if not isinstance(self.weight, Tensor):
+            return self
+        return Guided(self.main, self.guide, self.weight[rows], self.interval)
+
+    def check_samples(self, samples: int) -> None:
+        """Raise `ValueError` if there are weights per sample, and not as many as samples."""
+        if isinstance(self.weight, Tensor) and len(self.weight) != samples:
+            raise ValueError(
+                f"{len(self.weight)} weights of guidance for {samples} samples: give one per sample, or PerClass"
+            )
+
+    def _guide(self, x: Tensor, sigma: Tensor, label: Label) -> Tensor:
+        if self.guide is None:
+            return self.main(x, sigma, None)
+        return self.guide(x, sigma, label if self.guide.spec.label_dim else None)
+
+    def _weight(self, sigma: Tensor, label: Label, samples: int) -> Float[Tensor, " n"]:
+        """`[1]` or `[N]`, float32."""
+        weight = self.weight
+        if isinstance(weight, PerClass):
+            weight = weight.of(label)
+        elif isinstance(weight, Tensor):
+            self.check_samples(samples)
+        elif callable(weight):
+            weight = weight(sigma)
+        found = torch.as_tensor(weight, dtype=torch.float32).reshape(-1)
+        if len(found) not in (1, samples):
+            raise ValueError(f"the weight of guidance is of shape {tuple(found.shape)}: expected 1 or {samples} values")
+        return found
+
+    def _inside(self, sigma: Tensor) -> Tensor:
+        """Whether each noise level is in the interval, `[1]` or `[N]`."""
+        if self.interval is None:
+            return torch.ones(1, dtype=torch.bool)
+        low, high = self.interval
+        return ((sigma > low) & (sigma <= high)).reshape(-1)
+
+
+def _mix(weight: Tensor, main: Tensor, guide: Tensor) -> Tensor:
+    weight = weight[:, None, None, None]
+    return weight * main + (1 - weight) * guide
+
+
+def _check_unlabelled(main: DenoiserLike) -> None:
+    if not main.spec.label_dim:
+        raise ValueError(
+            "an unconditional network cannot guide itself, for it has no label to leave out: name another network"
+        )
+
+
+def _check_pair(main: DenoiserLike, guide: DenoiserLike) -> None:
+    for name in ("resolution", "channels"):
+        ours, theirs = getattr(main.spec, name), getattr(guide.spec, name)
+        if ours != theirs:
+            raise ValueError(
+                f"the guide has {name} {theirs}, the main network {ours}: they must denoise the same images"
+            )
+    if main.sigma_data != guide.sigma_data:
+        raise ValueError(
+            f"the guide has sigma_data {guide.sigma_data:g}, the main network {main.sigma_data:g}: "
+            "they were trained on data of different scale"
+        )
+    if main.encoder is not None and guide.encoder is not None and main.encoder != guide.encoder:
+        raise ValueError(
+            f"the guide sees images through the encoder {guide.encoder}, the main network through {main.encoder}: "
+            "both must be trained on the same data"
+        )
+    if guide.spec.label_dim not in (0, main.spec.label_dim):
+        raise ValueError(
+            f"the guide knows {guide.spec.label_dim} classes, the main network {main.spec.label_dim}: "
+            "a guide has the same classes or none"
+        )
+
+
+def _check_weight(weight: Weight, classes: int) -> None:
+    if isinstance(weight, PerClass):
+        if weight.weights.shape != (classes,):
+            raise ValueError(
+                f"weights per class of shape {tuple(weight.weights.shape)}, but the main network has {classes} classes"
+            )
+        values = weight.weights
+    elif isinstance(weight, Tensor):
+        if weight.ndim != 1:
+            raise ValueError(f"weights per sample must be [N], not of shape {tuple(weight.shape)}")
+        values = weight
+    elif callable(weight):
+        return
+    else:
+        values = torch.tensor(float(weight))
+    if not math.isfinite(float(values.abs().sum())):
+        raise ValueError(f"the weight of guidance must be finite, not {weight}")

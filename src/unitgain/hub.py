@@ -1,0 +1,319 @@
+"""Snapshots by a path, a preset's name or a repository of the Hugging Face Hub, and back to a folder or the Hub.
+
+A repository is a folder with `model.safetensors`, a snapshot as it is; `config.json`, what the snapshot says of itself,
+for others to read; and `README.md`, the model card, written from the same.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader, write_snapshot
+from unitgain.denoiser import Denoiser, parameter_count
+from unitgain.files import staged, write_text
+from unitgain.presets import PRESETS, fetched
+from unitgain.recipes import RECIPES
+from unitgain.serial import to_dict
+
+MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+LICENSES = {"CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0"}  # as the Hub writes them
+
+
+class HubError(Exception):
+    """A repository of the Hub cannot be read or written."""
+
+
+def load(
+    what: Path | str, *, file: str = MODEL, revision: str | None = None, token: str | bool | None = None
+) -> Denoiser:
+    """Open a snapshot as a denoiser: float32, on the CPU, in evaluation mode, without gradients.
+
+    Args:
+        what: a `.safetensors` file written by training, reconstruction or conversion; a folder that `save_pretrained`
+            wrote; the name of a preset that was fetched (its network, without the guide); or a repository of the
+            Hugging Face Hub, "org/name", which is fetched into the Hub's cache. What is on disk comes first.
+        file: the snapshot's name in a folder or repository.
+        revision: branch, tag or commit of the repository.
+        token: of the Hub, for what is not public; by default the one that `hf auth login` stored.
+
+    Raises:
+        FileNotFoundError: if there is no file, and `what` is no name of anything else.
+        SnapshotError: if it is no snapshot, or damaged.
+        HubError: if the repository or its file is not there or cannot be reached.
+    """
+    with Snapshot(locate(what, file=file, revision=revision, token=token)) as snapshot:
+        return snapshot.denoiser()
+
+
+def locate(
+    what: Path | str, *, file: str = MODEL, revision: str | None = None, token: str | bool | None = None
+) -> Path:
+    """The snapshot that `load` would open; arguments and errors as there."""
+    path = Path(what)
+    if path.is_dir():
+        if not (path / file).is_file():
+            raise FileNotFoundError(f"no snapshot at {path / file}: name a .safetensors file in {path}")
+        return path / file
+    if not path.exists() and isinstance(what, str):
+        if what in PRESETS:
+            return fetched(what).network
+        if HUB_ID.fullmatch(what) and path.suffix != ".safetensors":
+            return _from_hub(what, file, revision, token)
+    return path
+
+
+def save_pretrained(
+    source: Path | str | Denoiser,
+    folder: Path | str,
+    *,
+    header: SnapshotHeader | None = None,
+    dtype: str = "float16",
+    data: str | None = None,
+    license: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    repo_id: str | None = None,
+) -> Path:
+    """Write a folder that `load` opens and that can be a repository of the Hub, with a model card.
+
+    Args:
+        source: a snapshot, or anything else that `load` takes, which is copied as it is; or a denoiser.
+        folder: must be empty or not there.
+        header: what the snapshot says of itself; needed for a denoiser, and only for one.
+        dtype: of the parameters of a denoiser in the file: "float16", "bfloat16" or "float32".
+        data: what it was trained on, for the card; by default what the snapshot says.
+        license: of the weights, for the card; by default what the snapshot says.
+        metrics: measured results, for the card, by name.
+        repo_id: "org/name", for the card.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: if the folder has anything in it.
+        FileNotFoundError: if there is no snapshot.
+        SnapshotError: if it is damaged.
+        ValueError: if a denoiser comes without a header, or with that of another network.
+    """
+    folder = Path(folder)
+    with staged(folder) as partial:
+        target = partial / MODEL
+        if isinstance(source, Denoiser):
+            if header is None or header.network != source.spec or header.sigma_data != source.sigma_data:
+                raise ValueError(
+                    "a denoiser does not know how it was trained: give header=SnapshotHeader(...) with its network "
+                    "and sigma_data, or save the snapshot it came from, by its path"
+                )
+            write_snapshot(target, header, source.state_dict(), dtype)
+        elif header is not None:
+            raise ValueError("a snapshot has a header of its own: leave out header")
+        else:
+            shutil.copyfile(locate(source), target)
+        with Snapshot(target) as snapshot:
+            denoiser, header = snapshot.denoiser(), snapshot.header
+            stored = {snapshot.tensor(name).dtype for name in snapshot.names[:1]}.pop()
+        header = dataclasses.replace(header, data=data or header.data, license=license or header.license)
+        write_text(partial / CONFIG, json.dumps({"library_name": "unitgain", **to_dict(header)}, indent=1) + "\n")
+        name = next((key for key, value in DTYPES.items() if value == stored), str(stored))
+        card = model_card(header, parameter_count(denoiser), name, metrics=metrics, repo_id=repo_id)
+        write_text(partial / CARD, card)
+    return folder
+
+
+def push_to_hub(
+    source: Path | str | Denoiser,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    message: str = "Upload a unitgain snapshot",
+    header: SnapshotHeader | None = None,
+    dtype: str = "float16",
+    data: str | None = None,
+    license: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> str:
+    """Write a repository of the Hub as `save_pretrained` writes a folder; it is made if it is not there.
+
+    Args:
+        source: as for `save_pretrained`.
+        repo_id: "org/name".
+        private: whether a new repository is; by default as the organization has it.
+        token: of the Hub; by default the one that `hf auth login` stored.
+        revision: branch to commit to.
+        message: of the commit.
+        header: as for `save_pretrained`.
+        dtype: as for `save_pretrained`.
+        data: as for `save_pretrained`.
+        license: as for `save_pretrained`.
+        metrics: as for `save_pretrained`.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        HubError: if the Hub refuses or cannot be reached.
+    """
+    if not HUB_ID.fullmatch(repo_id):
+        raise ValueError(f"{repo_id!r} is no repository of the Hub: write organization/name")
+    import huggingface_hub
+
+    with tempfile.TemporaryDirectory(prefix="unitgain-") as temporary:
+        folder = save_pretrained(
+            source,
+            Path(temporary) / "repository",
+            header=header,
+            dtype=dtype,
+            data=data,
+            license=license,
+            metrics=metrics,
+            repo_id=repo_id,
+        )
+        api = huggingface_hub.HfApi(token=token)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True, repo_type="model")
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision, repo_type="model"
+            )
+        except Exception as error:  # the client's own, its HTTP library's, and those of sockets
+            raise HubError(f"{repo_id} could not be pushed to the Hub: {_reason(error)}") from error
+    return str(getattr(commit, "commit_url", commit))
+
+
+def model_card(
+    header: SnapshotHeader,
+    parameters: int,
+    dtype: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    repo_id: str | None = None,
+) -> str:
+    """A model card from what a snapshot says of itself: Markdown with the Hub's metadata in front.
+
+    Args:
+        header: of the snapshot.
+        parameters: of the network.
+        dtype: of the parameters in the file.
+        metrics: measured results by name.
+        repo_id: "org/name"; "PATH" stands in the example without it.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    known: dict[str, Any] = {"library_name": "unitgain", "tags": ["diffusion", "edm2", "unitgain"]}
+    known["pipeline_tag"] = "unconditional-image-generation"
+    name = repo_id.rpartition("/")[2] if repo_id else header.recipe
+    if header.license is not None:
+        known |= _license(header.license)
+    if metrics:
+        known["model_name"] = name
+        known["eval_results"] = [
+            EvalResult(
+                task_type="unconditional-image-generation",
+                dataset_type=(header.data or "unknown").lower(),
+                dataset_name=header.data or "unknown",
+                metric_type=metric.lower(),
+                metric_name=metric,
+                metric_value=float(value),
+            )
+            for metric, value in metrics.items()
+        ]
+    front = ModelCardData(**known).to_yaml()
+    rows = _facts(header, parameters, dtype) | {metric: f"{value:g}" for metric, value in (metrics or {}).items()}
+    table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
+    return _CARD.format(front=front, name=_cell(name), table=table, what=repo_id or "PATH", call=_call(header))
+
+
+_CARD = """---
+{front}
+---
+
+# {name}
+
+A magnitude-preserving diffusion model, averaged over its training, as a snapshot of unitgain. The file
+says all of this itself and holds nothing that executes.
+
+| | |
+|---|---|
+{table}
+
+```python
+import unitgain
+from unitgain.sample import generate, sigma_grid
+
+denoiser = unitgain.load("{what}")
+for seeds, labels, images in {call}:
+    ...
+```
+"""
+
+
+def _call(header: SnapshotHeader) -> str:
+    return f"generate(denoiser, range(16), sigma_grid(32){', label=0' if header.network.label_dim else ''})"
+
+
+def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str]:
+    spec = header.network
+    kind = header.profile["kind"]
+    average = {
+        "power": f"power function, sigma_rel {header.profile.get('sigma_rel', 0):.3f}",
+        "exponential": f"exponential, half-life {header.profile.get('half_life', 0):,.0f} images",
+    }.get(kind, "none: the weights of the last step")
+    facts = {
+        "recipe": header.recipe,
+        "images seen": f"{header.nimg:,}",
+        "weight average": average,
+        "trained on": header.data or "not recorded",
+        "network": f"{spec.channels}x{spec.resolution}x{spec.resolution}, {parameters:,} parameters in {dtype}",
+        "classes": str(spec.label_dim) if spec.label_dim else "none, unconditional",
+        "sigma_data": f"{header.sigma_data:g}",
+    }
+    if header.encoder.get("kind") == "latents":
+        facts["sees"] = f"latents of {header.encoder.get('vae')}"
+    else:
+        facts["sees"] = "pixels"
+    if header.license is not None:
+        facts["license"] = header.license
+    if header.classes is not None:
+        names = ", ".join(header.classes[:20])
+        facts["class names"] = names + (f" and {len(header.classes) - 20} more" if len(header.classes) > 20 else "")
+    recipe = RECIPES.get(header.recipe)
+    if recipe is not None and recipe.duration == header.nimg and recipe.network == spec and header.sigma_rel:
+        for score in recipe.scores:
+            if score.sigma_rel == header.sigma_rel and not score.guide:
+                facts[f"{score.metric} published for this recipe"] = f"{score.value:g} (not measured on this file)"
+    return facts
+
+
+def _license(text: str) -> dict[str, str]:
+    if text in LICENSES:
+        return {"license": LICENSES[text]}
+    if re.fullmatch(r"[a-z0-9.-]+", text):
+        return {"license": text}
+    return {"license": "other", "license_name": text}
+
+
+def _cell(text: str) -> str:
+    """Text that stays within a cell of a table."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _from_hub(repo_id: str, file: str, revision: str | None, token: str | bool | None) -> Path:
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo_id, file, revision=revision, token=token))
+    except Exception as error:  # the client's own, its HTTP library's, and those of sockets
+        raise HubError(
+            f"no snapshot at {repo_id}, and {file} of that repository of the Hub cannot be had: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:3])}"

@@ -1,0 +1,59 @@
+"""Evaluations that always hold the same number of images, so that an image does not depend on its neighbours."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from unitgain.denoiser import DenoiserLike, Label
+from unitgain.guide import Guided
+
+
+def tile_size(denoiser: DenoiserLike, device: torch.device | str) -> int:
+    """Images per evaluation of one network in `generate`: a function of it and the kind of device alone.
+
+    Libraries sum in another order at another batch size, so the number of images per evaluation must not depend on how
+    many were asked for. Small networks get up to 64; one that fills the machine with a single image gets 1.
+    """
+    spec = denoiser.spec
+    budget = 2**18 if torch.device(device).type == "cpu" else 2**23
+    tile = budget // (spec.resolution**2 * spec.model_channels)
+    return min(2 ** int(math.log2(tile)), 64) if tile else 1
+
+
+class Tiled(nn.Module):
+    """A denoiser that evaluates exactly `tile` images at a time, the last ones filled up with repetitions.
+
+    Args:
+        denoiser: evaluated.
+        tile: images per evaluation, at least 1.
+    """
+
+    def __init__(self, denoiser: DenoiserLike, tile: int) -> None:
+        super().__init__()
+        self.spec, self.sigma_data, self.encoder = denoiser.spec, denoiser.sigma_data, denoiser.encoder
+        self.denoiser = denoiser
+        self.tile = tile
+
+    def forward(self, x: Tensor, sigma: Tensor | float, label: Label = None) -> Tensor:
+        """As the denoiser's."""
+        sigma = torch.as_tensor(sigma, device=x.device)
+        filled = torch.arange(len(x) + -len(x) % self.tile, device=x.device) % len(x)
+        parts: list[Tensor] = []
+        for start in range(0, len(filled), self.tile):
+            rows = filled[start : start + self.tile]
+            level = sigma.reshape(-1)[rows] if sigma.numel() > 1 else sigma
+            parts.append(self.denoiser(x[rows], level, None if label is None else label[rows]))
+        return torch.cat(parts)[: len(x)]
+
+
+def tiled(denoiser: DenoiserLike, device: torch.device | str) -> DenoiserLike:
+    """The denoiser with each of its networks evaluated in tiles of its own size.
+
+    Of a guided one both networks are: with weight 1, the images are then those of its main network alone, to the bit,
+    however large the guide.
+    """
+    if isinstance(denoiser, Guided):
+        guide = denoiser.guide
+        return denoiser.with_networks(tiled(denoiser.main, device), None if guide is None else tiled(guide, device))
+    return Tiled(denoiser, tile_size(denoiser, device))

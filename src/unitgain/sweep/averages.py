@@ -1,0 +1,46 @@
+"""Averages of a run, each reconstructed once."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unitgain.posthoc.files import list_averages
+from unitgain.posthoc.reconstruct import filename, reconstruct
+from unitgain.posthoc.targets import Target, as_target
+
+
+class Averages:
+    """The averages of a run on disk.
+
+    Args:
+        run: folder of a run, or of snapshots.
+        folder: they lie in a folder of their own in it, whose name changes with the run's snapshots.
+        t: where they end; at the last snapshot by default.
+
+    Raises:
+        FileNotFoundError: if the run has no snapshots.
+    """
+
+    def __init__(self, run: Path, folder: Path, t: float | None = None) -> None:
+        self.run = run
+        stored = list_averages(run)
+        self.t = max(average.t for average in stored) if t is None else t
+        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for one in stored for path in one.paths]
+        about = json.dumps([str(run.resolve()), files])
+        self.folder = folder / f"{run.resolve().name}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+
+    def path(self, target: Target) -> Path:
+        """Where the average of this target is, once it is there."""
+        return self.folder / filename(as_target(target, self.t))
+
+    def make(self, targets: Sequence[Target], on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Reconstruct those that are not there, in one pass over the snapshots.
+
+        Raises:
+            ValueError: if a length is unreachable or two are equal in three decimals.
+        """
+        by_name = {self.path(target): target for target in targets}
+        missing = [target for path, target in by_name.items() if not path.exists()]
+        if missing:
+            reconstruct(self.run, missing, self.folder, t=self.t, on_progress=on_progress)

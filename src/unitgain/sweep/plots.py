@@ -1,0 +1,159 @@
+"""Pictures of sweeps: curves over the EMA length (EDM2, Figs. 5a, 5b, 6 and 14) and maps of two axes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unitgain.extras import require
+from unitgain.files import atomic
+from unitgain.sweep.run import Result
+
+SUFFIXES = (".svg", ".png", ".pdf")
+FAINT = 0.45
+
+
+def plot_curves(results: Sequence[Result], path: Path, title: str = "") -> None:
+    """Each metric against the EMA length in a panel of its own, the best point of each curve marked.
+
+    A curve per weight of guidance, as in Figs. 6 and 14, of a sweep over tensors one per pattern, as in Fig. 5b. Where
+    the guide's length is swept too, the best of them counts. The range of repeated evaluations is shaded, as in
+    Fig. 5a.
+
+    Args:
+        results: of one sweep.
+        path: picture to write; its suffix says which kind: .svg, .png or .pdf.
+        title: of the picture.
+
+    Raises:
+        ValueError: if the suffix is none of these, or there are no results.
+    """
+    by_pattern = any(result.cell.pattern for result in results)
+
+    def name(result: Result) -> str:
+        guidance = f"w = {result.cell.guidance:g}"
+        return f"{result.cell.pattern}, {guidance}" if by_pattern else guidance
+
+    _curves(results, name, path, title)
+
+
+def plot_runs(runs: Mapping[str, Sequence[Result]], path: Path, title: str = "") -> None:
+    """As `plot_curves`, a curve per run at its best weight of guidance (Fig. 5a)."""
+    owner = {id(result): run for run, results in runs.items() for result in results}
+    kept: list[Result] = []
+    for results in runs.values():
+        for metric in dict.fromkeys(result.metric for result in results):
+            own = [result for result in results if result.metric == metric]
+            weight = best(own).cell.guidance
+            kept += [result for result in own if result.cell.guidance == weight]
+    _curves(kept, lambda result: f"{owner[id(result)]}, w = {result.cell.guidance:g}", path, title)
+
+
+def plot_map(results: Sequence[Result], path: Path, title: str = "") -> None:
+    """Each metric over EMA length and weight of guidance, a panel for each; the best cell is marked.
+
+    Where the guide's length is swept too, the axes are the two lengths, at the best weight of guidance.
+    """
+    metrics = _metrics(results, path)
+    figure, panels = _panels(len(metrics), 4.2)
+    for metric, axes in zip(metrics, panels, strict=True):
+        own = [result for result in results if result.metric == metric]
+        free = len({result.cell.guide_length for result in own if result.cell.guidance == best(own).cell.guidance}) > 1
+        tied = all(result.cell.guide_length in (None, result.cell.length) for result in own)
+        if free and not tied:
+            weight = best(own).cell.guidance
+            own = [result for result in own if result.cell.guidance == weight]
+            _map(figure, axes, own, lambda result: result.cell.guide_length, f"guide's EMA length, at w = {weight:g}")
+        else:
+            _map(figure, axes, own, lambda result: result.cell.guidance, "guidance w")
+        axes.set_title(metric, fontsize=10)
+    _save(figure, path, title)
+
+
+def best(results: Sequence[Result]) -> Result:
+    """The best of some results of one metric."""
+    return (max if results[0].higher else min)(results, key=lambda result: result.value)
+
+
+def best_by(results: Sequence[Result], key: Callable[[Result], Any]) -> dict[Any, Result]:
+    """The best of each group, groups in the order of their first result."""
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return {name: best(group) for name, group in groups.items()}
+
+
+def _curves(results: Sequence[Result], name: Callable[[Result], str], path: Path, title: str) -> None:
+    metrics = _metrics(results, path)
+    figure, panels = _panels(len(metrics), 5.2)
+    colors = require("matplotlib", extra="plot").colormaps["viridis"]
+    for metric, axes in zip(metrics, panels, strict=True):
+        own = [result for result in results if result.metric == metric]
+        names = list(dict.fromkeys(map(name, own)))
+        for i, curve in enumerate(names):
+            points = best_by([r for r in own if name(r) == curve], lambda result: result.cell.length)
+            _curve(axes, curve, points, colors(0.9 * i / max(len(names) - 1, 1)))
+        axes.set_xlabel("EMA length sigma_rel")
+        axes.set_ylabel(metric)
+        axes.legend(frameon=False, fontsize=7)
+    _save(figure, path, title)
+
+
+def _curve(axes: Any, name: str, points: Mapping[float, Result], color: Any) -> None:
+    lengths = sorted(points)
+    values = [points[length].value for length in lengths]
+    axes.plot(lengths, values, "o-", markersize=3, color=color, label=name)
+    if any(len(point.values) > 1 for point in points.values()):
+        axes.fill_between(lengths, values, [points[length].worst for length in lengths], color=color, alpha=0.2)
+    peak = best(list(points.values()))
+    axes.plot(peak.cell.length, peak.value, "o", markersize=9, fillstyle="none", color=color)
+
+
+def _map(figure: Any, axes: Any, results: Sequence[Result], row: Callable[[Result], Any], label: str) -> None:
+    cells = best_by(results, lambda result: (row(result), result.cell.length))
+    rows = sorted({each for each, _ in cells if each is not None})
+    lengths = sorted({length for _, length in cells})
+    values = [[cells[r, c].value if (r, c) in cells else float("nan") for c in lengths] for r in rows]
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis_r" if not results[0].higher else "viridis")
+    axes.set_xticks(range(len(lengths)), [f"{length:g}" for length in lengths], rotation=60, fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{each:g}" for each in rows], fontsize=8)
+    axes.set_xlabel("EMA length sigma_rel")
+    axes.set_ylabel(label)
+    peak = best(list(cells.values()))
+    axes.plot(
+        lengths.index(peak.cell.length),
+        rows.index(row(peak)),
+        "o",
+        markersize=11,
+        fillstyle="none",
+        color="#c0392b",
+        markeredgewidth=2,
+    )
+    figure.colorbar(image, ax=axes)
+
+
+def _metrics(results: Sequence[Result], path: Path) -> list[str]:
+    check_picture(path)
+    if not results:
+        raise ValueError("there are no results to plot")
+    return list(dict.fromkeys(result.metric for result in results))
+
+
+def check_picture(path: Path) -> None:
+    """Raise `ValueError` unless a picture can be written under this name."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a picture's name ends in one of {', '.join(SUFFIXES)}")
+
+
+def _panels(count: int, width: float) -> tuple[Any, list[Any]]:
+    figure = require("matplotlib.figure", extra="plot").Figure(figsize=(width * count, 3.6), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _save(figure: Any, path: Path, title: str) -> None:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)

@@ -1,0 +1,276 @@
+"""Evaluate the cells of a sweep, each once."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.draw.decode import decoder
+from unitgain.draw.networks import SELF, Network, guide_by, open_network
+from unitgain.draw.run import describe, on_main, pictures
+from unitgain.draw.settings import DrawSettings
+from unitgain.metrics.record import Source
+from unitgain.parallel import World
+from unitgain.posthoc.targets import Target
+from unitgain.serial import to_dict
+from unitgain.sweep.averages import Averages
+from unitgain.sweep.cells import Cell, SweepConfig
+from unitgain.sweep.judge import Judge
+from unitgain.sweep.table import Table, key_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one metric says of one cell.
+
+    Attributes:
+        cell: which.
+        metric: its name.
+        values: one per repetition.
+        images: in each.
+        higher: higher is better.
+    """
+
+    cell: Cell
+    metric: str
+    values: tuple[float, ...]
+    images: int
+    higher: bool = False
+
+    @property
+    def value(self) -> float:
+        """The best of the repetitions, as the papers report it."""
+        return max(self.values) if self.higher else min(self.values)
+
+    @property
+    def worst(self) -> float:
+        """The worst of them."""
+        return min(self.values) if self.higher else max(self.values)
+
+
+@dataclass
+class Sweep:
+    """A run, what guides it, how it is judged, and the table of what is known.
+
+    Args:
+        run: folder of the run.
+        judge: metrics.
+        out: folder of the table and of the averages.
+        guide: folder of a run, whose averages are reconstructed too; a network by name; "self" for the main network
+            without its label; None if nothing is guided.
+        settings: how images are drawn; weights of guidance are those of the cells.
+        t: where averages end; at the last snapshot by default.
+        guide_t: the same for the guide.
+        base: length of tensors that a cell's pattern does not name.
+        batch: images in flight at a time.
+        world: processes that share the cells.
+
+    Raises:
+        FileNotFoundError: if there is no run or no guide.
+    """
+
+    run: Path
+    judge: Judge
+    out: Path
+    guide: str | None = None
+    settings: DrawSettings = field(default_factory=DrawSettings)
+    t: float | None = None
+    guide_t: float | None = None
+    base: float | None = None
+    batch: int = 64
+    world: World = field(default_factory=World)
+
+    def __post_init__(self) -> None:
+        folder = self.out / "averages"
+        self.main = Averages(self.run, folder, self.t)
+        is_run = self.guide not in (None, SELF) and Path(str(self.guide)).is_dir()
+        self.guide_averages = Averages(Path(str(self.guide)), folder, self.guide_t) if is_run else None
+        self.table = Table(self.out, self.world.rank)
+        self._open = functools.lru_cache(maxsize=2)(open_network)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the guide has averages of its own."""
+        return self.guide_averages is not None
+
+    def reconstruct(self, cells: Sequence[Cell], on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Make the averages of these cells, as far as they are not there, reading the snapshots of a run once."""
+        self.main.make([cell.target(self.base) for cell in cells], on_progress)
+        guides = [Target(sigma_rel=cell.guide_length) for cell in cells if cell.guide_length is not None]
+        if guides:
+            if self.guide_averages is None:
+                raise ValueError("lengths of the guide need a guide that is the folder of a run")
+            self.guide_averages.make(guides, on_progress)
+
+    def networks(self, cell: Cell) -> tuple[Network, Network | None, DrawSettings]:
+        """Network, guide and settings of a cell, opened.
+
+        Raises:
+            ValueError: if it is guided and nothing guides.
+        """
+        settings = self.settings.replace(guidance=cell.guidance)
+        device, dtype = self.world.device, settings.dtype
+        main = self._open(str(self.main.path(cell.target(self.base))), device, dtype)
+        if cell.guidance == 1 or self.guide == SELF:
+            return main, None, settings
+        if self.guide is None:
+            raise ValueError(f"a guidance of {cell.guidance:g} needs a guide: a run, a network, or {SELF}")
+        name = self.guide
+        if self.guide_averages is not None:
+            name = str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
+        return main, self._open(name, device, dtype), settings
+
+    def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
+        """Key in the table by name of the metric."""
+        main, guide, settings = self._records(cell)
+        images = {"main": main, "guide": guide, "settings": settings, "seeds": [seeds.start, seeds.stop]}
+        about = {"device": self.world.device.type, **images}
+        metrics = zip(self.judge.names, self.judge.metrics(), strict=True)
+        return {name: key_of({**about, **self.judge.identity(metric)}) for name, metric in metrics}
+
+    def evaluate(
+        self, cell: Cell, seeds: range, on_images: Callable[[float], None] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Rows of the table by name of the metric: from it where they are there, else measured and added."""
+        keys, known = self.keys(cell, seeds), self.table.rows()
+        if not all(key in known for key in keys.values()):
+            began = time.monotonic()
+            main, guide, settings = self.networks(cell)
+            denoiser = guide_by(main, guide, settings)
+            decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
+            drawn = pictures(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
+            records = self.judge((pixels for _, _, pixels in drawn), self._source(main, settings, seeds))
+            about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
+            seconds = round(time.monotonic() - began, 3)
+            rows = [
+                {"key": keys[name], "metric": name, "value": record.value, "seconds": seconds, **about}
+                | {"record": to_dict(record)}
+                for name, record in zip(keys, records, strict=True)
+            ]
+            self.table.add(rows)
+            known |= {row["key"]: row for row in rows}
+        return {name: known[key] for name, key in keys.items()}
+
+    def _records(self, cell: Cell) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+        """What the images of a cell depend on, without opening more than headers."""
+        guide: Any = None
+        if cell.guidance != 1:
+            if self.guide_averages is not None:
+                guide = _sha256(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
+            elif self.guide not in (None, SELF):
+                guide = self._open(str(self.guide), self.world.device, self.settings.dtype).record["sha256"]
+            else:
+                guide = self.guide
+        settings = self.settings.replace(guidance=cell.guidance)
+        if cell.guidance == 1:
+            settings = settings.replace(interval=None)
+        return {"sha256": _sha256(self.main.path(cell.target(self.base)))}, guide, settings.record()
+
+    def _source(self, main: Network, settings: DrawSettings, seeds: range) -> Source:
+        return Source(
+            kind="snapshot",
+            name=main.name,
+            seeds=f"{seeds.start}-{seeds.stop - 1}",
+            snapshot=main.name,
+            snapshot_hash=main.record["sha256"],
+            sampler={"method": settings.sampler, "steps": settings.steps, "guidance": settings.guidance},
+        )
+
+
+def sweep(
+    bench: Sweep,
+    config: SweepConfig,
+    *,
+    on_reconstruct: Callable[[int, int], None] | None = None,
+    on_images: Callable[[float, int], None] | None = None,
+) -> list[Result]:
+    """Evaluate all cells that are not in the table; interrupted, the next call goes on.
+
+    Args:
+        bench: what is swept, and by what it is judged.
+        config: the cells; its settings and base must be those of `bench`.
+        on_reconstruct: called with (bytes read, bytes in all) in the first process.
+        on_images: called with (images drawn, images to draw) in the first process.
+
+    Returns:
+        A result per cell and metric, by metric first, in every process.
+
+    Raises:
+        ValueError: if cells are guided and nothing guides, lengths of the guide are given and it has none, or a length
+            is unreachable.
+    """
+    world = bench.world
+    if config.guided and bench.guide is None:
+        raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
+    if config.guide_lengths is not None and not bench.tied:
+        raise ValueError("lengths of the guide need a guide that is the folder of a run")
+    cells = config.cells(tied=bench.tied)
+    work = [(cell, config.seeds(k)) for cell in cells for k in range(config.repeat)]
+    left = on_main(world, lambda: _left(bench, work, on_reconstruct))
+    if left:
+        bench.networks(left[0][0])  # what does not fit is refused before anything is drawn
+    share = list(world.share(left))
+    total = sum(len(seeds) for _, seeds in left)
+    done = 0
+    for cell, seeds in share:
+        report = None
+        if on_images is not None and world.main:
+            report = Report(on_images, done, world.size, total)
+        bench.evaluate(cell, seeds, report)
+        done += len(seeds)
+    if on_images is not None and world.main:
+        on_images(total, total)
+    world.barrier()
+    return on_main(world, lambda: list(_results(bench, config, cells)))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Reports the images of all processes, the others taken to be as far as this one.
+
+    Args:
+        on_images: called with (images drawn, images to draw).
+        before: what this process drew before the present cell.
+        size: number of processes.
+        total: images to draw in all.
+    """
+
+    on_images: Callable[[float, int], None]
+    before: int
+    size: int
+    total: int
+
+    def __call__(self, done: float) -> None:
+        """Report that `done` images of the present cell are drawn."""
+        self.on_images(min((self.before + done) * self.size, self.total), self.total)
+
+
+def _left(
+    bench: Sweep, work: Sequence[tuple[Cell, range]], on_progress: Callable[[int, int], None] | None
+) -> list[tuple[Cell, range]]:
+    bench.reconstruct([cell for cell, _ in work], on_progress)
+    known = bench.table.rows()
+    return [(cell, seeds) for cell, seeds in work if not all(k in known for k in bench.keys(cell, seeds).values())]
+
+
+def _results(bench: Sweep, config: SweepConfig, cells: Sequence[Cell]) -> Iterator[Result]:
+    known = bench.table.rows()
+    for name, metric in zip(bench.judge.names, bench.judge.metrics(), strict=True):
+        for cell in cells:
+            keys = [bench.keys(cell, config.seeds(k))[name] for k in range(config.repeat)]
+            yield Result(
+                cell=cell,
+                metric=name,
+                values=tuple(known[key]["value"] for key in keys),
+                images=config.images,
+                higher=metric.needs.higher,
+            )
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    with Snapshot(path) as snapshot:
+        return snapshot.sha256

@@ -1,0 +1,71 @@
+"""What sweeps have measured, on disk: a line of JSON per value, appended and never changed."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unitgain.files import write_text
+
+if TYPE_CHECKING:
+    from unitgain.sweep.run import Result
+
+COLUMNS = ("metric", "length", "guidance", "guide_length", "pattern", "value", "worst", "repeat", "images")
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """16 hexadecimal digits that stand for all that a value depends on."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Table:
+    """Values by key; each process appends to a file of its own.
+
+    Args:
+        folder: of the files.
+        rank: of this process.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self.folder = folder
+        self._own = folder / f"cells-{rank}.jsonl"
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """All rows that are whole, by key."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in sorted(self.folder.glob("cells-*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                    found[row["key"]] = row
+                except (ValueError, KeyError, TypeError):  # cut short when the process was killed
+                    continue
+        return found
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows, in one write."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self._own, "a+b") as file:
+            if file.tell() and not self._whole():
+                file.write(b"\n")
+            file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+
+    def _whole(self) -> bool:
+        with open(self._own, "rb") as file:
+            file.seek(-1, io.SEEK_END)
+            return file.read() == b"\n"
+
+
+def write_csv(path: Path, results: Sequence["Result"]) -> None:
+    """One line per cell and metric, atomically: the value is the best of the repetitions, beside it the worst."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for result in results:
+        cell = result.cell
+        row = (result.metric, cell.length, cell.guidance, cell.guide_length, cell.pattern, result.value, result.worst)
+        writer.writerow(["" if each is None else each for each in (*row, len(result.values), result.images)])
+    write_text(path, buffer.getvalue())

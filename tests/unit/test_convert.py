@@ -1,0 +1,356 @@
+"""Official files into snapshots, runs and reference files."""
+
+import json
+import os
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from official_files import Persistent, config_of, contents, dumps, random_state, write_official
+
+import unitgain
+from unitgain.arch import NetworkSpec
+from unitgain.checkpoint.convert import (
+    Origin,
+    convert_folder,
+    convert_network,
+    images_seen,
+    origin,
+    read_reference,
+    write_reference,
+)
+from unitgain.checkpoint.nvidia import from_state, rename
+from unitgain.checkpoint.official import PIXELS
+from unitgain.checkpoint.pickles import Refused
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.cli.main import main
+from unitgain.data.encoder import PixelEncoder
+from unitgain.ema import PowerProfile, sigma_rel_to_gamma
+from unitgain.posthoc import reconstruct, solve
+from unitgain.serial import to_dict
+
+HERE = Origin(nimg=1024, sigma_rel=0.05, recipe="test")
+MI = 2**20
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("positional", [0, 3])
+def test_every_tensor_and_argument(tmp_path, protocol, positional):
+    config = config_of(dropout=0.1, label_balance=0.4, clip_act=128.0)
+    state = write_official(tmp_path / "a.pkl", config, protocol=protocol, positional=positional)
+    convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+    with Snapshot(tmp_path / "a.safetensors") as snapshot:
+        header, tensors = snapshot.header, dict(snapshot.verified())
+    wanted = {name: t for name, t in rename(state, 8).items() if not name.startswith("uncertainty.")}
+    assert tensors.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(tensors[name], tensor.to(tensors[name].dtype)), name
+    assert {t.dtype for name, t in tensors.items() if not name.endswith((".freqs", ".phases"))} == {torch.float16}
+    assert header.network == NetworkSpec(
+        resolution=8,
+        channels=3,
+        label_dim=3,
+        model_channels=8,
+        channel_mult=(1, 2),
+        num_blocks=1,
+        attn_resolutions=(4,),
+        channels_per_head=8,
+        dropout=0.1,
+        label_balance=0.4,
+        clip_act=128.0,
+    )
+    assert header.encoder == to_dict(PixelEncoder()) == PIXELS
+    assert "UNITGAIN_EXECUTED" not in os.environ
+    denoiser, _ = from_state(state, config)
+    x, label = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
+    loaded = unitgain.load(tmp_path / "a.safetensors")
+    assert torch.equal(loaded(x, 1.0, label), denoiser.eval()(x, 1.0, label))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_other_precisions(tmp_path, dtype):
+    state = write_official(tmp_path / "a.pkl", state=random_state(config_of(), dtype=dtype))
+    convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+    with Snapshot(tmp_path / "a.safetensors") as snapshot:
+        weight = snapshot.tensor("network.out_conv.weight")
+    assert weight.dtype == (torch.float32 if dtype == torch.float64 else dtype)
+    assert torch.equal(weight, state["unet.out_conv.weight"].to(weight.dtype))
+
+
+def test_strided_and_shared_tensors(tmp_path):
+    """A tensor may be a view: transposed, or a part of a larger storage."""
+    state = random_state(config_of())
+    names = ("unet.emb_noise.weight", "unet.emb_label.weight")
+    viewed = dict(state)
+    viewed[names[0]] = state[names[0]].T.contiguous().T
+    viewed[names[1]] = torch.cat([torch.ones(1, 3).half(), state[names[1]]])[1:]
+    assert viewed[names[0]].stride() != state[names[0]].stride() and viewed[names[1]].storage_offset() == 3
+    for name, given in (("a", state), ("b", viewed)):
+        write_official(tmp_path / f"{name}.pkl", state=given)
+        convert_network(tmp_path / f"{name}.pkl", tmp_path / name, HERE)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_buffers_that_are_not_saved_are_left_out(tmp_path):
+    config = config_of()
+    whole = contents(random_state(config), config)
+    state = whole["ema"].meta["state"]["_modules"]["unet"].meta["state"]
+    state["_buffers"] = {"resample_filter": torch.ones(2, 2)}
+    state["_non_persistent_buffers_set"] = {"resample_filter"}
+    for protocol in (2, 4):
+        (tmp_path / "a.pkl").write_bytes(dumps(whole, protocol))
+        convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+    state["_non_persistent_buffers_set"] = set()
+    (tmp_path / "a.pkl").write_bytes(dumps(whole))
+    with pytest.raises(Refused, match=r"left over \['network.resample_filter'\]"):
+        convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+
+
+@pytest.mark.parametrize(
+    ("state", "mean", "std"),
+    [
+        ({}, [5.81, 3.25, 0.12, -2.15], [4.17, 4.62, 3.71, 3.28]),
+        ({"_init_kwargs": {"raw_mean": [1, 2, 3, 4], "raw_std": [1, 2, 4, 8]}}, [1, 2, 3, 4], [1, 2, 4, 8]),
+        ({"raw_mean": [1, 2, 3, 4], "raw_std": [1, 2, 4, 8], "final_std": 1.0}, [1, 2, 3, 4], [0.5, 1, 2, 4]),
+        (
+            {"scale": np.float32([0.5, 1, 2, 4]), "bias": np.float32([1, 1, 1, 1])},
+            [-2, -1, -0.5, -0.25],
+            [1, 0.5, 0.25, 0.125],
+        ),
+    ],
+)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_normalization_of_latents(tmp_path, state, mean, std, protocol):
+    """A latent is (x - mean) * 0.5 / std, however the encoder's attributes say it."""
+    config = config_of(img_channels=4)
+    whole = contents(random_state(config), config)
+    whole["encoder"] = Persistent("StabilityVAEEncoder", {"vae_name": "stabilityai/sd-vae-ft-mse", **state})
+    (tmp_path / "a.pkl").write_bytes(dumps(whole, protocol))
+    encoder = convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE).encoder
+    vae = "stabilityai/sd-vae-ft-mse"
+    assert encoder == {"kind": "latents", "vae": vae, "mean": mean, "std": std, "range": "0..1"}
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"vae_name": "evil/vae"}, "VAE is 'evil/vae'"),
+        ({"raw_std": [0, 1, 1, 1]}, "positive standard deviation"),
+        ({"raw_mean": [1, 2]}, "4 channels"),
+        ({"scale": np.float32([1]), "bias": np.float32([1])}, "4 channels"),
+        ({"scale": np.array(["a"] * 4), "bias": np.float32([1])}, "dtype that is none of"),
+        ({"scale": {}, "bias": 1}, "where an array"),
+    ],
+)
+def test_encoders_that_make_no_sense(tmp_path, state, words):
+    config = config_of(img_channels=4)
+    whole = contents(random_state(config), config)
+    whole["encoder"] = Persistent("StabilityVAEEncoder", state)
+    (tmp_path / "a.pkl").write_bytes(dumps(whole))
+    with pytest.raises(Refused, match=words):
+        convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+
+
+def test_images_seen():
+    """The multiple of 1024 whose thousandth, rounded down, is the number in the name."""
+    for mi in (128, 256, 640, 896, 1024, 1280, 1792, 2048):
+        assert images_seen(mi * MI // 1000) == mi * MI
+    for nimg in range(1024, 3_000_000, 1024):
+        assert images_seen(nimg // 1000) == nimg
+    with pytest.raises(ValueError, match="--nimg"):
+        images_seen(42)
+
+
+def test_origin_by_name(tmp_path):
+    folder = tmp_path / "edm2-img64-s-uncond"
+    raw = origin(folder / "network-snapshot-0008388-0.100.pkl")
+    assert raw == Origin(
+        nimg=8 * MI, sigma_rel=0.1, recipe="edm2-img64-s-uncond", license="CC BY-NC-SA 4.0", data="ImageNet-64"
+    )
+    own = origin(tmp_path / "network-snapshot-0008388-0.100.pkl", recipe="mine")
+    assert (own.recipe, own.license, own.data) == ("mine", None, None)
+    with pytest.raises(ValueError, match="give --nimg and --sigma-rel"):
+        origin(tmp_path / "network.pkl")
+    assert origin(tmp_path / "network.pkl", nimg=5, sigma_rel=0.1).recipe == "official"
+
+
+def test_a_file_that_fails_leaves_nothing(tmp_path):
+    data = dumps(contents(random_state(config_of()), config_of()))
+    for cut in (0, 1, 100, len(data) // 2, len(data) - 1):
+        (tmp_path / "a.pkl").write_bytes(data[:cut])
+        with pytest.raises(Refused, match=re.escape(str(tmp_path / "a.pkl"))):
+            convert_network(tmp_path / "a.pkl", tmp_path / "out" / "a.safetensors", HERE)
+    state = random_state(config_of())
+    state["unet.out_gain"] = torch.tensor(float("nan")).half()
+    write_official(tmp_path / "a.pkl", state=state)
+    with pytest.raises(Exception, match="not finite"):
+        convert_network(tmp_path / "a.pkl", tmp_path / "out" / "a.safetensors", HERE)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FileNotFoundError):
+        convert_network(tmp_path / "none.pkl", tmp_path / "a.safetensors", HERE)
+
+
+@pytest.fixture
+def raw_snapshots(tmp_path):
+    """Four times, two lengths each."""
+    folder = tmp_path / "edm2-img64-s"
+    folder.mkdir()
+    config, states = config_of(channel_mult=[1], attn_resolutions=[]), {}
+    for step in range(1, 5):
+        for length in (0.05, 0.1):
+            nimg = step * 8 * MI
+            path = folder / f"network-snapshot-{nimg // 1000:07d}-{length:.3f}.pkl"
+            states[nimg, length] = write_official(path, config, seed=10 * step + round(100 * length))
+    return folder, states
+
+
+def test_raw_snapshots_become_a_run(tmp_path, raw_snapshots, capsys):
+    folder, states = raw_snapshots
+    out = tmp_path / "run"
+    main(["convert", str(folder), str(out), "--all"])
+    assert "8 snapshots in" in capsys.readouterr().out
+    main(["ema", "list", str(out), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["t"], round(row["profile"]["sigma_rel"], 3)) for row in rows] == sorted(states)
+    main(["ema", "reconstruct", str(out), "0.05,0.08", "--dtype", "float32"])
+    # By theory: a stored length at a stored time is what was stored, another is the solver's sum of official tensors.
+    keys = sorted(states)
+    profiles = [PowerProfile(nimg, sigma_rel_to_gamma(length)) for nimg, length in keys]
+    last = 32 * MI
+    weights = solve(profiles, [PowerProfile(last, sigma_rel_to_gamma(0.08))]).matrix[:, 0]
+    for length in (0.05, 0.08):
+        with Snapshot(out / "ema" / f"{last:010d}-{length:.3f}.safetensors") as snapshot:
+            assert snapshot.header.recipe == "edm2-img64-s"
+            assert snapshot.header.license == "CC BY-NC-SA 4.0"
+            tensors = dict(snapshot.verified())
+        for name in ("unet.enc.8x8_conv.weight", "unet.out_gain"):
+            ours = next(iter(rename({name: states[keys[0]][name]}, 8)))
+            if length == 0.05:
+                wanted = states[last, 0.05][name].double()
+            else:
+                wanted = sum(w * states[key][name].double() for w, key in zip(weights, keys, strict=True))
+            assert torch.allclose(tensors[ours].double(), wanted, rtol=1e-4, atol=1e-4), (length, name)
+    assert unitgain.load(out / "ema" / f"{last:010d}-0.080.safetensors").spec.label_dim == 3
+
+
+def test_an_interrupted_conversion_goes_on(tmp_path, raw_snapshots):
+    folder, _ = raw_snapshots
+    paths = convert_folder(folder, tmp_path / "run")
+    assert len(paths) == 8
+    kept = paths[0].stat().st_mtime_ns
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[:-1])  # damaged: done again
+    paths[2].unlink()
+    seen = []
+    assert convert_folder(folder, tmp_path / "run", on_progress=lambda *at: seen.append(at)) == paths
+    assert seen[-1] == (8, 8)
+    assert paths[0].stat().st_mtime_ns == kept
+    assert paths[1].read_bytes() == whole
+    reconstruct(tmp_path / "run", [0.07], tmp_path / "ema")
+
+
+def test_folders_that_do_not_fit(tmp_path, raw_snapshots):
+    folder, _ = raw_snapshots
+    with pytest.raises(FileNotFoundError, match="no raw snapshots"):
+        convert_folder(tmp_path, tmp_path / "run")
+    write_official(folder / "network-snapshot-0041943-0.050.pkl", config_of())
+    with pytest.raises(ValueError, match="different networks"):
+        convert_folder(folder, tmp_path / "run")
+    assert len(list((tmp_path / "run").iterdir())) == 8
+    (folder / "other-0041943-0.050.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match="of the same time and length"):
+        convert_folder(folder, tmp_path / "run")
+
+
+def statistics(seed, features=6):
+    generator = np.random.default_rng(seed)
+    rows = generator.standard_normal((50, features))
+    return {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_reference_statistics(tmp_path, protocol, capsys):
+    given = {"fid": statistics(0), "fd_dinov2": {**statistics(1), "sigma": np.asfortranarray(statistics(1)["sigma"])}}
+    path, out = tmp_path / "img64.pkl", tmp_path / "reference.npz"
+    path.write_bytes(pickle.dumps(given, protocol=protocol))
+    main(["convert", str(path), str(out), "--metric", "fd_dinov2"])
+    assert "dinov2-vitl14, 6 features" in capsys.readouterr().out
+    with np.load(out, allow_pickle=False) as written:
+        assert np.array_equal(written["mean"], given["fd_dinov2"]["mu"])
+        assert np.array_equal(written["cov"], given["fd_dinov2"]["sigma"])
+        assert (int(written["n"]), str(written["detector"]), str(written["hash"])) == (-1, "dinov2-vitl14", "")
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", str(path), str(out)])
+    assert stop.value.code == 2
+    assert "--metric fid or --metric fd_dinov2" in capsys.readouterr().err
+    # The arrays of older versions of NumPy have another address.
+    path.write_bytes(
+        path.read_bytes().replace(b"numpy._core", b"numpy.core").replace(b"\x8c\x16numpy", b"\x8c\x15numpy")
+    )
+    if protocol in (2, 3):
+        assert read_reference(path).keys() == {"inception-v3", "dinov2-vitl14"}
+
+
+def test_reference_statistics_of_edm(tmp_path):
+    given = statistics(3)
+    np.savez(tmp_path / "edm.npz", **given)
+    ((detector, (mean, cov)),) = read_reference(tmp_path / "edm.npz").items()
+    assert detector == "inception-v3"
+    assert np.array_equal(mean, given["mu"]) and np.array_equal(cov, given["sigma"])
+    write_reference(tmp_path / "out.npz", detector, mean, cov)
+    assert np.array_equal(np.load(tmp_path / "out.npz")["cov"], given["sigma"])
+
+
+def test_reference_statistics_that_are_none(tmp_path):
+    good = statistics(0)
+    wrong = {
+        "no covariance": ({**good, "sigma": good["sigma"] + np.triu(np.ones((6, 6)))}, "symmetric"),
+        "shape": ({**good, "sigma": good["sigma"][:5]}, "no mean and covariance"),
+        "nan": ({**good, "mu": good["mu"] * np.nan}, "not finite"),
+        "negative": ({**good, "sigma": -good["sigma"]}, "symmetric with a diagonal"),
+    }
+    for name, (given, words) in wrong.items():
+        np.savez(tmp_path / "a.npz", **given)
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps({"fid": given}))
+        for suffix in ("npz", "pkl"):
+            with pytest.raises(Refused, match=words):
+                read_reference(tmp_path / f"a.{suffix}"), name
+    np.savez_compressed(tmp_path / "bomb.npz", mu=np.zeros(1000), sigma=np.zeros((1000, 1000)))
+    with pytest.raises(Refused, match="are packed into"):
+        read_reference(tmp_path / "bomb.npz")
+    np.savez(tmp_path / "objects.npz", mu=np.array([print], dtype=object), sigma=good["sigma"])
+    with pytest.raises(Refused, match="allow_pickle"):
+        read_reference(tmp_path / "objects.npz")
+    (tmp_path / "text.npz").write_text("no zip")
+    with pytest.raises(Refused, match="cannot be read"):
+        read_reference(tmp_path / "text.npz")
+    for given, words in (({"fid": 3}, "pair of mu and sigma"), ({"kid": good}, "'kid'"), ([], "holds a list")):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(given))
+        with pytest.raises(Refused, match=words):
+            read_reference(tmp_path / "a.pkl")
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    write_official(tmp_path / "a.pkl")
+    np.savez(tmp_path / "reference.npz", **statistics(0))
+    (tmp_path / "reference.pkl").write_bytes(pickle.dumps({"fid": statistics(0)}))
+    for args, words in (
+        (["a.pkl", "a.safetensors"], "give --nimg and --sigma-rel"),
+        (["a.pkl", "a.txt", "--nimg", "8", "--sigma-rel", "0.1"], "cannot tell what"),
+        (["a.pkl", "a", "--all"], "no folder: leave out --all"),
+        ([".", "a"], "add --all"),
+        ([".", "a", "--all", "--nimg", "3"], "of one file"),
+        (["none.pkl", "a.safetensors", "--nimg", "8", "--sigma-rel", "0.1"], "no file at"),
+        (["a.pkl", "a.safetensors", "--nimg", "8", "--sigma-rel", "0.9"], "sigma_rel"),
+        (["reference.pkl", "a.safetensors", "--nimg", "8", "--sigma-rel", "0.1"], "become a .npz file"),
+        (["a.pkl", "a.npz"], "these are no statistics"),
+    ):
+        paths = [str(tmp_path / arg) if i < 2 else arg for i, arg in enumerate(args)]
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", *paths])
+        assert stop.value.code == 2
+        assert words in capsys.readouterr().err.replace("\n", " "), args
+    main(["convert", str(tmp_path / "a.pkl"), str(tmp_path / "a.safetensors"), "--nimg", "8", "--sigma-rel", "0.1"])
+    assert "official, 8 images, sigma_rel 0.1" in capsys.readouterr().out

@@ -1,0 +1,251 @@
+"""Folders of images: what is kept, what is drawn again, and that they do not depend on how the work was split."""
+
+import json
+import zipfile
+
+import pytest
+import torch
+from PIL import Image
+
+from unitgain.data.encoder import LatentEncoder, PixelEncoder
+from unitgain.data.vae import load_vae
+from unitgain.denoiser import Denoiser
+from unitgain.draw import DrawSettings, Network, decoder, draw, guide_by, open_network
+from unitgain.draw.archive import parts_of
+from unitgain.draw.folder import ImageFolder
+from unitgain.parallel import World
+from unitgain.serial import to_dict
+
+SETTINGS = DrawSettings(steps=2)
+
+
+def network(spec, seed=0, **record):
+    torch.manual_seed(seed)
+    denoiser = Denoiser(spec).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        if parameter.ndim == 0:
+            parameter.fill_(0.5)
+    denoiser.encoder = to_dict(PixelEncoder())
+    return Network(name=f"network {seed}", denoiser=denoiser, record={"sha256": f"{seed:064d}", **record})
+
+
+@pytest.fixture(scope="module")
+def spec():
+    from unitgain.arch import NetworkSpec
+
+    return NetworkSpec(
+        resolution=8, channels=1, label_dim=3, model_channels=8, channel_mult=(1, 2), num_blocks=1, channels_per_head=8
+    )
+
+
+@pytest.fixture(scope="module")
+def main(spec):
+    return network(spec)
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_first_64_images_are_the_same_bytes_for_any_batch(spec, tmp_path):
+    small = spec.replace(resolution=4, channel_mult=(1,), attn_resolutions=())  # a batch of 1 is evaluated as one of 64
+    main, guide = network(small), network(small.replace(label_dim=0), seed=1)
+    settings = SETTINGS.replace(guidance=1.5, sampler="euler")
+    for batch in (1, 7, 64):
+        drawn = draw(main, guide, settings, range(64), tmp_path / str(batch), batch=batch)
+        assert (drawn.total, drawn.new) == (64, 64)
+    assert len(tree(tmp_path / "64")) == 65
+    assert tree(tmp_path / "1") == tree(tmp_path / "7") == tree(tmp_path / "64")
+
+
+def test_finished_images_are_kept_and_damaged_ones_drawn_again(main, tmp_path):
+    draw(main, None, SETTINGS, range(6), tmp_path / "whole")
+    whole = tree(tmp_path / "whole")
+    draw(main, None, SETTINGS, range(4), tmp_path / "out")
+    first = tmp_path / "out" / "000000"
+    kept = (first / "000000.png").stat().st_mtime_ns
+    (first / "000001.png").write_bytes(b"damaged")
+    (first / "000002.png").unlink()
+    drawn = draw(main, None, SETTINGS, range(6), tmp_path / "out")
+    assert (drawn.total, drawn.new) == (6, 4)
+    assert (first / "000000.png").stat().st_mtime_ns == kept
+    assert tree(tmp_path / "out") == whole
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_call_is_gone_on_with(main, tmp_path):
+    draw(main, None, SETTINGS, range(6), tmp_path / "whole")
+    seen = []
+    for out in (tmp_path / "out", tmp_path / "out.zip"):
+        root = out if out.suffix == "" else parts_of(out)
+
+        def interrupt(done, total):
+            if done > 4:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            draw(main, None, SETTINGS, range(6), out, batch=2, on_progress=interrupt)
+        assert not (root / "manifest.json").exists()
+        assert not out.is_file()
+        with open(root / ".journal-0.jsonl", "a") as journal:
+            journal.write('{"seed": 4, "cla')  # the process died while it wrote
+        drawn = draw(main, None, SETTINGS, range(6), out, on_progress=lambda *done: seen.append(done))
+        assert (seen[0], seen[-1], drawn.total, drawn.new) == ((4, 6), (6, 6), 6, 2)
+        seen.clear()
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if name != "dataset.json"}
+    assert files == tree(tmp_path / "whole")
+
+
+def test_other_settings_or_networks_are_refused(main, spec, tmp_path):
+    draw(main, None, SETTINGS, range(2), tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"settings\.steps: 2 -> 3"):
+        draw(main, None, SETTINGS.replace(steps=3), range(4), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"network\.sha256"):
+        draw(network(spec, seed=2), None, SETTINGS, range(4), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"guide: None"):
+        draw(main, None, SETTINGS.replace(guidance=2.0), range(4), tmp_path / "out")
+    moved = Network(name="elsewhere", denoiser=main.denoiser, record=main.record)
+    draw(moved, None, SETTINGS, range(2), tmp_path / "out")
+    assert tree(tmp_path / "out").keys() == before.keys()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").write_text("")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        draw(main, None, SETTINGS, range(2), tmp_path / "other")
+
+
+def test_an_archive_grows_and_a_strangers_is_left_alone(main, tmp_path):
+    out = tmp_path / "out.zip"
+    draw(main, None, SETTINGS, range(3), out)
+    small = out.read_bytes()
+    assert draw(main, None, SETTINGS, range(3), out).new == 0
+    assert out.read_bytes() == small
+    with pytest.raises(ValueError, match="made otherwise"):
+        draw(main, None, SETTINGS.replace(steps=3), range(3), out)
+    assert draw(main, None, SETTINGS, range(5), out, contact_sheet=True).new == 2
+    with Image.open(tmp_path / "out.png") as sheet:
+        assert sheet.size[0] > 8
+    draw(main, None, SETTINGS, range(5), tmp_path / "direct.zip")
+    assert out.read_bytes() == (tmp_path / "direct.zip").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["direct.zip", "out.png", "out.zip"]
+    out.write_bytes(b"something else")
+    with pytest.raises(FileExistsError, match="no archive that this command wrote"):
+        draw(main, None, SETTINGS, range(3), out)
+
+
+def test_an_unconditional_archive_has_no_labels(spec, tmp_path):
+    draw(network(spec.replace(label_dim=0)), None, SETTINGS, range(2), tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert json.loads(archive.read("dataset.json")) == {"labels": None}
+
+
+def test_nothing_is_written_when_the_request_is_wrong(main, spec, tmp_path):
+    for settings, words in (
+        (SETTINGS.replace(label=3), "label 3 is out of range"),
+        (SETTINGS.replace(guidance=2.0, interval=(3.0, 1.0)), "lo < hi"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            draw(main, None, settings, range(2), tmp_path / "out")
+    with pytest.raises(ValueError, match="4 channels"):
+        draw(network(spec.replace(channels=4)), None, SETTINGS, range(2), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_shares_of_processes_join_to_one_folder(main, tmp_path):
+    # what each of three processes writes, one after the other; `finish` is that of the first
+    draw(main, None, SETTINGS, range(6), tmp_path / "whole")
+    made = {key: value for key, value in json.loads((tmp_path / "whole" / "manifest.json").read_text()).items()}
+    made = {key: value for key, value in made.items() if key not in ("images", "format")}
+    pixels = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    for rank in range(3):
+        folder = ImageFolder(tmp_path / "out", made, rank=rank)
+        for seed in World(rank, 3).share(range(6)):
+            folder.write(seed, 1, pixels)
+    folder = ImageFolder(tmp_path / "out", made)
+    folder.check()
+    assert set(folder.finished()) == set(range(6))
+    assert [entry["seed"] for entry in folder.finish()] == list(range(6))
+    assert tree(tmp_path / "out").keys() == tree(tmp_path / "whole").keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sampler": "hein"}, "did you mean 'heun'"),
+        ({"dtype": "float8"}, "dtype must be one of"),
+        ({"guidance": float("inf")}, "must be finite"),
+        ({"S_churn": 1.0}, "belong to the sampler stochastic_heun"),
+        ({"steps": 0}, "num_steps >= 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        DrawSettings(**changes)
+
+
+def test_settings_are_json_and_bind_the_churn():
+    settings = DrawSettings(sampler="stochastic_heun", S_churn=7.0, S_max=float("inf"), interval=(0.1, 2.0), label=3)
+    record = json.loads(json.dumps(settings.record(), allow_nan=False))
+    assert (record["S_churn"], record["interval"], record["class"]) == (7.0, [0.1, 2.0], 3)
+    assert "S_min" not in record
+    assert settings.function().keywords == {"S_churn": 7.0, "S_max": float("inf")}
+
+
+def test_a_weight_of_1_is_the_main_network_itself(main):
+    assert guide_by(main, None, SETTINGS) is main.denoiser
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    """A small random VAE on the disk: 4 channels of 8x8 become 3 of 16x16."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    made = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+    path = tmp_path_factory.mktemp("vae")
+    made.save_pretrained(path)
+    return str(path)
+
+
+def test_latents_are_decoded_the_same_in_any_batch(spec, vae, tmp_path):
+    latent = network(spec.replace(channels=4))
+    latent.denoiser.encoder = to_dict(LatentEncoder(vae=vae, mean=(0.1, 0.2, 0.3, 0.4), std=(1.0, 2.0, 3.0, 4.0)))
+    for batch in (1, 3, 4):
+        draw(latent, None, SETTINGS, range(4), tmp_path / str(batch), batch=batch)
+    assert tree(tmp_path / "1") == tree(tmp_path / "3") == tree(tmp_path / "4")
+    with Image.open(tmp_path / "1" / "000000" / "000000.png") as image:
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+    latents = torch.randn(2, 4, 8, 8)
+    raw = latents * torch.tensor([2.0, 4.0, 6.0, 8.0]).reshape(4, 1, 1) + torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(
+        4, 1, 1
+    )
+    expected = load_vae(vae, torch.device("cpu")).decode(raw).sample
+    decoded = decoder(latent.encoder, 4)(latents).float() / 255
+    assert (decoded - expected.clamp(0, 1)).abs().max() < 1 / 255
+
+
+def test_a_vae_that_is_not_there_or_not_needed_is_refused(main, spec, tmp_path):
+    latent = network(spec.replace(channels=4))
+    latent.denoiser.encoder = to_dict(LatentEncoder(vae=str(tmp_path / "nowhere"), mean=(0.0,) * 4, std=(1.0,) * 4))
+    with pytest.raises(ValueError, match="nowhere"):
+        draw(latent, None, SETTINGS, range(2), tmp_path / "out")
+    with pytest.raises(ValueError, match="draws pixels"):
+        draw(main, None, SETTINGS.replace(vae="some"), range(2), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_networks_are_opened_with_what_a_record_says(tmp_path, spec):
+    with pytest.raises(FileNotFoundError, match="no snapshot at"):
+        open_network(str(tmp_path / "missing.safetensors"))
+    with pytest.raises(ValueError, match="no picture of 1 or 3"):
+        decoder(to_dict(PixelEncoder()), channels=2)

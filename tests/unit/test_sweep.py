@@ -1,0 +1,314 @@
+"""Sweeps: which cells, each evaluated once, kept on disk; and the search that spares most of them."""
+
+import csv
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from unitgain.data.digits import digits
+from unitgain.draw import DrawSettings
+from unitgain.draw.run import pictures
+from unitgain.metrics.frechet import frechet_distance, statistics
+from unitgain.posthoc import reconstruct
+from unitgain.posthoc.targets import Length, Target
+from unitgain.sample import generate
+from unitgain.sweep import Axis, Cell, Judge, Result, Space, Sweep, SweepConfig, sweep, tune, write_csv
+from unitgain.sweep.plots import best, best_by, plot_curves, plot_map, plot_runs
+from unitgain.sweep.table import Table
+from unitgain.train import TrainConfig, train
+
+SETTINGS = DrawSettings(sampler="euler", steps=2)
+LENGTHS = (0.05, 0.1, 0.15)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run on the digits and one of a narrower network, hardly trained."""
+    from unitgain.recipes import DIGITS
+
+    folder = tmp_path_factory.mktemp("runs")
+    small = DIGITS.network.replace(model_channels=8, channels_per_head=8)
+    for name, network in (("main", small), ("guide", small.replace(label_dim=0))):
+        recipe = DIGITS.replace(network=network, batch=16, duration=128, snapshot_every=32, rampup=32)
+        config = TrainConfig(recipe=recipe, data="digits", tick=64, checkpoint_every=128)
+        train(config, folder / name, digits(), quiet=True, tensorboard=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return Judge.open(["fd_pixels"], "digits")
+
+
+def bench(runs, judge, out, **changes):
+    return Sweep(**{"run": runs / "main", "judge": judge, "out": out, "settings": SETTINGS, **changes})
+
+
+def config(**changes):
+    return SweepConfig(**{"lengths": LENGTHS, "images": 64, "settings": SETTINGS, **changes})
+
+
+def count_images(monkeypatch):
+    """How many images are drawn from here on, by cell."""
+    from unitgain.sweep import run
+
+    drawn = []
+
+    def counted(denoiser, decode, seeds, settings, **options):
+        drawn.append((settings.guidance, seeds))
+        return pictures(denoiser, decode, seeds, settings, **options)
+
+    monkeypatch.setattr(run, "pictures", counted)
+    return drawn
+
+
+def test_cells_tied_and_free():
+    tied = config(guidance=(1.0, 2.0)).cells(tied=True)
+    assert len(tied) == 6
+    assert Cell(length=0.1) in tied and Cell(length=0.1, guidance=2.0, guide_length=0.1) in tied
+    fixed = config(guidance=(1.0, 2.0)).cells(tied=False)
+    assert Cell(length=0.1, guidance=2.0) in fixed and len(fixed) == 6
+    free = config(guidance=(1.0, 2.0), guide_lengths=(0.05, 0.2)).cells()
+    assert len(free) == 3 + 3 * 2  # without guidance once, whatever the guide
+    patterns = config(patterns=("*.enc.*", "*.dec.*"), base=0.1).cells()
+    assert len(patterns) == 6
+    assert patterns[0].target(0.1) == Target(sigma_rel=0.1, overrides={"*.enc.*": Length(sigma_rel=0.05)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lengths": ()}, "at least one length"),
+        ({"lengths": (0.3,)}, "0.3"),
+        ({"guide_lengths": ()}, "at least one length"),
+        ({"images": 1}, "images >= 2"),
+        ({"repeat": 0}, "repeat >= 1"),
+        ({"patterns": ("*",)}, "need a base"),
+        ({"base": 0.1}, "need a base"),
+        ({"guidance": (float("nan"),)}, "finite"),
+    ],
+)
+def test_nonsense_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        config(**changes)
+
+
+def test_a_value_is_that_of_the_parts_by_hand(runs, judge, tmp_path):
+    results = sweep(bench(runs, judge, tmp_path / "sweep"), config(lengths=(0.1,)))
+    from unitgain.checkpoint.snapshot import load
+
+    (average,) = reconstruct(runs / "main", [0.1], tmp_path / "ema")
+    data = digits()
+    parts = [
+        images
+        for _, _, images in generate(load(average.path), range(64), SETTINGS.sigmas(), sampler=SETTINGS.function())
+    ]
+    drawn = data.encoder.encode(data.encoder.decode(torch.cat(parts)))
+    real = statistics(data.encoder.encode(data.images).flatten(1))
+    expected = frechet_distance(*statistics(drawn.flatten(1)), *real)
+    assert results[0].value == pytest.approx(expected, rel=1e-6)
+
+
+def test_finished_cells_are_not_drawn_again_and_others_are_added(runs, judge, tmp_path, monkeypatch):
+    out = tmp_path / "sweep"
+    guided = {"guide": str(runs / "guide")}
+    drawn = count_images(monkeypatch)
+    first = sweep(bench(runs, judge, out, **guided), config(guidance=(1.0, 1.5)))
+    assert len(drawn) == len(first) == 6
+    assert len({result.value for result in first}) == 6
+    assert sweep(bench(runs, judge, out, **guided), config(guidance=(1.0, 1.5))) == first
+    assert len(drawn) == 6
+    more = sweep(bench(runs, judge, out, **guided), config(guidance=(1.0, 1.5, 2.0), lengths=(*LENGTHS, 0.2)))
+    assert len(drawn) == 12
+    assert set(first) <= set(more)
+    sweep(bench(runs, judge, out), config())  # without guidance: known, whatever the guide
+    assert len(drawn) == 12
+    sweep(bench(runs, judge, out), config(repeat=2))
+    assert [seeds.start for _, seeds in drawn[12:]] == [64] * 3
+    sweep(bench(runs, judge, out, settings=SETTINGS.replace(steps=3)), config(settings=SETTINGS.replace(steps=3)))
+    assert len(drawn) == 18
+
+
+def test_another_metric_is_added_to_the_table(runs, judge, tmp_path):
+    out = tmp_path / "sweep"
+    sweep(bench(runs, judge, out), config(lengths=(0.1,)))
+    both = Judge.open(["fd_pixels", "precision"], "digits")
+    results = sweep(bench(runs, both, out), config(lengths=(0.1,)))
+    assert [result.metric for result in results] == ["fd_pixels", "precision"]
+    assert results[1].higher and 0 <= results[1].value <= 1
+
+
+def test_an_interrupted_sweep_goes_on(runs, judge, tmp_path, monkeypatch):
+    out = tmp_path / "sweep"
+    whole = sweep(bench(runs, judge, tmp_path / "whole"), config())
+
+    def interrupt(done, total):
+        if done > 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(bench(runs, judge, out), config(), on_images=interrupt)
+    with open(out / "cells-0.jsonl", "a") as table:
+        table.write('{"key": "cut sh')
+    drawn = count_images(monkeypatch)
+    assert sweep(bench(runs, judge, out), config()) == whole
+    assert len(drawn) == 2
+    assert len(Table(out).rows()) == 3
+
+
+def test_each_length_is_reconstructed_once(runs, judge, tmp_path, monkeypatch):
+    from unitgain.sweep import averages
+
+    asked = []
+
+    def counted(run, targets, out, **options):
+        asked.append([str(target) for target in targets])
+        return reconstruct(run, targets, out, **options)
+
+    monkeypatch.setattr(averages, "reconstruct", counted)
+    free = config(guidance=(1.0, 2.0), guide_lengths=(0.05, 0.2), lengths=(0.1,))
+    one = sweep(bench(runs, judge, tmp_path, guide=str(runs / "guide")), free)
+    assert asked == [["0.100"], ["0.050", "0.200"]]
+    assert [(r.cell.guidance, r.cell.guide_length) for r in one] == [(1.0, None), (2.0, 0.05), (2.0, 0.2)]
+    sweep(bench(runs, judge, tmp_path, guide=str(runs / "guide")), config(guidance=(1.0, 2.0), lengths=(0.1, 0.15)))
+    assert asked[2:] == [["0.150"], ["0.100", "0.150"]]
+
+
+def test_one_tensor_after_the_other(runs, judge, tmp_path):
+    swept = config(patterns=("network.enc.*", "network.dec.*"), base=0.1, lengths=(0.05, 0.1, 0.2))
+    found = sweep(bench(runs, judge, tmp_path, base=0.1), swept)
+    by = {(result.cell.pattern, result.cell.length): result.value for result in found}
+    assert len(by) == 6
+    plain = sweep(bench(runs, judge, tmp_path), config(lengths=(0.1,)))[0].value
+    # where the pattern has the length of the others, it is the plain average up to the order of reading
+    assert by["network.enc.*", 0.1] == pytest.approx(plain, rel=1e-3)
+    assert by["network.dec.*", 0.1] == pytest.approx(plain, rel=1e-3)
+    assert by["network.enc.*", 0.05] != by["network.dec.*", 0.05]
+
+
+def test_what_cannot_be_swept_is_refused_before_anything_is_drawn(runs, judge, tmp_path):
+    with pytest.raises(ValueError, match="need a guide"):
+        sweep(bench(runs, judge, tmp_path), config(guidance=(1.0, 2.0)))
+    for guide in ("self", None):
+        with pytest.raises(ValueError, match="folder of a run"):
+            sweep(bench(runs, judge, tmp_path, guide=guide), config(guide_lengths=(0.1,)))
+    with pytest.raises(FileNotFoundError):
+        bench(runs, judge, tmp_path, run=tmp_path / "missing")
+    with pytest.raises(ValueError, match="unknown metric 'fda'"):
+        Judge.open(["fda"], "digits")
+    assert not list(tmp_path.glob("cells*"))
+
+
+def results_of(function: Callable[[float, float], float], repeat: int = 1) -> list[Result]:
+    return [
+        Result(
+            cell=Cell(length=length, guidance=weight, guide_length=None if weight == 1 else length),
+            metric="fd",
+            values=tuple(function(length, weight) + 0.1 * k for k in range(repeat)),
+            images=10,
+        )
+        for length in LENGTHS
+        for weight in (1.0, 1.5, 2.0)
+    ]
+
+
+def test_csv_and_pictures(tmp_path):
+    results = results_of(lambda length, weight: abs(length - 0.1) + abs(weight - 1.5), repeat=2)
+    write_csv(tmp_path / "sweep.csv", results)
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").open()))
+    assert len(rows) == 9
+    assert rows[0]["guide_length"] == ""
+    assert (float(rows[4]["value"]), float(rows[4]["worst"]), rows[4]["repeat"]) == (0.0, 0.1, "2")
+    assert best(results).cell == Cell(length=0.1, guidance=1.5, guide_length=0.1)
+    assert {key: one.cell.length for key, one in best_by(results, lambda r: r.cell.guidance).items()} == {
+        1.0: 0.1,
+        1.5: 0.1,
+        2.0: 0.1,
+    }
+    plot_curves(results, tmp_path / "curves.svg")
+    plot_map(results, tmp_path / "map.png")
+    plot_runs({"one": results, "two": results_of(lambda length, weight: length + weight)}, tmp_path / "runs.svg")
+    text = (tmp_path / "curves.svg").read_text()
+    assert "w = 1.5" in text or text.count("<path") > 3
+    assert (tmp_path / "map.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="ends in one of"):
+        plot_curves(results, tmp_path / "curves.gif")
+    with pytest.raises(ValueError, match="no results"):
+        plot_map([], tmp_path / "map.svg")
+
+
+@dataclass
+class Bowl(Sweep):
+    """A sweep whose values are known."""
+
+    function: Callable[[float, float], float] = max
+    evaluated: list[Cell] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.main = SimpleNamespace(folder=self.run)
+        self.guide_averages = None
+
+    def reconstruct(self, cells, on_progress=None):
+        assert cells
+
+    def evaluate(self, cell, seeds, on_images=None):
+        if cell not in self.evaluated:
+            self.evaluated.append(cell)
+        return {"fd_pixels": {"value": self.function(cell.length, cell.guidance)}}
+
+
+def bowl_of(function, judge, out):
+    return Bowl(Path("bowl"), judge, out, guide="self", settings=SETTINGS, function=function)
+
+
+SPACE = Space(
+    lengths=Axis(tuple(round(0.02 * k, 2) for k in range(1, 11))), guidance=Axis((1.0, 1.2, 1.4, 1.6, 1.8, 2.0))
+)
+
+
+def bowl(length, weight, peak=(0.06, 1.4)):
+    """As sweeps look: the best length depends on the weight, far from it the distance explodes."""
+    return 0.2 + 40 * (length - peak[0] - 0.05 * (weight - peak[1])) ** 2 + (weight - peak[1]) ** 2
+
+
+@pytest.mark.parametrize("peak", [(0.06, 1.4), (0.14, 1.0), (0.04, 1.8)])
+def test_a_search_finds_the_best_in_a_third_of_the_evaluations(judge, tmp_path, peak):
+    function = functools.partial(bowl, peak=peak)
+    stub = bowl_of(function, judge, tmp_path)
+    results = tune(stub, SPACE, evaluations=20, images=64)
+    assert len(results) == len(stub.evaluated) == len({result.cell for result in results}) == 20
+    least = min(function(length, weight) for length in SPACE.lengths.values for weight in SPACE.guidance.values)
+    assert min(result.value for result in results) <= 1.05 * least
+
+
+def test_a_search_goes_on_where_it_stopped(judge, tmp_path):
+    stub = bowl_of(bowl, judge, tmp_path)
+    tune(stub, SPACE, evaluations=7, images=64)
+    assert len(stub.evaluated) == 7
+    again = bowl_of(bowl, judge, tmp_path)
+    results = tune(again, SPACE, evaluations=10, images=64)
+    assert len(results) == 10
+    assert len(again.evaluated) == 3
+    assert [result.cell for result in results][:7] == stub.evaluated
+    assert len(tune(again, Space(lengths=Axis((0.1,)), guidance=Axis((1.0, 1.5))), evaluations=9, images=64)) == 2
+
+
+def test_axes_must_be_ranges():
+    with pytest.raises(ValueError, match="start:stop:step"):
+        Axis((0.1, 0.2, 0.5))
+
+
+def test_a_search_over_a_real_run_shares_the_table_of_a_sweep(runs, judge, tmp_path, monkeypatch):
+    swept = sweep(bench(runs, judge, tmp_path), config())
+    drawn = count_images(monkeypatch)
+    space = Space(lengths=Axis(LENGTHS), guidance=Axis((1.0,)))
+    found = tune(bench(runs, judge, tmp_path), space, evaluations=3, images=64)
+    assert {result.cell: result.value for result in found} == {result.cell: result.value for result in swept}
+    assert drawn == []
+    assert json.loads((tmp_path / "cells-0.jsonl").read_text().splitlines()[0])["record"]["images"] == 64
