@@ -23,7 +23,7 @@ from unitgain.checkpoint.convert import (
 )
 from unitgain.checkpoint.nvidia import from_state, rename
 from unitgain.checkpoint.official import PIXELS
-from unitgain.checkpoint.pickles import Refused
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unitgain.checkpoint import official
 from unitgain.checkpoint.nvidia import check_tensors, on_meta, rename
-from unitgain.checkpoint.pickles import Refused, read
+from unitgain.checkpoint.pickles import read
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile, write_snapshot
 from unitgain.checkpoint.storage import Reader
 from unitgain.ema import sigma_rel_to_gamma

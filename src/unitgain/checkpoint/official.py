@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from unitgain.checkpoint.nvidia import DEFAULTS
-from unitgain.checkpoint.pickles import Call, Refused, Text
+from unitgain.checkpoint.records import Call, Refused, Text
 from unitgain.checkpoint.storage import NAMES as TENSOR_NAMES
 from unitgain.checkpoint.storage import Reader, describe
 

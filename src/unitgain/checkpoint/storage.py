@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.checkpoint.pickles import PERSISTENT, Call, Name, Refused, Text, read
+from unitgain.checkpoint.pickles import PERSISTENT, read
+from unitgain.checkpoint.records import Call, Name, Refused, Text
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 STORAGES = {
@@ -65,7 +66,7 @@ class Reader:
             call = call.args[0]
         if not isinstance(call, Call) or call.name != TENSOR:
             raise Refused(f"{describe(record)} where a tensor should be")
-        args = list(call.args)
+        args: list[Any] = list(call.args)
         if not 6 <= len(args) <= 7 or call.state is not None:
             raise _refusal(call, f"a tensor with {len(args)} arguments instead of 6 or 7")
         if args[6:] not in ([], [None], [{}]):
