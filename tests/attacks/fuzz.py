@@ -93,6 +93,18 @@ def watch(event, _):
         seen.append(event)
 
 
+def tolerant(function):
+    """Errors as results: what nothing reads may be wrong."""
+
+    def called(*args):
+        try:
+            return function(*args)
+        except Exception as error:
+            return error
+
+    return called
+
+
 class Oracle(pickle._Unpickler):
     """Python's unpickler with harmless stand-ins, and torch's restricted loader for storages.
 
@@ -102,9 +114,9 @@ class Oracle(pickle._Unpickler):
     def find_class(self, module, name):
         stand_ins = {
             "_reconstruct_persistent_obj": lambda meta: ("object", meta),
-            "_load_from_bytes": lambda data: torch.load(io.BytesIO(data), weights_only=True),
-            "_rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-            "_rebuild_parameter": lambda tensor, *_: tensor,
+            "_load_from_bytes": tolerant(lambda data: torch.load(io.BytesIO(data), weights_only=True)),
+            "_rebuild_tensor_v2": tolerant(torch._utils._rebuild_tensor_v2),
+            "_rebuild_parameter": tolerant(lambda tensor, *_: tensor),
             "EasyDict": dict,
             "encode": lambda text, _: text.encode("latin1"),
             "ModuleDict": Container,
