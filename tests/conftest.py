@@ -15,6 +15,7 @@ def _unchecked(name):
     spec.loader.exec_module(sys.modules[name])
 
 
+_unchecked("unitgain.checkpoint.records")
 _unchecked("unitgain.checkpoint.pickles")
 install_import_hook("unitgain", "typechecker.check")
 

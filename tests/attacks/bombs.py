@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz import reset_peak, resident
 
 from unitgain.checkpoint.convert import Origin, convert_network
-from unitgain.checkpoint.pickles import Refused
+from unitgain.checkpoint.records import Refused
 
 
 def billion_laughs(open_, close):

@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -30,13 +31,15 @@ from official_files import config_of, contents, dumps, random_state
 
 from unitgain.checkpoint.convert import Origin, convert_network, read_reference
 from unitgain.checkpoint.nvidia import rename
-from unitgain.checkpoint.pickles import SMALL, Refused
+from unitgain.checkpoint.pickles import SMALL
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
 
-SECONDS = 5
+SECONDS = 20  # per file; it takes milliseconds, but machines are busy at times
 # What running code needs, and reading a file does not.
 FORBIDDEN = ("exec", "compile", "import", "os.system", "os.fork", "os.posix_spawn", "pty.spawn", "subprocess.Popen")
 FORBIDDEN += ("socket.connect", "socket.__new__", "pickle.find_class", "ctypes.dlopen", "code.__new__")
+ADDRESS_SPACE = 6 * 2**30  # a safeguard for the machine: what goes wrong ends in a MemoryError, which is a failure
 watching = False
 seen: list[str] = []
 
@@ -90,15 +93,30 @@ def watch(event, _):
         seen.append(event)
 
 
-class Oracle(pickle.Unpickler):
-    """Python's unpickler with harmless stand-ins, and torch's restricted loader for storages."""
+def tolerant(function):
+    """Errors as results: what nothing reads may be wrong."""
+
+    def called(*args):
+        try:
+            return function(*args)
+        except Exception as error:
+            return error
+
+    return called
+
+
+class Oracle(pickle._Unpickler):
+    """Python's unpickler with harmless stand-ins, and torch's restricted loader for storages.
+
+    The one written in Python: that in C makes room for every place of the memo up to the highest, 16 GB of them.
+    """
 
     def find_class(self, module, name):
         stand_ins = {
             "_reconstruct_persistent_obj": lambda meta: ("object", meta),
-            "_load_from_bytes": lambda data: torch.load(io.BytesIO(data), weights_only=True),
-            "_rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-            "_rebuild_parameter": lambda tensor, *_: tensor,
+            "_load_from_bytes": tolerant(lambda data: torch.load(io.BytesIO(data), weights_only=True)),
+            "_rebuild_tensor_v2": tolerant(torch._utils._rebuild_tensor_v2),
+            "_rebuild_parameter": tolerant(lambda tensor, *_: tensor),
             "EasyDict": dict,
             "encode": lambda text, _: text.encode("latin1"),
             "ModuleDict": Container,
@@ -208,7 +226,7 @@ def seeds() -> list[tuple[str, bytes]]:
     return [*(("network", data) for data in networks), *(("reference", pickle.dumps(statistics, p)) for p in (2, 4, 5))]
 
 
-def run(mutations: int, seed: int, folder: Path, traced: int) -> dict:
+def run(mutations: int, seed: int, folder: Path, traced: int, minutes: float = float("inf")) -> dict:
     """Fuzz; returns counts and extremes, and the failures."""
     global watching
     chance = random.Random(seed)
@@ -220,7 +238,11 @@ def run(mutations: int, seed: int, folder: Path, traced: int) -> dict:
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError("took too long")))
     counts, failures, slowest, most, grown, before = Counter(), [], 0.0, 0, 0, 0
     path = folder / "mutated.pkl"
+    end = time.monotonic() + 60 * minutes
     for number in range(mutations):
+        if time.monotonic() > end:
+            mutations = number
+            break
         kind, data = files[0] if chance.random() < 0.2 else chance.choice(files)
         data = mutate(data, chance)
         path.write_bytes(data)
@@ -280,14 +302,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--traced", type=int, default=20, help="measure the memory of every n-th; 0 for none")
     parser.add_argument("--keep", type=Path, help="folder for files that fail")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         if given.keep:
             given.keep.mkdir(parents=True, exist_ok=True)
-        result = run(given.mutations, given.seed, given.keep or Path(folder), given.traced)
+        result = run(given.mutations, given.seed, given.keep or Path(folder), given.traced, given.minutes)
     print(json.dumps(result, indent=1))
     sys.exit(bool(result["failures"]))
 

@@ -26,7 +26,8 @@ from official_files import (
 )
 
 from unitgain.checkpoint.convert import Origin, convert_network, read_reference
-from unitgain.checkpoint.pickles import SMALL, Refused
+from unitgain.checkpoint.pickles import SMALL
+from unitgain.checkpoint.records import Refused
 
 HERE = Origin(nimg=1024, sigma_rel=0.05, recipe="test")
 
@@ -308,7 +309,7 @@ def test_a_call_of_itself(tmp_path):
 def attack(script, *options):
     """Run a script beside this file without the checks of types that tests have: they would take most of the time."""
     command = [sys.executable, Path(__file__).with_name(script), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 

@@ -33,4 +33,4 @@ def test_outputs_of_a_converted_network(tmp_path, protocol):
     assert (header.license, header.data) == ("CC BY-NC-SA 4.0", "ImageNet-512")
     mean, std = [5.81, 3.25, 0.12, -2.15], [4.17, 4.62, 3.71, 3.28]
     vae = "stabilityai/sd-vae-ft-mse"
-    assert header.encoder == {"kind": "latents", "vae": vae, "mean": mean, "std": std, "range": "0..1"}
+    assert header.encoder == {"kind": "latents", "vae": vae, "mean": mean, "std": std, "pixels": "0..1"}

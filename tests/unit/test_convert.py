@@ -23,7 +23,7 @@ from unitgain.checkpoint.convert import (
 )
 from unitgain.checkpoint.nvidia import from_state, rename
 from unitgain.checkpoint.official import PIXELS
-from unitgain.checkpoint.pickles import Refused
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder
@@ -130,7 +130,7 @@ def test_normalization_of_latents(tmp_path, state, mean, std, protocol):
     (tmp_path / "a.pkl").write_bytes(dumps(whole, protocol))
     encoder = convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE).encoder
     vae = "stabilityai/sd-vae-ft-mse"
-    assert encoder == {"kind": "latents", "vae": vae, "mean": mean, "std": std, "range": "0..1"}
+    assert encoder == {"kind": "latents", "vae": vae, "mean": mean, "std": std, "pixels": "0..1"}
 
 
 @pytest.mark.parametrize(
@@ -290,16 +290,16 @@ def test_reference_statistics(tmp_path, protocol, capsys):
         path.read_bytes().replace(b"numpy._core", b"numpy.core").replace(b"\x8c\x16numpy", b"\x8c\x15numpy")
     )
     if protocol in (2, 3):
-        assert read_reference(path).keys() == {"inception-v3", "dinov2-vitl14"}
+        assert read_reference(path).keys() == {"fid", "fd_dinov2"}
 
 
 def test_reference_statistics_of_edm(tmp_path):
     given = statistics(3)
     np.savez(tmp_path / "edm.npz", **given)
-    ((detector, (mean, cov)),) = read_reference(tmp_path / "edm.npz").items()
-    assert detector == "inception-v3"
-    assert np.array_equal(mean, given["mu"]) and np.array_equal(cov, given["sigma"])
-    write_reference(tmp_path / "out.npz", detector, mean, cov)
+    ((name, found),) = read_reference(tmp_path / "edm.npz").items()
+    assert name == "fid"
+    assert np.array_equal(found["mu"], given["mu"]) and np.array_equal(found["sigma"], given["sigma"])
+    write_reference(tmp_path / "out.npz", name, found)
     assert np.array_equal(np.load(tmp_path / "out.npz")["cov"], given["sigma"])
 
 

@@ -1,1 +1,1 @@
-"""What is kept on disk: snapshots (`snapshot`), training state (`state`), official files (`nvidia`)."""
+"""What is kept on disk: snapshots (`snapshot`), training state (`state`), official files (`nvidia`, `convert`)."""

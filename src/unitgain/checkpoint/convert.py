@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unitgain.checkpoint import official
 from unitgain.checkpoint.nvidia import check_tensors, on_meta, rename
-from unitgain.checkpoint.pickles import Refused, read
+from unitgain.checkpoint.pickles import read
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile, write_snapshot
 from unitgain.checkpoint.storage import Reader
 from unitgain.ema import sigma_rel_to_gamma
@@ -28,6 +29,7 @@ OFFICIAL_RUN = re.compile(r"edm2-img(512|64)-(xxs|xs|s|m|l|xl|xxl)(-uncond)?")
 # What the statistics of a reference file are of, by their official names.
 DETECTORS = {"fid": "inception-v3", "fd_dinov2": "dinov2-vitl14"}
 MAX_FEATURES = 16_384
+Statistics = dict[str, NDArray[np.float64]]  # "mu" and "sigma"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,29 +209,36 @@ def whole(path: Path) -> SnapshotHeader | None:
         return None
 
 
-def read_reference(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Mean `[d]` and covariance `[d, d]` by detector, from official reference statistics, `.pkl` or EDM's `.npz`.
+def read_reference(path: Path) -> dict[str, Statistics]:
+    """Official reference statistics, `.pkl` or EDM's `.npz`, by the names in `DETECTORS`.
+
+    Returns:
+        For each, the mean `mu`, `[d]`, and the covariance `sigma`, `[d, d]`, float64.
 
     Raises:
         FileNotFoundError: if there is no file.
         Refused: if it holds anything else.
     """
     if path.suffix == ".npz":
-        return {DETECTORS["fid"]: _reference_npz(path)}
+        return {"fid": _reference_npz(path)}
     with _opened(path) as (root, reader, _):
         found = {}
         for name, record in root.items():
             if name not in DETECTORS or type(record) is not dict or set(record) != {"mu", "sigma"}:
                 known = " and ".join(DETECTORS)
                 raise Refused(f"{str(name)[:64]!a} is no pair of mu and sigma under {known}: these are no statistics")
-            found[DETECTORS[name]] = _statistics(reader.array(record["mu"]), reader.array(record["sigma"]))
+            found[name] = _statistics(reader.array(record["mu"]), reader.array(record["sigma"]))
         return found
 
 
-def write_reference(path: Path, detector: str, mean: NDArray[np.float64], cov: NDArray[np.float64]) -> None:
-    """Write reference statistics. What official files do not say, the number of images, is -1; hashes are empty."""
+def write_reference(path: Path, name: str, given: Statistics) -> None:
+    """Write the statistics of one detector, by its name in `DETECTORS`.
+
+    What official files do not say, the number of images, is -1; hashes are empty.
+    """
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, mean=mean, cov=cov, n=np.int64(-1), detector=detector, hash="", fingerprint="")
+        unknown = {"n": np.int64(-1), "hash": "", "fingerprint": ""}
+        np.savez(file, mean=given["mu"], cov=given["sigma"], detector=DETECTORS[name], **unknown)
 
 
 @contextmanager
@@ -260,7 +269,7 @@ def _tensor(name: str, record: object, reader: Reader) -> Tensor:
         raise Refused(f"tensor {name}: {error}") from None
 
 
-def _reference_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _reference_npz(path: Path) -> Statistics:
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
     size = path.stat().st_size
@@ -282,7 +291,7 @@ def _reference_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return _statistics(mean.astype(np.float64), cov.astype(np.float64))
 
 
-def _statistics(mean: NDArray[np.float64], cov: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _statistics(mean: NDArray[np.float64], cov: NDArray[np.float64]) -> Statistics:
     if mean.ndim != 1 or not 1 <= len(mean) <= MAX_FEATURES or cov.shape != (len(mean), len(mean)):
         raise Refused(f"mu of shape {mean.shape} and sigma of shape {cov.shape} are no mean and covariance")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
@@ -290,4 +299,4 @@ def _statistics(mean: NDArray[np.float64], cov: NDArray[np.float64]) -> tuple[ND
     scale = np.abs(cov).max()
     if not np.allclose(cov, cov.T, rtol=1e-6, atol=1e-8 * max(scale, 1e-30)) or (np.diag(cov) < -1e-6 * scale).any():
         raise Refused("sigma is not symmetric with a diagonal of at least 0: it is no covariance")
-    return mean, cov
+    return {"mu": mean, "sigma": cov}

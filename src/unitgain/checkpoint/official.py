@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from unitgain.checkpoint.nvidia import DEFAULTS
-from unitgain.checkpoint.pickles import Call, Refused, Text
+from unitgain.checkpoint.records import Call, Refused, Text
 from unitgain.checkpoint.storage import NAMES as TENSOR_NAMES
 from unitgain.checkpoint.storage import Reader, describe
 
@@ -226,7 +226,7 @@ def _encoder(record: object, reader: Reader) -> dict[str, Any]:
         shown = f"{vae[:64]!a}" if isinstance(vae, str) else describe(vae)
         raise Refused(f"the encoder's VAE is {shown}; official files have {VAE!r}")
     mean, std = _normalization(given, reader)
-    return {"kind": "latents", "vae": VAE, "mean": mean, "std": std, "range": "0..1"}
+    return {"kind": "latents", "vae": VAE, "mean": mean, "std": std, "pixels": "0..1"}
 
 
 def _normalization(given: Mapping[Any, object], reader: Reader) -> tuple[list[float], list[float]]:

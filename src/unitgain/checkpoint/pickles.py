@@ -7,9 +7,11 @@ ends with an error at the first thing that is not among these. Long strings and 
 What a pickle may cost is bounded before it is paid: memory by twice the size of the file, steps by a multiple of it.
 """
 
+import pickletools
 import struct
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+from unitgain.checkpoint.records import Call, Name, Refused, Text
 
 SMALL = 4 * 2**20  # bytes of objects that any file may describe, however small; 2 x the size of one beyond 2 MiB
 STEPS = 1_000_000  # opcodes that any file may have, and one more per 256 bytes: weights are long strings of bytes
@@ -18,42 +20,6 @@ MAX_NAME = 256
 MAX_INT = 16  # bytes of an integer
 
 
-class Refused(ValueError):
-    """A file holds what its format has no place for. Nothing in it was executed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A class or function that a pickle names, as text; never imported."""
-
-    path: str
-
-
-@dataclass(eq=False, slots=True)
-class Call:
-    """What a pickle wants called; never called.
-
-    Attributes:
-        name: of the class or function.
-        args: its arguments.
-        at: where in the file, in bytes.
-        state: what the pickle wants to put into the result.
-    """
-
-    name: str
-    args: tuple[object, ...]
-    at: int
-    state: object = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Text:
-    """A long string, UTF-8, not decoded."""
-
-    data: memoryview
-
-
-_MARK = object()
 _MAPPINGS = frozenset({"collections.OrderedDict", "dnnlib.util.EasyDict"})
 _SETS = frozenset({"builtins.set", "__builtin__.set"})
 PERSISTENT = "a persistent id"
@@ -68,7 +34,7 @@ def read(
     budget: int | None = None,
     on_call: Callable[[Call], None] | None = None,
 ) -> tuple[object, int]:
-    """What a pickle describes: None, bool, int, float, str, tuple, list, dict, set, and the records of this module.
+    """What a pickle describes: None, bool, int, float, str, tuple, list, dict, set, and records.
 
     `OrderedDict()` and `EasyDict()` become dicts, `set([...])` a set; bytes become memoryviews into `data`, and text of
     more than 1 kB becomes `Text`.
@@ -323,6 +289,7 @@ def _kind(value: object) -> str:
 _U8, _U16, _U32, _U64, _I32 = (struct.Struct(f"<{code}") for code in "BHIQi")
 _F64 = struct.Struct(">d")
 _STOP = ord(".")
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _ACTIONS: dict[int, Callable[[_Machine], None]] = {
     0x80: _Machine.protocol,
     0x95: _Machine.frame,
@@ -366,32 +333,4 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
     0x81: _Machine.call,
     ord("b"): _Machine.build,
     ord("Q"): _Machine.persistent_id,
-}
-# What the errors call opcodes that are refused.
-_NAMES = {
-    ord("0"): "POP",
-    ord("1"): "POP_MARK",
-    ord("2"): "DUP",
-    ord("i"): "INST",
-    ord("o"): "OBJ",
-    ord("P"): "PERSID",
-    ord("I"): "INT",
-    ord("L"): "LONG",
-    ord("F"): "FLOAT",
-    ord("S"): "STRING",
-    ord("T"): "BINSTRING",
-    ord("U"): "SHORT_BINSTRING",
-    ord("V"): "UNICODE",
-    ord("d"): "DICT",
-    ord("l"): "LIST",
-    ord("p"): "PUT",
-    ord("g"): "GET",
-    0x82: "EXT1",
-    0x83: "EXT2",
-    0x84: "EXT4",
-    0x8B: "LONG4",
-    0x91: "FROZENSET",
-    0x92: "NEWOBJ_EX",
-    0x97: "NEXT_BUFFER",
-    0x98: "READONLY_BUFFER",
 }

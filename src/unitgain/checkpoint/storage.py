@@ -8,6 +8,7 @@ values. That function would run whatever those pickles ask for; here they go thr
 
 import codecs
 import math
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, cast
@@ -17,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.checkpoint.pickles import PERSISTENT, Call, Name, Refused, Text, read
+from unitgain.checkpoint.pickles import PERSISTENT, read
+from unitgain.checkpoint.records import Call, Name, Refused, Text
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 STORAGES = {
@@ -36,6 +38,7 @@ BUFFER = tuple(f"{core}.numeric._frombuffer" for core in _NUMPY)
 # All names that a pickled tensor or array may have in it.
 NAMES = frozenset({LOAD, TENSOR, PARAMETER, ENCODE, "numpy.ndarray", "numpy.dtype", *RECONSTRUCT, *SCALAR, *BUFFER})
 DTYPES = frozenset({"f2", "f4", "f8", "i4", "i8"})
+PLACES = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)  # where a storage was; here it comes to the CPU
 MAX_DIMS = 8
 PREAMBLE = 2048  # bytes that each of the pickles before the values may have; they have some 200 together
 CHUNK = 2**20
@@ -65,7 +68,7 @@ class Reader:
             call = call.args[0]
         if not isinstance(call, Call) or call.name != TENSOR:
             raise Refused(f"{describe(record)} where a tensor should be")
-        args = list(call.args)
+        args: list[Any] = list(call.args)
         if not 6 <= len(args) <= 7 or call.state is not None:
             raise _refusal(call, f"a tensor with {len(args)} arguments instead of 6 or 7")
         if args[6:] not in ([], [None], [{}]):
@@ -187,7 +190,8 @@ def _storage_id(record: object) -> tuple[torch.dtype, str, int]:
         if type(parts) is tuple and len(parts) == 6:
             word, kind, key, place, count, view = parts
             known = word == "storage" and isinstance(kind, Name) and kind.path in STORAGES and view is None
-            if known and type(key) is str and type(place) is str and _is_whole(count):
+            placed = type(place) is str and PLACES.fullmatch(place)
+            if known and placed and type(key) is str and _is_whole(count):
                 return STORAGES[kind.path], key, count
     raise Refused("it holds something else than one storage")
 

@@ -26,10 +26,10 @@ class Convert:
     reads; FILE.pkl or FILE.npz to OUT.npz reference statistics. Checkpoints of other projects: `unitgain ema convert`.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """An official .pkl file, reference statistics (.pkl or .npz), or with --all a folder of raw snapshots."""
 
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """What to write: a .safetensors file, a .npz file, or with --all a folder; what is whole in there is kept."""
 
     all: bool = False
@@ -80,13 +80,12 @@ class Convert:
     def _reference(self) -> None:
         found = read_reference(self.source)
         if self.metric is not None:
-            detector = DETECTORS[self.metric]
-            if detector not in found:
+            if self.metric not in found:
                 raise ValueError(f"{self.source} has no statistics for {self.metric}, only for {', '.join(found)}")
-            found = {detector: found[detector]}
-        if len(found) > 1:
+            found = {self.metric: found[self.metric]}
+        if len(found) != 1:
             names = " or ".join(f"--metric {name}" for name in DETECTORS)
-            raise ValueError(f"{self.source} has statistics of {' and '.join(found)}; say which: {names}")
-        for detector, (mean, cov) in found.items():
-            write_reference(self.out, detector, mean, cov)
-            print(f"{self.out}: {detector}, {len(mean)} features; the file does not say of how many images")
+            raise ValueError(f"{self.source} has statistics for {' and '.join(found) or 'nothing'}; say which: {names}")
+        ((name, given),) = found.items()
+        write_reference(self.out, name, given)
+        print(f"{self.out}: {DETECTORS[name]}, {len(given['mu'])} features; the file does not say of how many images")

@@ -19,7 +19,7 @@ class Fetch:
     run again. The SHA-256 of a file is taken at its first download and checked ever after.
     """
 
-    preset: Annotated[str, tyro.conf.Positional] = ""
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ""
     """Name of the preset, such as edm2-img512-s-guid-dino."""
 
     offline: bool = False

@@ -182,6 +182,7 @@ class Trainer:
             recipe=recipe.name,
             encoder=to_dict(self.dataset.encoder),
             classes=self.dataset.classes if recipe.network.label_dim else None,
+            data=self.dataset.name,
         )
 
     def snapshot(self) -> None:
