@@ -1,5 +1,8 @@
 """Images and labels in memory, checked."""
 
+import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,6 +69,16 @@ class ArrayDataset:
     def label_dim(self) -> int:
         """Number of classes, 0 without labels."""
         return len(self.classes) if self.labels is not None and self.classes else 0
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that tell these data from others: shape, classes, encoder, and up to 1024 images."""
+        rows = torch.linspace(0, len(self) - 1, min(len(self), 1024)).round().long()
+        about = [list(self.images.shape), str(self.images.dtype), self.classes, dataclasses.asdict(self.encoder)]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for tensor in (self.images, self.labels):
+            if tensor is not None:
+                digest.update(tensor[rows].contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def batch(self, indices: np.ndarray) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
         """The images with these indices as the network sees them, float32, and their labels."""
