@@ -1,7 +1,10 @@
 """What the tests of this folder run in several processes: a tiny network, trained for a few steps."""
 
+import dataclasses
 import json
 import os
+import signal
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -82,7 +85,22 @@ def train_all(rank: int, jobs: list[tuple[str, dict]]) -> None:
                 (Path(folder) / "result.json").write_text(json.dumps([result.nimg, result.finished, result.signal]))
 
 
-def hide_env() -> None:
-    """As a single process, whatever launched this one."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        os.environ.pop(name, None)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Interrupted(ArrayDataset):
+    """Sends a signal to the process of one rank when it takes images for the `turn`-th time."""
+
+    rank: int
+    turn: int
+    number: int = signal.SIGTERM
+    turns: list[int] = field(default_factory=lambda: [0])
+
+    def batch(self, indices):
+        self.turns[0] += 1
+        if self.turns[0] == self.turn and int(os.environ.get("RANK", "0")) == self.rank:
+            os.kill(os.getpid(), self.number)
+        return super().batch(indices)
+
+
+def interrupted(rank: int, turn: int, number: int = signal.SIGTERM) -> Interrupted:
+    fields = {f.name: getattr(data(), f.name) for f in dataclasses.fields(ArrayDataset)}
+    return Interrupted(**fields, rank=rank, turn=turn, number=number)
