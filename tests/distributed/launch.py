@@ -9,7 +9,14 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
-PRELOAD = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "torch.distributed.tensor", "unitgain.train"]
+PRELOAD = [
+    "torch.distributed.fsdp",
+    "torch.distributed.checkpoint",
+    "torch.distributed.tensor",
+    "torch._dynamo",
+    "torch.onnx",
+    "unitgain.train",
+]
 
 
 def launch(function: Callable[..., Any], size: int, *args: Any) -> None:

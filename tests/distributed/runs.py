@@ -45,7 +45,14 @@ RECIPE = Recipe(
 
 def config(**changes) -> TrainConfig:
     """Batches of three microbatches: on two and on four processes some have fewer than others."""
-    values = {"recipe": RECIPE, "data": "tiny", "tick": 24, "checkpoint_every": 24, "microbatch": 4}
+    values = {
+        "recipe": RECIPE,
+        "data": "tiny",
+        "tick": 24,
+        "checkpoint_every": 24,
+        "microbatch": 4,
+        "magnitudes_every": 48,
+    }
     return TrainConfig(**{**values, "snapshot_dtype": "float32", **changes})
 
 

@@ -84,6 +84,21 @@ def close(folder, reference):
                 torch.testing.assert_close(tensor, expected[key], rtol=0, atol=2 * TOLERANCE)
 
 
+def numbers(folder):
+    """The lines of a run's statistics, without times."""
+    rows = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
+
+
+def same_statistics(folder, reference):
+    """Whether losses and magnitudes agree, though processes have unequal shares of the batch."""
+    for ours, theirs in zip(numbers(folder), numbers(reference), strict=True):
+        assert ours.keys() == theirs.keys()
+        for bucket, values in ours.get("magnitudes", {}).items():
+            assert values == pytest.approx(theirs["magnitudes"][bucket], rel=1e-3), bucket
+        assert ours.get("loss", 0.0) == pytest.approx(theirs.get("loss", 0.0), rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """Runs of 4 processes, whole and stopped by a signal to one of them, under DDP and FSDP2; resumed by 4."""
@@ -124,4 +139,8 @@ def test_resume_is_exact_at_the_same_number_and_close_at_another(stopped, tmp_pa
         runs.run(copies[name, "one"], resume=True)
         for how in ("two", "other", "one"):
             close(copies[name, how], whole)
+    runs.run(tmp_path / "alone")
+    for name in ("ddp", "fsdp"):
+        same_statistics(stopped / f"{name}-whole", tmp_path / "alone")
+        assert numbers(copies[name, "same"]) == numbers(stopped / f"{name}-whole")
     assert "written by 4 processes and goes on with 1" in capsys.readouterr().err

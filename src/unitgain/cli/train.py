@@ -1,6 +1,7 @@
 """`unitgain train`."""
 
 import dataclasses
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ class Train:
     """Images per step. Default: the recipe's."""
 
     microbatch: int | None = None
-    """Images per forward pass, to save memory; must divide the batch. Default: the whole batch."""
+    """Images per forward pass, to save memory; must divide the batch. It is part of what a run is, the number of
+    processes is not. Default: the batch divided by the number of processes."""
 
     lr: float | None = None
     """Reference learning rate. Default: the recipe's."""
@@ -157,8 +159,9 @@ class Train:
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None} | whole
         if saved is not None:
             return dataclasses.replace(saved, recipe=changed, **chosen)
+        share = {} if self.microbatch is not None else {"microbatch": _share(batch)}
         tick = _whole("tick", max(snapshot_every // 4, 1), batch)
-        defaults = {"data": "digits", "tick": tick, "checkpoint_every": snapshot_every}
+        defaults = {"data": "digits", "tick": tick, "checkpoint_every": snapshot_every, **share}
         return TrainConfig(recipe=changed, **{**defaults, **chosen})
 
 
@@ -174,6 +177,14 @@ def load_data(name: str) -> ArrayDataset:
     if name not in known:
         raise ValueError(f"unknown data set {name!r}; {suggest(name, known)}")
     return known[name]()
+
+
+def _share(batch: int) -> int | None:
+    """Images of a microbatch that gives each process of torchrun the same number of them; None for one process."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and batch % size:
+        raise ValueError(f"a batch of {batch} images does not divide by {size} processes: give --batch or --microbatch")
+    return batch // size if size > 1 else None
 
 
 def _whole(name: str, images: int, batch: int) -> int:

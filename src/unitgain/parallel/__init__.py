@@ -6,7 +6,7 @@ A program that uses them runs unchanged on one process and under torchrun.
 
 from unitgain.parallel.engine import accumulate, distribute, full, is_sharded, local, reduce_replicated, shard_like
 from unitgain.parallel.storage import load_tensors, reason, save_tensors
-from unitgain.parallel.world import JoinError, World, processes
+from unitgain.parallel.world import JoinError, World, is_lost, processes
 
 __all__ = [
     "JoinError",
@@ -14,6 +14,7 @@ __all__ = [
     "accumulate",
     "distribute",
     "full",
+    "is_lost",
     "is_sharded",
     "load_tensors",
     "local",

@@ -125,6 +125,14 @@ def processes(
         dist.destroy_process_group()
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether this error of a collective operation means that another process is gone, or does not answer."""
+    if isinstance(error, dist.DistError):
+        return True
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "timed out")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 def _own_gpu() -> torch.device:
     local, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local >= found:

@@ -17,6 +17,10 @@ class SharedError(Exception):
     """An error that all processes know of, so that one of them is enough to print it."""
 
 
+class LostProcessError(Exception):
+    """Another process of the run ended before this one."""
+
+
 class PreflightError(Exception):
     """The processes of a run or their machines do not fit together."""
 

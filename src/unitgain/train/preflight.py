@@ -41,7 +41,18 @@ def preflight(world: World, config: TrainConfig, dataset: ArrayDataset) -> str:
     agree(world, "data", {"data set": dataset.name, "fingerprint": fingerprint})
     check_clocks(world.gather((socket.gethostname(), _at_once(world))))
     check_reduction(world)
+    warn_of_idle(world, config)
     return fingerprint
+
+
+def warn_of_idle(world: World, config: TrainConfig) -> None:
+    """Say so if some processes have less to do than others."""
+    if world.main and (over := config.microbatches % world.size):
+        print(
+            f"WARNING: a batch of {config.microbatches} microbatches does not divide by {world.size} processes: in "
+            f"every step {world.size - over} of them wait for the others. Choose --microbatch so that it does",
+            file=sys.stderr,
+        )
 
 
 def versions() -> dict[str, str]:
