@@ -18,7 +18,7 @@ from unitgain.data.dataset import ArrayDataset
 from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
-from unitgain.train.loop import TrainingError
+from unitgain.train.errors import TrainingError
 
 
 @pytest.fixture
