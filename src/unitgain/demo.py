@@ -29,8 +29,9 @@ from unitgain.recipes import DIGITS
 from unitgain.report.digits import digits_page
 from unitgain.sample import generate, sigma_grid
 from unitgain.train import TrainConfig, train
+from unitgain.train.errors import TrainingError
 from unitgain.train.log import read_stats
-from unitgain.train.loop import TrainingError, load_config
+from unitgain.train.run import load_config
 
 LENGTHS = (0.03, 0.06, 0.10, 0.15, 0.21)
 COLUMNS = 10  # of the grids, one per class

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.ops import EPS, magnitude, mp_sum, normalize
+from unitgain.parallel import local
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -156,6 +157,6 @@ def project_weights(module: nn.Module) -> None:
     Each output unit of each `MPConv` gets norm sqrt(fan_in), up to the eps of Eq. 47. Other parameters (gains) are
     untouched. Acts on whole rows of local tensors, so it needs no communication when rows are sharded.
     """
-    weights: list[Tensor] = [layer.weight for layer in module.modules() if isinstance(layer, MPConv)]
+    weights = [local(layer.weight) for layer in module.modules() if isinstance(layer, MPConv)]
     if weights:
         torch._foreach_div_(weights, [magnitude(weight, eps=EPS).to(weight.dtype) for weight in weights])

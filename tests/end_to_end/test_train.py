@@ -18,7 +18,7 @@ from unitgain.data.dataset import ArrayDataset
 from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
-from unitgain.train.loop import TrainingError
+from unitgain.train.errors import TrainingError
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_damaged_checkpoints_are_skipped_loudly(tmp_path, config, tiny_data, cap
     run(config, tmp_path / "whole", tiny_data)
     run(config, tmp_path / "hurt", interrupted(tiny_data, 70))
     newest = sorted((tmp_path / "hurt" / "checkpoints").iterdir())[-1]
-    state = newest / "state.safetensors"
+    state = newest / "__0_0.distcp"
     damaged = bytearray(state.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     state.write_bytes(damaged)

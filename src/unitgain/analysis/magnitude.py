@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unitgain.arch.linear import PlainConv
 from unitgain.layers import MPConv
+from unitgain.parallel import World, full
 
 QUANTITIES = ("activation_max", "activation_mean", "weight_max", "weight_mean")
 """What is known of each bucket."""
@@ -32,22 +33,30 @@ class Probe:
         squares: per layer, sum over evaluations of the mean square of each feature, float32 on the device.
         evaluations: per layer, how many.
         weights: per layer, magnitude of each row of the weight at the first evaluation.
+        counts: whether evaluations count at the moment; a process that only fills up its share has some that do not.
     """
 
     squares: dict[str, Tensor] = field(default_factory=dict)
     evaluations: dict[str, int] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    counts: bool = True
 
     @torch.no_grad()
     def see(self, name: str, layer: nn.Module, output: Tensor) -> None:
         """Take in one evaluation of a layer."""
         output = output.detach().float()
         dims = [dim for dim in range(output.ndim) if dim != 1]
-        square = output.square().mean(dims)
+        square = output.square().mean(dims) if self.counts else output.new_zeros(output.shape[1])
         self.squares[name] = self.squares[name] + square if name in self.squares else square
-        self.evaluations[name] = self.evaluations.get(name, 0) + 1
+        self.evaluations[name] = self.evaluations.get(name, 0) + self.counts
         if name not in self.weights:
-            self.weights[name] = row_magnitudes(layer.get_parameter("weight"))
+            self.weights[name] = row_magnitudes(full(layer.get_parameter("weight")))
+
+    def merge(self, world: World) -> None:
+        """Take in what the other processes have seen; all must call this together."""
+        counts = torch.tensor([self.evaluations[name] for name in self.squares])
+        world.sum([*self.squares.values(), counts])
+        self.evaluations = dict(zip(self.squares, counts.tolist(), strict=True))
 
     def buckets(self) -> dict[str, dict[str, float]]:
         """The result: `{"Enc 64x64": {"activation_max": ..., ...}, ...}`, in the order of the network."""

@@ -18,7 +18,7 @@ from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.train.log import read_stats
-from unitgain.train.loop import load_config
+from unitgain.train.run import load_config
 
 # The rows of --ladder: names of recipes start so, rungs first.
 LADDERS = {

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from unitgain.analysis.magnitude import QUANTITIES
 from unitgain.analysis.plots import magnitude_figure, save
-from unitgain.train.loop import load_config
+from unitgain.train.run import load_config
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from unitgain.cli.sample import Sample
 from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
 from unitgain.cli.tune import Tune
+from unitgain.train.errors import is_shared
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
 REFERENCE = "metrics reference"  # a command of two words; `metrics` alone takes images
@@ -70,11 +71,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def explain(error: Exception) -> int:
     """Print what went wrong, without a traceback; returns the exit code."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    several, rank = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0")
+    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=several and is_shared(error) and rank != "0")
     usage = isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError)
     known = usage or isinstance(error, OSError) or type(error).__module__.startswith("unitgain.")
     text = str(error) if known else f"{type(error).__name__}: {error}"
-    console.print(f"[bold red]error:[/] {escape(text)}")
+    where = f" rank {rank}:" if several and not is_shared(error) else ""
+    console.print(f"[bold red]error:[/]{where} {escape(text)}")
     if not known:
         console.print(f"This was not expected. Set {TRACEBACK}=1 to see where it happened.")
     return 2 if usage else 1

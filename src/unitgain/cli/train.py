@@ -1,6 +1,7 @@
 """`unitgain train`."""
 
 import dataclasses
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -9,13 +10,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unitgain.cli.arguments import Device, pick_device
+from unitgain.cli.arguments import Device, parse_duration, pick_device
 from unitgain.data.loader import Dataset
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.recipes import Recipe, recipe
-from unitgain.train import TrainConfig, train
-from unitgain.train.config import Normalize, Precision
-from unitgain.train.loop import load_config
+from unitgain.train import Execution, TrainConfig, train
+from unitgain.train.config import Normalize, OnCheckpointError, Precision
+from unitgain.train.run import load_config
 
 DIGITS = "digits"
 
@@ -25,8 +26,10 @@ class Train:
     """Train a network by a recipe.
 
     The run folder gets config.json, stats.jsonl, snapshots/ (averaged weights), checkpoints/ and tensorboard/.
-    Ctrl-C or SIGTERM finish the step, write a checkpoint and print the command that resumes; the resumed run ends with
-    the same weights as one that was not stopped.
+    Ctrl-C, SIGTERM or SIGUSR1 finish the step, write a checkpoint and print the command that resumes; the resumed run
+    ends with the same weights as one that was not stopped. A second signal aborts at once.
+
+    Under torchrun (torchrun --nproc-per-node 8 -m unitgain train ...) all processes train together.
     """
 
     recipe: Annotated[str | None, tyro.conf.Positional] = None
@@ -76,7 +79,8 @@ class Train:
     """Images per step. Default: the recipe's."""
 
     microbatch: int | None = None
-    """Images per forward pass, to save memory; must divide the batch. Default: the whole batch."""
+    """Images per forward pass, to save memory; must divide the batch. It is part of what a run is, the number of
+    processes is not. Default: the batch divided by the number of processes."""
 
     lr: float | None = None
     """Reference learning rate. Default: the recipe's."""
@@ -93,6 +97,12 @@ class Train:
     checkpoint_every: int | None = None
     """Images between checkpoints; rounded up to whole batches. Default: the recipe's snapshot interval."""
 
+    keep_checkpoints: int | None = None
+    """How many of the newest checkpoints are kept. Default: 2."""
+
+    keep_every: int | None = None
+    """Images; the first checkpoint at or after each multiple is kept too, beside the newest. Default: none."""
+
     tick: int | None = None
     """Images between lines of statistics; rounded up to whole batches. Default: a quarter of the snapshot interval."""
 
@@ -101,6 +111,23 @@ class Train:
 
     device: Device = "auto"
     """Where to train."""
+
+    shard: bool = False
+    """With several processes: cut parameters, gradients, optimizer and averages up among them (FSDP2), for networks
+    that are too large for one device. Otherwise each holds all of it (DDP), which is faster."""
+
+    recompute: bool = False
+    """Save memory: forget the activations inside blocks and compute them again in the backward pass."""
+
+    ema_device: Literal["cpu"] | None = None
+    """Where the averages are kept. Default: beside the weights."""
+
+    max_time: str | None = None
+    """Stop as on a signal after this time, such as 90m, 11.5h or 1d6h; leave some minutes of the queue's limit for the
+    last step and checkpoint."""
+
+    on_checkpoint_error: OnCheckpointError = "stop"
+    """What to do when a checkpoint cannot be written."""
 
     no_tensorboard: bool = False
     """Do not write TensorBoard events."""
@@ -116,10 +143,19 @@ class Train:
             out,
             dataset,
             resume=self.resume,
-            device=pick_device(self.device),
-            quiet=self.quiet,
-            tensorboard=not self.no_tensorboard,
+            execution=Execution(
+                device=pick_device(self.device),
+                shard=self.shard,
+                recompute=self.recompute,
+                ema_device=self.ema_device,
+                max_time=None if self.max_time is None else parse_duration(self.max_time),
+                on_checkpoint_error=self.on_checkpoint_error,
+                quiet=self.quiet,
+                tensorboard=not self.no_tensorboard,
+            ),
         )
+        if not result.main:
+            return
         if result.finished:
             print(f"finished at {result.nimg:,} images; next: unitgain ema reconstruct {shlex.quote(str(out))} 0.05")
         else:
@@ -130,7 +166,7 @@ class Train:
         if self.recipe is None and not (self.resume and self.out):
             raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
         out = self.out or Path("runs") / str(self.recipe)
-        saved = load_config(out) if self.resume and (out / "config.json").exists() else None
+        saved = load_config(out, verify=True) if self.resume and (out / "config.json").exists() else None
         if saved is None and self.recipe is None:
             raise FileNotFoundError(f"{out} holds no run to resume: it has no config.json")
         if saved is not None and self.recipe not in (None, saved.recipe.name):
@@ -166,13 +202,15 @@ class Train:
             lr=base.lr if self.lr is None else self.lr,
             snapshot_every=snapshot_every,
         )
-        names = ("seed", "microbatch", "dtype", "snapshot_dtype", "magnitudes_every", "normalize", "workers")
+        names = ("seed", "microbatch", "dtype", "snapshot_dtype", "magnitudes_every", "keep_checkpoints", "keep_every")
+        names += ("normalize", "workers")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None} | whole
         chosen |= {name: True for name in ("flip", "cache") if getattr(self, name)}
         if saved is not None:
             return dataclasses.replace(saved, recipe=changed, **chosen)
+        share = {} if self.microbatch is not None else {"microbatch": _share(batch)}
         tick = _whole("tick", max(snapshot_every // 4, 1), batch)
-        defaults = {"data": DIGITS, "tick": tick, "checkpoint_every": snapshot_every}
+        defaults = {"data": DIGITS, "tick": tick, "checkpoint_every": snapshot_every, **share}
         return TrainConfig(recipe=changed, **{**defaults, **chosen})
 
 
@@ -194,6 +232,14 @@ def load_data(name: str, normalize: Normalize = "official") -> Dataset:
     if normalize == "measured":
         dataset.encoder = measured_encoder(dataset.manifest)
     return dataset
+
+
+def _share(batch: int) -> int | None:
+    """Images of a microbatch that gives each process of torchrun the same number of them; None for one process."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and batch % size:
+        raise ValueError(f"a batch of {batch} images does not divide by {size} processes: give --batch or --microbatch")
+    return batch // size if size > 1 else None
 
 
 def _whole(name: str, images: int, batch: int) -> int:

@@ -1,5 +1,8 @@
 """Images and labels in memory, checked."""
 
+import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,8 +92,14 @@ class ArrayDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Not known: the name says which data these are."""
-        return ""
+        """64 hexadecimal digits that tell these data from others: shape, classes, encoder, and up to 1024 images."""
+        rows = torch.linspace(0, len(self) - 1, min(len(self), 1024)).round().long()
+        about = [list(self.images.shape), str(self.images.dtype), self.classes, dataclasses.asdict(self.encoder)]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for tensor in (self.images, self.labels):
+            if tensor is not None:
+                digest.update(tensor[rows].contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def rows(self, indices: np.ndarray, out: Tensor | None = None) -> tuple[Tensor, Int[Tensor, " n"] | None]:
         """The images with these indices as they are stored, and their labels."""

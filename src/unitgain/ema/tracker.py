@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from unitgain.ema.profiles import ExponentialProfile, PowerProfile, Profile, sigma_rel_to_gamma
+from unitgain.parallel import full, local, shard_like
 
 Buffers = Literal["copy", "average"]
 
@@ -142,18 +143,18 @@ class EMA:
         Raises:
             ValueError: before the first update.
         """
-        shards = {name: tensor for name, tensor in self.module.named_parameters() if _is_sharded(tensor)}
+        like = dict(self.module.named_parameters())
         for name, tensor in self.tensors().items():
-            if name in shards:
-                like = cast(Any, shards[name])
-                kind = cast(Any, type(shards[name]))
-                local = tensor.to(like.to_local().device)
-                whole = kind.from_local(
-                    local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-                )
-                yield name, whole.full_tensor()
-            else:
-                yield name, tensor
+            yield name, full(shard_like(tensor, like.get(name, tensor)))
+
+    def sharded(self) -> dict[str, Tensor]:
+        """Averages by name, of any time, those of sharded parameters as DTensors that are cut as the parameters are.
+
+        They share the memory of the averages, unless these are kept on another device than the parameters.
+        """
+        self.synchronize()
+        like = dict(self.module.named_parameters())
+        return {name: shard_like(tensor, like.get(name, tensor)) for name, tensor in self.average.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs; tensors are not copied. Of sharded ones, this process's shards."""
@@ -186,9 +187,8 @@ class EMA:
         averaged: dict[str, Tensor] = {}
         copied: dict[str, Tensor] = {}
         for name, parameter in self.module.named_parameters():
-            tensor = parameter.detach()
-            local: Tensor = cast(Any, tensor).to_local() if _is_sharded(tensor) else tensor
-            (averaged if _averages(local) else copied)[name] = local
+            tensor = local(parameter.detach())
+            (averaged if _averages(tensor) else copied)[name] = tensor
         for name, buffer in self.module.named_buffers():
             (averaged if self._average_buffers and _averages(buffer) else copied)[name] = buffer.detach()
         return averaged, copied
@@ -308,10 +308,6 @@ class ExponentialEMA(EMA):
 
 def _lerp(averages: list[Tensor], values: list[Tensor], weight: float) -> None:
     torch._foreach_lerp_(averages, values, weight)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-
-
-def _is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "to_local")  # a DTensor, told without importing torch.distributed
 
 
 def _averages(tensor: Tensor) -> bool:

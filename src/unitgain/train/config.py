@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from unitgain.recipe import Recipe
 from unitgain.serial import differences, to_dict
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Normalize = Literal["official", "measured"]
+OnCheckpointError = Literal["stop", "continue"]
 
 # Fields that change nothing of the numbers already computed, so a resumed run may have other ones.
 FREE = (
@@ -20,6 +23,7 @@ FREE = (
     "magnitudes_every",
     "checkpoint_every",
     "keep_checkpoints",
+    "keep_every",
     "snapshot_dtype",
     "nonfinite_limit",
 )
@@ -47,6 +51,7 @@ class TrainConfig:
         magnitudes_every: images between measurements of the magnitudes of activations and weights; 0 for none.
         checkpoint_every: images between checkpoints.
         keep_checkpoints: how many of the newest are kept, at least 1.
+        keep_every: the first checkpoint at or after every multiple of this many images is kept too; 0 for none.
         nonfinite_limit: the run stops after this many steps in a row with non-finite gradients.
 
     Raises:
@@ -68,6 +73,7 @@ class TrainConfig:
     magnitudes_every: int = 0
     checkpoint_every: int
     keep_checkpoints: int = 2
+    keep_every: int = 0
     nonfinite_limit: int = 10
 
     def __post_init__(self) -> None:
@@ -79,8 +85,9 @@ class TrainConfig:
 
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers = {self.workers}: must not be negative")
-        if self.magnitudes_every < 0:
-            raise ValueError(f"magnitudes_every = {self.magnitudes_every}: must not be negative")
+        for name in ("magnitudes_every", "keep_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
 
     @property
     def microbatches(self) -> int:
@@ -93,3 +100,35 @@ class TrainConfig:
         moved = bool(self.data_fingerprint) and self.data_fingerprint == saved.data_fingerprint
         free = (*FREE, "data") if moved else FREE
         return [row for row in rows if row.partition(":")[0] not in free]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a run is carried out, which changes nothing of its numbers but the order of floating-point sums.
+
+    Args:
+        device: kind of device; under torchrun each process takes the one of its local rank.
+        shard: cut parameters, gradients, optimizer and averages up among the processes (FSDP2) rather than keep a
+            replica on each (DDP).
+        recompute: forget activations inside blocks and compute them again in the backward pass, to save memory.
+        ema_device: where the averages are kept; None for beside the parameters.
+        max_time: seconds after which the run stops as on a signal; None for no limit.
+        on_checkpoint_error: what to do when a checkpoint cannot be written.
+        quiet: no progress.
+        tensorboard: write TensorBoard events, if it is installed.
+    """
+
+    device: torch.device | str = "cpu"
+    shard: bool = False
+    recompute: bool = False
+    ema_device: str | None = None
+    max_time: float | None = None
+    on_checkpoint_error: OnCheckpointError = "stop"
+    quiet: bool = False
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_time is not None and not self.max_time > 0:
+            raise ValueError(f"max_time = {self.max_time}: must be a positive number of seconds")
+        if self.on_checkpoint_error not in ("stop", "continue"):
+            raise ValueError(f'on_checkpoint_error = {self.on_checkpoint_error!r}: must be "stop" or "continue"')

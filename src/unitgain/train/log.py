@@ -31,7 +31,7 @@ class StatsLog:
     def __init__(self, run: Path, nimg: int, tensorboard: bool = True) -> None:
         self.path = run / "stats.jsonl"
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _nimg(line) <= nimg]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
         self._board: Any = None
@@ -123,7 +123,7 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             rows.append(json.loads(line))
     return rows

@@ -1,31 +1,50 @@
-"""Stopping politely: the first signal asks, the second insists."""
+"""Stopping politely: the first signal asks, the second insists; and a run that has had its time asks itself."""
 
+import os
 import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
 from types import FrameType, TracebackType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+REASONS = (*(number.name for number in SIGNALS), "--max-time")
+SAME = 2.0  # seconds in which signals count as one: on Ctrl-C torchrun repeats to its processes what the terminal sent
+GRACE = 3.0  # seconds that the second signal gives a process which waits for others to notice
 
 
 class StopSignal:
-    """Context manager that turns SIGINT and SIGTERM into a request to stop after the current step.
+    """Context manager that turns SIGINT, SIGTERM and SIGUSR1 into a request to stop after the current step.
 
-    A second signal raises `KeyboardInterrupt` at once; files are written so that this does no damage. Outside the main
-    thread, where Python takes no signal handlers, it does nothing.
+    A second signal, more than `SAME` seconds later, raises `KeyboardInterrupt` at once, and ends the process `GRACE`
+    seconds later if it is stuck in a call that Python cannot interrupt, waiting for another process; files are written
+    so that this does no damage. Outside the main thread, where Python takes no signal handlers, there is only the time.
+
+    Args:
+        max_time: seconds after which the run asks itself to stop; None for no limit.
 
     Attributes:
-        received: name of the signal, or None.
+        received: name of the signal that came to this process, or None.
+        agreed: why all processes stop, or None; see `hear`.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
+    def __init__(self, max_time: float | None = None) -> None:
         self.received: str | None = None
+        self.agreed: str | None = None
+        self._end = None if max_time is None else time.monotonic() + max_time
+        self._first = 0.0
         self._previous: dict[signal.Signals, object] = {}
+        self._pipe: tuple[socket.socket, socket.socket] | None = None
 
     def __enter__(self) -> "StopSignal":
-        for number in self.SIGNALS:
-            try:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
-            except ValueError:  # not in the main thread
-                break
+            self._pipe = socket.socketpair()
+            self._pipe[1].setblocking(False)
+            signal.set_wakeup_fd(self._pipe[1].fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=_insist, args=(self._pipe[0],), daemon=True).start()
         return self
 
     def __exit__(
@@ -33,8 +52,36 @@ class StopSignal:
     ) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)  # type: ignore[arg-type]
+        if self._pipe is not None and kind is not KeyboardInterrupt:  # then the watcher sees to the end
+            signal.set_wakeup_fd(-1)
+            self._pipe[1].close()
+
+    def votes(self) -> list[float]:
+        """What this process has to say to the others: 1 for each reason to stop, in the order of `REASONS`."""
+        late = self._end is not None and time.monotonic() >= self._end
+        return [*(float(name == self.received) for name in REASONS[:-1]), float(late)]
+
+    def hear(self, votes: Sequence[float]) -> None:
+        """Take in the votes of all processes, added up: any one stops all, at the same step."""
+        for name, count in zip(REASONS, votes, strict=True):
+            if count and self.agreed is None:
+                self.agreed = name
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._first = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self._first > SAME:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
+
+
+def _insist(pipe: socket.socket) -> None:
+    """End the process after a second signal, also where Python's own handlers do not get to run."""
+    first = None
+    with pipe:
+        while data := pipe.recv(1):
+            if data[0] not in SIGNALS:
+                continue
+            if first is not None and time.monotonic() - first > SAME:
+                time.sleep(GRACE)
+                os._exit(130)
+            first = first or time.monotonic()

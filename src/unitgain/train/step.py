@@ -1,6 +1,6 @@
 """The state of a training run, and one step of it (EDM2, Sections 2.3 and 3, Appendix D.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,30 @@ from unitgain.denoiser import Denoiser, Label, make_uncertainty
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.layers import project_weights
 from unitgain.loss import EDMLoss
+from unitgain.parallel import World, accumulate, distribute, is_sharded, local, reduce_replicated
 from unitgain.recipe import Recipe
 from unitgain.recipes import create
+from unitgain.train.memory import blocks, recompute_blocks
+
+
+class Objective(nn.Module):
+    """What is trained, as one module that can be distributed: networks in, loss of every pixel out.
+
+    Args:
+        denoiser: the network in training.
+        uncertainty: u(sigma), trained beside it.
+        loss: of the recipe.
+    """
+
+    def __init__(self, denoiser: Denoiser, uncertainty: nn.Module, loss: EDMLoss) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.uncertainty = uncertainty
+        self.loss = loss
+
+    def forward(self, clean: Tensor, sigma: Tensor, noise: Tensor, label: Label) -> Tensor:
+        """Eq. 21, `[N, C, H, W]`."""
+        return self.loss(self.denoiser, self.uncertainty, clean, sigma, noise, label)
 
 
 @dataclass(kw_only=True)
@@ -23,38 +45,83 @@ class TrainState:
     Attributes:
         denoiser: the network in training, float32 parameters.
         uncertainty: u(sigma), trained beside it; without parameters where the recipe has none.
+        objective: both, distributed over the processes.
         optimizer: Adam over the parameters of both.
         emas: averages of the denoiser, one per length of the recipe, the exponential one last.
+        world: the processes that train together.
         nimg: images seen.
     """
 
     denoiser: Denoiser
     uncertainty: nn.Module
+    objective: nn.Module
     optimizer: torch.optim.Optimizer
     emas: list[PowerEMA | ExponentialEMA]
+    world: World = field(default_factory=World)
     nimg: int = 0
 
     @classmethod
-    def start(cls, recipe: Recipe, device: torch.device | str = "cpu") -> "TrainState":
-        """The state before the first step, initialized from torch's global generator."""
+    def start(cls, recipe: Recipe, device: torch.device | str = "cpu", **how: Any) -> "TrainState":
+        """The state before the first step, initialized from torch's global generator; `how` is that of `around`."""
         uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
-        return cls.around(create(recipe), uncertainty, recipe, device)
+        return cls.around(create(recipe), uncertainty, recipe, device, **how)
 
     @classmethod
     def around(
-        cls, denoiser: Denoiser, uncertainty: nn.Module, recipe: Recipe, device: torch.device | str = "cpu"
+        cls,
+        denoiser: Denoiser,
+        uncertainty: nn.Module,
+        recipe: Recipe,
+        device: torch.device | str = "cpu",
+        *,
+        world: World | None = None,
+        shard: bool = False,
+        recompute: bool = False,
+        ema_device: str | None = None,
     ) -> "TrainState":
-        """The state before the first step of training these two."""
+        """The state before the first step of training these two.
+
+        Args:
+            denoiser: the network; with several processes the same on all of them.
+            uncertainty: u(sigma), likewise.
+            recipe: its optimizer, loss and averages are used.
+            device: where to train.
+            world: the processes that train together; one by default.
+            shard: with several processes, cut parameters, gradients, optimizer and averages up among them (FSDP2)
+                rather than keep a replica on each (DDP).
+            recompute: forget the activations inside blocks and compute them again in the backward pass.
+            ema_device: where the averages are kept; None for beside the parameters.
+        """
+        world = world or World(device=torch.device(device))
         denoiser = denoiser.to(device).train()
         uncertainty = uncertainty.to(device).train()
-        parameters = [*denoiser.parameters(), *uncertainty.parameters()]
-        adam = torch.optim.Adam(
-            parameters, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True
-        )
-        emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, sigma_rel) for sigma_rel in recipe.ema]
+        if recompute:
+            recompute_blocks(denoiser)
+        objective = Objective(denoiser, uncertainty, EDMLoss(recipe.P_mean, recipe.P_std))
+        distributed = distribute(objective, world, blocks(denoiser) if shard else None)
+        adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)
+        emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, length, device=ema_device) for length in recipe.ema]
         if recipe.ema_half_life:
-            emas.append(ExponentialEMA(denoiser, recipe.ema_half_life))
-        return cls(denoiser=denoiser, uncertainty=uncertainty, optimizer=adam, emas=emas)
+            emas.append(ExponentialEMA(denoiser, recipe.ema_half_life, device=ema_device))
+        state = cls(
+            denoiser=denoiser, uncertainty=uncertainty, objective=distributed, optimizer=adam, emas=emas, world=world
+        )
+        if world.size > 1:
+            state.rehearse()
+        return state
+
+    def rehearse(self) -> None:
+        """One forward and backward pass that changes nothing.
+
+        DDP orders its messages anew after the first pass of a process. Without a rehearsal the first step after a
+        resume would add up in another order than the same step of a run that was not stopped.
+        """
+        spec, device = self.denoiser.spec, self.device
+        image = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=device)
+        label = torch.zeros(1, dtype=torch.int64, device=device) if spec.label_dim else None
+        with accumulate(self.objective, last=True):
+            self.objective(image, torch.ones(1, device=device), image, label).sum().backward()
+        self.optimizer.zero_grad(set_to_none=True)
 
     @property
     def device(self) -> torch.device:
@@ -67,6 +134,21 @@ class TrainState:
         return nn.ModuleDict({"denoiser": self.denoiser, "uncertainty": self.uncertainty})
 
 
+def make_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam by a recipe, with its state made at once, so that a checkpoint can be loaded into it."""
+    # One kind of tensor to a group: a fused step does not mix sharded ones and others.
+    kinds = [[p for p in parameters if is_sharded(p)], [p for p in parameters if not is_sharded(p)]]
+    groups = [{"params": kind} for kind in kinds if kind]
+    adam = torch.optim.Adam(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)
+    for parameter in parameters:  # what Adam itself makes in its first step
+        adam.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        }
+    return adam
+
+
 @dataclass(frozen=True, kw_only=True)
 class Microbatch:
     """Images of one forward and backward pass, with the random draws that go with them.
@@ -76,34 +158,46 @@ class Microbatch:
         sigma: noise levels `[n]`.
         noise: unit noise, shape of `clean`.
         label: as the denoiser takes it.
+        counts: False for a pass that fills up the share of a process which has fewer than others: its gradient is 0.
+        last: whether this is the process's last one of the batch, after which gradients are summed.
     """
 
     clean: Float[Tensor, "n c h w"]
     sigma: Float[Tensor, " n"]
     noise: Float[Tensor, "n c h w"]
     label: Label = None
+    counts: bool = True
+    last: bool = True
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step has to say.
+    """What one step has to say, the same on all processes.
 
     Attributes:
         loss: mean over the batch and the pixels of Eq. 21, before the step; a scalar on the device, not synchronized.
         lr: learning rate used.
         nonfinite: number of non-finite gradient values by parameter name; empty in a healthy step.
+        votes: those of all processes, added up.
     """
 
     loss: Tensor
     lr: float
     nonfinite: dict[str, int] = field(default_factory=dict)
+    votes: tuple[float, ...] = ()
 
 
-def train_step(state: TrainState, recipe: Recipe, microbatches: Iterable[Microbatch]) -> StepReport:
+def train_step(
+    state: TrainState,
+    recipe: Recipe,
+    microbatches: Iterable[Microbatch],
+    votes: Callable[[], Sequence[float]] = tuple,
+) -> StepReport:
     """One training step, in the order that keeps the numbers of the official implementation.
 
     1. Project the weights onto their spheres, if the recipe forces their norm (Eq. 66).
-    2. Forward, loss (sum over pixels, mean over the batch) and backward for each microbatch.
+    2. Forward, loss (sum over pixels, mean over the batch) and backward for each microbatch; gradients are summed over
+       the processes.
     3. Count non-finite gradients and replace them with 0 (Appendix D.2).
     4. Adam, with the learning rate of the images seen before the step (Eq. 67).
     5. Advance the images seen and update the averages.
@@ -111,22 +205,24 @@ def train_step(state: TrainState, recipe: Recipe, microbatches: Iterable[Microba
     Args:
         state: changed in place.
         recipe: its loss and learning rate are used.
-        microbatches: the parts of the batch, `recipe.batch` images in all; each is taken when the one before is done,
-            so an iterator may seed the global generator for its dropout.
+        microbatches: this process's parts of the batch, which has `recipe.batch` images over all processes; each is
+            taken when the one before is done, so an iterator may seed the global generator for its dropout.
+        votes: gives numbers that all processes are to add up; they travel with the loss and cost nothing.
     """
-    loss_function = EDMLoss(recipe.P_mean, recipe.P_std)
     batch = recipe.batch
     modules = state.modules
     if recipe.forced_normalization:
         project_weights(modules)
     total = torch.zeros((), device=state.device)
     for microbatch in microbatches:
-        loss = loss_function(
-            state.denoiser, state.uncertainty, microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label
-        )
-        (loss.sum() * (recipe.loss_scaling / batch)).backward()
-        total += loss.detach().mean() * (len(microbatch.clean) / batch)
-    nonfinite = replace_nonfinite(modules)
+        with accumulate(state.objective, microbatch.last):
+            loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
+            (loss.sum() * (recipe.loss_scaling / batch if microbatch.counts else 0.0)).backward()
+        if microbatch.counts:
+            total += loss.detach().mean() * (len(microbatch.clean) / batch)
+    reduce_replicated(state.objective, state.world)
+    total, finite, heard = _agree(state.world, total, all_finite(modules), votes())
+    nonfinite = {} if finite else replace_nonfinite(modules, state.world)
     lr = recipe.learning_rate(state.nimg)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
@@ -135,22 +231,39 @@ def train_step(state: TrainState, recipe: Recipe, microbatches: Iterable[Microba
     state.nimg += batch
     for ema in state.emas:
         ema.update(t=state.nimg, dt=batch)
-    return StepReport(total, lr, nonfinite)
+    return StepReport(total, lr, nonfinite, tuple(heard))
+
+
+def _agree(world: World, loss: Tensor, finite: Tensor, votes: Sequence[float]) -> tuple[Tensor, bool, Sequence[float]]:
+    """Loss, health and votes of all processes: one small message, and one look at the device per step."""
+    if world.size == 1:
+        return loss, bool(finite), votes
+    ours = torch.tensor(votes, dtype=torch.float64)
+    sums = torch.cat([torch.stack([loss, 1.0 - finite.float()]).double(), ours.to(loss.device)])
+    world.sum([sums])
+    _, broken, *heard = sums.tolist()
+    return sums[0].to(loss.dtype), not broken, heard
+
+
+def all_finite(module: nn.Module) -> Tensor:
+    """Whether all gradients that lie here are finite; a boolean on the device."""
+    gradients = [local(p.grad) for p in module.parameters() if p.grad is not None]
+    norms = torch._foreach_norm([gradient for gradient in gradients if gradient.numel()], ord=float("inf"))
+    return torch.isfinite(torch.stack(norms)).all()
 
 
 @torch.no_grad()
-def replace_nonfinite(module: nn.Module) -> dict[str, int]:
-    """Replace NaN and infinite gradient values with 0, and count them by parameter (Appendix D.2)."""
+def replace_nonfinite(module: nn.Module, world: World) -> dict[str, int]:
+    """Replace NaN and infinite gradient values with 0, and count them by parameter over all processes (D.2)."""
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    norms = torch._foreach_norm(list(gradients.values()), ord=float("inf"))
-    if torch.isfinite(torch.stack(norms)).all():  # the usual case: one look at the device per step
-        return {}
-    counts = {}
-    for name, gradient in gradients.items():
-        if count := int((~torch.isfinite(gradient)).sum()):
-            counts[name] = count
-            gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-    return counts
+    counts = torch.stack([(~torch.isfinite(local(gradient))).sum() for gradient in gradients.values()])
+    whole = torch.tensor([not is_sharded(gradient) for gradient in gradients.values()], device=counts.device)
+    summed = counts.clone()
+    world.sum([summed])
+    counts = torch.where(whole, counts, summed)  # what is whole on every process is counted once
+    for gradient in gradients.values():
+        local(gradient).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return {name: int(count) for name, count in zip(gradients, counts, strict=True) if count}
 
 
 def state_tensors(state: TrainState) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -158,39 +271,20 @@ def state_tensors(state: TrainState) -> tuple[dict[str, Tensor], dict[str, Any]]
     modules = state.modules
     tensors = {f"model.{name}": tensor for name, tensor in modules.state_dict().items()}
     for name, parameter in modules.named_parameters():
-        for key, value in state.optimizer.state.get(parameter, {}).items():
+        for key, value in state.optimizer.state[parameter].items():
             tensors[f"optimizer.{name}.{key}"] = value
     for index, ema in enumerate(state.emas):
-        saved = ema.state_dict()
-        for part in ("average", "buffers"):
-            tensors |= {f"ema{index}.{part}.{name}": tensor for name, tensor in saved[part].items()}
+        tensors |= {f"ema{index}.average.{name}": tensor for name, tensor in ema.sharded().items()}
+        tensors |= {f"ema{index}.buffers.{name}": tensor for name, tensor in ema.buffers.items()}
     values = {"nimg": state.nimg, "ema": [{"t": ema.t} for ema in state.emas]}
     return tensors, values
 
 
 @torch.no_grad()
 def restore(state: TrainState, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Inverse of `state_tensors`, into a state made for the same recipe.
-
-    Raises:
-        ValueError: if names or shapes are not those of the state.
-    """
-    modules = state.modules
-    try:
-        modules.load_state_dict(_under(tensors, "model."))
-    except RuntimeError as error:
-        raise ValueError(f"the checkpoint holds another network: {error}") from error
-    slots = {
-        index: moments
-        for index, (name, _) in enumerate(modules.named_parameters())
-        if (moments := _under(tensors, f"optimizer.{name}."))
-    }
-    state.optimizer.load_state_dict({"state": slots, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    """Finish the loading of a checkpoint into the tensors that `state_tensors` gave of this state."""
     for index, (ema, saved) in enumerate(zip(state.emas, values["ema"], strict=True)):
-        parts = {part: _under(tensors, f"ema{index}.{part}.") for part in ("average", "buffers")}
-        ema.load_state_dict({"t": saved["t"], **parts})
+        for name, own in ema.average.items():
+            own.copy_(local(tensors[f"ema{index}.average.{name}"]))  # they lie elsewhere if averages do
+        ema.t = float(saved["t"])
     state.nimg = values["nimg"]
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,180 @@
+"""The processes that work together, and how they find each other.
+
+On one process nothing is initialized and every operation is the identity.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+POLL = 0.05  # seconds between looks at who has come
+
+
+class JoinError(Exception):
+    """The processes of a run did not find each other."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that work together, and which of them this is.
+
+    Args:
+        rank: of this process, 0 to size - 1.
+        size: number of processes.
+        device: where this process computes.
+        background: group of all processes for work beside the training (checkpoints), on the CPU; None for one process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    background: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes, prints and draws progress bars."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Add each tensor up over all processes, in place, on `device`."""
+        if self.size > 1:
+            for tensor in tensors:
+                there = tensor.to(self.device)
+                dist.all_reduce(there)
+                if there is not tensor:
+                    tensor.copy_(there)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of ranks, on every process; any picklable object."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def broadcast(self, value: T) -> T:
+        """The value of rank 0 on every process; any picklable object."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of `items`: every `size`-th one from `rank` on; sizes differ by at most one."""
+        return items[self.rank :: self.size]
+
+
+@contextmanager
+def processes(
+    device: torch.device | str = "cpu",
+    timeout: float = 1800.0,
+    start: float = 600.0,
+    cancelled: Callable[[], object] = bool,
+) -> Iterator[World]:
+    """The world that torchrun describes in the environment, or a single process.
+
+    Args:
+        device: kind of device; with several processes on GPUs each takes the one of its local rank.
+        timeout: seconds that a process waits for the others before it fails.
+        start: seconds that it waits for the others to come in the first place.
+        cancelled: asked while it waits for them to come; a true answer ends the waiting.
+
+    Raises:
+        ValueError: if there are more processes than GPUs on a machine, or the environment does not fit together.
+        JoinError: if some do not come; it names their ranks.
+    """
+    device = torch.device(device)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if dist.is_initialized():
+        group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
+        yield World(dist.get_rank(), dist.get_world_size(), device, group)
+        return
+    if size == 1:
+        yield World(device=device)
+        return
+    if device.type == "cuda":
+        device = _own_gpu()
+    rank, store = _join(size, start, cancelled)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("unitgain", store),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=timeout),
+        device_id=device if device.type == "cuda" else None,
+    )
+    try:
+        yield World(rank, size, device, dist.new_group(backend="gloo"))
+    finally:
+        dist.destroy_process_group()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether this error of a collective operation means that another process is gone, or does not answer."""
+    if isinstance(error, dist.DistError):
+        return True
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "timed out")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _own_gpu() -> torch.device:
+    local, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= found:
+        raise ValueError(f"process {local} of this machine has no GPU: {found} found; start one process per GPU")
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[int, dist.Store]:
+    """Meet the others at the store that the environment names; says who is missing, which the store alone does not."""
+    unset = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    rank = int(os.environ.get("RANK", "0"))
+    if unset or not 0 <= rank < size:
+        given = f"{', '.join(unset)} not set" if unset else f"RANK={rank}"
+        raise ValueError(f"WORLD_SIZE={size}, but {given}: start the processes with torchrun")
+    end = time.monotonic() + seconds
+    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    try:
+        # Not waiting for workers here: on its own the store would say that some are missing, but not which.
+        agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            size,
+            is_master=rank == 0 and not agent,
+            timeout=timedelta(seconds=seconds),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+        store.set(f"here/{rank}", socket.gethostname())
+    except RuntimeError as error:
+        raise JoinError(f"rank {rank} cannot reach rank 0 at {where} within {seconds:.0f} s: {error}") from error
+    missing = list(range(size))
+    while missing := [other for other in missing if not store.check([f"here/{other}"])]:
+        names = ", ".join(map(str, missing))
+        if why := cancelled():
+            raise JoinError(f"stopped by {why} while waiting for rank {names}; nothing was begun")
+        if time.monotonic() > end:
+            raise JoinError(
+                f"waited {seconds:.0f} s at {where} for {size} processes, but rank {names} did not come: look at the "
+                "output of that process, or start with as many processes as there are"
+            )
+        time.sleep(POLL)
+    return rank, store

@@ -1,0 +1,100 @@
+"""Checkpoints written beside the training: it goes on while the last one is on its way to the disk."""
+
+import sys
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unitgain.checkpoint.state import (
+    CheckpointError,
+    clear_partial,
+    commit,
+    list_checkpoints,
+    partial_folder,
+    prune_checkpoints,
+)
+from unitgain.parallel import World, reason, save_tensors
+from unitgain.train.config import OnCheckpointError
+
+
+class Saver:
+    """Writes the checkpoints of a run, one at a time; all processes do the same with theirs.
+
+    Args:
+        folder: of the checkpoints.
+        world: the processes.
+        keep: how many of the newest are kept.
+        keep_every: as in `prune_checkpoints`.
+        on_error: "stop" the run when one cannot be written, or "continue" with a warning.
+    """
+
+    def __init__(
+        self, folder: Path, world: World, keep: int, keep_every: int = 0, on_error: OnCheckpointError = "stop"
+    ) -> None:
+        self.folder = folder
+        self.world = world
+        self.keep = keep
+        self.keep_every = keep_every
+        self.on_error = on_error
+        self.nimg = -1
+        self._pending: Future[None] | None = None
+
+    def start(self, nimg: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Begin to write a checkpoint, when the one before is done; the tensors may change when this returns.
+
+        Raises:
+            CheckpointError: if the one before could not be written; see `finish`.
+        """
+        self.finish()
+        self.nimg = nimg
+        self._pending = Future()
+        saving = save_tensors(partial_folder(self.folder, nimg), tensors, self.world)
+        saving.add_done_callback(partial(self._commit, self._pending, values))
+
+    def failed(self) -> bool:
+        """Whether this process knows that the checkpoint under way cannot be written; does not wait."""
+        return self._pending is not None and self._pending.done() and self._pending.exception() is not None
+
+    def finish(self) -> None:
+        """Wait until the checkpoint under way is on the disk; all processes must call this together.
+
+        Raises:
+            CheckpointError: if it is not, on any process, unless errors are to be lived with.
+        """
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        error = pending.exception()
+        said = [text for text in self.world.gather(None if error is None else str(error)) if text]
+        if not said:
+            return
+        nimg, self.nimg = self.nimg, -1
+        intact = list_checkpoints(self.folder)
+        last = f"the last good one, {intact[-1].name}, is intact" if intact else "there is none before it"
+        text = f"the checkpoint at {nimg} images could not be written: {said[0]}; {last}"
+        if self.on_error == "stop":
+            raise CheckpointError(text)
+        if self.world.main:
+            clear_partial(self.folder)
+            print(f"WARNING: {text}. The run goes on", file=sys.stderr, flush=True)
+
+    def settle(self) -> None:
+        """Wait until what this process has begun to write is done, well or badly."""
+        if self._pending is not None:
+            self._pending.exception()
+
+    def _commit(self, done: Future[None], values: dict[str, Any], saving: Future[Any]) -> None:
+        """What follows the writing of the tensors, in the background: all processes have written, rank 0 seals it."""
+        try:
+            if (error := saving.exception()) is not None:
+                raise CheckpointError(reason(error))
+            if self.world.main:
+                commit(self.folder, values["nimg"], values)
+                prune_checkpoints(self.folder, self.keep, self.keep_every)
+        except BaseException as error:
+            done.set_exception(error if isinstance(error, Exception) else CheckpointError(reason(error)))
+        else:
+            done.set_result(None)

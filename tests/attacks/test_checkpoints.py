@@ -1,0 +1,179 @@
+"""Checkpoints that someone or something tampered with: nothing in them runs, nothing wrong is taken for right."""
+
+import hashlib
+import json
+import pickle
+
+import pytest
+import torch
+
+from unitgain.checkpoint.state import (
+    CheckpointError,
+    OldCheckpointError,
+    commit,
+    list_checkpoints,
+    partial_folder,
+    prune_checkpoints,
+    read_manifest,
+    verify_files,
+)
+from unitgain.parallel import World, load_tensors, save_tensors
+from unitgain.train import TrainConfig, train
+from unitgain.train.saver import Saver
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.tensor(3), "empty": torch.empty(0, 4)}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    save_tensors(partial_folder(tmp_path, 8), TENSORS, World()).result()
+    return commit(tmp_path, 8, {"nimg": 8, "ema": [{"t": 8.0}]})
+
+
+def test_what_is_written_is_read_and_anything_else_is_refused(checkpoint):
+    there = {name: torch.full_like(tensor, 7) for name, tensor in TENSORS.items()}
+    load_tensors(checkpoint, there, World())
+    assert all(torch.equal(there[name], tensor) for name, tensor in TENSORS.items())
+    for wrong in ({"a": torch.zeros(3, 3)}, {"x": torch.zeros(1)}):
+        with pytest.raises(ValueError, match="cannot be read"):
+            load_tensors(checkpoint, wrong, World())
+
+
+class Exploit:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickle_in_a_checkpoint_runs_no_code(checkpoint, tmp_path):
+    (checkpoint / ".metadata").write_bytes(pickle.dumps(Exploit(tmp_path / "owned")))
+    with pytest.raises(ValueError, match=r"cannot be read: .*open does not belong in a checkpoint"):
+        load_tensors(checkpoint, dict(TENSORS), World())
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("part", ["metadata", "tensors", "manifest"])
+@pytest.mark.parametrize("how", ["cut", "flip", "zero", "gone"])
+def test_damage_is_found(checkpoint, part, how):
+    path = checkpoint / {"metadata": ".metadata", "tensors": "__0_0.distcp", "manifest": "manifest.json"}[part]
+    data = bytearray(path.read_bytes())
+    if how == "gone":
+        path.unlink()
+    else:
+        middle = len(data) // 2
+        data[middle:] = b"" if how == "cut" else data[middle:]
+        if how == "flip":
+            data[middle] ^= 1
+        if how == "zero":
+            data[:] = bytes(len(data))
+        path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=str(checkpoint)):
+        manifest = read_manifest(checkpoint)
+        verify_files(checkpoint, manifest["files"], sorted(manifest["files"]))
+
+
+def test_every_byte_of_the_manifest_counts(checkpoint):
+    path = checkpoint / "manifest.json"
+    whole = path.read_bytes()
+    assert read_manifest(checkpoint)["values"]["ema"] == [{"t": 8.0}]
+    harmless = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            found = read_manifest(checkpoint)
+        except CheckpointError:
+            continue
+        harmless += 1  # white space between the parts
+        assert found == read_manifest_of(whole)
+    assert harmless < len(whole) / 2
+
+
+def read_manifest_of(data):
+    manifest = json.loads(data)
+    manifest.pop("sha256")
+    return manifest
+
+
+def test_the_earlier_format_is_named(tmp_path):
+    old = tmp_path / "0000000008"
+    old.mkdir()
+    digest = hashlib.sha256(b"").hexdigest()
+    (old / "manifest.json").write_text(
+        json.dumps({"format": "unitgain-checkpoint/1", "nimg": 8, "values": {}, "files": {"x": {"sha256": digest}}})
+    )
+    with pytest.raises(OldCheckpointError, match="earlier version of unitgain"):
+        read_manifest(old)
+
+
+def test_newest_and_milestones_are_kept(tmp_path):
+    for nimg in range(8, 200, 8):
+        (tmp_path / f"{nimg:010d}").mkdir()
+        prune_checkpoints(tmp_path, keep=2, keep_every=50)
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [56, 104, 152, 184, 192]
+
+
+@pytest.fixture
+def config(tiny_recipe):
+    return TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """No room for the checkpoint at 64 images."""
+    from torch.distributed.checkpoint.filesystem import FileSystem
+
+    make = FileSystem.create_stream
+
+    def refuse(self, path, mode):
+        if "0000000064" in str(path) and "w" in mode:
+            raise OSError(28, "No space left on device", str(path))
+        return make(self, path, mode)
+
+    monkeypatch.setattr(FileSystem, "create_stream", refuse)
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run(tmp_path, config, tiny_data, full_disk, monkeypatch):
+    with pytest.raises(
+        CheckpointError, match=r"at 64 images could not be written: .*No space left.*0000000032, is intact"
+    ):
+        train(config, tmp_path, tiny_data, quiet=True, tensorboard=False)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["0000000032"]
+    monkeypatch.undo()
+    assert train(config, tmp_path, tiny_data, quiet=True, tensorboard=False, resume=True).finished
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_or_the_run_goes_on_if_the_user_says_so(tmp_path, config, tiny_data, full_disk, capsys):
+    how = {"quiet": True, "tensorboard": False, "on_checkpoint_error": "continue"}
+    assert train(config, tmp_path, tiny_data, **how).finished
+    assert "WARNING: the checkpoint at 64 images could not be written" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000032", "0000000096"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    from threading import Event
+
+    from unitgain.train import saver
+
+    written, allowed = [], Event()
+
+    def slow(folder, nimg, values):
+        allowed.wait(10)
+        written.append(nimg)
+        return commit(folder, nimg, values)
+
+    monkeypatch.setattr(saver, "commit", slow)
+    tensors = {"a": torch.ones(3)}
+    writer = Saver(tmp_path, World(), keep=2)
+    writer.start(8, tensors, {"nimg": 8})
+    tensors["a"].zero_()  # training goes on
+    assert not written and not writer.failed()
+    allowed.set()
+    writer.finish()
+    there = {"a": torch.empty(3)}
+    load_tensors(tmp_path / "0000000008", there, World())
+    assert there["a"].tolist() == [1, 1, 1]

@@ -1,0 +1,199 @@
+"""What must not start: processes that do not fit together, that do not come, or that have no room."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import runs
+import torch
+from launch import launch
+
+from unitgain.parallel import JoinError, processes
+from unitgain.train import TrainConfig
+from unitgain.train.errors import PreflightError, SharedError
+from unitgain.train.lock import FolderInUseError, FolderLock
+from unitgain.train.preflight import MAX_SKEW, check_clocks, check_disk, check_folder
+from unitgain.train.step import TrainState
+
+
+def refuse(rank: int, folder: str) -> None:
+    """Start runs that differ between the two processes; note what each says."""
+    said = []
+    with processes() as world:
+        other = runs.config(seed=5) if rank else runs.config()
+        wrong = runs.data(2) if rank else runs.data()
+        shape = runs.data() if not rank else dataset_of(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+        elsewhere = Path(folder) / f"run{rank}"  # as on machines that share no disk
+        for options in ({"config": other}, {"dataset": wrong}, {"dataset": shape}, {"folder": elsewhere}):
+            with pytest.raises((PreflightError, SharedError)) as caught:
+                runs.run(options.pop("folder", Path(folder) / "run"), **options)
+            said.append(str(caught.value))
+        taken = Path(folder) / "taken"
+        with pytest.raises(SharedError) as caught:
+            runs.run(taken)
+        said.append(str(caught.value))
+        there, here = world.gather([text.replace("/run1", "/run0") for text in said])
+        assert there == here  # all know
+    (Path(folder) / f"said{rank}").write_text("\n".join(said))
+
+
+def dataset_of(images: torch.Tensor):
+    return runs.ArrayDataset(name="other", images=images)
+
+
+def test_processes_that_differ_are_refused_with_rank_and_phase(tmp_path):
+    with FolderLock(tmp_path / "taken"):
+        launch(refuse, 2, str(tmp_path))
+    config, data, shape, folder, taken = (tmp_path / "said0").read_text().splitlines()
+    assert config.startswith("settings are not the same on all processes. rank 1") and "seed: 0 -> 5" in config
+    assert data.startswith("data are not the same on all processes. rank 1") and "fingerprint" in data
+    assert shape.startswith("checking the data failed on rank 1 of 2: ValueError: data other: images are (3, 8, 8)")
+    assert "rank 1" in folder and "does not see the run folder" in folder
+    assert "locking the run folder failed on rank 0 of 2: FolderInUseError" in taken
+    assert f"in use by process {os.getpid()} on" in taken
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_missing_rank_is_named(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 3, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(JoinError, match="for 3 processes, but rank 1, 2 did not come"), processes(start=0.2):
+        pass
+    waiting = processes(start=30, cancelled=lambda: "SIGTERM")
+    with pytest.raises(JoinError, match="stopped by SIGTERM while waiting for rank 1, 2"), waiting:
+        pass
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(ValueError, match="WORLD_SIZE=3, but RANK=3: start the processes with torchrun"), processes():
+        pass
+
+
+def test_clocks_that_differ_are_refused():
+    check_clocks([("a", 1000.0), ("b", 1000.0 + MAX_SKEW)])
+    with pytest.raises(PreflightError, match=r"the clock of rank 1 \(b\) is 3600 s behind that of rank 0"):
+        check_clocks([("a", 5000.0), ("b", 1400.0)])
+
+
+def test_a_disk_without_room_is_refused_and_little_room_is_warned_of(tmp_path, capsys):
+    state, config = TrainState.start(runs.RECIPE), runs.config()
+    numbers = sum(parameter.numel() for parameter in state.modules.parameters())
+    least = 4 * numbers * (3 + 2) + 4 * numbers * 2
+    with pytest.raises(OSError, match="a checkpoint and the snapshots of one time take"):
+        check_disk(state, config, tmp_path, lambda path: least - 1)
+    check_disk(state, config, tmp_path, lambda path: least)
+    assert "WARNING" in capsys.readouterr().err
+    check_disk(state, config, tmp_path, lambda path: 100 * least)
+    assert not capsys.readouterr().err
+
+
+def test_the_estimate_of_the_disk_is_what_is_written(tmp_path):
+    state = TrainState.start(runs.RECIPE)
+    runs.run(tmp_path)
+    numbers = sum(parameter.numel() for parameter in state.modules.parameters())
+    checkpoint = sum(path.stat().st_size for path in (tmp_path / "checkpoints" / "0000000096").iterdir())
+    # Of a network of a few thousand parameters, headers are the larger part: some 2 kB for each of 400 tensors.
+    assert 4 * numbers * 5 < checkpoint < 4 * numbers * 5 + 3000 * 400
+
+
+def test_a_read_only_folder_says_so(tmp_path, monkeypatch):
+    def refused(path, *arguments):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("unitgain.train.lock.os.open", refused)
+    with pytest.raises(PermissionError, match=r"Permission denied.*\.lock"):
+        runs.run(tmp_path)
+
+
+def test_a_folder_in_use_names_its_holder_and_a_dead_one_holds_nothing(tmp_path):
+    used = rf"is in use by process {os.getpid()} on .* since 2"
+    with FolderLock(tmp_path), pytest.raises(FolderInUseError, match=used):
+        FolderLock(tmp_path).__enter__()
+    assert not (tmp_path / ".lock").exists()
+    code = f"""
+import pathlib
+from unitgain.train.lock import FolderLock
+with FolderLock(pathlib.Path({str(tmp_path)!r})):
+    print(1, flush=True)
+    input()
+"""
+    killed = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stdin=-1)
+    assert killed.stdout.readline() == b"1\n"
+    with pytest.raises(FolderInUseError, match=f"process {killed.pid}"):
+        runs.run(tmp_path)
+    killed.kill()
+    killed.wait()
+    assert (tmp_path / ".lock").exists()
+    assert runs.run(tmp_path).finished  # the file alone is no lock, and no other run's
+
+
+def test_a_folder_that_all_see_passes(tmp_path):
+    with FolderLock(tmp_path), processes() as world:
+        check_folder(world, tmp_path)
+
+
+def stuck(rank: int, folder: str) -> None:
+    """Rank 0 waits for rank 1 in a sum and gets two signals meanwhile; rank 1 does not come."""
+    from unitgain.train import signals
+
+    signals.SAME, signals.GRACE = 0.2, 0.2
+    with signals.StopSignal(), processes() as world:
+        (Path(folder) / f"pid{rank}").write_text(str(os.getpid()))
+        if rank == 0:
+            world.sum([torch.zeros(1)])
+        time.sleep(60)
+
+
+def test_a_second_signal_ends_even_a_process_that_waits_for_another(tmp_path):
+    code = f"""
+        import os, sys
+        sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        from test_start import stuck
+        stuck(int(os.environ["RANK"]), {str(tmp_path)!r})
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    both = [subprocess.Popen(command, env={**env, "RANK": str(rank)}, stderr=-1) for rank in (0, 1)]
+    try:
+        while not all((tmp_path / f"pid{rank}").exists() for rank in (0, 1)):
+            assert all(process.poll() is None for process in both)
+            time.sleep(0.1)
+        time.sleep(0.5)
+        both[0].send_signal(signal.SIGTERM)
+        time.sleep(0.4)
+        assert both[0].poll() is None  # one signal asks
+        both[0].send_signal(signal.SIGTERM)
+        assert both[0].wait(5) == 130
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+
+
+def test_execution_is_checked():
+    from unitgain.cli.arguments import parse_duration
+    from unitgain.train import Execution
+
+    assert [parse_duration(text) for text in ("90", "45m", "1.5h", "1d6h")] == [90, 2700, 5400, 108000]
+    for text in ("", "x", "h", "1h30", "-5", "0"):
+        with pytest.raises(ValueError, match="cannot read the time"):
+            parse_duration(text)
+    with pytest.raises(ValueError, match="max_time = 0"):
+        Execution(max_time=0)
+
+
+def test_the_time_limit_stops_as_a_signal_does(tmp_path):
+    result = runs.run(tmp_path, max_time=1e-6)
+    assert (result.nimg, result.finished, result.signal) == (0, False, "--max-time")
+    assert runs.run(tmp_path, resume=True).finished
+    assert isinstance(runs.config(), TrainConfig)
