@@ -229,7 +229,7 @@ def report(results: dict[str, dict[str, float | int]], load: float) -> str:
         "# Post-hoc EMA",
         "",
         "The files were written just before and are in the page cache as far as memory allows. Load average at the "
-        f"end: {load:.1f}, of which this program takes up to the number of cores. `read_convert` reads every file whole and "
+        f"end: {load:.1f}, of which this program takes what it can. `read_convert` reads every file whole and "
         "converts it to float32, nothing else; `combine` makes 16 averages of the same files and drops them; a ratio "
         "is the time of the former over that of the latter.",
     ]
