@@ -1,5 +1,6 @@
 """`unitgain sample`."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -106,7 +107,7 @@ class Sample:
             guide: Network | None = None
             if guide_name not in (None, SELF):
                 guide = open_network(str(guide_name), world.device, self.dtype)
-            with bar("sampling", "images") as progress:
+            with bar("sampling", "images") if world.main else nullcontext() as progress:
                 drawn = draw(
                     main,
                     guide,

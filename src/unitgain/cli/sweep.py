@@ -1,6 +1,7 @@
 """`unitgain sweep`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from unitgain.posthoc.targets import parse_lengths
 from unitgain.sweep.cells import SweepConfig
 from unitgain.sweep.judge import Judge
 from unitgain.sweep.plots import best_by, plot_curves, plot_map, plot_runs
-from unitgain.sweep.run import Result, Sweep, sweep
+from unitgain.sweep.run import Result, Sweep, prepare, sweep
 from unitgain.sweep.table import write_csv
 from unitgain.train.config import Precision
 
@@ -175,8 +176,10 @@ class SweepCommand(Bench):
             for run in self.runs:
                 out = self.out or run / "sweep"
                 bench = self.open(run, out, judge, world, self.base)
-                with byte_bar("reconstructing") as reading, bar("sweeping", "images") as drawing:
-                    found[str(run)] = sweep(bench, config, on_reconstruct=reading, on_images=drawing)
+                with byte_bar("reconstructing") if world.main else nullcontext() as reading:
+                    prepare(bench, config, on_progress=reading)
+                with bar("sweeping", "images") if world.main else nullcontext() as drawing:
+                    found[str(run)] = sweep(bench, config, on_images=drawing)
                 if world.main:
                     report(found[str(run)], out, self.guide)
             if world.main and len(found) > 1:

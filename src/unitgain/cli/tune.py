@@ -1,5 +1,6 @@
 """`unitgain tune`."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -56,7 +57,7 @@ class Tune(Bench):
         out = self.out or self.run_folder / "sweep"
         with processes(pick_device(self.device)) as world:
             bench = self.open(self.run_folder, out, self.judge(world), world)
-            with bar("tuning", "images") as progress:
+            with bar("tuning", "images") if world.main else nullcontext() as progress:
                 results = tune(
                     bench,
                     space,

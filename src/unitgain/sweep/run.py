@@ -180,42 +180,58 @@ class Sweep:
         )
 
 
-def sweep(
-    bench: Sweep,
-    config: SweepConfig,
-    *,
-    on_reconstruct: Callable[[int, int], None] | None = None,
-    on_images: Callable[[float, int], None] | None = None,
-) -> list[Result]:
-    """Evaluate all cells that are not in the table; interrupted, the next call goes on.
+def prepare(
+    bench: Sweep, config: SweepConfig, *, on_progress: Callable[[int, int], None] | None = None
+) -> list[tuple[Cell, range]]:
+    """Reconstruct what is missing, in the first process, and tell what is left to evaluate.
 
     Args:
         bench: what is swept, and by what it is judged.
         config: the cells; its settings and base must be those of `bench`.
-        on_reconstruct: called with (bytes read, bytes in all) in the first process.
+        on_progress: called with (bytes read, bytes in all) in the first process.
+
+    Returns:
+        Cells with their seeds, in every process.
+
+    Raises:
+        ValueError: if cells are guided and nothing guides, lengths of the guide are given and it has none, or a length
+            is unreachable.
+    """
+    if config.guided and bench.guide is None:
+        raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
+    if config.guide_lengths is not None and not bench.tied:
+        raise ValueError("lengths of the guide need a guide that is the folder of a run")
+    work = [(cell, config.seeds(k)) for cell in config.cells(tied=bench.tied) for k in range(config.repeat)]
+
+    def left() -> list[tuple[Cell, range]]:
+        bench.reconstruct([cell for cell, _ in work], on_progress)
+        known = bench.table.rows()
+        return [(cell, seeds) for cell, seeds in work if not all(k in known for k in bench.keys(cell, seeds).values())]
+
+    return on_main(bench.world, left)
+
+
+def sweep(bench: Sweep, config: SweepConfig, *, on_images: Callable[[float, int], None] | None = None) -> list[Result]:
+    """Evaluate all cells that are not in the table; interrupted, the next call goes on.
+
+    Args:
+        bench: as in `prepare`.
+        config: as in `prepare`.
         on_images: called with (images drawn, images to draw) in the first process.
 
     Returns:
         A result per cell and metric, by metric first, in every process.
 
     Raises:
-        ValueError: if cells are guided and nothing guides, lengths of the guide are given and it has none, or a length
-            is unreachable.
+        ValueError: as `prepare`.
     """
     world = bench.world
-    if config.guided and bench.guide is None:
-        raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
-    if config.guide_lengths is not None and not bench.tied:
-        raise ValueError("lengths of the guide need a guide that is the folder of a run")
-    cells = config.cells(tied=bench.tied)
-    work = [(cell, config.seeds(k)) for cell in cells for k in range(config.repeat)]
-    left = on_main(world, lambda: _left(bench, work, on_reconstruct))
+    left = prepare(bench, config)
     if left:
         bench.networks(left[0][0])  # what does not fit is refused before anything is drawn
-    share = list(world.share(left))
     total = sum(len(seeds) for _, seeds in left)
     done = 0
-    for cell, seeds in share:
+    for cell, seeds in world.share(left):
         report = None
         if on_images is not None and world.main:
             report = Report(on_images, done, world.size, total)
@@ -224,7 +240,7 @@ def sweep(
     if on_images is not None and world.main:
         on_images(total, total)
     world.barrier()
-    return on_main(world, lambda: list(_results(bench, config, cells)))
+    return on_main(world, lambda: list(_results(bench, config)))
 
 
 @dataclass(frozen=True)
@@ -248,18 +264,10 @@ class Report:
         self.on_images(min((self.before + done) * self.size, self.total), self.total)
 
 
-def _left(
-    bench: Sweep, work: Sequence[tuple[Cell, range]], on_progress: Callable[[int, int], None] | None
-) -> list[tuple[Cell, range]]:
-    bench.reconstruct([cell for cell, _ in work], on_progress)
-    known = bench.table.rows()
-    return [(cell, seeds) for cell, seeds in work if not all(k in known for k in bench.keys(cell, seeds).values())]
-
-
-def _results(bench: Sweep, config: SweepConfig, cells: Sequence[Cell]) -> Iterator[Result]:
+def _results(bench: Sweep, config: SweepConfig) -> Iterator[Result]:
     known = bench.table.rows()
     for name, metric in zip(bench.judge.names, bench.judge.metrics(), strict=True):
-        for cell in cells:
+        for cell in config.cells(tied=bench.tied):
             keys = [bench.keys(cell, config.seeds(k))[name] for k in range(config.repeat)]
             yield Result(
                 cell=cell,
