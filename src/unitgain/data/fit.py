@@ -167,9 +167,9 @@ def _edge(fit: Fit) -> int:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    if image.mode == "F" or not math.isfinite(values.max(initial=0)):
+    if image.mode == "F" or not math.isfinite(values.max()):
         raise ImageError("has floating-point pixels, whose range is unknown: convert it to 8 or 16 bits")
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageError(f"has 32-bit pixels from {low} to {high}: convert it to 8 or 16 bits")
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))  # as Pillow does for 16-bit RGB

@@ -5,7 +5,6 @@ asked for before, or of how many processes share the work.
 """
 
 import os
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
@@ -125,7 +124,7 @@ class Loader:
         if cache:
             self._rows = Cache(dataset).rows
         self._pool = ThreadPoolExecutor(workers, "loader") if workers and self.ahead else None
-        self._ready: deque[tuple[tuple[int, int], Future[tuple[Tensor, Labels]]]] = deque()
+        self._ready: dict[tuple[int, int], Future[tuple[Tensor, Labels]]] = {}
         self._last: tuple[int, int] | None = None
 
     def fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
@@ -135,12 +134,16 @@ class Loader:
         """
         if self._pool is None:
             return self._read(start, count)
-        while self._ready and self._ready[0][0] != (start, count):
-            self._ready.popleft()[1].cancel()
-        found = self._ready.popleft()[1] if self._ready else self._pool.submit(self._read, start, count)
-        step = count if self._last is None or self._last[1] != count else start - self._last[0]
+        ready, self._ready = self._ready, {}
+        found = ready.pop((start, count), None) or self._pool.submit(self._read, start, count)
+        step = start - self._last[0] if self._last is not None and self._last[1] == count else count
+        step = step or count
         self._last = (start, count)
-        self._read_on(start, count, step)
+        for request in ((start + step * i, count) for i in range(1, self.ahead + 1)):
+            if request[0] >= 0:
+                self._ready[request] = ready.pop(request, None) or self._pool.submit(self._read, *request)
+        for future in ready.values():
+            future.cancel()
         return found.result()
 
     def close(self) -> None:
@@ -154,18 +157,6 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _read_on(self, start: int, count: int, step: int) -> None:
-        assert self._pool is not None
-        wanted = [(start + i * step, count) for i in range(1, self.ahead + 1) if start + i * step >= 0]
-        kept = [ready for ready in self._ready if ready[0] in wanted]
-        if [request for request, _ in kept] != wanted[: len(kept)]:
-            kept = []
-        for _, future in list(self._ready)[len(kept) :]:
-            future.cancel()
-        self._ready = deque(kept)
-        for request in wanted[len(kept) :]:
-            self._ready.append((request, self._pool.submit(self._read, *request)))
 
     def _read(self, start: int, count: int) -> tuple[Tensor, Labels]:
         rows = indices(start, count, len(self.dataset), self.seed)

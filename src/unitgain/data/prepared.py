@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -107,7 +107,7 @@ class PreparedDataset:
 
     def rows(
         self, indices: NDArray[np.int64], out: Tensor | None = None
-    ) -> tuple[Float[Tensor, "n c h w"] | Int[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
+    ) -> tuple[Shaped[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
         """Rows as they are stored, and their labels.
 
         Args:
