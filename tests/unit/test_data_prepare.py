@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from deaths import die_until_done
+from deaths import die, die_until_done
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import contents, encoded, folder_of, picture
@@ -19,6 +19,7 @@ from unitgain.data.prepare import BrokenPictureError, prepare
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.shards import DataError, read_manifest
 from unitgain.data.sources import SourceOptions
+from unitgain.data.workers import WorkerError, in_order
 
 FIT = Fit(resolution=8)
 
@@ -227,3 +228,8 @@ def test_shards_of_any_size_hold_the_same_rows(tmp_path_factory, count, shard):
     keys = sorted(f"x/{index}.png" for index in range(count))
     assert [data.key(row) for row in range(len(data))] == keys
     assert data.rows(np.arange(count))[1] is None
+
+
+def test_a_killed_worker_is_an_error_and_no_hang():
+    with pytest.raises(WorkerError, match="a worker process was killed; if memory ran out"):
+        list(in_order(die, None, range(3), 2))

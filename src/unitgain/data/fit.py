@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,7 +103,9 @@ def decode(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are still no bomb
             image = Image.open(io.BytesIO(data))
             image.load()
-            return ImageOps.exif_transpose(image)
+            with suppress(Exception):  # damaged EXIF is no reason to lose a picture
+                image = ImageOps.exif_transpose(image)
+            return image
     except Exception as error:  # the decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
         what = "is empty" if not data else "cannot be decoded"
         raise ImageError(f"{what}: {error}" if data else what) from error
