@@ -66,6 +66,11 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def finished(folder: Path) -> int:
+    """How many shards an unfinished job has finished."""
+    return len(list((folder / ".unfinished").glob("[0-9]*.json")))
+
+
 def torment(folder: Path, arguments: list[object], kills: int) -> dict[str, Any]:
     """Run undisturbed, then with kills; the destination takes the place of None among the arguments."""
 
@@ -73,23 +78,24 @@ def torment(folder: Path, arguments: list[object], kills: int) -> dict[str, Any]
         return [folder / name if argument is None else argument for argument in arguments]
 
     undisturbed = finish(command(*to("undisturbed")))
-    killed, orphans, shards = 0, 0, []
+    total = len(list((folder / "undisturbed").glob("*.arrow")))
+    orphans, shards = 0, []
     for _ in range(kills):
+        wanted = finished(folder / "killed") + random.randint(0, total // (kills + 1))
         process = command(*to("killed"))
-        try:
-            process.wait(random.uniform(0.4, 0.95) * undisturbed)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            killed += 1
-            orphans += left_behind(process.pid)
-        shards.append(len(list((folder / "killed" / ".unfinished").glob("[0-9]*.json"))))
-        if (folder / "killed" / "unitgain.json").exists():
+        while finished(folder / "killed") < wanted and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.1) if random.random() < 0.7 else random.uniform(0, 3))  # some while it starts
+        if process.poll() is not None:
             break
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        orphans += left_behind(process.pid)
+        shards.append(finished(folder / "killed"))
     last = finish(command(*to("killed")))
     same = contents(folder / "undisturbed") == contents(folder / "killed")
     return {
-        "killed": killed,
+        "killed": len(shards),
         "same_bytes": same,
         "processes_left_behind": orphans,
         "finished_shards_after_each_kill": shards,

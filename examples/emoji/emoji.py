@@ -12,6 +12,13 @@ import sys
 import tarfile
 from pathlib import Path
 
+import torch
+
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.data.encoder import encoder_from_dict
+from unitgain.data.images import grid
+from unitgain.sample import generate, sigma_grid
+
 PACKAGE = "emoji-datasource-google@16.0.0"
 UNITGAIN = [sys.executable, "-c", "from unitgain.cli.main import main; main()"]
 
@@ -55,6 +62,17 @@ def unitgain(*arguments: object) -> None:
     subprocess.run([*UNITGAIN, *words], check=True)
 
 
+def draw(average: Path, picture: Path, columns: int = 6) -> None:
+    """Samples, a row for each class."""
+    with Snapshot(average) as snapshot:
+        encoder, denoiser = encoder_from_dict(snapshot.header.encoder), snapshot.denoiser()
+    denoiser.dtype = torch.bfloat16
+    labels = [label for label in range(denoiser.spec.label_dim) for _ in range(columns)]
+    seeds, sigmas = range(len(labels)), sigma_grid(16)
+    pixels = [encoder.decode(images) for _, _, images in generate(denoiser, seeds, sigmas, label=labels)]
+    grid(torch.cat(pixels), columns).save(picture)
+
+
 def main() -> None:
     """Everything, one step after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,14 +89,11 @@ def main() -> None:
     train = ["train", "pixels64-mini", "--data", data, "--classes", "data", "--normalize", "measured"]
     resume = ["--resume"] if run.exists() else []
     unitgain(*train, "--dtype", "bfloat16", "--duration", images, "--tick", 320, "--out", run, *resume)
-    length = "0.100"
-    if not (run / "ema" / f"{images:010d}-{length}.safetensors").exists():
-        unitgain("ema", "reconstruct", run, length)
-    snapshot = run / "ema" / f"{images:010d}-{length}.safetensors"
-    for label in range(10):
-        if not (out / "samples" / str(label)).exists():
-            where = ["--out", out / "samples" / str(label), "--class", label, "--columns", 12]
-            unitgain("sample", snapshot, "--seeds", "0-11", "--steps", 16, "--dtype", "bfloat16", *where)
+    average = run / "ema" / f"{images:010d}-0.100.safetensors"
+    if not average.exists():
+        unitgain("ema", "reconstruct", run, "0.100")
+    draw(average, out / "samples.png")
+    print(out / "samples.png")
 
 
 if __name__ == "__main__":
