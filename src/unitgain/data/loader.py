@@ -91,8 +91,8 @@ class Loader:
         dataset: what to read.
         seed: of the order and the flips.
         flip: mirror each image or not, by a fair coin of its own; for pixels.
-        workers: threads that read and decode; 0 to do it when asked. They decode side by side: Pillow and NumPy let go
-            of the interpreter.
+        workers: threads that read and decode; 0 to do it when asked. By default one for latents, and one per core, up
+            to 8, for pixels: Pillow lets go of the interpreter while it decodes.
         ahead: calls that are prepared in advance.
         cache: keep decoded rows in memory.
         pin: in page-locked memory, from which a GPU copies while it computes.
@@ -118,7 +118,8 @@ class Loader:
             )
         self.dataset, self.seed, self.flip, self.pin = dataset, seed, flip, pin
         if workers is None:  # what is in memory already needs no reading ahead
-            workers = 0 if isinstance(dataset, ArrayDataset) else min(cores(), 8)
+            many = 1 if dataset.latents else min(cores(), 8)  # copying rows gains nothing from more, decoding does
+            workers = 0 if isinstance(dataset, ArrayDataset) else many
         self.ahead = 2 * workers if ahead is None else ahead
         self._rows: Callable[[NDArray[np.int64], Tensor], tuple[Tensor, Labels]] = dataset.rows
         if cache:
