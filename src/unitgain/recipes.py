@@ -6,7 +6,7 @@ from unitgain.denoiser import Denoiser
 from unitgain.recipe import MIMG, Recipe, Score
 from unitgain.serial import suggest
 
-__all__ = ["DIGITS", "MIMG", "PIXELS32", "PIXELS64", "RECIPES", "Recipe", "Score", "create", "recipe"]
+__all__ = ["DIGITS", "MIMG", "PIXELS32", "PIXELS64", "PIXELS64_MINI", "RECIPES", "Recipe", "Score", "create", "recipe"]
 
 MI = 2**20  # the papers count 2147.5 million images for 2048 of these
 
@@ -59,6 +59,27 @@ PIXELS64 = Recipe(
     t_ref=40_000,
     rampup=2 * MIMG,
     snapshot_every=2 * MI,
+)
+
+PIXELS64_MINI = Recipe(
+    name="pixels64-mini",
+    summary="your own 64x64 pixel images on a CPU, to see that everything works; examples/emoji shows what to expect",
+    network=edm2("xs", channels=3).replace(
+        label_dim=0,
+        model_channels=16,
+        channel_mult=(1, 2, 4, 6),
+        num_blocks=1,
+        attn_resolutions=(8,),
+        channels_per_head=16,
+    ),
+    P_mean=-0.8,
+    P_std=1.6,
+    batch=32,
+    duration=500 * 32,
+    lr=0.02,
+    t_ref=250,
+    rampup=2_000,
+    snapshot_every=50 * 32,
 )
 
 # Table 6, by size: (duration in Mi images, learning rate, dropout).
@@ -298,7 +319,7 @@ def _published() -> list[Recipe]:
     ]
 
 
-RECIPES = {recipe.name: recipe for recipe in (DIGITS, PIXELS32, PIXELS64, *_published())}
+RECIPES = {recipe.name: recipe for recipe in (DIGITS, PIXELS32, PIXELS64, PIXELS64_MINI, *_published())}
 
 
 def recipe(name: str) -> Recipe:

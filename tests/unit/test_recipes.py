@@ -15,6 +15,7 @@ NAMES = [
     "digits",
     "pixels32",
     "pixels64",
+    "pixels64-mini",
     *[f"edm2-img512-{size}{end}" for size in ("xxs", *SIZES, "xxl") for end in ("", "-uncond")],
     *[f"edm2-img64-{size}{end}" for size in SIZES for end in ("", "-uncond")],
     *[f"edm2-img512-config-{rung}" for rung in "abcdefg"],

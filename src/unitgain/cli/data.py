@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -226,7 +227,7 @@ class Encode:
             if world.main and self.normalization == "auto":
                 known = is_official(self.vae)
                 print(f"normalization: {'official' if known else 'measured on these latents'}", file=sys.stderr)
-            with bar("encoding", "images") as progress:
+            with bar("encoding", "images") if world.main else nullcontext() as progress:
                 manifest = encode(
                     self.data,
                     self.latents,
@@ -235,7 +236,7 @@ class Encode:
                     normalization=self.normalization,
                     pixels=self.pixels,
                     batch=self.batch,
-                    on_progress=progress if world.main else None,
+                    on_progress=progress,
                 )
             if world.main:
                 _summarize(self.latents, manifest)

@@ -55,7 +55,7 @@ class Train:
     """Mirror each image or not, by a coin of its own."""
 
     workers: int | None = None
-    """Threads that read data ahead. Default: one per core, at most 8."""
+    """Threads that read data ahead. Default: one for latents; for pixels one per core, at most 8."""
 
     cache: bool = False
     """Keep decoded data in memory."""

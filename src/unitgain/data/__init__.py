@@ -1,1 +1,3 @@
-"""Training data: images and labels (`dataset`), what the network sees of them (`encoder`), in which order (`order`)."""
+"""Training data: any pictures prepared (`prepare`) and opened (`prepared`), or arrays in memory (`dataset`); what the
+network sees of them (`encoder`); in which order (`order`) they are read (`loader`).
+"""

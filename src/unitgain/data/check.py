@@ -15,6 +15,7 @@ from unitgain.data.shards import DataError, Manifest, damage, latent_sums, read_
 from unitgain.data.workers import cores, in_order
 
 ROWS_PER_TASK = 256
+FLAT = 1e-6  # a standard deviation that is rounding
 CLOSE = 0.1  # relative difference of the standard deviation that does not matter
 
 
@@ -146,7 +147,7 @@ def scale(dataset: PreparedDataset, mean: NDArray[np.float64], std: NDArray[np.f
     overall = float(means.mean())
     deviation = float(np.sqrt((stds**2 + means**2).mean() - overall**2))
     fits = abs(deviation / DATA_STD - 1) <= CLOSE and abs(overall) <= CLOSE
-    shift = math.log(deviation / DATA_STD) if deviation > 0 else 0.0
+    shift = math.log(deviation / DATA_STD) if deviation > FLAT else 0.0
     return Scale(mean=overall, std=deviation, fits=fits, sigma_data=deviation, P_mean_shift=shift)
 
 
@@ -160,7 +161,7 @@ def advice(report: Report, manifest: Manifest) -> list[str]:
     )
     if found.fits:
         return [first, "That fits: nothing to change."]
-    if found.std == 0:
+    if found.std < FLAT:
         return [first, "All values are equal: there is nothing to learn."]
     sentences = [first, f"The standard deviation is {found.std / DATA_STD:.2f} times what is presumed."]
     if report.kind == "image":

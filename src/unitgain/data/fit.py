@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,7 +103,9 @@ def decode(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are still no bomb
             image = Image.open(io.BytesIO(data))
             image.load()
-            return ImageOps.exif_transpose(image)
+            with suppress(Exception):  # damaged EXIF is no reason to lose a picture
+                image = ImageOps.exif_transpose(image)
+            return image
     except Exception as error:  # the decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
         what = "is empty" if not data else "cannot be decoded"
         raise ImageError(f"{what}: {error}" if data else what) from error
@@ -167,9 +170,9 @@ def _edge(fit: Fit) -> int:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    if image.mode == "F" or not math.isfinite(values.max(initial=0)):
+    if image.mode == "F" or not math.isfinite(values.max()):
         raise ImageError("has floating-point pixels, whose range is unknown: convert it to 8 or 16 bits")
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageError(f"has 32-bit pixels from {low} to {high}: convert it to 8 or 16 bits")
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))  # as Pillow does for 16-bit RGB

@@ -175,7 +175,7 @@ def _read_ahead(dataset: PreparedDataset, start: int, stop: int, batch: int) -> 
 def _finish(
     writer: ShardWriter, dataset: PreparedDataset, vae: str, official: bool, pixels: PixelRange, model: Any
 ) -> None:
-    mean, std = moments(list(writer.shards.values()))
+    mean, std = moments([writer.shards[index] for index in sorted(writer.shards)])  # sums depend on their order
     own = LatentEncoder(vae=vae, mean=mean, std=std, pixels=pixels)
     edge = dataset.manifest.resolution // downsampling(model)
     writer.finish(

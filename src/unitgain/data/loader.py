@@ -5,7 +5,6 @@ asked for before, or of how many processes share the work.
 """
 
 import os
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
@@ -92,8 +91,8 @@ class Loader:
         dataset: what to read.
         seed: of the order and the flips.
         flip: mirror each image or not, by a fair coin of its own; for pixels.
-        workers: threads that read and decode; 0 to do it when asked. They decode side by side: Pillow and NumPy let go
-            of the interpreter.
+        workers: threads that read and decode; 0 to do it when asked. By default one for latents, and one per core, up
+            to 8, for pixels: Pillow lets go of the interpreter while it decodes.
         ahead: calls that are prepared in advance.
         cache: keep decoded rows in memory.
         pin: in page-locked memory, from which a GPU copies while it computes.
@@ -119,13 +118,14 @@ class Loader:
             )
         self.dataset, self.seed, self.flip, self.pin = dataset, seed, flip, pin
         if workers is None:  # what is in memory already needs no reading ahead
-            workers = 0 if isinstance(dataset, ArrayDataset) else min(cores(), 8)
+            many = 1 if dataset.latents else min(cores(), 8)  # copying rows gains nothing from more, decoding does
+            workers = 0 if isinstance(dataset, ArrayDataset) else many
         self.ahead = 2 * workers if ahead is None else ahead
         self._rows: Callable[[NDArray[np.int64], Tensor], tuple[Tensor, Labels]] = dataset.rows
         if cache:
             self._rows = Cache(dataset).rows
         self._pool = ThreadPoolExecutor(workers, "loader") if workers and self.ahead else None
-        self._ready: deque[tuple[tuple[int, int], Future[tuple[Tensor, Labels]]]] = deque()
+        self._ready: dict[tuple[int, int], Future[tuple[Tensor, Labels]]] = {}
         self._last: tuple[int, int] | None = None
 
     def fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
@@ -135,12 +135,16 @@ class Loader:
         """
         if self._pool is None:
             return self._read(start, count)
-        while self._ready and self._ready[0][0] != (start, count):
-            self._ready.popleft()[1].cancel()
-        found = self._ready.popleft()[1] if self._ready else self._pool.submit(self._read, start, count)
-        step = count if self._last is None or self._last[1] != count else start - self._last[0]
+        ready, self._ready = self._ready, {}
+        found = ready.pop((start, count), None) or self._pool.submit(self._read, start, count)
+        step = start - self._last[0] if self._last is not None and self._last[1] == count else count
+        step = step or count
         self._last = (start, count)
-        self._read_on(start, count, step)
+        for request in ((start + step * i, count) for i in range(1, self.ahead + 1)):
+            if request[0] >= 0:
+                self._ready[request] = ready.pop(request, None) or self._pool.submit(self._read, *request)
+        for future in ready.values():
+            future.cancel()
         return found.result()
 
     def close(self) -> None:
@@ -155,26 +159,21 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_on(self, start: int, count: int, step: int) -> None:
-        assert self._pool is not None
-        wanted = [(start + i * step, count) for i in range(1, self.ahead + 1) if start + i * step >= 0]
-        kept = [ready for ready in self._ready if ready[0] in wanted]
-        if [request for request, _ in kept] != wanted[: len(kept)]:
-            kept = []
-        for _, future in list(self._ready)[len(kept) :]:
-            future.cancel()
-        self._ready = deque(kept)
-        for request in wanted[len(kept) :]:
-            self._ready.append((request, self._pool.submit(self._read, *request)))
-
     def _read(self, start: int, count: int) -> tuple[Tensor, Labels]:
         rows = indices(start, count, len(self.dataset), self.seed)
-        out = torch.empty((count, *self.dataset.stored_shape), dtype=self.dataset.dtype, pin_memory=self.pin)
+        out = self._empty((count, *self.dataset.stored_shape))
         stored, labels = self._rows(rows, out)
         if self.flip:
             mirrored = torch.from_numpy(flips(start, count, self.seed))
             stored[mirrored] = stored[mirrored].flip(-1)
         return stored, labels
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        dtype = self.dataset.dtype
+        if self.pin:
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        # NumPy asks for huge pages, without which half of the time goes into page faults.
+        return torch.from_numpy(np.empty(int(np.prod(shape)) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 class Cache:

@@ -304,4 +304,4 @@ def _latent_row(item: Item, moments: NDArray[np.float32]) -> Row:
 
 
 def _sum(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(np.sum(rows, axis=0).tolist()) if rows else ()
+    return tuple(np.array(rows, dtype=np.float64).sum(axis=0).tolist()) if rows else ()

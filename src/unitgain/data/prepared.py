@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -107,7 +107,7 @@ class PreparedDataset:
 
     def rows(
         self, indices: NDArray[np.int64], out: Tensor | None = None
-    ) -> tuple[Float[Tensor, "n c h w"] | Int[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
+    ) -> tuple[Shaped[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
         """Rows as they are stored, and their labels.
 
         Args:
@@ -168,8 +168,8 @@ def measured_encoder(manifest: Manifest) -> PixelEncoder:
     if manifest.kind != "image":
         raise ValueError("latents are standardized per channel by the encoder that made them")
     mean = float(np.mean(manifest.mean))
-    std = float(np.sqrt(np.mean(np.square(manifest.std) + np.square(manifest.mean)) - mean**2))
-    if std == 0:
+    std = float(np.sqrt(max(np.mean(np.square(manifest.std) + np.square(manifest.mean)) - mean**2, 0)))
+    if std < 1e-4:  # of 255; what is left of 0 after rounding
         raise ValueError("all pixels of the data are equal: there is nothing to learn")
     return PixelEncoder(mean=mean, std=std)
 

@@ -19,6 +19,10 @@ TASKS_AHEAD = 4  # per process: enough to keep it busy while results are written
 _work: Callable[[Any], Any]
 
 
+class WorkerError(Exception):
+    """A worker process was killed."""
+
+
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -36,7 +40,7 @@ def in_order(
         workers: processes; with 1 everything happens in this one.
 
     Raises:
-        RuntimeError: if a process was killed, by lack of memory for instance.
+        WorkerError: if a process was killed, by lack of memory for instance.
     """
     if workers <= 1:
         yield from (function(shared, task) for task in tasks)
@@ -55,7 +59,7 @@ def in_order(
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
-        raise RuntimeError("a worker process was killed; if memory ran out, use fewer with --workers") from error
+        raise WorkerError("a worker process was killed; if memory ran out, use fewer with --workers") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
