@@ -78,15 +78,22 @@ class Denoiser(nn.Module):
         c_out = sigma * self.sigma_data / variance.sqrt()
         c_in = 1 / variance.sqrt()
         c_noise = sigma.flatten().log() / 4
-        one_hot = self.one_hot(label, len(x))
-        one_hot = None if one_hot is None else one_hot.to(x.device)
-        raw = self.network((c_in * x).to(self.dtype), c_noise, one_hot)
+        condition = self.condition(label, len(x))
+        condition = None if condition is None else condition.to(x.device)
+        raw = self.network((c_in * x).to(self.dtype), c_noise, condition)
         return c_skip * x + c_out * raw.float()
 
-    def one_hot(self, label: Label, batch: int) -> Float[Tensor, "n label_dim"] | None:
+    def condition(self, label: Label, batch: int) -> Tensor | None:
         """Labels as the network takes them: float32 `[N, label_dim]`, or None where there are none."""
         if label is None:
             return None
+        self.check_label(label, batch)
+        if label.is_floating_point():
+            return label.float()
+        return torch.zeros(batch, self.spec.label_dim, device=label.device).scatter_(1, label[:, None], 1.0)
+
+    def check_label(self, label: Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"], batch: int) -> None:
+        """Raise `ValueError` unless there is one class, or mixture of classes, that the network knows per image."""
         classes = self.spec.label_dim
         if not classes:
             raise ValueError("this network is unconditional (label_dim=0): call it without a label")
@@ -95,12 +102,11 @@ class Denoiser(nn.Module):
                 raise ValueError(
                     f"label has shape {tuple(label.shape)}, expected {(batch, classes)} or int64 {(batch,)}"
                 )
-            return label.float()
+            return
         if label.shape != (batch,):
             raise ValueError(f"label has shape {tuple(label.shape)}, expected one class per image: {(batch,)}")
         if label.device.type == "cpu":  # elsewhere the check would wait for the device
             check_classes(label, classes)
-        return torch.zeros(batch, classes, device=label.device).scatter_(1, label[:, None], 1.0)
 
     def _sigma(self, sigma: Tensor | float, x: Tensor) -> Tensor:
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)

@@ -45,7 +45,7 @@ def test_magnitudes_at_initialization(name):
     denoiser = Denoiser(spec).eval()
     x, label = torch.randn(8, spec.channels, 32, 32), torch.arange(8) % 5
     with torch.no_grad(), watch(denoiser) as probe:
-        denoiser.network(x, torch.randn(8), denoiser.one_hot(label, 8))
+        denoiser.network(x, torch.randn(8), denoiser.condition(label, 8))
     buckets = probe.buckets()
     assert list(buckets) == [f"{side} {r}x{r}" for side, rs in (("Enc", (32, 16, 8)), ("Dec", (8, 16, 32))) for r in rs]
     for bucket, values in buckets.items():

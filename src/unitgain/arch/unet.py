@@ -30,6 +30,7 @@ class UNet(nn.Module):
     which they run. Subclasses say what the parts are.
     """
 
+    memory_format = torch.channels_last
     embedding: nn.Module
     encoder_block: Callable[..., nn.Module]
     decoder_block: Callable[..., nn.Module]
@@ -91,7 +92,7 @@ class UNet(nn.Module):
     ) -> Float[Tensor, "n c h w"]:
         """Raw output F `[N, C, H, W]` in the dtype of `x`, which sets the precision of everything but the embedding."""
         emb = self.embedding(c_noise, label)
-        x = self.widen(x).contiguous(memory_format=torch.channels_last)
+        x = self.widen(x).contiguous(memory_format=self.memory_format)
         skips = []
         for name, module in self.enc.items():
             x = module(x) if name.endswith("_conv") else module(x, emb)

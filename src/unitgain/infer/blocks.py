@@ -1,0 +1,166 @@
+"""Residual blocks with every constant folded into a weight.
+
+A block may be asked for its output times a constant, so that a concatenation further on need not scale its parts; it
+then bounds its output by as many times the limit. A block that gets such an input undoes the factor where it
+normalizes: the norm of a multiple is that multiple of the norm, if eps is multiplied too.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation
+from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, folded
+from unitgain.layers import CosineAttention, MPConv
+from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
+
+Slot = Callable[[Tensor, float], int]
+"""Takes a modulation's weight `[C, C_emb]` and its constant term; returns where its factors will be found."""
+
+
+class Rule:
+    """How a network adds up: factors of main path and branch, and of the two parts of a concatenation.
+
+    Args:
+        preserving: whether its functions preserve magnitudes.
+    """
+
+    def __init__(self, preserving: bool) -> None:
+        self.preserving = preserving
+        self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
+
+    def add(self, t: float) -> tuple[float, float]:
+        """Factors of the main path and of the branch (Eq. 88)."""
+        scale = 1 / math.sqrt((1 - t) ** 2 + t**2)
+        return ((1 - t) * scale, t * scale) if self.preserving else (1.0, 1.0)
+
+    def join(self, x: int, skip: int, t: float) -> tuple[float, float]:
+        """Factors of features and skip connection with these channels (Eq. 103)."""
+        scale = math.sqrt((x + skip) / ((1 - t) ** 2 + t**2))
+        return (scale * (1 - t) / math.sqrt(x), scale * t / math.sqrt(skip)) if self.preserving else (1.0, 1.0)
+
+
+class FoldedBranch(nn.ModuleList):
+    """The steps of a residual branch.
+
+    Args:
+        branch: as trained.
+        factor: of its output.
+        rule: of the network.
+        dtype: to compute in.
+        slot: where to leave the weights of modulations.
+
+    Attributes:
+        left: what of `factor` no weight could take.
+    """
+
+    def __init__(self, branch: Branch, factor: float, rule: Rule, dtype: torch.dtype, slot: Slot) -> None:
+        super().__init__()
+        layers = [module for module in branch if not isinstance(module, nn.Dropout)]
+        linear = [i for i, module in enumerate(layers) if not isinstance(module, MPSiLU | nn.SiLU)]
+        foldable = bool(linear) and linear[-1] == len(layers) - 1
+        pending = 1.0
+        for index, module in enumerate(layers):
+            extra = factor if foldable and index == linear[-1] else 1.0
+            if isinstance(module, MPSiLU | nn.SiLU):
+                if pending != 1:
+                    self.append(Scale(pending))
+                self.append(SiLU(inplace=len(self) > 0))
+                pending = rule.silu
+                continue
+            if isinstance(module, MPConv):
+                self.append(FoldedConv(folded(module) * (pending * extra), module.groups, dtype))
+            else:
+                assert isinstance(module, Modulation | UngainedModulation)
+                weight = folded(module.linear, module.gain if isinstance(module, Modulation) else 1.0)
+                self.append(Modulate(slot(weight * (rule.silu * pending * extra), pending * extra)))
+            pending = 1.0
+        self.left = pending * (1.0 if foldable else factor)
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
+        """Run the steps; `x` is left as it is."""
+        for step in self:
+            x = step(x, scales) if isinstance(step, Modulate) else step(x)
+        return x
+
+
+class FoldedBlock(nn.Module):
+    """A block of a token network.
+
+    Args:
+        block: as trained.
+        rule: of the network.
+        dtype: to compute in.
+        slot: where to leave the weights of modulations.
+        scale_in: factor that the input of an encoder block comes with.
+        scale_out: factor that the output is wanted with.
+    """
+
+    def __init__(
+        self, block: Block, rule: Rule, dtype: torch.dtype, slot: Slot, scale_in: float, scale_out: float
+    ) -> None:
+        super().__init__()
+        self.mode: Resampling = block.mode
+        self.limit = block.clip_act * scale_out
+        self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
+        main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
+        self.branch = FoldedBranch(block.branch, branch, rule, dtype, slot)
+        self.shortcut = None
+        if isinstance(block.shortcut, MPConv):
+            inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
+            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, dtype)
+        self.main = main
+        self.attention = (
+            FoldedAttention(block.attention, rule, dtype, scale_out)
+            if isinstance(block.attention, CosineAttention)
+            else None
+        )
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
+        """Features times `scale_out`; the input is left as it is."""
+        x = resample(x, self.mode)
+        main = x if self.shortcut is None else self.shortcut(x)
+        if self.norm_eps is not None:
+            x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
+        branch = self.branch(x, scales)
+        if self.branch.left != 1:
+            branch = branch * self.branch.left
+        x = torch.add(branch, main, alpha=self.main)
+        if self.attention is not None:
+            x = self.attention(x)
+        return x.clamp_(-self.limit, self.limit)
+
+
+class FoldedAttention(nn.Module):
+    """Cosine attention and its sum with its input.
+
+    Args:
+        attention: as trained.
+        rule: of the network.
+        dtype: to compute in.
+        scale: factor that input and output have.
+    """
+
+    def __init__(self, attention: CosineAttention, rule: Rule, dtype: torch.dtype, scale: float) -> None:
+        super().__init__()
+        assert isinstance(attention.qkv, MPConv)
+        assert isinstance(attention.proj, MPConv)
+        self.heads = attention.heads
+        self.eps = EPS * scale
+        self.main, branch = rule.add(attention.balance)
+        self.qkv = FoldedConv(folded(attention.qkv), 1, dtype)
+        self.proj = FoldedConv(folded(attention.proj) * (branch * scale), 1, dtype)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend over the H x W pixels of `x` and sum with `x`."""
+        n, c, h, w = x.shape
+        tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
+        tokens = tokens * magnitude(tokens, -1, self.eps).reciprocal().to(tokens.dtype)
+        q, k, v = tokens.permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v)
+        y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
+        return torch.add(self.proj(y), x, alpha=self.main)

@@ -1,0 +1,106 @@
+"""Layers without learning: a convolution whose weight is final, and the steps of a residual branch."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitgain.layers import MPConv, effective_weight
+
+
+class FoldedConv(nn.Module):
+    """A convolution that keeps the size, with a weight that holds normalization, gain and constants.
+
+    Args:
+        weight: `[C_out, C_in / groups, k, k]`, float32.
+        groups: of the convolution.
+        dtype: to compute in.
+    """
+
+    weight: nn.Parameter | None
+
+    def __init__(self, weight: Float[Tensor, "o i k k"], groups: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.groups = groups
+        self.padding = weight.shape[-1] // 2
+        kept = weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.weight = nn.Parameter(kept, requires_grad=False)
+        self.packed: Tensor | None = None
+
+    def pack(self, resolution: int) -> None:
+        """Give up the weight for one in the layout of oneDNN, which would else be made anew at each call.
+
+        That layout pays where weights are large and images are small. Images of any size are taken; `resolution` is
+        that of those it is laid out for.
+        """
+        if self.weight is None or self.groups > 1:
+            return
+        size = [1, self.weight.shape[1], resolution, resolution]
+        padding, one = [self.padding] * 2, [1, 1]
+        self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, padding, one, one, self.groups, size)
+        self.weight = None
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
+        """Apply to `x`, which is channels-last and of the layer's dtype."""
+        if self.packed is None:
+            assert self.weight is not None
+            return F.conv2d(x, self.weight, padding=self.padding, groups=self.groups)
+        padding, one = [self.padding] * 2, [1, 1]
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.packed, None, padding, one, one, self.groups, "none", [], ""
+        )
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has oneDNN's layouts for `dtype` on this processor."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+        return False
+    return dtype == torch.float32 or supported(dtype)
+
+
+def supported(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes in this low precision on this processor, rather than emulates it."""
+    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[dtype]
+    check = getattr(torch.ops.mkldnn, name, None)
+    return bool(check()) if check is not None else False
+
+
+class SiLU(nn.Module):
+    """`silu(x)`; the constant of the magnitude-preserving one is part of the next weight."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Apply to `x`."""
+        return F.silu(x, inplace=self.inplace)
+
+
+class Scale(nn.Module):
+    """A constant factor that no weight can take."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Apply to `x`."""
+        return x * self.factor
+
+
+class Modulate(nn.Module):
+    """Scale channels by entry `slot` of the factors that the embedding has given for all blocks at once."""
+
+    def __init__(self, slot: int) -> None:
+        super().__init__()
+        self.slot = slot
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
+        """Apply to `x`; `scales` are `[N, C, 1, 1]`."""
+        return x * scales[self.slot]
+
+
+def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:
+    """The weight that a layer computes with, times a factor; float32."""
+    return effective_weight(layer.weight.detach(), factor.detach() if isinstance(factor, Tensor) else factor).float()

@@ -1,0 +1,195 @@
+"""Token networks (EDM2 F and G, all of EDM2+) folded; and any other network with its weights normalized once."""
+
+import copy
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unitgain.arch.block import Block
+from unitgain.arch.embed import Embedding, PlainEmbedding
+from unitgain.arch.linear import PlainConv
+from unitgain.arch.spec import NetworkSpec
+from unitgain.arch.unet import MPUNet, PlainUNet, plain_join
+from unitgain.infer.blocks import FoldedBlock, Rule
+from unitgain.infer.layers import FoldedConv, folded
+from unitgain.layers import MPConv, MPFourier
+
+
+class FoldedEmbedding(nn.Module):
+    """Noise level and label to the factors of every modulation: one lookup and two small products for the network.
+
+    Args:
+        embedding: as trained.
+        rule: of the network.
+    """
+
+    def __init__(self, embedding: Embedding | PlainEmbedding, rule: Rule) -> None:
+        super().__init__()
+        noise_factor, label_factor = 1.0, 1.0
+        if isinstance(embedding, Embedding) and embedding.label is not None:
+            noise_factor, label_factor = rule.add(embedding.label_balance)
+        fourier = math.sqrt(2) if type(embedding.fourier) is MPFourier else 1.0
+        self.freqs = _constant(embedding.fourier.freqs.float())
+        self.phases = _constant(embedding.fourier.phases.float())
+        self.noise = _constant(folded(embedding.noise) * (noise_factor * fourier))
+        self.classes = None
+        if embedding.label is not None:
+            factor = label_factor * math.sqrt(embedding.label.in_channels)
+            self.classes = _constant((folded(embedding.label) * factor).t().contiguous())
+        self._weights: list[Tensor] = []
+        self._constants: list[Tensor] = []
+
+    def slot(self, weight: Tensor, constant: float) -> int:
+        """Take in a modulation `weight @ emb + constant`; its place among the results."""
+        self._weights.append(weight)
+        self._constants.append(weight.new_full((len(weight),), constant))
+        return len(self._weights) - 1
+
+    def finish(self) -> None:
+        """Join all modulations into one matrix."""
+        self.sizes = [len(weight) for weight in self._weights]
+        self.modulation = _constant(torch.cat(self._weights)) if self.sizes else None
+        self.constant = _constant(torch.cat(self._constants)) if self.sizes else None
+        del self._weights, self._constants
+
+    def forward(
+        self, c_noise: Float[Tensor, " n"], label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
+    ) -> list[Float[Tensor, "n c 1 1"]]:
+        """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them."""
+        if self.modulation is None:
+            return []
+        emb = F.linear(torch.cos(c_noise.float().outer(self.freqs) + self.phases), self.noise)
+        if label is not None and self.classes is not None:
+            emb = emb + (label @ self.classes if label.is_floating_point() else self.classes[label])
+        scales = F.linear(F.silu(emb), self.modulation, self.constant)
+        return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)]
+
+
+class FoldedUNet(nn.Module):
+    """The whole network: `network(x, c_noise, label)`, with `label` as classes or as mixtures of them.
+
+    Args:
+        network: as trained; not changed.
+        spec: of it.
+        dtype: to compute in; the embedding stays in float32.
+    """
+
+    def __init__(self, network: MPUNet | PlainUNet, spec: NetworkSpec, dtype: torch.dtype) -> None:
+        super().__init__()
+        rule = Rule(preserving=isinstance(network, MPUNet))
+        assert isinstance(network.embedding, Embedding | PlainEmbedding)
+        self.embedding = FoldedEmbedding(network.embedding, rule)
+        joins = _joins(network, spec, rule)
+        self.factors = {name: (1.0, 1.0) for name in joins}
+        wanted = [skip for _, skip in reversed(joins.values())]  # the encoder's outputs, in their order
+        if not all(x > 0 and skip > 0 for x, skip in joins.values()):  # a share of 0: nothing can be undone
+            self.factors, wanted = joins, [1.0] * len(joins)
+            joins = {name: (1.0, 1.0) for name in joins}
+        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
+        self.resolutions: dict[nn.Module, int] = {}
+        scale = 1.0
+        for (name, module), scale_out in zip(network.enc.items(), wanted, strict=True):
+            if isinstance(module, MPConv):
+                self.enc[name] = FoldedConv(folded(module) * scale_out, 1, dtype)
+            else:
+                self.enc[name] = FoldedBlock(cast(Block, module), rule, dtype, self.embedding.slot, scale, scale_out)
+            scale = scale_out
+        self.middle = 1 / scale
+        names = list(network.dec)
+        for name, following in zip(names, [*names[1:], ""], strict=True):
+            scale_out = joins[following][0] if following in joins else 1.0
+            block = cast(Block, network.dec[name])
+            self.dec[name] = FoldedBlock(block, rule, dtype, self.embedding.slot, 1.0, scale_out)
+        self.embedding.finish()
+        gain = network.out_gain if isinstance(network, MPUNet) else 1.0
+        self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
+
+    def pack(self, spec: NetworkSpec) -> None:
+        """Lay the weights of convolutions out for this processor."""
+        for part in (self.enc, self.dec):
+            for name, module in part.items():
+                for layer in module.modules():
+                    if isinstance(layer, FoldedConv):
+                        layer.pack(int(name.partition("x")[0]))
+        self.out_conv.pack(spec.resolution)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n c h w"],
+        c_noise: Float[Tensor, " n"],
+        label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None,
+    ) -> Float[Tensor, "n c h w"]:
+        """Raw output F `[N, C, H, W]` in the dtype of `x`."""
+        scales = [scale.to(x.dtype) for scale in self.embedding(c_noise, label)]
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
+        skips: list[Tensor] = []
+        for name, module in self.enc.items():
+            x = module(x) if name.endswith("_conv") else module(x, scales)
+            skips.append(x)
+        x = x * self.middle if self.middle != 1 else x
+        for name, block in self.dec.items():
+            if name in self.factors:
+                skip = skips.pop()
+                share, skip_share = self.factors[name]
+                if (share, skip_share) != (1.0, 1.0):
+                    x, skip = x * share, skip * skip_share
+                x = plain_join(x, skip)
+            x = block(x, scales)
+        return self.out_conv(x)
+
+
+class FrozenConv(nn.Module):
+    """A layer whose weight was normalized once; it takes the place of an `MPConv`."""
+
+    def __init__(self, layer: MPConv, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv = FoldedConv(folded(layer), layer.groups, dtype) if layer.kernel else None
+        self.weight = None if layer.kernel else _constant(folded(layer))
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Apply to `x`."""
+        if self.conv is not None:
+            return self.conv(x)
+        assert self.weight is not None
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+def freeze(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a network of rungs A-E that normalizes no weight any more, its convolutions in `dtype`."""
+    frozen = copy.deepcopy(network).requires_grad_(False).eval()
+    for parent in list(frozen.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, MPConv):
+                setattr(parent, name, FrozenConv(child, dtype))
+            elif isinstance(child, PlainConv) and child.kernel:
+                child.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return frozen
+
+
+def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec, rule: Rule) -> dict[str, tuple[float, float]]:
+    """Factors of features and skip connection for each decoder block that joins them, in their order."""
+    skips = []
+    for module in network.enc.values():
+        skips.append(len(module.weight) if isinstance(module, MPConv) else _out_channels(cast(Block, module)))
+    joins: dict[str, tuple[float, float]] = {}
+    width = skips[-1]
+    for name, module in network.dec.items():
+        if "_block" in name:
+            joins[name] = rule.join(width, skips.pop(), spec.concat_balance)
+        width = _out_channels(cast(Block, module))
+    return joins
+
+
+def _out_channels(block: Block) -> int:
+    for module in reversed(list(block.branch)):
+        if isinstance(module, MPConv):
+            return len(module.weight)
+    raise ValueError("a branch without a convolution has no width of its own")
+
+
+def _constant(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(), requires_grad=False)

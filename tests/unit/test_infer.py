@@ -1,0 +1,172 @@
+"""Prepared denoisers give the same images: folding is exact, low precision is close, the original stays as it was."""
+
+import pytest
+import torch
+from conftest import relative_error
+from torch import nn
+
+from unitgain.arch import NetworkSpec
+from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.denoiser import Denoiser
+from unitgain.infer import Prepared, fastest_dtype, prepare
+from unitgain.sample import generate, sigma_grid
+
+TINY = {
+    "resolution": 8,
+    "channels": 3,
+    "label_dim": 5,
+    "model_channels": 16,
+    "channel_mult": (1, 2, 3),
+    "num_blocks": 2,
+    "attn_resolutions": (4,),
+    "channels_per_head": 16,
+}
+RUNGS = {f"EDM2 {name}": spec for name, spec in edm2_rungs().items()}
+RUNGS |= {f"EDM2+ {name}": spec for name, spec in edm2plus_rungs().items()}
+
+
+def trained(spec: NetworkSpec) -> Denoiser:
+    """A denoiser whose gains are not 0, as if it had been trained."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(spec).eval()
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            if not parameter.any():
+                parameter.normal_(0.3, 0.1)
+    return denoiser
+
+
+def inputs(spec: NetworkSpec, batch: int = 3):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, spec.channels, spec.resolution, spec.resolution, generator=generator)
+    sigma = torch.rand(batch, generator=generator) * 3 + 0.05
+    return x, sigma, torch.arange(batch) % spec.label_dim if spec.label_dim else None
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_every_rung_in_float32_to_1e_5(rung):
+    denoiser = trained(RUNGS[rung].replace(**TINY))
+    with torch.no_grad():
+        x, sigma, label = inputs(denoiser.spec)
+        expected = denoiser(x, sigma, label)
+    found = prepare(denoiser, torch.float32)(x, sigma, label)
+    assert relative_error(found, expected) < 2e-6
+    # what the network adds, without the part of D that is the input
+    skip = 0.25 / (sigma**2 + 0.25)
+    assert relative_error(found - skip[:, None, None, None] * x, expected - skip[:, None, None, None] * x) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"branch": "m s c m s c"},
+        {"branch": "s c s m c"},
+        {"branch": "s c m"},
+        {"branch": "s c m s"},
+        {"branch": "s m E s P m", "expansion": 3},
+        {"branch": "s s c m c s s"},
+        {"res_balance": 0.0},
+        {"res_balance": 1.0},
+        {"concat_balance": 0.0},
+        {"concat_balance": 1.0},
+        {"concat_balance": 0.3},
+        {"attn_balance": 0.7},
+        {"label_balance": 0.2},
+        {"label_dim": 0},
+        {"clip_act": 0.5},
+        {"channel_mult": (2, 1, 3)},
+        {"attn_resolutions": (8, 4, 2)},
+        {"dropout": 0.5},
+    ],
+)
+def test_constants_are_folded_exactly(changes):
+    denoiser = trained(NetworkSpec(**(TINY | changes)))
+    x, sigma, label = inputs(denoiser.spec)
+    with torch.no_grad():
+        expected = denoiser(x, sigma, label)
+    assert relative_error(prepare(denoiser, torch.float32)(x, sigma, label), expected) < 2e-6
+
+
+def test_a_trained_eps_is_kept_exactly():
+    """Tiny activations, where the eps of Eq. 30 shows: factors before a norm must scale it too."""
+    denoiser = trained(NetworkSpec(**TINY | {"concat_balance": 0.2}))
+    x, sigma, label = inputs(denoiser.spec)
+    seen = []
+    network = prepare(denoiser, torch.float32).network
+    x = x * 1e-4
+    with torch.no_grad():
+        one_hot = nn.functional.one_hot(label, 5).float()
+        seen = denoiser.network(x, sigma, one_hot)
+        seen_zero = denoiser.network(x * 0, sigma, one_hot)
+        found, found_zero = network(x, sigma, label), network(x * 0, sigma, label)
+    assert relative_error(found, seen) < 1e-5
+    assert relative_error(found_zero, seen_zero) < 1e-5
+
+
+def test_labels_of_every_kind():
+    denoiser = trained(NetworkSpec(**TINY))
+    prepared = prepare(denoiser, torch.float32)
+    x, sigma, label = inputs(denoiser.spec)
+    mixture = torch.rand(3, 5)
+    for given in (label, mixture, nn.functional.one_hot(label, 5).float(), None):
+        with torch.no_grad():
+            assert relative_error(prepared(x, sigma, given), denoiser(x, sigma, given)) < 2e-6
+    assert torch.equal(prepared(x, sigma, label), prepared(x, sigma, label))
+    with pytest.raises(ValueError, match="classes 0 to 4"):
+        prepared(x, sigma, torch.tensor([0, 1, 5]))
+    with pytest.raises(ValueError, match="one class per image"):
+        prepared(x, sigma, torch.tensor([0, 1]))
+
+
+def test_low_precision_is_close():
+    denoiser = trained(RUNGS["EDM2+ g-bottleneck"].replace(**TINY))
+    x, sigma, label = inputs(denoiser.spec)
+    with torch.no_grad():
+        expected = denoiser(x, sigma, label)
+    for dtype, tolerance in ((torch.bfloat16, 1e-2), (torch.float16, 2e-3)):
+        prepared = prepare(denoiser, dtype)
+        found = prepared(x, sigma, label)
+        assert found.dtype == torch.float32
+        assert 1e-7 < relative_error(found, expected) < tolerance
+        assert prepared.dtype == dtype
+
+
+def test_the_original_is_untouched():
+    denoiser = trained(NetworkSpec(**TINY)).train()
+    before = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    pointers = {name: value.data_ptr() for name, value in denoiser.state_dict().items()}
+    prepared = prepare(denoiser)
+    assert isinstance(prepared, Prepared)
+    assert denoiser.training
+    assert denoiser.dtype == torch.float32
+    after = denoiser.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not {value.data_ptr() for value in prepared.state_dict().values()} & set(pointers.values())
+    assert all(parameter.requires_grad for parameter in denoiser.parameters())
+    with pytest.raises(ValueError, match="prepared already"):
+        prepare(prepared)
+    with pytest.raises(ValueError, match=r"not torch\.int8"):
+        prepare(denoiser, torch.int8)
+
+
+def test_samples_are_those_of_the_original():
+    denoiser = trained(NetworkSpec(**TINY))
+    sigmas = sigma_grid(4, 0.1, 5.0)
+    (expected,) = [images for _, _, images in generate(denoiser, range(5), sigmas)]
+    (found,) = [images for _, _, images in generate(prepare(denoiser, torch.float32), range(5), sigmas)]
+    assert relative_error(found, expected) < 1e-5
+    (one,) = [images for _, _, images in generate(prepare(denoiser, torch.float32), [3], sigmas, batch=1)]
+    assert torch.equal(one[0], found[3])
+
+
+def test_images_of_another_size_after_the_layout_is_fixed():
+    denoiser = trained(NetworkSpec(**TINY))
+    x, label = torch.randn(2, 3, 16, 8), torch.tensor([1, 4])
+    with torch.no_grad():
+        assert relative_error(prepare(denoiser, torch.float32)(x, 1.0, label), denoiser(x, 1.0, label)) < 2e-6
+
+
+def test_the_default_precision_is_what_the_processor_has():
+    assert fastest_dtype("cpu") in (torch.float32, torch.bfloat16)
+    assert prepare(trained(NetworkSpec(**TINY))).dtype == fastest_dtype("cpu")
+    assert fastest_dtype("meta") == torch.float32
