@@ -11,7 +11,6 @@ is a failure.
 """
 
 import argparse
-import dataclasses
 import io
 import json
 import multiprocessing
@@ -47,6 +46,7 @@ PROCESSES = 2
 MOMENTS = ("any time", "optimizer step", "checkpoint write", "checkpoint seal", "snapshot")
 PRELOAD = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "torch._dynamo", "torch.onnx", "unitgain.train"]
 DAMAGES = ("cut short", "bit flipped", "filled with zeros")
+PATIENCE = 30.0
 WAIT = 600.0  # seconds after which a process that should end by itself counts as hung
 RECIPE = Recipe(
     name="torture",
@@ -188,12 +188,15 @@ def run_once(run: Path, kill: Kill | None, shard: bool, folder: Path) -> list[di
 
 def await_end(both: list[Any], kill: Kill | None) -> bool:
     """Wait until both processes have ended, and kill the second where both are to die; False if they do not end."""
-    end = time.monotonic() + WAIT
+    end, since = time.monotonic() + WAIT, None
     while any(process.is_alive() for process in both):
         if time.monotonic() > end:
             return False
         dead = any(process.exitcode == -signal.SIGKILL for process in both)
-        if dead and kill is not None and len(kill.victims) > 1:
+        since = since or (time.monotonic() if dead else None)
+        # One that died before the two had met is waited for; torchrun would end the other one 30 seconds later.
+        late = since is not None and time.monotonic() - since > PATIENCE
+        if dead and kill is not None and (late or len(kill.victims) > 1):
             for process in both:
                 process.kill()
         time.sleep(0.02)
@@ -341,7 +344,10 @@ def report(figures: dict[str, Figures]) -> str:
 
 
 def write(figures: dict[str, Figures], seed: int) -> None:
-    plain = {title: dataclasses.asdict(found) for title, found in figures.items()}
+    plain = {
+        title: {key: dict(value) if isinstance(value, Counter) else value for key, value in vars(found).items()}
+        for title, found in figures.items()
+    }
     write_results("torture", {"seed": seed, "processes": PROCESSES, "figures": plain}, report(figures))
 
 
