@@ -2,7 +2,8 @@
 
 A run goes through rounds. In each, one of its processes or both are killed with SIGKILL: at any time, in an optimizer
 step, while a checkpoint or a snapshot is written. Then, every other time, one of its files is cut short, has a bit
-flipped, or is filled with zeros, and the next round resumes it. Every fourth round nobody is killed.
+flipped, or is filled with zeros (every second time one of the newest checkpoint), and the next round resumes it. Every
+fourth round nobody is killed.
 
 A run that reaches its end must have the snapshots of an undisturbed run, byte for byte, but for those that were damaged
 after they were written and say so when they are read. A run that stops by itself must give a clear error. Anything else
@@ -10,7 +11,6 @@ is a failure.
 """
 
 import argparse
-import dataclasses
 import io
 import json
 import multiprocessing
@@ -25,8 +25,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ import torch
 from machine import write_results
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
+from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.main import explain
 from unitgain.data.dataset import ArrayDataset
 from unitgain.recipe import Recipe
@@ -44,6 +46,7 @@ PROCESSES = 2
 MOMENTS = ("any time", "optimizer step", "checkpoint write", "checkpoint seal", "snapshot")
 PRELOAD = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "torch._dynamo", "torch.onnx", "unitgain.train"]
 DAMAGES = ("cut short", "bit flipped", "filled with zeros")
+PATIENCE = 30.0
 WAIT = 600.0  # seconds after which a process that should end by itself counts as hung
 RECIPE = Recipe(
     name="torture",
@@ -171,21 +174,33 @@ def run_once(run: Path, kill: Kill | None, shard: bool, folder: Path) -> list[di
     ]
     for process in both:
         process.start()
-    end = time.monotonic() + WAIT
-    while any(process.is_alive() for process in both) and time.monotonic() < end:
-        dead = any(process.exitcode == -signal.SIGKILL for process in both)
-        if dead and kill is not None and len(kill.victims) > 1:
-            for process in both:
-                process.kill()
-        time.sleep(0.02)
-    hung = any(process.is_alive() for process in both)
-    for process in both:
-        process.kill()
-        process.join()
+    try:
+        hung = not await_end(both, kill)
+    finally:
+        for process in both:
+            process.kill()
+            process.join()
     results = [
         json.loads(path.read_text()) if path.exists() else {"code": None, "kind": "", "text": ""} for path in said
     ]
     return [{**result, "hung": hung} for result in results]
+
+
+def await_end(both: list[Any], kill: Kill | None) -> bool:
+    """Wait until both processes have ended, and kill the second where both are to die; False if they do not end."""
+    end, since = time.monotonic() + WAIT, None
+    while any(process.is_alive() for process in both):
+        if time.monotonic() > end:
+            return False
+        dead = any(process.exitcode == -signal.SIGKILL for process in both)
+        since = since or (time.monotonic() if dead else None)
+        # One that died before the two had met is waited for; torchrun would end the other one 30 seconds later.
+        late = since is not None and time.monotonic() - since > PATIENCE
+        if dead and kill is not None and (late or len(kill.victims) > 1):
+            for process in both:
+                process.kill()
+        time.sleep(0.02)
+    return True
 
 
 def draw_kill(dice: random.Random) -> Kill:
@@ -202,9 +217,11 @@ def damage(run: Path, dice: random.Random) -> tuple[str, str] | None:
     files = sorted(path for path in run.rglob("*") if path.is_file() and path.name != ".lock" and path.stat().st_size)
     if not files:
         return None
+    checkpoints = list_checkpoints(run / "checkpoints")
+    newest = [path for path in files if checkpoints and path.parent == checkpoints[-1]]
     # The parts of checkpoints are by far the most, so kinds are drawn first.
     kinds: dict[str, list[Path]] = {}
-    for path in files:
+    for path in newest if newest and dice.random() < 0.5 else files:
         kinds.setdefault(kind_of(path), []).append(path)
     kind, how = dice.choice(sorted(kinds)), dice.choice(DAMAGES)
     path = dice.choice(kinds[kind])
@@ -247,9 +264,9 @@ def judge(run: Path, reference: dict[str, bytes]) -> Iterator[str]:
             yield f"{last} is not that of the undisturbed run"
 
 
-def torture(rounds: int, seed: int, shard: bool, say: Callable[[str], None]) -> Figures:
-    """Go through that many rounds, in as many runs as it takes."""
-    dice, figures = random.Random(seed), Figures()
+def torture(rounds: int, seed: int, shard: bool, say: Callable[[str], None], figures: Figures | None = None) -> Figures:
+    """Go through that many rounds, in as many runs as it takes; `figures` are filled as it goes."""
+    dice, figures = random.Random(seed), figures or Figures()
     with tempfile.TemporaryDirectory(prefix="torture") as temporary:
         folder = Path(temporary)
         undisturbed = run_once(folder / "reference", None, shard, folder)
@@ -258,10 +275,10 @@ def torture(rounds: int, seed: int, shard: bool, say: Callable[[str], None]) -> 
         reference = {path.name: path.read_bytes() for path in (folder / "reference" / "snapshots").iterdir()}
         run, number = folder / "run0", 0
         while figures.rounds < rounds:
-            figures.rounds += 1
             # Every fourth round nobody is killed, so that runs reach their end.
             kill = None if dice.random() < 0.25 else draw_kill(dice)
             outcome = one_round(run, kill, shard, folder, reference, figures)
+            figures.rounds += 1
             say(f"{figures.rounds}: {kill} -> {outcome}")
             if outcome == "killed":
                 if dice.random() < 0.5 and run.exists() and (done := damage(run, dice)):
@@ -277,11 +294,10 @@ def torture(rounds: int, seed: int, shard: bool, say: Callable[[str], None]) -> 
 def one_round(
     run: Path, kill: Kill | None, shard: bool, folder: Path, reference: dict[str, bytes], figures: Figures
 ) -> str:
+    aside = set(run.glob("checkpoints/*.damaged"))
     results = run_once(run, kill, shard, folder)
+    figures.outcomes["fell back to an older checkpoint"] += len(set(run.glob("checkpoints/*.damaged")) - aside)
     killed = [rank for rank, result in enumerate(results) if result["code"] is None]
-    for result in results:
-        if "WARNING: skipping a damaged checkpoint" in result["text"]:
-            figures.outcomes["fell back to an older checkpoint"] += 1
     unclear = [r for r in results if r["code"] and ("not expected" in r["text"] or not r["text"].strip())]
     if any(result["hung"] for result in results):
         outcome = "hung"
@@ -290,7 +306,7 @@ def one_round(
         outcome = "killed"
     elif all(result["code"] == 0 for result in results):
         wrong = list(judge(run, reference))
-        figures.failures += [f"round {figures.rounds}: {text}" for text in wrong]
+        figures.failures += [f"round {figures.rounds + 1}: {text}" for text in wrong]
         outcome = "wrong result" if wrong else "finished with the same bytes"
     elif unclear:
         outcome = "unclear error"
@@ -298,7 +314,7 @@ def one_round(
         outcome = "stopped with a clear error"
         figures.errors[next(f"{r['kind']}: {shorten(r['text'])}" for r in results if r["code"])] += 1
     if outcome in ("hung", "unclear error"):
-        figures.failures.append(f"round {figures.rounds}: {outcome}: {[r['text'][-500:] for r in results]}")
+        figures.failures.append(f"round {figures.rounds + 1}: {outcome}: {[r['text'][-500:] for r in results]}")
     figures.outcomes[outcome] += 1
     return outcome
 
@@ -328,7 +344,10 @@ def report(figures: dict[str, Figures]) -> str:
 
 
 def write(figures: dict[str, Figures], seed: int) -> None:
-    plain = {title: dataclasses.asdict(found) for title, found in figures.items()}
+    plain = {
+        title: {key: dict(value) if isinstance(value, Counter) else value for key, value in vars(found).items()}
+        for title, found in figures.items()
+    }
     write_results("torture", {"seed": seed, "processes": PROCESSES, "figures": plain}, report(figures))
 
 
@@ -342,7 +361,9 @@ def main() -> None:
     for title, rounds in (("DDP", options.rounds), ("FSDP2", options.sharded_rounds)):
         if rounds:
             shard = title == "FSDP2"
-            figures[title] = torture(rounds, options.seed + shard, shard, lambda text: print(text, flush=True))
+            figures[title] = Figures()
+            with suppress(KeyboardInterrupt):  # Ctrl-C ends a part early, with the rounds that it has had
+                torture(rounds, options.seed + shard, shard, partial(print, flush=True), figures[title])
     write(figures, options.seed)
     sys.exit(any(found.failures for found in figures.values()))
 

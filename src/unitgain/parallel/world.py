@@ -113,7 +113,7 @@ def processes(
     rank, store = _join(size, start, cancelled)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("unitgain", store),
+        store=dist.PrefixStore("group", store),
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=timeout),
@@ -163,6 +163,8 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
             wait_for_workers=False,
             multi_tenant=True,
         )
+        # torchrun keeps the store over restarts: what the dead processes left in it must not be taken for ours.
+        store = dist.PrefixStore(f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         store.set(f"here/{rank}", socket.gethostname())
     except RuntimeError as error:
         raise JoinError(f"rank {rank} cannot reach rank 0 at {where} within {seconds:.0f} s: {error}") from error
