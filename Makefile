@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/unitgain demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ def shapes(parameters: float) -> dict[str, tuple[int, ...]]:
 def write_snapshots(folder: Path, count: int, parameters: float) -> None:
     """`count` files of random float16 weights, half of them of each length."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2**23, generator=generator).half()
+    noise = torch.randn(2**24, generator=generator).half()
     for index in range(count):
         t, sigma_rel = (index // 2 + 1) * 1000, (0.05, 0.10)[index % 2]
         profile = PowerProfile.of(t, sigma_rel)

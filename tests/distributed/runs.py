@@ -101,11 +101,11 @@ class Interrupted(ArrayDataset):
     number: int = signal.SIGTERM
     turns: list[int] = field(default_factory=lambda: [0])
 
-    def batch(self, indices):
+    def rows(self, indices, out=None):
         self.turns[0] += 1
         if self.turns[0] == self.turn and int(os.environ.get("RANK", "0")) == self.rank:
             os.kill(os.getpid(), self.number)
-        return super().batch(indices)
+        return super().rows(indices, out)
 
 
 def interrupted(rank: int, turn: int, number: int = signal.SIGTERM) -> Interrupted:

@@ -72,7 +72,7 @@ def test_pixels(capsys, tmp_path, tiny, monkeypatch):
     snapshot = run / "snapshots" / "0000000048-0.100.safetensors"
     assert unitgain.load(snapshot).sigma_data == 0.6
     call(capsys, "sample", snapshot, "--seeds", "0-2", "--steps", "3", "--out", tmp_path / "samples", "--device", "cpu")
-    with Image.open(tmp_path / "samples" / "000002.png") as sample:
+    with Image.open(tmp_path / "samples" / "000000" / "000002.png") as sample:
         assert sample.size == (8, 8)
     data.rename(tmp_path / "moved")
     resume = ["--resume", "--out", run, "--duration", "96", "--quiet", "--no-tensorboard", "--device", "cpu"]
@@ -116,13 +116,13 @@ def test_latents(capsys, tmp_path, tiny):
     snapshot = run / "snapshots" / "0000000048-0.100.safetensors"
     sample = ["sample", snapshot, "--seeds", "0-1", "--steps", "2", "--device", "cpu"]
     call(capsys, *sample, "--out", tmp_path / "samples")
-    with Image.open(tmp_path / "samples" / "000001.png") as image:
+    with Image.open(tmp_path / "samples" / "000000" / "000001.png") as image:
         assert image.size == (8, 8)
     os.rename(vae, tmp_path / "moved")
     load_vae.cache_clear()
     assert "cannot load the VAE" in call(capsys, *sample, "--out", tmp_path / "more", code=2).err
     call(capsys, *sample, "--out", tmp_path / "more", "--vae", tmp_path / "moved")
-    before, after = ((tmp_path / name / "000000.png").read_bytes() for name in ("samples", "more"))
+    before, after = ((tmp_path / name / "000000" / "000000.png").read_bytes() for name in ("samples", "more"))
     assert before == after
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from unitgain.checkpoint.snapshot import Digest, SnapshotError
 from unitgain.posthoc.files import Average, Entry
 
-CHUNK = 65536  # values per file and turn: fewer, and calls cost more than reading
+CHUNK = 32768  # values per file and turn: fewer, and calls cost more than reading
 BLOCK = 8192  # values per file and matrix product: 64 files make 2 MB of float32
 Sink = Callable[[str, int, Tensor], None]
 Progress = Callable[[int, int], None]
