@@ -2,15 +2,21 @@
 
 import hashlib
 import http.server
+import json
+import pickle
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from unitgain.cli.main import main
+from unitgain.data.digits import digits
+from unitgain.data.images import save_png
 from unitgain.metrics.detectors import Classifier, DetectorInfo, Pixels
 from unitgain.metrics.measure import measure
 from unitgain.metrics.networks import IMAGENET_MEAN, IMAGENET_STD, DinoV2
@@ -93,6 +99,27 @@ def test_one_pass_with_several_detectors(inception):
     ]
     assert records[1].reference is None
     assert 1 <= records[1].value < 5
+
+
+def test_a_converted_reference_measures_as_the_official_one(tmp_path, inception):
+    """The same images are at a distance of 0, and what is not known of official statistics is warned of."""
+    images = digits().images[:80]
+    rows = open_detector("inception", inception=inception[0])(images).detach().double().numpy()
+    given = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
+    (tmp_path / "digits.pkl").write_bytes(pickle.dumps({"fid": given}))
+    for i, pixels in enumerate(images):
+        save_png(tmp_path / "images" / f"{i:02d}.png", pixels)
+    main(["convert", str(tmp_path / "digits.pkl"), str(tmp_path / "digits.npz")])
+    values = []
+    for name in ("digits.pkl", "digits.npz"):
+        out = tmp_path / "result.json"
+        arguments = ["--reference", str(tmp_path / name), "--inception", str(inception[0]), "--out", str(out)]
+        main(["metrics", str(tmp_path / "images"), *arguments])
+        ((record,),) = (result["records"] for result in json.loads(out.read_text()))
+        assert record["reference"]["name"] == "digits.pkl" and record["reference"]["count"] is None
+        assert any("which weights" in line for line in record["warnings"])
+        values.append(record["value"])
+    assert values[0] == values[1] == pytest.approx(0, abs=1e-6)
 
 
 def test_any_torchscript_file(tmp_path):

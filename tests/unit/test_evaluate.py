@@ -10,12 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.evaluate.generated import open_snapshot
 from unitgain.evaluate.images import ImageError, ahead, as_ranges, decode, open_images
 from unitgain.evaluate.protocol import make_references, measure_images, references_of
+from unitgain.evaluate.references import open_references
 from unitgain.metrics.detectors import Function, Pixels
 from unitgain.metrics.measure import measure
 from unitgain.metrics.reference import (
@@ -226,8 +228,8 @@ def test_damaged_references_are_refused(tmp_path):
     with pytest.raises(ReferenceFileError):
         load_references(path)
     (tmp_path / "old.pkl").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"its \.npz"):
-        load_references(tmp_path / "old.pkl")
+    with pytest.raises(Refused, match="is empty"):
+        open_references(tmp_path / "old.pkl")
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from unitgain.cli.arguments import Device, bar, byte_bar, parse_seeds, pick_devi
 from unitgain.evaluate.generated import open_snapshot
 from unitgain.evaluate.images import Images, open_images
 from unitgain.evaluate.protocol import OnImages, Result, make_references, measure_images, references_of
+from unitgain.evaluate.references import SUFFIXES, open_references
 from unitgain.files import write_text
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.names import parse_metrics
 from unitgain.metrics.networks import DINOV2
 from unitgain.metrics.record import jpeg_warning
-from unitgain.metrics.reference import Reference, load_references, save_references
+from unitgain.metrics.reference import Reference, save_references
 from unitgain.metrics.weights import open_detector, scale_of
 from unitgain.parallel import World, processes
 from unitgain.sample import sigma_grid
@@ -82,7 +83,7 @@ class Metrics:
     """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, digits, or a snapshot (.safetensors)."""
 
     reference: str | None = None
-    """A reference (.npz), or data, of which one is then made. An Inception score needs none."""
+    """A reference (.npz, or official .pkl), or data, of which one is then made. An Inception score needs none."""
 
     metrics: str = "fid"
     """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage; kid@dinov2 names a detector."""
@@ -157,8 +158,8 @@ class Metrics:
             raise ValueError(
                 "--reference says what to measure against: an .npz of `unitgain metrics reference DATA`, or data"
             )
-        if Path(self.reference).suffix in (".npz", ".pkl"):
-            return None, load_references(Path(self.reference))
+        if Path(self.reference).suffix in SUFFIXES:
+            return None, open_references(Path(self.reference))
         return open_images(self.reference), {}
 
     def _report(self, results: Sequence[Result]) -> None:

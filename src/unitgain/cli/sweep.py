@@ -32,7 +32,7 @@ class Bench:
     """Metrics, by commas: fid, fd_dinov2, fd_pixels, kid, precision, ..., or a kind with a detector (kid@dinov2)."""
 
     reference: str
-    """What the images are compared with: an .npz file from `unitgain metrics reference`, or digits."""
+    """What the images are compared with: .npz of `unitgain metrics reference`, an official .pkl or .npz, or digits."""
 
     guide: str | None = None
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
