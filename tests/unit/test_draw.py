@@ -6,6 +6,7 @@ import zipfile
 import pytest
 import torch
 from PIL import Image
+from vaes import save_vae
 
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.vae import load_vae
@@ -203,18 +204,7 @@ def test_a_weight_of_1_is_the_main_network_itself(main):
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
     """A small random VAE on the disk: 4 channels of 8x8 become 3 of 16x16."""
-    diffusers = pytest.importorskip("diffusers")
-    torch.manual_seed(0)
-    made = diffusers.AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-    )
-    path = tmp_path_factory.mktemp("vae")
-    made.save_pretrained(path)
-    return str(path)
+    return save_vae(tmp_path_factory.mktemp("vae"))
 
 
 def test_latents_are_decoded_the_same_in_any_batch(spec, vae, tmp_path):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, bar, byte_bar, pick_device
-from unitgain.cli.sample import SamplerName
+from unitgain.cli.drawing import SamplerName
 from unitgain.draw.settings import DrawSettings
 from unitgain.metrics.networks import DINOV2
 from unitgain.parallel import World, processes

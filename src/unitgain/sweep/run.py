@@ -12,7 +12,7 @@ from unitgain.draw.decode import decoder
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
 from unitgain.draw.run import describe, on_main, pictures
 from unitgain.draw.settings import DrawSettings
-from unitgain.metrics.record import Source
+from unitgain.evaluate.generated import source_of
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
 from unitgain.serial import to_dict
@@ -142,7 +142,9 @@ class Sweep:
             denoiser = guide_by(main, guide, settings)
             decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
             drawn = pictures(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
-            records = self.judge((pixels for _, _, pixels in drawn), self._source(main, settings, seeds))
+            records = self.judge(
+                (pixels for _, _, pixels in drawn), source_of(main, guide, settings, seeds, self.world.device)
+            )
             about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
             seconds = round(time.monotonic() - began, 3)
             rows = [
@@ -168,16 +170,6 @@ class Sweep:
         if cell.guidance == 1:
             settings = settings.replace(interval=None)
         return {"sha256": _sha256(self.main.path(cell.target(self.base)))}, guide, settings.record()
-
-    def _source(self, main: Network, settings: DrawSettings, seeds: range) -> Source:
-        return Source(
-            kind="snapshot",
-            name=main.name,
-            seeds=f"{seeds.start}-{seeds.stop - 1}",
-            snapshot=main.name,
-            snapshot_hash=main.record["sha256"],
-            sampler={"method": settings.sampler, "steps": settings.steps, "guidance": settings.guidance},
-        )
 
 
 def prepare(
