@@ -65,6 +65,10 @@ class Drawing:
     dtype: Precision = "float32"
     """Precision of the networks."""
 
+    exact: bool = False
+    """Evaluate networks as in training, step by step; slower. By default their weights are normalized and constants
+    folded beforehand, which differs in the rounding."""
+
     vae: str | None = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
@@ -100,6 +104,7 @@ class Drawing:
             S_max=self.S_max,
             S_noise=self.S_noise,
             dtype=self.dtype,
+            exact=self.exact,
             vae=self.vae,
         )
 
@@ -111,5 +116,6 @@ class Drawing:
         """
         guide, weight = self.guided_by(network)
         settings = self.settings(weight)
-        main = open_network(network, device, self.dtype)
-        return main, None if guide in (None, SELF) else open_network(str(guide), device, self.dtype), settings
+        names = [network] if guide in (None, SELF) else [network, str(guide)]
+        main, *others = (open_network(name, device, self.dtype, self.exact) for name in names)
+        return main, others[0] if others else None, settings

@@ -74,6 +74,9 @@ class Bench:
     dtype: Precision = "float32"
     """Precision of the networks."""
 
+    exact: bool = False
+    """As for `unitgain sample`."""
+
     vae: str | None = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
@@ -96,6 +99,7 @@ class Bench:
             sigma_max=self.sigma_max,
             rho=self.rho,
             dtype=self.dtype,
+            exact=self.exact,
             vae=self.vae,
         )
 

@@ -112,8 +112,7 @@ class Sweep:
             ValueError: if it is guided and nothing guides.
         """
         settings = self.settings.replace(guidance=cell.guidance)
-        device, dtype = self.world.device, settings.dtype
-        main = self._open(str(self.main.path(cell.target(self.base))), device, dtype)
+        main = self._network(str(self.main.path(cell.target(self.base))))
         if cell.guidance == 1 or self.guide == SELF:
             return main, None, settings
         if self.guide is None:
@@ -121,7 +120,10 @@ class Sweep:
         name = self.guide
         if self.guide_averages is not None:
             name = str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
-        return main, self._open(name, device, dtype), settings
+        return main, self._network(name), settings
+
+    def _network(self, name: str) -> Network:
+        return self._open(name, self.world.device, self.settings.dtype, self.settings.exact)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by name of the metric."""
@@ -163,7 +165,7 @@ class Sweep:
             if self.guide_averages is not None:
                 guide = _sha256(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
             elif self.guide not in (None, SELF):
-                guide = self._open(str(self.guide), self.world.device, self.settings.dtype).record["sha256"]
+                guide = self._network(str(self.guide)).record["sha256"]
             else:
                 guide = self.guide
         settings = self.settings.replace(guidance=cell.guidance)
