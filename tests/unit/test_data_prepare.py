@@ -181,6 +181,19 @@ def test_other_settings_are_refused(pictures, tmp_path):
     assert contents(tmp_path / "mine") == {"thesis.tex": b"x"}
 
 
+def test_a_job_that_finished_nothing_does_not_bind_the_next(pictures, tmp_path):
+    """Who gave the wrong resolution, or repairs the picture that the message names, need not delete the folder."""
+    first = min(pictures.rglob("*.png"))
+    good = first.read_bytes()
+    first.write_bytes(b"broken")
+    with pytest.raises(BrokenPictureError):
+        prepare(str(pictures), tmp_path / "data", Fit(resolution=None), workers=1, shard=5)
+    first.write_bytes(good)
+    make(pictures, tmp_path / "data")
+    make(pictures, tmp_path / "undisturbed")
+    assert contents(tmp_path / "data") == contents(tmp_path / "undisturbed")
+
+
 def test_damage_is_noticed_on_opening(pictures, tmp_path):
     make(pictures, tmp_path / "data")
     path = tmp_path / "data" / "data-00001.arrow"
