@@ -1,5 +1,6 @@
 """The prepared form: whole, the same bytes whatever happened on the way, and readable by others."""
 
+import errno
 import io
 import json
 import zipfile
@@ -246,3 +247,15 @@ def test_shards_of_any_size_hold_the_same_rows(tmp_path_factory, count, shard):
 def test_a_killed_worker_is_an_error_and_no_hang():
     with pytest.raises(WorkerError, match="a worker process was killed; if memory ran out"):
         list(in_order(die, None, range(3), 2))
+
+
+def test_a_full_disk_says_for_which_file(pictures, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as Arrow does, without the path
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unitgain.data.shards.sha256", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*data/data-00000\.arrow'"):
+            make(pictures, tmp_path / "data")
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert make(pictures, tmp_path / "data").rows == 12
