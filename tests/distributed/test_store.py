@@ -1,0 +1,59 @@
+"""A snapshot store beside sharded parameters: averages where the shards lie, one file for all of them."""
+
+from pathlib import Path
+
+import torch
+from launch import launch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from unitgain.parallel import processes
+from unitgain.posthoc import SnapshotStore
+
+
+def network() -> nn.Module:
+    """Rows that do not divide by two processes, a buffer, and a vector shorter than their number."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
+
+
+@torch.no_grad()
+def walk(module: nn.Module, store: SnapshotStore, steps: int = 6) -> None:
+    """The same walk whether parameters are cut up or not."""
+    for _ in range(steps):
+        for parameter in module.parameters():
+            parameter.mul_(0.7).add_(0.1)
+        store.update(store.t + 1, 1)
+
+
+def sharded(rank: int, folder: str) -> None:
+    with processes() as world:
+        from torch.distributed.fsdp import fully_shard
+
+        module = network()
+        for part in module:
+            fully_shard(part)
+        store = SnapshotStore(folder, module, every=3, dtype="float32", main=world.main)
+        walk(module, store)
+        local = [
+            tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in store.emas[0].average.values()
+        ]
+        held = torch.tensor([sum(tensor.numel() for tensor in local)])
+        world.sum([held])
+        assert held.item() == sum(tensor.numel() for tensor in module.parameters())  # no average is held twice
+        world.barrier()
+
+
+def contents(folder: Path) -> dict[str, dict[str, Tensor]]:
+    return {path.name: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def test_two_processes_write_what_one_does(tmp_path):
+    module = network()
+    walk(module, SnapshotStore(tmp_path / "one", module, every=3, dtype="float32"))
+    launch(sharded, 2, str(tmp_path / "two"))
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert len(one) == 4
+    assert one.keys() == two.keys()
+    for name, tensors in one.items():
+        torch.testing.assert_close(two[name], tensors, rtol=1e-6, atol=1e-7)
