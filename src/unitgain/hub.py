@@ -68,6 +68,16 @@ def locate(
     return path
 
 
+def names_network(what: str) -> bool:
+    """Whether `locate` would find a network by this name, rather than something else or nothing being there."""
+    path = Path(what)
+    if path.is_dir():
+        return (path / MODEL).is_file()
+    if path.exists() or path.suffix == ".safetensors":
+        return path.suffix == ".safetensors"
+    return what in PRESETS or (HUB_ID.fullmatch(what) is not None and not path.parent.exists())
+
+
 def save_pretrained(
     source: Path | str | Denoiser,
     folder: Path | str,

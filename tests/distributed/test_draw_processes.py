@@ -8,6 +8,7 @@ from launch import launch
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, draw
+from unitgain.infer import prepare
 from unitgain.parallel import processes
 
 
@@ -20,7 +21,7 @@ def network() -> Network:
     for parameter in denoiser.parameters():
         if parameter.ndim == 0:
             parameter.fill_(0.5)
-    return Network(name="test", denoiser=denoiser, record={"sha256": "0"})
+    return Network(name="test", denoiser=prepare(denoiser, torch.float32), record={"sha256": "0"})
 
 
 def draw_some(rank: int, out: str, first: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from test_cli import call
 
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
 from unitgain.data.images import save_png
@@ -94,6 +94,29 @@ def test_a_network_is_measured_as_it_draws_over_repetitions(capsys, place):
     assert (drawn["images"], drawn["source"]["seeds"]) == (40, "0-39")
 
 
+def test_a_network_is_measured_with_the_options_of_sample(capsys, place):
+    """Guided, by another sampler: the same value as of the files, and another one than without."""
+    snapshot = place / "digits.safetensors"
+    options = ["--seeds", "0-39", "--steps", "3", "--sampler", "dpmpp_2m", "--class", "3", "--guide", place / "worse"]
+    options += ["--guidance", "2", "--interval", "0.01", "10"]
+    (place / "worse").mkdir()
+    torch.manual_seed(1)
+    with Snapshot(snapshot) as opened:
+        header, other = opened.header, Denoiser(opened.header.network, 0.5)
+    state = {name: tensor if tensor.ndim else torch.tensor(0.5) for name, tensor in other.state_dict().items()}
+    write_snapshot(place / "worse" / "model.safetensors", header, state)  # with gains that are not 0
+    call(capsys, "sample", snapshot, *options, "--out", place / "guided")
+    arguments = ["--reference", place / "real.npz", "--metrics", "fd_pixels", "--json"]
+    records = [
+        json.loads(call(capsys, "metrics", *what, *arguments).out)[0]["records"][0]
+        for what in ([place / "guided"], [snapshot, *options], [snapshot, *options[:8]])
+    ]
+    files, direct, unguided = records
+    assert files["value"] == direct["value"] != unguided["value"]
+    assert files["source"]["sampler"] == direct["source"]["sampler"]
+    assert direct["source"]["sampler"]["interval"] == "0.01-10.0"
+
+
 def test_processes_share_the_work(capsys, place):
     arguments = [
         *("metrics", str(place / "digits.safetensors"), "--reference", str(place / "real.npz")),
@@ -126,6 +149,8 @@ def test_processes_share_the_work(capsys, place):
         (["images", "--reference", "real.npz", "--metrics", "is", "--detector", "pixels"], 2, "names no classes"),
         (["images", "--reference", "broken.npz", "--metrics", "fd_pixels"], 1, "damaged or no reference"),
         (["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--repeat", "0"], 2, "--repeat 0"),
+        (["images", "--reference", "real.npz", "--guide", "self", "--guidance", "2"], 2, "are for networks"),
+        (["digits.safetensors", "--reference", "real.npz", "--guidance", "2"], 2, "need a --guide"),
         (["reference", "digits", "--out", "real.txt"], 2, "is an .npz file"),
     ],
 )

@@ -1,18 +1,22 @@
 """Folders of images: what is kept, what is drawn again, and that they do not depend on how the work was split."""
 
+import dataclasses
 import json
 import zipfile
 
 import pytest
 import torch
 from PIL import Image
+from vaes import save_vae
 
+from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.vae import load_vae
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, decoder, draw, guide_by, open_network
 from unitgain.draw.archive import parts_of
 from unitgain.draw.folder import ImageFolder
+from unitgain.infer import Prepared, prepare
 from unitgain.parallel import World
 from unitgain.serial import to_dict
 
@@ -47,9 +51,12 @@ def tree(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_first_64_images_are_the_same_bytes_for_any_batch(spec, tmp_path):
+@pytest.mark.parametrize("prepared", [False, True])
+def test_the_first_64_images_are_the_same_bytes_for_any_batch(spec, tmp_path, prepared):
     small = spec.replace(resolution=4, channel_mult=(1,), attn_resolutions=())  # a batch of 1 is evaluated as one of 64
     main, guide = network(small), network(small.replace(label_dim=0), seed=1)
+    if prepared:
+        main, guide = (dataclasses.replace(one, denoiser=prepare(one.denoiser, torch.float32)) for one in (main, guide))
     settings = SETTINGS.replace(guidance=1.5, sampler="euler")
     for batch in (1, 7, 64):
         drawn = draw(main, guide, settings, range(64), tmp_path / str(batch), batch=batch)
@@ -203,18 +210,7 @@ def test_a_weight_of_1_is_the_main_network_itself(main):
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
     """A small random VAE on the disk: 4 channels of 8x8 become 3 of 16x16."""
-    diffusers = pytest.importorskip("diffusers")
-    torch.manual_seed(0)
-    made = diffusers.AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-    )
-    path = tmp_path_factory.mktemp("vae")
-    made.save_pretrained(path)
-    return str(path)
+    return save_vae(tmp_path_factory.mktemp("vae"))
 
 
 def test_latents_are_decoded_the_same_in_any_batch(spec, vae, tmp_path):
@@ -249,3 +245,21 @@ def test_networks_are_opened_with_what_a_record_says(tmp_path, spec):
         open_network(str(tmp_path / "missing.safetensors"))
     with pytest.raises(ValueError, match="no picture of 1 or 3"):
         decoder(to_dict(PixelEncoder()), channels=2)
+
+
+def test_networks_are_prepared_unless_they_are_to_be_exact(tmp_path, spec, main):
+    """To rounding the same; images of the two are not put together."""
+    header = SnapshotHeader(
+        network=spec, sigma_data=0.5, nimg=0, profile={"kind": "raw"}, recipe="none", encoder=main.encoder
+    )
+    path = tmp_path / "net.safetensors"
+    write_snapshot(path, header, main.denoiser.state_dict())
+    prepared, exact = open_network(str(path)), open_network(str(path), exact=True)
+    assert isinstance(prepared.denoiser, Prepared) and not isinstance(exact.denoiser, Prepared)
+    noise, label = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    torch.testing.assert_close(prepared.denoiser(noise, 0.7, label), exact.denoiser(noise, 0.7, label))
+    assert (prepared.record, prepared.encoder) == (exact.record, exact.encoder)
+    draw(exact, None, SETTINGS.replace(exact=True), range(2), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["exact"] is True
+    with pytest.raises(ValueError, match=r"settings\.exact: True -> False"):
+        draw(prepared, None, SETTINGS, range(4), tmp_path / "out")

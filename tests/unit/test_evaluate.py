@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vaes import save_vae
 
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
-from unitgain.data.encoder import PixelEncoder
+from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.denoiser import Denoiser
-from unitgain.evaluate.generated import open_snapshot
+from unitgain.draw import DrawSettings, Network, draw, open_network
+from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import ImageError, ahead, as_ranges, decode, open_images
 from unitgain.evaluate.protocol import make_references, measure_images, references_of
+from unitgain.evaluate.references import open_references
+from unitgain.hub import names_network
 from unitgain.metrics.detectors import Function, Pixels
 from unitgain.metrics.measure import measure
 from unitgain.metrics.reference import (
@@ -26,7 +31,7 @@ from unitgain.metrics.reference import (
     official_references,
     save_references,
 )
-from unitgain.sample import generate, sigma_grid
+from unitgain.sample import generate
 from unitgain.serial import to_dict
 
 
@@ -103,7 +108,7 @@ def test_what_lies_beside_drawn_images_is_no_image_and_tells_of_them(folder):
         "net.safetensors",
         "ab",
     )
-    assert images.source.sampler == {"sampler": "heun", "steps": 8}
+    assert images.source.sampler == {"sampler": "heun", "steps": 8, "interval": "1-2"}
     (folder / "manifest.json").write_text("no JSON")
     assert open_images(str(folder)).source.seeds is None
 
@@ -226,8 +231,8 @@ def test_damaged_references_are_refused(tmp_path):
     with pytest.raises(ReferenceFileError):
         load_references(path)
     (tmp_path / "old.pkl").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"its \.npz"):
-        load_references(tmp_path / "old.pkl")
+    with pytest.raises(Refused, match="is empty"):
+        open_references(tmp_path / "old.pkl")
 
 
 @pytest.fixture
@@ -242,16 +247,21 @@ def snapshot(tmp_path, tiny_spec):
         encoder=to_dict(PixelEncoder(mean=80.0, std=90.0)),
     )
     path = tmp_path / header.filename()
-    write_snapshot(path, header, denoiser.state_dict())
+    state = {name: tensor if tensor.ndim else torch.tensor(0.5) for name, tensor in denoiser.state_dict().items()}
+    write_snapshot(path, header, state)  # with gains that are not 0
     return path
 
 
+def generated(snapshot, seeds, steps=2, guide=None, batch=64, **settings):
+    main = open_network(str(snapshot), exact=settings.get("exact", False))
+    return Generated(main, guide, DrawSettings(steps=steps, **settings), seeds, batch=batch)
+
+
 def test_generated_images_are_measured_without_being_kept(snapshot):
-    sigmas = sigma_grid(3)
-    images = open_snapshot(snapshot, range(10, 30), sigmas, batch=7)
+    images = generated(snapshot, range(10, 30), steps=3, batch=7, exact=True)
     assert images.scale == (80, 90)
     with Snapshot(snapshot) as opened:
-        drawn = torch.cat([made for _, _, made in generate(opened.denoiser(), range(10, 30), sigmas)])
+        drawn = torch.cat([made for _, _, made in generate(opened.denoiser(), range(10, 30), images.settings.sigmas())])
         digest = opened.sha256
     expected = PixelEncoder(mean=80.0, std=90.0).decode(drawn)
     assert torch.equal(read_all(images), expected)
@@ -260,10 +270,48 @@ def test_generated_images_are_measured_without_being_kept(snapshot):
     assert images.source.sampler["steps"] == 3
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"sampler": "dpmpp_2m", "guidance": 1.7, "interval": (0.1, 5.0), "label": 1, "rho": 5.0}]
+)
+def test_what_is_measured_is_what_sample_writes(snapshot, tmp_path, settings):
+    """Byte for byte, guided or not; and a record says the same of either."""
+    main, guide = open_network(str(snapshot)), None
+    drawing, seeds = DrawSettings(steps=3, **settings), range(3, 12)
+    draw(main, guide, drawing, seeds, tmp_path / "drawn", batch=4)
+    images, files = Generated(main, guide, drawing, seeds, batch=5), open_images(str(tmp_path / "drawn"))
+    written = [path.read_bytes() for path in sorted((tmp_path / "drawn").glob("*/*.png"))]
+    assert [encoded(pixels) for pixels in read_all(images)] == written
+    assert torch.equal(read_all(files), read_all(images))
+    for name in ("seeds", "snapshot", "snapshot_hash", "sampler"):
+        assert getattr(images.source, name) == getattr(files.source, name)
+    if settings:
+        assert images.source.sampler["interval"] == "0.1-5.0" and images.source.sampler["guide"] == "self"
+
+
+def test_latents_are_measured_as_pictures(tiny_spec, tmp_path):
+    denoiser = Denoiser(tiny_spec.replace(channels=4)).eval().requires_grad_(False)
+    denoiser.encoder = to_dict(LatentEncoder(vae=save_vae(tmp_path), mean=(0.0,) * 4, std=(1.0,) * 4))
+    images = Generated(Network(name="net", denoiser=denoiser, record={}), None, DrawSettings(steps=2), range(3))
+    edge = 2 * tiny_spec.resolution
+    assert read_all(images).shape == (3, 3, edge, edge)
+    assert images.scale is None
+
+
+def test_names_of_networks(snapshot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "model.safetensors").write_bytes(b"")
+    for name in (str(snapshot), "none.safetensors", "edm2-img512-s-guid-dino", "org/name", "repository"):
+        assert names_network(name), name
+    for name in ("data", "data/none", "digits", "none", "a.zip", "edm2-img512-s-guid-dinno"):
+        assert not names_network(name), name
+
+
 def test_repetitions_use_the_seeds_that_follow(snapshot):
     pixels = Pixels()
     reference = Reference.of(make_references(open_images("digits"), [pixels])[0]["pixels"])
-    images = open_snapshot(snapshot, range(5, 25), sigma_grid(2))
+    images = generated(snapshot, range(5, 25))
     seen = []
     (result,) = measure_images(
         images, [pixels], ["fd"], reference, repeat=3, on_images=lambda done, total: seen.append((done, total))
@@ -273,10 +321,10 @@ def test_repetitions_use_the_seeds_that_follow(snapshot):
     values = [record.value for record in result.records]
     assert len(set(values)) == 3
     assert (result.best, result.spread) == (min(values), max(values) - min(values))
-    alone = measure_images(open_snapshot(snapshot, range(25, 45), sigma_grid(2)), [pixels], ["fd"], reference)
+    alone = measure_images(generated(snapshot, range(25, 45)), [pixels], ["fd"], reference)
     assert alone[0].best == values[1]
     assert json.loads(json.dumps(result.to_dict()))["records"][1]["source"]["seeds"] == "25-44"
-    scattered = open_snapshot(snapshot, [0, 2, 4, 6, 8, 10], sigma_grid(2))
+    scattered = generated(snapshot, [0, 2, 4, 6, 8, 10])
     with pytest.raises(ValueError, match="as a range such as"):
         measure_images(scattered, [pixels], ["fd"], reference, repeat=2)
 

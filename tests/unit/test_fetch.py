@@ -12,9 +12,9 @@ from official_files import config_of, contents, dumps, random_state
 
 import unitgain
 from unitgain.checkpoint.convert import read_reference
-from unitgain.checkpoint.download import DownloadError, cache_folder, download
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
+from unitgain.download import DownloadError, cache_folder, download
 from unitgain.presets import BASE_URL, PRESETS, fetch, fetch_reference, fetched, preset
 
 BODY = bytes(range(256)) * 2000
@@ -160,6 +160,17 @@ def test_what_cannot_be_fetched(tmp_path, server, monkeypatch):
     assert not path.exists()
     path.write_bytes(b"by hand")
     assert get(server, path).url == ""
+
+
+def test_a_file_that_is_not_the_expected_one_is_not_kept(tmp_path, server):
+    path, digest = tmp_path / "file.pkl", hashlib.sha256(BODY).hexdigest()
+    with pytest.raises(DownloadError, match="expected was abc"):
+        get(server, path, sha256="abc")
+    assert not path.exists()
+    assert get(server, path, sha256=digest.upper()).sha256 == digest  # from the beginning
+    assert server.asked == [None, None]
+    with pytest.raises(DownloadError, match="expected was abc"):
+        get(server, path, sha256="abc")
 
 
 def test_proxies_of_the_environment_are_used(tmp_path, server, monkeypatch):

@@ -14,6 +14,7 @@ import torch
 from unitgain.data.digits import digits
 from unitgain.draw import DrawSettings
 from unitgain.draw.run import pictures
+from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.targets import Length, Target
@@ -104,11 +105,8 @@ def test_a_value_is_that_of_the_parts_by_hand(runs, judge, tmp_path):
     from unitgain.checkpoint.snapshot import load
 
     (average,) = reconstruct(runs / "main", [0.1], tmp_path / "ema")
-    data = digits()
-    parts = [
-        images
-        for _, _, images in generate(load(average.path), range(64), SETTINGS.sigmas(), sampler=SETTINGS.function())
-    ]
+    data, network = digits(), prepare(load(average.path), torch.float32)
+    parts = [images for _, _, images in generate(network, range(64), SETTINGS.sigmas(), sampler=SETTINGS.function())]
     drawn = data.encoder.encode(data.encoder.decode(torch.cat(parts)))
     real = statistics(data.encoder.encode(data.images).flatten(1))
     expected = frechet_distance(*statistics(drawn.flatten(1)), *real)

@@ -1,4 +1,4 @@
-"""Official files into our own: networks into snapshots, folders of them into runs, reference statistics into `.npz`."""
+"""Official files: networks into snapshots, folders of them into runs; reference statistics read."""
 
 import mmap
 import re
@@ -20,14 +20,12 @@ from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile, write_snapshot
 from unitgain.checkpoint.storage import Reader
 from unitgain.ema import sigma_rel_to_gamma
-from unitgain.files import atomic
 
 LICENSE = "CC BY-NC-SA 4.0"
 # `<prefix>-<thousands of images, 7 digits>-<sigma_rel, 3 decimals>.pkl`
 FILE_NAME = re.compile(r"(?P<prefix>.+)-(?P<kimg>\d{7})-(?P<sigma_rel>0\.\d{3})\.pkl")
 OFFICIAL_RUN = re.compile(r"edm2-img(512|64)-(xxs|xs|s|m|l|xl|xxl)(-uncond)?")
-# What the statistics of a reference file are of, by their official names.
-DETECTORS = {"fid": "inception-v3", "fd_dinov2": "dinov2-vitl14"}
+STATISTICS = ("fid", "fd_dinov2")  # what a reference file may hold, by official name
 MAX_FEATURES = 16_384
 Statistics = dict[str, NDArray[np.float64]]  # "mu" and "sigma"
 
@@ -210,7 +208,7 @@ def whole(path: Path) -> SnapshotHeader | None:
 
 
 def read_reference(path: Path) -> dict[str, Statistics]:
-    """Official reference statistics, `.pkl` or EDM's `.npz`, by the names in `DETECTORS`.
+    """Official reference statistics, `.pkl` or EDM's `.npz`, by the names in `STATISTICS`.
 
     Returns:
         For each, the mean `mu`, `[d]`, and the covariance `sigma`, `[d, d]`, float64.
@@ -224,21 +222,11 @@ def read_reference(path: Path) -> dict[str, Statistics]:
     with _opened(path) as (root, reader, _):
         found = {}
         for name, record in root.items():
-            if name not in DETECTORS or type(record) is not dict or set(record) != {"mu", "sigma"}:
-                known = " and ".join(DETECTORS)
+            if name not in STATISTICS or type(record) is not dict or set(record) != {"mu", "sigma"}:
+                known = " and ".join(STATISTICS)
                 raise Refused(f"{str(name)[:64]!a} is no pair of mu and sigma under {known}: these are no statistics")
             found[name] = _statistics(reader.array(record["mu"]), reader.array(record["sigma"]))
         return found
-
-
-def write_reference(path: Path, name: str, given: Statistics) -> None:
-    """Write the statistics of one detector, by its name in `DETECTORS`.
-
-    What official files do not say, the number of images, is -1; hashes are empty.
-    """
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        unknown = {"n": np.int64(-1), "hash": "", "fingerprint": ""}
-        np.savez(file, mean=given["mu"], cov=given["sigma"], detector=DETECTORS[name], **unknown)
 
 
 @contextmanager

@@ -6,15 +6,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unitgain.checkpoint.convert import (
-    DETECTORS,
-    convert_folder,
-    convert_network,
-    origin,
-    read_reference,
-    write_reference,
-)
+from unitgain.checkpoint.convert import convert_folder, convert_network, origin, read_reference
 from unitgain.cli.arguments import bar
+from unitgain.metrics.reference import official_references, save_references
 from unitgain.train.config import Precision
 
 
@@ -23,7 +17,8 @@ class Convert:
     """Make snapshots of official EDM2 files (.pkl), and reference files of their statistics; runs nothing in them.
 
     FILE.pkl OUT.safetensors converts a network; FOLDER OUT --all a folder of raw snapshots, which `unitgain ema` then
-    reads; FILE.pkl or FILE.npz to OUT.npz reference statistics. Checkpoints of other projects: `unitgain ema convert`.
+    reads; FILE.pkl or FILE.npz to OUT.npz reference statistics, for `unitgain metrics`. Checkpoints of other projects:
+    `unitgain ema convert`.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -45,7 +40,7 @@ class Convert:
     """Name of the recipe. Default: the official run, where a name says it."""
 
     metric: Literal["fid", "fd_dinov2"] | None = None
-    """Which of the statistics to convert, where a file has several."""
+    """Which of the statistics to convert, where a file has several. Default: all."""
 
     dtype: Precision | Literal["stored"] = "stored"
     """Precision of the snapshots; stored: as in the files, float16."""
@@ -83,9 +78,8 @@ class Convert:
             if self.metric not in found:
                 raise ValueError(f"{self.source} has no statistics for {self.metric}, only for {', '.join(found)}")
             found = {self.metric: found[self.metric]}
-        if len(found) != 1:
-            names = " or ".join(f"--metric {name}" for name in DETECTORS)
-            raise ValueError(f"{self.source} has statistics for {' and '.join(found) or 'nothing'}; say which: {names}")
-        ((name, given),) = found.items()
-        write_reference(self.out, name, given)
-        print(f"{self.out}: {DETECTORS[name]}, {len(given['mu'])} features; the file does not say of how many images")
+        references = official_references(found, self.source.name)
+        summaries = {name: reference.summary for name, reference in references.items()}
+        save_references(self.out, summaries, self.source.name, fingerprint=None)
+        about = " and ".join(f"{name}, {len(summary.mean)} features" for name, summary in summaries.items())
+        print(f"{self.out}: {about}; the file does not say of how many images")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.checkpoint.download import cache_folder
 from unitgain.cli.arguments import byte_bar
+from unitgain.download import cache_folder
 from unitgain.presets import BASE_URL, NOTICE, PRESETS, REFERENCES, fetch, fetch_reference, preset
 
 

@@ -13,19 +13,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, bar, byte_bar, parse_seeds, pick_device
-from unitgain.evaluate.generated import open_snapshot
+from unitgain.cli.drawing import Drawing
+from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import Images, open_images
 from unitgain.evaluate.protocol import OnImages, Result, make_references, measure_images, references_of
+from unitgain.evaluate.references import SUFFIXES, open_references
 from unitgain.files import write_text
+from unitgain.hub import names_network
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.names import parse_metrics
 from unitgain.metrics.networks import DINOV2
 from unitgain.metrics.record import jpeg_warning
-from unitgain.metrics.reference import Reference, load_references, save_references
+from unitgain.metrics.reference import Reference, save_references
 from unitgain.metrics.weights import open_detector, scale_of
 from unitgain.parallel import World, processes
-from unitgain.sample import sigma_grid
-from unitgain.train.config import Precision
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,20 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Metrics(Drawing):
     """Measure images: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
 
-    All in one pass. A network's images are drawn as they are measured, and not kept; under torchrun the processes share
-    the work. What images are measured against is made once, with: unitgain metrics reference DATA
+    All in one pass. A network's images are drawn as they are measured, with the options of `unitgain sample`, and not
+    kept; under torchrun the processes share the work. What images are measured against is made once, with:
+    unitgain metrics reference DATA
     """
 
     images: Annotated[str, tyro.conf.Positional]
-    """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, digits, or a snapshot (.safetensors)."""
+    """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, digits; or a network: a snapshot
+    (.safetensors), a preset that was fetched, with its guide, or a repository of the Hugging Face Hub."""
 
     reference: str | None = None
-    """A reference (.npz), or data, of which one is then made. An Inception score needs none."""
+    """A reference (.npz, or official .pkl), or data, of which one is then made. An Inception score needs none."""
 
     metrics: str = "fid"
     """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage; kid@dinov2 names a detector."""
@@ -96,16 +99,7 @@ class Metrics:
     """How many times, with the seeds that follow or in as many parts of a folder; the papers give the best of 3."""
 
     seeds: str = "0-49999"
-    """Of a snapshot's images, one each."""
-
-    steps: int = 32
-    """Steps of Heun's method for a snapshot's images."""
-
-    batch: int = 64
-    """Images in flight at a time; does not change them."""
-
-    dtype: Precision = "float32"
-    """Precision of a snapshot's network."""
+    """Of a network's images, one each."""
 
     out: Path | None = None
     """Write the records to this file, as JSON."""
@@ -140,16 +134,13 @@ class Metrics:
                 self._report(results)
 
     def _open(self, world: World) -> Images:
-        if not self.images.endswith(".safetensors"):
+        if not names_network(self.images):
+            if self.guide is not None or self.guidance is not None or self.interval is not None:
+                raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
             return open_images(self.images)
-        return open_snapshot(
-            Path(self.images),
-            parse_seeds(self.seeds),
-            sigma_grid(self.steps),
-            batch=self.batch,
-            dtype=self.dtype,
-            device=world.device,
-        )
+        seeds = parse_seeds(self.seeds)
+        main, guide, settings = self.networks(self.images, world.device)
+        return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
 
     def _reference(self) -> tuple[Images | None, dict[str, Reference]]:
         """Data to make a reference of, or references."""
@@ -157,8 +148,8 @@ class Metrics:
             raise ValueError(
                 "--reference says what to measure against: an .npz of `unitgain metrics reference DATA`, or data"
             )
-        if Path(self.reference).suffix in (".npz", ".pkl"):
-            return None, load_references(Path(self.reference))
+        if Path(self.reference).suffix in SUFFIXES:
+            return None, open_references(Path(self.reference))
         return open_images(self.reference), {}
 
     def _report(self, results: Sequence[Result]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, bar, byte_bar, pick_device
-from unitgain.cli.sample import SamplerName
+from unitgain.cli.drawing import SamplerName
 from unitgain.draw.settings import DrawSettings
 from unitgain.metrics.networks import DINOV2
 from unitgain.parallel import World, processes
@@ -32,7 +32,7 @@ class Bench:
     """Metrics, by commas: fid, fd_dinov2, fd_pixels, kid, precision, ..., or a kind with a detector (kid@dinov2)."""
 
     reference: str
-    """What the images are compared with: an .npz file from `unitgain metrics reference`, or digits."""
+    """What the images are compared with: .npz of `unitgain metrics reference`, an official .pkl or .npz, or digits."""
 
     guide: str | None = None
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
@@ -74,6 +74,9 @@ class Bench:
     dtype: Precision = "float32"
     """Precision of the networks."""
 
+    exact: bool = False
+    """As for `unitgain sample`."""
+
     vae: str | None = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
@@ -96,6 +99,7 @@ class Bench:
             sigma_max=self.sigma_max,
             rho=self.rho,
             dtype=self.dtype,
+            exact=self.exact,
             vae=self.vae,
         )
 

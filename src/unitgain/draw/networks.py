@@ -11,6 +11,7 @@ from unitgain.denoiser import Denoiser
 from unitgain.draw.settings import DrawSettings
 from unitgain.guide import Guided
 from unitgain.hub import locate
+from unitgain.infer import prepare
 from unitgain.serial import to_dict
 
 SELF = "self"  # the guide that is the main network without its label
@@ -37,13 +38,14 @@ class Network:
         return self.denoiser.encoder or to_dict(PixelEncoder())
 
 
-def open_network(name: str, device: torch.device | str = "cpu", dtype: str = "float32") -> Network:
-    """Open whatever `unitgain.load` opens.
+def open_network(name: str, device: torch.device | str = "cpu", dtype: str = "float32", exact: bool = False) -> Network:
+    """Open whatever `unitgain.load` opens, prepared for inference.
 
     Args:
         name: path of a snapshot, name of a preset, or repository of the Hub.
         device: where to put it.
         dtype: precision to evaluate it in: "float32", "bfloat16" or "float16".
+        exact: leave it as it was trained, which is slower and differs in the rounding.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -54,8 +56,12 @@ def open_network(name: str, device: torch.device | str = "cpu", dtype: str = "fl
         denoiser, header = snapshot.denoiser(), snapshot.header
         facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
         record = {"sha256": snapshot.sha256, **facts}
-    denoiser.dtype = DTYPES[dtype]
-    return Network(name=name, denoiser=denoiser.to(device), record=record)
+    denoiser = denoiser.to(device)
+    if exact:
+        denoiser.dtype = DTYPES[dtype]
+    else:
+        denoiser = prepare(denoiser, DTYPES[dtype])
+    return Network(name=name, denoiser=denoiser, record=record)
 
 
 def guide_by(main: Network, guide: Network | None, settings: DrawSettings) -> Denoiser | Guided:

@@ -34,6 +34,8 @@ class DrawSettings:
         S_max: highest sigma that is churned.
         S_noise: standard deviation of the fresh noise.
         dtype: precision of the networks: "float32", "bfloat16" or "float16".
+        exact: the networks compute as in training, rather than prepared for speed (`unitgain.infer.prepare`), which
+            differs in the rounding.
         vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
 
     Raises:
@@ -53,6 +55,7 @@ class DrawSettings:
     S_max: float | None = None
     S_noise: float | None = None
     dtype: str = "float32"
+    exact: bool = False
     vae: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Measuring what users have: `images` on disk, `generated` images, and the `protocol` over either."""
+"""Measuring what users have: `images` on disk, `generated` images, and the `protocol` over either; `references`."""

@@ -1,108 +1,77 @@
-"""Images drawn by a network as they are measured, and not kept."""
+"""Images drawn by a network as they are measured, and not kept; the same as `unitgain.draw.draw` writes."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
-from unitgain.checkpoint.snapshot import DTYPES, Snapshot
-from unitgain.data.encoder import PixelEncoder
-from unitgain.denoiser import Denoiser
-from unitgain.evaluate.images import as_ranges
+from unitgain.data.encoder import PixelEncoder, encoder_from_dict
+from unitgain.draw.decode import decoder
+from unitgain.draw.networks import Network, guide_by
+from unitgain.draw.run import describe, pictures
+from unitgain.draw.settings import DrawSettings
+from unitgain.evaluate.images import as_ranges, drawn
 from unitgain.metrics.record import Source
-from unitgain.sample import generate
-from unitgain.serial import from_dict
+from unitgain.sample.generation import check_labels
 
 
 class Generated:
     """The images of seeds; image number i is that of the i-th seed.
 
     Args:
-        denoiser: in evaluation mode; it draws on its device.
-        decode: from what it draws, `[n, C, H, W]`, to uint8 images.
+        main: the network.
+        guide: what guides it; None for itself without its label. Not used at a guidance of 1.
+        settings: how they are drawn.
         seeds: one per image.
-        sigmas: schedule, as from `sigma_grid`.
-        source: what the images are, but for their seeds.
+        device: where the networks are.
         batch: images in flight at a time; does not change them.
-        scale: mean and standard deviation that pixels are standardized with.
+
+    Attributes:
+        source: what the images are.
+        scale: mean and standard deviation that pixels are standardized with; None of latents.
+
+    Raises:
+        ValueError: if the networks or the class do not fit, or what they draw is no picture.
     """
 
     def __init__(
         self,
-        denoiser: Denoiser,
-        decode: Callable[[Tensor], Tensor],
+        main: Network,
+        guide: Network | None,
+        settings: DrawSettings,
         seeds: Sequence[int],
-        sigmas: Float[Tensor, " steps"],
-        source: Source,
+        *,
+        device: torch.device | str = "cpu",
         batch: int = 64,
-        scale: tuple[float, float] | None = None,
     ) -> None:
-        self.denoiser, self.decode, self.seeds, self.sigmas = denoiser, decode, seeds, sigmas
-        self.source, self.batch, self.scale = source, batch, scale
+        self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
+        self.device, self.batch = torch.device(device), batch
+        if settings.label is not None:
+            check_labels([settings.label], 1, main.denoiser.spec.label_dim)
+        self.denoiser = guide_by(main, guide, settings)
+        self.decode = decoder(main.encoder, main.denoiser.spec.channels, self.device, settings.vae)
+        self.source = source_of(main, guide, settings, seeds, self.device)
+        encoder = encoder_from_dict(main.encoder)
+        self.scale = (encoder.mean, encoder.std) if isinstance(encoder, PixelEncoder) else None
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def of_seeds(self, seeds: Sequence[int]) -> "Generated":
         """The images of other seeds."""
-        return Generated(self.denoiser, self.decode, seeds, self.sigmas, self.source, self.batch, self.scale)
+        return Generated(self.main, self.guide, self.settings, seeds, device=self.device, batch=self.batch)
 
     def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
         """As in `Images`."""
         seeds = [self.seeds[number] for number in numbers]
-        for _, _, images in generate(self.denoiser, seeds, self.sigmas, batch=self.batch):
-            yield self.decode(images)
+        for _, _, images in pictures(self.denoiser, self.decode, seeds, self.settings, batch=self.batch):
+            yield images
 
 
-def open_snapshot(
-    path: Path,
-    seeds: Sequence[int],
-    sigmas: Float[Tensor, " steps"],
-    *,
-    batch: int = 64,
-    dtype: str = "float32",
-    device: torch.device | str = "cpu",
-) -> Generated:
-    """The images that a snapshot draws.
-
-    Args:
-        path: the snapshot.
-        seeds: one per image.
-        sigmas: schedule.
-        batch: images in flight at a time.
-        dtype: precision of the network.
-        device: where it draws.
-
-    Raises:
-        FileNotFoundError: if there is no snapshot.
-        SnapshotError: if it is damaged.
-        ValueError: if it draws no pictures of 1 or 3 channels.
-    """
-    with Snapshot(path) as snapshot:
-        header, digest = snapshot.header, snapshot.sha256
-        denoiser = snapshot.denoiser().to(device)
-    if header.network.channels not in (1, 3):
-        raise ValueError(
-            f"{path} draws {header.network.channels} channels: decode its latents to images and measure those"
-        )
-    denoiser.dtype = DTYPES[dtype]
-    encoder = from_dict(PixelEncoder, header.encoder)
-    sampler = {
-        "method": "heun",
-        "steps": len(sigmas) - 1,
-        "sigma_max": sigmas[0].item(),
-        "sigma_min": sigmas[-2].item(),
-        "dtype": dtype,
-        "device": torch.device(device).type,
-    }
-    source = Source(
-        kind="snapshot",
-        name=str(path),
-        seeds=as_ranges(seeds),
-        snapshot=str(path),
-        snapshot_hash=digest,
-        sampler=sampler,
-    )
-    return Generated(denoiser, encoder.decode, seeds, sigmas, source, batch, (encoder.mean, encoder.std))
+def source_of(
+    main: Network, guide: Network | None, settings: DrawSettings, seeds: Sequence[int], device: torch.device
+) -> Source:
+    """What a record says of images that networks draw."""
+    about = describe(main, guide, settings, device)
+    return Source(kind="snapshot", name=main.name, seeds=as_ranges(seeds), **drawn(about))

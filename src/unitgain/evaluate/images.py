@@ -6,7 +6,7 @@ import os
 import threading
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -240,16 +240,22 @@ def _drawn(manifest: str | None) -> dict[str, Any]:
     try:
         about = json.loads(manifest or "{}")
         seeds = [entry["seed"] for entry in about.get("images", ())]
+        return {"seeds": as_ranges(seeds) if seeds else None, **drawn(about)}
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}
-    network = about.get("network") or {}
-    sampler = about.get("settings") or about.get("sampler") or {}
-    return {
-        "seeds": as_ranges(seeds) if seeds else None,
-        "snapshot": network.get("name") or about.get("snapshot"),
-        "snapshot_hash": network.get("sha256"),
-        "sampler": {key: value for key, value in sampler.items() if isinstance(value, str | int | float | None)},
+
+
+def drawn(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Network and sampler for a `Source`, from how a manifest says that images were made."""
+    network, guide = about.get("network") or {}, about.get("guide") or {}
+    values = {
+        **about.get("settings", {}),
+        "device": about.get("device"),
+        "guide": guide.get("sha256", guide.get("name")),
     }
+    pairs = {key: "-".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
+    sampler = {key: value for key, value in pairs.items() if isinstance(value, str | int | float)}
+    return {"snapshot": network.get("name"), "snapshot_hash": network.get("sha256"), "sampler": sampler}
 
 
 def as_ranges(seeds: Sequence[int]) -> str:

@@ -85,9 +85,9 @@ def save_references(path: Path, summaries: Mapping[str, Summary], name: str, fin
 
     Args:
         path: ends in `.npz`.
-        summaries: from `summarize`; features of single images are written if they are there.
+        summaries: from `summarize`, or of official references; features of single images are written if they are there.
         name: of the data.
-        fingerprint: of the images.
+        fingerprint: of the images; None if unknown.
 
     Raises:
         ValueError: if `path` ends in something else.
@@ -118,8 +118,6 @@ def load_references(path: Path) -> dict[str, Reference]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no reference at {path}: make one with `unitgain metrics reference DATA --out {path}`")
-    if path.suffix == ".pkl":
-        raise ValueError(f"{path}: pickled references are not read here; use its .npz, or make one from the data")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -165,8 +163,9 @@ def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[s
         summary = Summary(
             detector=info, n=summary.n, mean=summary.mean, cov=summary.cov, rows=torch.from_numpy(rows).float()
         )
+    count = summary.n or None  # official statistics do not say it
     return Reference(
-        summary=summary, name=about["name"], hash=file_hash(path), fingerprint=about["fingerprint"], count=summary.n
+        summary=summary, name=about["name"], hash=file_hash(path), fingerprint=about["fingerprint"], count=count
     )
 
 

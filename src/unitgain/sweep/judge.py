@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from unitgain.data.digits import digits
+from unitgain.evaluate.references import open_references
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.measure import measure, plan
 from unitgain.metrics.names import Metric, parse_metrics
 from unitgain.metrics.networks import DINOV2
 from unitgain.metrics.record import Record, Source
-from unitgain.metrics.reference import Reference, load_references
+from unitgain.metrics.reference import Reference
 from unitgain.metrics.summary import Wanted, summarize
 from unitgain.metrics.weights import open_detector, scale_of
 from unitgain.serial import to_dict
@@ -54,7 +55,7 @@ class Judge:
 
         Args:
             names: of the metrics.
-            reference: `.npz` file, or `digits` for the embedded digits.
+            reference: `.npz` or official `.pkl` file, or `digits` for the embedded digits.
             device: of the detectors.
             inception: file of Inception's weights; fetched once by default.
             dinov2: folder or Hub id of DINOv2's weights.
@@ -66,7 +67,7 @@ class Judge:
         metrics = parse_metrics(names, default="pixels" if str(reference) == "digits" else "inception")
         needed = list(dict.fromkeys(metric.detector for metric in metrics))
         embedded = str(reference) == "digits"
-        references = {} if embedded else load_references(Path(reference))
+        references = {} if embedded else open_references(Path(reference))
 
         def opened(name: str) -> Detector:
             scale = _digits_scale() if embedded and name == "pixels" else None

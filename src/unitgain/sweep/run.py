@@ -12,7 +12,7 @@ from unitgain.draw.decode import decoder
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
 from unitgain.draw.run import describe, on_main, pictures
 from unitgain.draw.settings import DrawSettings
-from unitgain.metrics.record import Source
+from unitgain.evaluate.generated import source_of
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
 from unitgain.serial import to_dict
@@ -112,8 +112,7 @@ class Sweep:
             ValueError: if it is guided and nothing guides.
         """
         settings = self.settings.replace(guidance=cell.guidance)
-        device, dtype = self.world.device, settings.dtype
-        main = self._open(str(self.main.path(cell.target(self.base))), device, dtype)
+        main = self._network(str(self.main.path(cell.target(self.base))))
         if cell.guidance == 1 or self.guide == SELF:
             return main, None, settings
         if self.guide is None:
@@ -121,7 +120,10 @@ class Sweep:
         name = self.guide
         if self.guide_averages is not None:
             name = str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
-        return main, self._open(name, device, dtype), settings
+        return main, self._network(name), settings
+
+    def _network(self, name: str) -> Network:
+        return self._open(name, self.world.device, self.settings.dtype, self.settings.exact)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by name of the metric."""
@@ -142,7 +144,9 @@ class Sweep:
             denoiser = guide_by(main, guide, settings)
             decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
             drawn = pictures(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
-            records = self.judge((pixels for _, _, pixels in drawn), self._source(main, settings, seeds))
+            records = self.judge(
+                (pixels for _, _, pixels in drawn), source_of(main, guide, settings, seeds, self.world.device)
+            )
             about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
             seconds = round(time.monotonic() - began, 3)
             rows = [
@@ -161,23 +165,13 @@ class Sweep:
             if self.guide_averages is not None:
                 guide = _sha256(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
             elif self.guide not in (None, SELF):
-                guide = self._open(str(self.guide), self.world.device, self.settings.dtype).record["sha256"]
+                guide = self._network(str(self.guide)).record["sha256"]
             else:
                 guide = self.guide
         settings = self.settings.replace(guidance=cell.guidance)
         if cell.guidance == 1:
             settings = settings.replace(interval=None)
         return {"sha256": _sha256(self.main.path(cell.target(self.base)))}, guide, settings.record()
-
-    def _source(self, main: Network, settings: DrawSettings, seeds: range) -> Source:
-        return Source(
-            kind="snapshot",
-            name=main.name,
-            seeds=f"{seeds.start}-{seeds.stop - 1}",
-            snapshot=main.name,
-            snapshot_hash=main.record["sha256"],
-            sampler={"method": settings.sampler, "steps": settings.steps, "guidance": settings.guidance},
-        )
 
 
 def prepare(

@@ -61,6 +61,7 @@ def download(
     url: str,
     path: Path,
     *,
+    sha256: str | None = None,
     offline: bool = False,
     on_progress: Progress | None = None,
     attempts: int = 5,
@@ -76,6 +77,7 @@ def download(
     Args:
         url: http or https.
         path: the file.
+        sha256: what its SHA-256 must be, if known.
         offline: never use the network.
         on_progress: called with (bytes done, in all).
         attempts: how often to begin, or go on, after an interruption.
@@ -88,7 +90,9 @@ def download(
     """
     kept = _record(path)
     if path.is_file():
-        return _checked(path, kept)
+        record = _checked(path, kept)
+        check_sha256(str(path), record.sha256, sha256)
+        return record
     if offline or is_offline():
         raise DownloadError(
             f"{path.name} is not in {path.parent}, and the network is not to be used; {_by_hand(url, path)}"
@@ -108,7 +112,15 @@ def download(
                         f"Without a network, {_by_hand(url, path)}"
                     ) from None
                 time.sleep(pause * 2 ** (attempt - 1))
-        return _settle(url, file, path, kept)
+        return _settle(url, file, path, kept, sha256)
+
+
+def check_sha256(where: str, found: str, expected: str | None) -> None:
+    """Raise `DownloadError` unless the file `where` has the SHA-256 that it must have, if it is known."""
+    if expected is not None and found != expected.lower():
+        raise DownloadError(
+            f"{where} has the SHA-256 {found}, expected was {expected}: it is damaged or another file; delete it"
+        )
 
 
 def _by_hand(url: str, path: Path) -> str:
@@ -177,7 +189,7 @@ def _begin(url: str, file: BinaryIO, path: Path, have: int, answer: Any) -> tupl
     return have, total
 
 
-def _settle(url: str, file: BinaryIO, path: Path, kept: Record | None) -> Record:
+def _settle(url: str, file: BinaryIO, path: Path, kept: Record | None, sha256: str | None) -> Record:
     """Give the whole file its name and write down what it is."""
     os.fsync(file.fileno())
     file.seek(0)
@@ -188,6 +200,11 @@ def _settle(url: str, file: BinaryIO, path: Path, kept: Record | None) -> Record
         raise DownloadError(
             f"{url} has the SHA-256 {record.sha256}, but had {kept.sha256} when it was fetched before; if it was "
             f"changed on purpose, delete {_record_path(path)} and fetch it again"
+        )
+    if sha256 is not None and record.sha256 != sha256.lower():
+        file.truncate(0)
+        raise DownloadError(
+            f"{url} has the SHA-256 {record.sha256}, expected was {sha256}: it is another file, and is not kept"
         )
     write_text(_record_path(path), json.dumps(asdict(record), indent=1) + "\n")
     os.replace(partial, path)

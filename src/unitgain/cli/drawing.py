@@ -1,0 +1,121 @@
+"""Options of the commands that draw with a network, and the networks that they name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from unitgain.draw.networks import SELF, Network, open_network
+from unitgain.draw.settings import DrawSettings
+from unitgain.presets import PRESETS, fetched
+from unitgain.train.config import Precision
+
+SamplerName = Literal["heun", "stochastic_heun", "euler", "dpmpp_2m"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What changes the images of a network, and how many are drawn at a time."""
+
+    label: Annotated[int | None, tyro.conf.arg(name="class")] = None
+    """Class of all images. Default: each seed draws its own."""
+
+    guide: str | None = None
+    """What guides: a network as above, unconditional, smaller or less trained; or self, the network without its label,
+    if it was trained to do without."""
+
+    guidance: float | None = None
+    """Weight of guidance w: w times the network plus (1 - w) times the guide. 1 is none."""
+
+    interval: tuple[float, float] | None = None
+    """Noise levels LO < sigma <= HI that are guided. Default: all."""
+
+    sampler: SamplerName = "heun"
+    """heun takes 2 N - 1 evaluations of the network in N steps, stochastic_heun too; euler (DDIM) and dpmpp_2m N."""
+
+    steps: int = 32
+    """Steps N of the sampler."""
+
+    batch: int = 64
+    """Images in flight at a time in each process; does not change the images."""
+
+    sigma_min: float = 0.002
+    """Lowest noise level before 0."""
+
+    sigma_max: float = 80.0
+    """Highest noise level."""
+
+    rho: float = 7.0
+    """Exponent of the schedule; higher is denser at low noise."""
+
+    S_churn: float | None = None
+    """Fresh noise over the whole path, of stochastic_heun. Default: 40."""
+
+    S_min: float | None = None
+    """Lowest noise level that is churned. Default: 0.05."""
+
+    S_max: float | None = None
+    """Highest noise level that is churned. Default: 50."""
+
+    S_noise: float | None = None
+    """Standard deviation of the fresh noise. Default: 1.003."""
+
+    dtype: Precision = "float32"
+    """Precision of the networks."""
+
+    exact: bool = False
+    """Evaluate networks as in training, step by step; slower. By default their weights are normalized and constants
+    folded beforehand, which differs in the rounding."""
+
+    vae: str | None = None
+    """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
+
+    def guided_by(self, network: str) -> tuple[str | None, float]:
+        """Name of the guide of `network` and weight of guidance: as asked for, or those of the preset.
+
+        Raises:
+            ValueError: if the options do not go together.
+        """
+        if self.guide is None and self.guidance is None and not Path(network).exists():
+            found = PRESETS.get(network)
+            if found is not None and found.guide is not None:
+                return str(fetched(network).guide), found.guidance
+        if self.guide is not None and self.guidance is None:
+            raise ValueError(f"--guide {self.guide} without --guidance: say how much, as in --guidance 1.5")
+        if self.guide is None and (self.guidance not in (None, 1) or self.interval is not None):
+            raise ValueError("--guidance and --interval need a --guide: a network, or self")
+        return self.guide, 1.0 if self.guidance is None else self.guidance
+
+    def settings(self, guidance: float) -> DrawSettings:
+        """The options that change the images, with this weight of guidance."""
+        return DrawSettings(
+            guidance=guidance,
+            interval=self.interval,
+            label=self.label,
+            sampler=self.sampler,
+            steps=self.steps,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+            rho=self.rho,
+            S_churn=self.S_churn,
+            S_min=self.S_min,
+            S_max=self.S_max,
+            S_noise=self.S_noise,
+            dtype=self.dtype,
+            exact=self.exact,
+            vae=self.vae,
+        )
+
+    def networks(self, network: str, device: torch.device) -> tuple[Network, Network | None, DrawSettings]:
+        """The network of this name, what guides it if that is another one, and the settings.
+
+        Raises:
+            ValueError: if the options do not go together.
+        """
+        guide, weight = self.guided_by(network)
+        settings = self.settings(weight)
+        names = [network] if guide in (None, SELF) else [network, str(guide)]
+        main, *others = (open_network(name, device, self.dtype, self.exact) for name in names)
+        return main, others[0] if others else None, settings
