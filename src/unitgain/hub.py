@@ -123,7 +123,10 @@ def save_pretrained(
         elif header is not None:
             raise ValueError("a snapshot has a header of its own: leave out header")
         else:
-            shutil.copyfile(locate(source), target)
+            path = locate(source)
+            if not path.is_file():
+                raise FileNotFoundError(f"no snapshot at {path}")
+            shutil.copyfile(path, target)
         with Snapshot(target) as snapshot:
             denoiser, header = snapshot.denoiser(), snapshot.header
             stored = {snapshot.tensor(name).dtype for name in snapshot.names[:1]}.pop()
@@ -170,8 +173,7 @@ def push_to_hub(
     Raises:
         HubError: if the Hub refuses or cannot be reached.
     """
-    if not HUB_ID.fullmatch(repo_id):
-        raise ValueError(f"{repo_id!r} is no repository of the Hub: write organization/name")
+    check_repository(repo_id)
     import huggingface_hub
 
     with tempfile.TemporaryDirectory(prefix="unitgain-") as temporary:
@@ -194,6 +196,16 @@ def push_to_hub(
         except Exception as error:  # the client's own, its HTTP library's, and those of sockets
             raise HubError(f"{repo_id} could not be pushed to the Hub: {_reason(error)}") from error
     return str(getattr(commit, "commit_url", commit))
+
+
+def check_repository(repo_id: str) -> None:
+    """Check that a name is one of a repository.
+
+    Raises:
+        ValueError: if it is not "org/name".
+    """
+    if not HUB_ID.fullmatch(repo_id):
+        raise ValueError(f"{repo_id!r} is no repository of the Hub: write organization/name")
 
 
 def model_card(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitgain.checkpoint.convert import LICENSE, convert_network, origin, whole
+from unitgain.checkpoint.convert import LICENSE, convert_network, origin, read_reference, whole
 from unitgain.download import Progress, cache_folder, download
 from unitgain.recipe import Recipe, Score
 from unitgain.recipes import RECIPES
@@ -18,7 +18,8 @@ from unitgain.serial import suggest
 BASE_URL = "https://nvlabs-fi-cdn.nvidia.com/edm2"
 METRICS = {"FID": "fid", "FD-DINOv2": "dino"}
 OFFICIAL = re.compile(r"edm2-img(512|64)-(xs|s|m|l|xl|xxl)(-uncond)?")
-NOTICE = f"Official EDM2 weights are licensed {LICENSE} by NVIDIA: no commercial use."
+REFERENCES = {"refs-img512": "img512", "refs-img64": "img64"}  # statistics of the images that networks were trained on
+NOTICE = f"Official EDM2 weights and statistics are licensed {LICENSE} by NVIDIA: no commercial use."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def preset(name: str) -> Preset:
         ValueError: if there is none, with the nearest name.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; {suggest(name, PRESETS)}")
+        raise ValueError(f"unknown preset {name!r}; {suggest(name, [*PRESETS, *REFERENCES])}")
     return PRESETS[name]
 
 
@@ -180,3 +181,33 @@ def fetched(name: str, cache: Path | None = None) -> Fetched:
         if not path.is_file():
             raise FileNotFoundError(f"preset {name} is not in {path.parent}: run `unitgain fetch {name}` first")
     return Fetched(paths[0], paths[1] if chosen.guide is not None else None)
+
+
+def fetch_reference(
+    name: str,
+    *,
+    cache: Path | None = None,
+    offline: bool = False,
+    base: str = BASE_URL,
+    on_file: Callable[[str], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Download official reference statistics and check what is in them; arguments as for `fetch`.
+
+    Returns:
+        The `.pkl` file, which `unitgain metrics --reference` reads as it is, without executing anything in it.
+
+    Raises:
+        ValueError: if the name is not in `REFERENCES`.
+        DownloadError: if the file cannot be fetched.
+        Refused: if it holds no statistics.
+    """
+    if name not in REFERENCES:
+        raise ValueError(f"unknown reference {name!r}; {suggest(name, REFERENCES)}")
+    path = (cache or cache_folder()) / "official" / f"{name}.pkl"
+    url = f"{base.rstrip('/')}/dataset-refs/{REFERENCES[name]}.pkl"
+    if on_file is not None and not path.is_file():
+        on_file(f"fetching {url}")
+    download(url, path, offline=offline, on_progress=on_progress)
+    read_reference(path)
+    return path

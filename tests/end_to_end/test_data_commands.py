@@ -106,10 +106,13 @@ def test_latents(capsys, tmp_path, tiny):
     assert "unitgain data encode" in refused
     made = call(capsys, "data", "encode", data, latents, "--vae", vae, "--device", "cpu")
     assert "normalization: measured" in made.err
-    assert "12 latents of 8x4x4, 2 classes" in made.out
+    assert "12 latents of 4x4x4, 2 classes" in made.out
     assert "measured std per channel" in made.out
     assert "That fits: nothing to change." in call(capsys, "data", "check", latents).out
     call(capsys, "data", "show", latents, "--out", tmp_path / "sheet.png")
+    call(capsys, "data", "export", latents, tmp_path / "latents.zip")
+    back = call(capsys, "data", "prepare", tmp_path / "latents.zip", tmp_path / "back")
+    assert "12 latents of 4x4x4" in back.out and "taken for stabilityai/sd-vae-ft-mse" in back.err
     assert datasets.load_from_disk(str(latents)).features["label"].names == ["cat", "dog"]
     run = tmp_path / "run"
     call(capsys, "train", "tiny-latents", "--data", latents, "--out", run, *QUICK)

@@ -142,3 +142,23 @@ def test_encoders_travel_as_json():
         encoder_from_dict({"kind": "wavelets"})
     with pytest.raises(ValueError, match="a mean and a positive std for each channel"):
         LatentEncoder(vae="x", mean=(0.0,), std=(0.0,))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_is_used_again_but_never_while_something_refers_to_it(data, workers):
+    def expected(start):
+        return data.rows(indices(start, 5, len(data), 3))[0]
+
+    with Loader(data, 3, workers=workers) as loader:
+        places = {loader.fetch(start, 5)[0].data_ptr() for start in range(0, 200, 5)}
+        assert len(places) <= loader.ahead + 2
+        starts = range(0, 100, 5)
+        batches = [loader.fetch(start, 5)[0] for start in starts]  # more than are kept
+        for start, batch in zip(starts, batches, strict=True):
+            assert torch.equal(batch, expected(start))
+        row, array = batches[0][1], batches[1].numpy()[2:]  # views keep a batch too
+        del batches, batch
+        for start in range(100, 300, 5):
+            loader.fetch(start, 5)
+        assert torch.equal(row, expected(0)[1]) and np.array_equal(array, expected(5)[2:])
+        assert loader.fetch(300, 3)[0].shape == (3, *data.stored_shape)  # another size

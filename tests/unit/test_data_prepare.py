@@ -1,5 +1,6 @@
 """The prepared form: whole, the same bytes whatever happened on the way, and readable by others."""
 
+import errno
 import io
 import json
 import zipfile
@@ -181,6 +182,19 @@ def test_other_settings_are_refused(pictures, tmp_path):
     assert contents(tmp_path / "mine") == {"thesis.tex": b"x"}
 
 
+def test_a_job_that_finished_nothing_does_not_bind_the_next(pictures, tmp_path):
+    """Who gave the wrong resolution, or repairs the picture that the message names, need not delete the folder."""
+    first = min(pictures.rglob("*.png"))
+    good = first.read_bytes()
+    first.write_bytes(b"broken")
+    with pytest.raises(BrokenPictureError):
+        prepare(str(pictures), tmp_path / "data", Fit(resolution=None), workers=1, shard=5)
+    first.write_bytes(good)
+    make(pictures, tmp_path / "data")
+    make(pictures, tmp_path / "undisturbed")
+    assert contents(tmp_path / "data") == contents(tmp_path / "undisturbed")
+
+
 def test_damage_is_noticed_on_opening(pictures, tmp_path):
     make(pictures, tmp_path / "data")
     path = tmp_path / "data" / "data-00001.arrow"
@@ -233,3 +247,15 @@ def test_shards_of_any_size_hold_the_same_rows(tmp_path_factory, count, shard):
 def test_a_killed_worker_is_an_error_and_no_hang():
     with pytest.raises(WorkerError, match="a worker process was killed; if memory ran out"):
         list(in_order(die, None, range(3), 2))
+
+
+def test_a_full_disk_says_for_which_file(pictures, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as Arrow does, without the path
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unitgain.data.shards.sha256", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*data/data-00000\.arrow'"):
+            make(pictures, tmp_path / "data")
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert make(pictures, tmp_path / "data").rows == 12

@@ -3,16 +3,19 @@
 import hashlib
 import http.server
 import json
+import pickle
 import threading
 
+import numpy as np
 import pytest
 from official_files import config_of, contents, dumps, random_state
 
 import unitgain
+from unitgain.checkpoint.convert import read_reference
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
 from unitgain.download import DownloadError, cache_folder, download
-from unitgain.presets import BASE_URL, PRESETS, fetch, fetched, preset
+from unitgain.presets import BASE_URL, PRESETS, fetch, fetch_reference, fetched, preset
 
 BODY = bytes(range(256)) * 2000
 
@@ -269,3 +272,27 @@ def test_the_list_of_presets(capsys):
     main(["fetch"])
     out = capsys.readouterr().out
     assert "edm2-img512-s-guid-dino" in out and "CC BY-NC-SA 4.0" in out
+    assert "refs-img512  refs-img64" in out
+
+
+def test_reference_statistics(tmp_path, server, capsys):
+    entry = {"mu": np.zeros(3), "sigma": np.eye(3)}
+    server.files["/edm2/dataset-refs/img512.pkl"] = pickle.dumps({"fid": entry, "fd_dinov2": entry})
+    server.files["/edm2/dataset-refs/img64.pkl"] = pickle.dumps({"fid": print})
+    to = ["--cache", str(tmp_path), "--mirror", f"{server.url}/edm2"]
+    main(["fetch", "refs-img512", *to])
+    out = capsys.readouterr().out
+    path = tmp_path / "official" / "refs-img512.pkl"
+    assert f"reference: {path}" in out and "no commercial use" in out
+    assert read_reference(path).keys() == {"fid", "fd_dinov2"}
+    assert fetch_reference("refs-img512", cache=tmp_path, offline=True) == path
+    for args, code, words in (
+        (["refs-img64", *to], 2, "builtins"),
+        (["refs-img64", *to, "--discard"], 2, "used as they are"),
+        (["refs-img12", *to], 2, "did you mean 'refs-img512'"),
+        (["refs-img64", "--offline", "--cache", str(tmp_path / "none")], 1, "dataset-refs/img64.pkl elsewhere and put"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["fetch", *args])
+        assert stop.value.code == code
+        assert words in capsys.readouterr().err.replace("\n", " "), args

@@ -10,6 +10,8 @@ import yaml
 
 import unitgain
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile, write_snapshot
+from unitgain.cli.main import main
+from unitgain.cli.push import parse_metrics
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.ema import sigma_rel_to_gamma
@@ -173,6 +175,43 @@ def test_what_the_hub_refuses(hub, snapshot, tmp_path, monkeypatch):
         with pytest.raises(FileNotFoundError, match="no snapshot at"):
             unitgain.load(name)
     assert not [entry for entry in hub.log if entry[0] == "fetch" and entry[1] != "org/none"]
+
+
+def test_the_command_shows_what_it_would_send_and_sends_it(hub, snapshot, tmp_path, capsys):
+    options = ["--license", "mit", "--metrics", "FID=1.5, KID = 2e-3"]
+    main(["push", str(snapshot), "org/tiny", "--private", "--dry-run", str(tmp_path / "dry"), *options])
+    out = capsys.readouterr().out
+    assert not hub.log and "license: mit" in out and "| KID | 0.002 |" in out and "nothing was" in out
+    main(["push", str(snapshot), "org/tiny", "--private", *options])
+    assert capsys.readouterr().out.strip() == "https://hub.invalid/org/tiny/commit/1"
+    assert hub.log == [("token", None), ("create", "org/tiny", True, True, "model")]
+    for path in (tmp_path / "dry").iterdir():
+        assert path.read_bytes() == (hub.root / "org/tiny" / path.name).read_bytes()
+    main(["push", str(snapshot), "org/open"])
+    assert hub.log[-1] == ("create", "org/open", None, True, "model")
+
+
+def test_the_command_says_what_is_wrong(hub, snapshot, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    for args, code, words in (
+        (["none.safetensors", "org/tiny"], 2, "no snapshot at none.safetensors"),
+        ([str(snapshot), "tiny"], 2, "write organization/name"),
+        ([str(snapshot), "tiny", "--dry-run", str(tmp_path / "dry")], 2, "write organization/name"),
+        ([str(snapshot), "org/tiny", "--dry-run", str(tmp_path / "full")], 2, "full"),
+        ([str(snapshot), "org/tiny", "--metrics", "FID"], 2, "cannot read 'FID'"),
+        ([str(snapshot), "org/forbidden"], 1, "could not be pushed to the Hub: PermissionError: 403 Forbidden"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["push", *args])
+        assert stop.value.code == code and words in capsys.readouterr().err
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize("text", ["", "FID=", "=3", "FID=nan", "FID=inf", "FID=1,", "FID=1,FID=2", "FID=one"])
+def test_metrics_that_are_none(text):
+    with pytest.raises(ValueError, match="--metrics"):
+        parse_metrics(text)
 
 
 def test_offline_without_a_cache(tmp_path, monkeypatch):

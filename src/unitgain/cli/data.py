@@ -127,8 +127,10 @@ class Prepare:
                 workers=self.workers,
                 shard=self.shard,
                 on_progress=progress,
-                say=lambda text: print(f"note: {text}", file=sys.stderr),
+                say=_note,
             )
+        if manifest.encoder is not None:
+            _note(f"the archive does not say of which VAE its latents are: taken for {manifest.encoder['vae']}")
         _summarize(self.dest, manifest)
 
 
@@ -276,17 +278,21 @@ class Data:
         self.command.run()
 
 
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
 def _summarize(folder: Path, manifest: Manifest) -> None:
     classes = f", {len(manifest.classes)} classes" if manifest.classes is not None else ""
-    what = "images" if manifest.kind == "image" else "latents"
+    what, each = ("images", 1) if manifest.kind == "image" else ("latents", 2)  # mean and standard deviation
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
-    shape = f"{manifest.channels}x{manifest.resolution}x{manifest.resolution}"
+    shape = f"{manifest.channels // each}x{manifest.resolution}x{manifest.resolution}"
     print(f"{manifest.rows:,} {what} of {shape}{classes} in {folder} ({size:,.1f} MB)")
     if manifest.enlarged:
         print(f"{manifest.enlarged:,} pictures were smaller than {manifest.resolution} pixels and were enlarged")
     if manifest.skipped:
         print(f"{manifest.skipped:,} pictures could not be used and were left out; {folder / SKIPPED} lists them")
-    if manifest.kind == "latent" and manifest.encoder is not None:
+    if manifest.encoder is not None:
         for name, values in (("mean", manifest.mean), ("std", manifest.std)):
             print(f"measured {name} per channel: {', '.join(f'{value:.4g}' for value in values)}")
         for name in ("mean", "std"):

@@ -8,19 +8,21 @@ import tyro
 
 from unitgain.cli.arguments import byte_bar
 from unitgain.download import cache_folder
-from unitgain.presets import BASE_URL, NOTICE, PRESETS, fetch, preset
+from unitgain.presets import BASE_URL, NOTICE, PRESETS, REFERENCES, fetch, fetch_reference, preset
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Download an official network by the name of its preset, and convert it. Without a name: list the presets.
+    """Download an official network by the name of its preset, and convert it. Without a name: list what there is.
+
+    refs-img512 and refs-img64 are the reference statistics of the official scores, for `unitgain metrics --reference`.
 
     Files are kept in $UNITGAIN_CACHE (default: ~/.cache/unitgain). An interrupted download goes on when the command is
     run again. The SHA-256 of a file is taken at its first download and checked ever after.
     """
 
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ""
-    """Name of the preset, such as edm2-img512-s-guid-dino."""
+    """Name of the preset, such as edm2-img512-s-guid-dino, or of reference statistics, such as refs-img512."""
 
     offline: bool = False
     """Use no network: only what is in the cache. HF_HUB_OFFLINE=1 says the same."""
@@ -39,6 +41,9 @@ class Fetch:
         if not self.preset:
             _list()
             return
+        if self.preset in REFERENCES:
+            self._reference()
+            return
         chosen = preset(self.preset)
         print(NOTICE)
         with byte_bar("fetching") as progress:
@@ -56,10 +61,26 @@ class Fetch:
             print(f"guide: {found.guide}, guidance weight {chosen.guidance:g}")
         print(f"published {chosen.metric}: {chosen.score:g}")
 
+    def _reference(self) -> None:
+        if self.discard:
+            raise ValueError("--discard is for networks, which are converted; references are used as they are")
+        print(NOTICE)
+        with byte_bar("fetching") as progress:
+            path = fetch_reference(
+                self.preset,
+                cache=self.cache,
+                offline=self.offline,
+                base=self.mirror,
+                on_file=print,
+                on_progress=progress,
+            )
+        print(f"reference: {path}")
+
 
 def _list() -> None:
     width = max(map(len, PRESETS))
     for one in PRESETS.values():
         guide = "" if one.guide is None else f"  {one.guidance:.2f} x {one.guide.stem}"
         print(f"{one.name:<{width}}  {one.metric:<9} {one.score:>6.2f}  sigma_rel {one.network.sigma_rel:.3f}{guide}")
+    print(f"{'  '.join(REFERENCES):<{width}}  reference statistics, FID and FD-DINOv2")
     print(f"{NOTICE}\nCache: {cache_folder()}")

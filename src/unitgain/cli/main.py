@@ -18,6 +18,7 @@ from unitgain.cli.fetch import Fetch
 from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.metrics import Metrics, MetricsReference
+from unitgain.cli.push import Push
 from unitgain.cli.sample import Sample
 from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
@@ -52,6 +53,7 @@ def main(args: Sequence[str] | None = None) -> None:
         | Tune
         | Convert
         | Fetch
+        | Push
         | Inspect
         | Magnitudes,  # type: ignore[arg-type]
         prog="unitgain",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 FitMode = Literal["crop", "pad", "stretch"]
 Format = Literal["png", "webp"]
@@ -106,9 +106,10 @@ def decode(data: bytes) -> Image.Image:
             with suppress(Exception):  # damaged EXIF is no reason to lose a picture
                 image = ImageOps.exif_transpose(image)
             return image
+    except UnidentifiedImageError as error:  # its text has an address, which would differ from run to run
+        raise ImageError("is empty" if not data else "cannot be decoded: it is no picture of a known format") from error
     except Exception as error:  # the decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        what = "is empty" if not data else "cannot be decoded"
-        raise ImageError(f"{what}: {error}" if data else what) from error
+        raise ImageError(f"cannot be decoded: {error}") from error
 
 
 def flatten(image: Image.Image, fit: Fit) -> Image.Image:

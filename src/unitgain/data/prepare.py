@@ -144,9 +144,13 @@ def prepare(
         processes = max(1, min(processes, total // FEWEST_PER_WORKER))
     tasks = _ranges(source, writer, size) if isinstance(source, Indexed) else _chunks(source, writer, size)
     job = _Job(writer, source, on_error, on_progress or (lambda *_: None), total)
-    for task, rows in in_order(_process, (source if isinstance(source, Indexed) else None, fit), tasks, processes):
-        job.add(task, rows)
-    return job.finish()
+    try:
+        for task, rows in in_order(_process, (source if isinstance(source, Indexed) else None, fit), tasks, processes):
+            job.add(task, rows)
+        return job.finish()
+    except BaseException:
+        writer.abandon()
+        raise
 
 
 class _Job:

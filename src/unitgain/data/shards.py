@@ -172,6 +172,11 @@ class ShardWriter:
         for leftover in (*self.folder.glob(".*.tmp"), *self.journal.glob(".*.tmp")):  # of a process that was killed
             leftover.unlink()
 
+    def abandon(self) -> None:
+        """Let go of the folder if nothing is finished yet, so that a job with other settings may follow."""
+        if not any(self.journal.glob("[0-9]*.json")):
+            (self.journal / SETTINGS).unlink(missing_ok=True)
+
     def _refuse(self, saved: dict[str, Any], what: str) -> None:
         changes = differences(saved, self.settings)
         if changes:
