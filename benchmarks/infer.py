@@ -6,12 +6,9 @@ network adds to its input is not zero. With `--device cuda` the plain network co
 """
 
 import argparse
-import gc
 import statistics
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -52,28 +49,6 @@ def medians(runs: dict[str, Callable[[], Tensor]], repeats: int, wait: Callable[
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def peak_activations(run: Callable[[], Tensor]) -> int:
-    """Bytes of anonymous memory that one evaluation takes beyond what was there; Linux."""
-
-    def resident() -> int:
-        text = Path("/proc/self/status").read_text()
-        return int(text.split("RssAnon:")[1].split()[0]) * 1024
-
-    gc.collect()
-    start, peak, done = resident(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            peak[0] = max(peak[0], resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    run()
-    done.set()
-    watcher.join()
-    return peak[0] - start
-
-
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm."""
     return float((found - expected).norm() / expected.norm())
@@ -106,15 +81,13 @@ def measure(name: str, batch: int, args: argparse.Namespace, plain_s: dict[int, 
         if device.type == "cuda":
             denoiser.dtype = torch.float16
         runs: dict[str, Callable[[], Tensor]] = {"plain": lambda: denoiser(x, sigma, label)}
-        seconds, errors, memory = {}, {}, {}
+        seconds, errors = {}, {}
         for dtype in dtypes:
             key = str(dtype).removeprefix("torch.")
             start = time.perf_counter()
             prepared = prepare(denoiser, dtype, compile=args.compile)
             seconds[key] = time.perf_counter() - start
             errors[key] = relative_error(prepared(x, sigma, label), expected)
-            if device.type == "cpu":
-                memory[key] = peak_activations(lambda run=prepared: run(x, sigma, label))
             runs[key] = lambda run=prepared: run(x, sigma, label)
         times = medians(runs, args.repeats, wait)
     if name == "EDM2-S":
@@ -131,7 +104,6 @@ def measure(name: str, batch: int, args: argparse.Namespace, plain_s: dict[int, 
                 "ratio_to_plain_edm2_s": plain_s[batch] / times[key],
                 "error": errors.get(key),
                 "prepare_seconds": seconds.get(key),
-                "activation_bytes": memory.get(key),
             }
         )
         print(rows[-1], flush=True)
@@ -147,16 +119,15 @@ def report(rows: list[dict], rates: dict[str, float]) -> str:
         "every evaluation (float16 on a GPU); the others are prepared. Ratios are times of the plain network over "
         "times of the row, measured in turns in one process; error: of D, relative, against the plain network.",
         "",
-        "| network | batch | mode | seconds | x plain | x plain EDM2-S | error | activations MB | prepare s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | batch | mode | seconds | x plain | x plain EDM2-S | error | prepare s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         error = "" if row["error"] is None else f"{row['error']:.1e}"
-        memory = "" if row["activation_bytes"] is None else f"{row['activation_bytes'] / 1e6:.0f}"
         made = "" if row["prepare_seconds"] is None else f"{row['prepare_seconds']:.2f}"
         lines.append(
             f"| {row['network']} | {row['batch']} | {row['mode']} | {row['seconds']:.3f} | {row['ratio']:.2f} "
-            f"| {row['ratio_to_plain_edm2_s']:.2f} | {error} | {memory} | {made} |"
+            f"| {row['ratio_to_plain_edm2_s']:.2f} | {error} | {made} |"
         )
     lines += ["", "Square matrix products of 2048 on the same machine, multiply-adds per second: "]
     lines[-1] += ", ".join(f"{name} {rate / 1e9:.0f} G" for name, rate in rates.items()) + "."
