@@ -128,7 +128,7 @@ def measure_loader(folder: Path, count: int, batch: int, batches: int, repeats: 
         for start in range(0, batch * batches, batch):
             assert mapped[indices(start, batch, count, 0)].shape == (batch, *MOMENTS)
 
-    def loader(workers: int | None) -> Callable[[], None]:
+    def loader(workers: int) -> Callable[[], None]:
         def run() -> None:
             with Loader(dataset, 0, workers=workers) as loader:
                 for start in range(0, batch * batches, batch):
@@ -138,7 +138,7 @@ def measure_loader(folder: Path, count: int, batch: int, batches: int, repeats: 
 
     found: dict[str, float | int] = {"rows": count, "batch": batch, "batches": batches}
     plain(), loader(0)()  # into the page cache
-    for name, workers in (("threads", None), ("no_threads", 0)):
+    for name, workers in (("threads", 1), ("no_threads", 0)):
         alone, loaded = timed(plain, loader(workers), repeats)
         ratios = [one / other for one, other in zip(alone, loaded, strict=True)]
         found["memmap_rows_per_second"] = batch * batches / statistics.median(alone)

@@ -93,8 +93,8 @@ class Loader:
         dataset: what to read.
         seed: of the order and the flips.
         flip: mirror each image or not, by a fair coin of its own; for pixels.
-        workers: threads that read and decode; 0 to do it when asked. By default one for latents, and one per core, up
-            to 8, for pixels: Pillow lets go of the interpreter while it decodes.
+        workers: threads that read and decode; 0 to do it when asked. By default one per core, up to 8, for pixels:
+            Pillow lets go of the interpreter while it decodes. None for latents, or one where memory is pinned.
         ahead: calls that are prepared in advance.
         cache: keep decoded rows in memory.
         pin: in page-locked memory, from which a GPU copies while it computes.
@@ -119,8 +119,9 @@ class Loader:
                 f"data {dataset.name}: the mirror image of a latent is not the latent of the mirror image; flip pixels"
             )
         self.dataset, self.seed, self.flip, self.pin = dataset, seed, flip, pin
-        if workers is None:  # what is in memory already needs no reading ahead
-            many = 1 if dataset.latents else min(cores(), 8)  # copying rows gains nothing from more, decoding does
+        if workers is None:
+            # A row that needs no decoding is copied in less time than a thread is asked for it, but for a GPU's sake.
+            many = int(pin) if dataset.latents else min(cores(), 8)
             workers = 0 if isinstance(dataset, ArrayDataset) else many
         self.ahead = 2 * workers if ahead is None else ahead
         self._rows: Callable[[NDArray[np.int64], Tensor], tuple[Tensor, Labels]] = dataset.rows
