@@ -98,7 +98,8 @@ def main() -> None:
         f"# Frechet distance, {args.size} dimensions\n\n"
         "| covariances | relative difference by `sqrtm` | relative error to the closed form | seconds | "
         "seconds, root of the reference kept | seconds, `sqrtm` alone | times faster |\n|---|---|---|---|---|---|---|\n"
-        f"{rows}\nSciPy {scipy.__version__}. Seconds by the clock, medians of turns. The closed form is that of covariances that commute.\n"
+        f"{rows}\nSciPy {scipy.__version__}. Seconds by the clock, medians of turns. "
+        "The closed form is that of covariances that commute.\n"
     )
     write_results("frechet", {"scipy": scipy.__version__, "size": args.size, "cases": cases}, text)
     print(text)
