@@ -6,10 +6,11 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitgain.native import NATIVE, Combination, available, build, can_combine
+from unitgain.native import NATIVE, Combination, Depthwise, available, build, can_combine
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -70,6 +71,54 @@ def test_only_what_was_asked_for_is_written():
     assert (out[:, 50:650] == 1).all()
     assert (out[:, :50] == -1).all()
     assert (out[:, 650:] == -1).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 12), st.integers(1, 12)),
+    kernel=st.sampled_from([1, 3, 5, 7]),
+    silu=st.booleans(),
+    modulated=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_depthwise_of_any_size(shape, kernel, silu, modulated, dtype):
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last) * 3
+    weight = torch.randn(shape[1], 1, kernel, kernel, generator=generator)
+    scale = torch.randn(shape[:2], generator=generator) if modulated else None
+    found = Depthwise(weight, silu)(x, scale)
+    exact = x.double() if scale is None else x.double() * scale.double()[:, :, None, None]
+    exact = F.conv2d(F.silu(exact) if silu else exact, weight.double(), padding=kernel // 2, groups=shape[1])
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    rounding = 2**-8 if dtype == torch.bfloat16 else 1e-6  # of the result; of the sum it is made of
+    assert ((found - exact).abs() <= rounding * exact.abs() + 2e-6 * kernel**2 * exact.abs().max()).all()
+
+
+def test_silu_of_every_size_of_number():
+    """From numbers whose exponential float32 cannot hold to ones that vanish beside 1; and what is not finite stays."""
+    x = torch.cat([torch.linspace(-200, 200, 4001), torch.logspace(-30, 5, 301), -torch.logspace(-30, 5, 301)])
+    activate = Depthwise(torch.ones(1, 1, 1, 1), silu=True)
+    torch.testing.assert_close(
+        activate(x.reshape(1, 1, 1, -1)).flatten().double(), F.silu(x.double()), rtol=5e-7, atol=1e-30
+    )
+    odd = torch.tensor([torch.inf, -torch.inf, torch.nan]).reshape(1, 1, 1, 3)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not activate(odd.to(dtype)).isfinite().any()
+
+
+def test_depthwise_does_not_depend_on_the_number_of_threads_or_images():
+    x = torch.randn(5, 40, 16, 16).contiguous(memory_format=torch.channels_last)
+    convolve = Depthwise(torch.randn(40, 1, 3, 3), silu=True)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = convolve(x)
+        torch.set_num_threads(4)
+        assert torch.equal(convolve(x), one)
+        assert torch.equal(convolve(x[3:4]), one[3:4])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_without_a_compiler_nothing_fails_unless_it_is_asked_for(tmp_path, monkeypatch):

@@ -2,5 +2,6 @@
 
 from unitgain.native.build import NATIVE, available
 from unitgain.native.combine import Combination, can_combine
+from unitgain.native.depthwise import Depthwise, can_convolve
 
-__all__ = ["NATIVE", "Combination", "available", "can_combine"]
+__all__ = ["NATIVE", "Combination", "Depthwise", "available", "can_combine", "can_convolve"]

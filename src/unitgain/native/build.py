@@ -7,6 +7,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ NATIVE = "UNITGAIN_NATIVE"
 """Environment variable: 0 for no C at all, 1 to be told why it cannot be used; by default it is used if it can be."""
 
 COMPILERS = ("cc", "gcc", "clang")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fPIC")
 SECONDS = 120  # that a compiler may take
 
 
@@ -49,14 +50,20 @@ def available(name: str) -> bool:
 def _compiled(name: str) -> Path:
     source = Path(__file__).parent / f"{name}.c"
     compiler = _compiler()
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True)
-    identity = "\0".join([source.read_text(encoding="utf-8"), version.stdout, *compiler, *FLAGS, _processor()])
+    version = _run([*compiler, "--version"])
+    identity = "\0".join([source.read_text(encoding="utf-8"), version, *compiler, *FLAGS, _processor()])
     path = cache_folder() / "native" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not path.exists():
-        with atomic(path) as temporary:
-            command = [*compiler, *FLAGS, "-o", str(temporary), str(source), "-lm"]
-            subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        with atomic(path) as temporary, tempfile.TemporaryDirectory() as folder:
+            made = str(Path(folder) / f"{name}.o")
+            # Not linked with a library of threads: those of torch, which are there already, are the ones to use.
+            _run([*compiler, *FLAGS, "-fopenmp", "-c", "-o", made, str(source)])
+            _run([*compiler, "-shared", "-o", str(temporary), made])
     return path
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
 
 
 def _compiler() -> list[str]:
