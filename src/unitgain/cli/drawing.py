@@ -9,6 +9,7 @@ import tyro
 
 from unitgain.draw.networks import SELF, Network, open_network
 from unitgain.draw.settings import DrawSettings
+from unitgain.infer import fastest_dtype
 from unitgain.presets import PRESETS, fetched
 from unitgain.train.config import Precision
 
@@ -40,8 +41,9 @@ class Sampling:
     rho: float = 7.0
     """Exponent of the schedule; higher is denser at low noise."""
 
-    dtype: Precision = "float32"
-    """Precision of the networks."""
+    dtype: Literal["auto"] | Precision = "auto"
+    """Precision of the networks. auto is the fastest that the hardware has, bfloat16 or float32, and float32 with
+    --exact; name one to draw the same images everywhere."""
 
     exact: bool = False
     """Evaluate networks as in training, step by step; slower. By default their weights are normalized and constants
@@ -50,11 +52,17 @@ class Sampling:
     vae: str | None = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
-    def settings(self, guidance: float = 1.0) -> DrawSettings:
-        """The options that change the images, with this weight of guidance."""
+    def settings(self, device: torch.device, guidance: float = 1.0) -> DrawSettings:
+        """The options that change the images, on this device, with this weight of guidance."""
         names = {field.name for field in fields(DrawSettings)} & {field.name for field in fields(self)}
-        given = {name: getattr(self, name) for name in names - {"guidance"}}
-        return DrawSettings(guidance=guidance, **given)
+        given = {name: getattr(self, name) for name in names - {"guidance", "dtype"}}
+        return DrawSettings(guidance=guidance, dtype=self.precision(device), **given)
+
+    def precision(self, device: torch.device) -> str:
+        """The precision that was asked for, or the fastest that the device has."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "float32" if self.exact else str(fastest_dtype(device)).removeprefix("torch.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +114,7 @@ class Drawing(Sampling):
             ValueError: if the options do not go together.
         """
         guide, weight = self.guided_by(network)
-        settings = self.settings(weight)
+        settings = self.settings(device, weight)
         names = [network] if guide in (None, SELF) else [network, str(guide)]
-        main, *others = (open_network(name, device, self.dtype, self.exact) for name in names)
+        main, *others = (open_network(name, device, settings.dtype, self.exact) for name in names)
         return main, others[0] if others else None, settings

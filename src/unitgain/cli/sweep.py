@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -69,7 +70,7 @@ class Bench(Sampling):
             judge,
             out,
             guide=self.guide,
-            settings=self.settings(),
+            settings=self.settings(world.device),
             t=self.nimg,
             guide_t=self.guide_nimg,
             base=base,
@@ -111,13 +112,9 @@ class SweepCommand(Bench):
     out: Path | None = None
     """Folder for the table, the averages and the pictures, of a single run. Default: RUN/sweep."""
 
-    def run(self) -> None:
-        """Sweep, then write table and pictures."""
-        if not self.runs:
-            raise ValueError("name the folder of a run")
-        if self.out is not None and len(self.runs) > 1:
-            raise ValueError("--out is for a single run; each of several has its sweep in its own folder")
-        config = SweepConfig(
+    def config(self, device: torch.device) -> SweepConfig:
+        """The cells that were asked for."""
+        return SweepConfig(
             lengths=tuple(parse_lengths(self.lengths)),
             guidance=tuple(parse_lengths(self.guidance)),
             guide_lengths=None if self.guide_lengths is None else tuple(parse_lengths(self.guide_lengths)),
@@ -126,9 +123,17 @@ class SweepCommand(Bench):
             images=self.images,
             first_seed=self.first_seed,
             repeat=self.repeat,
-            settings=self.settings(),
+            settings=self.settings(device),
         )
+
+    def run(self) -> None:
+        """Sweep, then write table and pictures."""
+        if not self.runs:
+            raise ValueError("name the folder of a run")
+        if self.out is not None and len(self.runs) > 1:
+            raise ValueError("--out is for a single run; each of several has its sweep in its own folder")
         with processes(pick_device(self.device)) as world:
+            config = self.config(world.device)
             judge = self.judge(world)
             found: dict[str, list[Result]] = {}
             for run in self.runs:
