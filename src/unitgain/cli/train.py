@@ -132,6 +132,9 @@ class Train:
     no_tensorboard: bool = False
     """Do not write TensorBoard events."""
 
+    wandb: str | None = None
+    """Project of Weights & Biases to log to as well; a resumed run goes on there. WANDB_MODE=offline holds."""
+
     quiet: bool = False
     """Show no progress."""
 
@@ -152,6 +155,7 @@ class Train:
                 on_checkpoint_error=self.on_checkpoint_error,
                 quiet=self.quiet,
                 tensorboard=not self.no_tensorboard,
+                wandb=self.wandb,
             ),
         )
         if not result.main:

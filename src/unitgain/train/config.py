@@ -116,6 +116,7 @@ class Execution:
         on_checkpoint_error: what to do when a checkpoint cannot be written.
         quiet: no progress.
         tensorboard: write TensorBoard events, if it is installed.
+        wandb: also log to Weights & Biases, in this project; None for not.
     """
 
     device: torch.device | str = "cpu"
@@ -126,6 +127,7 @@ class Execution:
     on_checkpoint_error: OnCheckpointError = "stop"
     quiet: bool = False
     tensorboard: bool = True
+    wandb: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_time is not None and not self.max_time > 0:

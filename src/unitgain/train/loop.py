@@ -13,9 +13,12 @@ from unitgain.checkpoint.state import clear_partial
 from unitgain.data.loader import Dataset
 from unitgain.data.order import derive
 from unitgain.parallel import is_lost, processes
+from unitgain.serial import to_dict
 from unitgain.train.batches import Batches
+from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.errors import LostProcessError, is_shared, together
+from unitgain.train.health import Health
 from unitgain.train.lock import FolderLock
 from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.preflight import check_disk, check_folder, preflight
@@ -116,14 +119,16 @@ def _train(
         resume_from_newest(config, state, window, folder, fingerprint)
     together(world, "preparing the run folder", lambda: _prepare(config, run, state) if world.main else None)
     saver = Saver(folder, world, config.keep_checkpoints, config.keep_every, execution.on_checkpoint_error)
-    log = StatsLog(run, state.nimg, execution.tensorboard) if world.main else None
     with ExitStack() as stack:
         stack.callback(batches.loader.close)
+        open_log = lambda: _open_log(config, execution, run, state.nimg) if world.main else None  # noqa: E731
+        log = together(world, "opening the logs", open_log)
         if log is not None:
             stack.callback(log.close)
         progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
         stack.enter_context(progress)
-        trainer = Trainer(config, run, batches, state, window, saver, stop, fingerprint, log, progress)
+        health = Health.start(config, execution, batches, state)
+        trainer = Trainer(config, run, batches, state, window, saver, stop, fingerprint, log, progress, health)
         try:
             trainer.run_to_end()
         except Exception as error:
@@ -136,6 +141,11 @@ def _train(
                 ) from error
             raise
     return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.agreed, world.main)
+
+
+def _open_log(config: TrainConfig, execution: Execution, run: Path, nimg: int) -> StatsLog:
+    shown = boards(run, nimg, to_dict(config), execution.tensorboard, execution.wandb, execution.quiet)
+    return StatsLog(run, nimg, shown)
 
 
 def _prepare(config: TrainConfig, run: Path, state: TrainState) -> None:

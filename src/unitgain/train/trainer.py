@@ -20,6 +20,7 @@ from unitgain.serial import to_dict
 from unitgain.train.batches import Batches
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import TrainingError, together
+from unitgain.train.health import Health
 from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.run import Window
 from unitgain.train.saver import Saver
@@ -41,6 +42,7 @@ class Trainer:
     fingerprint: str
     log: StatsLog | None
     progress: TrainProgress
+    health: Health
 
     @property
     def world(self) -> World:
@@ -59,7 +61,7 @@ class Trainer:
             self.account(report)
             finished = state.nimg >= recipe.duration
             self.progress.step(state.nimg)
-            if finished or _crossed(previous, state.nimg, config.tick):
+            if self.ticks(previous):
                 now = time.monotonic()
                 self.tick(report.lr, now - began)
                 began = now
@@ -93,12 +95,19 @@ class Trainer:
         """One step; the first one, and one at each interval, with the magnitudes of the network as it runs."""
         every, nimg, recipe = self.config.magnitudes_every, self.state.nimg, self.config.recipe
         measured = every and (nimg == 0 or _crossed(nimg, nimg + recipe.batch, every))
-        with watch(self.state.denoiser) if measured else nullcontext() as probe:
-            report = train_step(self.state, recipe, _shown_to(probe, self.batches.at(nimg)), self.votes)
+        with watch(self.state.denoiser) if measured else nullcontext() as probe, self.health.watch(self.ticks(nimg)):
+            microbatches = self.health.shown(_shown_to(probe, self.batches.at(nimg)))
+            report = train_step(self.state, recipe, microbatches, self.votes)
         if probe is not None:
             probe.merge(self.world)
             self.write({"nimg": self.state.nimg, "magnitudes": probe.buckets()})
         return report
+
+    def ticks(self, nimg: int) -> bool:
+        """Whether the step that begins at `nimg` images is the last one before a line of statistics."""
+        recipe = self.config.recipe
+        after = nimg + recipe.batch
+        return after >= recipe.duration or _crossed(nimg, after, self.config.tick)
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a line of statistics."""
@@ -142,6 +151,7 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Begin to write the whole state; what is too old is deleted when it is there."""
+        self.health.settle(self.window)
         tensors, values = state_tensors(self.state)
         mine = {
             "window": to_dict(self.window),
@@ -188,6 +198,7 @@ class Trainer:
             "images_per_second": images / max(seconds, 1e-9),
             "seconds": seconds,
             "nonfinite_steps": window.nonfinite_steps,
+            **self.health.row(window, images, seconds),
         }
         self.write(row)
         self.progress.tick(row)
