@@ -75,9 +75,8 @@ def test_parts_by_name():
     assert weight_part("denoiser.network.enc.8x8_block0.norm.bias", 1) == SMALL
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data, dropout):
-    recipe = tiny_recipe.replace(network=tiny_recipe.network.replace(dropout=dropout))
+def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data):
+    recipe = tiny_recipe.replace(network=tiny_recipe.network.replace(dropout=0.2))
     config = TrainConfig(recipe=recipe, data="tiny", tick=16, checkpoint_every=32, microbatch=4, magnitudes_every=32)
     train(config, tmp_path, tiny_data, quiet=True, tensorboard=False)
     torch.manual_seed(derive(config.seed))
