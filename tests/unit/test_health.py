@@ -10,11 +10,12 @@ from unitgain.analysis.cost import network_cost
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.data.loader import Loader
 from unitgain.data.order import derive
+from unitgain.denoiser import Denoiser
 from unitgain.loss import EDMLoss
 from unitgain.parallel import World
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
 from unitgain.train.batches import Batches
-from unitgain.train.parts import SMALL, watch_step, weight_part
+from unitgain.train.parts import SMALL, StepProbe, watch_step, weight_part
 from unitgain.train.speed import Speed, peak_memory
 
 
@@ -63,6 +64,16 @@ def test_a_step_that_is_not_made_is_noticed(tiny_recipe):
     with pytest.raises(AssertionError, match="made no step"):
         probe.parts(World())
     assert not state.optimizer._optimizer_step_pre_hooks
+
+
+def test_watching_a_step_waits_for_nothing(tiny_spec):
+    network = Denoiser(tiny_spec).to("meta")
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    probe = StepProbe(network)
+    probe.before()
+    probe.after()
+    assert probe.squares.is_meta
 
 
 def test_parts_by_name():

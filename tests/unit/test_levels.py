@@ -123,3 +123,13 @@ def test_a_new_network_has_error_one_everywhere(tiny_recipe):
     well = [error for error, images in zip(row["error"], row["images"], strict=True) if images > 40]
     assert len(well) >= 5
     assert well == pytest.approx([1.0] * len(well), abs=0.1)
+
+
+def test_nothing_waits_for_the_device():
+    """On the meta device there is nothing to wait for: whatever asks for a value fails."""
+    levels = NoiseLevels(0.0, 1.0, "meta")
+    images = torch.ones(4, 1, 2, 2, device="meta")
+    levels.add(torch.ones(4, device="meta"), torch.zeros(4, device="meta"), images)
+    assert levels.sums.is_meta
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        levels.collect(World())
