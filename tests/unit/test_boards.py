@@ -9,7 +9,7 @@ import pytest
 from unitgain.train import train
 from unitgain.train.boards import WANDB, WandB, boards, scalars
 from unitgain.train.config import TrainConfig
-from unitgain.train.log import StatsLog
+from unitgain.train.log import StatsLog, TrainProgress
 
 
 class FakeRun:
@@ -129,3 +129,13 @@ def test_tensorboard_gets_the_scalars(tmp_path):
     events.Reload()
     assert events.Scalars("train/loss")[0].value == 0.25
     assert events.Scalars("gradient/output")[0].step == 8
+
+
+def test_lines_of_progress_say_the_share_of_the_peak_and_a_long_wait(capsys):
+    row = {"nimg": 64, "loss": 0.5, "lr": 0.01, "images_per_second": 16.0, "peak_share": 0.42, "data_wait_share": 0.12}
+    with TrainProgress(64, 0) as progress:
+        progress.tick(row)
+    assert "lr 1.00e-02  42 % of peak  waits 12 % for data  ETA" in capsys.readouterr().err
+    with TrainProgress(64, 0) as progress:
+        progress.tick({**row, "data_wait_share": 0.01})
+    assert "42 % of peak  ETA" in capsys.readouterr().err

@@ -94,6 +94,7 @@ def test_the_status_of_a_folder(folder, tmp_path_factory):
         assert history.status == "training"
         assert history.rate == 16.0
         assert history.left == pytest.approx(2.0, abs=0.5)
+        assert "In training: 64 of 96 images, in 4 s of training; 2 s left" in run_page(history, [])
         text = seen(folder)
         assert "64/96 images" in text and f"process {os.getpid()}" in text
         os.utime(folder / "stats.jsonl", (time.time() - 3600, time.time() - 3600))

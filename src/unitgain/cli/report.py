@@ -1,5 +1,6 @@
 """`unitgain report`."""
 
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class Report:
         try:
             drawings = self._draw(snapshots, seeds, device)
         except (SnapshotError, ImportError, ValueError, OSError) as error:
-            print(f"WARNING: no samples: {error}")
+            print(f"WARNING: no samples: {error}", file=sys.stderr)
             return [], f"Not drawn: {error}"
         length = snapshots[-1].stem.partition("-")[2]
         return drawings, f"Seeds {self.seeds}, EMA length {length}, {SETTINGS.steps} steps of Heun's method."

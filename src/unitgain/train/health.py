@@ -1,7 +1,7 @@
 """What a run says of its health beside the loss: noise levels, magnitudes of gradients and updates, speed."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,14 +42,17 @@ class Health:
         speed = Speed.measure(recipe.network, dtype, execution.recompute, batches.loader, world)
         return cls(state, levels, speed)
 
+    def watch(self) -> AbstractContextManager[None]:
+        """Sort the losses of all steps made while the block runs by noise level."""
+        return self.levels.watch(self.state.objective, self.state.uncertainty)
+
     @contextmanager
-    def watch(self, last: bool) -> Iterator[None]:
-        """Look at the step that is made while the block runs; `last` of those before a tick, more closely."""
-        with ExitStack() as stack:
-            stack.enter_context(self.levels.watch(self.state.objective, self.state.uncertainty))
-            if last:
-                watched: AbstractContextManager[StepProbe] = watch_step(self.state.optimizer, self.state.modules)
-                self._probe = stack.enter_context(watched)
+    def watch_step(self, last: bool) -> Iterator[None]:
+        """Look at the step made while the block runs, if it is the `last` one before a tick."""
+        if not last:
+            yield
+            return
+        with watch_step(self.state.optimizer, self.state.modules) as self._probe:
             yield
 
     def shown(self, microbatches: Iterator[Microbatch]) -> Iterator[Microbatch]:

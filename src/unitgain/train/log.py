@@ -18,6 +18,7 @@ from unitgain.train.boards import Board, scalars
 
 SECONDS_BETWEEN_LINES = 10  # of progress where there is no terminal
 WORTH_SAYING = 0.05  # share of the time that is spent waiting for data
+WIDE = (110, 130)  # characters of a terminal in which a bar leaves room for the share of the peak, and for the wait too
 
 
 class StatsLog:
@@ -91,7 +92,9 @@ class TrainProgress:
 
     def tick(self, row: Mapping[str, Any]) -> None:
         """Show the statistics of a tick."""
-        self._bar.update(self._task, loss=_number(row["loss"]), lr=f"{row['lr']:.2e}", speed=_speed(row))
+        self._bar.update(
+            self._task, loss=_number(row["loss"]), lr=f"{row['lr']:.2e}", speed=_speed(row, self._bar.console.width)
+        )
         now = time.monotonic()
         if self._lines and (now - self._last_line > SECONDS_BETWEEN_LINES or row["nimg"] >= self._total):
             self._last_line = now
@@ -125,11 +128,11 @@ def _number(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
 
 
-def _speed(row: Mapping[str, Any]) -> str:
-    """Share of the machine's peak; the wait for data where there is one to speak of."""
-    text = f"  {100 * row['peak_share']:.0f} % of peak"
+def _speed(row: Mapping[str, Any], width: int = 1000) -> str:
+    """Share of the machine's peak, and the wait for data where there is one to speak of, as the width allows."""
+    text = f"  {100 * row['peak_share']:.0f} % of peak" if width >= WIDE[0] else ""
     waits = row["data_wait_share"]
-    return f"{text}  waits {100 * waits:.0f} % for data" if waits >= WORTH_SAYING else text
+    return f"{text}  waits {100 * waits:.0f} % for data" if waits >= WORTH_SAYING and width >= WIDE[1] else text
 
 
 class RateColumn(ProgressColumn):

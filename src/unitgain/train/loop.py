@@ -128,6 +128,7 @@ def _train(
         progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
         stack.enter_context(progress)
         health = Health.start(config, execution, batches, state)
+        stack.enter_context(health.watch())
         trainer = Trainer(config, run, batches, state, window, saver, stop, fingerprint, log, progress, health)
         try:
             trainer.run_to_end()

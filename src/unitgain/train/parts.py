@@ -109,8 +109,7 @@ def _magnitudes(squares: Tensor, size: int) -> dict[str, float | None]:
 
 def _place(part: str) -> tuple[int, int]:
     """Embedding, encoder from fine to coarse, decoder back, the rest."""
-    side, _, size = part.partition(" ")
-    resolution = int(size.partition("x")[0]) if side in ("Enc", "Dec") else 0
+    side = part[:3] if part.startswith(("Enc ", "Dec ")) else part
     order = ("embedding", "Enc", "Dec", "output", "uncertainty", SMALL)
-    where = order.index(side if side in order else part) if side in order or part in order else len(order)
-    return where, resolution if side == "Dec" else -resolution
+    resolution = int(part[4:].partition("x")[0]) if side != part else 0
+    return order.index(side) if side in order else len(order), resolution if side == "Dec" else -resolution

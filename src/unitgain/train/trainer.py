@@ -95,7 +95,10 @@ class Trainer:
         """One step; the first one, and one at each interval, with the magnitudes of the network as it runs."""
         every, nimg, recipe = self.config.magnitudes_every, self.state.nimg, self.config.recipe
         measured = every and (nimg == 0 or _crossed(nimg, nimg + recipe.batch, every))
-        with watch(self.state.denoiser) if measured else nullcontext() as probe, self.health.watch(self.ticks(nimg)):
+        with (
+            watch(self.state.denoiser) if measured else nullcontext() as probe,
+            self.health.watch_step(self.ticks(nimg)),
+        ):
             microbatches = self.health.shown(_shown_to(probe, self.batches.at(nimg)))
             report = train_step(self.state, recipe, microbatches, self.votes)
         if probe is not None:
