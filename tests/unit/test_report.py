@@ -1,6 +1,8 @@
 """What `watch` and `report` are made of: characters, pooled noise levels, the state of a folder."""
 
+import base64
 import fcntl
+import io
 import json
 import os
 import re
@@ -9,14 +11,16 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
+from unitgain.cli.watch import Watch
 from unitgain.data.images import grid
 from unitgain.report.chart import bar, curve
 from unitgain.report.curves import evenly, short
 from unitgain.report.history import pooled, read_history
 from unitgain.report.run import run_page
-from unitgain.report.samples import choose_snapshots, kept_drawings
+from unitgain.report.samples import Drawing, choose_snapshots, kept_drawings
 from unitgain.report.terminal import frame, span
 from unitgain.train import TrainConfig
 from unitgain.train.lock import LOCK, FolderInUseError, FolderLock, holder
@@ -65,6 +69,13 @@ def test_bars_are_as_long_as_their_share():
     assert bar(0.0, 3) == ""
 
 
+def test_a_diverged_u_is_shown_all_the_same(folder):
+    write(folder, tick(32, noise_levels={**LEVELS, "u": [5000.0, None]}))
+    assert "1e+304" in seen(folder)
+    assert max(map(len, seen(folder).splitlines())) <= 80
+    assert "<svg" in run_page(read_history(folder), [])
+
+
 def test_pooled_levels_weigh_images():
     one = tick(1)
     two = tick(2, noise_levels={**LEVELS, "error": [0.9, 0.3], "loss": [0.6, 0.3], "images": [12, 2], "u": [0.0, 0.0]})
@@ -108,6 +119,7 @@ def test_the_status_of_a_folder(folder, tmp_path_factory):
     assert "2 steps" in seen(folder) and "not finite" in seen(folder)
     with FolderLock(empty := tmp_path_factory.mktemp("new")):
         assert read_history(empty).config is None
+        assert "Being set up" in run_page(read_history(empty), [])
         assert "no statistics yet" in seen(empty)
     with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
         read_history(empty)
@@ -163,6 +175,32 @@ def test_pictures_of_the_run_itself_are_shown(folder):
     (folder / "samples" / f"{2:010d}.png").write_text("cut short")
     assert [drawing.nimg for drawing in kept_drawings(read_history(folder), 3)] == [0, 4]
     assert [drawing.nimg for drawing in kept_drawings(read_history(folder), 9)] == [0, 1, 3, 4]
+
+
+def test_wide_pictures_fit_the_page(folder):
+    page = run_page(
+        read_history(folder), [Drawing(7, Image.new("RGB", (4000, 500))), Drawing(8, Image.new("L", (80, 10)))]
+    )
+    found = [base64.b64decode(text) for text in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+    assert [Image.open(io.BytesIO(data)).size for data in found] == [(992, 124), (80, 10)]
+
+
+def test_watch_follows_a_run_until_it_is_finished(folder, monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr("unitgain.cli.watch.Console", lambda: Console(file=shown, force_terminal=True, width=90))
+    looks = []
+
+    def look(where):
+        nimg = 32 * (len(looks) + 1)
+        looks.append(nimg)
+        write(where, *(tick(at) for at in range(32, nimg + 1, 32)))
+        return read_history(where)
+
+    monkeypatch.setattr("unitgain.cli.watch.read_history", look)
+    Watch(folder, every=0.01).run()
+    assert looks == [32, 64, 96]
+    assert all(f"{nimg}/96 images" in shown.getvalue() for nimg in looks)
+    assert "finished" in shown.getvalue()
 
 
 def test_snapshots_are_of_one_length_at_even_times(folder):

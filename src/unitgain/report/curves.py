@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unitgain.extras import require
-from unitgain.report.history import Row, pooled
+from unitgain.report.history import Row, exp_u, pooled
 from unitgain.report.plots import ACCENT, INK, SOFT, new_axes, svg
 
 TIMES = 5  # curves of noise levels
@@ -57,7 +57,7 @@ def noise_levels(ticks: Sequence[Row]) -> str:
         axes.plot(_sigma(levels), error, color=color, lw=2 if last else 1.2, label=short(ticks[place]["nimg"]))
     levels = ticks[-1]["noise_levels"]
     if levels["u"] is not None:
-        u = [math.nan if value is None else math.exp(value) for value in levels["u"]]
+        u = [math.nan if value is None else exp_u(value) for value in levels["u"]]
         axes.plot(_sigma(levels), u, "--", color=ACCENT, label="exp u(sigma)")
     axes.axhline(1, color="#999999", linewidth=0.7)
     axes.set_xscale("log")

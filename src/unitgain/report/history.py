@@ -1,5 +1,6 @@
 """What the folder of a run says of it, while it trains or later."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,11 @@ def pooled(ticks: Sequence[Row]) -> Mapping[str, Any] | None:
         sums = [sum((row[key][i] or 0.0) * row["images"][i] for row in rows) for i in range(len(images))]
         found[key] = [total / count if count else None for total, count in zip(sums, images, strict=True)]
     return found
+
+
+def exp_u(u: float | None) -> float | None:
+    """What u(sigma) says the denoising error is; None where it is not known."""
+    return None if u is None else math.exp(min(u, 700.0))
 
 
 def read_history(folder: Path) -> History:

@@ -4,13 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from PIL import Image
+
 from unitgain.report.curves import by_bucket, by_part, evenly, images_by_level, noise_levels, over_training
-from unitgain.report.history import History, pooled
-from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table
+from unitgain.report.history import History, exp_u, pooled
+from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table, tiles
 from unitgain.report.samples import Drawing
 from unitgain.report.terminal import span
 from unitgain.serial import to_dict
 
+WIDTH = 992  # pixels of the page
 ROWS = 8  # of tables over time
 LAST = 10  # ticks of the table of noise levels
 
@@ -53,7 +56,15 @@ def _lead(history: History) -> str:
 
 
 def _samples(drawings: Sequence[Drawing], note: str) -> str:
-    return "".join(picture(d.image, f"{d.nimg:,} images") for d in drawings) + (paragraph(note) if note else "")
+    shown = "".join(picture(_fitting(drawing.image), f"{drawing.nimg:,} images") for drawing in drawings)
+    return shown + (paragraph(note) if note else "")
+
+
+def _fitting(image: Image.Image) -> Image.Image:
+    """The picture, no wider than the page: browsers do not shrink well what they are to enlarge in sharp pixels."""
+    if image.width <= WIDTH:
+        return image
+    return image.resize((WIDTH, max(round(image.height * WIDTH / image.width), 1)), Image.Resampling.LANCZOS)
 
 
 def _loss(history: History) -> str:
@@ -66,7 +77,7 @@ def _loss(history: History) -> str:
         else []
     )
     figures.append(plot(over_training(*history.series("lr"), "learning rate", zero=True), "Learning rate (Eq. 67)"))
-    return side_by_side(*figures)
+    return tiles(*figures)
 
 
 def _levels(history: History) -> str:
@@ -77,10 +88,10 @@ def _levels(history: History) -> str:
     assert levels is not None
     u = levels["u"] or [None] * len(levels["ln_sigma"])
     rows = [
-        (f"{math.exp(place):.3g}", _text(error), _text(None if v is None else math.exp(v)), images)
+        (f"{math.exp(place):.3g}", _text(error), _text(exp_u(v)), images)
         for place, error, v, images in zip(levels["ln_sigma"], levels["error"], u, levels["images"], strict=True)
     ]
-    return side_by_side(
+    return tiles(
         plot(
             noise_levels(ticks),
             "Denoising error lambda(sigma) (D - y)^2 per pixel, 1 for a network that knows nothing. Where exp u(sigma) "
@@ -101,7 +112,7 @@ def _metrics(history: History) -> str:
         values = [row["metrics"][name] for row in known]
         figures.append(plot(over_training([row["nimg"] for row in known], values, name), f"Last: {values[-1]:.4g}"))
     cells = [(row["nimg"], *(_text(row["metrics"].get(name)) for name in names)) for row in evenly(rows, ROWS)]
-    return side_by_side(*figures) + table(("images seen", *names), cells)
+    return tiles(*figures) + table(("images seen", *names), cells)
 
 
 def _parts(history: History) -> str:
@@ -113,7 +124,7 @@ def _parts(history: History) -> str:
         "weight": ("weight", "Of the weights that this step began with; 1 under forced weight normalization"),
         "ratio": ("update / weight", "Of what the step changed, relative to the weights"),
     }
-    return side_by_side(*(plot(by_part(ticks, key, label), text) for key, (label, text) in shown.items()))
+    return tiles(*(plot(by_part(ticks, key, label), text) for key, (label, text) in shown.items()))
 
 
 def _activations(history: History) -> str:
@@ -123,7 +134,7 @@ def _activations(history: History) -> str:
         "activation_mean": ("activations, mean", "Root mean square of a feature, the mean over those of a resolution"),
         "activation_max": ("activations, largest", "The largest feature"),
     }
-    return side_by_side(*(plot(by_bucket(history.magnitudes, key, label), t) for key, (label, t) in shown.items()))
+    return tiles(*(plot(by_bucket(history.magnitudes, key, label), t) for key, (label, t) in shown.items()))
 
 
 def _machine(history: History) -> str:
@@ -145,7 +156,7 @@ def _machine(history: History) -> str:
         "The peak is what matrix products of the network's precision reached on these processes when the run was "
         "started. Multiply-adds are counted as one; a step takes three forward passes' worth, four with --recompute."
     )
-    return side_by_side(*figures) + paragraph(about)
+    return tiles(*figures) + paragraph(about)
 
 
 def _nonfinite(history: History) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitgain.report.chart import bar, curve
-from unitgain.report.history import History, pooled
+from unitgain.report.history import History, exp_u, pooled
 
 FACTS = 34  # characters of the column of facts
 CHART = 5  # lines of the curve
@@ -108,7 +108,7 @@ def _levels(history: History, width: int, plain: bool) -> RenderableType:
     for i, place in enumerate(levels["ln_sigma"]):
         error, u = levels["error"][i], levels["u"][i] if learned else None
         filled = Text(bar(error or 0.0, width - 9 - 7 - 7 * learned, plain), style="cyan")
-        table.add_row(f"{math.exp(place):.3g}", filled, _number(error), *([_number(u and math.exp(u))] * learned))
+        table.add_row(f"{math.exp(place):.3g}", filled, _number(error), *([_number(exp_u(u))] * learned))
     return table
 
 
@@ -150,4 +150,4 @@ def _share(value: float | None, form: str = "{:.0f} %", factor: float = 100.0) -
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else f"{value:.3f}" if value < 100 else f"{value:.0e}"
