@@ -5,8 +5,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,17 @@ class StatsLog:
             for name, value in row.items():
                 if name != "nimg" and isinstance(value, int | float):
                     self._board.add_scalar(f"train/{name}", value, row["nimg"])
+            for name, value in row.get("metrics", {}).items():
+                if value is not None:
+                    self._board.add_scalar(f"metrics/{name}", value, row["nimg"])
             for bucket, values in row.get("magnitudes", {}).items():  # type: ignore[union-attr]
                 for name, value in values.items():
                     self._board.add_scalar(f"magnitudes/{name}/{bucket}", value, row["nimg"])
+
+    def image(self, name: str, nimg: int, pixels: Any) -> None:
+        """Show a picture in TensorBoard: an array, uint8 `[H, W]` or `[H, W, 3]`."""
+        if self._board is not None:
+            self._board.add_image(name, pixels, nimg, dataformats="HW" if pixels.ndim == 2 else "HWC")
 
     def close(self) -> None:
         """Finish the TensorBoard file."""
@@ -69,14 +77,14 @@ class TrainProgress:
 
     def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
         console = Console(file=sys.stderr)
-        self._lines = not console.is_terminal and not quiet
+        self._quiet, self._lines = quiet, not console.is_terminal and not quiet
         self._total, self._start, self._began = total, nimg, time.monotonic()
         self._bar = Progress(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
             RateColumn(),
-            TextColumn("loss {task.fields[loss]}  lr {task.fields[lr]}"),
+            TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
@@ -84,7 +92,7 @@ class TrainProgress:
             disable=quiet or not console.is_terminal,
         )
         self._last_line = -math.inf
-        self._task = self._bar.add_task("train", total=total, completed=nimg, loss="...", lr="...")
+        self._task = self._bar.add_task("training", total=total, completed=nimg, status="")
 
     def __enter__(self) -> "TrainProgress":
         self._bar.start()
@@ -99,7 +107,7 @@ class TrainProgress:
 
     def tick(self, row: Mapping[str, Any]) -> None:
         """Show the statistics of a tick."""
-        self._bar.update(self._task, loss=_number(row["loss"]), lr=f"{row['lr']:.2e}")
+        self._bar.update(self._task, status=f"loss {_number(row['loss'])}  lr {row['lr']:.2e}")
         now = time.monotonic()
         if self._lines and (now - self._last_line > SECONDS_BETWEEN_LINES or row["nimg"] >= self._total):
             self._last_line = now
@@ -111,6 +119,20 @@ class TrainProgress:
                 file=sys.stderr,
                 flush=True,
             )
+
+    @contextmanager
+    def beside(self, title: str, total: int) -> Iterator[Callable[[float], None]]:
+        """A second bar for other work on images while training waits; call what it yields with how many are done."""
+        task = self._bar.add_task(title, total=total, status="")
+        try:
+            yield lambda done: self._bar.update(task, completed=min(done, total))
+        finally:
+            self._bar.remove_task(task)
+
+    def note(self, text: str) -> None:
+        """As `say`, unless nothing is to be shown."""
+        if not self._quiet:
+            self.say(text)
 
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""
