@@ -4,7 +4,7 @@ import importlib.util
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,10 @@ class Board(Protocol):
 
     def write(self, nimg: int, values: Mapping[str, float]) -> None:
         """Take scalars by name, at so many images."""
+        ...
+
+    def image(self, name: str, nimg: int, pixels: Any) -> None:
+        """Take a picture: an array, uint8 `[H, W]` or `[H, W, 3]`."""
         ...
 
     def close(self) -> None:
@@ -85,6 +89,10 @@ class TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, nimg)
 
+    def image(self, name: str, nimg: int, pixels: Any) -> None:
+        """Take a picture: an array, uint8 `[H, W]` or `[H, W, 3]`."""
+        self._writer.add_image(name, pixels, nimg, dataformats="HW" if pixels.ndim == 2 else "HWC")
+
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
@@ -141,10 +149,17 @@ class WandB:
 
     def write(self, nimg: int, values: Mapping[str, float]) -> None:
         """Take scalars by name, at so many images."""
+        self._log(nimg, lambda: {"nimg": nimg, **values})
+
+    def image(self, name: str, nimg: int, pixels: Any) -> None:
+        """Take a picture: an array, uint8 `[H, W]` or `[H, W, 3]`."""
+        self._log(nimg, lambda: {name: require("wandb", extra="track").Image(pixels)})
+
+    def _log(self, nimg: int, made: Callable[[], Mapping[str, Any]]) -> None:
         if self._run is None:
             return
         try:
-            self._run.log({"nimg": nimg, **values}, step=nimg)
+            self._run.log(made(), step=nimg)
         except Exception as error:  # whatever it is, it is not worth a training run
             self._run = None
             print(f"WARNING: W&B failed, the run goes on without it: {error}", file=sys.stderr, flush=True)

@@ -4,8 +4,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class StatsLog:
         for board in self._boards:
             board.write(row["nimg"], scalars(row))
 
+    def image(self, name: str, nimg: int, pixels: Any) -> None:
+        """Show a picture on the boards: an array, uint8 `[H, W]` or `[H, W, 3]`."""
+        for board in self._boards:
+            board.image(name, nimg, pixels)
+
     def close(self) -> None:
         """Finish the boards."""
         for board in self._boards:
@@ -62,14 +67,14 @@ class TrainProgress:
 
     def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
         console = Console(file=sys.stderr)
-        self._lines = not console.is_terminal and not quiet
+        self._quiet, self._lines = quiet, not console.is_terminal and not quiet
         self._total, self._start, self._began = total, nimg, time.monotonic()
         self._bar = Progress(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
             RateColumn(),
-            TextColumn("loss {task.fields[loss]}  lr {task.fields[lr]}{task.fields[speed]}"),
+            TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
@@ -77,7 +82,7 @@ class TrainProgress:
             disable=quiet or not console.is_terminal,
         )
         self._last_line = -math.inf
-        self._task = self._bar.add_task("train", total=total, completed=nimg, loss="...", lr="...", speed="")
+        self._task = self._bar.add_task("training", total=total, completed=nimg, status="")
 
     def __enter__(self) -> "TrainProgress":
         self._bar.start()
@@ -92,9 +97,8 @@ class TrainProgress:
 
     def tick(self, row: Mapping[str, Any]) -> None:
         """Show the statistics of a tick."""
-        self._bar.update(
-            self._task, loss=_number(row["loss"]), lr=f"{row['lr']:.2e}", speed=_speed(row, self._bar.console.width)
-        )
+        status = f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row, self._bar.console.width)}"
+        self._bar.update(self._task, status=status)
         now = time.monotonic()
         if self._lines and (now - self._last_line > SECONDS_BETWEEN_LINES or row["nimg"] >= self._total):
             self._last_line = now
@@ -106,6 +110,20 @@ class TrainProgress:
                 file=sys.stderr,
                 flush=True,
             )
+
+    @contextmanager
+    def beside(self, title: str, total: int) -> Iterator[Callable[[float], None]]:
+        """A second bar for other work on images while training waits; call what it yields with how many are done."""
+        task = self._bar.add_task(title, total=total, status="")
+        try:
+            yield lambda done: self._bar.update(task, completed=min(done, total))
+        finally:
+            self._bar.remove_task(task)
+
+    def note(self, text: str) -> None:
+        """As `say`, unless nothing is to be shown."""
+        if not self._quiet:
+            self.say(text)
 
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""

@@ -18,9 +18,11 @@ from unitgain.train.batches import Batches
 from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.errors import LostProcessError, is_shared, together
+from unitgain.train.evaluation import Evaluator, open_evaluator
+from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.health import Health
 from unitgain.train.lock import FolderLock
-from unitgain.train.log import StatsLog, TrainProgress
+from unitgain.train.log import StatsLog, TrainProgress, read_stats
 from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.run import Window, check_data, check_run, clear_leftovers, resume_from_newest, save_config
 from unitgain.train.saver import Saver
@@ -87,11 +89,14 @@ def train(
         together(world, "checking the data", lambda: check_data(config, dataset))
         fingerprint = preflight(world, config, dataset)
         together(world, "checking the run folder", lambda: check_run(config, run, resume) if world.main else None)
+        inheritance = open_inheritance(config, dataset, run, resume, world)
+        evaluator = open_evaluator(config, dataset, run, world)
         lock = FolderLock(run) if world.main else nullcontext()
         with ExitStack() as stack:
             together(world, "locking the run folder", lambda: stack.enter_context(lock))
             check_folder(world, run)
-            return _train(config, execution, run, Batches(config, dataset, world), stop, resume, fingerprint)
+            batches = Batches(config, dataset, world)
+            return _train(config, execution, run, batches, stop, resume, fingerprint, evaluator, inheritance)
 
 
 def _train(
@@ -102,12 +107,15 @@ def _train(
     stop: StopSignal,
     resume: bool,
     fingerprint: str,
+    evaluator: Evaluator | None,
+    inheritance: Inheritance | None,
 ) -> TrainResult:
     world, folder = batches.world, run / "checkpoints"
     torch.manual_seed(derive(config.seed))
     state = TrainState.start(
         config.recipe,
         world.device,
+        adapt=lambda denoiser: inheritance.into(denoiser) if inheritance is not None else None,
         world=world,
         shard=execution.shard,
         recompute=execution.recompute,
@@ -127,9 +135,15 @@ def _train(
             stack.callback(log.close)
         progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
         stack.enter_context(progress)
+        if inheritance is not None and log is not None:
+            if not any("init" in row for row in read_stats(run)):  # a run that was killed early wrote it
+                log.write({"nimg": 0, "init": inheritance.record()})
+            progress.note("\n".join(inheritance.report()))
         health = Health.start(config, execution, batches, state)
         stack.enter_context(health.watch())
-        trainer = Trainer(config, run, batches, state, window, saver, stop, fingerprint, log, progress, health)
+        trainer = Trainer(
+            config, run, batches, state, window, saver, stop, fingerprint, log, progress, health, evaluator
+        )
         try:
             trainer.run_to_end()
         except Exception as error:

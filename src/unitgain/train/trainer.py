@@ -20,6 +20,7 @@ from unitgain.serial import to_dict
 from unitgain.train.batches import Batches
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import TrainingError, together
+from unitgain.train.evaluation import Evaluator
 from unitgain.train.health import Health
 from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.run import Window
@@ -43,6 +44,7 @@ class Trainer:
     log: StatsLog | None
     progress: TrainProgress
     health: Health
+    evaluator: Evaluator | None = None
 
     @property
     def world(self) -> World:
@@ -55,6 +57,7 @@ class Trainer:
         recipe = config.recipe
         began = time.monotonic()
         self.listen()  # a signal that came while the run was being set up
+        began += self.evaluate(state.nimg - recipe.batch)  # what a signal cut short
         while state.nimg < recipe.duration and not self.stop.agreed:
             previous = state.nimg
             report = self.step()
@@ -71,6 +74,7 @@ class Trainer:
                 self.raw_snapshot()
             if finished or self.stop.agreed or _crossed(previous, state.nimg, config.checkpoint_every):
                 self.checkpoint()
+            began += self.evaluate(previous)
         # A signal that came before the first step, or between two.
         if self.stop.agreed and self.saver.nimg != state.nimg and not self.has_checkpoint():
             self.checkpoint()
@@ -81,11 +85,18 @@ class Trainer:
         there = map(checkpoint_nimg, list_checkpoints(self.run / "checkpoints"))
         return self.world.broadcast(self.state.nimg in there)
 
-    def listen(self) -> None:
+    def listen(self) -> bool:
         """Hear whether any process is to stop; costs a message of its own."""
         votes = torch.tensor(self.stop.votes(), dtype=torch.float64)
         self.world.sum([votes])
         self.stop.hear(votes.tolist())
+        return self.stop.agreed is not None
+
+    def evaluate(self, previous: int) -> float:
+        """Draw and measure what is due after `previous` images; the seconds it took."""
+        if self.evaluator is None or self.stop.agreed:
+            return 0.0
+        return self.evaluator.evaluate(self.state, previous, self.listen, self.log, self.progress)
 
     def votes(self) -> list[float]:
         """What this process has to say to the others in each step."""
@@ -129,6 +140,7 @@ class Trainer:
             encoder=to_dict(dataset.encoder),
             classes=dataset.classes if recipe.network.label_dim else None,
             data=dataset.name,
+            license=self.config.init.license if self.config.init is not None else None,
         )
 
     def snapshot(self) -> None:
