@@ -1,7 +1,7 @@
 """The report of a run, finished or not."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -56,8 +56,9 @@ def _lead(history: History) -> str:
 
 
 def _samples(drawings: Sequence[Drawing], note: str) -> str:
-    shown = "".join(picture(_fitting(drawing.image), f"{drawing.nimg:,} images") for drawing in drawings)
-    return shown + (paragraph(note) if note else "")
+    shown = [picture(_fitting(drawing.image), f"{drawing.nimg:,} images") for drawing in drawings]
+    narrow = all(2 * drawing.image.width <= WIDTH for drawing in drawings)
+    return (tiles(*shown) if narrow else "".join(shown)) + (paragraph(note) if note else "")
 
 
 def _fitting(image: Image.Image) -> Image.Image:
@@ -187,8 +188,12 @@ def _settings(history: History) -> str:
     )
 
 
-def _pairs(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in settings.items() if value not in (None, "", [], ())]
+def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{prefix}{name}.")
+        elif value not in (None, "", [], ()):
+            yield prefix + name, str(value)
 
 
 def _is_number(value: Any) -> bool:
