@@ -64,10 +64,17 @@ def test_report_is_one_page_with_samples_over_time(run, capsys):
     assert "src=" not in page.replace('src="data:image', "")
 
 
-def test_report_without_samples_elsewhere(run, capsys, tmp_path):
+def test_report_without_samples_with_those_of_the_run_and_with_others(run, capsys, tmp_path):
     out = tmp_path / "page.html"
     call(capsys, "report", run, "--no-samples", "--out", out)
     assert not pictures(out.read_text())
+    (run / "samples").mkdir()
+    Image.new("L", (40, 30)).save(run / "samples" / "0000000032.png")
+    call(capsys, "report", run, "--out", out)
+    assert [image.size for image in pictures(out.read_text())] == [(40, 30)]
+    assert "Drawn by the run itself" in out.read_text()
+    call(capsys, "report", run, "--out", out, "--seeds", "3", "--times", "1", "--device", "cpu")
+    assert "Seeds 3, EMA length 0.100" in out.read_text()
     assert "is a folder" in call(capsys, "report", run, "--out", tmp_path, code=2).err
     assert "stores no averages of length 0.300" in call(capsys, "report", run, "--sigma-rel", "0.3", code=2).err
     assert "must be at least 1" in call(capsys, "report", run, "--times", "0", code=2).err

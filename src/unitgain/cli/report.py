@@ -17,6 +17,8 @@ from unitgain.report.history import History, read_history
 from unitgain.report.run import run_page
 from unitgain.report.samples import SETTINGS, Drawing, choose_snapshots, draw_over_time, kept_drawings
 
+SEEDS = "0-7"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -35,14 +37,14 @@ class Report:
     no_samples: bool = False
     """No pictures of samples."""
 
-    seeds: str = "0-7"
-    """Seeds to draw, such as 0-7 or 1,5,9."""
+    seeds: str | None = None
+    """Seeds to draw, such as 0-7 or 1,5,9, also where the run left grids. Default: 0-7."""
 
     times: int = 6
     """At how many times to show samples, at most."""
 
     sigma_rel: float | None = None
-    """EMA length to draw with. Default: the longest that the run stores."""
+    """EMA length to draw with, also where the run left grids. Default: the longest that the run stores."""
 
     device: Device = "auto"
     """Where to draw."""
@@ -54,7 +56,7 @@ class Report:
         """Write it, and say where."""
         if self.times < 1:
             raise ValueError(f"--times {self.times}: must be at least 1")
-        seeds = parse_seeds(self.seeds)
+        seeds = parse_seeds(self.seeds or SEEDS)
         history = read_history(self.folder)
         out = self.out or self.folder / "report.html"
         if out.is_dir():
@@ -68,7 +70,8 @@ class Report:
         """Pictures, and what is to be said of them."""
         if self.no_samples:
             return [], ""
-        if drawings := kept_drawings(history, self.times):
+        asked = self.seeds is not None or self.sigma_rel is not None
+        if not asked and (drawings := kept_drawings(history, self.times)):
             return drawings, "Drawn by the run itself."
         snapshots = choose_snapshots(history, self.times, self.sigma_rel)
         if not snapshots:
@@ -80,7 +83,7 @@ class Report:
             print(f"WARNING: no samples: {error}", file=sys.stderr)
             return [], f"Not drawn: {error}"
         length = snapshots[-1].stem.partition("-")[2]
-        return drawings, f"Seeds {self.seeds}, EMA length {length}, {SETTINGS.steps} steps of Heun's method."
+        return drawings, f"Seeds {self.seeds or SEEDS}, EMA length {length}, {SETTINGS.steps} steps of Heun's method."
 
     def _draw(self, snapshots: list[Path], seeds: list[int], device: torch.device) -> list[Drawing]:
         """Draw, with a progress bar."""
