@@ -2,19 +2,18 @@
 
 import json
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from unitgain.analysis.cost import network_cost
-from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.data.loader import Loader
-from unitgain.data.order import derive
 from unitgain.denoiser import Denoiser
 from unitgain.loss import EDMLoss
 from unitgain.parallel import World
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
-from unitgain.train.batches import Batches
+from unitgain.train.health import Health
 from unitgain.train.parts import SMALL, StepProbe, watch_step, weight_part
 from unitgain.train.speed import Speed, peak_memory
 
@@ -86,20 +85,39 @@ def test_parts_by_name():
     assert weight_part("denoiser.network.enc.8x8_block0.norm.bias", 1) == SMALL
 
 
-def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data):
+class Blind(Health):
+    """Does not look."""
+
+    def __init__(self):
+        pass
+
+    def watch(self, last=False):
+        return nullcontext()
+
+    watch_step = watch
+
+    def shown(self, microbatches):
+        return microbatches
+
+    def settle(self, window):
+        pass
+
+    def row(self, window, images, seconds):
+        return {"peak_share": 0.0, "data_wait_share": 0.0}
+
+
+def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data, monkeypatch):
     recipe = tiny_recipe.replace(network=tiny_recipe.network.replace(dropout=0.2))
     config = TrainConfig(recipe=recipe, data="tiny", tick=16, checkpoint_every=32, microbatch=4, magnitudes_every=32)
-    train(config, tmp_path, tiny_data, quiet=True, tensorboard=False)
-    torch.manual_seed(derive(config.seed))
-    state = TrainState.start(recipe)
-    batches = Batches(config, tiny_data, World())
-    while state.nimg < recipe.duration:
-        train_step(state, recipe, batches.at(state.nimg))
-    with Snapshot(tmp_path / "snapshots" / "0000000096-raw.safetensors") as snapshot:
-        weights = dict(snapshot.verified())
-    for name, tensor in state.denoiser.state_dict().items():
-        assert torch.equal(tensor, weights[name]), name
-    rows = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    seen, unseen = tmp_path / "seen", tmp_path / "unseen"
+    train(config, seen, tiny_data, quiet=True, tensorboard=False)
+    with monkeypatch.context() as patched:
+        patched.setattr("unitgain.train.loop.Health.start", lambda *_: Blind())
+        train(config, unseen, tiny_data, quiet=True, tensorboard=False)
+    assert "noise_levels" not in (unseen / "stats.jsonl").read_text()
+    for path in (seen / "snapshots").iterdir():
+        assert path.read_bytes() == (unseen / "snapshots" / path.name).read_bytes(), path.name
+    rows = [json.loads(line) for line in (seen / "stats.jsonl").read_text().splitlines()]
     ticks = [row for row in rows if "loss" in row]
     assert len(ticks) == 6
     for row in ticks:
