@@ -12,6 +12,7 @@ from launch import launch
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.parallel import World, processes
 from unitgain.train import Microbatch, TrainState, train_step
+from unitgain.train.speed import MACHINE
 
 STEPS = 6
 # Of weights of magnitude 1 and of losses. Summation order is all that differs: float32 rounds at 6e-8, and Adam
@@ -87,15 +88,24 @@ def close(folder, reference):
 def numbers(folder):
     """The lines of a run's statistics, without times."""
     rows = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
+    return [{key: value for key, value in row.items() if key not in MACHINE} for row in rows]
 
 
 def same_statistics(folder, reference):
-    """Whether losses and magnitudes agree, though processes have unequal shares of the batch."""
+    """Whether all of them agree, though processes have unequal shares of the batch, and shards."""
     for ours, theirs in zip(numbers(folder), numbers(reference), strict=True):
         assert ours.keys() == theirs.keys()
         for bucket, values in ours.get("magnitudes", {}).items():
             assert values == pytest.approx(theirs["magnitudes"][bucket], rel=1e-3), bucket
+        for part, values in ours.get("parts", {}).items():
+            assert values == pytest.approx(theirs["parts"][part], rel=1e-2, abs=1e-4), part
+        if "noise_levels" in ours:
+            levels, expected = ours["noise_levels"], theirs["noise_levels"]
+            assert sum(levels["images"]) == 24
+            assert levels["images"] == expected["images"]
+            for key in ("error", "loss", "u"):
+                for found, wanted in zip(levels[key], expected[key], strict=True):
+                    assert found == wanted or found == pytest.approx(wanted, rel=1e-3, abs=1e-3), key
         assert ours.get("loss", 0.0) == pytest.approx(theirs.get("loss", 0.0), rel=1e-4)
 
 

@@ -21,6 +21,7 @@ from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
 from unitgain.train.errors import TrainingError
+from unitgain.train.speed import MACHINE
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def snapshots(folder):
 
 def rows(folder):
     kept = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if "second" not in key} for row in kept]
+    return [{key: value for key, value in row.items() if key not in MACHINE} for row in kept]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

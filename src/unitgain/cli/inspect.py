@@ -1,7 +1,7 @@
 """`unitgain inspect`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from unitgain.analysis.plots import network_figure, save
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.state import list_checkpoints
+from unitgain.cli.memory import MemoryOptions, memory_table
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
@@ -46,6 +47,8 @@ class Inspect:
     plot: Path | None = None
     """Draw the blocks of the network to scale to this file, .svg, .png or .pdf, instead."""
 
+    memory: MemoryOptions = field(default_factory=MemoryOptions)
+
     def run(self) -> None:
         """Print or draw it."""
         if (self.what is None) == (self.ladder is None):
@@ -69,6 +72,9 @@ class Inspect:
             save(network_figure(network_of(what), what), self.plot)
             print(f"wrote {self.plot}")
             return
+        if self.memory.batch is not None:
+            self._run_memory(what)
+            return
         facts = describe(what)
         if self.json:
             print(json.dumps(facts, indent=1))
@@ -79,6 +85,15 @@ class Inspect:
         for name, value in _flat({name: value for name, value in facts.items() if name not in COSTS}):
             table.add_row(name, value)
         Console().print(table)
+
+    def _run_memory(self, what: str) -> None:
+        if what not in RECIPES:
+            raise ValueError(f"--batch is for recipes, and {what!r} is none; {suggest(what, RECIPES)}")
+        found = self.memory.estimate(recipe(what))
+        if self.json:
+            print(json.dumps({**to_dict(found), "total": found.total}, indent=1))
+        else:
+            Console().print(memory_table(what, self.memory, found))
 
 
 COSTS = (

@@ -19,10 +19,12 @@ from unitgain.cli.inspect import Inspect
 from unitgain.cli.magnitudes import Magnitudes
 from unitgain.cli.metrics import Metrics, MetricsReference
 from unitgain.cli.push import Push
+from unitgain.cli.report import Report
 from unitgain.cli.sample import Sample
 from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
 from unitgain.cli.tune import Tune
+from unitgain.cli.watch import Watch
 from unitgain.train.errors import is_shared
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
@@ -45,6 +47,8 @@ def main(args: Sequence[str] | None = None) -> None:
         Demo
         | Data
         | Train
+        | Watch
+        | Report
         | Ema
         | Sample
         | Metrics

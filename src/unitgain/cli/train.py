@@ -4,18 +4,21 @@ import dataclasses
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.cli.arguments import Device, parse_duration, pick_device
+from unitgain.cli.evaluation import EvaluationOptions
 from unitgain.data.loader import Dataset
 from unitgain.data.prepared import PreparedDataset, measured_encoder
-from unitgain.recipes import Recipe, recipe
-from unitgain.train import Execution, TrainConfig, train
+from unitgain.recipes import RECIPES, Recipe, recipe
+from unitgain.train import Evaluation, Execution, Init, TrainConfig, train
 from unitgain.train.config import Normalize, OnCheckpointError, Precision
+from unitgain.train.finetune import fitted, open_init
 from unitgain.train.run import load_config
 
 DIGITS = "digits"
@@ -33,10 +36,15 @@ class Train:
     """
 
     recipe: Annotated[str | None, tyro.conf.Positional] = None
-    """Name of the recipe, such as digits. May be left out with --resume."""
+    """Name of the recipe, such as digits. May be left out with --resume, and with --init: then it is that of the
+    snapshot, and the network too, for the classes, channels and resolution of the data."""
 
     out: Path | None = None
     """Folder of the run; must be empty, unless --resume. Default: runs/RECIPE."""
+
+    init: str | None = None
+    """Start from the weights of this snapshot: a path, a preset that was fetched, or a repository of the Hugging Face
+    Hub. What does not fit is new, and said."""
 
     resume: bool = False
     """Go on from the newest valid checkpoint in the folder, with the settings the run was started with."""
@@ -109,6 +117,8 @@ class Train:
     magnitudes_every: int | None = None
     """Images between measurements of the magnitudes of activations and weights; 0 for none. Default: none."""
 
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+
     device: Device = "auto"
     """Where to train."""
 
@@ -139,6 +149,9 @@ class Train:
     no_tensorboard: bool = False
     """Do not write TensorBoard events."""
 
+    wandb: str | None = None
+    """Project of Weights & Biases to log to as well; a resumed run goes on there. WANDB_MODE=offline holds."""
+
     quiet: bool = False
     """Show no progress."""
 
@@ -161,6 +174,7 @@ class Train:
                 on_checkpoint_error=self.on_checkpoint_error,
                 quiet=self.quiet,
                 tensorboard=not self.no_tensorboard,
+                wandb=self.wandb,
             ),
         )
         if not result.main:
@@ -172,20 +186,42 @@ class Train:
             print(f"  unitgain train --out {shlex.quote(str(out))} --resume", file=sys.stdout, flush=True)
 
     def _settings(self) -> tuple[Path, TrainConfig, Dataset]:
-        if self.recipe is None and not (self.resume and self.out):
+        if self.recipe is None and self.init is None and not (self.resume and self.out):
             raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
+        if self.recipe is None and self.out is None:
+            raise ValueError("--init without the name of a recipe needs --out DIR for the run")
         out = self.out or Path("runs") / str(self.recipe)
         saved = load_config(out, verify=True) if self.resume and (out / "config.json").exists() else None
-        if saved is None and self.recipe is None:
+        if saved is None and self.recipe is None and self.init is None:
             raise FileNotFoundError(f"{out} holds no run to resume: it has no config.json")
         if saved is not None and self.recipe not in (None, saved.recipe.name):
             saved = None
-        base = saved.recipe if saved is not None else recipe(str(self.recipe))
+        init, header = self._init(saved)
         name = self.data or (saved.data if saved is not None else DIGITS)
         normalize = self.normalize or (saved.normalize if saved is not None else "official")
         dataset = load_data(name, normalize)
+        base = saved.recipe if saved is not None else self._recipe(header, dataset)
         config = self._override(saved, self._fit_network(base, dataset))
-        return out, dataclasses.replace(config, data=name, data_fingerprint=dataset.fingerprint), dataset
+        about = {"data": name, "data_fingerprint": dataset.fingerprint, "init": init}
+        return out, dataclasses.replace(config, **about), dataset
+
+    def _init(self, saved: TrainConfig | None) -> tuple[Init | None, SnapshotHeader | None]:
+        """The snapshot to start from. A run that is resumed needs it no more, but it must be no other one."""
+        before = None if saved is None else saved.init
+        if self.init is None or (before is not None and before.name == self.init):
+            return before, None
+        return open_init(self.init)
+
+    def _recipe(self, header: SnapshotHeader | None, dataset: Dataset) -> Recipe:
+        """The recipe that was named, or that of the snapshot, with its network as the data need it."""
+        if self.recipe is not None or header is None:
+            return recipe(str(self.recipe))
+        if header.recipe not in RECIPES:
+            raise ValueError(
+                f"{self.init} names the recipe {header.recipe!r}, which is not known here: name one, as in "
+                f"unitgain train RECIPE --init {self.init}"
+            )
+        return recipe(header.recipe).replace(network=fitted(header, dataset), sigma_data=header.sigma_data)
 
     def _fit_network(self, base: Recipe, dataset: Dataset) -> Recipe:
         """The recipe with the classes and noise levels that were asked for."""
@@ -215,6 +251,8 @@ class Train:
         names += ("normalize", "workers")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None} | whole
         chosen |= {name: True for name in ("flip", "cache") if getattr(self, name)}
+        before = saved.evaluation if saved is not None else Evaluation()
+        chosen["evaluation"] = self.evaluation.settings(before, snapshot_every)
         if saved is not None:
             return dataclasses.replace(saved, recipe=changed, **chosen)
         share = {} if self.microbatch is not None else {"microbatch": _share(batch)}

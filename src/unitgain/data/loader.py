@@ -5,6 +5,7 @@ asked for before, or of how many processes share the work.
 """
 
 import os
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -131,12 +132,19 @@ class Loader:
         self._buffers = Buffers(2 + (self.ahead if self._pool else 0))  # read ahead, in use, and being handed over
         self._ready: dict[tuple[int, int], Future[tuple[Tensor, Labels]]] = {}
         self._last: tuple[int, int] | None = None
+        self.waited = 0.0  # seconds that callers of `fetch` have spent in it
 
     def fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
         """The images number `start` to `start + count - 1` of the run, as stored, and their labels.
 
         What will be asked for next is guessed from the last two calls; a wrong guess costs time and nothing else.
         """
+        began = time.perf_counter()
+        found = self._fetch(start, count)
+        self.waited += time.perf_counter() - began
+        return found
+
+    def _fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
         if self._pool is None:
             return self._read(start, count)
         ready, self._ready = self._ready, {}

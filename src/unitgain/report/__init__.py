@@ -1,1 +1,5 @@
-"""HTML reports, each one self-contained file: the page (`page`), its plots (`plots`), the demo's report (`digits`)."""
+"""What runs and the demo look like: HTML pages of one file each, and a view in the terminal.
+
+`page` (HTML), `plots` and `curves` (SVG), `chart` (characters); `history` reads the folder of a run; `run` and
+`samples` make its page, `terminal` its live view; `digits` is the demo's page.
+"""

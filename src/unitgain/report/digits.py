@@ -8,8 +8,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.data.images import grid
+from unitgain.report.curves import over_training
 from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table
-from unitgain.report.plots import class_bars, distance_curve, loss_curve
+from unitgain.report.plots import class_bars, distance_curve
 
 
 def digits_page(
@@ -59,7 +60,10 @@ def digits_page(
         ),
         (
             "Training",
-            plot(loss_curve([t["nimg"] for t in ticks], [t["loss"] or math.nan for t in ticks]), "Mean per tick"),
+            plot(
+                over_training([t["nimg"] for t in ticks], [t["loss"] or math.nan for t in ticks], "loss (Eq. 21)"),
+                "Mean per tick",
+            ),
         ),
         (
             "Does it draw what it was asked for?",

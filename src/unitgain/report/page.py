@@ -14,6 +14,8 @@ table { border-collapse: collapse } td, th { padding: .15rem .9rem .15rem 0; tex
 th { font-weight: 600; border-bottom: 1px solid #bbb } td.number, th.number { text-align: right }
 figure { margin: .4rem 0 } figcaption { color: #555; font-size: .92rem }
 .row { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(27rem, 100%), 1fr)); gap: 0 2rem }
+.tiles svg { width: 100% }
 .row img, figure img { max-width: 100%; image-rendering: pixelated } svg { max-width: 100%; height: auto }
 """
 
@@ -71,6 +73,11 @@ def plot(svg: str, caption: str) -> str:
 def side_by_side(*figures: str) -> str:
     """Figures in a row, below one another where the window is narrow."""
     return f'<div class="row">{"".join(figures)}</div>'
+
+
+def tiles(*figures: str) -> str:
+    """Figures of one size, two to a row, one where the window is narrow."""
+    return f'<div class="tiles">{"".join(figures)}</div>'
 
 
 def _figure(html: str, caption: str) -> str:

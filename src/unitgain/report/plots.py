@@ -9,16 +9,9 @@ from unitgain.extras import require
 INK, ACCENT, SOFT = "#1f4e79", "#c0392b", "#9bb7d4"
 
 
-def loss_curve(nimg: Sequence[int], loss: Sequence[float]) -> str:
-    """Training loss against images seen."""
-    figure, axes = _axes("images seen", "loss (Eq. 21)")
-    axes.plot(nimg, loss, color=INK)
-    return _svg(figure)
-
-
 def distance_curve(lengths: Sequence[float], distances: Sequence[float], raw: float, metric: str) -> str:
     """Distance against EMA length, the best one marked, with the raw weights as a line."""
-    figure, axes = _axes("EMA length sigma_rel", metric)
+    figure, axes = new_axes("EMA length sigma_rel", metric)
     axes.axhline(raw, color=ACCENT, linestyle="--", label="raw weights")
     axes.plot(lengths, distances, "o-", color=INK, label="post-hoc EMA")
     best = min(range(len(lengths)), key=lambda i: distances[i])
@@ -32,20 +25,21 @@ def distance_curve(lengths: Sequence[float], distances: Sequence[float], raw: fl
     )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def class_bars(names: Sequence[str], accuracy: Sequence[float]) -> str:
     """Accuracy per class."""
-    figure, axes = _axes("class asked for", "named as asked")
+    figure, axes = new_axes("class asked for", "named as asked")
     axes.bar(names, accuracy, color=SOFT)
     for i, value in enumerate(accuracy):
         axes.text(i, value, f"{100 * value:.0f}%", ha="center", va="bottom", fontsize=8)
     axes.set_ylim(0, 1.1)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
+def new_axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
+    """A figure of matplotlib, and its axes."""
     figure = require("matplotlib.figure", extra="plot").Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel)
@@ -54,7 +48,8 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """A figure of matplotlib as SVG text."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     text = buffer.getvalue()

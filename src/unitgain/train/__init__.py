@@ -1,7 +1,7 @@
 """Training: what a run is (`config`), one step (`step`), the loop around it (`loop`)."""
 
-from unitgain.train.config import Execution, TrainConfig
+from unitgain.train.config import Evaluation, Execution, Init, TrainConfig
 from unitgain.train.loop import train
 from unitgain.train.step import Microbatch, TrainState, train_step
 
-__all__ = ["Execution", "Microbatch", "TrainConfig", "TrainState", "train", "train_step"]
+__all__ = ["Evaluation", "Execution", "Init", "Microbatch", "TrainConfig", "TrainState", "train", "train_step"]

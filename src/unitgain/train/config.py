@@ -1,10 +1,11 @@
 """What a training run is: a recipe, a seed, and how it is carried out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
+from unitgain.metrics.names import parse_metrics
 from unitgain.recipe import Recipe
 from unitgain.serial import differences, to_dict
 
@@ -12,8 +13,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Normalize = Literal["official", "measured"]
 OnCheckpointError = Literal["stop", "continue"]
 
-# Fields that change nothing of the numbers already computed, so a resumed run may have other ones.
+# Fields, and groups of fields, that change nothing of the numbers already computed: a resumed run may have other ones.
 FREE = (
+    "evaluation",
     "workers",
     "cache",
     "recipe.duration",
@@ -27,6 +29,76 @@ FREE = (
     "snapshot_dtype",
     "nonfinite_limit",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is drawn and measured while a run trains. It changes nothing of the run.
+
+    Args:
+        samples_every: images between grids of samples, the first step at or after each multiple; 0 for none.
+        samples: images of a grid, of the seeds 0, 1, ...
+        metrics: names as `unitgain.metrics.names.parse_metrics` reads them.
+        metrics_every: images between measurements, likewise; 0 for none.
+        metrics_images: images measured each time, of the seeds 0, 1, ...
+        reference: file of real images' statistics, for the metrics that need one.
+        ema: relative length of the average that draws; None for the recipe's first.
+        steps: of Heun's sampler.
+        batch: images in flight at a time in each process; does not change them.
+        dtype: precision of the network that draws.
+        vae: folder or Hub id of the VAE that decodes latents; None for the one that the data name.
+        inception: file of Inception's weights; None for those in the cache.
+        dinov2: folder or Hub id of DINOv2's weights; None for the published ones.
+
+    Raises:
+        ValueError: if a field is out of its range.
+    """
+
+    samples_every: int = 0
+    samples: int = 64
+    metrics: tuple[str, ...] = ()
+    metrics_every: int = 0
+    metrics_images: int = 5000
+    reference: str | None = None
+    ema: float | None = None
+    steps: int = 32
+    batch: int = 64
+    dtype: Precision = "float32"
+    vae: str | None = None
+    inception: str | None = None
+    dinov2: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 1), ("metrics_images", 16), ("steps", 2), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must be at least {least}")
+        for name in ("samples_every", "metrics_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must not be negative")
+        if self.metrics:
+            parse_metrics(self.metrics)
+        elif self.metrics_every:
+            raise ValueError(f"evaluation.metrics_every = {self.metrics_every}: name the metrics (--metrics fid)")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be drawn at all."""
+        return bool(self.samples_every or self.metrics_every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """The snapshot whose weights a run starts from.
+
+    Args:
+        name: path, preset or repository of the Hub, as `unitgain.load` takes it.
+        sha256: of its contents, as it says itself.
+        license: of its weights, if known; snapshots of the run carry it on.
+    """
+
+    name: str
+    sha256: str
+    license: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +125,8 @@ class TrainConfig:
         keep_checkpoints: how many of the newest are kept, at least 1.
         keep_every: the first checkpoint at or after every multiple of this many images is kept too; 0 for none.
         nonfinite_limit: the run stops after this many steps in a row with non-finite gradients.
+        evaluation: what is drawn and measured on the way.
+        init: the snapshot that it starts from; None for random weights.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -75,6 +149,8 @@ class TrainConfig:
     keep_checkpoints: int = 2
     keep_every: int = 0
     nonfinite_limit: int = 10
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    init: Init | None = None
 
     def __post_init__(self) -> None:
         if self.microbatch is not None and (self.microbatch < 1 or self.recipe.batch % self.microbatch):
@@ -99,7 +175,10 @@ class TrainConfig:
         rows = differences(to_dict(saved), to_dict(self))
         moved = bool(self.data_fingerprint) and self.data_fingerprint == saved.data_fingerprint
         free = (*FREE, "data") if moved else FREE
-        return [row for row in rows if row.partition(":")[0] not in free]
+        if self.init and saved.init and self.init.sha256 == saved.init.sha256:
+            free = (*free, "init")  # found elsewhere
+        fields = [(row, row.partition(":")[0]) for row in rows]
+        return [row for row, name in fields if name not in free and name.partition(".")[0] not in free]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +197,7 @@ class Execution:
         on_checkpoint_error: what to do when a checkpoint cannot be written.
         quiet: no progress.
         tensorboard: write TensorBoard events, if it is installed.
+        wandb: also log to Weights & Biases, in this project; None for not.
     """
 
     device: torch.device | str = "cpu"
@@ -130,6 +210,7 @@ class Execution:
     on_checkpoint_error: OnCheckpointError = "stop"
     quiet: bool = False
     tensorboard: bool = True
+    wandb: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_time is not None and not self.max_time > 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 LOCK = ".lock"
+LOOK = 0.2  # seconds for which `holder`, which must take the lock to see that it is free, is no one who holds it
 
 
 class FolderInUseError(Exception):
@@ -36,6 +37,7 @@ class FolderLock:
 
     def __enter__(self) -> "FolderLock":
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        end = time.monotonic() + LOOK
         while self._handle is None:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -43,6 +45,9 @@ class FolderLock:
             except BlockingIOError as error:
                 who = _describe(os.read(handle, 4096))
                 os.close(handle)
+                if time.monotonic() < end:
+                    time.sleep(LOOK / 10)
+                    continue
                 raise FolderInUseError(
                     f"run folder {self.path.parent} is in use by {who}: wait for it, stop it, or choose another folder"
                 ) from error
@@ -66,6 +71,21 @@ class FolderLock:
                 self.path.unlink()
             os.close(self._handle)
             self._handle = None
+
+
+def holder(folder: Path) -> str | None:
+    """Who works in a run folder, as `process 123 on HOST since ...`; None for nobody."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _describe(os.read(handle, 4096))
+    finally:
+        os.close(handle)
+    return None
 
 
 def _is_there(handle: int, path: Path) -> bool:

@@ -1,12 +1,11 @@
-"""What a run says while it trains: `stats.jsonl`, TensorBoard, a progress bar."""
+"""What a run says while it trains: `stats.jsonl`, TensorBoard and others beside it, a progress bar."""
 
-import importlib.util
 import json
 import math
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +14,46 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from unitgain.files import write_text
+from unitgain.train.boards import Board, scalars
 
 SECONDS_BETWEEN_LINES = 10  # of progress where there is no terminal
+WORTH_SAYING = 0.05  # share of the time that is spent waiting for data
+WIDE = (110, 130)  # characters of a terminal in which a bar leaves room for the share of the peak, and for the wait too
 
 
 class StatsLog:
-    """`stats.jsonl`, one object per tick, and TensorBoard events beside it.
+    """`stats.jsonl`, one object per tick, and its scalars on boards beside it.
 
     Args:
         run: folder of the run.
         nimg: images seen at the start; lines of a later time, from before a resume, are dropped.
-        tensorboard: also write TensorBoard events, if it is installed.
+        boards: as from `boards`.
     """
 
-    def __init__(self, run: Path, nimg: int, tensorboard: bool = True) -> None:
+    def __init__(self, run: Path, nimg: int, boards: Sequence[Board] = ()) -> None:
         self.path = run / "stats.jsonl"
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _nimg(line) <= nimg]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
-        self._board: Any = None
-        if tensorboard and importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=nimg if nimg else None)
+        self._boards = boards
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one line, flushed."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
-        if self._board is not None:
-            for name, value in row.items():
-                if name != "nimg" and isinstance(value, int | float):
-                    self._board.add_scalar(f"train/{name}", value, row["nimg"])
-            for bucket, values in row.get("magnitudes", {}).items():  # type: ignore[union-attr]
-                for name, value in values.items():
-                    self._board.add_scalar(f"magnitudes/{name}/{bucket}", value, row["nimg"])
+        for board in self._boards:
+            board.write(row["nimg"], scalars(row))
+
+    def image(self, name: str, nimg: int, pixels: Any) -> None:
+        """Show a picture on the boards: an array, uint8 `[H, W]` or `[H, W, 3]`."""
+        for board in self._boards:
+            board.image(name, nimg, pixels)
 
     def close(self) -> None:
-        """Finish the TensorBoard file."""
-        if self._board is not None:
-            self._board.close()
+        """Finish the boards."""
+        for board in self._boards:
+            board.close()
 
 
 class TrainProgress:
@@ -69,14 +67,14 @@ class TrainProgress:
 
     def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
         console = Console(file=sys.stderr)
-        self._lines = not console.is_terminal and not quiet
+        self._quiet, self._lines = quiet, not console.is_terminal and not quiet
         self._total, self._start, self._began = total, nimg, time.monotonic()
         self._bar = Progress(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
             RateColumn(),
-            TextColumn("loss {task.fields[loss]}  lr {task.fields[lr]}"),
+            TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
@@ -84,7 +82,7 @@ class TrainProgress:
             disable=quiet or not console.is_terminal,
         )
         self._last_line = -math.inf
-        self._task = self._bar.add_task("train", total=total, completed=nimg, loss="...", lr="...")
+        self._task = self._bar.add_task("training", total=total, completed=nimg, status="")
 
     def __enter__(self) -> "TrainProgress":
         self._bar.start()
@@ -99,7 +97,8 @@ class TrainProgress:
 
     def tick(self, row: Mapping[str, Any]) -> None:
         """Show the statistics of a tick."""
-        self._bar.update(self._task, loss=_number(row["loss"]), lr=f"{row['lr']:.2e}")
+        status = f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row, self._bar.console.width)}"
+        self._bar.update(self._task, status=status)
         now = time.monotonic()
         if self._lines and (now - self._last_line > SECONDS_BETWEEN_LINES or row["nimg"] >= self._total):
             self._last_line = now
@@ -107,10 +106,24 @@ class TrainProgress:
             left = (self._total - row["nimg"]) / rate
             print(
                 f"{row['nimg']:,}/{self._total:,} images  {row['images_per_second']:.0f} images/s  "
-                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}  ETA {left:.0f} s",
+                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row)}  ETA {left:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
+
+    @contextmanager
+    def beside(self, title: str, total: int) -> Iterator[Callable[[float], None]]:
+        """A second bar for other work on images while training waits; call what it yields with how many are done."""
+        task = self._bar.add_task(title, total=total, status="")
+        try:
+            yield lambda done: self._bar.update(task, completed=min(done, total))
+        finally:
+            self._bar.remove_task(task)
+
+    def note(self, text: str) -> None:
+        """As `say`, unless nothing is to be shown."""
+        if not self._quiet:
+            self.say(text)
 
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""
@@ -126,11 +139,18 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def _number(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
+
+
+def _speed(row: Mapping[str, Any], width: int = 1000) -> str:
+    """Share of the machine's peak, and the wait for data where there is one to speak of, as the width allows."""
+    text = f"  {100 * row['peak_share']:.0f} % of peak" if width >= WIDE[0] else ""
+    waits = row["data_wait_share"]
+    return f"{text}  waits {100 * waits:.0f} % for data" if waits >= WORTH_SAYING and width >= WIDE[1] else text
 
 
 class RateColumn(ProgressColumn):

@@ -13,11 +13,16 @@ from unitgain.checkpoint.state import clear_partial
 from unitgain.data.loader import Dataset
 from unitgain.data.order import derive
 from unitgain.parallel import is_lost, processes
+from unitgain.serial import to_dict
 from unitgain.train.batches import Batches
+from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.errors import LostProcessError, is_shared, together
+from unitgain.train.evaluation import Evaluator, open_evaluator
+from unitgain.train.finetune import Inheritance, open_inheritance
+from unitgain.train.health import Health
 from unitgain.train.lock import FolderLock
-from unitgain.train.log import StatsLog, TrainProgress
+from unitgain.train.log import StatsLog, TrainProgress, read_stats
 from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.run import Window, check_data, check_run, clear_leftovers, resume_from_newest, save_config
 from unitgain.train.saver import Saver
@@ -84,11 +89,14 @@ def train(
         together(world, "checking the data", lambda: check_data(config, dataset))
         fingerprint = preflight(world, config, dataset)
         together(world, "checking the run folder", lambda: check_run(config, run, resume) if world.main else None)
+        inheritance = open_inheritance(config, dataset, run, resume, world)
+        evaluator = open_evaluator(config, dataset, run, world)
         lock = FolderLock(run) if world.main else nullcontext()
         with ExitStack() as stack:
             together(world, "locking the run folder", lambda: stack.enter_context(lock))
             check_folder(world, run)
-            return _train(config, execution, run, Batches(config, dataset, world), stop, resume, fingerprint)
+            batches = Batches(config, dataset, world)
+            return _train(config, execution, run, batches, stop, resume, fingerprint, evaluator, inheritance)
 
 
 def _train(
@@ -99,12 +107,15 @@ def _train(
     stop: StopSignal,
     resume: bool,
     fingerprint: str,
+    evaluator: Evaluator | None,
+    inheritance: Inheritance | None,
 ) -> TrainResult:
     world, folder = batches.world, run / "checkpoints"
     torch.manual_seed(derive(config.seed))
     state = TrainState.start(
         config.recipe,
         world.device,
+        adapt=lambda denoiser: inheritance.into(denoiser) if inheritance is not None else None,
         world=world,
         shard=execution.shard,
         recompute=execution.recompute,
@@ -118,14 +129,23 @@ def _train(
         resume_from_newest(config, state, window, folder, fingerprint)
     together(world, "preparing the run folder", lambda: _prepare(config, run, state) if world.main else None)
     saver = Saver(folder, world, config.keep_checkpoints, config.keep_every, execution.on_checkpoint_error)
-    log = StatsLog(run, state.nimg, execution.tensorboard) if world.main else None
     with ExitStack() as stack:
         stack.callback(batches.loader.close)
+        open_log = lambda: _open_log(config, execution, run, state.nimg) if world.main else None  # noqa: E731
+        log = together(world, "opening the logs", open_log)
         if log is not None:
             stack.callback(log.close)
         progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
         stack.enter_context(progress)
-        trainer = Trainer(config, run, batches, state, window, saver, stop, fingerprint, log, progress)
+        if inheritance is not None and log is not None:
+            if not any("init" in row for row in read_stats(run)):  # a run that was killed early wrote it
+                log.write({"nimg": 0, "init": inheritance.record()})
+            progress.note("\n".join(inheritance.report()))
+        health = Health.start(config, execution, batches, state)
+        stack.enter_context(health.watch())
+        trainer = Trainer(
+            config, run, batches, state, window, saver, stop, fingerprint, log, progress, health, evaluator
+        )
         try:
             trainer.run_to_end()
         except Exception as error:
@@ -138,6 +158,11 @@ def _train(
                 ) from error
             raise
     return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.agreed, world.main)
+
+
+def _open_log(config: TrainConfig, execution: Execution, run: Path, nimg: int) -> StatsLog:
+    shown = boards(run, nimg, to_dict(config), execution.tensorboard, execution.wandb, execution.quiet)
+    return StatsLog(run, nimg, shown)
 
 
 def _prepare(config: TrainConfig, run: Path, state: TrainState) -> None:

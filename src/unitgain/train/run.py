@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,18 @@ CONFIG, CHECKSUM = "config.json", ".config.sha256"
 
 @dataclass
 class Window:
-    """Sums since the last tick, part of what a checkpoint keeps so that statistics resume too."""
+    """Sums since the last tick, part of what a checkpoint keeps so that statistics resume too.
+
+    Attributes:
+        levels: those of `NoiseLevels` over all processes, as of the last checkpoint; empty for none.
+    """
 
     loss: float = 0.0
     steps: int = 0
     finite_steps: int = 0
     nonfinite_steps: int = 0
     nonfinite_run: int = 0
+    levels: list[list[float]] = field(default_factory=list)
 
 
 def check_data(config: TrainConfig, dataset: Dataset) -> None:

@@ -64,10 +64,25 @@ class TrainState:
     nimg: int = 0
 
     @classmethod
-    def start(cls, recipe: Recipe, device: torch.device | str = "cpu", **how: Any) -> "TrainState":
-        """The state before the first step, initialized from torch's global generator; `how` is that of `around`."""
+    def start(
+        cls,
+        recipe: Recipe,
+        device: torch.device | str = "cpu",
+        adapt: Callable[[Denoiser], object] = lambda _: None,
+        **how: Any,
+    ) -> "TrainState":
+        """The state before the first step, initialized from torch's global generator.
+
+        Args:
+            recipe: its network, optimizer, loss and averages are used.
+            device: where to train.
+            adapt: changes the new network in place, on the CPU, before anything is made of it; alike on all processes.
+            how: as for `around`.
+        """
         uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
-        return cls.around(create(recipe), uncertainty, recipe, device, **how)
+        denoiser = create(recipe)
+        adapt(denoiser)
+        return cls.around(denoiser, uncertainty, recipe, device, **how)
 
     @classmethod
     def around(

@@ -20,6 +20,8 @@ from unitgain.serial import to_dict
 from unitgain.train.batches import Batches
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import TrainingError, together
+from unitgain.train.evaluation import Evaluator
+from unitgain.train.health import Health
 from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.run import Window
 from unitgain.train.saver import Saver
@@ -41,6 +43,8 @@ class Trainer:
     fingerprint: str
     log: StatsLog | None
     progress: TrainProgress
+    health: Health
+    evaluator: Evaluator | None = None
 
     @property
     def world(self) -> World:
@@ -53,13 +57,14 @@ class Trainer:
         recipe = config.recipe
         began = time.monotonic()
         self.listen()  # a signal that came while the run was being set up
+        began += self.evaluate(state.nimg - recipe.batch)  # what a signal cut short
         while state.nimg < recipe.duration and not self.stop.agreed:
             previous = state.nimg
             report = self.step()
             self.account(report)
             finished = state.nimg >= recipe.duration
             self.progress.step(state.nimg)
-            if finished or _crossed(previous, state.nimg, config.tick):
+            if self.ticks(previous):
                 now = time.monotonic()
                 self.tick(report.lr, now - began)
                 began = now
@@ -69,6 +74,7 @@ class Trainer:
                 self.raw_snapshot()
             if finished or self.stop.agreed or _crossed(previous, state.nimg, config.checkpoint_every):
                 self.checkpoint()
+            began += self.evaluate(previous)
         # A signal that came before the first step, or between two.
         if self.stop.agreed and self.saver.nimg != state.nimg and not self.has_checkpoint():
             self.checkpoint()
@@ -79,11 +85,18 @@ class Trainer:
         there = map(checkpoint_nimg, list_checkpoints(self.run / "checkpoints"))
         return self.world.broadcast(self.state.nimg in there)
 
-    def listen(self) -> None:
+    def listen(self) -> bool:
         """Hear whether any process is to stop; costs a message of its own."""
         votes = torch.tensor(self.stop.votes(), dtype=torch.float64)
         self.world.sum([votes])
         self.stop.hear(votes.tolist())
+        return self.stop.agreed is not None
+
+    def evaluate(self, previous: int) -> float:
+        """Draw and measure what is due after `previous` images; the seconds it took."""
+        if self.evaluator is None or self.stop.agreed:
+            return 0.0
+        return self.evaluator.evaluate(self.state, previous, self.listen, self.log, self.progress)
 
     def votes(self) -> list[float]:
         """What this process has to say to the others in each step."""
@@ -93,12 +106,22 @@ class Trainer:
         """One step; the first one, and one at each interval, with the magnitudes of the network as it runs."""
         every, nimg, recipe = self.config.magnitudes_every, self.state.nimg, self.config.recipe
         measured = every and (nimg == 0 or _crossed(nimg, nimg + recipe.batch, every))
-        with watch(self.state.denoiser) if measured else nullcontext() as probe:
-            report = train_step(self.state, recipe, _shown_to(probe, self.batches.at(nimg)), self.votes)
+        with (
+            watch(self.state.denoiser) if measured else nullcontext() as probe,
+            self.health.watch_step(self.ticks(nimg)),
+        ):
+            microbatches = self.health.shown(_shown_to(probe, self.batches.at(nimg)))
+            report = train_step(self.state, recipe, microbatches, self.votes)
         if probe is not None:
             probe.merge(self.world)
             self.write({"nimg": self.state.nimg, "magnitudes": probe.buckets()})
         return report
+
+    def ticks(self, nimg: int) -> bool:
+        """Whether the step that begins at `nimg` images is the last one before a line of statistics."""
+        recipe = self.config.recipe
+        after = nimg + recipe.batch
+        return after >= recipe.duration or _crossed(nimg, after, self.config.tick)
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a line of statistics."""
@@ -117,6 +140,7 @@ class Trainer:
             encoder=to_dict(dataset.encoder),
             classes=dataset.classes if recipe.network.label_dim else None,
             data=dataset.name,
+            license=self.config.init.license if self.config.init is not None else None,
         )
 
     def snapshot(self) -> None:
@@ -142,6 +166,7 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Begin to write the whole state; what is too old is deleted when it is there."""
+        self.health.settle(self.window)
         tensors, values = state_tensors(self.state)
         mine = {
             "window": to_dict(self.window),
@@ -188,6 +213,7 @@ class Trainer:
             "images_per_second": images / max(seconds, 1e-9),
             "seconds": seconds,
             "nonfinite_steps": window.nonfinite_steps,
+            **self.health.row(window, images, seconds),
         }
         self.write(row)
         self.progress.tick(row)

@@ -1,0 +1,85 @@
+"""The memory estimate of `unitgain inspect`: options and table."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table
+
+from unitgain.cli.arguments import Device, pick_device
+from unitgain.recipe import Recipe
+from unitgain.train.config import Precision
+from unitgain.train.estimate import MemoryEstimate, estimate
+
+ROWS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "averages": "averages",
+    "gathered": "blocks gathered by FSDP2",
+    "activations": "forward and backward pass",
+    "kept": "kept by the C library after use",
+    "process": "the process itself, measured",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """How it would be trained; with --batch the memory that takes is estimated, and nothing else shown."""
+
+    batch: int | None = None
+    """Images per step over all devices."""
+
+    gpus: int = 1
+    """Devices, a process each; on a machine without GPUs, processes."""
+
+    microbatch: int | None = None
+    """Images per forward pass. Default: the batch divided by the devices."""
+
+    shard: bool = False
+    """With several devices: FSDP2 rather than DDP."""
+
+    recompute: bool = False
+    """Activations inside blocks are computed again."""
+
+    dtype: Precision = "float32"
+    """Precision of the network."""
+
+    ema_device: Literal["cpu"] | None = None
+    """Where the averages are kept. Default: beside the weights."""
+
+    device: Device = "auto"
+    """For which device the memory is estimated."""
+
+    def estimate(self, recipe: Recipe) -> MemoryEstimate:
+        """The memory of training by a recipe, with these options.
+
+        Raises:
+            ValueError: if an option is out of range, or they do not go together.
+        """
+        batch = self.batch or recipe.batch
+        if batch < 1 or self.gpus < 1:
+            raise ValueError(f"--batch {batch} --gpus {self.gpus}: must be at least 1")
+        return estimate(
+            recipe.replace(batch=batch, duration=batch, snapshot_every=batch),
+            processes=self.gpus,
+            microbatch=self.microbatch,
+            shard=self.shard,
+            recompute=self.recompute,
+            dtype=self.dtype,
+            ema_device=self.ema_device,
+            device=pick_device(self.device).type,
+        )
+
+
+def memory_table(name: str, options: MemoryOptions, found: MemoryEstimate) -> Table:
+    """A row per part, and the sum."""
+    table = Table(box=None, title=f"{name}: memory per device at the peak of a step, MiB", title_justify="left")
+    table.add_column("part")
+    table.add_column("MiB", justify="right")
+    for key, title in ROWS.items():
+        if value := getattr(found, key):
+            table.add_row(title, f"{value / 2**20:,.1f}")
+    table.add_row("[bold]sum", f"[bold]{found.total / 2**20:,.1f}")
+    where = "more" if found.process else "beside it, on the CPU: averages, and" if options.ema_device else "on the CPU:"
+    table.add_row(f"{where} while a checkpoint is written", f"{found.host / 2**20:,.1f}")
+    return table

@@ -1,0 +1,50 @@
+"""`unitgain watch`."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from unitgain.report.history import History, read_history
+from unitgain.report.terminal import frame
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Show how a run is doing: progress, loss, noise levels, speed, and whether it is alive.
+
+    From another terminal, while it trains; it may be one that has just been started. Ends when the run is finished, or
+    with Ctrl-C, which leaves the run alone.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+
+    once: bool = False
+    """Print it once and end, as also where there is no terminal."""
+
+    every: float = 1.0
+    """Seconds between looks at the folder."""
+
+    def run(self) -> None:
+        """Show it."""
+        if not self.every > 0:
+            raise ValueError(f"--every {self.every}: must be a positive number of seconds")
+        console = Console()
+        history = read_history(self.folder)
+        if self.once or not console.is_terminal:
+            console.print(_shown(history, console))
+            return
+        with Live(_shown(history, console), console=console, auto_refresh=False) as live:
+            while history.status != "finished":
+                time.sleep(self.every)
+                history = read_history(self.folder)
+                live.update(_shown(history, console), refresh=True)
+
+
+def _shown(history: History, console: Console) -> RenderableType:
+    return frame(history, console.width, plain=console.options.ascii_only)

@@ -1,0 +1,204 @@
+"""The report of a run, finished or not."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from unitgain.report.curves import by_bucket, by_part, evenly, images_by_level, noise_levels, over_training
+from unitgain.report.history import History, exp_u, pooled
+from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table, tiles
+from unitgain.report.samples import Drawing
+from unitgain.report.terminal import span
+from unitgain.serial import to_dict
+
+WIDTH = 992  # pixels of the page
+ROWS = 8  # of tables over time
+LAST = 10  # ticks of the table of noise levels
+
+
+def run_page(history: History, drawings: Sequence[Drawing], note: str = "") -> str:
+    """The report as HTML.
+
+    Args:
+        history: of the run.
+        drawings: samples over time, in order.
+        note: what is to be said of them: how they were drawn, or why there are none.
+    """
+    sections = [
+        ("Samples", _samples(drawings, note)),
+        ("Loss", _loss(history)),
+        ("Loss by noise level", _levels(history)),
+        ("Metrics", _metrics(history)),
+        ("Gradients, weights and updates", _parts(history)),
+        ("Activations", _activations(history)),
+        ("The machine", _machine(history)),
+        ("Gradients that were not finite", _nonfinite(history)),
+        ("Settings", _settings(history)),
+    ]
+    return page(f"Run {history.folder.resolve().name}", _lead(history), [part for part in sections if part[1]])
+
+
+def _lead(history: History) -> str:
+    config = history.config
+    recipe = "" if config is None else f" Recipe {config.recipe.name} on {config.data}."
+    done = f"{history.nimg:,} of {history.duration:,} images"
+    seconds = sum(row["seconds"] for row in history.ticks)
+    took = f", in {span(seconds)} of training" if seconds else ""
+    states = {
+        "finished": f"Finished: {done}{took}.",
+        "training": f"In training: {done}{took}; {span(history.left or 0.0)} left.",
+        "starting": "Being set up: no statistics yet.",
+        "stopped": f"Stopped at {done}{took}.",
+    }
+    return states[history.status] + recipe
+
+
+def _samples(drawings: Sequence[Drawing], note: str) -> str:
+    shown = [picture(_fitting(drawing.image), f"{drawing.nimg:,} images") for drawing in drawings]
+    narrow = all(2 * drawing.image.width <= WIDTH for drawing in drawings)
+    return (tiles(*shown) if narrow else "".join(shown)) + (paragraph(note) if note else "")
+
+
+def _fitting(image: Image.Image) -> Image.Image:
+    """The picture, no wider than the page: browsers do not shrink well what they are to enlarge in sharp pixels."""
+    if image.width <= WIDTH:
+        return image
+    return image.resize((WIDTH, max(round(image.height * WIDTH / image.width), 1)), Image.Resampling.LANCZOS)
+
+
+def _loss(history: History) -> str:
+    if not history.ticks:
+        return paragraph("No statistics yet: the first line comes when a tick is done.")
+    nimg, loss = history.series("loss")
+    figures = (
+        [plot(over_training(nimg, loss, "loss (Eq. 21)", robust=True), "Mean per tick; the first ticks may lie above")]
+        if loss
+        else []
+    )
+    figures.append(plot(over_training(*history.series("lr"), "learning rate", zero=True), "Learning rate (Eq. 67)"))
+    return tiles(*figures)
+
+
+def _levels(history: History) -> str:
+    ticks = [row for row in history.ticks if "noise_levels" in row]
+    if not ticks:
+        return ""
+    levels = pooled(ticks[-LAST:])
+    assert levels is not None
+    u = levels["u"] or [None] * len(levels["ln_sigma"])
+    rows = [
+        (f"{math.exp(place):.3g}", _text(error), _text(exp_u(v)), images)
+        for place, error, v, images in zip(levels["ln_sigma"], levels["error"], u, levels["images"], strict=True)
+    ]
+    return tiles(
+        plot(
+            noise_levels(ticks),
+            "Denoising error lambda(sigma) (D - y)^2 per pixel, 1 for a network that knows nothing. Where exp u(sigma) "
+            "lies on the last curve, the learned weighting is right.",
+        ),
+        plot(images_by_level(ticks), "Where the images of training went"),
+    ) + table(("sigma", "error", "exp u", f"images in the last {min(LAST, len(ticks))} ticks"), rows)
+
+
+def _metrics(history: History) -> str:
+    rows = history.metrics
+    if not rows:
+        return ""
+    names = list(dict.fromkeys(name for row in rows for name, value in row["metrics"].items() if _is_number(value)))
+    figures = []
+    for name in names:
+        known = [row for row in rows if _is_number(row["metrics"].get(name))]
+        values = [row["metrics"][name] for row in known]
+        figures.append(plot(over_training([row["nimg"] for row in known], values, name), f"Last: {values[-1]:.4g}"))
+    cells = [(row["nimg"], *(_text(row["metrics"].get(name)) for name in names)) for row in evenly(rows, ROWS)]
+    return tiles(*figures) + table(("images seen", *names), cells)
+
+
+def _parts(history: History) -> str:
+    ticks = [row for row in history.ticks if "parts" in row]
+    if not ticks:
+        return ""
+    shown = {
+        "gradient": ("gradient", "Root mean square of the gradient, in the last step of each tick"),
+        "weight": ("weight", "Of the weights that this step began with; 1 under forced weight normalization"),
+        "ratio": ("update / weight", "Of what the step changed, relative to the weights"),
+    }
+    return tiles(*(plot(by_part(ticks, key, label), text) for key, (label, text) in shown.items()))
+
+
+def _activations(history: History) -> str:
+    if not history.magnitudes:
+        return ""
+    shown = {
+        "activation_mean": ("activations, mean", "Root mean square of a feature, the mean over those of a resolution"),
+        "activation_max": ("activations, largest", "The largest feature"),
+    }
+    return tiles(*(plot(by_bucket(history.magnitudes, key, label), t) for key, (label, t) in shown.items()))
+
+
+def _machine(history: History) -> str:
+    shown = (
+        ("images_per_second", "images/s", 1.0),
+        ("peak_share", "share of the peak, %", 100.0),
+        ("data_wait_share", "waiting for data, %", 100.0),
+        ("memory_bytes", "memory, GiB", 2.0**-30),
+    )
+    figures = []
+    for key, label, factor in shown:
+        nimg, values = history.series(key)
+        if values:
+            scaled = [value * factor for value in values]
+            figures.append(plot(over_training(nimg, scaled, label, zero=True), f"Last: {scaled[-1]:.4g}"))
+    if not figures:
+        return ""
+    about = (
+        "The peak is what matrix products of the network's precision reached on these processes when the run was "
+        "started. Multiply-adds are counted as one; a step takes three forward passes' worth, four with --recompute."
+    )
+    return tiles(*figures) + paragraph(about)
+
+
+def _nonfinite(history: History) -> str:
+    if not history.nonfinite:
+        return paragraph("None.") if history.ticks else ""
+    rows = [
+        (row["nimg"], sum(row["nonfinite"].values()), ", ".join(list(row["nonfinite"])[:3]))
+        for row in evenly(history.nonfinite, ROWS)
+    ]
+    steps = [row.get("nonfinite_steps", 0) for row in history.ticks]
+    figure = over_training([row["nimg"] for row in history.ticks], steps, "steps", zero=True) if history.ticks else ""
+    said = f"{len(history.nonfinite):,} steps; the values were replaced by 0."
+    shown = plot(figure, "Steps with such values per tick") if figure else ""
+    return paragraph(said) + shown + table(("images seen", "values", "first tensors"), rows)
+
+
+def _settings(history: History) -> str:
+    if history.config is None:
+        return ""
+    settings = to_dict(history.config)
+    recipe = settings.pop("recipe")
+    network = recipe.pop("network")
+    recipe.pop("scores", None)
+    return side_by_side(
+        table(("recipe", ""), _pairs(recipe)),
+        table(("network", ""), _pairs(network)),
+        table(("run", ""), _pairs(settings)),
+    )
+
+
+def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{prefix}{name}.")
+        elif value not in (None, "", [], ()):
+            yield prefix + name, str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,101 @@
+"""What a run draws at the same seeds as it learns, from its own snapshots."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.data.images import grid
+from unitgain.draw import DrawSettings, decoder, open_network, pictures
+from unitgain.report.curves import evenly
+from unitgain.report.history import History
+
+SETTINGS = DrawSettings(steps=16)  # enough to see what a network knows
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of samples.
+
+    Args:
+        nimg: images that the network had seen.
+        image: the samples in a grid.
+    """
+
+    nimg: int
+    image: Image.Image
+
+
+def kept_drawings(history: History, times: int) -> list[Drawing]:
+    """Grids that the run itself has left, at up to so many even times; files that are no pictures are left out."""
+    found = []
+    for path in evenly(history.grids, times):
+        try:
+            with Image.open(path) as image:
+                image.load()
+                found.append(Drawing(int(path.stem), image.copy()))
+        except OSError:
+            continue
+    return found
+
+
+def choose_snapshots(history: History, times: int, length: float | None = None) -> list[Path]:
+    """Snapshots of one EMA length, at up to so many even times.
+
+    Args:
+        history: of the run.
+        times: how many.
+        length: sigma_rel; None for the longest that the run stores.
+
+    Raises:
+        ValueError: if there are snapshots, but none of this length.
+    """
+    stored: dict[str, list[Path]] = {}
+    for path in history.snapshots:
+        stored.setdefault(path.stem.partition("-")[2], []).append(path)
+    lengths = sorted(name for name in stored if name.replace(".", "", 1).isdigit())
+    if length is None:
+        name = lengths[-1] if lengths else next((name for name in stored if name != "raw"), None)
+        return evenly(stored[name], times) if name is not None else []
+    if not stored:
+        return []
+    name = f"{length:.3f}"
+    if name not in stored:
+        raise ValueError(
+            f"{history.folder} stores no averages of length {name}, but {', '.join(lengths) or 'none'}: choose one of "
+            "these, or make others with unitgain ema reconstruct"
+        )
+    return evenly(stored[name], times)
+
+
+def draw_over_time(
+    snapshots: Sequence[Path],
+    seeds: Sequence[int],
+    device: torch.device,
+    on_images: Callable[[float], None] | None = None,
+) -> list[Drawing]:
+    """Draw the same seeds from each snapshot, in a row.
+
+    Args:
+        snapshots: files.
+        seeds: one image each.
+        device: where to draw.
+        on_images: called with the number of images drawn so far, of all snapshots.
+
+    Raises:
+        SnapshotError: if a file is damaged.
+        ImportError, ValueError, OSError: if they are latents whose decoder is not to be had.
+    """
+    made = []
+    for turn, path in enumerate(snapshots):
+        network = open_network(str(path), device)
+        decode = decoder(network.encoder, network.denoiser.spec.channels, device)
+        done = turn * len(seeds)
+        report = None if on_images is None else lambda images, done=done: on_images(done + images)
+        drawn = [pixels for _, _, pixels in pictures(network.denoiser, decode, seeds, SETTINGS, on_images=report)]
+        with Snapshot(path) as snapshot:
+            made.append(Drawing(snapshot.header.nimg, grid(torch.cat(drawn), len(seeds))))
+    return made

@@ -1,0 +1,232 @@
+"""Evaluation of a run on the way: grids of samples at fixed seeds, and metrics, drawn by an average of the weights."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unitgain.checkpoint.snapshot import DTYPES
+from unitgain.data.images import grid
+from unitgain.data.loader import Dataset
+from unitgain.denoiser import Denoiser
+from unitgain.draw import DrawSettings, Network
+from unitgain.draw.decode import decoder
+from unitgain.ema import ExponentialEMA, PowerEMA
+from unitgain.evaluate.generated import Generated
+from unitgain.files import atomic
+from unitgain.infer import prepare
+from unitgain.parallel import World, full
+from unitgain.sample import generate
+from unitgain.serial import to_dict
+from unitgain.train.config import TrainConfig
+from unitgain.train.errors import together
+from unitgain.train.log import StatsLog, TrainProgress, read_stats
+from unitgain.train.meter import Abandoned, Meter, turns
+from unitgain.train.step import TrainState
+
+FEW_CLASSES = 20  # a grid has a row for each of so many
+
+
+class Evaluator:
+    """Draws and measures with an average of a run's weights, on all its processes.
+
+    What is needed for it is checked here, before the run begins. Networks of metrics are opened for each measurement
+    and let go after it.
+
+    Args:
+        config: of the run.
+        dataset: says how images become what the network sees.
+        run: folder of the run; grids go to `samples/` in it.
+        world: the processes of the run.
+
+    Raises:
+        ValueError: if something is asked for that the network, the recipe or the reference does not give.
+        FileNotFoundError: if a file is missing.
+        ReferenceFileError: if the reference is damaged.
+        DownloadError: if the weights of a detector are not there and cannot be fetched.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, run: Path, world: World) -> None:
+        self.settings, self.recipe, self.world, self.run = config.evaluation, config.recipe, world, run
+        self.from_start = config.init is not None
+        self.encoder = to_dict(dataset.encoder)
+        self.average = average_of(config)
+        settings = self.settings
+        self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae)
+        spec = self.recipe.network
+        self.decode = decoder(self.encoder, spec.channels, world.device, settings.vae)
+        noise = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=world.device)
+        self.meter = Meter(settings, self.decode(noise), world) if settings.metrics_every else None
+
+    def due(self, previous: int, nimg: int, last: bool) -> tuple[bool, bool]:
+        """Whether a grid and metrics are due at `nimg` images, after `previous`, and not there yet; asked on rank 0."""
+        if nimg == 0 and not self.from_start:
+            return False, False  # the first network draws nothing yet
+        s = self.settings
+        sheet, metrics = (every and (last or nimg // every > previous // every) for every in self._intervals())
+        there = metrics and any(row.get("nimg") == nimg and "metrics" in row for row in read_stats(self.run))
+        return bool(sheet and not self.path(nimg).exists()), bool(s.metrics and metrics and not there)
+
+    def path(self, nimg: int) -> Path:
+        """Where the grid at so many images goes."""
+        return self.run / "samples" / f"{nimg:010d}.png"
+
+    def evaluate(
+        self,
+        state: TrainState,
+        previous: int,
+        listen: Callable[[], object],
+        log: StatsLog | None,
+        progress: TrainProgress,
+    ) -> float:
+        """Draw and measure what is due; all processes call this together.
+
+        The state of the run is not touched, nor torch's random numbers.
+
+        Args:
+            state: of the run.
+            previous: images seen when this was called last.
+            listen: asks all processes whether they are to stop; a true answer abandons the evaluation.
+            log: of rank 0.
+            progress: of the run.
+
+        Returns:
+            Seconds that it took.
+        """
+        began, nimg = time.monotonic(), state.nimg
+        last = nimg >= self.recipe.duration
+        sheet, metrics = self.world.broadcast(self.due(previous, nimg, last) if self.world.main else (False, False))
+        if not (sheet or metrics):
+            return 0.0
+        devices = [self.world.device] if self.world.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            network = self.network(state)
+            try:
+                if sheet:
+                    self.draw(network, nimg, listen, log, progress)
+                if metrics and self.meter is not None:
+                    self.measure(self.meter, network, nimg, listen, log, progress)
+            except Abandoned:
+                progress.note(f"evaluation at {nimg:,} images abandoned; it is made up for when the run is resumed")
+        del network
+        if devices:
+            torch.cuda.empty_cache()
+        return time.monotonic() - began
+
+    def network(self, state: TrainState) -> Network:
+        """The average as a network to draw with, whole on each process; a copy."""
+        ema = state.emas[self.average]
+        spec, sigma_data = state.denoiser.spec, state.denoiser.sigma_data
+        with torch.device("meta"):
+            denoiser = Denoiser(spec, sigma_data)
+        tensors = {
+            name: full(tensor).to(state.device) for name, tensor in [*ema.sharded().items(), *ema.buffers.items()]
+        }
+        denoiser.load_state_dict(tensors, assign=True)
+        denoiser.encoder = self.encoder
+        prepared = prepare(denoiser.requires_grad_(False).eval(), DTYPES[self.settings.dtype])
+        return Network(name=f"{self.run.name}, EMA length {length_of(ema)}", denoiser=prepared, record={})
+
+    def draw(
+        self,
+        network: Network,
+        nimg: int,
+        listen: Callable[[], object],
+        log: StatsLog | None,
+        progress: TrainProgress,
+    ) -> None:
+        """Draw the grid, a row per class where there are few, and write it."""
+        spec, count = self.recipe.network, self.settings.samples
+        columns = None
+        labels: list[int] | None = None
+        if 1 < spec.label_dim <= min(FEW_CLASSES, count):
+            columns = count // spec.label_dim
+            labels = [number // columns for number in range(columns * spec.label_dim)]
+            count = len(labels)
+        sigmas, parts = self.drawing.sigmas(), []
+        with progress.beside("drawing samples", count) as done:
+            for seeds in turns(self.world, count, self.settings.batch, listen):
+                label = None if labels is None else [labels[seed] for seed in seeds]
+                shown = sum(len(part) for part in parts)
+                for _, _, images in generate(
+                    network.denoiser,
+                    seeds,
+                    sigmas,
+                    label=label,
+                    batch=self.settings.batch,
+                    on_images=lambda images, shown=shown: done((shown + images) * self.world.size),
+                ):
+                    parts.append(self.decode(images))
+        shares = self.world.gather(torch.cat(parts) if parts else None)
+
+        def write() -> None:
+            some = next(part for part in shares if part is not None)
+            pixels = torch.empty(count, *some.shape[1:], dtype=torch.uint8)
+            for rank, part in enumerate(shares):
+                if part is not None:
+                    pixels[rank :: self.world.size] = part
+            picture = grid(pixels, columns)
+            with atomic(self.path(nimg)) as temporary:
+                picture.save(temporary, format="PNG")
+            if log is not None:
+                log.image("samples", nimg, np.asarray(picture))
+
+        together(self.world, f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
+
+    def measure(
+        self,
+        meter: Meter,
+        network: Network,
+        nimg: int,
+        listen: Callable[[], object],
+        log: StatsLog | None,
+        progress: TrainProgress,
+    ) -> None:
+        """Draw images, measure them as they come, and write a line of statistics."""
+        s = self.settings
+        seeds = range(s.metrics_images)
+        images = Generated(network, None, self.drawing, seeds, device=self.world.device, batch=s.batch)
+        with progress.beside("measuring", len(images)) as done:
+            values = meter.measure(images, listen, done)
+        length = self.recipe.ema[self.average] if self.average < len(self.recipe.ema) else None
+        if log is not None:
+            about = {"ema": length, "images": len(images), "steps": s.steps}
+            log.write({"nimg": nimg, "metrics": values, "evaluation": about})
+        found = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
+        progress.note(f"at {nimg:,} images: {', '.join(found)}")
+
+    def _intervals(self) -> tuple[int, int]:
+        return self.settings.samples_every, self.settings.metrics_every
+
+
+def open_evaluator(config: TrainConfig, dataset: Dataset, run: Path, world: World) -> Evaluator | None:
+    """The evaluator of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others."""
+    if not config.evaluation.wanted:
+        return None
+    opening = "preparing the evaluation"
+    first = together(world, opening, lambda: Evaluator(config, dataset, run, world) if world.main else None)
+    return together(world, opening, lambda: first or Evaluator(config, dataset, run, world))
+
+
+def average_of(config: TrainConfig) -> int:
+    """Index of the average that draws.
+
+    Raises:
+        ValueError: if the recipe keeps none of that length.
+    """
+    recipe, length = config.recipe, config.evaluation.ema
+    if length is None:
+        return 0
+    if length not in recipe.ema:
+        raise ValueError(
+            f"--evaluate-ema {length:g}: the recipe {recipe.name} keeps averages of lengths "
+            f"{', '.join(f'{known:g}' for known in recipe.ema) or 'none'}; others are reconstructed after training"
+        )
+    return recipe.ema.index(length)
+
+
+def length_of(ema: PowerEMA | ExponentialEMA) -> str:
+    """The length of an average in words."""
+    return f"{ema.sigma_rel:g}" if isinstance(ema, PowerEMA) else f"{ema.half_life:g} images"

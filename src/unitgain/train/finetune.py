@@ -1,0 +1,216 @@
+"""Fine-tuning: a run that starts from the weights of a snapshot, whatever of them fits its data.
+
+Blocks are matched by level, not by resolution: the finest level of the snapshot starts the finest level of the network.
+Time starts anew. A power-function average weighs weights by tau^gamma from the start of the run (EDM2, Eq. 119), so its
+first update takes nothing of what was before (beta is 0 in Eq. 127), and the profile that snapshots state is that of
+this run alone. Until then each average is the snapshot itself.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unitgain.arch import NetworkSpec
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader
+from unitgain.checkpoint.state import list_checkpoints
+from unitgain.data.loader import Dataset
+from unitgain.denoiser import Denoiser
+from unitgain.hub import locate
+from unitgain.layers import MPConv
+from unitgain.ops import normalize
+from unitgain.parallel import World
+from unitgain.serial import differences, to_dict
+from unitgain.train.config import Init, TrainConfig
+from unitgain.train.errors import together
+
+# What may differ between a snapshot and the network that starts from it.
+ADAPTED = ("resolution", "channels", "label_dim", "attn_resolutions", "dropout")
+LABEL = "network.embedding.label.weight"
+
+
+@dataclass
+class Inheritance:
+    """What a network takes from a snapshot.
+
+    Args:
+        init: which snapshot.
+        header: what it says of itself.
+        tensors: of it, float32; let go when they are used.
+        classes: names of the classes of the run's data, if it has labels.
+
+    Attributes:
+        kept: names of tensors that were taken over as they are.
+        numbers: how many numbers these hold.
+        changes: what was not, in words, by name of the tensor or of what it is about.
+    """
+
+    init: Init
+    header: SnapshotHeader
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...] | None = None
+    kept: list[str] = field(default_factory=list)
+    numbers: int = 0
+    changes: dict[str, str] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def into(self, denoiser: Denoiser) -> None:
+        """Give a new network what fits it; notes what did not."""
+        old, own = self.header.network, denoiser.state_dict()
+        left, self.tensors = self.tensors, {}
+        for name, tensor in own.items():
+            source = at_level(name, denoiser.spec, old)
+            found = left.pop(source, None)
+            if name == LABEL and found is not None:
+                self._into_labels(denoiser, tensor, found)
+            elif found is not None and found.shape == tensor.shape:
+                self._keep(name, tensor, found)
+            else:
+                was = "not in the snapshot" if found is None else f"{_size(found)} in the snapshot"
+                self.changes[name] = f"new, {_size(tensor)}: {was}"
+        self.changes |= {name: f"left out, {_size(tensor)}" for name, tensor in left.items()}
+        self.changes["u(sigma)"] = "new: snapshots do not hold it"
+        self.changes["averages"] = "start from the snapshot, with time 0: they know this run alone"
+
+    def report(self) -> list[str]:
+        """What was done, a line each."""
+        about = f"{self.init.name} ({self.header.recipe}, {self.header.nimg:,} images)"
+        first = f"starting from {about}: {len(self.kept)} tensors taken over as they are, {self.numbers:,} numbers"
+        return [first, *(f"  {name}: {change}" for name, change in self.changes.items())]
+
+    def record(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {"snapshot": self.init.name, "sha256": self.init.sha256, "kept": len(self.kept), "changes": self.changes}
+
+    def _keep(self, name: str, tensor: Tensor, found: Tensor) -> None:
+        tensor.copy_(found)
+        self.kept.append(name)
+        self.numbers += tensor.numel()
+
+    def _into_labels(self, denoiser: Denoiser, tensor: Tensor, found: Tensor) -> None:
+        """Classes of the same name keep their vector, a column; without names all are kept, or none."""
+        known, ours = self.header.classes, self.classes
+        if known == ours or known is None or ours is None:
+            if found.shape == tensor.shape:
+                self._keep(LABEL, tensor, found)
+                if known != ours:
+                    self.changes["classes"] = f"{tensor.shape[1]} by their number: not all names are known"
+            else:
+                was = f"{found.shape[1]} in the snapshot, and not all names are known"
+                self.changes[LABEL] = f"new, {_size(tensor)}: {tensor.shape[1]} classes, {was}"
+            return
+        layer = denoiser.network.get_submodule("embedding.label")
+        # An average is shorter than the weights it is of. New columns have unit magnitude; so must the others.
+        columns = normalize(found) if isinstance(layer, MPConv) else found
+        place = {name: number for number, name in enumerate(known)}
+        same = [name for name in ours if name in place]
+        for number, name in enumerate(ours):
+            if name in place:
+                tensor[:, number] = columns[:, place[name]]
+        names = f" ({', '.join(same[:8])}{', ...' if len(same) > 8 else ''})" if same else ""
+        self.changes[LABEL] = (
+            f"{len(same)} of {len(ours)} classes have names of the snapshot{names} and keep their vector, the others "
+            "are new"
+        )
+
+
+def open_init(name: str) -> tuple[Init, SnapshotHeader]:
+    """A snapshot by name, as `unitgain.load` takes it; its weights are not read.
+
+    Raises:
+        ValueError: if it is a pickle, which has to be converted first.
+        FileNotFoundError: if there is none.
+        SnapshotError: if it is damaged.
+        HubError: if the repository cannot be reached.
+    """
+    if Path(name).suffix in (".pkl", ".pickle"):
+        raise ValueError(f"--init {name}: convert it first: unitgain convert {name} network.safetensors")
+    with Snapshot(locate(name)) as snapshot:
+        return Init(name=name, sha256=snapshot.sha256, license=snapshot.header.license), snapshot.header
+
+
+def fitted(header: SnapshotHeader, dataset: Dataset) -> NetworkSpec:
+    """The network of a snapshot for other data: their classes, channels and resolution; attention stays at its levels.
+
+    Raises:
+        ValueError: if the images are not square, or their edge does not halve at each level.
+    """
+    channels, height, width = dataset.shape
+    spec = header.network
+    levels = [level for level, resolution in enumerate(spec.resolutions) if resolution in spec.attn_resolutions]
+    if height != width:
+        raise ValueError(f"data {dataset.name}: images are {height}x{width}; networks take square ones")
+    attention = tuple(height >> level for level in levels) if height != spec.resolution else spec.attn_resolutions
+    return spec.replace(
+        resolution=height, channels=channels, label_dim=dataset.label_dim, attn_resolutions=tuple(attention)
+    )
+
+
+def check_fit(header: SnapshotHeader, config: TrainConfig, dataset: Dataset) -> dict[str, str]:
+    """Check that a run can start from a snapshot; what to know of it otherwise, by what it is about.
+
+    Raises:
+        ValueError: if the networks are built otherwise, or see the data otherwise.
+    """
+    recipe, old = config.recipe, header.network
+    rows = [row for row in differences(to_dict(old), to_dict(recipe.network)) if row.partition(":")[0] not in ADAPTED]
+    if rows:
+        raise ValueError(
+            f"the network of recipe {recipe.name} is not built as that of the snapshot (snapshot -> recipe): "
+            f"{'; '.join(rows)}. Leave the recipe out to train the snapshot's own network, or name one that fits: it "
+            f"may differ in {', '.join(ADAPTED)}"
+        )
+    if recipe.sigma_data != header.sigma_data:
+        raise ValueError(
+            f"the snapshot was trained with sigma_data {header.sigma_data:g}, the run would have "
+            f"{recipe.sigma_data:g}: give --sigma-data {header.sigma_data:g} and data of that standard deviation"
+        )
+    ours, theirs = to_dict(dataset.encoder), header.encoder
+    if ours.get("kind") != theirs.get("kind"):
+        raise ValueError(
+            f"the snapshot sees {theirs.get('kind')}, the data are {ours.get('kind')}: "
+            + ("encode them first: unitgain data encode" if theirs.get("kind") == "latents" else "give pixels")
+        )
+    other = differences(theirs, ours)
+    return {"encoder": f"WARNING: another one than the snapshot's: {'; '.join(other)}"} if other else {}
+
+
+def open_inheritance(
+    config: TrainConfig, dataset: Dataset, run: Path, resume: bool, world: World
+) -> Inheritance | None:
+    """What a run begins with, read on all processes; None where weights are random or those of a checkpoint.
+
+    Raises:
+        ValueError: as `check_fit`, or if the snapshot is not the one that the settings name.
+    """
+    init = config.init
+    if init is None or world.broadcast(resume and bool(list_checkpoints(run / "checkpoints"))):
+        return None
+
+    def read() -> Inheritance:
+        with Snapshot(locate(init.name)) as snapshot:
+            if snapshot.sha256 != init.sha256:
+                raise ValueError(f"{init.name} is another snapshot than the one that the run is to start from")
+            changes = check_fit(snapshot.header, config, dataset)
+            tensors = {name: tensor.float() for name, tensor in snapshot.verified()}
+            classes = dataset.classes if config.recipe.network.label_dim else None
+            return Inheritance(init, snapshot.header, tensors, classes, changes=changes)
+
+    return together(world, f"reading {init.name}", read)
+
+
+def at_level(name: str, new: NetworkSpec, old: NetworkSpec) -> str:
+    """The name in the network `old` of what is called `name` in `new`: the same block of the same level."""
+
+    def renamed(match: re.Match[str]) -> str:
+        resolution = old.resolutions[new.resolutions.index(int(match[2]))]
+        return f"{match[1]}{resolution}x{resolution}_"
+
+    return re.sub(r"(\b(?:enc|dec)\.)(\d+)x\2_", renamed, name)
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "1 number"

@@ -1,0 +1,131 @@
+"""Loss by noise level: what a network has learned where (the first EDM paper, Fig. 5a), and u(sigma) beside it.
+
+Bins are half a P_std of ln(sigma) wide, twelve of them around P_mean, so that every recipe has the same share of its
+images in each; the outer two are open. What is measured is the denoising error of an image, lambda(sigma) (D - y)^2,
+the mean over pixels: 1 for a network that knows nothing. Eq. 21 divides it by exp(u(sigma)), which learns its mean.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from unitgain.parallel import World, full
+
+BINS = 12
+WIDTH = 0.5  # of P_std
+# Errors count in whole multiples of this: their sums are then exact in float64, up to 5e8, whatever the order.
+STEP = 2.0**-24
+
+
+def centres(P_mean: float, P_std: float) -> list[float]:
+    """Values of ln(sigma) in the middle of each bin."""
+    return [P_mean + P_std * WIDTH * (i - (BINS - 1) / 2) for i in range(BINS)]
+
+
+class NoiseLevels:
+    """Sums by bin over the images that one process trains on, kept on its device; nothing waits for it.
+
+    Args:
+        P_mean: mean of ln(sigma) in training.
+        P_std: its standard deviation.
+        device: where the network is.
+
+    Attributes:
+        sums: `[3, bins]`, float64: denoising error, loss (Eq. 21), images; those with an infinite loss are left out.
+        counts: whether images count at the moment; a process that only fills up its share has some that do not.
+    """
+
+    def __init__(self, P_mean: float, P_std: float, device: torch.device | str = "cpu") -> None:
+        self.centres = torch.tensor(centres(P_mean, P_std), device=device)
+        self.edges = (self.centres[1:] + self.centres[:-1]) / 2
+        self.sums = torch.zeros(3, BINS, dtype=torch.float64, device=device)
+        self.counts = True
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def add(self, sigma: Float[Tensor, " n"], u: Float[Tensor, " n"], loss: Float[Tensor, "n c h w"]) -> None:
+        """Take in images.
+
+        Args:
+            sigma: noise levels.
+            u: u(sigma) as it was in the loss.
+            loss: Eq. 21 by pixel.
+        """
+        loss = loss.detach().flatten(1).mean(1)
+        error = (loss - u) * u.exp()  # no digits are lost: the difference is about 1 where u has been learned
+        values = torch.stack([error, loss, torch.ones_like(loss)]).double()
+        values = torch.where(values.isfinite().all(0), values, 0.0)
+        values = (values / STEP).round() * STEP
+        place = torch.bucketize(sigma.log(), self.edges)
+        inside = place == torch.arange(BINS, device=place.device)[:, None]
+        self.sums += torch.where(inside, values[:, None], 0.0).sum(-1)
+
+    def collect(self, world: World) -> list[list[float]]:
+        """The sums over all processes, which must call this together; they begin again at 0."""
+        total = self.sums.clone()
+        world.sum([total])
+        self.sums.zero_()
+        return total.tolist()
+
+    @contextmanager
+    def watch(self, objective: nn.Module, uncertainty: nn.Module) -> Iterator[None]:
+        """Take in what passes through the objective while the block runs.
+
+        Args:
+            objective: gives the loss of every pixel; on one process or distributed.
+            uncertainty: u(sigma), which it calls.
+        """
+        handles = [
+            uncertainty.register_forward_hook(self._see_uncertainty),
+            objective.register_forward_hook(self._see_loss),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _see_uncertainty(self, _module: nn.Module, args: tuple[Any, ...], u: Tensor) -> None:
+        self._seen = args[0].detach(), u.detach()
+
+    def _see_loss(self, _module: nn.Module, _args: Any, loss: Tensor) -> None:
+        if self._seen is not None and self.counts:
+            self.add(*self._seen, loss)
+        self._seen = None
+
+
+def added(sums: Sequence[Sequence[float]], more: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Two times' sums together; those of no time are empty."""
+    if not sums:
+        return [list(row) for row in more]
+    return [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(sums, more, strict=True)]
+
+
+@torch.no_grad()
+def uncertainty_at(uncertainty: nn.Module, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"] | None:
+    """U(sigma) as it is now; None where nothing of it is learned. All processes must call this together."""
+    whole = {name: full(parameter.detach()) for name, parameter in uncertainty.named_parameters()}
+    return functional_call(uncertainty, whole, (sigma,)) if whole else None
+
+
+def level_row(
+    centres: Float[Tensor, " bins"], sums: Sequence[Sequence[float]], u: Float[Tensor, " bins"] | None
+) -> dict[str, list[float | None] | None]:
+    """What `stats.jsonl` says of noise levels: means by bin, None for a bin without images.
+
+    Returns:
+        `ln_sigma` (bin centres), `error`, `loss`, `images`, and `u` at the centres, None where there is none.
+    """
+    error, loss, images = sums
+    return {
+        "ln_sigma": [round(value, 6) for value in centres.tolist()],
+        "error": [total / count if count else None for total, count in zip(error, images, strict=True)],
+        "loss": [total / count if count else None for total, count in zip(loss, images, strict=True)],
+        "images": [int(count) for count in images],
+        "u": None if u is None else [value if abs(value) < float("inf") else None for value in u.tolist()],
+    }

@@ -1,0 +1,162 @@
+"""Magnitudes of a step and figures of the machine, and that looking changes no number of a run."""
+
+import json
+import time
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from unitgain.analysis.cost import network_cost
+from unitgain.data.loader import Loader
+from unitgain.denoiser import Denoiser
+from unitgain.loss import EDMLoss
+from unitgain.parallel import World
+from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
+from unitgain.train.health import Health
+from unitgain.train.parts import SMALL, StepProbe, watch_step, weight_part
+from unitgain.train.speed import Speed, peak_memory
+
+
+def batch_of(recipe):
+    clean = 0.5 * torch.randn(recipe.batch, 1, 8, 8)
+    sigma, noise = EDMLoss(recipe.P_mean, recipe.P_std).draw(clean)
+    return [Microbatch(clean=clean, sigma=sigma, noise=noise)]
+
+
+def test_magnitudes_of_a_step_are_those_of_the_tensors(tiny_recipe):
+    state = TrainState.start(tiny_recipe)
+    state.nimg = 100  # past the first step, whose learning rate is 0
+    for ema in state.emas:
+        ema.t = 100.0
+    train_step(state, tiny_recipe, batch_of(tiny_recipe))
+    named = dict(state.modules.named_parameters())
+    before, gradients = {}, {}
+
+    def look(*_):
+        before.update({name: p.detach().clone() for name, p in named.items()})
+        gradients.update({name: p.grad.clone() for name, p in named.items()})
+
+    state.optimizer.register_step_pre_hook(look)
+    with watch_step(state.optimizer, state.modules) as probe:
+        train_step(state, tiny_recipe, batch_of(tiny_recipe))
+    parts = probe.parts(World())
+    order = ["embedding", "Enc 8x8", "Enc 4x4", "Dec 4x4", "Dec 8x8", "output", "uncertainty", SMALL]
+    assert list(parts) == order
+    for part, found in parts.items():
+        names = [name for name, p in named.items() if weight_part(name, p.ndim) == part]
+        for key, tensors in (
+            ("gradient", [gradients[name] for name in names]),
+            ("weight", [before[name] for name in names]),
+            ("update", [named[name] - before[name] for name in names]),
+        ):
+            elements = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
+            assert found[key] == pytest.approx(elements.square().mean().sqrt().item(), rel=1e-5), (part, key)
+    assert parts["Enc 8x8"]["weight"] == pytest.approx(1.0, abs=1e-3)  # forced normalization
+    assert 0 < parts["Enc 8x8"]["update"] < 0.1
+
+
+def test_a_step_that_is_not_made_is_noticed(tiny_recipe):
+    state = TrainState.start(tiny_recipe)
+    with watch_step(state.optimizer, state.modules) as probe:
+        pass
+    with pytest.raises(AssertionError, match="made no step"):
+        probe.parts(World())
+    assert not state.optimizer._optimizer_step_pre_hooks
+
+
+def test_watching_a_step_waits_for_nothing(tiny_spec):
+    network = Denoiser(tiny_spec).to("meta")
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    probe = StepProbe(network)
+    probe.before()
+    probe.after()
+    assert probe.squares.is_meta
+
+
+def test_parts_by_name():
+    assert weight_part("denoiser.network.enc.64x64_block0.branch.conv0.weight", 4) == "Enc 64x64"
+    assert weight_part("denoiser.network.dec.8x8_in0.attention.qkv.weight", 4) == "Dec 8x8"
+    assert weight_part("denoiser.network.embedding.label.weight", 2) == "embedding"
+    assert weight_part("denoiser.network.out_conv.weight", 4) == "output"
+    assert weight_part("uncertainty.linear.weight", 2) == "uncertainty"
+    assert weight_part("denoiser.network.out_gain", 0) == SMALL
+    assert weight_part("denoiser.network.enc.8x8_block0.norm.bias", 1) == SMALL
+
+
+class Blind(Health):
+    """Does not look."""
+
+    def __init__(self):
+        pass
+
+    def watch(self, last=False):
+        return nullcontext()
+
+    watch_step = watch
+
+    def shown(self, microbatches):
+        return microbatches
+
+    def settle(self, window):
+        pass
+
+    def row(self, window, images, seconds):
+        return {"peak_share": 0.0, "data_wait_share": 0.0}
+
+
+def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data, monkeypatch):
+    recipe = tiny_recipe.replace(network=tiny_recipe.network.replace(dropout=0.2))
+    config = TrainConfig(recipe=recipe, data="tiny", tick=16, checkpoint_every=32, microbatch=4, magnitudes_every=32)
+    seen, unseen = tmp_path / "seen", tmp_path / "unseen"
+    train(config, seen, tiny_data, quiet=True, tensorboard=False)
+    with monkeypatch.context() as patched:
+        patched.setattr("unitgain.train.loop.Health.start", lambda *_: Blind())
+        train(config, unseen, tiny_data, quiet=True, tensorboard=False)
+    assert "noise_levels" not in (unseen / "stats.jsonl").read_text()
+    for path in (seen / "snapshots").iterdir():
+        assert path.read_bytes() == (unseen / "snapshots" / path.name).read_bytes(), path.name
+    rows = [json.loads(line) for line in (seen / "stats.jsonl").read_text().splitlines()]
+    ticks = [row for row in rows if "loss" in row]
+    assert len(ticks) == 6
+    for row in ticks:
+        levels = row["noise_levels"]
+        assert sum(levels["images"]) == 16
+        total = sum(loss * n for loss, n in zip(levels["loss"], levels["images"], strict=True) if n)
+        assert total / 16 == pytest.approx(row["loss"], rel=1e-5)
+        assert row["parts"].keys() == ticks[0]["parts"].keys()
+        assert row["peak_share"] > 0
+        assert 0 <= row["data_wait_share"] <= 1
+
+
+def test_speed_is_counted_from_what_is_known(tiny_spec, tiny_data):
+    with Loader(tiny_data, 0) as loader:
+        plain = Speed.measure(tiny_spec, torch.float32, False, loader, World())
+        twice = Speed.measure(tiny_spec, torch.float32, True, loader, World())
+        assert plain.flops == 3 * network_cost(tiny_spec).flops
+        assert twice.flops == 4 * network_cost(tiny_spec).flops
+        assert plain.peak == twice.peak > 0
+        row = plain.row(images=100, seconds=2.0)
+        assert row["flops_per_second"] == pytest.approx(50 * plain.flops)
+        assert row["peak_share"] == pytest.approx(50 * plain.flops / plain.peak)
+        assert row["data_wait_share"] == 0
+
+
+def test_waiting_for_data_is_measured_where_it_happens(tiny_spec, tiny_data, monkeypatch):
+    with Loader(tiny_data, 0) as loader:
+        speed = Speed(flops=1, peak=1, loader=loader, world=World())
+        read = loader._read
+        monkeypatch.setattr(loader, "_read", lambda *request: (time.sleep(0.05), read(*request))[1])
+        loader.fetch(0, 4)
+        loader.fetch(4, 4)
+        assert 0.1 <= speed.row(8, seconds=1.0)["data_wait_share"] < 1.0
+        assert speed.row(8, seconds=1.0)["data_wait_share"] == 0
+
+
+def test_memory_is_the_most_there_was():
+    before = peak_memory(torch.device("cpu"))
+    block = torch.ones(2**27)  # 512 MiB
+    assert peak_memory(torch.device("cpu")) >= max(before, block.nbytes)
+    del block
+    assert peak_memory(torch.device("cpu")) >= 2**29
