@@ -125,9 +125,9 @@ def parse_mode(text: str, device: torch.device | str = "cpu") -> Mode:
 
 def check_network(network: str | Recipe) -> None:
     """Raise `ValueError` unless there is such a network."""
-    if isinstance(network, str) and network not in RECIPES and not Path(network).exists():
-        if not names_network(network):
-            raise ValueError(f"{network!r} is no recipe, no snapshot and no network; {suggest(network, RECIPES)}")
+    known = not isinstance(network, str) or network in RECIPES or Path(network).exists()
+    if not known and not names_network(str(network)):
+        raise ValueError(f"{network!r} is no recipe, no snapshot and no network; {suggest(network, RECIPES)}")
 
 
 def open_denoiser(network: str | Recipe, device: torch.device | str = "cpu") -> Denoiser:
