@@ -155,7 +155,7 @@ def wanted(found: dict[str, Any]) -> list[str]:
         lines.append(f"| preparing EDM2-S, s | {verdict(made, PREPARE, at_most=True)} |")
     for key in [key for key in found.get("memory", {}) if key.startswith("EDM2+-S fast")]:
         ours, theirs = found["memory"][key], found["memory"][key.replace("EDM2+-S", "EDM2-S")]
-        for what in ("evaluating", "process"):
+        for what in ("opening", "evaluating", "process"):
             share = ours[what] / max(theirs[what], 1)
             lines.append(f"| {key} over EDM2-S, memory {what} | {verdict(share, MEMORY, at_most=True)} |")
     if "sample" in found:

@@ -1,11 +1,17 @@
 """`unitgain bench` as a user runs it."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
-from unitgain.cli.main import main
+from unitgain.bench.cases import MODES
+from unitgain.bench.steps import STEPS
+from unitgain.cli.bench import Bench
+from unitgain.cli.main import CONFIG, main
 
 pytestmark = pytest.mark.usefixtures("quick_bench")
 
@@ -71,3 +77,14 @@ def test_wrong_use(capsys, args, text):
         main(["bench", *args.split()])
     assert stop.value.code == 2
     assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_docs_name_commands_and_modules_that_there_are():
+    text = (Path(__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^unitgain bench ([^#\n]*)", text, flags=re.MULTILINE)
+    assert len(commands) == 9
+    for command in commands:
+        tyro.cli(Bench, args=command.split(), config=CONFIG)
+    for line in re.findall(r"^from unitgain.*", text, flags=re.MULTILINE):
+        exec(line, {})
+    assert {mode for mode in (*MODES, *STEPS) if f"`{mode}`" not in text} == set()

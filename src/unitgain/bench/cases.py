@@ -125,8 +125,9 @@ def parse_mode(text: str, device: torch.device | str = "cpu") -> Mode:
 
 def check_network(network: str | Recipe) -> None:
     """Raise `ValueError` unless there is such a network."""
-    known = not isinstance(network, str) or network in RECIPES or Path(network).exists()
-    if not known and not names_network(str(network)):
+    if not isinstance(network, str) or network in RECIPES or Path(network).exists():
+        return
+    if not names_network(network):
         raise ValueError(f"{network!r} is no recipe, no snapshot and no network; {suggest(network, RECIPES)}")
 
 

@@ -40,8 +40,8 @@ def forward(
         on_progress: is told what is going on.
 
     Returns:
-        Rows with the facts `error`, the relative difference of D to the plain network in float32, and for prepared ones
-        `prepare_seconds`.
+        Rows with the facts `error`, the relative difference of D to the plain network in float32; for prepared ones
+        `prepare_seconds`, for compiled ones `compile_seconds`, of the first evaluation.
 
     Raises:
         ValueError: if a network or mode is unknown, or the reference cannot be used.
@@ -103,7 +103,10 @@ class Bench:
         else:
             evaluate, held = as_trained(self.denoiser, mode.dtype, mode.kind == "plain"), self.held
         run = no_gradients(lambda: evaluate(*self.inputs))
+        start = time.perf_counter()
         facts["error"] = relative_error(run(), self.expected)
+        if mode.compile:
+            facts["compile_seconds"] = time.perf_counter() - start
         counts = forward_counts(self.denoiser.spec, self.batch, mode.dtype)
         return Work(name=name, run=run, items=self.batch, dtype=mode.dtype, counts=counts, held=held, facts=facts)
 
