@@ -45,13 +45,6 @@ class Record:
     sha256: str
 
 
-def cache_folder() -> Path:
-    """Where fetched files are kept: `$UNITGAIN_CACHE`, or `unitgain` in `$XDG_CACHE_HOME` or `~/.cache`."""
-    if given := os.environ.get("UNITGAIN_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unitgain"
-
-
 def is_offline() -> bool:
     """Whether the environment forbids the network: `HF_HUB_OFFLINE`, as the Hugging Face libraries read it."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -37,6 +37,15 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
 
 
+def cache_folder() -> Path:
+    """Where unitgain keeps what it can fetch or make again: `$UNITGAIN_CACHE`, or `unitgain` in `$XDG_CACHE_HOME` or
+    `~/.cache`.
+    """
+    if given := os.environ.get("UNITGAIN_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unitgain"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in UTF-8, atomically."""
     with atomic(path) as temporary:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitgain.checkpoint.convert import LICENSE, convert_network, origin, read_reference, whole
-from unitgain.download import Progress, cache_folder, download
+from unitgain.download import Progress, download
+from unitgain.files import cache_folder
 from unitgain.recipe import Recipe, Score
 from unitgain.recipes import RECIPES
 from unitgain.serial import suggest

@@ -14,7 +14,8 @@ import unitgain
 from unitgain.checkpoint.convert import read_reference
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
-from unitgain.download import DownloadError, cache_folder, download
+from unitgain.download import DownloadError, download
+from unitgain.files import cache_folder
 from unitgain.presets import BASE_URL, PRESETS, fetch, fetch_reference, fetched, preset
 
 BODY = bytes(range(256)) * 2000

@@ -19,7 +19,8 @@ import unitgain
 from unitgain.checkpoint.snapshot import SnapshotError
 from unitgain.cli.main import main
 from unitgain.ema import ExponentialEMA, PowerEMA
-from unitgain.posthoc import Length, SnapshotStore, Target, estimate, plan, reconstruct
+from unitgain.native import available
+from unitgain.posthoc import Length, SnapshotStore, Target, estimate, plan, reconstruct, stream
 from unitgain.posthoc.convert import convert, find_sources
 from unitgain.posthoc.files import list_averages
 from unitgain.posthoc.store import name_of
@@ -55,12 +56,21 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.fixture(params=["C", "PyTorch"])
+def product(request, monkeypatch):
+    """By which of the two the products of a reconstruction are made."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr(stream, "can_combine", lambda _: False)
+    else:
+        assert available("combine")
+
+
 def damage(path, change):
     data = bytearray(path.read_bytes())
     path.write_bytes(change(data))
 
 
-def test_reconstruction_equals_direct_tracking(tmp_path):
+def test_reconstruction_equals_direct_tracking(tmp_path, product):
     module = network()
     store = SnapshotStore(tmp_path / "run", module, every=5, dtype="float32", shard_bytes=50_000)
     direct = [PowerEMA(module, 0.075), PowerEMA(module, 0.15), ExponentialEMA(module, 25.0)]
@@ -78,6 +88,21 @@ def test_reconstruction_equals_direct_tracking(tmp_path):
     total = sum(average.nbytes for average in list_averages(tmp_path / "run"))
     assert done[-1][0] == done[-1][1]
     assert 0.95 * total < done[-1][1] <= total  # each byte once, buffers of one snapshot only
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_both_products_give_the_same(tmp_path, monkeypatch, dtype):
+    module = network()
+    store = SnapshotStore(tmp_path / "run", module, every=10, dtype=dtype)
+    walk(module, store, 100)
+    fast = reconstruct(tmp_path / "run", [0.07, 0.1, 0.2], tmp_path / "fast", dtype="float32")
+    monkeypatch.setattr(stream, "can_combine", lambda _: False)
+    plain = reconstruct(tmp_path / "run", [0.07, 0.1, 0.2], tmp_path / "plain", dtype="float32")
+    for one, other in zip(fast, plain, strict=True):
+        found, expected = load_file(one.path), load_file(other.path)
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
 
 
 def test_lengths_by_pattern_and_sharded_output(run, tmp_path):
@@ -122,7 +147,7 @@ def test_raw_weights_and_one_exponential_average(tmp_path):
         (lambda data: data[:20] + b"\xff" + data[21:], "damaged header"),
     ],
 )
-def test_damaged_snapshots_are_refused_and_nothing_is_written(run, tmp_path, change, message):
+def test_damaged_snapshots_are_refused_and_nothing_is_written(run, tmp_path, product, change, message):
     damage(run / "0000000160-0.100.safetensors", change)
     with pytest.raises(SnapshotError, match=message):
         reconstruct(run, [0.1, 0.15], tmp_path / "out")

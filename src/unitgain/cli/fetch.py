@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from unitgain.cli.arguments import byte_bar
-from unitgain.download import cache_folder
+from unitgain.files import cache_folder
 from unitgain.presets import BASE_URL, NOTICE, PRESETS, REFERENCES, fetch, fetch_reference, preset
 
 

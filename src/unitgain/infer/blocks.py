@@ -7,6 +7,7 @@ normalizes: the norm of a multiple is that multiple of the norm, if eps is multi
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation
-from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, folded
+from unitgain.infer.layers import FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
 
@@ -23,14 +24,18 @@ Slot = Callable[[Tensor, float], int]
 
 
 class Rule:
-    """How a network adds up: factors of main path and branch, and of the two parts of a concatenation.
+    """How a network is folded: its precision, and the factors of main path and branch, and of a concatenation's parts.
 
     Args:
         preserving: whether its functions preserve magnitudes.
+        dtype: to compute in.
+        fused: whether depthwise convolutions are made in C, with what comes before them.
     """
 
-    def __init__(self, preserving: bool) -> None:
+    def __init__(self, preserving: bool, dtype: torch.dtype, fused: bool) -> None:
         self.preserving = preserving
+        self.dtype = dtype
+        self.fused = fused
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
 
     def add(self, t: float) -> tuple[float, float]:
@@ -51,14 +56,13 @@ class FoldedBranch(nn.ModuleList):
         branch: as trained.
         factor: of its output.
         rule: of the network.
-        dtype: to compute in.
         slot: where to leave the weights of modulations.
 
     Attributes:
         left: what of `factor` no weight could take.
     """
 
-    def __init__(self, branch: Branch, factor: float, rule: Rule, dtype: torch.dtype, slot: Slot) -> None:
+    def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
         super().__init__()
         layers = [module for module in branch if not isinstance(module, nn.Dropout)]
         linear = [i for i, module in enumerate(layers) if not isinstance(module, MPSiLU | nn.SiLU)]
@@ -69,11 +73,11 @@ class FoldedBranch(nn.ModuleList):
             if isinstance(module, MPSiLU | nn.SiLU):
                 if pending != 1:
                     self.append(Scale(pending))
-                self.append(SiLU(inplace=len(self) > 0))
+                self._activate()
                 pending = rule.silu
                 continue
             if isinstance(module, MPConv):
-                self.append(FoldedConv(folded(module) * (pending * extra), module.groups, dtype))
+                self._convolve(folded(module) * (pending * extra), module, rule)
             else:
                 assert isinstance(module, Modulation | UngainedModulation)
                 weight = folded(module.linear, module.gain if isinstance(module, Modulation) else 1.0)
@@ -81,10 +85,32 @@ class FoldedBranch(nn.ModuleList):
             pending = 1.0
         self.left = pending * (1.0 if foldable else factor)
 
+    def _activate(self) -> None:
+        """Let `silu` follow: as part of a convolution before it, if there is one."""
+        last = self[-1] if len(self) else None
+        if isinstance(last, FoldedConv) and not last.activate:
+            last.activate = True
+        else:
+            self.append(SiLU(inplace=len(self) > 0))
+
+    def _convolve(self, weight: Tensor, layer: MPConv, rule: Rule) -> None:
+        """Let a convolution follow; a depthwise one takes in what is before it."""
+        if not (rule.fused and layer.groups == layer.in_channels == len(weight)):
+            self.append(FoldedConv(weight, layer.groups, rule.dtype))
+            return
+        silu = len(self) > 0 and isinstance(self[-1], SiLU)
+        if silu:
+            del self[-1]
+        slot = None
+        if len(self) and isinstance(self[-1], Modulate):
+            slot = cast(Modulate, self[-1]).slot
+            del self[-1]
+        self.append(FusedDepthwise(weight, slot, silu))
+
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
         """Run the steps; `x` is left as it is."""
         for step in self:
-            x = step(x, scales) if isinstance(step, Modulate) else step(x)
+            x = step(x, scales) if isinstance(step, Modulate | FusedDepthwise) else step(x)
         return x
 
 
@@ -94,42 +120,38 @@ class FoldedBlock(nn.Module):
     Args:
         block: as trained.
         rule: of the network.
-        dtype: to compute in.
         slot: where to leave the weights of modulations.
         scale_in: factor that the input of an encoder block comes with.
         scale_out: factor that the output is wanted with.
     """
 
-    def __init__(
-        self, block: Block, rule: Rule, dtype: torch.dtype, slot: Slot, scale_in: float, scale_out: float
-    ) -> None:
+    def __init__(self, block: Block, rule: Rule, slot: Slot, scale_in: float, scale_out: float) -> None:
         super().__init__()
         self.mode: Resampling = block.mode
+        self.dtype = rule.dtype
         self.limit = block.clip_act * scale_out
         self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
         main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
-        self.branch = FoldedBranch(block.branch, branch, rule, dtype, slot)
+        self.branch = FoldedBranch(block.branch, branch, rule, slot)
         self.shortcut = None
         if isinstance(block.shortcut, MPConv):
             inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
-            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, dtype)
+            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, rule.dtype)
         self.main = main
         self.attention = (
-            FoldedAttention(block.attention, rule, dtype, scale_out)
-            if isinstance(block.attention, CosineAttention)
-            else None
+            FoldedAttention(block.attention, rule, scale_out) if isinstance(block.attention, CosineAttention) else None
         )
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Features times `scale_out`; the input is left as it is."""
+        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
         x = resample(x, self.mode)
-        main = x if self.shortcut is None else self.shortcut(x)
+        main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
         if self.norm_eps is not None:
             x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
-        branch = self.branch(x, scales)
+        branch = self.branch(x.to(self.dtype), scales)
         if self.branch.left != 1:
             branch = branch * self.branch.left
-        x = torch.add(branch, main, alpha=self.main)
+        x = torch.add(branch, main, alpha=self.main)  # in the wider of their types
         if self.attention is not None:
             x = self.attention(x)
         return x.clamp_(-self.limit, self.limit)
@@ -141,24 +163,24 @@ class FoldedAttention(nn.Module):
     Args:
         attention: as trained.
         rule: of the network.
-        dtype: to compute in.
         scale: factor that input and output have.
     """
 
-    def __init__(self, attention: CosineAttention, rule: Rule, dtype: torch.dtype, scale: float) -> None:
+    def __init__(self, attention: CosineAttention, rule: Rule, scale: float) -> None:
         super().__init__()
         assert isinstance(attention.qkv, MPConv)
         assert isinstance(attention.proj, MPConv)
         self.heads = attention.heads
+        self.dtype = rule.dtype
         self.eps = EPS * scale
         self.main, branch = rule.add(attention.balance)
-        self.qkv = FoldedConv(folded(attention.qkv), 1, dtype)
-        self.proj = FoldedConv(folded(attention.proj) * (branch * scale), 1, dtype)
+        self.qkv = FoldedConv(folded(attention.qkv), 1, rule.dtype)
+        self.proj = FoldedConv(folded(attention.proj) * (branch * scale), 1, rule.dtype)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
         n, c, h, w = x.shape
-        tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
+        tokens = self.qkv(x.to(self.dtype)).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
         tokens = tokens * magnitude(tokens, -1, self.eps).reciprocal().to(tokens.dtype)
         q, k, v = tokens.permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.layers import MPConv, effective_weight
+from unitgain.native import Depthwise
 
 
 class FoldedConv(nn.Module):
@@ -15,6 +16,9 @@ class FoldedConv(nn.Module):
         weight: `[C_out, C_in / groups, k, k]`, float32.
         groups: of the convolution.
         dtype: to compute in.
+
+    Attributes:
+        activate: whether `silu` follows, which costs nothing where libraries take it in.
     """
 
     weight: nn.Parameter | None
@@ -22,6 +26,7 @@ class FoldedConv(nn.Module):
     def __init__(self, weight: Float[Tensor, "o i k k"], groups: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.groups = groups
+        self.activate = False
         self.padding = weight.shape[-1] // 2
         kept = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(kept, requires_grad=False)
@@ -44,11 +49,31 @@ class FoldedConv(nn.Module):
         """Apply to `x`, which is channels-last and of the layer's dtype."""
         if self.packed is None:
             assert self.weight is not None
-            return F.conv2d(x, self.weight, padding=self.padding, groups=self.groups)
-        padding, one = [self.padding] * 2, [1, 1]
+            x = F.conv2d(x, self.weight, padding=self.padding, groups=self.groups)
+            return F.silu(x, inplace=True) if self.activate else x
+        padding, one, after = [self.padding] * 2, [1, 1], "swish" if self.activate else "none"
         return torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed, None, padding, one, one, self.groups, "none", [], ""
+            x, self.packed, None, padding, one, one, self.groups, after, [], ""
         )
+
+
+class FusedDepthwise(nn.Module):
+    """A depthwise convolution with the modulation and the `silu` before it, in one pass in C; float32 inside.
+
+    Args:
+        weight: `[C, 1, k, k]`, float32.
+        slot: of the modulation; None without.
+        silu: whether `silu` comes before the convolution.
+    """
+
+    def __init__(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool) -> None:
+        super().__init__()
+        self.slot = slot
+        self.convolve = Depthwise(weight, silu)
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
+        """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
+        return self.convolve(x, None if self.slot is None else scales[self.slot].flatten(1))
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -97,8 +122,8 @@ class Modulate(nn.Module):
         self.slot = slot
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`; `scales` are `[N, C, 1, 1]`."""
-        return x * scales[self.slot]
+        """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
+        return x * scales[self.slot].to(x.dtype)
 
 
 def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:

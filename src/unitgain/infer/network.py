@@ -76,12 +76,16 @@ class FoldedUNet(nn.Module):
         network: as trained; not changed.
         spec: of it.
         dtype: to compute in; the embedding stays in float32.
+        fused: whether depthwise convolutions are made in C, with what comes before them.
     """
 
-    def __init__(self, network: MPUNet | PlainUNet, spec: NetworkSpec, dtype: torch.dtype) -> None:
+    def __init__(self, network: MPUNet | PlainUNet, spec: NetworkSpec, dtype: torch.dtype, fused: bool = False) -> None:
         super().__init__()
-        rule = Rule(preserving=isinstance(network, MPUNet))
+        rule = Rule(isinstance(network, MPUNet), dtype, fused)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
+        self.dtype = dtype
+        # Rounding after each block to the 8 bits of bfloat16 would be a sixth of the whole error.
+        self.main = torch.float32 if dtype == torch.bfloat16 else dtype
         self.embedding = FoldedEmbedding(network.embedding, rule)
         joins = _joins(network, spec, rule)
         self.factors = {name: (1.0, 1.0) for name in joins}
@@ -96,14 +100,14 @@ class FoldedUNet(nn.Module):
             if isinstance(module, MPConv):
                 self.enc[name] = FoldedConv(folded(module) * scale_out, 1, dtype)
             else:
-                self.enc[name] = FoldedBlock(cast(Block, module), rule, dtype, self.embedding.slot, scale, scale_out)
+                self.enc[name] = FoldedBlock(cast(Block, module), rule, self.embedding.slot, scale, scale_out)
             scale = scale_out
         self.middle = 1 / scale
         names = list(network.dec)
         for name, following in zip(names, [*names[1:], ""], strict=True):
             scale_out = joins[following][0] if following in joins else 1.0
             block = cast(Block, network.dec[name])
-            self.dec[name] = FoldedBlock(block, rule, dtype, self.embedding.slot, 1.0, scale_out)
+            self.dec[name] = FoldedBlock(block, rule, self.embedding.slot, 1.0, scale_out)
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
@@ -124,11 +128,11 @@ class FoldedUNet(nn.Module):
         label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None,
     ) -> Float[Tensor, "n c h w"]:
         """Raw output F `[N, C, H, W]` in the dtype of `x`."""
-        scales = [scale.to(x.dtype) for scale in self.embedding(c_noise, label)]
+        scales = self.embedding(c_noise, label)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for name, module in self.enc.items():
-            x = module(x) if name.endswith("_conv") else module(x, scales)
+            x = module(x).to(self.main) if name.endswith("_conv") else module(x, scales)
             skips.append(x)
         x = x * self.middle if self.middle != 1 else x
         for name, block in self.dec.items():
@@ -139,7 +143,7 @@ class FoldedUNet(nn.Module):
                     x, skip = x * share, skip * skip_share
                 x = plain_join(x, skip)
             x = block(x, scales)
-        return self.out_conv(x)
+        return self.out_conv(x.to(self.dtype))
 
 
 class FrozenConv(nn.Module):

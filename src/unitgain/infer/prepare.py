@@ -10,6 +10,7 @@ from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.denoiser import Denoiser, Label
 from unitgain.infer.layers import can_pack, supported
 from unitgain.infer.network import FoldedUNet, freeze
+from unitgain.native import can_convolve
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
@@ -71,7 +72,9 @@ def prepare(denoiser: Denoiser, dtype: torch.dtype | None = None, compile: bool 
 
     Weights are normalized once rather than in every evaluation, with gains, the constants of mp_silu, mp_sum and mp_cat
     folded into them wherever that is exact; labels are looked up; all modulations are one product; everything is
-    channels-last. Rungs A-E have their weights normalized once, in `dtype`, and nothing else.
+    channels-last; on CPUs a depthwise convolution takes in what comes before it (`unitgain.native`). The sums of blocks
+    are kept in float32 where the network computes in bfloat16. Rungs A-E have their weights normalized once, in
+    `dtype`, and nothing else.
 
     Args:
         denoiser: trained, on the device where it will run; its own `dtype` is not looked at.
@@ -91,8 +94,9 @@ def prepare(denoiser: Denoiser, dtype: torch.dtype | None = None, compile: bool 
     network = denoiser.network
     with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
-            made: nn.Module = FoldedUNet(network, denoiser.spec, dtype)
-            if device.type == "cpu" and not compile and can_pack(dtype):
+            eager = device.type == "cpu" and not compile
+            made: nn.Module = FoldedUNet(network, denoiser.spec, dtype, fused=eager and can_convolve(dtype))
+            if eager and can_pack(dtype):
                 made.pack(denoiser.spec)
         else:
             made = freeze(network, dtype)

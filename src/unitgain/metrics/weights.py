@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from unitgain.download import cache_folder, check_sha256, download
+from unitgain.download import check_sha256, download
+from unitgain.files import cache_folder
 from unitgain.metrics.detectors import Detector, DetectorInfo, Function, Pixels, file_hash
 from unitgain.metrics.networks import DINOV2, DinoV2, open_script
 

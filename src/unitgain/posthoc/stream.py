@@ -1,8 +1,9 @@
 """Linear combinations of many files in one pass, a small piece of one tensor at a time.
 
-Each thread takes a run of elements of a tensor, copies it from every file, which are memory-mapped, and multiplies with
-the matrix of weights in blocks that fit the processor's cache: every byte is read once, whatever the number of results.
-All files are copied from in one call: a call per file would have the threads wait for each other's turn in Python.
+Each thread takes a run of elements of a tensor in every file, which are memory-mapped, and multiplies with the matrix
+of weights in blocks that fit the processor's cache: every byte is read once, whatever the number of results. This is
+done in C where it can be compiled (`unitgain.native`). Elsewhere all files are copied from in one call: a call per file
+would have the threads wait for each other's turn in Python.
 """
 
 import mmap
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.checkpoint.snapshot import Digest, SnapshotError
+from unitgain.native import Combination, can_combine
 from unitgain.posthoc.files import Average, Entry
 
 CHUNK = 32768  # values per file and turn: fewer, and calls cost more than reading
@@ -244,6 +246,8 @@ def _turn(
     number: int,
 ) -> list[int]:
     """One run of elements; returns the checksums of what was read, per source."""
+    if hashes is None and job.weights is not None and _in_c(job):
+        return _combine(job, start, size, files, sink, verify)
     raw = _read(job, start, size, files)
     if hashes is not None:
         hashes.take(number, job, start, _rows(raw, job, size))
@@ -266,6 +270,24 @@ def _turn(
             for index, entry in enumerate(job.entries):
                 part[index].copy_(raw[index, : size * entry.dtype.itemsize].view(entry.dtype)[lo:hi])
         torch.mm(job.weights, part, out=result[:, lo:hi])
+    sink(job.name, start, result)
+    return sums
+
+
+def _in_c(job: Job) -> bool:
+    assert job.weights is not None
+    return job.weights.dtype == torch.float32 and can_combine([entry.dtype for entry in job.entries])
+
+
+def _combine(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: Sink, verify: bool) -> list[int]:
+    """The same as `_turn` without a copy: files are converted and multiplied where they are mapped."""
+    assert job.weights is not None
+    kept: tuple[Job, Combination] | None = _local.__dict__.get("combination")
+    if kept is None or kept[0] is not job:
+        kept = _local.combination = job, Combination(job.weights, [entry.dtype for entry in job.entries])
+    result = _buffer("result", (len(job.weights), size), job.weights.dtype)
+    parts = [files[e.path].data_ptr() + e.offset + start * e.dtype.itemsize for e in job.entries]
+    sums = kept[1](parts, result, sums=verify)
     sink(job.name, start, result)
     return sums
 

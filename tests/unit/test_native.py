@@ -1,0 +1,159 @@
+"""Parts written in C against the same in PyTorch."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unitgain.native import NATIVE, Combination, Depthwise, available, build, can_combine
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def combine(sources, weights, sums=True):
+    """Results `[R, N]` and sums of `Combination`, for a list of one-dimensional tensors."""
+    out = torch.full((len(weights), sources[0].numel()), torch.nan)
+    dtypes = [source.dtype for source in sources]
+    found = Combination(weights, dtypes)([source.data_ptr() for source in sources], out, sums=sums)
+    return out, found
+
+
+def test_the_compiler_that_the_project_asks_for_is_used():
+    assert available("combine")
+    assert can_combine(DTYPES)
+    assert not can_combine([torch.float16, torch.float64])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    width=st.integers(0, 1500),
+    count=st.integers(1, 9),
+    results=st.integers(0, 19),
+    seed=st.integers(0, 2**31),
+    dtypes=st.lists(st.sampled_from(DTYPES), min_size=9, max_size=9),
+)
+def test_combination_of_any_sizes_and_types(width, count, results, seed, dtypes):
+    generator = torch.Generator().manual_seed(seed)
+    sources = [torch.randn(width, generator=generator).to(dtype) for dtype in dtypes[:count]]
+    weights = torch.randn(results, count, generator=generator)
+    out, sums = combine(sources, weights)
+    exact = weights.double() @ torch.stack([source.double() for source in sources])
+    scale = weights.double().abs() @ torch.stack([source.double().abs() for source in sources])
+    assert ((out.double() - exact).abs() <= count * 2**-23 * scale).all()
+    for source, found in zip(sources, sums, strict=True):
+        raw = bytes(source.view(torch.uint8).numpy())
+        raw += bytes(-len(raw) % 8)
+        words = (int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw), 8))
+        assert found == sum(words) % 2**64
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_number_of_16_bits_is_converted_exactly(dtype):
+    """65,536 of them in blocks, and again one by one, which is the end of a run."""
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    expected = numbers.float()
+    out, _ = combine([numbers], torch.ones(1, 1))
+    single = torch.cat([combine([number], torch.ones(1, 1))[0][0] for number in numbers[::7].split(1)])
+    for found, wanted in ((out[0], expected), (single, expected[::7])):
+        assert torch.equal(found.isnan(), wanted.isnan())
+        assert torch.equal(found.nan_to_num(nan=0.0), wanted.nan_to_num(nan=0.0))
+
+
+def test_only_what_was_asked_for_is_written():
+    out = torch.full((3, 700), -1.0)
+    source = torch.ones(600, dtype=torch.float16)
+    Combination(torch.ones(3, 1), [torch.float16])([source.data_ptr()], out[:, 50:650], sums=False)
+    assert (out[:, 50:650] == 1).all()
+    assert (out[:, :50] == -1).all()
+    assert (out[:, 650:] == -1).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 12), st.integers(1, 12)),
+    kernel=st.sampled_from([1, 3, 5, 7]),
+    silu=st.booleans(),
+    modulated=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_depthwise_of_any_size(shape, kernel, silu, modulated, dtype):
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last) * 3
+    weight = torch.randn(shape[1], 1, kernel, kernel, generator=generator)
+    scale = torch.randn(shape[:2], generator=generator) if modulated else None
+    found = Depthwise(weight, silu)(x, scale)
+    exact = x.double() if scale is None else x.double() * scale.double()[:, :, None, None]
+    exact = F.conv2d(F.silu(exact) if silu else exact, weight.double(), padding=kernel // 2, groups=shape[1])
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    rounding = 2**-8 if dtype == torch.bfloat16 else 1e-6  # of the result; of the sum it is made of
+    assert ((found - exact).abs() <= rounding * exact.abs() + 2e-6 * kernel**2 * exact.abs().max()).all()
+
+
+def test_silu_of_every_size_of_number():
+    """From numbers whose exponential float32 cannot hold to ones that vanish beside 1; and what is not finite stays."""
+    x = torch.cat([torch.linspace(-200, 200, 4001), torch.logspace(-30, 5, 301), -torch.logspace(-30, 5, 301)])
+    activate = Depthwise(torch.ones(1, 1, 1, 1), silu=True)
+    torch.testing.assert_close(
+        activate(x.reshape(1, 1, 1, -1)).flatten().double(), F.silu(x.double()), rtol=5e-7, atol=1e-30
+    )
+    odd = torch.tensor([torch.inf, -torch.inf, torch.nan]).reshape(1, 1, 1, 3)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not activate(odd.to(dtype)).isfinite().any()
+
+
+def test_depthwise_does_not_depend_on_the_number_of_threads_or_images():
+    x = torch.randn(5, 40, 16, 16).contiguous(memory_format=torch.channels_last)
+    convolve = Depthwise(torch.randn(40, 1, 3, 3), silu=True)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = convolve(x)
+        torch.set_num_threads(4)
+        assert torch.equal(convolve(x), one)
+        assert torch.equal(convolve(x[3:4]), one[3:4])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_without_a_compiler_nothing_fails_unless_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", str(tmp_path / "none"))
+    monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path))
+    build.library.cache_clear()
+    try:
+        assert build.library("combine") is None
+        build.library.cache_clear()
+        monkeypatch.setenv(NATIVE, "1")
+        with pytest.raises(RuntimeError, match=rf"combine\.c cannot be used: .*none.*{NATIVE}=0"):
+            build.library("combine")
+    finally:
+        build.library.cache_clear()
+
+
+def test_what_the_compiler_says_is_passed_on(tmp_path, monkeypatch):
+    broken = tmp_path / "cc"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho unknown processor >&2\nexit 1\n')
+    broken.chmod(0o755)
+    for name, value in (("CC", str(broken)), ("UNITGAIN_CACHE", str(tmp_path)), (NATIVE, "1")):
+        monkeypatch.setenv(name, value)
+    build.library.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="unknown processor"):
+            build.library("combine")
+        assert not list(tmp_path.glob("native/*"))
+    finally:
+        build.library.cache_clear()
+
+
+def test_it_can_be_switched_off():
+    code = "from unitgain.native import available; print(available('combine'))"
+    for value, expected in (("0", "False"), ("1", "True")):
+        made = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, NATIVE: value}, capture_output=True, text=True
+        )
+        assert made.stdout.strip() == expected, made.stderr
