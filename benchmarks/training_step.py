@@ -24,10 +24,11 @@ BRANCHES = {"EDM2": "s c m s c", "EDM2+": PIXELS32.network.branch}
 MODES = ("plain", "float32", "bfloat16")
 
 
-def recipes(width: int, blocks: int) -> dict[str, Recipe]:
-    """`pixels32` at another width, with the residual branch of either paper."""
-    per_head = min(64, width)
-    changes = {"model_channels": width, "channels_per_head": per_head, "num_blocks": blocks}
+def recipes(small: bool) -> dict[str, Recipe]:
+    """`pixels32` at another width, with the residual branch of either paper; or tiny ones with the same blocks."""
+    changes: dict[str, Any] = {"model_channels": WIDTH}
+    if small:
+        changes = {"model_channels": 8, "channels_per_head": 8, "num_blocks": 1, "channel_mult": (1,)}
     return {
         label: PIXELS32.replace(name=label, network=PIXELS32.network.replace(branch=branch, **changes))
         for label, branch in BRANCHES.items()
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="of the results")
     args = parser.parse_args(arguments)
     folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
-    made = recipes(8, 1) if args.small else recipes(WIDTH, PIXELS32.network.num_blocks)
+    made = recipes(args.small)
     found: dict[str, Any] = {}
     parts = ["# Training step", "", (__doc__ or "").partition("\n\n")[2].strip()]
     wanted = ["", "## Wanted", "", "| | wanted | measured | met |", "|---|---|---|---|"]

@@ -1,5 +1,6 @@
 """The scripts of benchmarks/ in small: they end, and their tables, verdicts and pictures are those of their figures."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -28,10 +29,10 @@ pytestmark = pytest.mark.usefixtures("quick_bench")
 
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch):
-    sizes = {"digits": 1000, "pixels64-mini": 550}
-    made = lambda name, mode, batch: Footprint(sizes[name] * 2, sizes[name] * batch, sizes[name])  # noqa: E731
+    sizes = itertools.cycle([1000, 550])  # both networks in turn
+    made = lambda name, mode, batch: Footprint(*[next(sizes)] * 3)  # noqa: E731
     monkeypatch.setattr(infer, "footprint", made)
-    monkeypatch.setattr(infer, "SMALL", {"EDM2-S": "digits", "EDM2+-S": "pixels64-mini"})
+    monkeypatch.setattr(infer, "SMALL", {"EDM2-S": "digits", "EDM2+-S": "digits"})
 
 
 def test_inference(tmp_path, monkeypatch, capsys):
@@ -92,7 +93,7 @@ def test_training_steps(tmp_path):
     for label in ("EDM2", "EDM2+"):
         assert [row["name"] for row in found[label]["rows"]] == [f"{label} plain", f"{label} float32"]
         assert f"| {label} float32, x plain | >= 1.5 | {found[label]['rows'][1]['ratio']:.3g} |" in page
-    full = training_step.recipes(training_step.WIDTH, 2)["EDM2"].network
+    full = training_step.recipes(small=False)["EDM2"].network
     assert (full.resolution, full.model_channels, full.branch) == (32, 64, "s c m s c")
 
 
