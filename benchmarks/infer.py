@@ -53,14 +53,14 @@ def measure_memory(networks: dict[str, str], batches: list[int]) -> dict[str, An
     return {
         f"{label} {mode} batch {batch}": asdict(footprint(name, mode, batch=batch))
         for batch in batches
-        for mode in ("plain", "float32", "fast")
+        for mode in (("plain", "fast") if batch == 1 else ("fast",))
         for label, name in networks.items()
     }
 
 
 def measure_sample(networks: dict[str, str], steps: int) -> dict[str, Any]:
     cases = [Case(networks["EDM2+-S"], "fast", "EDM2+-S fast")]
-    return to_dict(sampling(cases, batch=1, steps=steps, pace=Pace(repeats=3), on_progress=said()))
+    return to_dict(sampling(cases, batch=1, steps=steps, pace=Pace(repeats=2), on_progress=said()))
 
 
 def said() -> Any:

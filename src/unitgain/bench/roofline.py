@@ -2,8 +2,8 @@
 
 The operations are those of convolutions and matrix products, attention included, one multiply-add counting as one. The
 bytes are what these read and write, each of their inputs, weights and results once: everything pointwise is taken to be
-fused into them. The larger of the two times is a floor, for what runs layer after layer so is the sum of the larger times
-of each layer. What stays in caches and what multiplies less (Winograd's convolutions) may go below.
+fused into them. The larger of the two times is a floor; for what runs layer after layer so is the sum of the larger
+times of each layer. What stays in caches and what multiplies less (Winograd's convolutions) may go below.
 """
 
 import functools
