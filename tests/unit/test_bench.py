@@ -111,12 +111,15 @@ def test_a_snapshot_is_measured_as_it_was_trained(tmp_path, tiny_spec, tiny_reci
         training([Case(str(path), "plain")])
 
 
-def test_ratios_are_per_image_and_to_the_first():
-    works = [Work(name="one", run=lambda: None, items=1), Work(name="many", run=lambda: None, items=1000)]
-    report = measure(works, what="nothing", pace=Pace(repeats=5))
+def test_ratios_are_per_image_and_to_the_first(monkeypatch):
+    seconds = {"one": [1.0, 2.0, 6.0], "many": [5.0, 4.0, 3.0]}
+    monkeypatch.setattr("unitgain.bench.measure.take_turns", lambda *_: seconds)
+    works = [Work(name="one", run=lambda: None, items=1), Work(name="many", run=lambda: None, items=100)]
+    report = measure(works, what="nothing")
     one, many = report.rows
-    assert many.ratio == pytest.approx(1000 * one.seconds / many.seconds, rel=0.9)
-    assert many.ratio > 50
+    assert (one.ratio, one.seconds, one.rate) == (1.0, 2.0, 0.5)
+    assert (many.ratio, many.seconds, many.rate) == (50.0, 4.0, 25.0)  # of the ratios 0.2, 0.5 and 2, per image
+    assert (many.ratio_low, many.ratio_high) == (35.0, 125.0)
     assert report.peaks == {}
     assert report.bandwidth is None
     assert "of peak" not in markdown(cells(report))
