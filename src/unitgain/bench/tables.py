@@ -88,7 +88,8 @@ def rich_table(table: Cells, title: str = "") -> Table:
     head, rows = table
     made = Table(box=None, title=title or None, title_justify="left")
     for index, name in enumerate(head):
-        made.add_column(name, justify="right" if index and name != "operation" else "left", no_wrap=index > 0)
+        justify = "right" if index and name != "operation" else "left"
+        made.add_column(name, justify=justify, no_wrap=index > 0, overflow="ellipsis" if index else "fold")
     for row in rows:
         made.add_row(*row)
     return made
