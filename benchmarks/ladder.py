@@ -39,7 +39,7 @@ def train_rung(name: str, width: int, steps: int, batch: int) -> dict:
         clean, label = data.batch(indices(state.nimg, batch, len(data), 0))
         sigma, noise = loss.draw(clean, torch.Generator().manual_seed(derive(0, state.nimg)))
         report = train_step(state, made, [Microbatch(clean=clean, sigma=sigma, noise=noise, label=label)])
-        nonfinite += sum(report.nonfinite.values()) + (not math.isfinite(report.loss.item()))
+        nonfinite += sum(report.nonfinite.values()) + (not math.isfinite(report.loss))
         if min(step, steps - 1 - step) < ENDS:
             errors.append(plain_loss(state.denoiser, loss, clean, sigma, noise, label))
     seconds = time.monotonic() - began

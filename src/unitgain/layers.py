@@ -7,7 +7,8 @@ changes averaged copies that happen to be in training mode.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +31,39 @@ def effective_weight(weight: Float[Tensor, "..."], gain: float | Tensor = 1.0) -
     Returns:
         `normalize(w) * gain / sqrt(fan_in)` in float32 (float64 for float64), shape of `weight`.
     """
-    weight = weight if weight.dtype == torch.float64 else weight.float()
     # Two products rather than one with a combined factor: that is Algorithm 1, and what the papers' costs count.
-    return normalize(weight) * (gain / math.sqrt(weight[0].numel()))
+    return _unit(weight) * _factor(weight, gain)
+
+
+def _unit(weight: Tensor) -> Tensor:
+    return normalize(weight if weight.dtype == torch.float64 else weight.float())
+
+
+def _factor(weight: Tensor, gain: float | Tensor) -> float | Tensor:
+    return gain / math.sqrt(weight[0].numel())
+
+
+@contextmanager
+def normalized_once(module: nn.Module) -> Iterator[None]:
+    """Normalize every magnitude-preserving weight of `module` once for all forward and backward passes inside.
+
+    The passes leave gradients with respect to the normalized weights, which add up; when the block ends well, one
+    backward pass through the normalizations (Eq. 47) takes their sums to the weights. The same gradients as without,
+    up to the order of floating-point sums, for as much more memory as weights and gradients take in float32. Only for
+    parameters that are whole on this process and that nothing but the optimizer looks at.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, MPConv)]
+    results = [_unit(layer.weight) for layer in layers]
+    shared = [result.detach().requires_grad_(result.requires_grad) for result in results]
+    for layer, normalized in zip(layers, shared, strict=True):
+        layer.normalized = normalized
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.normalized = None
+    used = [(result, leaf.grad) for result, leaf in zip(results, shared, strict=True) if leaf.grad is not None]
+    torch.autograd.backward([result for result, _ in used], [grad for _, grad in used])
 
 
 class MPConv(nn.Module):
@@ -63,10 +94,16 @@ class MPConv(nn.Module):
         self.groups = groups
         self.kernel = kernel
         self.weight = nn.Parameter(_normal(out_channels, in_channels // groups, *kernel))
+        self.normalized: Tensor | None = None  # `normalize(weight)` while `normalized_once` holds it
 
     def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
         """Apply the layer to `x`, `[N, C_in, ...]` (linear: `[..., C_in]`), in the dtype of `x`."""
-        weight = effective_weight(self.weight, gain).to(x.dtype)
+        weight = (
+            effective_weight(self.weight, gain)
+            if self.normalized is None
+            else self.normalized * _factor(self.weight, gain)
+        )
+        weight = weight.to(x.dtype)
         if not self.kernel:
             return x @ weight.t()
         padding = tuple(k // 2 for k in self.kernel)

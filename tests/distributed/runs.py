@@ -76,7 +76,7 @@ def steps(world: World, count: int, **how) -> tuple[dict[str, torch.Tensor], lis
     torch.manual_seed(3)
     state = TrainState.start(RECIPE, world=world, **how)
     batches = Batches(config(), data(), world)
-    losses = [train_step(state, RECIPE, batches.at(state.nimg)).loss.item() for _ in range(count)]
+    losses = [train_step(state, RECIPE, batches.at(state.nimg)).loss for _ in range(count)]
     tensors = {name: full(tensor).clone() for name, tensor in state.modules.state_dict().items()}
     for index, ema in enumerate(state.emas):
         tensors |= {f"ema{index}.{name}": tensor.clone() for name, tensor in ema.full_tensors()}

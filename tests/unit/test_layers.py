@@ -1,12 +1,13 @@
 """Layers keep unit magnitude; projection puts weights on their sphere and changes nothing that is computed."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from unitgain.layers import CosineAttention, MPConv, MPFourier, effective_weight, project_weights
+from unitgain.layers import CosineAttention, MPConv, MPFourier, effective_weight, normalized_once, project_weights
 from unitgain.ops import magnitude
 
 TOLERANCE = 0.05
@@ -65,6 +66,38 @@ def test_gradient_is_perpendicular_to_the_weight():
     weight, gradient = layer.weight.detach().flatten(1), layer.weight.grad.flatten(1)
     cosine = nn.functional.cosine_similarity(weight, gradient)
     assert cosine.abs().max() < 2e-3
+
+
+class Twice(nn.Module):
+    """Two layers, one of them used twice and with a gain, and one that nothing uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.idle = MPConv(4, 4, (3, 3)), MPConv(4, 2), MPConv(4, 4)
+        self.gain = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        x = self.one(torch.relu(self.one(x, gain=self.gain)))
+        return self.two(x.mean((2, 3)))
+
+
+def test_weights_normalized_once_give_the_same_gradients():
+    torch.manual_seed(0)
+    module = Twice().double()
+    parts = torch.randn(3, 5, 4, 6, 6, dtype=torch.float64)
+    gradients = []
+    for how in (nullcontext, lambda: normalized_once(module)):
+        module.zero_grad()
+        with how():
+            outputs = [module(part) for part in parts]
+            for output in outputs:
+                output.pow(2).sum().backward()
+        gradients.append([p.grad.clone() for p in module.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) == 3
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=0)
+    with pytest.raises(RuntimeError, match="stop"), normalized_once(module):
+        raise RuntimeError("stop")
+    assert all(layer.normalized is None for layer in (module.one, module.two, module.idle))
 
 
 def test_effective_weight_has_rows_of_norm_gain():

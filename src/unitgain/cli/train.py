@@ -119,6 +119,13 @@ class Train:
     recompute: bool = False
     """Save memory: forget the activations inside blocks and compute them again in the backward pass."""
 
+    compile: bool = False
+    """Compile the blocks of the network (torch.compile), which takes minutes at the start and pays in long runs. Sums
+    may round differently than without."""
+
+    no_normalize_once: bool = False
+    """Save memory: normalize weights anew for each microbatch rather than once a step."""
+
     ema_device: Literal["cpu"] | None = None
     """Where the averages are kept. Default: beside the weights."""
 
@@ -147,6 +154,8 @@ class Train:
                 device=pick_device(self.device),
                 shard=self.shard,
                 recompute=self.recompute,
+                compile=self.compile,
+                normalize_once=not self.no_normalize_once,
                 ema_device=self.ema_device,
                 max_time=None if self.max_time is None else parse_duration(self.max_time),
                 on_checkpoint_error=self.on_checkpoint_error,

@@ -111,6 +111,8 @@ class Execution:
         shard: cut parameters, gradients, optimizer and averages up among the processes (FSDP2) rather than keep a
             replica on each (DDP).
         recompute: forget activations inside blocks and compute them again in the backward pass, to save memory.
+        compile: compile the blocks of the network, which takes minutes at the start.
+        normalize_once: normalize weights once for all microbatches of a step, where one process trains; more memory.
         ema_device: where the averages are kept; None for beside the parameters.
         max_time: seconds after which the run stops as on a signal; None for no limit.
         on_checkpoint_error: what to do when a checkpoint cannot be written.
@@ -121,6 +123,8 @@ class Execution:
     device: torch.device | str = "cpu"
     shard: bool = False
     recompute: bool = False
+    compile: bool = False
+    normalize_once: bool = True
     ema_device: str | None = None
     max_time: float | None = None
     on_checkpoint_error: OnCheckpointError = "stop"

@@ -108,6 +108,8 @@ def _train(
         world=world,
         shard=execution.shard,
         recompute=execution.recompute,
+        compile=execution.compile,
+        normalize_once=execution.normalize_once and config.microbatches > 1,
         ema_device=execution.ema_device,
     )
     state.denoiser.dtype = DTYPES[config.dtype]

@@ -1,6 +1,7 @@
 """The state of a training run, and one step of it (EDM2, Sections 2.3 and 3, Appendix D.2)."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from unitgain.denoiser import Denoiser, Label, make_uncertainty
 from unitgain.ema import ExponentialEMA, PowerEMA
-from unitgain.layers import project_weights
+from unitgain.layers import normalized_once, project_weights
 from unitgain.loss import EDMLoss
 from unitgain.parallel import World, accumulate, distribute, is_sharded, local, reduce_replicated
 from unitgain.recipe import Recipe
@@ -49,6 +50,7 @@ class TrainState:
         optimizer: Adam over the parameters of both.
         emas: averages of the denoiser, one per length of the recipe, the exponential one last.
         world: the processes that train together.
+        normalize_once: normalize weights once for all microbatches of a step; for one process alone.
         nimg: images seen.
     """
 
@@ -58,6 +60,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     emas: list[PowerEMA | ExponentialEMA]
     world: World = field(default_factory=World)
+    normalize_once: bool = False
     nimg: int = 0
 
     @classmethod
@@ -77,6 +80,8 @@ class TrainState:
         world: World | None = None,
         shard: bool = False,
         recompute: bool = False,
+        compile: bool = False,
+        normalize_once: bool = False,
         ema_device: str | None = None,
     ) -> "TrainState":
         """The state before the first step of training these two.
@@ -90,6 +95,8 @@ class TrainState:
             shard: with several processes, cut parameters, gradients, optimizer and averages up among them (FSDP2)
                 rather than keep a replica on each (DDP).
             recompute: forget the activations inside blocks and compute them again in the backward pass.
+            compile: compile every block (`torch.compile`).
+            normalize_once: as the attribute.
             ema_device: where the averages are kept; None for beside the parameters.
         """
         world = world or World(device=torch.device(device))
@@ -97,6 +104,9 @@ class TrainState:
         uncertainty = uncertainty.to(device).train()
         if recompute:
             recompute_blocks(denoiser)
+        if compile:
+            for block in blocks(denoiser):
+                block.compile(dynamic=False)
         objective = Objective(denoiser, uncertainty, EDMLoss(recipe.P_mean, recipe.P_std))
         distributed = distribute(objective, world, blocks(denoiser) if shard else None)
         adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)
@@ -104,7 +114,13 @@ class TrainState:
         if recipe.ema_half_life:
             emas.append(ExponentialEMA(denoiser, recipe.ema_half_life, device=ema_device))
         state = cls(
-            denoiser=denoiser, uncertainty=uncertainty, objective=distributed, optimizer=adam, emas=emas, world=world
+            denoiser=denoiser,
+            uncertainty=uncertainty,
+            objective=distributed,
+            optimizer=adam,
+            emas=emas,
+            world=world,
+            normalize_once=normalize_once and world.size == 1,
         )
         if world.size > 1:
             state.rehearse()
@@ -175,13 +191,13 @@ class StepReport:
     """What one step has to say, the same on all processes.
 
     Attributes:
-        loss: mean over the batch and the pixels of Eq. 21, before the step; a scalar on the device, not synchronized.
+        loss: mean over the batch and the pixels of Eq. 21, before the step.
         lr: learning rate used.
         nonfinite: number of non-finite gradient values by parameter name; empty in a healthy step.
         votes: those of all processes, added up.
     """
 
-    loss: Tensor
+    loss: float
     lr: float
     nonfinite: dict[str, int] = field(default_factory=dict)
     votes: tuple[float, ...] = ()
@@ -192,6 +208,7 @@ def train_step(
     recipe: Recipe,
     microbatches: Iterable[Microbatch],
     votes: Callable[[], Sequence[float]] = tuple,
+    blind: bool | None = None,
 ) -> StepReport:
     """One training step, in the order that keeps the numbers of the official implementation.
 
@@ -208,21 +225,26 @@ def train_step(
         microbatches: this process's parts of the batch, which has `recipe.batch` images over all processes; each is
             taken when the one before is done, so an iterator may seed the global generator for its dropout.
         votes: gives numbers that all processes are to add up; they travel with the loss and cost nothing.
+        blind: replace non-finite gradients without looking whether there are any, so that the device is waited for
+            once, at the end of the step; None for so on GPUs.
     """
     batch = recipe.batch
     modules = state.modules
     if recipe.forced_normalization:
         project_weights(modules)
     total = torch.zeros((), device=state.device)
-    for microbatch in microbatches:
-        with accumulate(state.objective, microbatch.last):
-            loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
-            (loss.sum() * (recipe.loss_scaling / batch if microbatch.counts else 0.0)).backward()
-        if microbatch.counts:
-            total += loss.detach().mean() * (len(microbatch.clean) / batch)
+    with normalized_once(modules) if state.normalize_once else nullcontext():
+        for microbatch in microbatches:
+            with accumulate(state.objective, microbatch.last):
+                loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
+                (loss.sum() * (recipe.loss_scaling / batch if microbatch.counts else 0.0)).backward()
+            if microbatch.counts:
+                total += loss.detach().mean() * (len(microbatch.clean) / batch)
     reduce_replicated(state.objective, state.world)
-    total, finite, heard = _agree(state.world, total, all_finite(modules), votes())
-    nonfinite = {} if finite else replace_nonfinite(modules, state.world)
+    news = _agree(state.world, total, all_finite(modules), votes())
+    # To ask a GPU whether all is well would have it wait: there the values are replaced in any case.
+    blind = state.device.type == "cuda" if blind is None else blind
+    found = replace_nonfinite(modules, state.world) if blind or news[1] else None
     lr = recipe.learning_rate(state.nimg)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
@@ -231,18 +253,16 @@ def train_step(
     state.nimg += batch
     for ema in state.emas:
         ema.update(t=state.nimg, dt=batch)
-    return StepReport(total, lr, nonfinite, tuple(heard))
+    loss, broken, *heard = news.tolist()
+    return StepReport(loss, lr, named(found) if broken and found is not None else {}, tuple(heard))
 
 
-def _agree(world: World, loss: Tensor, finite: Tensor, votes: Sequence[float]) -> tuple[Tensor, bool, Sequence[float]]:
-    """Loss, health and votes of all processes: one small message, and one look at the device per step."""
-    if world.size == 1:
-        return loss, bool(finite), votes
-    ours = torch.tensor(votes, dtype=torch.float64)
-    sums = torch.cat([torch.stack([loss, 1.0 - finite.float()]).double(), ours.to(loss.device)])
+def _agree(world: World, loss: Tensor, finite: Tensor, votes: Sequence[float]) -> Tensor:
+    """Loss, whether something is not finite, and votes, of all processes added up: one small message; float64."""
+    ours = torch.tensor(votes, dtype=torch.float64).to(loss.device, non_blocking=True)
+    sums = torch.cat([torch.stack([loss, 1.0 - finite.float()]).double(), ours])
     world.sum([sums])
-    _, broken, *heard = sums.tolist()
-    return sums[0].to(loss.dtype), not broken, heard
+    return sums
 
 
 def all_finite(module: nn.Module) -> Tensor:
@@ -253,8 +273,12 @@ def all_finite(module: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def replace_nonfinite(module: nn.Module, world: World) -> dict[str, int]:
-    """Replace NaN and infinite gradient values with 0, and count them by parameter over all processes (D.2)."""
+def replace_nonfinite(module: nn.Module, world: World) -> tuple[list[str], Tensor]:
+    """Replace NaN and infinite gradient values with 0, and count them over all processes (D.2).
+
+    Returns:
+        Names of the parameters, and the counts of each, int64 on the device.
+    """
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     counts = torch.stack([(~torch.isfinite(local(gradient))).sum() for gradient in gradients.values()])
     whole = torch.tensor([not is_sharded(gradient) for gradient in gradients.values()], device=counts.device)
@@ -263,7 +287,12 @@ def replace_nonfinite(module: nn.Module, world: World) -> dict[str, int]:
     counts = torch.where(whole, counts, summed)  # what is whole on every process is counted once
     for gradient in gradients.values():
         local(gradient).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-    return {name: int(count) for name, count in zip(gradients, counts, strict=True) if count}
+    return list(gradients), counts
+
+
+def named(counts: tuple[list[str], Tensor]) -> dict[str, int]:
+    """Counts that are not 0, by name."""
+    return {name: count for name, count in zip(counts[0], counts[1].tolist(), strict=True) if count}
 
 
 def state_tensors(state: TrainState) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -159,7 +159,7 @@ class Trainer:
         if failed:
             self.saver.finish()
         window = self.window
-        loss = report.loss.item()
+        loss = report.loss
         window.loss += loss if math.isfinite(loss) else 0.0
         window.finite_steps += math.isfinite(loss)
         window.steps += 1
