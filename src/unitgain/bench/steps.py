@@ -16,7 +16,11 @@ Step = Callable[[Sequence[Microbatch]], object]
 """One training step on these microbatches."""
 
 STEPS = ("plain", *DTYPES)
-GRAMMAR = "plain, float32, bfloat16 or float16; then +recompute and +microbatch=N; plain takes +bfloat16 or +float16"
+OPTIONS = ("recompute", "compile", "normalize-each")  # of our step
+GRAMMAR = (
+    "plain, float32, bfloat16 or float16, then +microbatch=N; plain takes +bfloat16 or +float16, the others "
+    "+recompute, +compile and +normalize-each"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,30 +46,44 @@ def parse_step(text: str) -> Variant:
         ValueError: if it is none of these.
     """
     first, *options = text.split("+")
-    dtype, microbatch, recompute = DTYPES.get(first, torch.float32), None, False
+    dtype, microbatch, found = DTYPES.get(first, torch.float32), None, set[str]()
     for option in options:
         word, _, value = option.partition("=")
         if first == "plain" and option in DTYPES:
             dtype = DTYPES[option]
         elif word == "microbatch" and value.isdigit() and int(value):
             microbatch = int(value)
-        elif option == "recompute" and first != "plain":
-            recompute = True
+        elif option in OPTIONS and first != "plain":
+            found.add(option)
         else:
             raise ValueError(f"cannot read the step {text!r}: write {GRAMMAR}")
     if first not in STEPS:
         raise ValueError(f"cannot read the step {text!r}: write {GRAMMAR}")
     if first == "plain":
-        return Variant(
-            start=lambda recipe, device: plain_step(recipe, device, dtype), dtype=dtype, microbatch=microbatch
+        start = lambda recipe, device: plain_step(recipe, device, dtype)  # noqa: E731
+    else:
+        start = lambda recipe, device: our_step(  # noqa: E731
+            recipe,
+            device,
+            dtype,
+            recompute="recompute" in found,
+            compile="compile" in found,
+            normalize_once=microbatch is not None and "normalize-each" not in found,
         )
-    start = lambda recipe, device: our_step(recipe, device, dtype, recompute)  # noqa: E731
     return Variant(start=start, dtype=dtype, microbatch=microbatch)
 
 
-def our_step(recipe: Recipe, device: torch.device, dtype: torch.dtype, recompute: bool = False) -> Step:
-    """`train_step`, as `unitgain train` calls it on one process."""
-    state = TrainState.start(recipe, device, recompute=recompute)
+def our_step(
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    recompute: bool = False,
+    compile: bool = False,
+    normalize_once: bool = False,
+) -> Step:
+    """`train_step`, as `unitgain train` calls it on one process, with the options of `TrainState.around`."""
+    state = TrainState.start(recipe, device, recompute=recompute, compile=compile, normalize_once=normalize_once)
     state.denoiser.dtype = dtype
     return lambda microbatches: train_step(state, recipe, microbatches)
 

@@ -48,6 +48,7 @@ def training(
     """
     device, known = torch.device(device), dict(variants or {})
     works = []
+    rehearse(device)
     for index, case in enumerate(cases):
         if on_progress is not None:
             on_progress(f"making {case.name}", index, len(cases))
@@ -89,15 +90,15 @@ def microbatches(recipe: Recipe, size: int | None, device: torch.device) -> list
     return parts
 
 
-def rehearse(variant: Variant, device: torch.device) -> None:
-    """A step of a tiny network: what torch imports for it, 80 MB of modules, is no part of any step's memory."""
+def rehearse(device: torch.device) -> None:
+    """Steps of a tiny network: what torch imports for them, 80 MB of modules, is no part of any step's memory."""
     network = DIGITS.network.replace(model_channels=8, channels_per_head=8)
     recipe = sized(DIGITS.replace(network=network), 1)
-    variant.start(recipe, device)(microbatches(recipe, 1, device))
+    for mode in ("plain", "float32"):
+        parse_step(mode).start(recipe, device)(microbatches(recipe, 1, device))
 
 
 def _work(case: Case, variant: Variant, recipe: Recipe, device: torch.device) -> Work:
-    rehearse(variant, device)
     size = variant.microbatch or recipe.batch
     parts = microbatches(recipe, size, device)
     torch.manual_seed(0)
