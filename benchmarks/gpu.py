@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--modes", nargs="*", default=["float16", "bfloat16", "bfloat16+compile"], help="of inference")
-    parser.add_argument("--steps", nargs="*", default=["float16", "bfloat16", "bfloat16+compile"])
+    parser.add_argument("--steps", nargs="*", default=["float16", "bfloat16", "bfloat16+compile"], help="of training")
     parser.add_argument("--sampler-steps", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each part, after warming up")
     parser.add_argument("--small", action="store_true", help="tiny networks on a CPU, to try the script")
