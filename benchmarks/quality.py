@@ -1,8 +1,8 @@
 """What fast precision costs in quality: `python benchmarks/quality.py`. Figures go to `results/quality.json` and `.md`.
 
 The network of the demo is trained on the digits, which takes a minute or two on two cores, and its best average is
-sampled as it was trained and prepared in every precision that the processor has, with the same seeds and the protocol of
-the demo. Wanted: a Frechet distance to the real digits within 2 % of that of the network as trained, in float32.
+sampled as it was trained and prepared in every precision that the processor has, with the same seeds and the protocol
+of the demo. Wanted: a Frechet distance to the real digits within 2 % of that of the network as trained, in float32.
 """
 
 import argparse
