@@ -19,21 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from machine import write_results
-from unitgain.data.encoder import LatentEncoder
+from unitgain.bench.data import copying, loading, write_latents
 from unitgain.data.fit import Fit
-from unitgain.data.loader import Loader
-from unitgain.data.order import indices
 from unitgain.data.prepare import prepare
 from unitgain.data.prepared import PreparedDataset
-from unitgain.data.shards import ShardWriter, features, latent_sums
-from unitgain.serial import to_dict
 
 SIZE = (500, 375)  # of the files, as photographs of ImageNet have it
-MOMENTS = (8, 64, 64)
 
 
 def write_photographs(folder: Path, count: int) -> None:
@@ -99,47 +93,14 @@ def measure_prepare(folder: Path, count: int, size: int, workers: int, repeats: 
     }
 
 
-def write_latents(folder: Path, count: int) -> None:
-    """The same random latents in the prepared form and as one raw file."""
-    generator = np.random.default_rng(0)
-    writer = ShardWriter(folder / "latents", {"kind": "benchmark"})
-    with open(folder / "raw", "wb") as raw:
-        for index, start in enumerate(range(0, count, 512)):
-            rows = generator.standard_normal((min(512, count - start), *MOMENTS), dtype=np.float32)
-            raw.write(rows.tobytes())
-            sums, squares = latent_sums(rows)
-            columns = {"latent": pa.array([row.tobytes() for row in rows], pa.binary())}
-            columns["key"] = pa.array([str(start + row) for row in range(len(rows))], pa.string())
-            values = len(rows) * MOMENTS[1] * MOMENTS[2]
-            writer.write(index, columns, kind="latent", items=len(rows), values=values, sums=sums, squares=squares)
-    encoder = to_dict(LatentEncoder.official())
-    entry = {"kind": "latent", "resolution": MOMENTS[1], "channels": MOMENTS[0], "classes": None, "encoder": encoder}
-    writer.finish(features("latent", None), **entry)
-
-
 def measure_loader(folder: Path, count: int, batch: int, batches: int, repeats: int) -> dict[str, float | int]:
     """The second claim."""
-    write_latents(folder, count)
+    plain = copying(write_latents(folder, count), batch, batches)
     dataset = PreparedDataset(folder / "latents")
-    mapped = np.memmap(folder / "raw", np.float32, "r", shape=(count, *MOMENTS))
-    assert np.array_equal(dataset.rows(np.array([count - 1]))[0].numpy()[0], mapped[count - 1])
-
-    def plain() -> None:
-        for start in range(0, batch * batches, batch):
-            assert mapped[indices(start, batch, count, 0)].shape == (batch, *MOMENTS)
-
-    def loader(workers: int) -> Callable[[], None]:
-        def run() -> None:
-            with Loader(dataset, 0, workers=workers) as loader:
-                for start in range(0, batch * batches, batch):
-                    assert loader.fetch(start, batch)[0].shape == (batch, *MOMENTS)
-
-        return run
-
     found: dict[str, float | int] = {"rows": count, "batch": batch, "batches": batches}
-    plain(), loader(0)()  # into the page cache
+    plain(), loading(dataset, batch, batches, 0)()  # into the page cache
     for name, workers in (("threads", 1), ("no_threads", 0)):
-        alone, loaded = timed(plain, loader(workers), repeats)
+        alone, loaded = timed(plain, loading(dataset, batch, batches, workers), repeats)
         ratios = [one / other for one, other in zip(alone, loaded, strict=True)]
         found["memmap_rows_per_second"] = batch * batches / statistics.median(alone)
         found[f"loader_{name}_rows_per_second"] = batch * batches / statistics.median(loaded)

@@ -1,156 +1,199 @@
 """What `unitgain.infer.prepare` gains: `python benchmarks/infer.py`. Figures go to `results/infer.json` and `.md`.
 
-Each network is evaluated as it was trained, in float32, contiguous, its weights normalized in every evaluation, and
-prepared, in turns in one process: medians of times, and the relative error of D. Weights and gains are random: what the
-network adds to its input is not zero. With `--device cuda` the plain network computes in float16.
+EDM2-S and EDM2+-S at 3x64x64 with 1000 classes, as they are trained and prepared, in turns in one process: `plain` is
+float32, contiguous, weights normalized in every evaluation. Weights and gains are random: what the network adds to its
+input is not zero. Peak memory is that of fresh processes. A whole sample is measured against its 63 evaluations.
+
+The parts are measured one after the other and kept: a call that was interrupted is gone on with.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from machine import write_results
-from unitgain.arch.ladder import edm2, edm2plus
-from unitgain.denoiser import Denoiser
-from unitgain.infer import fastest_dtype, prepare
+from machine import RESULTS, in_parts, verdict
+from unitgain.bench.cases import Case
+from unitgain.bench.footprint import footprint
+from unitgain.bench.forward import forward
+from unitgain.bench.sampling import sampling
+from unitgain.bench.turns import Pace
+from unitgain.infer import fastest_dtype
+from unitgain.infer.layers import supported
+from unitgain.serial import to_dict
 
-NETWORKS = {"EDM2-S": edm2("s", channels=3), "EDM2+-S": edm2plus("s")}
-
-
-def trained(name: str, width: int | None, device: torch.device) -> Denoiser:
-    """A network with random gains, float32, contiguous."""
-    torch.manual_seed(0)
-    spec = NETWORKS[name]
-    if width is not None:
-        spec = spec.replace(model_channels=width, channels_per_head=min(64, width))
-    denoiser = Denoiser(spec).eval().requires_grad_(False)
-    for parameter in denoiser.parameters():
-        if not parameter.ndim:
-            parameter.normal_(1.0, 0.2)
-    denoiser.network.memory_format = torch.contiguous_format  # pyright: ignore[reportAttributeAccessIssue]
-    return denoiser.to(device)
+NETWORKS = {"EDM2-S": "edm2-img64-s", "EDM2+-S": "edm2plus-img64-s"}
+SMALL = {"EDM2-S": "digits", "EDM2+-S": "pixels64-mini"}
+# Of the time of plain EDM2-S over that of the row, by batch.
+FASTER = {("EDM2-S", "fast"): {1: 6.5, 8: 5.0}, ("EDM2+-S", "fast"): {1: 12.0, 8: 7.0}}
+FASTER[("EDM2-S", "float32")] = {1: 1.4, 8: 1.0}
+ERRORS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}
+MEMORY, OVERHEAD, PREPARE = 0.6, 1.05, 2.0
 
 
-def medians(runs: dict[str, Callable[[], Tensor]], repeats: int, wait: Callable[[], None]) -> dict[str, float]:
-    """Median seconds of each, in turns; the first turn is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            wait()
-            start = time.perf_counter()
-            run()
-            wait()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def modes(compile: bool) -> list[str]:
+    """What each network is measured in: `fast` is the default of `prepare`, float16 beside it where it is native."""
+    found = ["plain", "float32"]
+    if fastest_dtype("cpu") != torch.float32:
+        found.append("bfloat16")
+    if supported(torch.float16):
+        found.append("float16")
+    return found + ([f"{found[-1]}+compile"] if compile else [])
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm."""
-    return float((found - expected).norm() / expected.norm())
+def measure_forward(networks: dict[str, str], batch: int, repeats: int, compile: bool) -> dict[str, Any]:
+    cases = [Case(name, mode, f"{label} {mode}") for label, name in networks.items() for mode in modes(compile)]
+    return to_dict(forward(cases, batch=batch, pace=Pace(repeats=repeats), on_progress=said()))
 
 
-def matmul_rate(dtype: torch.dtype, device: torch.device, wait: Callable[[], None], size: int = 2048) -> float:
-    """Multiply-adds per second of a square matrix product, the best of five."""
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(6):
-        wait()
-        start = time.perf_counter()
-        a @ a
-        wait()
-        best = min(best, time.perf_counter() - start)
-    return size**3 / best
+def measure_memory(networks: dict[str, str], batches: list[int]) -> dict[str, Any]:
+    return {
+        f"{label} {mode} batch {batch}": asdict(footprint(name, mode, batch=batch))
+        for batch in batches
+        for mode in (("plain", "fast") if batch == 1 else ("fast",))
+        for label, name in networks.items()
+    }
 
 
-def measure(name: str, batch: int, args: argparse.Namespace, plain_s: dict[int, float], wait: Callable) -> list[dict]:
-    """All precisions of one network at one batch size."""
-    device = torch.device(args.device)
-    denoiser = trained(name, args.width, device)
-    spec = denoiser.spec
-    x = torch.randn(batch, spec.channels, spec.resolution, spec.resolution, device=device)
-    sigma = torch.full((batch,), 0.7, device=device)
-    label = torch.arange(batch, device=device) % spec.label_dim
-    dtypes = [torch.float32] + [d for d in (fastest_dtype(device),) if d != torch.float32]
-    with torch.inference_mode():
-        expected = denoiser(x, sigma, label)
-        if device.type == "cuda":
-            denoiser.dtype = torch.float16
-        runs: dict[str, Callable[[], Tensor]] = {"plain": lambda: denoiser(x, sigma, label)}
-        seconds, errors = {}, {}
-        for dtype in dtypes:
-            key = str(dtype).removeprefix("torch.")
-            start = time.perf_counter()
-            prepared = prepare(denoiser, dtype, compile=args.compile)
-            seconds[key] = time.perf_counter() - start
-            errors[key] = relative_error(prepared(x, sigma, label), expected)
-            runs[key] = lambda run=prepared: run(x, sigma, label)
-        times = medians(runs, args.repeats, wait)
-    if name == "EDM2-S":
-        plain_s[batch] = times["plain"]
-    rows = []
-    for key in runs:
-        rows.append(
-            {
-                "network": name,
-                "batch": batch,
-                "mode": key,
-                "seconds": times[key],
-                "ratio": times["plain"] / times[key],
-                "ratio_to_plain_edm2_s": plain_s[batch] / times[key],
-                "error": errors.get(key),
-                "prepare_seconds": seconds.get(key),
-            }
-        )
-        print(rows[-1], flush=True)
-    return rows
+def measure_sample(networks: dict[str, str], steps: int) -> dict[str, Any]:
+    cases = [Case(networks["EDM2+-S"], "fast", "EDM2+-S fast")]
+    return to_dict(sampling(cases, batch=1, steps=steps, pace=Pace(repeats=2), on_progress=said()))
 
 
-def report(rows: list[dict], rates: dict[str, float]) -> str:
-    """The table as text."""
+def said() -> Any:
+    """A line for each thing that begins."""
+    lines: list[str] = []
+
+    def say(what: str, *_: object) -> None:
+        if what not in lines:
+            lines.append(what)
+            print(f"  {what}", flush=True)
+
+    return say
+
+
+def page(found: dict[str, Any]) -> str:
+    """The figures as a page."""
     lines = [
         "# Inference",
         "",
-        "Seconds of one evaluation of D at 3x64x64, 1000 classes. `plain`: float32, contiguous, weights normalized in "
-        "every evaluation (float16 on a GPU); the others are prepared. Ratios are times of the plain network over "
-        "times of the row, measured in turns in one process; error: of D, relative, against the plain network.",
-        "",
-        "| network | batch | mode | seconds | x plain | x plain EDM2-S | error | prepare s |",
-        "|---|---|---|---|---|---|---|---|",
+        "Evaluations of D at 3x64x64, 1000 classes, random weights and gains. `plain`: float32, contiguous, weights "
+        "normalized in every evaluation; the others are prepared. Times are medians of turns in one process, ratios "
+        "medians of the ratios of a turn; error: of D, relative, against plain.",
     ]
-    for row in rows:
-        error = "" if row["error"] is None else f"{row['error']:.1e}"
-        made = "" if row["prepare_seconds"] is None else f"{row['prepare_seconds']:.2f}"
+    for part, report in found.items():
+        if part.startswith("batch"):
+            lines += ["", f"## {part.capitalize()}", "", *forward_lines(report)]
+    if "memory" in found:
+        lines += ["", "## Peak memory", "", *memory_lines(found["memory"])]
+    if "sample" in found:
+        row = found["sample"]["rows"][0]
+        lines += ["", "## A whole sample", ""]
+        steps, facts = found["sample"]["settings"]["steps"], row["facts"]
+        over = f"{facts['over_evaluations']:.3f} times its {facts['evaluations']} evaluations alone"
+        lines.append(f"{steps} steps of Heun's method with {row['name']}: {row['seconds']:.2f} s, {over}.")
+    return "\n".join([*lines, "", "## Wanted", "", *wanted(found)])
+
+
+def forward_lines(report: dict[str, Any]) -> list[str]:
+    plain = {row["name"].split()[0]: row["seconds"] for row in report["rows"] if row["name"].endswith("plain")}
+    lines = [
+        "| network | ms | quartiles | x plain EDM2-S | x plain | of peak | floor ms | error | prepare s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        facts, roof = row["facts"], row["roofline"]
+        made = f"{facts['prepare_seconds']:.2f}" if "prepare_seconds" in facts else ""
         lines.append(
-            f"| {row['network']} | {row['batch']} | {row['mode']} | {row['seconds']:.3f} | {row['ratio']:.2f} "
-            f"| {row['ratio_to_plain_edm2_s']:.2f} | {error} | {made} |"
+            f"| {row['name']} | {row['seconds'] * 1e3:.0f} | {row['seconds_low'] * 1e3:.0f} to "
+            f"{row['seconds_high'] * 1e3:.0f} | {row['ratio']:.2f} "
+            f"| {plain[row['name'].split()[0]] / row['seconds']:.2f} | {roof['share']:.0%} | {roof['floor'] * 1e3:.0f} "
+            f"| {facts['error']:.1e} | {made} |"
         )
-    lines += ["", "Square matrix products of 2048 on the same machine, multiply-adds per second: "]
-    lines[-1] += ", ".join(f"{name} {rate / 1e9:.0f} G" for name, rate in rates.items()) + "."
-    return "\n".join(lines)
+    rates = ", ".join(f"{name} {rate / 1e9:.0f} G" for name, rate in report["peaks"].items())
+    lines += ["", f"Square matrix products, multiply-adds per second: {rates}. Copies within memory: "]
+    lines[-1] += f"{report['bandwidth'] / 1e9:.1f} GB/s. Load average at the end: {report['load']:.1f}."
+    return lines
 
 
-def main() -> None:
-    """Measure and write the table."""
+def memory_lines(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "Each in a fresh process: while it is opened and prepared, and while it is evaluated, weights included.",
+        "",
+    ]
+    lines += ["| network | opening, MB | evaluating, MB | whole process, MB |", "|---|---|---|---|"]
+    return lines + [
+        f"| {name} | {one['opening'] / 1e6:.0f} | {one['evaluating'] / 1e6:.0f} | {one['process'] / 1e6:.0f} |"
+        for name, one in found.items()
+    ]
+
+
+def wanted(found: dict[str, Any]) -> list[str]:
+    """Every target that there is a figure for."""
+    lines = ["| | wanted | measured | met |", "|---|---|---|---|"]
+    for part, report in found.items():
+        if not part.startswith("batch"):
+            continue
+        batch = report["settings"]["batch"]
+        for (network, mode), targets in FASTER.items():
+            rows = [row for row in report["rows"] if row["name"].split()[0] == network and counts(row["name"], mode)]
+            if batch in targets and rows:
+                best = max(rows, key=lambda row: row["ratio"])
+                name = f"{best['name']}, batch {batch}, x plain EDM2-S"
+                lines.append(f"| {name} | {verdict(best['ratio'], targets[batch])} |")
+        for row in report["rows"]:
+            limit = ERRORS.get(row["name"].split()[1].partition("+")[0])
+            if limit is not None:
+                error = verdict(row["facts"]["error"], limit, at_most=True)
+                lines.append(f"| {row['name']}, batch {batch}, error of D | {error} |")
+        made = max(
+            row["facts"].get("prepare_seconds", 0.0) for row in report["rows"] if row["name"].startswith("EDM2-S")
+        )
+        lines.append(f"| preparing EDM2-S, s | {verdict(made, PREPARE, at_most=True)} |")
+    for key in [key for key in found.get("memory", {}) if key.startswith("EDM2+-S fast")]:
+        ours, theirs = found["memory"][key], found["memory"][key.replace("EDM2+-S", "EDM2-S")]
+        for what in ("opening", "evaluating", "process"):
+            share = ours[what] / max(theirs[what], 1)
+            lines.append(f"| {key} over EDM2-S, memory {what} | {verdict(share, MEMORY, at_most=True)} |")
+    if "sample" in found:
+        ratio = found["sample"]["rows"][0]["facts"]["over_evaluations"]
+        lines.append(f"| a whole sample over its evaluations | {verdict(ratio, OVERHEAD, at_most=True)} |")
+    return lines
+
+
+def counts(name: str, mode: str) -> bool:
+    """Whether a row counts for a target: any low precision for `fast`."""
+    words = name.split()[1].partition("+")[0]
+    return words == mode if mode == "float32" else words in ("bfloat16", "float16")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="turns at batch 1; half of them, at least 3, beyond")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
-    parser.add_argument("--width", type=int, help="base channels, to try the script in small")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--steps", type=int, default=32, help="of the whole sample")
+    parser.add_argument("--compile", action="store_true", help="also compiled, which takes minutes more")
+    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--name", default="infer", help="of the results")
-    args = parser.parse_args()
-    wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
-    dtypes = dict.fromkeys((torch.float32, fastest_dtype(args.device)))
-    rates = {str(d).removeprefix("torch."): matmul_rate(d, torch.device(args.device), wait) for d in dtypes}
-    plain_s: dict[int, float] = {}
-    rows = [row for name in NETWORKS for batch in args.batches for row in measure(name, batch, args, plain_s, wait)]
-    settings = {"repeats": args.repeats, "width": args.width, "compile": args.compile, "device": args.device}
-    write_results(args.name, {"settings": settings, "matmul": rates, "rows": rows}, report(rows, rates))
+    parser.add_argument("--folder", type=Path, help="of the results")
+    args = parser.parse_args(arguments)
+    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
+    networks = SMALL if args.small else NETWORKS
+    turns = {batch: args.repeats if batch == 1 else max(3, args.repeats // 2) for batch in args.batches}
+    parts: dict[str, Any] = {
+        f"batch {batch}": lambda batch=batch: measure_forward(networks, batch, turns[batch], args.compile)
+        for batch in args.batches
+    }
+    parts["memory"] = lambda: measure_memory(networks, args.batches)
+    parts["sample"] = lambda: measure_sample(networks, args.steps)
+    settings = {"networks": networks, "repeats": args.repeats, "steps": args.steps, "compile": args.compile}
+    found = in_parts(args.name, parts, page, settings=settings, fresh=args.fresh, folder=folder)
+    print("\n" + page(found))
 
 
 if __name__ == "__main__":

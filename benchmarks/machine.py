@@ -1,35 +1,65 @@
-"""The machine that a figure was measured on, and how results are written down."""
+"""How results are written down, with the machine that they were measured on."""
 
 import json
-import os
-import platform
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from unitgain.bench.machine import machine
 from unitgain.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, threads and torch; nothing that names the machine."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def write_results(name: str, results: dict[str, Any], text: str) -> None:
-    """Write `results/<name>.json` and `results/<name>.md`, the machine in both."""
-    where = machine()
-    write_text(RESULTS / f"{name}.json", json.dumps({"machine": where, **results}, indent=1) + "\n")
+def write_results(
+    name: str, results: Mapping[str, Any], text: str, *, device: str = "cpu", folder: Path = RESULTS
+) -> None:
+    """Write `<name>.json` and `<name>.md`, the machine in both."""
+    where = machine(device)
+    write_text(folder / f"{name}.json", json.dumps({"machine": where, **results}, indent=1) + "\n")
     line = ", ".join(f"{key} {value}" for key, value in where.items())
-    write_text(RESULTS / f"{name}.md", f"{text.rstrip()}\n\nMeasured by `benchmarks/{name}.py` on: {line}.\n")
+    write_text(folder / f"{name}.md", f"{text.rstrip()}\n\nMeasured by `benchmarks/{name}.py` on: {line}.\n")
+
+
+def in_parts(
+    name: str,
+    parts: Mapping[str, Callable[[], Any]],
+    page: Callable[[dict[str, Any]], str],
+    *,
+    settings: Mapping[str, Any],
+    fresh: bool = False,
+    device: str = "cpu",
+    folder: Path = RESULTS,
+) -> dict[str, Any]:
+    """Measure what is not yet there, and write after each part; what is there counts if settings and machine are those.
+
+    Args:
+        name: of the results.
+        parts: what to measure, in order; each gives JSON values.
+        page: makes the text of what there is.
+        settings: of the measurement, as JSON values.
+        fresh: measure everything again.
+        device: where.
+        folder: of the results.
+    """
+    path = folder / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() and not fresh else {}
+    same = before.get("settings") == json.loads(json.dumps(settings)) and before.get("machine") == machine(device)
+    found: dict[str, Any] = {"settings": dict(settings)}
+    if same:
+        found |= {part: before[part] for part in parts if part in before}
+    for part, measure in parts.items():
+        if part in found:
+            print(f"{part}: measured before; --fresh measures again", flush=True)
+            continue
+        print(f"{part} ...", flush=True)
+        found[part] = measure()
+        write_results(name, found, page(found), device=device, folder=folder)
+    write_results(name, found, page(found), device=device, folder=folder)
+    return found
+
+
+def verdict(measured: float, target: float, at_most: bool = False) -> str:
+    """A row's end: what was wanted, what was measured, and whether that is met."""
+    met = measured <= target if at_most else measured >= target
+    return f"{'<=' if at_most else '>='} {target:g} | {measured:.3g} | {'yes' if met else 'no'}"

@@ -7,13 +7,10 @@ over interleaved runs.
 """
 
 import argparse
-import json
 import os
-import resource
 import shutil
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,81 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from machine import write_results
-from unitgain.ema import PowerEMA, PowerProfile
-from unitgain.posthoc import SnapshotStore, stream
-from unitgain.posthoc.files import Average, list_averages
-from unitgain.posthoc.reconstruct import plan, reconstruct
-from unitgain.posthoc.store import name_of
-from unitgain.posthoc.targets import describe
-from unitgain.posthoc.writer import write_average
+from unitgain.bench.memory import PeakMemory
+from unitgain.bench.posthoc import combine, read_and_convert, read_and_convert_in_chunks, shapes, write_snapshots
+from unitgain.ema import PowerEMA
+from unitgain.posthoc import SnapshotStore
+from unitgain.posthoc.files import list_averages
+from unitgain.posthoc.reconstruct import reconstruct
 
 LENGTHS = [round(0.03 + 0.0133 * i, 4) for i in range(16)]
-
-
-def shapes(parameters: float) -> dict[str, tuple[int, ...]]:
-    """Tensors like those of a U-Net with attention, `parameters` in all, the largest of 5M."""
-    block = {"conv.a": (768, 768, 3, 3), "conv.b": (768, 384, 3, 3), "attn.qkv": (2304, 768), "attn.out": (768, 768)}
-    block |= {"emb": (768, 768), "gain": ()}
-    size = sum(int(torch.Size(shape).numel()) for shape in block.values())
-    count, rest = divmod(int(parameters), size)
-    tensors = {f"block{i:02d}.{name}": shape for i in range(count) for name, shape in block.items()}
-    return tensors | ({"rest": (rest,)} if rest else {})
-
-
-def write_snapshots(folder: Path, count: int, parameters: float) -> None:
-    """`count` files of random float16 weights, half of them of each length."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2**24, generator=generator).half()
-    for index in range(count):
-        t, sigma_rel = (index // 2 + 1) * 1000, (0.05, 0.10)[index % 2]
-        profile = PowerProfile.of(t, sigma_rel)
-        tensors = {name: noise[: int(torch.Size(s).numel())].reshape(s) for name, s in shapes(parameters).items()}
-        metadata = {"t": json.dumps(t), "profile": json.dumps(describe(profile)), "buffers": "[]"}
-        write_average(folder / name_of(t, profile), tensors, metadata)
-
-
-def read_and_convert(averages: list[Average]) -> None:
-    """Read every tensor whole and convert it to float32: what anyone would write, a file per thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    lock, queue = threading.Lock(), list(averages)
-
-    def work() -> None:
-        torch.set_num_threads(1)
-        while True:
-            with lock:
-                if not queue:
-                    return
-                average = queue.pop()
-            with open(average.path, "rb", buffering=0) as file:
-                for entry in average.entries.values():
-                    buffer = torch.empty(entry.count, dtype=entry.dtype)
-                    file.seek(entry.offset)
-                    file.readinto(buffer.numpy().data.cast("B"))
-                    buffer.float()
-
-    workers = [threading.Thread(target=work) for _ in range(os.cpu_count() or 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    torch.set_num_threads(threads)
-
-
-def read_and_convert_in_chunks(averages: list[Average]) -> None:
-    """The same through the reader, buffers and threads of the reconstruction, without its combination."""
-    work = [
-        stream.Job(n, tuple(a.entries[n] for a in averages), torch.zeros(0, len(averages))) for n in averages[0].entries
-    ]
-    stream.run(work, lambda *_: None, verify=False)
-
-
-def combine(folder: Path) -> Callable[[], None]:
-    """Read, check and combine into 16 results, which are dropped: no disk is written."""
-    planned = plan(folder, LENGTHS)
-    assert len(planned.sources) == len(list_averages(folder))
-    work = list(stream.jobs(planned.sources, sorted(planned.copy_from.entries), planned.columns, planned.copy_from))
-    return lambda: stream.run(work, lambda *_: None)
 
 
 def timed(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -111,45 +41,13 @@ def timed(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, floa
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-class PeakMemory:
-    """Highest anonymous memory of this process in a block, in bytes above what it had at the start; Linux."""
-
-    def __enter__(self) -> "PeakMemory":
-        self.start = self.peak = _anonymous()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.peak = max(self.peak, _anonymous())
-
-    @property
-    def gained(self) -> int:
-        """Bytes above the start."""
-        return self.peak - self.start
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.02):
-            self.peak = max(self.peak, _anonymous())
-
-
-def _anonymous() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def measure_reconstruction(folder: Path, snapshots: int, parameters: float, repeats: int) -> dict[str, float | int]:
     """The first claim."""
     print(f"writing {snapshots} snapshots", flush=True)
     write_snapshots(folder / "run", snapshots, parameters)
     averages = list_averages(folder / "run")
     total = sum(average.nbytes for average in averages)
-    combined = combine(folder / "run")
+    combined = combine(folder / "run", LENGTHS)
 
     read: list[int] = []
 

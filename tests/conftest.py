@@ -97,3 +97,13 @@ def tiny_data() -> ArrayDataset:
     images = torch.randint(0, 256, (29, 1, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 3, (29,), generator=generator)
     return ArrayDataset(name="tiny", images=images, labels=labels, classes=("a", "b", "c"))
+
+
+@pytest.fixture
+def quick_bench(monkeypatch):
+    """Short turns, no measurement of the machine, no search for garbage among everything that tests import."""
+    monkeypatch.setattr("unitgain.bench.turns.SHORTEST", 0.0)
+    monkeypatch.setattr("unitgain.bench.turns.FEWEST", 1)
+    monkeypatch.setattr("unitgain.bench.measure.matrix_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr("unitgain.bench.measure.memory_bandwidth", lambda device: 1e9)
+    monkeypatch.setattr("unitgain.bench.memory.gc.collect", lambda: 0)

@@ -97,6 +97,59 @@ def rename(state: Mapping[str, Tensor], channels_per_head: int) -> dict[str, Ten
     return renamed
 
 
+# The way back, most special first.
+_OFFICIAL = [
+    (r"^network\.embedding\.(fourier|noise|label)\.", r"unet.emb_\1."),
+    (r"^network\.", "unet."),
+    (r"\.branch\.conv(\d)\.", r".conv_res\1."),
+    (r"\.shortcut\.", ".conv_skip."),
+    (r"\.attention\.(qkv|proj)\.", r".attn_\1."),
+    (r"\.branch\.modulation0\.linear\.", ".emb_linear."),
+    (r"\.branch\.modulation0\.gain$", ".emb_gain"),
+    (r"^uncertainty\.", "logvar_"),
+]
+
+
+def to_state(denoiser: Denoiser, uncertainty: Uncertainty) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Official tensors and constructor arguments from a denoiser and its uncertainty; the inverse of `from_state`.
+
+    Returns:
+        Parameters and buffers by official name (the tensors are those of the networks, not copies, but for `qkv`), and
+        constructor arguments: the three without a default, and those that differ from theirs.
+
+    Raises:
+        ValueError: if the network is none that the official code builds: rung G alone is.
+    """
+    config = config_from_spec(denoiser.spec)
+    config |= {"sigma_data": denoiser.sigma_data, "logvar_channels": len(uncertainty.fourier.freqs)}
+    ours = {**denoiser.state_dict(), **uncertainty.state_dict(prefix="uncertainty.")}
+    state = {}
+    for name, tensor in ours.items():
+        for pattern, replacement in _OFFICIAL:
+            name = re.sub(pattern, replacement, name)
+        if name.endswith(".attn_qkv.weight"):
+            rows = tensor.unflatten(0, (3, -1, denoiser.spec.channels_per_head))
+            tensor = rows.movedim(0, 2).flatten(0, 2).contiguous()
+        state[name] = tensor
+    return state, {name: value for name, value in config.items() if value != DEFAULTS[name]}
+
+
+def config_from_spec(spec: NetworkSpec) -> dict[str, Any]:
+    """Official constructor arguments of a network; the inverse of `spec_from_config`.
+
+    Raises:
+        ValueError: if the official code builds no such network.
+    """
+    config = {"img_resolution": spec.resolution, "img_channels": spec.channels}
+    config |= {name: getattr(spec, name) for name in (*SAME, "channel_mult", "attn_resolutions")}
+    again = spec_from_config(config)
+    if again != spec:
+        fields = [name for name, value in vars(spec).items() if value != getattr(again, name)]
+        changed = ", ".join(f"{name}={getattr(spec, name)!r}" for name in fields)
+        raise ValueError(f"the official code builds rung G of EDM2 and nothing else, not a network with {changed}")
+    return config
+
+
 def from_state(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[Denoiser, Uncertainty]:
     """Denoiser and uncertainty from official tensors.
 

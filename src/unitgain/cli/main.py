@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from unitgain import __version__
+from unitgain.cli.bench import Bench
 from unitgain.cli.convert import Convert
 from unitgain.cli.data import Data
 from unitgain.cli.demo import Demo
@@ -59,7 +60,8 @@ def main(args: Sequence[str] | None = None) -> None:
         | Fetch
         | Push
         | Inspect
-        | Magnitudes,  # type: ignore[arg-type]
+        | Magnitudes
+        | Bench,  # type: ignore[arg-type]
         prog="unitgain",
         description=DESCRIPTION,
         args=[REFERENCE, *args[2:]] if " ".join(args[:2]) == REFERENCE else args,

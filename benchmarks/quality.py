@@ -1,0 +1,98 @@
+"""What fast precision costs in quality: `python benchmarks/quality.py`. Figures go to `results/quality.json` and `.md`.
+
+The network of the demo is trained on the digits, which takes a minute or two on two cores, and its best average is
+sampled as it was trained and prepared in every precision that the processor has, with the same seeds and the protocol
+of the demo. Wanted: a Frechet distance to the real digits within 2 % of that of the network as trained, in float32.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from machine import RESULTS, write_results
+from unitgain.checkpoint.snapshot import load
+from unitgain.data.digits import digits
+from unitgain.demo import DemoConfig, Judge, measure, run_demo
+from unitgain.denoiser import Denoiser
+from unitgain.infer import fastest_dtype, prepare
+from unitgain.infer.layers import supported
+from unitgain.sample import generate
+
+WITHIN = 0.02
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def images(denoiser: Denoiser, config: DemoConfig, count: int = 64) -> torch.Tensor:
+    """The first images, as the network gives them."""
+    return torch.cat([drawn for _, _, drawn in generate(denoiser, range(count), config.sigmas())])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/quality"), help="of the demo; gone on with if there")
+    parser.add_argument("--images", type=int, default=2000, help="drawn in each precision")
+    parser.add_argument("--small", action="store_true", help="hardly trained, few images, to try the script")
+    parser.add_argument("--folder", type=Path, help="of the results")
+    args = parser.parse_args(arguments)
+    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
+    demo = DemoConfig(duration=1280, lengths=(0.1,), images=16, steps=2) if args.small else DemoConfig()
+    report = run_demo(demo, args.run, quiet=True)
+    if report is None:
+        raise SystemExit("the training was stopped; call again to go on")
+    (path,) = (args.run / "ema").glob(f"*-{report['best_sigma_rel']:.3f}.safetensors")
+    config = DemoConfig(images=16 if args.small else args.images, steps=demo.steps)
+    judge, trained = Judge(digits()), load(path)
+    modes: dict[str, Denoiser] = {"as trained": trained}
+    native = args.small or supported(torch.float16)  # emulated it takes ten minutes
+    modes |= {name: prepare(trained, dtype) for name, dtype in DTYPES.items() if native or name != "float16"}
+    exact, first = measure(trained, judge, config), images(trained, config, min(64, config.images))
+    rows: list[dict[str, Any]] = []
+    for name, denoiser in modes.items():
+        found = exact if denoiser is trained else measure(denoiser, judge, config)
+        difference = (images(denoiser, config, len(first)) - first).abs()
+        rows.append(
+            {
+                "mode": name,
+                "fd": found.fd,
+                "change": found.fd / exact.fd - 1,
+                "accuracy": found.accuracy,
+                "mean_difference": float(difference.mean()),
+                "largest_difference": float(difference.max()),
+            }
+        )
+        print(rows[-1], flush=True)
+    settings = {"images": config.images, "steps": config.steps, "length": report["best_sigma_rel"]}
+    results = {"settings": settings, "fastest": str(fastest_dtype("cpu")).removeprefix("torch."), "rows": rows}
+    write_results("quality", results, page(results), folder=folder)
+    print(page(results))
+
+
+def page(results: dict[str, Any]) -> str:
+    """The table as a page."""
+    settings = results["settings"]
+    lines = [
+        "# Quality in low precision",
+        "",
+        f"The digits, {settings['images']} images of the same seeds, {settings['steps']} steps of Heun's method, EMA "
+        f"length {settings['length']:g}; pixels have standard deviation 0.5. Wanted: a distance within {WITHIN:.0%}.",
+        "",
+        "| network | Frechet distance | change | met | named right | mean difference | largest difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results["rows"]:
+        met = "yes" if abs(row["change"]) <= WITHIN else "no"
+        name = row["mode"] if row["mode"] == "as trained" else f"prepared, {row['mode']}"
+        lines.append(
+            f"| {name} | {row['fd']:.4f} | {row['change']:+.2%} | {met} | {row['accuracy']:.1%} "
+            f"| {row['mean_difference']:.1e} | {row['largest_difference']:.1e} |"
+        )
+    lines += ["", f"The default on this machine is {results['fastest']}."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Peak memory of one case in a process of its own: what sampling with that network takes, from opening it on."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+
+import torch
+
+from unitgain.bench.cases import check_network, inputs, open_denoiser, parse_mode
+from unitgain.bench.forward import as_trained, no_gradients
+from unitgain.bench.memory import PeakMemory, highest
+from unitgain.infer import prepare
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes at the peak.
+
+    Attributes:
+        opening: while the network is made and prepared; anonymous memory, above what the process had before.
+        evaluating: while it is evaluated, with its weights; likewise. What a long run of sampling takes.
+        process: of the whole process, libraries and all, since it began; 0 on a GPU.
+    """
+
+    opening: int
+    evaluating: int
+    process: int
+
+
+def footprint(network: str, mode: str, *, batch: int = 1, device: str = "cpu", threads: int | None = None) -> Footprint:
+    """Open, prepare and evaluate a network in a fresh process.
+
+    Args:
+        network: name of a recipe, or whatever `unitgain.load` opens.
+        mode: of `parse_mode`.
+        batch: images of an evaluation.
+        device: where.
+        threads: of the process; by default as many as here.
+
+    Raises:
+        ValueError: if the network or the mode is unknown.
+        RuntimeError: if the process fails.
+    """
+    parse_mode(mode, device)
+    check_network(network)
+    asked = {"network": network, "mode": mode, "batch": batch, "device": device}
+    asked["threads"] = threads or torch.get_num_threads()
+    command = [sys.executable, "-m", "unitgain.bench.footprint", json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {network}:{mode} failed: {done.stderr.strip()[-500:]}")
+    return Footprint(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure_here(network: str, mode: str, batch: int, device: str) -> Footprint:
+    """The same in this process, which should have done nothing else."""
+    chosen = parse_mode(mode, device)
+    with PeakMemory(device) as opening:
+        denoiser = open_denoiser(network, device)
+        if chosen.kind == "prepared":
+            denoiser = evaluate = prepare(denoiser, chosen.dtype, compile=chosen.compile)
+        else:
+            evaluate = as_trained(denoiser, chosen.dtype, chosen.kind == "plain")
+    arguments = inputs(denoiser, batch, device)
+    run = no_gradients(lambda: evaluate(*arguments))
+    run()  # compiles what is to be compiled
+    with PeakMemory(device) as evaluating:
+        run()
+    taken = opening.kept + evaluating.gained
+    return Footprint(opening.gained, taken, 0 if device == "cuda" else highest())
+
+
+def _main() -> None:
+    asked = json.loads(sys.argv[1])
+    torch.set_num_threads(asked.pop("threads"))
+    print(json.dumps(asdict(measure_here(**asked))))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,222 @@
+"""`unitgain bench`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unitgain.bench.cases import MODES
+from unitgain.bench.data import ROWS, data
+from unitgain.bench.forward import forward
+from unitgain.bench.posthoc import posthoc
+from unitgain.bench.sampling import sampling
+from unitgain.bench.steps import STEPS
+from unitgain.bench.training import training
+from unitgain.cli.arguments import pick_device
+from unitgain.cli.drawing import SamplerName
+from unitgain.cli.measuring import Comparing, Measuring
+
+NetworkName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
+
+
+@dataclass(frozen=True)
+class Forward(Comparing):
+    """Evaluations of a denoiser.
+
+    Modes: plain (float32, contiguous, weights normalized in every evaluation), exact (the same, channels-last: what
+    --exact runs elsewhere), fast (prepared, in the fastest precision here), float32, bfloat16, float16 (prepared).
+    plain and exact take +bfloat16 or +float16; the prepared ones +compile or +compile=max-autotune.
+    """
+
+    network: NetworkName = None
+    """A recipe, whose weights are random then, or a snapshot, a preset or a repository of the Hugging Face Hub; with
+    :MODE for one mode alone. Default modes: plain and fast."""
+
+    batch: int = 1
+    """Images of an evaluation."""
+
+    reference: Path | None = None
+    """A checkout of the official EDM2 code, which is run: its network gets the weights of the first one and is measured
+    first."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        cases = self.cases(self.network, MODES, "plain,fast")
+        with self.watched() as progress:
+            report = forward(
+                cases,
+                batch=self.batch,
+                device=pick_device(self.device),
+                pace=self.pace(),
+                reference=self.reference,
+                trace=self.profile,
+                on_progress=progress,
+            )
+            self.show(report, self.roofline)
+
+
+@dataclass(frozen=True)
+class Train(Comparing):
+    """Training steps on random images.
+
+    Modes: plain (float32, contiguous, everything parameter by parameter), float32, bfloat16, float16 (the step of
+    `unitgain train`). All take +microbatch=N, plain +bfloat16 or +float16, the others +recompute, +compile and
+    +normalize-each (weights anew for each microbatch rather than once a step).
+    """
+
+    network: NetworkName = None
+    """A recipe; with :MODE for one mode alone. Default modes: plain and float32, on a GPU bfloat16 too."""
+
+    batch: int | None = None
+    """Images of a step. Default: those of the recipe, at most 16."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        device = pick_device(self.device)
+        default = "plain,float32,bfloat16" if device.type == "cuda" else "plain,float32"
+        cases = self.cases(self.network, STEPS, default)
+        with self.watched() as progress:
+            report = training(
+                cases,
+                batch=self.batch,
+                device=device,
+                pace=self.pace(),
+                trace=self.profile,
+                on_progress=progress,
+            )
+            self.show(report, self.roofline)
+
+
+@dataclass(frozen=True)
+class Sample(Comparing):
+    """Whole samplers, and what they cost beyond the evaluations of their networks. Modes as in `bench forward`."""
+
+    network: NetworkName = None
+    """As in `bench forward`. Default mode: fast."""
+
+    batch: int | None = None
+    """Images, drawn together. Default: as many as the first network evaluates at a time."""
+
+    steps: int = 32
+    """Steps of the sampler."""
+
+    sampler: SamplerName = "heun"
+    """The sampler."""
+
+    guidance: float = 1.0
+    """Weight of guidance; 1 for none."""
+
+    guide: str | None = None
+    """Network that guides, in the same mode. Default: the network without its label."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        if self.guide is not None and self.guidance == 1:
+            raise ValueError(f"--guide {self.guide} without --guidance: say how much, as in --guidance 1.5")
+        cases = self.cases(self.network, MODES, "fast")
+        with self.watched() as progress:
+            report = sampling(
+                cases,
+                batch=self.batch,
+                steps=self.steps,
+                sampler=self.sampler,
+                guide=self.guide,
+                guidance=self.guidance,
+                device=pick_device(self.device),
+                pace=self.pace(),
+                trace=self.profile,
+                on_progress=progress,
+            )
+            self.show(report, self.roofline)
+
+
+@dataclass(frozen=True)
+class Posthoc(Measuring):
+    """Averages from synthetic snapshots, against reading the same files and converting them to float32."""
+
+    snapshots: int = 16
+    """Files."""
+
+    parameters: float = 20e6
+    """Parameters of each, stored in float16."""
+
+    lengths: int = 16
+    """Averages made in one pass."""
+
+    folder: Path | None = None
+    """Where the files go, which are deleted afterwards: 2 bytes per parameter and file. Default: the temporary one."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        with self.watched() as progress:
+            report = posthoc(
+                snapshots=self.snapshots,
+                parameters=self.parameters,
+                lengths=self.lengths,
+                folder=self.folder,
+                pace=self.pace(),
+                trace=self.profile,
+                on_progress=progress,
+            )
+            self.show(report)
+
+
+@dataclass(frozen=True)
+class Data(Measuring):
+    """The loader of training data, by threads."""
+
+    data: Annotated[Path | None, tyro.conf.Positional] = None
+    """Prepared data. Default: synthetic latents, which NumPy reads too, out of a memory map."""
+
+    batch: int = 64
+    """Rows of a call."""
+
+    batches: int = 16
+    """Calls of a run, which starts and stops the threads."""
+
+    rows: int = ROWS
+    """Synthetic latents, 128 KiB each, on the disk twice."""
+
+    workers: tuple[int, ...] = (0, 1)
+    """Threads to try."""
+
+    folder: Path | None = None
+    """Where the synthetic latents go; they are deleted afterwards. Default: the temporary one."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        with self.watched() as progress:
+            report = data(
+                self.data,
+                batch=self.batch,
+                batches=self.batches,
+                rows=self.rows,
+                workers=self.workers,
+                temporary=self.folder,
+                pace=self.pace(),
+                trace=self.profile,
+                on_progress=progress,
+            )
+            self.show(report)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure how fast networks, training, samplers, averages and data are here.
+
+    Everything is timed in turns in one process; medians, and ratios to the first. The share of the peak is that of the
+    rate of matrix products, which is measured in the same process. docs/speed.md explains the figures.
+    """
+
+    command: (
+        Annotated[Forward, tyro.conf.subcommand("forward")]
+        | Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Posthoc, tyro.conf.subcommand("posthoc")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
+    ) = field()
+
+    def run(self) -> None:
+        """Run the subcommand."""
+        self.command.run()

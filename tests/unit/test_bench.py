@@ -1,0 +1,262 @@
+"""What the rooms of `unitgain.bench` measure is what they say: same results, right ratios, right sums."""
+
+import json
+
+import pytest
+import torch
+from conftest import relative_error
+
+from unitgain.arch.ladder import edm2_rungs
+from unitgain.arch.unet import MPUNet
+from unitgain.bench import footprint as footprints
+from unitgain.bench.cases import Case, Mode, inputs, open_denoiser, parse_case, parse_mode
+from unitgain.bench.data import data
+from unitgain.bench.forward import forward
+from unitgain.bench.measure import Work, measure
+from unitgain.bench.memory import PeakMemory, in_use
+from unitgain.bench.posthoc import posthoc, shapes
+from unitgain.bench.roofline import forward_counts
+from unitgain.bench.sampling import ALONE, sampling
+from unitgain.bench.steps import Variant, parse_step
+from unitgain.bench.tables import cells, markdown, roofline_cells
+from unitgain.bench.training import microbatches, sized, training
+from unitgain.bench.turns import Pace
+from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
+from unitgain.data.encoder import PixelEncoder
+from unitgain.infer import fastest_dtype
+from unitgain.sample import tile_size
+from unitgain.serial import to_dict
+from unitgain.train import TrainState
+
+PACE = Pace(repeats=2)
+pytestmark = pytest.mark.usefixtures("quick_bench")
+
+
+def test_cases_and_modes():
+    assert parse_case("digits:bfloat16+compile", ("plain", "bfloat16")) == [Case("digits", "bfloat16+compile")]
+    assert parse_case("a:b/c.safetensors", ("plain",), "plain,fast") == [
+        Case("a:b/c.safetensors", "plain"),
+        Case("a:b/c.safetensors", "fast"),
+    ]
+    assert Case("digits", "plain").name == "digits:plain"
+    assert parse_mode("plain") == Mode("plain", torch.float32)
+    assert parse_mode("exact+float16") == Mode("exact", torch.float16)
+    assert parse_mode("fast") == Mode("prepared", fastest_dtype("cpu"))
+    assert parse_mode("float32+compile") == Mode("prepared", torch.float32, True)
+    assert parse_mode("float32+compile=max-autotune") == Mode("prepared", torch.float32, "max-autotune")
+    for wrong in ("", "fastest", "plain+compile", "float32+float16", "float32+compile=most", "plain+float16+float32"):
+        with pytest.raises(ValueError, match="cannot read the mode"):
+            parse_mode(wrong)
+    with pytest.raises(ValueError, match="did you mean 'plain'"):
+        parse_case("digits:plane", ("plain", "fast"))
+    with pytest.raises(ValueError, match="digits:plain"):
+        parse_case("digits", ("plain",))
+
+
+@pytest.mark.parametrize("rung", ["a", "c", "g"])
+def test_what_a_network_adds_is_not_zero(rung, tiny_recipe):
+    spec = edm2_rungs()[rung].replace(
+        **{name: getattr(tiny_recipe.network, name) for name in ("resolution", "model_channels", "channel_mult")},
+        num_blocks=1,
+        attn_resolutions=(4,),
+        channels_per_head=8,
+    )
+    recipe = tiny_recipe.replace(network=spec)
+    denoiser, again = open_denoiser(recipe), open_denoiser(recipe)
+    x, sigma, label = inputs(denoiser, 2, "cpu")
+    with torch.no_grad():
+        assert denoiser.network(x, sigma, torch.zeros(2, spec.label_dim)).std() > 0.05
+        assert torch.equal(denoiser(x, sigma, label), again(x, sigma, label))
+
+
+def test_evaluations_of_one_network_in_several_modes(tiny_recipe):
+    cases = [Case(tiny_recipe, mode) for mode in ("plain", "exact", "float32", "bfloat16", "plain+bfloat16")]
+    report = forward(cases, batch=3, pace=PACE)
+    assert [row.name for row in report.rows] == [f"tiny:{case.mode}" for case in cases]
+    plain, exact, prepared, half, plain_half = report.rows
+    assert plain.ratio == 1.0
+    assert plain.facts == {"error": 0.0}
+    assert exact.facts["error"] < 1e-5
+    assert prepared.facts["error"] < 2e-6
+    assert 1e-4 < half.facts["error"] < 2e-2
+    assert 1e-4 < plain_half.facts["error"] < 2e-2
+    assert half.facts["prepare_seconds"] > 0
+    for row in report.rows:
+        assert (row.items, row.turns) == (3, 2)
+        assert row.seconds_low <= row.seconds <= row.seconds_high
+        assert row.rate == pytest.approx(3 / row.seconds)
+        assert row.roofline is not None
+        assert row.roofline.share == pytest.approx(row.roofline.multiply_adds / row.seconds / 1e9)
+    assert half.roofline.bytes < plain.roofline.bytes
+    assert half.roofline.multiply_adds == plain.roofline.multiply_adds
+    assert json.loads(json.dumps(to_dict(report)))["rows"][3]["name"] == "tiny:bfloat16"
+    assert "| tiny:bfloat16 |" in markdown(cells(report))
+    assert "| tiny:bfloat16 |" in markdown(roofline_cells(report))
+
+
+def test_a_snapshot_is_measured_as_it_was_trained(tmp_path, tiny_spec, tiny_recipe):
+    denoiser = open_denoiser(tiny_recipe)
+    encoder = to_dict(PixelEncoder())
+    header = SnapshotHeader(
+        network=tiny_spec, sigma_data=0.5, nimg=0, profile={"kind": "raw"}, recipe="tiny", encoder=encoder
+    )
+    path = tmp_path / "a.safetensors"
+    write_snapshot(path, header, denoiser.state_dict(), "float32")
+    opened = open_denoiser(str(path))
+    x, sigma, label = inputs(denoiser, 2, "cpu")
+    assert torch.equal(opened(x, sigma, label), denoiser(x, sigma, label))
+    with pytest.raises(ValueError, match="no recipe, no snapshot and no network"):
+        open_denoiser("nothing")
+    with pytest.raises(ValueError, match="is no recipe"):
+        training([Case(str(path), "plain")])
+
+
+def test_ratios_are_per_image_and_to_the_first(monkeypatch):
+    seconds = {"one": [1.0, 2.0, 6.0], "many": [5.0, 4.0, 3.0]}
+    monkeypatch.setattr("unitgain.bench.measure.take_turns", lambda *_: seconds)
+    works = [Work(name="one", run=lambda: None, items=1), Work(name="many", run=lambda: None, items=100)]
+    report = measure(works, what="nothing")
+    one, many = report.rows
+    assert (one.ratio, one.seconds, one.rate) == (1.0, 2.0, 0.5)
+    assert (many.ratio, many.seconds, many.rate) == (50.0, 4.0, 25.0)  # of the ratios 0.2, 0.5 and 2, per image
+    assert (many.ratio_low, many.ratio_high) == (35.0, 125.0)
+    assert report.peaks == {}
+    assert report.bandwidth is None
+    assert "of peak" not in markdown(cells(report))
+
+
+@pytest.mark.parametrize("microbatch", [8, 4])
+def test_the_plain_step_is_our_step_written_out(tiny_recipe, microbatch, monkeypatch):
+    recipe, device = sized(tiny_recipe, 8), torch.device("cpu")
+    parts = microbatches(recipe, microbatch, device)
+    states = []
+    start = TrainState.start
+    monkeypatch.setattr(TrainState, "start", lambda *args, **how: states.append(start(*args, **how)) or states[-1])
+    for mode in ("plain", f"float32+microbatch={microbatch}"):
+        torch.manual_seed(0)
+        step = parse_step(mode).start(recipe, device)
+        for _ in range(3):
+            step(parts)
+    plain, ours = states
+    assert plain.nimg == ours.nimg == 24
+    assert ours.normalize_once
+    assert not plain.normalize_once
+    for name, tensor in ours.modules.state_dict().items():
+        assert relative_error(plain.modules.state_dict()[name], tensor) < 1e-4, name
+    for one, other in zip(plain.emas, ours.emas, strict=True):
+        assert one.t == other.t
+        assert all(relative_error(one.tensors()[name], tensor) < 1e-4 for name, tensor in other.tensors().items())
+
+
+def test_steps_by_name_and_of_ones_own(tiny_recipe):
+    said = []
+    own = Variant(start=lambda recipe, device: lambda parts: said.append((recipe.batch, len(parts))), microbatch=2)
+    cases = [Case(tiny_recipe, mode) for mode in ("plain", "bfloat16+recompute+microbatch=4+normalize-each", "own")]
+    report = training(cases, batch=8, pace=PACE, variants={"own": own})
+    assert [row.facts["microbatch"] for row in report.rows] == [8, 4, 2]
+    assert set(said) == {(8, 4)}
+    assert len(said) == 5  # made, warmed up twice, and one call in each of two turns
+    assert report.rows[1].roofline.multiply_adds == report.rows[0].roofline.multiply_adds
+    for wrong in (
+        "fast",
+        "plain+recompute",
+        "plain+compile",
+        "float32+microbatch=0",
+        "float32+microbatch=x",
+        "float32+bfloat16",
+    ):
+        with pytest.raises(ValueError, match="cannot read the step"):
+            parse_step(wrong)
+    with pytest.raises(ValueError, match="must divide"):
+        training([Case(tiny_recipe, "plain+microbatch=3")], batch=8)
+    assert sized(tiny_recipe.replace(batch=64, duration=64, snapshot_every=64), None).batch == 16
+
+
+@pytest.mark.parametrize(("sampler", "number"), [("heun", 5), ("euler", 3)])
+def test_samples_and_their_evaluations(tiny_recipe, sampler, number, monkeypatch):
+    seen = []
+    forward_of = MPUNet.forward
+    monkeypatch.setattr(MPUNet, "forward", lambda self, x, *rest: seen.append(x.shape) or forward_of(self, x, *rest))
+    forward_counts(tiny_recipe.network, 64, torch.float32)  # counts once, and not below
+    seen.clear()
+    report = sampling([Case(tiny_recipe, "exact")], steps=3, sampler=sampler, pace=Pace(repeats=1))
+    whole, alone = report.rows
+    assert alone.name == "tiny:exact" + ALONE
+    assert whole.items == alone.items == tile_size(open_denoiser(tiny_recipe), "cpu") == 64
+    assert whole.facts["evaluations"] == number
+    assert whole.facts["over_evaluations"] == pytest.approx(whole.seconds / alone.seconds)
+    assert whole.roofline.multiply_adds == alone.roofline.multiply_adds
+    assert {len(shape) for shape in seen} == {4}
+    assert {shape[0] for shape in seen} == {64}
+    assert len(seen) % number == 0
+
+
+def test_guided_samples_cost_two_networks(tiny_recipe):
+    small = tiny_recipe.replace(
+        name="small", network=tiny_recipe.network.replace(model_channels=4, channels_per_head=4)
+    )
+    found = {}
+    for guide in (None, small):
+        report = sampling([Case(tiny_recipe, "float32")], batch=2, steps=2, guide=guide, guidance=1.5, pace=PACE)
+        found[guide is None] = report.rows[0]
+        assert report.rows[0].facts["evaluations"] == 6
+    alone = sampling([Case(tiny_recipe, "float32")], batch=2, steps=2, pace=PACE).rows[0]
+    assert found[True].roofline.multiply_adds == 2 * alone.roofline.multiply_adds
+    assert alone.roofline.multiply_adds < found[False].roofline.multiply_adds < found[True].roofline.multiply_adds
+    with pytest.raises(ValueError, match="known: heun"):
+        sampling([Case(tiny_recipe, "float32")], sampler="runge")
+
+
+def test_averages_and_what_reading_them_takes(tmp_path):
+    report = posthoc(snapshots=4, parameters=1e5, lengths=3, folder=tmp_path, pace=PACE)
+    assert [row.name for row in report.rows] == ["read+convert", "read+convert in chunks", "combine"]
+    assert {row.items for row in report.rows} == {4 * 2 * 100_000}
+    assert not list(tmp_path.iterdir())
+    assert sum(int(torch.Size(shape).numel()) for shape in shapes(20e6).values()) == 20_000_000
+    with pytest.raises(ValueError, match="2 snapshots"):
+        posthoc(snapshots=1)
+
+
+def test_the_loader_and_a_memory_map(tmp_path):
+    report = data(rows=8, batch=4, batches=2, workers=(0, 2), temporary=tmp_path, pace=PACE)
+    assert [row.name for row in report.rows] == ["NumPy memory map", "loader, 0 threads", "loader, 2 threads"]
+    assert {row.items for row in report.rows} == {8}
+    assert report.settings["rows"] == 8
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="must be positive"):
+        data(rows=0)
+
+
+def test_memory_is_seen():
+    with PeakMemory() as memory:
+        kept = torch.ones(2**22)  # 16 MiB
+        gone = torch.ones(2**24)
+        del gone
+    if in_use():
+        assert 0.9 * 2**26 < memory.gained < 1.5 * 2**26
+        assert 0.9 * 2**24 < memory.kept < 1.5 * 2**24
+    assert kept.sum() == 2**22
+
+
+def test_memory_in_a_process_of_its_own():
+    found = footprints.footprint("digits", "float32", batch=64)
+    assert found.process > 5e7
+    assert 1e6 < found.evaluating < found.process
+    assert found.opening < found.process
+    with pytest.raises(ValueError, match="no recipe, no snapshot and no network"):
+        footprints.footprint("nothing", "float32")
+    with pytest.raises(ValueError, match="cannot read the mode"):
+        footprints.footprint("digits", "quick")
+
+
+def test_a_trace_names_what_is_slow(tmp_path, tiny_recipe):
+    path = tmp_path / "trace.json"
+    report = forward([Case(tiny_recipe, mode) for mode in ("plain", "float32")], pace=PACE, trace=path)
+    assert json.loads(path.read_text())["traceEvents"]
+    for name in ("tiny:plain", "tiny:float32"):
+        slow = [entry for entry in report.slow if entry.work == name]
+        assert any("convolution" in entry.operation for entry in slow)
+        assert sum(entry.share for entry in slow) <= 1.0 + 1e-9
+        assert [entry.seconds for entry in slow] == sorted((entry.seconds for entry in slow), reverse=True)
+    with pytest.raises(ValueError, match=r"must end in \.json"):
+        forward([Case(tiny_recipe, "plain")], pace=PACE, trace=tmp_path / "trace.txt")

@@ -1,0 +1,124 @@
+"""The official network beside ours: a stand-in for its code, with its names of parameters, computes what ours does."""
+
+import sys
+
+import pytest
+import torch
+
+from unitgain.bench.cases import Case
+from unitgain.bench.forward import forward
+from unitgain.bench.reference import load_reference, precond
+from unitgain.bench.turns import Pace
+from unitgain.denoiser import Denoiser
+
+STAND_IN = """
+from torch import nn
+
+from training.names import official
+from unitgain.checkpoint.nvidia import from_state
+
+
+class Precond(nn.Module):
+    def __init__(self, **config):
+        super().__init__()
+        self.config = config
+        for name, tensor in official(config).items():
+            *path, last = name.split(".")
+            parent = self
+            for part in path:
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent._modules[part]
+            parent.register_buffer(last, tensor)
+
+    def forward(self, x, sigma, class_labels=None):
+        assert class_labels is None or class_labels.is_floating_point()
+        denoiser, _ = from_state(self.state_dict(), self.config)
+        return denoiser(x, sigma, class_labels) * 1.001
+"""
+NAMES = """
+from unitgain.checkpoint.nvidia import DEFAULTS, spec_from_config, to_state
+from unitgain.denoiser import Denoiser, Uncertainty
+
+
+def official(config):
+    known = {**DEFAULTS, **config}
+    uncertainty = Uncertainty(known["logvar_channels"])
+    return to_state(Denoiser(spec_from_config(config), known["sigma_data"]), uncertainty)[0]
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path, quick_bench):
+    folder = tmp_path / "edm2" / "training"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "networks_edm2.py").write_text(STAND_IN)
+    (folder / "names.py").write_text(NAMES)
+    return folder.parent
+
+
+@pytest.mark.parametrize("label_dim", [3, 0])
+def test_the_same_weights_in_both(checkout, tiny_recipe, label_dim):
+    recipe = tiny_recipe.replace(network=tiny_recipe.network.replace(label_dim=label_dim), sigma_data=0.6)
+    report = forward(
+        [Case(recipe, "plain"), Case(recipe, "float32")], batch=2, pace=Pace(repeats=1), reference=checkout
+    )
+    reference, plain, prepared = report.rows
+    assert reference.name == "reference"
+    assert reference.ratio == 1.0
+    assert reference.facts["error"] == pytest.approx(1e-3, rel=0.01)  # the stand-in is that far off on purpose
+    assert plain.facts["error"] == 0.0
+    assert plain.ratio == pytest.approx(reference.seconds / plain.seconds)
+    assert prepared.facts["error"] < 2e-6
+
+
+def test_nothing_is_left_behind(checkout, tmp_path):
+    mine = tmp_path / "mine" / "training"
+    mine.mkdir(parents=True)
+    (mine / "__init__.py").write_text("whose = 'mine'")
+    sys.path.insert(0, str(mine.parent))
+    try:
+        import training
+
+        before = list(sys.path)
+        assert precond(checkout).__name__ == "Precond"
+        assert sys.modules["training"] is training
+        assert "training.networks_edm2" not in sys.modules
+        assert sys.path == before
+    finally:
+        sys.path.remove(str(mine.parent))
+        sys.modules.pop("training", None)
+
+
+def test_what_is_no_checkout(checkout, tmp_path, tiny_spec):
+    denoiser = Denoiser(tiny_spec)
+    with pytest.raises(ValueError, match="no checkout of the official EDM2 code"):
+        load_reference(tmp_path, denoiser)
+    file = checkout / "training" / "networks_edm2.py"
+    file.write_text("import nothing_of_that_name")
+    with pytest.raises(ValueError, match="cannot be imported: ModuleNotFoundError: No module named 'nothing_of_that"):
+        load_reference(checkout, denoiser)
+    file.write_text("class Other: pass")
+    with pytest.raises(ValueError, match="has no class Precond"):
+        load_reference(checkout, denoiser)
+    file.write_text(STAND_IN.replace("register_buffer(last, tensor)", "register_buffer(last, tensor[..., None])"))
+    with pytest.raises(ValueError, match=r"does not take the weights.*size mismatch"):
+        load_reference(checkout, denoiser)
+    with pytest.raises(ValueError, match="rung G of EDM2 and nothing else"):
+        load_reference(checkout, Denoiser(tiny_spec.replace(branch="s d E s P m s d")))
+    assert not any(name.partition(".")[0] == "training" for name in sys.modules)
+
+
+def test_an_edm2plus_network_has_no_reference(checkout, tiny_recipe):
+    other = tiny_recipe.replace(network=tiny_recipe.network.replace(branch="s d E s P m s d"))
+    with pytest.raises(ValueError, match="not a network with branch"):
+        forward([Case(other, "plain")], reference=checkout, pace=Pace(repeats=1))
+
+
+def test_outputs_without_a_label(checkout, tiny_recipe):
+    denoiser = Denoiser(tiny_recipe.network).eval()
+    reference = load_reference(checkout, denoiser)
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(reference(x, torch.ones(2), None), denoiser(x, torch.ones(2), None) * 1.001)
