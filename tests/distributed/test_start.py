@@ -19,7 +19,7 @@ from unitgain.train import TrainConfig
 from unitgain.train.errors import PreflightError, SharedError
 from unitgain.train.lock import FolderInUseError, FolderLock
 from unitgain.train.preflight import MAX_SKEW, check_clocks, check_disk, check_folder
-from unitgain.train.step import TrainState
+from unitgain.train.state import TrainState
 
 
 def refuse(rank: int, folder: str) -> None:

@@ -285,7 +285,8 @@ COMPILED = """
 import torch
 from unitgain.loss import EDMLoss
 from unitgain.recipes import recipe
-from unitgain.train.step import Microbatch, TrainState, train_step
+from unitgain.train.state import TrainState
+from unitgain.train.step import Microbatch, train_step
 
 made = recipe("digits")
 small = {"model_channels": 16, "channel_mult": (1,), "num_blocks": 1, "channels_per_head": 16}

@@ -11,7 +11,7 @@ from unitgain.loss import EDMLoss
 from unitgain.parallel import World
 from unitgain.recipes import create
 from unitgain.train.levels import BINS, NoiseLevels, added, centres, level_row, uncertainty_at
-from unitgain.train.step import Objective
+from unitgain.train.state import Objective
 
 
 class Knows(Denoiser):

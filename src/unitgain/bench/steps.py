@@ -10,7 +10,8 @@ from unitgain.bench.cases import DTYPES, lay_out
 from unitgain.layers import MPConv
 from unitgain.ops import normalize
 from unitgain.recipe import Recipe
-from unitgain.train.step import Microbatch, TrainState, train_step
+from unitgain.train.state import TrainState
+from unitgain.train.step import Microbatch, train_step
 
 Step = Callable[[Sequence[Microbatch]], object]
 """One training step on these microbatches."""

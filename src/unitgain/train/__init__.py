@@ -2,6 +2,7 @@
 
 from unitgain.train.config import Evaluation, Execution, Init, TrainConfig
 from unitgain.train.loop import train
-from unitgain.train.step import Microbatch, TrainState, train_step
+from unitgain.train.state import TrainState
+from unitgain.train.step import Microbatch, train_step
 
 __all__ = ["Evaluation", "Execution", "Init", "Microbatch", "TrainConfig", "TrainState", "train", "train_step"]

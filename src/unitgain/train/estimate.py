@@ -21,7 +21,7 @@ from unitgain.denoiser import Denoiser, make_uncertainty
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.train.memory import blocks, recompute_blocks
-from unitgain.train.step import Objective
+from unitgain.train.state import Objective
 
 # What the allocator of the C library (glibc) keeps of what a step has freed, as a part of the pass: chunks below 32 MiB
 # do not go back to the system, and those of one size do not fill the gaps of another. Measured: benchmarks/memory.py.
@@ -191,7 +191,8 @@ def next_to_nothing() -> None:
     """Train a tiny network for two steps, and print the most memory that this process had."""
     import unitgain.train.loop  # noqa: F401  # what a run imports
     from unitgain.arch import NetworkSpec
-    from unitgain.train.step import Microbatch, TrainState, train_step
+    from unitgain.train.state import TrainState
+    from unitgain.train.step import Microbatch, train_step
 
     spec = NetworkSpec(
         resolution=8, channels=1, model_channels=16, channel_mult=(1, 2), num_blocks=1, channels_per_head=16

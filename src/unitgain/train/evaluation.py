@@ -24,7 +24,7 @@ from unitgain.train.config import TrainConfig
 from unitgain.train.errors import together
 from unitgain.train.log import StatsLog, TrainProgress, read_stats
 from unitgain.train.meter import Abandoned, Meter, turns
-from unitgain.train.step import TrainState
+from unitgain.train.state import TrainState
 
 FEW_CLASSES = 20  # a grid has a row for each of so many
 

@@ -12,7 +12,8 @@ from unitgain.train.levels import NoiseLevels, added, level_row, uncertainty_at
 from unitgain.train.parts import StepProbe, watch_step
 from unitgain.train.run import Window
 from unitgain.train.speed import Speed
-from unitgain.train.step import Microbatch, TrainState
+from unitgain.train.state import TrainState
+from unitgain.train.step import Microbatch
 
 
 @dataclass

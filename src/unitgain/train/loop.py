@@ -27,7 +27,7 @@ from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.run import Window, check_data, check_run, clear_leftovers, resume_from_newest, save_config
 from unitgain.train.saver import Saver
 from unitgain.train.signals import StopSignal
-from unitgain.train.step import TrainState
+from unitgain.train.state import TrainState
 from unitgain.train.trainer import Trainer
 
 

@@ -20,7 +20,7 @@ from unitgain.serial import differences, to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import PreflightError, together
 from unitgain.train.lock import LOCK
-from unitgain.train.step import TrainState
+from unitgain.train.state import TrainState
 
 MAX_SKEW = 60.0  # seconds between the clocks of two machines: more is a clock that nobody sets
 GIB = 2**30

@@ -22,7 +22,7 @@ from unitgain.serial import from_dict, to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import TrainingError, together
 from unitgain.train.lock import LOCK
-from unitgain.train.step import TrainState, restore, state_tensors
+from unitgain.train.state import TrainState, restore, state_tensors
 
 CONFIG, CHECKSUM = "config.json", ".config.sha256"
 

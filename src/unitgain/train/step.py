@@ -1,183 +1,18 @@
-"""The state of a training run, and one step of it (EDM2, Sections 2.3 and 3, Appendix D.2)."""
+"""One step of training (EDM2, Sections 2.3 and 3, Appendix D.2)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.denoiser import Denoiser, Label, make_uncertainty
-from unitgain.ema import ExponentialEMA, PowerEMA
+from unitgain.denoiser import Label
 from unitgain.layers import normalized_once, project_weights
-from unitgain.loss import EDMLoss
-from unitgain.parallel import World, accumulate, distribute, is_sharded, local, reduce_replicated
+from unitgain.parallel import World, accumulate, is_sharded, local, reduce_replicated
 from unitgain.recipe import Recipe
-from unitgain.recipes import create
-from unitgain.train.memory import blocks, recompute_blocks
-
-
-class Objective(nn.Module):
-    """What is trained, as one module that can be distributed: networks in, loss of every pixel out.
-
-    Args:
-        denoiser: the network in training.
-        uncertainty: u(sigma), trained beside it.
-        loss: of the recipe.
-    """
-
-    def __init__(self, denoiser: Denoiser, uncertainty: nn.Module, loss: EDMLoss) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.uncertainty = uncertainty
-        self.loss = loss
-
-    def forward(self, clean: Tensor, sigma: Tensor, noise: Tensor, label: Label) -> Tensor:
-        """Eq. 21, `[N, C, H, W]`."""
-        return self.loss(self.denoiser, self.uncertainty, clean, sigma, noise, label)
-
-
-@dataclass(kw_only=True)
-class TrainState:
-    """Everything that changes while training; saved whole in checkpoints.
-
-    Attributes:
-        denoiser: the network in training, float32 parameters.
-        uncertainty: u(sigma), trained beside it; without parameters where the recipe has none.
-        objective: both, distributed over the processes.
-        optimizer: Adam over the parameters of both.
-        emas: averages of the denoiser, one per length of the recipe, the exponential one last.
-        world: the processes that train together.
-        normalize_once: normalize weights once for all microbatches of a step; for one process alone.
-        nimg: images seen.
-    """
-
-    denoiser: Denoiser
-    uncertainty: nn.Module
-    objective: nn.Module
-    optimizer: torch.optim.Optimizer
-    emas: list[PowerEMA | ExponentialEMA]
-    world: World = field(default_factory=World)
-    normalize_once: bool = False
-    nimg: int = 0
-
-    @classmethod
-    def start(
-        cls,
-        recipe: Recipe,
-        device: torch.device | str = "cpu",
-        adapt: Callable[[Denoiser], object] = lambda _: None,
-        **how: Any,
-    ) -> "TrainState":
-        """The state before the first step, initialized from torch's global generator.
-
-        Args:
-            recipe: its network, optimizer, loss and averages are used.
-            device: where to train.
-            adapt: changes the new network in place, on the CPU, before anything is made of it; alike on all processes.
-            how: as for `around`.
-        """
-        uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
-        denoiser = create(recipe)
-        adapt(denoiser)
-        return cls.around(denoiser, uncertainty, recipe, device, **how)
-
-    @classmethod
-    def around(
-        cls,
-        denoiser: Denoiser,
-        uncertainty: nn.Module,
-        recipe: Recipe,
-        device: torch.device | str = "cpu",
-        *,
-        world: World | None = None,
-        shard: bool = False,
-        recompute: bool = False,
-        compile: bool = False,
-        normalize_once: bool = False,
-        ema_device: str | None = None,
-    ) -> "TrainState":
-        """The state before the first step of training these two.
-
-        Args:
-            denoiser: the network; with several processes the same on all of them.
-            uncertainty: u(sigma), likewise.
-            recipe: its optimizer, loss and averages are used.
-            device: where to train.
-            world: the processes that train together; one by default.
-            shard: with several processes, cut parameters, gradients, optimizer and averages up among them (FSDP2)
-                rather than keep a replica on each (DDP).
-            recompute: forget the activations inside blocks and compute them again in the backward pass.
-            compile: compile every block (`torch.compile`).
-            normalize_once: as the attribute.
-            ema_device: where the averages are kept; None for beside the parameters.
-        """
-        world = world or World(device=torch.device(device))
-        denoiser = denoiser.to(device).train()
-        uncertainty = uncertainty.to(device).train()
-        if recompute:
-            recompute_blocks(denoiser)
-        if compile:
-            for block in blocks(denoiser):
-                block.compile(dynamic=False)
-        objective = Objective(denoiser, uncertainty, EDMLoss(recipe.P_mean, recipe.P_std))
-        distributed = distribute(objective, world, blocks(denoiser) if shard else None)
-        adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)
-        emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, length, device=ema_device) for length in recipe.ema]
-        if recipe.ema_half_life:
-            emas.append(ExponentialEMA(denoiser, recipe.ema_half_life, device=ema_device))
-        state = cls(
-            denoiser=denoiser,
-            uncertainty=uncertainty,
-            objective=distributed,
-            optimizer=adam,
-            emas=emas,
-            world=world,
-            normalize_once=normalize_once and world.size == 1,
-        )
-        if world.size > 1:
-            state.rehearse()
-        return state
-
-    def rehearse(self) -> None:
-        """One forward and backward pass that changes nothing.
-
-        DDP orders its messages anew after the first pass of a process. Without a rehearsal the first step after a
-        resume would add up in another order than the same step of a run that was not stopped.
-        """
-        spec, device = self.denoiser.spec, self.device
-        image = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=device)
-        label = torch.zeros(1, dtype=torch.int64, device=device) if spec.label_dim else None
-        with accumulate(self.objective, last=True):
-            self.objective(image, torch.ones(1, device=device), image, label).sum().backward()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return next(self.denoiser.parameters()).device
-
-    @property
-    def modules(self) -> nn.ModuleDict:
-        """Both networks; parameter names (`denoiser.*`, `uncertainty.*`) are those of checkpoints and messages."""
-        return nn.ModuleDict({"denoiser": self.denoiser, "uncertainty": self.uncertainty})
-
-
-def make_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam by a recipe, with its state made at once, so that a checkpoint can be loaded into it."""
-    # One kind of tensor to a group: a fused step does not mix sharded ones and others.
-    kinds = [[p for p in parameters if is_sharded(p)], [p for p in parameters if not is_sharded(p)]]
-    groups = [{"params": kind} for kind in kinds if kind]
-    adam = torch.optim.Adam(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)
-    for parameter in parameters:  # what Adam itself makes in its first step
-        adam.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        }
-    return adam
+from unitgain.train.state import TrainState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,27 +143,3 @@ def replace_nonfinite(module: nn.Module, world: World) -> tuple[list[str], Tenso
 def named(counts: tuple[list[str], Tensor]) -> dict[str, int]:
     """Counts that are not 0, by name."""
     return {name: count for name, count in zip(counts[0], counts[1].tolist(), strict=True) if count}
-
-
-def state_tensors(state: TrainState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state as flat tensors and JSON values; the tensors are the state's own, not copies."""
-    modules = state.modules
-    tensors = {f"model.{name}": tensor for name, tensor in modules.state_dict().items()}
-    for name, parameter in modules.named_parameters():
-        for key, value in state.optimizer.state[parameter].items():
-            tensors[f"optimizer.{name}.{key}"] = value
-    for index, ema in enumerate(state.emas):
-        tensors |= {f"ema{index}.average.{name}": tensor for name, tensor in ema.sharded().items()}
-        tensors |= {f"ema{index}.buffers.{name}": tensor for name, tensor in ema.buffers.items()}
-    values = {"nimg": state.nimg, "ema": [{"t": ema.t} for ema in state.emas]}
-    return tensors, values
-
-
-@torch.no_grad()
-def restore(state: TrainState, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Finish the loading of a checkpoint into the tensors that `state_tensors` gave of this state."""
-    for index, (ema, saved) in enumerate(zip(state.emas, values["ema"], strict=True)):
-        for name, own in ema.average.items():
-            own.copy_(local(tensors[f"ema{index}.average.{name}"]))  # they lie elsewhere if averages do
-        ema.t = float(saved["t"])
-    state.nimg = values["nimg"]

@@ -26,7 +26,8 @@ from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.run import Window
 from unitgain.train.saver import Saver
 from unitgain.train.signals import StopSignal
-from unitgain.train.step import Microbatch, StepReport, TrainState, state_tensors, train_step
+from unitgain.train.state import TrainState, state_tensors
+from unitgain.train.step import Microbatch, StepReport, train_step
 
 
 @dataclass
