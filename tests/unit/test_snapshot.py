@@ -15,7 +15,6 @@ from unitgain.checkpoint.snapshot import (
     Snapshot,
     SnapshotError,
     SnapshotHeader,
-    list_snapshots,
     power_profile,
     write_snapshot,
 )
@@ -189,13 +188,3 @@ def test_no_space_left_leaves_the_old_file(tmp_path, header, denoiser, monkeypat
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
-
-
-def test_listing(tmp_path, header, denoiser):
-    with pytest.raises(FileNotFoundError, match="no snapshots"):
-        list_snapshots(tmp_path)
-    for nimg in (300, 20):
-        changed = header.replace(nimg=nimg)
-        write_snapshot(tmp_path / "snapshots" / changed.filename(), changed, denoiser.state_dict())
-    assert [snapshot.header.nimg for snapshot in list_snapshots(tmp_path)] == [20, 300]
-    assert [snapshot.header.nimg for snapshot in list_snapshots(tmp_path / "snapshots")] == [20, 300]

@@ -15,7 +15,6 @@ from torch import Tensor
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.tensors import raw_bytes, write_tensors
 from unitgain.denoiser import Denoiser
-from unitgain.ema import ExponentialProfile, PowerProfile
 from unitgain.files import atomic
 from unitgain.serial import from_dict, to_dict
 
@@ -68,14 +67,6 @@ class SnapshotHeader:
     def sigma_rel(self) -> float | None:
         """Relative EMA length of a power-function average; None for others."""
         return self.profile.get("sigma_rel") if self.profile["kind"] == "power" else None
-
-    def response(self) -> PowerProfile | ExponentialProfile | None:
-        """The profile as mathematics; None for raw weights."""
-        if self.profile["kind"] == "power":
-            return PowerProfile(self.nimg, self.profile["gamma"])
-        if self.profile["kind"] == "exponential":
-            return ExponentialProfile(self.nimg, self.profile["half_life"])
-        return None
 
     def replace(self, **changes: object) -> "SnapshotHeader":
         """A copy with some fields changed."""
@@ -257,20 +248,6 @@ def load(path: Path | str) -> Denoiser:
     """
     with Snapshot(path) as snapshot:
         return snapshot.denoiser()
-
-
-def list_snapshots(folder: Path) -> list[Snapshot]:
-    """The snapshots of a run (its `snapshots` folder, or the folder itself), by images seen and length.
-
-    Raises:
-        FileNotFoundError: if there are none.
-        SnapshotError: if one cannot be opened.
-    """
-    inner = folder / "snapshots"
-    paths = sorted((inner if inner.is_dir() else folder).glob("[!.]*.safetensors"))
-    if not paths:
-        raise FileNotFoundError(f"no snapshots (*.safetensors) in {inner if inner.is_dir() else folder}")
-    return [Snapshot(path) for path in paths]
 
 
 def _metadata(header: SnapshotHeader) -> dict[str, str]:

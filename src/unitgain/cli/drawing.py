@@ -1,6 +1,6 @@
 """Options of the commands that draw with a network, and the networks that they name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +9,7 @@ import tyro
 
 from unitgain.draw.networks import SELF, Network, open_network
 from unitgain.draw.settings import DrawSettings
+from unitgain.infer import fastest_dtype
 from unitgain.presets import PRESETS, fetched
 from unitgain.train.config import Precision
 
@@ -16,18 +17,8 @@ SamplerName = Literal["heun", "stochastic_heun", "euler", "dpmpp_2m"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """What changes the images of a network, and how many are drawn at a time."""
-
-    label: Annotated[int | None, tyro.conf.arg(name="class")] = None
-    """Class of all images. Default: each seed draws its own."""
-
-    guide: str | None = None
-    """What guides: a network as above, unconditional, smaller or less trained; or self, the network without its label,
-    if it was trained to do without."""
-
-    guidance: float | None = None
-    """Weight of guidance w: w times the network plus (1 - w) times the guide. 1 is none."""
+class Sampling:
+    """How networks are evaluated, and in which steps; for all commands that draw."""
 
     interval: tuple[float, float] | None = None
     """Noise levels LO < sigma <= HI that are guided. Default: all."""
@@ -50,6 +41,44 @@ class Drawing:
     rho: float = 7.0
     """Exponent of the schedule; higher is denser at low noise."""
 
+    dtype: Literal["auto"] | Precision = "auto"
+    """Precision of the networks. auto is the fastest that the hardware has, bfloat16 or float32, and float32 with
+    --exact; name one to draw the same images everywhere."""
+
+    exact: bool = False
+    """Evaluate networks as in training, step by step; slower. By default their weights are normalized and constants
+    folded beforehand, which differs in the rounding."""
+
+    vae: str | None = None
+    """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
+
+    def settings(self, device: torch.device, guidance: float = 1.0) -> DrawSettings:
+        """The options that change the images, on this device, with this weight of guidance."""
+        names = {field.name for field in fields(DrawSettings)} & {field.name for field in fields(self)}
+        given = {name: getattr(self, name) for name in names - {"guidance", "dtype"}}
+        return DrawSettings(guidance=guidance, dtype=self.precision(device), **given)
+
+    def precision(self, device: torch.device) -> str:
+        """The precision that was asked for, or the fastest that the device has."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "float32" if self.exact else str(fastest_dtype(device)).removeprefix("torch.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Sampling):
+    """What changes the images of a network, and how many are drawn at a time."""
+
+    label: Annotated[int | None, tyro.conf.arg(name="class")] = None
+    """Class of all images. Default: each seed draws its own."""
+
+    guide: str | None = None
+    """What guides: a network as above, unconditional, smaller or less trained; or self, the network without its label,
+    if it was trained to do without."""
+
+    guidance: float | None = None
+    """Weight of guidance w: w times the network plus (1 - w) times the guide. 1 is none."""
+
     S_churn: float | None = None
     """Fresh noise over the whole path, of stochastic_heun. Default: 40."""
 
@@ -61,16 +90,6 @@ class Drawing:
 
     S_noise: float | None = None
     """Standard deviation of the fresh noise. Default: 1.003."""
-
-    dtype: Precision = "float32"
-    """Precision of the networks."""
-
-    exact: bool = False
-    """Evaluate networks as in training, step by step; slower. By default their weights are normalized and constants
-    folded beforehand, which differs in the rounding."""
-
-    vae: str | None = None
-    """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
     def guided_by(self, network: str) -> tuple[str | None, float]:
         """Name of the guide of `network` and weight of guidance: as asked for, or those of the preset.
@@ -88,26 +107,6 @@ class Drawing:
             raise ValueError("--guidance and --interval need a --guide: a network, or self")
         return self.guide, 1.0 if self.guidance is None else self.guidance
 
-    def settings(self, guidance: float) -> DrawSettings:
-        """The options that change the images, with this weight of guidance."""
-        return DrawSettings(
-            guidance=guidance,
-            interval=self.interval,
-            label=self.label,
-            sampler=self.sampler,
-            steps=self.steps,
-            sigma_min=self.sigma_min,
-            sigma_max=self.sigma_max,
-            rho=self.rho,
-            S_churn=self.S_churn,
-            S_min=self.S_min,
-            S_max=self.S_max,
-            S_noise=self.S_noise,
-            dtype=self.dtype,
-            exact=self.exact,
-            vae=self.vae,
-        )
-
     def networks(self, network: str, device: torch.device) -> tuple[Network, Network | None, DrawSettings]:
         """The network of this name, what guides it if that is another one, and the settings.
 
@@ -115,7 +114,7 @@ class Drawing:
             ValueError: if the options do not go together.
         """
         guide, weight = self.guided_by(network)
-        settings = self.settings(weight)
+        settings = self.settings(device, weight)
         names = [network] if guide in (None, SELF) else [network, str(guide)]
-        main, *others = (open_network(name, device, self.dtype, self.exact) for name in names)
+        main, *others = (open_network(name, device, settings.dtype, self.exact) for name in names)
         return main, others[0] if others else None, settings

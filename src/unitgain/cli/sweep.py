@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, bar, byte_bar, pick_device
-from unitgain.cli.drawing import SamplerName
-from unitgain.draw.settings import DrawSettings
+from unitgain.cli.drawing import Sampling
 from unitgain.metrics.networks import DINOV2
 from unitgain.parallel import World, processes
 from unitgain.posthoc.targets import parse_lengths
@@ -21,11 +21,10 @@ from unitgain.sweep.judge import Judge
 from unitgain.sweep.plots import best_by, plot_curves, plot_map, plot_runs
 from unitgain.sweep.run import Result, Sweep, prepare, sweep
 from unitgain.sweep.table import write_csv
-from unitgain.train.config import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(Sampling):
     """How cells are drawn and judged; shared by `sweep` and `tune`."""
 
     metric: str
@@ -50,36 +49,6 @@ class Bench:
     guide_nimg: int | None = None
     """The same for the guide."""
 
-    interval: tuple[float, float] | None = None
-    """Noise levels LO < sigma <= HI that are guided. Default: all."""
-
-    sampler: SamplerName = "heun"
-    """As for `unitgain sample`."""
-
-    steps: int = 32
-    """Steps of the sampler."""
-
-    sigma_min: float = 0.002
-    """Lowest noise level before 0."""
-
-    sigma_max: float = 80.0
-    """Highest noise level."""
-
-    rho: float = 7.0
-    """Exponent of the schedule."""
-
-    batch: int = 64
-    """Images in flight at a time in each process."""
-
-    dtype: Precision = "float32"
-    """Precision of the networks."""
-
-    exact: bool = False
-    """As for `unitgain sample`."""
-
-    vae: str | None = None
-    """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
-
     inception: Path | None = None
     """File of Inception's weights. Default: fetched once."""
 
@@ -88,20 +57,6 @@ class Bench:
 
     device: Device = "auto"
     """Where to draw and measure."""
-
-    def settings(self) -> DrawSettings:
-        """How images are drawn."""
-        return DrawSettings(
-            interval=self.interval,
-            sampler=self.sampler,
-            steps=self.steps,
-            sigma_min=self.sigma_min,
-            sigma_max=self.sigma_max,
-            rho=self.rho,
-            dtype=self.dtype,
-            exact=self.exact,
-            vae=self.vae,
-        )
 
     def judge(self, world: World) -> Judge:
         """Metrics with their detectors and references."""
@@ -115,7 +70,7 @@ class Bench:
             judge,
             out,
             guide=self.guide,
-            settings=self.settings(),
+            settings=self.settings(world.device),
             t=self.nimg,
             guide_t=self.guide_nimg,
             base=base,
@@ -157,13 +112,9 @@ class SweepCommand(Bench):
     out: Path | None = None
     """Folder for the table, the averages and the pictures, of a single run. Default: RUN/sweep."""
 
-    def run(self) -> None:
-        """Sweep, then write table and pictures."""
-        if not self.runs:
-            raise ValueError("name the folder of a run")
-        if self.out is not None and len(self.runs) > 1:
-            raise ValueError("--out is for a single run; each of several has its sweep in its own folder")
-        config = SweepConfig(
+    def config(self, device: torch.device) -> SweepConfig:
+        """The cells that were asked for."""
+        return SweepConfig(
             lengths=tuple(parse_lengths(self.lengths)),
             guidance=tuple(parse_lengths(self.guidance)),
             guide_lengths=None if self.guide_lengths is None else tuple(parse_lengths(self.guide_lengths)),
@@ -172,9 +123,17 @@ class SweepCommand(Bench):
             images=self.images,
             first_seed=self.first_seed,
             repeat=self.repeat,
-            settings=self.settings(),
+            settings=self.settings(device),
         )
+
+    def run(self) -> None:
+        """Sweep, then write table and pictures."""
+        if not self.runs:
+            raise ValueError("name the folder of a run")
+        if self.out is not None and len(self.runs) > 1:
+            raise ValueError("--out is for a single run; each of several has its sweep in its own folder")
         with processes(pick_device(self.device)) as world:
+            config = self.config(world.device)
             judge = self.judge(world)
             found: dict[str, list[Result]] = {}
             for run in self.runs:

@@ -217,10 +217,6 @@ class ShardWriter:
         self.shards[index] = shard
         return shard
 
-    def reload(self) -> None:
-        """Look again at what is finished, by other processes too."""
-        self.shards = self._read_journal()
-
     def finish(self, features: Mapping[str, Any], **entry: Any) -> Manifest:
         """Write what makes the shards a data set.
 
