@@ -58,9 +58,6 @@ CASES = [
     Case("digits", 64, 32, 2, shard=True),
     Case("pixels32", 8, 8),
     Case("pixels32", 8, 4),
-    Case("pixels32", 8, 4, 2, shard=True),
-    Case("pixels32", 8, 4, 2),
-    Case("pixels32", 8, 8, recompute=True),
 ]
 
 
