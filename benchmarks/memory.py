@@ -46,23 +46,18 @@ class Case:
 
 
 CASES = [
-    Case("digits", 64, 64),
     Case("digits", 256, 128),
-    Case("digits", 64, 32, 2),
-    Case("digits", 64, 32, 2, shard=True),
     Case("pixels64-mini", 8, 8),
+    Case("pixels64-mini", 16, 8),
     Case("pixels64-mini", 8, 8, recompute=True),
-    Case("pixels64-mini", 32, 16),
     Case("pixels64-mini", 16, 8, 2),
     Case("pixels64-mini", 16, 8, 2, shard=True),
-    Case("pixels64-mini", 32, 16, 2, shard=True, recompute=True),
+    Case("pixels64-mini", 16, 8, 2, shard=True, recompute=True),
+    Case("digits", 64, 64),
+    Case("digits", 64, 32, 2),
+    Case("digits", 64, 32, 2, shard=True),
     Case("pixels32", 8, 8),
     Case("pixels32", 8, 4),
-    Case("pixels32", 8, 8, recompute=True),
-    Case("pixels32", 8, 4, 2),
-    Case("pixels32", 8, 4, 2, shard=True),
-    Case("pixels32", 8, 4, 2, shard=True, recompute=True),
-    Case("pixels64", 2, 2),
 ]
 
 
@@ -71,7 +66,8 @@ def train_case(case: Case) -> None:
     torch.set_num_threads(1)
     made = case.recipe
     with processes() as world:
-        state = TrainState.start(made, world=world, shard=case.shard, recompute=case.recompute)
+        once = case.batch > case.microbatch
+        state = TrainState.start(made, world=world, shard=case.shard, recompute=case.recompute, normalize_once=once)
         for _ in range(STEPS):
             train_step(state, made, microbatches(case, made, world))
         if world.main:
@@ -176,8 +172,8 @@ def main() -> None:
             continue
         rows.append(compare(case, process))
         print(json.dumps({key: value for key, value in rows[-1].items() if key != "estimate"}), flush=True)
-    if not arguments.only:
-        write_results("memory", {"process": process, "cases": rows}, text(rows, process))
+        if not arguments.only:  # what is there so far
+            write_results("memory", {"process": process, "cases": rows}, text(rows, process))
 
 
 if __name__ == "__main__":

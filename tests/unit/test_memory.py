@@ -111,3 +111,15 @@ def test_inspect_shows_the_estimate(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             main(["inspect", *wrong, "--batch", "8"])
         assert text in capsys.readouterr().err
+
+
+def test_weights_that_are_normalized_once_take_memory_for_two_passes(tiny_recipe):
+    network = tiny_recipe.network.replace(
+        channel_mult=(1,), attn_resolutions=(), model_channels=64, channels_per_head=64
+    )
+    wide = tiny_recipe.replace(network=network)
+    numbers = FLOAT * sum(shape.numel() for shape in trained_shapes(wide).all)
+    apart = peak_bytes(lambda: step_on(wide, 1, False, "float32", keep=False))
+    once = peak_bytes(lambda: step_on(wide, 1, False, "float32", keep=True, once=True))
+    # Normalized weights and the sums of their gradients at least.
+    assert 1.9 * numbers < once < apart + 3 * numbers

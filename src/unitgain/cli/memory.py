@@ -73,7 +73,8 @@ class MemoryOptions:
 
 def memory_table(name: str, options: MemoryOptions, found: MemoryEstimate) -> Table:
     """A row per part, and the sum."""
-    table = Table(box=None, title=f"{name}: memory per device at the peak of a step, MiB", title_justify="left")
+    title = f"{name}: memory per device at the peak of a step, MiB"
+    table = Table(box=None, title=title, title_justify="left", min_width=60)
     table.add_column("part")
     table.add_column("MiB", justify="right")
     for key, title in ROWS.items():

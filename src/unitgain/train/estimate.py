@@ -18,6 +18,7 @@ from unitgain.analysis.memory import peak_bytes
 from unitgain.analysis.scaling import WORD, Shapes, padded, scalars, shapes_of, working_bytes
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.denoiser import Denoiser, make_uncertainty
+from unitgain.layers import normalized_once
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.train.memory import blocks, recompute_blocks
@@ -75,6 +76,7 @@ def estimate(
     microbatch: int | None = None,
     shard: bool = False,
     recompute: bool = False,
+    normalize_once: bool = True,
     dtype: str = "float32",
     ema_device: str | None = None,
     device: str = "cpu",
@@ -88,6 +90,7 @@ def estimate(
         microbatch: images per pass; by default the batch divided by the processes.
         shard: FSDP2 rather than DDP; with one process neither.
         recompute: activations inside blocks are computed again.
+        normalize_once: weights are normalized once for all microbatches, where one process trains.
         dtype: of the network.
         ema_device: "cpu" for averages that are not kept on the device.
         device: "cpu", or "cuda" for what tensors take on a GPU: neither the process nor the C library count there.
@@ -108,8 +111,10 @@ def estimate(
     passes = -(-(recipe.batch // size) // processes)
     # DDP's gradients have their place from the start, and those of the pass before are there in the second.
     resident = processes > 1 or passes > 1
-    one_pass = peak_bytes(lambda: step_on(recipe, size, recompute, dtype, keep=not resident))
+    once = normalize_once and processes == 1 and passes > 1
+    one_pass = peak_bytes(lambda: step_on(recipe, size, recompute, dtype, keep=once or not resident, once=once))
     gradients = of_state if resident else 0
+    one_pass -= gradients if once else 0  # they are in it: those of normalized weights first, then the others
     lengths = len(recipe.ema) + bool(recipe.ema_half_life)
     elsewhere = ema_device == "cpu" and device != "cpu"
     averages = 0 if elsewhere else lengths * of_state
@@ -137,7 +142,9 @@ def trained_shapes(recipe: Recipe) -> Shapes:
     return shapes_of(torch.nn.ModuleList([denoiser, uncertainty]), blocks(denoiser))
 
 
-def step_on(recipe: Recipe, size: int, recompute: bool, dtype: str, keep: bool) -> Callable[[], None]:
+def step_on(
+    recipe: Recipe, size: int, recompute: bool, dtype: str, keep: bool, once: bool = False
+) -> Callable[[], None]:
     """One forward and backward pass with new networks, for `peak_bytes`.
 
     Args:
@@ -146,6 +153,7 @@ def step_on(recipe: Recipe, size: int, recompute: bool, dtype: str, keep: bool) 
         recompute: as in training.
         dtype: of the network.
         keep: whether gradients stay, rather than go at once to a place that is counted elsewhere.
+        once: two passes instead, with weights that are normalized once for both.
     """
     spec = recipe.network
     denoiser = Denoiser(spec, recipe.sigma_data).train()
@@ -158,13 +166,18 @@ def step_on(recipe: Recipe, size: int, recompute: bool, dtype: str, keep: bool) 
         for parameter in objective.parameters():
             parameter.register_post_accumulate_grad_hook(lambda tensor: setattr(tensor, "grad", None))
 
-    def work() -> None:
+    def one_pass() -> None:
         clean = torch.empty(size, spec.channels, spec.resolution, spec.resolution)
         label = torch.zeros(size, spec.label_dim) if spec.label_dim else None  # one-hot: fake classes are no numbers
         loss = objective(clean, torch.ones(size), torch.empty_like(clean), label)
         (loss.sum() * 1.0).backward()
 
-    return work
+    def two_passes() -> None:
+        with normalized_once(objective):
+            one_pass()
+            one_pass()
+
+    return two_passes if once else one_pass
 
 
 def process_bytes() -> int:
