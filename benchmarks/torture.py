@@ -39,6 +39,7 @@ from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.main import explain
 from unitgain.data.dataset import ArrayDataset
+from unitgain.files import write_text
 from unitgain.recipe import Recipe
 from unitgain.train import TrainConfig, train
 
@@ -117,7 +118,7 @@ def worker(rank: int, port: int, run: str, kill: Kill | None, shard: bool, said:
                 os.environ["WORLD_SIZE"] = "1"  # every process is to print
                 code, kind = explain(error), type(error).__name__
     finally:
-        Path(said).write_text(json.dumps({"code": code, "kind": kind, "text": text.getvalue()}))
+        write_text(Path(said), json.dumps({"code": code, "kind": kind, "text": text.getvalue()}))  # killed here too
     os._exit(code)  # background threads may wait for a process that is dead
 
 
