@@ -185,6 +185,7 @@ def test_shares_of_processes_join_to_one_folder(main, tmp_path):
     [
         ({"sampler": "hein"}, "did you mean 'heun'"),
         ({"dtype": "float8"}, "dtype must be one of"),
+        ({"exact": True, "compile": True}, "exact and compile exclude each other"),
         ({"guidance": float("inf")}, "must be finite"),
         ({"S_churn": 1.0}, "belong to the sampler stochastic_heun"),
         ({"steps": 0}, "num_steps >= 1"),

@@ -49,6 +49,9 @@ class Sampling:
     """Evaluate networks as in training, step by step; slower. By default their weights are normalized and constants
     folded beforehand, which differs in the rounding."""
 
+    compile: bool = False
+    """Compile the networks (torch.compile): a minute or more at the start, for long runs. Differs in the rounding."""
+
     vae: str | None = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
@@ -116,5 +119,5 @@ class Drawing(Sampling):
         guide, weight = self.guided_by(network)
         settings = self.settings(device, weight)
         names = [network] if guide in (None, SELF) else [network, str(guide)]
-        main, *others = (open_network(name, device, settings.dtype, self.exact) for name in names)
+        main, *others = (open_network(name, device, settings.dtype, self.exact, self.compile) for name in names)
         return main, others[0] if others else None, settings

@@ -38,7 +38,13 @@ class Network:
         return self.denoiser.encoder or to_dict(PixelEncoder())
 
 
-def open_network(name: str, device: torch.device | str = "cpu", dtype: str = "float32", exact: bool = False) -> Network:
+def open_network(
+    name: str,
+    device: torch.device | str = "cpu",
+    dtype: str = "float32",
+    exact: bool = False,
+    compile: bool = False,
+) -> Network:
     """Open whatever `unitgain.load` opens, prepared for inference.
 
     Args:
@@ -46,6 +52,7 @@ def open_network(name: str, device: torch.device | str = "cpu", dtype: str = "fl
         device: where to put it.
         dtype: precision to evaluate it in: "float32", "bfloat16" or "float16".
         exact: leave it as it was trained, which is slower and differs in the rounding.
+        compile: compile it, unless it is left as it was trained.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -60,7 +67,7 @@ def open_network(name: str, device: torch.device | str = "cpu", dtype: str = "fl
     if exact:
         denoiser.dtype = DTYPES[dtype]
     else:
-        denoiser = prepare(denoiser, DTYPES[dtype])
+        denoiser = prepare(denoiser, DTYPES[dtype], compile=compile)
     return Network(name=name, denoiser=denoiser, record=record)
 
 

@@ -36,6 +36,7 @@ class DrawSettings:
         dtype: precision of the networks: "float32", "bfloat16" or "float16".
         exact: the networks compute as in training, rather than prepared for speed (`unitgain.infer.prepare`), which
             differs in the rounding.
+        compile: the networks are compiled (`torch.compile`), which takes a while at the start; not with `exact`.
         vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
 
     Raises:
@@ -56,6 +57,7 @@ class DrawSettings:
     S_noise: float | None = None
     dtype: str = "float32"
     exact: bool = False
+    compile: bool = False
     vae: str | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +65,8 @@ class DrawSettings:
             raise ValueError(f"unknown sampler {self.sampler!r}; {suggest(self.sampler, SAMPLERS)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.exact and self.compile:
+            raise ValueError("exact and compile exclude each other: compiled networks are prepared ones")
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance = {self.guidance}: must be finite")
         if self._churn() and self.sampler != "stochastic_heun":
@@ -89,8 +93,9 @@ class DrawSettings:
         for name in CHURN:
             if values[name] is None or math.isinf(values[name]):
                 del values[name]
-        if self.vae is None:
-            del values["vae"]
+        for name in ("vae", "compile"):  # only where they are asked for
+            if not values[name]:
+                del values[name]
         values["class"] = values.pop("label")
         values["interval"] = None if self.interval is None else list(self.interval)
         return values

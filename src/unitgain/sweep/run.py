@@ -123,7 +123,8 @@ class Sweep:
         return main, self._network(name), settings
 
     def _network(self, name: str) -> Network:
-        return self._open(name, self.world.device, self.settings.dtype, self.settings.exact)
+        settings = self.settings
+        return self._open(name, self.world.device, settings.dtype, settings.exact, settings.compile)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by name of the metric."""
