@@ -16,7 +16,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
-from unitgain.data.images import save_png
+from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser
 from unitgain.serial import to_dict
 
@@ -48,7 +48,7 @@ def place(tmp_path_factory):
     )
     write_snapshot(folder / "digits.safetensors", header, Denoiser(network, 0.5).state_dict())
     for i, pixels in enumerate(digits().images[:120]):
-        save_png(folder / "images" / f"{i:03d}.png", pixels)
+        to_image(pixels).save(folder / "images" / f"{i:03d}.png")
     main(["metrics", "reference", "digits", "--out", str(folder / "real.npz"), "--detectors", "pixels", "--features"])
     return folder
 
@@ -164,7 +164,7 @@ def test_images_of_another_size_are_refused(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
     (place / "wrong").mkdir()
     for i in range(4):
-        save_png(place / "wrong" / f"{i}.png", torch.zeros(1, 4, 4, dtype=torch.uint8))
+        to_image(torch.zeros(1, 4, 4, dtype=torch.uint8)).save(place / "wrong" / f"{i}.png")
     arguments = ["wrong", "--reference", "real.npz", "--metrics", "fd_pixels"]
     assert "another size" in call(capsys, "metrics", *arguments, code=2).err
 

@@ -10,7 +10,7 @@ from PIL import Image
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
 from unitgain.data.encoder import PixelEncoder
-from unitgain.data.images import grid, save_png
+from unitgain.data.images import grid, to_image
 from unitgain.data.order import derive, indices
 
 
@@ -130,8 +130,8 @@ def test_grid_and_png(tmp_path):
     assert picture.getpixel((20, 61)) == (120, 120, 120)
     assert picture.getpixel((61, 61)) == (255, 255, 255)
     assert grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).size == (8 * 19, 8 * 19)  # small ones are enlarged
-    save_png(tmp_path / "a.png", pixels[1])
+    to_image(pixels[1]).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert np.array_equal(np.asarray(image), np.full((40, 40, 3), 60))
     with pytest.raises(ValueError, match="1 or 3 channels, not 4"):
-        save_png(tmp_path / "b.png", torch.zeros(4, 8, 8, dtype=torch.uint8))
+        to_image(torch.zeros(4, 8, 8, dtype=torch.uint8)).save(tmp_path / "b.png")

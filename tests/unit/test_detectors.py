@@ -16,7 +16,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
-from unitgain.data.images import save_png
+from unitgain.data.images import to_image
 from unitgain.download import DownloadError
 from unitgain.metrics.detectors import Classifier, DetectorInfo, Pixels
 from unitgain.metrics.measure import measure
@@ -109,7 +109,7 @@ def test_a_converted_reference_measures_as_the_official_one(tmp_path, inception)
     given = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
     (tmp_path / "digits.pkl").write_bytes(pickle.dumps({"fid": given}))
     for i, pixels in enumerate(images):
-        save_png(tmp_path / "images" / f"{i:02d}.png", pixels)
+        to_image(pixels).save(tmp_path / "images" / f"{i:02d}.png")
     main(["convert", str(tmp_path / "digits.pkl"), str(tmp_path / "digits.npz")])
     values = []
     for name in ("digits.pkl", "digits.npz"):

@@ -1,14 +1,11 @@
 """Images as pictures to look at: PNG files and grids."""
 
 import math
-from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-
-from unitgain.files import atomic
 
 
 def to_image(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
@@ -21,12 +18,6 @@ def to_image(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
         raise ValueError(f"a picture has 1 or 3 channels, not {pixels.shape[0]}; decode latents first")
     array = pixels.permute(1, 2, 0).contiguous().cpu().numpy()
     return Image.fromarray(array[:, :, 0] if pixels.shape[0] == 1 else array)
-
-
-def save_png(path: Path, pixels: UInt8[Tensor, "c h w"]) -> None:
-    """Write a PNG file, atomically."""
-    with atomic(path) as temporary:
-        to_image(pixels).save(temporary, format="PNG")
 
 
 def grid(
