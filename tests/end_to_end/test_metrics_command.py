@@ -47,6 +47,7 @@ def place(tmp_path_factory):
         classes=digits().classes,
     )
     write_snapshot(folder / "digits.safetensors", header, Denoiser(network, 0.5).state_dict())
+    (folder / "images").mkdir()
     for i, pixels in enumerate(digits().images[:120]):
         to_image(pixels).save(folder / "images" / f"{i:03d}.png")
     main(["metrics", "reference", "digits", "--out", str(folder / "real.npz"), "--detectors", "pixels", "--features"])

@@ -108,6 +108,7 @@ def test_a_converted_reference_measures_as_the_official_one(tmp_path, inception)
     rows = open_detector("inception", inception=inception[0])(images).detach().double().numpy()
     given = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
     (tmp_path / "digits.pkl").write_bytes(pickle.dumps({"fid": given}))
+    (tmp_path / "images").mkdir()
     for i, pixels in enumerate(images):
         to_image(pixels).save(tmp_path / "images" / f"{i:02d}.png")
     main(["convert", str(tmp_path / "digits.pkl"), str(tmp_path / "digits.npz")])
