@@ -80,8 +80,14 @@ def mp_sum(a: Float[Tensor, "..."], b: Float[Tensor, "..."], t: float = 0.5) -> 
         b: branch, same shape and dtype.
         t: weight of `b`, in [0, 1].
     """
+    of_a, of_b = mp_sum_factors(t)
+    return torch.add(a * of_a, b, alpha=of_b)
+
+
+def mp_sum_factors(t: float) -> tuple[float, float]:
+    """What `mp_sum` multiplies `a` and `b` by."""
     scale = 1 / math.sqrt((1 - t) ** 2 + t**2)
-    return torch.add(a * ((1 - t) * scale), b, alpha=t * scale)
+    return (1 - t) * scale, t * scale
 
 
 def mp_cat(a: Float[Tensor, "..."], b: Float[Tensor, "..."], dim: int = 1, t: float = 0.5) -> Float[Tensor, "..."]:

@@ -31,8 +31,11 @@ class Modulation(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
         """Modulate `x` by `emb`; the linear layer runs in float32, the product in the dtype of `x`."""
-        scale = self.linear(emb, gain=self.gain) + 1
-        return x * scale[:, :, None, None].to(x.dtype)
+        return x * self.scale(emb)[:, :, None, None].to(x.dtype)
+
+    def scale(self, emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c"]:
+        """Factor of each channel, float32."""
+        return self.linear(emb, gain=self.gain) + 1
 
 
 class UngainedModulation(nn.Module):
@@ -44,8 +47,11 @@ class UngainedModulation(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
         """Modulate `x` by `emb`; the linear layer runs in float32, the product in the dtype of `x`."""
-        scale = self.linear(emb) + 1
-        return x * scale[:, :, None, None].to(x.dtype)
+        return x * self.scale(emb)[:, :, None, None].to(x.dtype)
+
+    def scale(self, emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c"]:
+        """Factor of each channel, float32."""
+        return self.linear(emb) + 1
 
 
 class PlainAttention(CosineAttention):

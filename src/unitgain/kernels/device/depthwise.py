@@ -1,0 +1,274 @@
+"""Depthwise convolutions that keep the size (zero padding), with modulation and SiLU of the input on the way in.
+
+Conventions as in `pointwise`; p counts the pixels of one sample. Weights are `[k * k, C]`, float32. The activation of
+zero is zero, so it may be applied to the padding too.
+"""
+
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+
+from unitgain.kernels.device.pointwise import activated, pulled_back
+
+
+@triton.jit
+def _pixels(image, p, inside, real, pixels, channels):
+    """Pixels p, `[P, C]` in float32, and zero for those outside the row or the image; `image` points at channels."""
+    mask = (inside & (p >= 0) & (p < pixels))[:, None] & real
+    return tl.load(image + p[:, None] * channels, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def forward3(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    y_ptr,
+    gain,
+    height,
+    width,
+    channels,
+    MODULATE: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """3x3: a program walks down a strip, so that each row is activated three times, once per column of the kernel.
+
+    `last` and `here` gather the output rows that still lack contributions from the rows below.
+    """
+    strips = tl.cdiv(width, BLOCK_W)
+    chunks = tl.cdiv(height, ROWS)
+    sample = tl.program_id(0) // (strips * chunks)
+    top = (tl.program_id(0) // strips) % chunks * ROWS
+    column = tl.program_id(0) % strips * BLOCK_W + tl.arange(0, BLOCK_W)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
+    real = c < channels
+    pixels = height * width
+    start = sample.to(tl.int64) * pixels * channels
+    x_ptr += start + c
+    y_ptr += start + c
+    weight_ptr += c
+    w00 = tl.load(weight_ptr, mask=real, other=0.0)
+    w01 = tl.load(weight_ptr + channels, mask=real, other=0.0)
+    w02 = tl.load(weight_ptr + 2 * channels, mask=real, other=0.0)
+    w10 = tl.load(weight_ptr + 3 * channels, mask=real, other=0.0)
+    w11 = tl.load(weight_ptr + 4 * channels, mask=real, other=0.0)
+    w12 = tl.load(weight_ptr + 5 * channels, mask=real, other=0.0)
+    w20 = tl.load(weight_ptr + 6 * channels, mask=real, other=0.0)
+    w21 = tl.load(weight_ptr + 7 * channels, mask=real, other=0.0)
+    w22 = tl.load(weight_ptr + 8 * channels, mask=real, other=0.0)
+    scale = 1.0
+    if MODULATE:
+        scale = tl.load(scale_ptr + sample * channels + c, mask=real, other=0.0)
+    inside = column < width
+    has_left = inside & (column >= 1)
+    has_right = column + 1 < width
+    last = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    here = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    for step in range(ROWS + 2):
+        p = (top + step - 1) * width + column
+        left = _pixels(x_ptr, p - 1, has_left, real, pixels, channels)
+        mid = _pixels(x_ptr, p, inside, real, pixels, channels)
+        right = _pixels(x_ptr, p + 1, has_right, real, pixels, channels)
+        left = activated(left, scale, gain, MODULATE, SILU)
+        mid = activated(mid, scale, gain, MODULATE, SILU)
+        right = activated(right, scale, gain, MODULATE, SILU)
+        y = last + w20 * left + w21 * mid + w22 * right
+        last = here + w10 * left + w11 * mid + w12 * right
+        here = w00 * left + w01 * mid + w02 * right
+        above = p - width
+        mask = (inside & (above >= top * width) & (above < pixels))[:, None] & real
+        tl.store(y_ptr + above[:, None] * channels, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def backward3(
+    grad_ptr,
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    grad_x_ptr,
+    weight_part_ptr,
+    scale_part_ptr,
+    gain,
+    height,
+    width,
+    channels,
+    MODULATE: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """3x3: the nine gradients around a pixel serve both its own gradient and those of the weights.
+
+    Sums over a program's pixels go to `weight_part`, `[programs, 9, C]`, and `scale_part`, `[programs, C]`.
+    """
+    strips = tl.cdiv(width, BLOCK_W)
+    chunks = tl.cdiv(height, ROWS)
+    sample = tl.program_id(0) // (strips * chunks)
+    top = (tl.program_id(0) // strips) % chunks * ROWS
+    column = tl.program_id(0) % strips * BLOCK_W + tl.arange(0, BLOCK_W)
+    lane = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c = lane[None, :]
+    real = c < channels
+    pixels = height * width
+    start = sample.to(tl.int64) * pixels * channels
+    grad_ptr += start + c
+    x_ptr += start + c
+    grad_x_ptr += start + c
+    weight_ptr += c
+    w00 = tl.load(weight_ptr, mask=real, other=0.0)
+    w01 = tl.load(weight_ptr + channels, mask=real, other=0.0)
+    w02 = tl.load(weight_ptr + 2 * channels, mask=real, other=0.0)
+    w10 = tl.load(weight_ptr + 3 * channels, mask=real, other=0.0)
+    w11 = tl.load(weight_ptr + 4 * channels, mask=real, other=0.0)
+    w12 = tl.load(weight_ptr + 5 * channels, mask=real, other=0.0)
+    w20 = tl.load(weight_ptr + 6 * channels, mask=real, other=0.0)
+    w21 = tl.load(weight_ptr + 7 * channels, mask=real, other=0.0)
+    w22 = tl.load(weight_ptr + 8 * channels, mask=real, other=0.0)
+    scale = 1.0
+    if MODULATE:
+        scale = tl.load(scale_ptr + sample * channels + c, mask=real, other=0.0)
+    inside = column < width
+    has_left = inside & (column >= 1)
+    has_right = column + 1 < width
+    sum00 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum01 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum02 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum10 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum11 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum12 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum20 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum21 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sum22 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sums = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    for step in range(ROWS):
+        p = (top + step) * width + column
+        x = _pixels(x_ptr, p, inside, real, pixels, channels)
+        a = activated(x, scale, gain, MODULATE, SILU)
+        # The pixel reached the output below and right of it through tap 00, and that above and left through tap 22.
+        g = _pixels(grad_ptr, p + width + 1, has_right, real, pixels, channels)
+        grad = w00 * g
+        sum00 += a * g
+        g = _pixels(grad_ptr, p + width, inside, real, pixels, channels)
+        grad += w01 * g
+        sum01 += a * g
+        g = _pixels(grad_ptr, p + width - 1, has_left, real, pixels, channels)
+        grad += w02 * g
+        sum02 += a * g
+        g = _pixels(grad_ptr, p + 1, has_right, real, pixels, channels)
+        grad += w10 * g
+        sum10 += a * g
+        g = _pixels(grad_ptr, p, inside, real, pixels, channels)
+        grad += w11 * g
+        sum11 += a * g
+        g = _pixels(grad_ptr, p - 1, has_left, real, pixels, channels)
+        grad += w12 * g
+        sum12 += a * g
+        g = _pixels(grad_ptr, p - width + 1, has_right, real, pixels, channels)
+        grad += w20 * g
+        sum20 += a * g
+        g = _pixels(grad_ptr, p - width, inside, real, pixels, channels)
+        grad += w21 * g
+        sum21 += a * g
+        g = _pixels(grad_ptr, p - width - 1, has_left, real, pixels, channels)
+        grad += w22 * g
+        sum22 += a * g
+        grad = pulled_back(grad, x, scale, gain, MODULATE, SILU)
+        if MODULATE:
+            sums += grad * x
+            grad = grad * scale
+        mask = (inside & (p < pixels))[:, None] & real
+        tl.store(grad_x_ptr + p[:, None] * channels, grad.to(grad_x_ptr.dtype.element_ty), mask=mask)
+    real = lane < channels
+    part = weight_part_ptr + tl.program_id(0).to(tl.int64) * 9 * channels + lane
+    tl.store(part, tl.sum(sum00, axis=0), mask=real)
+    tl.store(part + channels, tl.sum(sum01, axis=0), mask=real)
+    tl.store(part + 2 * channels, tl.sum(sum02, axis=0), mask=real)
+    tl.store(part + 3 * channels, tl.sum(sum10, axis=0), mask=real)
+    tl.store(part + 4 * channels, tl.sum(sum11, axis=0), mask=real)
+    tl.store(part + 5 * channels, tl.sum(sum12, axis=0), mask=real)
+    tl.store(part + 6 * channels, tl.sum(sum20, axis=0), mask=real)
+    tl.store(part + 7 * channels, tl.sum(sum21, axis=0), mask=real)
+    tl.store(part + 8 * channels, tl.sum(sum22, axis=0), mask=real)
+    if MODULATE:
+        scale_part = scale_part_ptr + tl.program_id(0).to(tl.int64) * channels + lane
+        tl.store(scale_part, tl.sum(sums, axis=0), mask=real)
+
+
+@triton.jit
+def forward(
+    x_ptr,
+    weight_ptr,
+    y_ptr,
+    height,
+    width,
+    channels,
+    K: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Any odd k, without activation: k * k reads per output, most of them from the cache."""
+    pixels = height * width
+    chunks = tl.cdiv(pixels, BLOCK_P)
+    p = tl.program_id(0) % chunks * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
+    real = c < channels
+    start = (tl.program_id(0) // chunks).to(tl.int64) * pixels * channels
+    x_ptr += start + c
+    y_ptr += start + c
+    weight_ptr += c
+    y = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+    for tap in range(K * K):
+        down = tap // K - K // 2
+        right = tap % K - K // 2
+        column = p % width + right
+        inside = (column >= 0) & (column < width)
+        w = tl.load(weight_ptr + tap * channels, mask=real, other=0.0)
+        y += w * _pixels(x_ptr, p + down * width + right, inside, real, pixels, channels)
+    mask = (p < pixels)[:, None] & real
+    tl.store(y_ptr + p[:, None] * channels, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def backward(
+    grad_ptr,
+    x_ptr,
+    weight_ptr,
+    grad_x_ptr,
+    part_ptr,
+    height,
+    width,
+    channels,
+    K: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Any odd k: the gradient of a tile, and the sums over it that those of the weights are made of."""
+    pixels = height * width
+    chunks = tl.cdiv(pixels, BLOCK_P)
+    p = tl.program_id(0) % chunks * BLOCK_P + tl.arange(0, BLOCK_P)
+    lane = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c = lane[None, :]
+    real = c < channels
+    start = (tl.program_id(0) // chunks).to(tl.int64) * pixels * channels
+    grad_ptr += start + c
+    x_ptr += start + c
+    grad_x_ptr += start + c
+    weight_ptr += c
+    part = part_ptr + tl.program_id(0).to(tl.int64) * (K * K) * channels + lane
+    inside = p < pixels
+    x = _pixels(x_ptr, p, inside, real, pixels, channels)
+    grad = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+    for tap in range(K * K):
+        down = K // 2 - tap // K
+        right = K // 2 - tap % K
+        column = p % width + right
+        inside = (column >= 0) & (column < width)
+        g = _pixels(grad_ptr, p + down * width + right, inside, real, pixels, channels)
+        grad += tl.load(weight_ptr + tap * channels, mask=real, other=0.0) * g
+        tl.store(part + tap * channels, tl.sum(x * g, axis=0), mask=lane < channels)
+    mask = (p < pixels)[:, None] & real
+    tl.store(grad_x_ptr + p[:, None] * channels, grad.to(grad_x_ptr.dtype.element_ty), mask=mask)

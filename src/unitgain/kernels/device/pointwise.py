@@ -1,0 +1,121 @@
+"""Elementwise kernels: SiLU and modulation, weighted sums.
+
+Images lie channels-last: pixel p and channel c at `p * channels + c`. Whatever is stored, arithmetic is in float32.
+Accesses outside an image are masked and read zero.
+"""
+
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+
+
+@triton.jit
+def activated(x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr):
+    """`gain silu(scale x)`, without the parts that are switched off; zero for zero."""
+    if MODULATE:
+        x = x * scale
+    if SILU:
+        x = x * tl.sigmoid(x) * gain
+    return x
+
+
+@triton.jit
+def pulled_back(grad, x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr):
+    """From the gradient of `activated` to that of `scale x`."""
+    if SILU:
+        if MODULATE:
+            x = x * scale
+        share = tl.sigmoid(x)
+        grad = grad * gain * share * (1.0 + x * (1.0 - share))
+    return grad
+
+
+@triton.jit
+def activate_forward(
+    x_ptr,
+    scale_ptr,
+    y_ptr,
+    gain,
+    pixels,
+    channels,
+    MODULATE: tl.constexpr,
+    SILU: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """A tile of pixels of one sample; `scale` is `[N, C]`."""
+    chunks = tl.cdiv(pixels, BLOCK_P)
+    sample = tl.program_id(0) // chunks
+    p = (tl.program_id(0) % chunks) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    mask = (p < pixels)[:, None] & (c < channels)[None, :]
+    offsets = (sample.to(tl.int64) * pixels + p)[:, None] * channels + c[None, :]
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    scale = 1.0
+    if MODULATE:
+        scale = tl.load(scale_ptr + sample * channels + c, mask=c < channels, other=0.0)[None, :]
+    y = activated(x, scale, gain, MODULATE, SILU)
+    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def activate_backward(
+    grad_ptr,
+    x_ptr,
+    scale_ptr,
+    grad_x_ptr,
+    part_ptr,
+    gain,
+    pixels,
+    channels,
+    MODULATE: tl.constexpr,
+    SILU: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Gradients of a tile; that of `scale` as a sum over the tile, `part` being `[programs, C]`."""
+    chunks = tl.cdiv(pixels, BLOCK_P)
+    sample = tl.program_id(0) // chunks
+    p = (tl.program_id(0) % chunks) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    mask = (p < pixels)[:, None] & (c < channels)[None, :]
+    offsets = (sample.to(tl.int64) * pixels + p)[:, None] * channels + c[None, :]
+    grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    scale = 1.0
+    if MODULATE:
+        scale = tl.load(scale_ptr + sample * channels + c, mask=c < channels, other=0.0)[None, :]
+    grad = pulled_back(grad, x, scale, gain, MODULATE, SILU)
+    if MODULATE:
+        part = tl.sum(grad * x, axis=0)
+        tl.store(part_ptr + tl.program_id(0).to(tl.int64) * channels + c, part, mask=c < channels)
+        grad = grad * scale
+    tl.store(grad_x_ptr + offsets, grad.to(grad_x_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def sum_forward(a_ptr, b_ptr, y_ptr, of_a, of_b, limit, count, CLAMP: tl.constexpr, BLOCK: tl.constexpr):
+    """`clamp(of_a a + of_b b, -limit, limit)`."""
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < count
+    a = tl.load(a_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(b_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    y = a * of_a + b * of_b
+    if CLAMP:  # by comparisons, which let NaN through: minimum and maximum would hide it
+        y = tl.where(y > limit, limit, y)
+        y = tl.where(y < -limit, -limit, y)
+    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def sum_backward(
+    grad_ptr, y_ptr, grad_a_ptr, grad_b_ptr, of_a, of_b, limit, count, CLAMP: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Both gradients; none where the output lies at the limit."""
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < count
+    grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    if CLAMP:
+        y = tl.load(y_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        grad = tl.where(tl.abs(y) >= limit, 0.0, grad)
+    tl.store(grad_a_ptr + offsets, (grad * of_a).to(grad_a_ptr.dtype.element_ty), mask=mask)
+    tl.store(grad_b_ptr + offsets, (grad * of_b).to(grad_b_ptr.dtype.element_ty), mask=mask)
