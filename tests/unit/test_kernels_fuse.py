@@ -21,6 +21,7 @@ from unitgain.infer import prepare
 from unitgain.kernels import functions, fuse, pixel_norm, ready, reference, unfuse
 from unitgain.kernels.fuse import FusedBranch, FusedEncoderBlock
 from unitgain.layers import MPConv
+from unitgain.train import Microbatch, TrainState, train_step
 
 
 @pytest.fixture
@@ -203,3 +204,21 @@ def test_traffic_is_what_the_documentation_says(name, make):
     documented = [int(number) for number in row.groups()]
     assert found[2:] == documented[2:]
     assert found[:2] == pytest.approx(documented[:2], rel=0.1)  # what PyTorch does may change with its version
+
+
+@needs_triton
+def test_training_with_kernels_gives_the_same_losses(tiny_recipe, spec):
+    """The step knows nothing of them; weights normalized once for all microbatches too."""
+    recipe = tiny_recipe.replace(network=spec.replace(channels=1, label_dim=0), batch=4)
+    losses = []
+    for kernels in (False, True):
+        torch.manual_seed(0)
+        state = TrainState.start(recipe, DEVICE, kernels=kernels, normalize_once=True)
+        awake(state.denoiser)
+        assert any(isinstance(module, FusedBranch) for module in state.denoiser.modules()) == kernels
+        clean, noise = 0.5 * torch.randn(4, 1, 2, 2, device=DEVICE), torch.randn(4, 1, 2, 2, device=DEVICE)
+        sigma = torch.rand(4, device=DEVICE) + 0.1
+        halves = [Microbatch(clean=clean[i : i + 2], sigma=sigma[i : i + 2], noise=noise[i : i + 2]) for i in (0, 2)]
+        losses.append([train_step(state, recipe, halves).loss for _ in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[1][2] != losses[1][0]

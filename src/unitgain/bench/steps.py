@@ -17,10 +17,10 @@ Step = Callable[[Sequence[Microbatch]], object]
 """One training step on these microbatches."""
 
 STEPS = ("plain", *DTYPES)
-OPTIONS = ("recompute", "compile", "normalize-each")  # of our step
+OPTIONS = ("recompute", "compile", "kernels", "normalize-each")  # of our step
 GRAMMAR = (
     "plain, float32, bfloat16 or float16, then +microbatch=N; plain takes +bfloat16 or +float16, the others "
-    "+recompute, +compile and +normalize-each"
+    "+recompute, +compile, +kernels and +normalize-each"
 )
 
 
@@ -69,6 +69,7 @@ def parse_step(text: str) -> Variant:
             dtype,
             recompute="recompute" in found,
             compile="compile" in found,
+            kernels="kernels" in found,
             normalize_once=microbatch is not None and "normalize-each" not in found,
         )
     return Variant(start=start, dtype=dtype, microbatch=microbatch)
@@ -81,10 +82,13 @@ def our_step(
     *,
     recompute: bool = False,
     compile: bool = False,
+    kernels: bool = False,
     normalize_once: bool = False,
 ) -> Step:
     """`train_step`, as `unitgain train` calls it on one process, with the options of `TrainState.around`."""
-    state = TrainState.start(recipe, device, recompute=recompute, compile=compile, normalize_once=normalize_once)
+    state = TrainState.start(
+        recipe, device, recompute=recompute, compile=compile, kernels=kernels, normalize_once=normalize_once
+    )
     state.denoiser.dtype = dtype
     return lambda microbatches: train_step(state, recipe, microbatches)
 

@@ -61,8 +61,8 @@ class Train(Comparing):
     """Training steps on random images.
 
     Modes: plain (float32, contiguous, everything parameter by parameter), float32, bfloat16, float16 (the step of
-    `unitgain train`). All take +microbatch=N, plain +bfloat16 or +float16, the others +recompute, +compile and
-    +normalize-each (weights anew for each microbatch rather than once a step).
+    `unitgain train`). All take +microbatch=N, plain +bfloat16 or +float16, the others +recompute, +compile, +kernels
+    (Triton's) and +normalize-each (weights anew for each microbatch rather than once a step).
     """
 
     network: NetworkName = None

@@ -133,6 +133,10 @@ class Train:
     """Compile the blocks of the network (torch.compile), which takes minutes at the start and pays in long runs. Sums
     may round differently than without."""
 
+    kernels: bool = False
+    """Run blocks on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no GPU has run them:
+    measure before you rely on them (unitgain bench train NETWORK:bfloat16+kernels)."""
+
     no_normalize_once: bool = False
     """Save memory: normalize weights anew for each microbatch rather than once a step."""
 
@@ -168,6 +172,7 @@ class Train:
                 shard=self.shard,
                 recompute=self.recompute,
                 compile=self.compile,
+                kernels=self.kernels,
                 normalize_once=not self.no_normalize_once,
                 ema_device=self.ema_device,
                 max_time=None if self.max_time is None else parse_duration(self.max_time),

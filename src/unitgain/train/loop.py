@@ -120,6 +120,7 @@ def _train(
         shard=execution.shard,
         recompute=execution.recompute,
         compile=execution.compile,
+        kernels=execution.kernels,
         normalize_once=execution.normalize_once and config.microbatches > 1,
         ema_device=execution.ema_device,
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unitgain.denoiser import Denoiser, Label, make_uncertainty
 from unitgain.ema import ExponentialEMA, PowerEMA
+from unitgain.kernels import fuse
 from unitgain.loss import EDMLoss
 from unitgain.parallel import World, accumulate, distribute, is_sharded, local
 from unitgain.recipe import Recipe
@@ -93,6 +94,7 @@ class TrainState:
         shard: bool = False,
         recompute: bool = False,
         compile: bool = False,
+        kernels: bool = False,
         normalize_once: bool = False,
         ema_device: str | None = None,
     ) -> "TrainState":
@@ -108,12 +110,15 @@ class TrainState:
                 rather than keep a replica on each (DDP).
             recompute: forget the activations inside blocks and compute them again in the backward pass.
             compile: compile every block (`torch.compile`).
+            kernels: have blocks run on the Triton kernels (`unitgain.kernels.fuse`).
             normalize_once: as the attribute.
             ema_device: where the averages are kept; None for beside the parameters.
         """
         world = world or World(device=torch.device(device))
         denoiser = denoiser.to(device).train()
         uncertainty = uncertainty.to(device).train()
+        if kernels:
+            fuse(denoiser)
         if recompute:
             recompute_blocks(denoiser)
         if compile:
