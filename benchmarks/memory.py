@@ -22,7 +22,8 @@ from unitgain.loss import EDMLoss
 from unitgain.parallel import World, processes
 from unitgain.recipes import Recipe, recipe
 from unitgain.train import Microbatch, TrainState, train_step
-from unitgain.train.estimate import estimate, process_bytes, resident_peak
+from unitgain.train.estimate import estimate, process_bytes
+from unitgain.train.speed import peak_memory
 
 STEPS = 3
 MIB = 2**20
@@ -71,7 +72,7 @@ def train_case(case: Case) -> None:
         for _ in range(STEPS):
             train_step(state, made, microbatches(case, made, world))
         if world.main:
-            print(resident_peak())
+            print(peak_memory(torch.device("cpu")))
 
 
 def microbatches(case: Case, made: Recipe, world: World) -> Any:

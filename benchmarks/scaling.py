@@ -15,7 +15,7 @@ from unitgain.denoiser import Denoiser, make_uncertainty
 from unitgain.files import write_text
 from unitgain.recipe import Recipe
 from unitgain.recipes import recipe
-from unitgain.train.memory import blocks
+from unitgain.train.blocks import blocks
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 SIZES = ("s", "m", "l", "xl", "xxl")

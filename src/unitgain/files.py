@@ -18,7 +18,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the disk is full, the folder is read-only and so on; `path` is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = _temporary(path)
     try:
         temporary.touch()
@@ -44,6 +44,20 @@ def cache_folder() -> Path:
     if given := os.environ.get("UNITGAIN_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unitgain"
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        OSError: if it cannot be made; says where, and what is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        there = next((above for above in (path, *path.parents) if os.path.lexists(above)), path)
+        why = f"{there} is no folder" if not there.is_dir() else error.strerror or str(error)
+        raise type(error)(error.errno, f"cannot make this folder ({why}): choose another place", str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -58,7 +58,9 @@ def locate(
     path = Path(what)
     if path.is_dir():
         if not (path / file).is_file():
-            raise FileNotFoundError(f"no snapshot at {path / file}: name a .safetensors file in {path}")
+            found = sorted(path.glob("[!.]*.safetensors")) or sorted((path / "snapshots").glob("[!.]*.safetensors"))
+            hint = f", such as {found[-1]}" if found else ""
+            raise FileNotFoundError(f"no snapshot at {path / file}: name a .safetensors file{hint}")
         return path / file
     if not path.exists() and isinstance(what, str):
         if what in PRESETS:

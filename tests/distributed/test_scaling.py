@@ -9,7 +9,7 @@ from unitgain.analysis.scaling import Traffic, shapes_of, state_bytes, traffic
 from unitgain.parallel import local, processes
 from unitgain.train import TrainState, train_step
 from unitgain.train.batches import Batches
-from unitgain.train.memory import blocks
+from unitgain.train.blocks import blocks
 
 
 def bytes_of(tensors):

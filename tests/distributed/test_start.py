@@ -30,7 +30,9 @@ def refuse(rank: int, folder: str) -> None:
         wrong = runs.data(2) if rank else runs.data()
         shape = runs.data() if not rank else dataset_of(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
         elsewhere = Path(folder) / f"run{rank}"  # as on machines that share no disk
-        for options in ({"config": other}, {"dataset": wrong}, {"dataset": shape}, {"folder": elsewhere}):
+        cases = [{"config": other}, {"dataset": wrong}, {"dataset": shape}, {"folder": elsewhere}]
+        cases += [{"shard": bool(rank)}, {"resume": bool(rank)}, {"recompute": not rank}]
+        for options in cases:
             with pytest.raises((PreflightError, SharedError)) as caught:
                 runs.run(options.pop("folder", Path(folder) / "run"), **options)
             said.append(str(caught.value))
@@ -50,11 +52,14 @@ def dataset_of(images: torch.Tensor):
 def test_processes_that_differ_are_refused_with_rank_and_phase(tmp_path):
     with FolderLock(tmp_path / "taken"):
         launch(refuse, 2, str(tmp_path))
-    config, data, shape, folder, taken = (tmp_path / "said0").read_text().splitlines()
+    config, data, shape, folder, shard, resume, recompute, taken = (tmp_path / "said0").read_text().splitlines()
     assert config.startswith("settings are not the same on all processes. rank 1") and "seed: 0 -> 5" in config
     assert data.startswith("data are not the same on all processes. rank 1") and "fingerprint" in data
     assert shape.startswith("checking the data failed on rank 1 of 2: ValueError: data other: images are (3, 8, 8)")
     assert "rank 1" in folder and "does not see the run folder" in folder
+    for name, text in (("shard", shard), ("resume", resume)):
+        assert text.startswith("options are not the same on all processes. rank 1") and f"{name}: False -> True" in text
+    assert "recompute: True -> False" in recompute
     assert "locking the run folder failed on rank 0 of 2: FolderInUseError" in taken
     assert f"in use by process {os.getpid()} on" in taken
     assert not (tmp_path / "run" / "config.json").exists()

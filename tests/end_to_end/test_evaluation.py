@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def snapshots(folder):
 
 
 def rows(folder, metrics=False):
-    kept = [row for row in read_stats(folder) if ("metrics" in row) == metrics]
+    kept = [row for row in read_stats(folder) if ("metrics" in row) == metrics and "grid" not in row]
     return [{key: value for key, value in row.items() if key not in MACHINE} for row in kept]
 
 
@@ -115,7 +116,8 @@ def test_it_shows_what_the_snapshot_of_that_moment_draws(tmp_path, tiny_recipe, 
     row = rows(tmp_path / "run", metrics=True)[0]
     assert row["nimg"] == 24
     assert row["metrics"] == pytest.approx({"fd_pixels": found[0].value, "precision@pixels": found[1].value})
-    assert row["evaluation"] == {"ema": 0.1, "images": 20, "steps": 3}
+    about = {"ema": 0.1, "images": 20, "steps": 3, "dtype": "float32"}
+    assert row["evaluation"].items() >= {**about, "metrics": ["fd_pixels", "precision@pixels"]}.items()
 
 
 def test_a_stopped_run_makes_up_for_what_was_cut_short(tmp_path, tiny_recipe, tiny_data, evaluation, monkeypatch):
@@ -151,6 +153,13 @@ def test_settings_may_change_and_a_finished_run_can_be_evaluated(tmp_path, tiny_
     assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["0000000048.png"]
     (row,) = rows(tmp_path / "run", metrics=True)
     assert row["nimg"] == 48
+    grid = (tmp_path / "run" / "samples" / "0000000048.png").read_bytes()
+    assert run(config(tiny_recipe, evaluation), tmp_path / "run", tiny_data, resume=True).finished
+    assert len(rows(tmp_path / "run", metrics=True)) == 1  # it is there already
+    more = replace(evaluation, samples=3, metrics_images=30)
+    run(config(tiny_recipe, more), tmp_path / "run", tiny_data, resume=True)
+    assert [row["evaluation"]["images"] for row in rows(tmp_path / "run", metrics=True)] == [20, 30]
+    assert (tmp_path / "run" / "samples" / "0000000048.png").read_bytes() != grid
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert saved["evaluation"]["metrics"] == ["fd_pixels", "precision@pixels"]
 

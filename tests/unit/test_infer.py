@@ -204,6 +204,24 @@ def test_samples_are_those_of_the_original():
     assert torch.equal(one[0], found[3])
 
 
+def test_images_beyond_what_fits_the_caches_are_taken_one_after_the_other():
+    denoiser = trained(NetworkSpec(**TINY | {"model_channels": 96, "resolution": 64, "attn_resolutions": ()}))
+    prepared = prepare(denoiser, torch.float32)
+    assert prepared.at_once == 1
+    x, sigma, label = torch.randn(3, 3, 8, 8), torch.tensor([0.1, 1.0, 5.0]), torch.tensor([0, 4, 2])
+    for level, given in ((sigma, label), (0.7, None), (sigma, torch.rand(3, 5))):
+        with torch.no_grad():
+            assert relative_error(prepared(x, level, given), denoiser(x, level, given)) < 2e-6
+        one = None if given is None else given[1:2]
+        assert torch.equal(
+            prepared(x, level, given)[1:2], prepared(x[1:2], sigma[1:2] if given is not None else 0.7, one)
+        )
+    with pytest.raises(ValueError, match="one class per image"):
+        prepared(x, sigma, label[:2])
+    with pytest.raises(ValueError, match="sigma has shape"):
+        prepared(x, sigma[:2], label)
+
+
 def test_images_of_another_size_after_the_layout_is_fixed():
     denoiser = trained(NetworkSpec(**TINY))
     x, label = torch.randn(2, 3, 16, 8), torch.tensor([1, 4])

@@ -107,10 +107,24 @@ def test_inspect_shows_the_estimate(capsys, monkeypatch):
     main(options)
     said = capsys.readouterr().out
     assert "blocks gathered by FSDP2" in said and f"{found['total'] / 2**20:,.1f}" in said
-    for wrong, text in ((["unknown"], "is for recipes"), (["digits", "--gpus", "0"], "must be at least 1")):
+    for wrong, text in (
+        (["unknown", "--batch", "8"], "for recipes"),
+        (["digits", "--batch", "8", "--gpus", "0"], "must be at least 1"),
+        (["digits", "--batch", "0"], "--batch 0"),
+        (["digits", "--batch", "30", "--gpus", "8"], "30 does not divide by 8 devices"),
+        (["--ladder", "edm2", "--gpus", "8"], "--gpus: the memory of training is that of one recipe"),
+    ):
         with pytest.raises(SystemExit):
-            main(["inspect", *wrong, "--batch", "8"])
-        assert text in capsys.readouterr().err
+            main(["inspect", *wrong])
+        assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_inspect_needs_no_gpu_to_estimate_one(capsys):
+    main(["inspect", "digits", "--gpus", "2", "--device", "cuda", "--json"])  # of the recipe's own batch
+    found = json.loads(capsys.readouterr().out)
+    assert found["process"] == found["kept"] == 0 < found["activations"]
+    main(["inspect", "digits", "--gpus", "2", "--device", "cuda"])
+    assert "memory per GPU" in capsys.readouterr().out
 
 
 def test_weights_that_are_normalized_once_take_memory_for_two_passes(tiny_recipe):

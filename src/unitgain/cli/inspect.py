@@ -53,6 +53,8 @@ class Inspect:
         """Print or draw it."""
         if (self.what is None) == (self.ladder is None):
             raise ValueError("name one thing: unitgain inspect NAME, or unitgain inspect --ladder edm2plus")
+        if self.memory.given and (self.ladder is not None or self.plot is not None):
+            raise ValueError(f"{', '.join(self.memory.given)}: the memory of training is that of one recipe: name it")
         if self.ladder is not None:
             self._run_ladder(self.ladder)
         elif self.what is not None:
@@ -72,7 +74,7 @@ class Inspect:
             save(network_figure(network_of(what), what), self.plot)
             print(f"wrote {self.plot}")
             return
-        if self.memory.batch is not None:
+        if self.memory.given:
             self._run_memory(what)
             return
         facts = describe(what)
@@ -88,7 +90,8 @@ class Inspect:
 
     def _run_memory(self, what: str) -> None:
         if what not in RECIPES:
-            raise ValueError(f"--batch is for recipes, and {what!r} is none; {suggest(what, RECIPES)}")
+            hint = "name its recipe" if Path(what).exists() else suggest(what, RECIPES)
+            raise ValueError(f"{', '.join(self.memory.given)}: for recipes, and {what!r} is none; {hint}")
         found = self.memory.estimate(recipe(what))
         if self.json:
             print(json.dumps({**to_dict(found), "total": found.total}, indent=1))

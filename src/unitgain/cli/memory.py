@@ -1,6 +1,6 @@
 """The memory estimate of `unitgain inspect`: options and table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from rich.table import Table
@@ -22,15 +22,18 @@ ROWS = {
 }
 
 
+NAMES = {"cpu": "process on a CPU", "cuda": "GPU"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemoryOptions:
-    """How it would be trained; with --batch the memory that takes is estimated, and nothing else shown."""
+    """How it would be trained; with any of these the memory that takes is estimated, and nothing else shown."""
 
     batch: int | None = None
     """Images per step over all devices."""
 
     gpus: int = 1
-    """Devices, a process each; on a machine without GPUs, processes."""
+    """Devices, a process each; processes, for --device cpu."""
 
     microbatch: int | None = None
     """Images per forward pass. Default: the batch divided by the devices."""
@@ -48,7 +51,17 @@ class MemoryOptions:
     """Where the averages are kept. Default: beside the weights."""
 
     device: Device = "auto"
-    """For which device the memory is estimated."""
+    """For which kind of device: cpu or cuda, which need not be there. auto is what this machine has."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of device; one that is named need not be there."""
+        return pick_device("auto").type if self.device == "auto" else self.device
+
+    @property
+    def given(self) -> list[str]:
+        """Options that are not what they are by default."""
+        return [f"--{one.name.replace('_', '-')}" for one in fields(self) if getattr(self, one.name) != one.default]
 
     def estimate(self, recipe: Recipe) -> MemoryEstimate:
         """The memory of training by a recipe, with these options.
@@ -56,9 +69,11 @@ class MemoryOptions:
         Raises:
             ValueError: if an option is out of range, or they do not go together.
         """
-        batch = self.batch or recipe.batch
+        batch = recipe.batch if self.batch is None else self.batch
         if batch < 1 or self.gpus < 1:
             raise ValueError(f"--batch {batch} --gpus {self.gpus}: must be at least 1")
+        if self.microbatch is None and batch % self.gpus:
+            raise ValueError(f"a batch of {batch} does not divide by {self.gpus} devices: say --microbatch")
         return estimate(
             recipe.replace(batch=batch, duration=batch, snapshot_every=batch),
             processes=self.gpus,
@@ -67,13 +82,13 @@ class MemoryOptions:
             recompute=self.recompute,
             dtype=self.dtype,
             ema_device=self.ema_device,
-            device=pick_device(self.device).type,
+            device=self.kind,
         )
 
 
 def memory_table(name: str, options: MemoryOptions, found: MemoryEstimate) -> Table:
     """A row per part, and the sum."""
-    title = f"{name}: memory per device at the peak of a step, MiB"
+    title = f"{name}: memory per {NAMES[options.kind]} at the peak of a step, MiB"
     table = Table(box=None, title=title, title_justify="left", min_width=60)
     table.add_column("part")
     table.add_column("MiB", justify="right")

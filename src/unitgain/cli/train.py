@@ -233,7 +233,7 @@ class Train:
         noise = {name: getattr(self, name) for name in ("sigma_data", "P_mean", "P_std")}
         base = base.replace(**{name: value for name, value in noise.items() if value is not None})
         if self.classes == "recipe":
-            if not base.network.label_dim and dataset.label_dim and not self.quiet:
+            if not base.network.label_dim and dataset.label_dim and not (self.quiet or self.resume):
                 print(f"note: the {dataset.label_dim} classes of the data are not used; --classes data uses them")
             return base
         if self.classes == "data" and not dataset.label_dim:

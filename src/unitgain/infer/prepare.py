@@ -11,6 +11,7 @@ from unitgain.denoiser import Denoiser, Label
 from unitgain.infer.layers import can_pack, supported
 from unitgain.infer.network import FoldedUNet, freeze
 from unitgain.native import can_convolve
+from unitgain.sample.tiles import tile_size
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
@@ -22,14 +23,17 @@ class Prepared(Denoiser):
         original: what it was made from.
         network: the network, folded.
         dtype: in which the network computes; preconditioning and embedding are in float32.
+        at_once: most images that it takes at a time, one after the other beyond: features of more would not stay in
+            the caches of a processor. None for no limit.
     """
 
-    def __init__(self, original: Denoiser, network: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, original: Denoiser, network: nn.Module, dtype: torch.dtype, at_once: int | None = None) -> None:
         nn.Module.__init__(self)
         self.spec = original.spec
         self.sigma_data = original.sigma_data
         self.encoder = original.encoder
         self.dtype = dtype
+        self.at_once = at_once
         self.network = network
         self.takes_classes = isinstance(network, FoldedUNet)
         self.eval()
@@ -39,7 +43,14 @@ class Prepared(Denoiser):
         self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
     ) -> Float[Tensor, "n c h w"]:
         """Denoise, as `Denoiser.forward`; without gradients."""
-        return super().forward(x, sigma, label)
+        if self.at_once is None or len(x) <= self.at_once:
+            return super().forward(x, sigma, label)
+        sigma = self._sigma(sigma, x)
+        if label is not None:
+            self.check_label(label, len(x))
+        labels = [None] * len(x) if label is None else label.split(self.at_once)
+        parts = zip(x.split(self.at_once), sigma.split(self.at_once), labels, strict=False)
+        return torch.cat([super(Prepared, self).forward(*part) for part in parts])
 
     def condition(self, label: Label, batch: int) -> Tensor | None:
         """Classes as they are, for a lookup; anything else as in `Denoiser`."""
@@ -100,7 +111,8 @@ def prepare(denoiser: Denoiser, dtype: torch.dtype | None = None, compile: bool 
                 made.pack(denoiser.spec)
         else:
             made = freeze(network, dtype)
-    prepared = Prepared(denoiser, made.eval(), dtype)
+    at_once = tile_size(denoiser, device) if device.type == "cpu" and not compile else None
+    prepared = Prepared(denoiser, made.eval(), dtype, at_once)
     if compile:
         made.compile(dynamic=False, **_options(device, compile))
     return prepared

@@ -128,7 +128,8 @@ def load_references(path: Path) -> dict[str, Reference]:
             raise ReferenceFileError(f"{path} is a reference of format {about['format']}, not {FORMAT}")
         return {key: _reference(path, about, key, arrays) for key in about["detectors"]}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ReferenceFileError(f"{path} is damaged or no reference: {error}") from error
+        why = "no .npz archive" if "pickle" in str(error) else error  # NumPy advises to open it unsafely
+        raise ReferenceFileError(f"{path} is damaged or no reference: {why}") from error
 
 
 def official_references(

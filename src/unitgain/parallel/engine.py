@@ -6,6 +6,7 @@ by its methods.
 """
 
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -34,6 +35,8 @@ def distribute(module: nn.Module, world: World, parts: Sequence[nn.Module] | Non
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {buffers: False}  # they are constants
+        # Of 1x1 convolutions, whose strides have several names; it is said on every process and means nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         replica = DistributedDataParallel(module, gradient_as_bucket_view=True, **options)
         replica.register_comm_hook(None, _sum_bucket)
         return replica

@@ -69,7 +69,7 @@ class History:
     def rate(self) -> float | None:
         """Images per second over the last ticks, with all that happens between them; None where nothing is known."""
         recent = self.ticks[-RECENT:]
-        seconds = sum(row["seconds"] for row in recent)
+        seconds = sum(row["seconds"] + row.get("evaluation_seconds", 0.0) for row in recent)
         return sum(row["images_per_second"] * row["seconds"] for row in recent) / seconds if seconds else None
 
     @property

@@ -21,7 +21,7 @@ from unitgain.denoiser import Denoiser, make_uncertainty
 from unitgain.layers import normalized_once
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
-from unitgain.train.memory import blocks, recompute_blocks
+from unitgain.train.blocks import blocks, recompute_blocks
 from unitgain.train.state import Objective
 
 # What the allocator of the C library (glibc) keeps of what a step has freed, as a part of the pass: chunks below 32 MiB
@@ -204,6 +204,7 @@ def next_to_nothing() -> None:
     """Train a tiny network for two steps, and print the most memory that this process had."""
     import unitgain.train.loop  # noqa: F401  # what a run imports
     from unitgain.arch import NetworkSpec
+    from unitgain.train.speed import peak_memory
     from unitgain.train.state import TrainState
     from unitgain.train.step import Microbatch, train_step
 
@@ -215,16 +216,4 @@ def next_to_nothing() -> None:
     images = torch.zeros(4, 1, 8, 8)
     for _ in range(2):
         train_step(state, recipe, [Microbatch(clean=images, sigma=torch.ones(4), noise=images)])
-    print(resident_peak())
-
-
-def resident_peak() -> int:
-    """The most resident memory that this process had, bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    import resource
-
-    scale = 1 if sys.platform == "darwin" else 1024
-    return scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak_memory(torch.device("cpu")))

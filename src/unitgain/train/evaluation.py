@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +67,29 @@ class Evaluator:
             return False, False  # the first network draws nothing yet
         s = self.settings
         sheet, metrics = (every and (last or nimg // every > previous // every) for every in self._intervals())
-        there = metrics and any(row.get("nimg") == nimg and "metrics" in row for row in read_stats(self.run))
-        return bool(sheet and not self.path(nimg).exists()), bool(s.metrics and metrics and not there)
+        rows = [row for row in read_stats(self.run) if row.get("nimg") == nimg] if sheet or metrics else []
+        drawn = self.path(nimg).exists() and self.grid in [row.get("grid") for row in rows]
+        measured = self.measurement in [row.get("evaluation") for row in rows]
+        return bool(sheet and not drawn), bool(s.metrics and metrics and not measured)
+
+    @property
+    def length(self) -> float | None:
+        """Length of the average that draws; None for the exponential one."""
+        return self.recipe.ema[self.average] if self.average < len(self.recipe.ema) else None
+
+    @property
+    def grid(self) -> dict[str, Any]:
+        """What a line of statistics says of a grid."""
+        s = self.settings
+        return {"ema": self.length, "images": s.samples, "steps": s.steps, "dtype": s.dtype}
+
+    @property
+    def measurement(self) -> dict[str, Any]:
+        """What a line of statistics says of how metrics were measured."""
+        s = self.settings
+        metrics, reference = list(s.metrics), s.reference
+        about = {"ema": self.length, "images": s.metrics_images, "steps": s.steps, "dtype": s.dtype}
+        return {**about, "metrics": metrics, "reference": None if reference is None else str(reference)}
 
     def path(self, nimg: int) -> Path:
         """Where the grid at so many images goes."""
@@ -100,6 +122,7 @@ class Evaluator:
         sheet, metrics = self.world.broadcast(self.due(previous, nimg, last) if self.world.main else (False, False))
         if not (sheet or metrics):
             return 0.0
+        progress.note(f"evaluating at {nimg:,} images")
         devices = [self.world.device] if self.world.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             network = self.network(state)
@@ -172,6 +195,7 @@ class Evaluator:
                 picture.save(temporary, format="PNG")
             if log is not None:
                 log.image("samples", nimg, np.asarray(picture))
+                log.write({"nimg": nimg, "grid": self.grid})
 
         together(self.world, f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
 
@@ -190,10 +214,8 @@ class Evaluator:
         images = Generated(network, None, self.drawing, seeds, device=self.world.device, batch=s.batch)
         with progress.beside("measuring", len(images)) as done:
             values = meter.measure(images, listen, done)
-        length = self.recipe.ema[self.average] if self.average < len(self.recipe.ema) else None
         if log is not None:
-            about = {"ema": length, "images": len(images), "steps": s.steps}
-            log.write({"nimg": nimg, "metrics": values, "evaluation": about})
+            log.write({"nimg": nimg, "metrics": values, "evaluation": self.measurement})
         found = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
         progress.note(f"at {nimg:,} images: {', '.join(found)}")
 

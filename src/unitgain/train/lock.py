@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from unitgain.files import make_folder
+
 LOCK = ".lock"
 LOOK = 0.2  # seconds for which `holder`, which must take the lock to see that it is free, is no one who holds it
 
@@ -36,7 +38,7 @@ class FolderLock:
         self._handle: int | None = None
 
     def __enter__(self) -> "FolderLock":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         end = time.monotonic() + LOOK
         while self._handle is None:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -77,7 +79,7 @@ def holder(folder: Path) -> str | None:
     """Who works in a run folder, as `process 123 on HOST since ...`; None for nobody."""
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

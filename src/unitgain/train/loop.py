@@ -86,9 +86,9 @@ def train(
     execution = replace(execution or Execution(), **how)
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     with StopSignal(execution.max_time) as stop, processes(execution.device, cancelled=lambda: stop.received) as world:
-        together(world, "checking the data", lambda: check_data(config, dataset))
-        fingerprint = preflight(world, config, dataset)
         together(world, "checking the run folder", lambda: check_run(config, run, resume) if world.main else None)
+        together(world, "checking the data", lambda: check_data(config, dataset))
+        fingerprint = preflight(world, config, dataset, execution, resume)
         inheritance = open_inheritance(config, dataset, run, resume, world)
         evaluator = open_evaluator(config, dataset, run, world)
         lock = FolderLock(run) if world.main else nullcontext()

@@ -17,17 +17,19 @@ from unitgain import __version__
 from unitgain.data.loader import Dataset
 from unitgain.parallel import World
 from unitgain.serial import differences, to_dict
-from unitgain.train.config import TrainConfig
+from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.errors import PreflightError, together
 from unitgain.train.lock import LOCK
 from unitgain.train.state import TrainState
 
 MAX_SKEW = 60.0  # seconds between the clocks of two machines: more is a clock that nobody sets
 GIB = 2**30
+# What all processes must do alike, or some wait for messages that others never send.
+COLLECTIVE = ("shard", "recompute", "compile", "kernels", "normalize_once", "ema_device", "on_checkpoint_error")
 
 
-def preflight(world: World, config: TrainConfig, dataset: Dataset) -> str:
-    """Check on all processes that they are to do the same; returns the fingerprint of the data.
+def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Execution, resume: bool) -> str:
+    """Check on all processes that they are to do the same, in the same way; returns the fingerprint of the data.
 
     Raises:
         PreflightError: if versions, settings, data or clocks differ between processes; names the ranks, and what.
@@ -38,6 +40,7 @@ def preflight(world: World, config: TrainConfig, dataset: Dataset) -> str:
         return fingerprint
     agree(world, "versions", versions())
     agree(world, "settings", to_dict(config))
+    agree(world, "options", {"resume": resume, **{name: getattr(execution, name) for name in COLLECTIVE}})
     agree(world, "data", {"data set": dataset.name, "fingerprint": fingerprint})
     check_clocks(world.gather((socket.gethostname(), _at_once(world))))
     check_reduction(world)

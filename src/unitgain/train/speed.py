@@ -15,7 +15,15 @@ from unitgain.data.loader import Loader
 from unitgain.parallel import World
 
 PASSES, PASSES_RECOMPUTED = 3, 4  # forward passes' worth of a step: the backward pass costs two
-MACHINE = ("seconds", "images_per_second", "flops_per_second", "peak_share", "data_wait_share", "memory_bytes")
+MACHINE = (
+    "seconds",
+    "evaluation_seconds",
+    "images_per_second",
+    "flops_per_second",
+    "peak_share",
+    "data_wait_share",
+    "memory_bytes",
+)
 """What a line of `stats.jsonl` says of the machine rather than of the numbers of the run."""
 
 

@@ -14,7 +14,7 @@ from unitgain.loss import EDMLoss
 from unitgain.parallel import World, accumulate, distribute, is_sharded, local
 from unitgain.recipe import Recipe
 from unitgain.recipes import create
-from unitgain.train.memory import blocks, recompute_blocks
+from unitgain.train.blocks import blocks, compile_blocks, recompute_blocks
 
 
 class Objective(nn.Module):
@@ -122,8 +122,7 @@ class TrainState:
         if recompute:
             recompute_blocks(denoiser)
         if compile:
-            for block in blocks(denoiser):
-                block.compile(dynamic=False)
+            compile_blocks(denoiser)
         objective = Objective(denoiser, uncertainty, EDMLoss(recipe.P_mean, recipe.P_std))
         distributed = distribute(objective, world, blocks(denoiser) if shard else None)
         adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)

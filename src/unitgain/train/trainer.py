@@ -59,6 +59,7 @@ class Trainer:
         began = time.monotonic()
         self.listen()  # a signal that came while the run was being set up
         began += self.evaluate(state.nimg - recipe.batch)  # what a signal cut short
+        evaluated = 0.0
         while state.nimg < recipe.duration and not self.stop.agreed:
             previous = state.nimg
             report = self.step()
@@ -67,15 +68,16 @@ class Trainer:
             self.progress.step(state.nimg)
             if self.ticks(previous):
                 now = time.monotonic()
-                self.tick(report.lr, now - began)
-                began = now
+                self.tick(report.lr, now - began, evaluated)
+                began, evaluated = now, 0.0
             if finished or _crossed(previous, state.nimg, recipe.snapshot_every):
                 self.snapshot()
             if finished:
                 self.raw_snapshot()
             if finished or self.stop.agreed or _crossed(previous, state.nimg, config.checkpoint_every):
                 self.checkpoint()
-            began += self.evaluate(previous)
+            seconds = self.evaluate(previous)
+            began, evaluated = began + seconds, evaluated + seconds
         # A signal that came before the first step, or between two.
         if self.stop.agreed and self.saver.nimg != state.nimg and not self.has_checkpoint():
             self.checkpoint()
@@ -203,8 +205,8 @@ class Trainer:
                     "the last checkpoint is intact"
                 )
 
-    def tick(self, lr: float, seconds: float) -> None:
-        """Write and show the statistics since the last tick."""
+    def tick(self, lr: float, seconds: float, evaluated: float = 0.0) -> None:
+        """Write and show the statistics since the last tick: of so many seconds, and others of evaluation."""
         window = self.window
         images = window.steps * self.config.recipe.batch
         row = {
@@ -213,6 +215,7 @@ class Trainer:
             "lr": lr,
             "images_per_second": images / max(seconds, 1e-9),
             "seconds": seconds,
+            **({"evaluation_seconds": evaluated} if evaluated else {}),
             "nonfinite_steps": window.nonfinite_steps,
             **self.health.row(window, images, seconds),
         }

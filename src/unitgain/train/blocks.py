@@ -1,4 +1,4 @@
-"""Less memory for more computation: activations inside blocks, computed again in the backward pass."""
+"""Blocks of a network made to run in another way: activations computed again in the backward pass, or compiled."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +23,17 @@ def recompute_blocks(denoiser: Denoiser) -> None:
     """
     for block in blocks(denoiser):
         block.forward = partial(_run_again, block.forward)
+
+
+def compile_blocks(denoiser: Denoiser) -> None:
+    """Compile every block (`torch.compile`), at its first call and for the shapes it sees; names of parameters stay."""
+    from torch._dynamo import config
+
+    found = blocks(denoiser)
+    # All share one forward function, and a function is compiled anew for each block no more often than this says.
+    config.recompile_limit = max(config.recompile_limit, 4 * len(found))
+    for block in found:
+        block.compile(dynamic=False)
 
 
 def _run_again(forward: Callable[..., Tensor], *args: Any) -> Tensor:
