@@ -1,6 +1,7 @@
 """What `watch` and `report` are made of: characters, pooled noise levels, the state of a folder."""
 
 import base64
+import dataclasses
 import fcntl
 import io
 import json
@@ -105,6 +106,8 @@ def test_the_status_of_a_folder(folder, tmp_path_factory):
         assert history.status == "training"
         assert history.rate == 16.0
         assert history.left == pytest.approx(2.0 - history.age)
+        busy = dataclasses.replace(history, ticks=[tick(32), tick(64, evaluation_seconds=12.0)])
+        assert busy.rate == 4.0  # 64 images in 4 s of training and 12 s of evaluation
         assert "In training: 64 of 96 images, in 4 s of training; " in run_page(history, [])
         text = seen(folder)
         assert "64/96 images" in text and f"process {os.getpid()}" in text
