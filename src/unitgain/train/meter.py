@@ -49,6 +49,9 @@ class Meter:
                 f"{', '.join(settings.metrics)}: --metrics-reference says what to measure against, a file made with: "
                 "unitgain metrics reference DATA --out FILE.npz"
             )
+        for metric in parse_metrics(settings.metrics):  # before weights of detectors are fetched
+            if metric.needs.reference and metric.detector in ("pixels", "inception", "dinov2"):
+                find_reference(self.references, metric)
         self._check(picture)
 
     def measure(
