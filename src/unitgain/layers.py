@@ -98,16 +98,17 @@ class MPConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
         """Apply the layer to `x`, `[N, C_in, ...]` (linear: `[..., C_in]`), in the dtype of `x`."""
-        weight = (
-            effective_weight(self.weight, gain)
-            if self.normalized is None
-            else self.normalized * _factor(self.weight, gain)
-        )
-        weight = weight.to(x.dtype)
+        weight = self.effective(gain).to(x.dtype)
         if not self.kernel:
             return x @ weight.t()
         padding = tuple(k // 2 for k in self.kernel)
         return _CONVOLUTIONS[len(self.kernel)](x, weight, padding=padding, groups=self.groups)
+
+    def effective(self, gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
+        """The weight that the layer computes with (`effective_weight`); normalized no more inside `normalized_once`."""
+        if self.normalized is None:
+            return effective_weight(self.weight, gain)
+        return self.normalized * _factor(self.weight, gain)
 
     def extra_repr(self) -> str:
         """Shape of the layer, for `print`."""

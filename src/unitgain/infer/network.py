@@ -84,7 +84,7 @@ class FoldedUNet(nn.Module):
         rule = Rule(isinstance(network, MPUNet), dtype, fused)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
         self.dtype = dtype
-        # Rounding after each block to the 8 bits of bfloat16 would be a sixth of the whole error.
+        # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down.
         self.main = torch.float32 if dtype == torch.bfloat16 else dtype
         self.embedding = FoldedEmbedding(network.embedding, rule)
         joins = _joins(network, spec, rule)

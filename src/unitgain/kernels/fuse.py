@@ -24,7 +24,7 @@ from unitgain.arch.block import (
 )
 from unitgain.extras import require
 from unitgain.kernels.functions import activate, depthwise, pixel_norm, weighted_sum
-from unitgain.layers import CosineAttention, MPConv, effective_weight
+from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import SILU_MAGNITUDE, mp_sum, mp_sum_factors, resample
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -44,7 +44,7 @@ class FusedBranch(Branch):
             if isinstance(module, nn.Dropout) and not (module.training and module.p):
                 continue
             if is_depthwise(module):
-                x = depthwise(x, effective_weight(cast(MPConv, module).weight), scale, silu)
+                x = depthwise(x, cast(MPConv, module).effective(), scale, silu)
                 scale = silu = None
                 continue
             if silu is not None or not (modulates or bends) or (modulates and scale is not None):

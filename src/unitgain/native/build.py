@@ -42,22 +42,19 @@ def library(name: str) -> ctypes.CDLL | None:
         return None
 
 
-def available(name: str) -> bool:
-    """Whether the library of `name`.c can be used here."""
-    return library(name) is not None
-
-
 def _compiled(name: str) -> Path:
     source = Path(__file__).parent / f"{name}.c"
+    text = source.read_text(encoding="utf-8")
     compiler = _compiler()
     version = _run([*compiler, "--version"])
-    identity = "\0".join([source.read_text(encoding="utf-8"), version, *compiler, *FLAGS, _processor()])
+    identity = "\0".join([text, version, *compiler, *FLAGS, _processor()])
     path = cache_folder() / "native" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with atomic(path) as temporary, tempfile.TemporaryDirectory() as folder:
             made = str(Path(folder) / f"{name}.o")
             # Not linked with a library of threads: those of torch, which are there already, are the ones to use.
-            _run([*compiler, *FLAGS, "-fopenmp", "-c", "-o", made, str(source)])
+            threads = ["-fopenmp"] if "#pragma omp" in text else []
+            _run([*compiler, *FLAGS, *threads, "-c", "-o", made, str(source)])
             _run([*compiler, "-shared", "-o", str(temporary), made])
     return path
 

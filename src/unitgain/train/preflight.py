@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from unitgain.train.state import TrainState
 
 MAX_SKEW = 60.0  # seconds between the clocks of two machines: more is a clock that nobody sets
 GIB = 2**30
-# What all processes must do alike, or some wait for messages that others never send.
-COLLECTIVE = ("shard", "recompute", "compile", "kernels", "normalize_once", "ema_device", "on_checkpoint_error")
+# What a process may have of its own. The rest all must do alike, or some wait for messages that others never send.
+OWN = ("device", "max_time", "quiet", "tensorboard", "wandb")
 
 
 def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Execution, resume: bool) -> str:
@@ -40,7 +41,8 @@ def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Ex
         return fingerprint
     agree(world, "versions", versions())
     agree(world, "settings", to_dict(config))
-    agree(world, "options", {"resume": resume, **{name: getattr(execution, name) for name in COLLECTIVE}})
+    shared = {field.name: getattr(execution, field.name) for field in fields(execution) if field.name not in OWN}
+    agree(world, "options", {"resume": resume, **shared})
     agree(world, "data", {"data set": dataset.name, "fingerprint": fingerprint})
     check_clocks(world.gather((socket.gethostname(), _at_once(world))))
     check_reduction(world)
