@@ -5,6 +5,7 @@ then bounds its output by as many times the limit. A block that gets such an inp
 normalizes: the norm of a multiple is that multiple of the norm, if eps is multiplied too.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from typing import cast
@@ -15,12 +16,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation
-from unitgain.infer.layers import FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
+from unitgain.infer.layers import FilteredConv, FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
 
 Slot = Callable[[Tensor, float], int]
 """Takes a modulation's weight `[C, C_emb]` and its constant term; returns where its factors will be found."""
+
+
+NARROW = 32  # channels, below which filtering does not pay
 
 
 class Rule:
@@ -30,13 +34,32 @@ class Rule:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
         fused: whether depthwise convolutions are made in C, with what comes before them.
+        filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
     """
 
-    def __init__(self, preserving: bool, dtype: torch.dtype, fused: bool) -> None:
+    def __init__(self, preserving: bool, dtype: torch.dtype, fused: bool, filtered: bool) -> None:
         self.preserving = preserving
         self.dtype = dtype
         self.fused = fused
+        self.filtered = filtered
+        self.resolution = 0
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
+
+    def at(self, resolution: int) -> "Rule":
+        """The rule for layers whose outputs have this resolution."""
+        found = copy.copy(self)
+        found.resolution = resolution
+        return found
+
+    def tile(self, weight: Tensor, groups: int) -> int | None:
+        """How large tiles of a convolution with this weight are filtered; None for a convolution by its definition.
+
+        Fewer than 16 tiles are too few to pay for reading their weights, of which large tiles have more.
+        """
+        narrow = min(weight.shape[:2]) < NARROW
+        if not self.filtered or groups > 1 or weight.shape[2:] != (3, 3) or narrow or self.resolution < 8:
+            return None
+        return 4 if self.resolution >= (32 if self.dtype == torch.float32 else 16) else 2
 
     def add(self, t: float) -> tuple[float, float]:
         """Factors of the main path and of the branch (Eq. 88)."""
@@ -81,20 +104,32 @@ class FoldedBranch(nn.ModuleList):
             else:
                 assert isinstance(module, Modulation | UngainedModulation)
                 weight = folded(module.linear, module.gain if isinstance(module, Modulation) else 1.0)
-                self.append(Modulate(slot(weight * (rule.silu * pending * extra), pending * extra)))
+                self._modulate(slot(weight * (rule.silu * pending * extra), pending * extra))
             pending = 1.0
         self.left = pending * (1.0 if foldable else factor)
 
     def _activate(self) -> None:
         """Let `silu` follow: as part of a convolution before it, if there is one."""
         last = self[-1] if len(self) else None
-        if isinstance(last, FoldedConv) and not last.activate:
+        if isinstance(last, FoldedConv | FilteredConv) and not last.activate:
             last.activate = True
         else:
             self.append(SiLU(inplace=len(self) > 0))
 
+    def _modulate(self, slot: int) -> None:
+        """Let a modulation follow: as part of a convolution before it, if that can take it."""
+        last = self[-1] if len(self) else None
+        if isinstance(last, FilteredConv) and last.slot is None and not last.activate:
+            last.slot = slot
+        else:
+            self.append(Modulate(slot))
+
     def _convolve(self, weight: Tensor, layer: MPConv, rule: Rule) -> None:
         """Let a convolution follow; a depthwise one takes in what is before it."""
+        tile = rule.tile(weight, layer.groups)
+        if tile is not None:
+            self.append(FilteredConv(weight, tile, rule.dtype))
+            return
         if not (rule.fused and layer.groups == layer.in_channels == len(weight)):
             self.append(FoldedConv(weight, layer.groups, rule.dtype))
             return
@@ -107,11 +142,23 @@ class FoldedBranch(nn.ModuleList):
             del self[-1]
         self.append(FusedDepthwise(weight, slot, silu))
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
-        """Run the steps; `x` is left as it is."""
-        for step in self:
-            x = step(x, scales) if isinstance(step, Modulate | FusedDepthwise) else step(x)
-        return x
+    def forward(
+        self, x: Float[Tensor, "n c h w"], scales: list[Tensor], main: Tensor, share: float, limit: float
+    ) -> Float[Tensor, "n c2 h w"]:
+        """What the steps make of `x`, times `left`, plus `share` times `main`, clamped; in the dtype of `main`."""
+        for step in list(self)[:-1]:
+            x = self._run(step, x, scales)
+        last = self[-1] if len(self) else None
+        if isinstance(last, FilteredConv) and last.slot is None and not last.activate and self.left == 1:
+            return last.add(x, main, share, limit)
+        x = x if last is None else self._run(last, x, scales)
+        x = x * self.left if self.left != 1 else x
+        x = torch.add(x, main, alpha=share)  # in the wider of their types
+        return x if math.isinf(limit) else x.clamp_(-limit, limit)
+
+    @staticmethod
+    def _run(step: nn.Module, x: Tensor, scales: list[Tensor]) -> Tensor:
+        return step(x, scales) if isinstance(step, Modulate | FusedDepthwise | FilteredConv) else step(x)
 
 
 class FoldedBlock(nn.Module):
@@ -148,13 +195,10 @@ class FoldedBlock(nn.Module):
         main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
         if self.norm_eps is not None:
             x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
-        branch = self.branch(x.to(self.dtype), scales)
-        if self.branch.left != 1:
-            branch = branch * self.branch.left
-        x = torch.add(branch, main, alpha=self.main)  # in the wider of their types
-        if self.attention is not None:
-            x = self.attention(x)
-        return x.clamp_(-self.limit, self.limit)
+        if self.attention is None:
+            return self.branch(x.to(self.dtype), scales, main, self.main, self.limit)
+        x = self.branch(x.to(self.dtype), scales, main, self.main, math.inf)
+        return self.attention(x).clamp_(-self.limit, self.limit)
 
 
 class FoldedAttention(nn.Module):

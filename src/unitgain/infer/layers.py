@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.layers import MPConv, effective_weight
-from unitgain.native import Depthwise
+from unitgain.native import Depthwise, Winograd, can_filter
 
 
 class FoldedConv(nn.Module):
@@ -76,11 +76,57 @@ class FusedDepthwise(nn.Module):
         return self.convolve(x, None if self.slot is None else scales[self.slot].flatten(1))
 
 
+class FilteredConv(nn.Module):
+    """A 3x3 convolution by Winograd's filtering in C, with the modulation, `silu` or sum after it.
+
+    Args:
+        weight: `[C_out, C_in, 3, 3]`, float32.
+        tile: outputs per tile and side, 2 or 4.
+        dtype: of images; the products are of float32 if it is that, else of integers.
+
+    Attributes:
+        slot: of a modulation that follows; None without.
+        activate: whether `silu` follows.
+    """
+
+    def __init__(self, weight: Float[Tensor, "o i 3 3"], tile: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.slot: int | None = None
+        self.activate = False
+        self.convolve = Winograd(weight, tile, integers=dtype != torch.float32)
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
+        """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
+        scale = None if self.slot is None else scales[self.slot].flatten(1)
+        return self.convolve(x, self.dtype, scale, self.activate)
+
+    def add(
+        self, x: Float[Tensor, "n c h w"], main: Float[Tensor, "n c2 h w"], share: float, limit: float
+    ) -> Float[Tensor, "n c2 h w"]:
+        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in the dtype of `main`."""
+        assert self.slot is None
+        assert not self.activate
+        return self.convolve(x, main.dtype, main=main, share=share, limit=limit)
+
+
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether this build of torch has oneDNN's layouts for `dtype` on this processor."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
         return False
     return dtype == torch.float32 or supported(dtype)
+
+
+def pays_to_filter(dtype: torch.dtype) -> bool:
+    """Whether 3x3 convolutions of images of `dtype` are faster by `Winograd` than by libraries, on this processor.
+
+    In float32 they take a quarter of the products; in bfloat16 integers are multiplied at the same rate. AMX multiplies
+    bfloat16 at sixteen times the rate of anything else.
+    """
+    if dtype == torch.float32:
+        return can_filter(integers=False)
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return dtype == torch.bfloat16 and can_filter(integers=True) and not amx()
 
 
 def supported(dtype: torch.dtype) -> bool:

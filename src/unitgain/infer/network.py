@@ -77,11 +77,19 @@ class FoldedUNet(nn.Module):
         spec: of it.
         dtype: to compute in; the embedding stays in float32.
         fused: whether depthwise convolutions are made in C, with what comes before them.
+        filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
     """
 
-    def __init__(self, network: MPUNet | PlainUNet, spec: NetworkSpec, dtype: torch.dtype, fused: bool = False) -> None:
+    def __init__(
+        self,
+        network: MPUNet | PlainUNet,
+        spec: NetworkSpec,
+        dtype: torch.dtype,
+        fused: bool = False,
+        filtered: bool = False,
+    ) -> None:
         super().__init__()
-        rule = Rule(isinstance(network, MPUNet), dtype, fused)
+        rule = Rule(isinstance(network, MPUNet), dtype, fused, filtered)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
         self.dtype = dtype
         # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down.
@@ -94,20 +102,21 @@ class FoldedUNet(nn.Module):
             self.factors, wanted = joins, [1.0] * len(joins)
             joins = {name: (1.0, 1.0) for name in joins}
         self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        self.resolutions: dict[nn.Module, int] = {}
         scale = 1.0
         for (name, module), scale_out in zip(network.enc.items(), wanted, strict=True):
             if isinstance(module, MPConv):
                 self.enc[name] = FoldedConv(folded(module) * scale_out, 1, dtype)
             else:
-                self.enc[name] = FoldedBlock(cast(Block, module), rule, self.embedding.slot, scale, scale_out)
+                self.enc[name] = FoldedBlock(
+                    cast(Block, module), rule.at(_resolution(name)), self.embedding.slot, scale, scale_out
+                )
             scale = scale_out
         self.middle = 1 / scale
         names = list(network.dec)
         for name, following in zip(names, [*names[1:], ""], strict=True):
             scale_out = joins[following][0] if following in joins else 1.0
             block = cast(Block, network.dec[name])
-            self.dec[name] = FoldedBlock(block, rule, self.embedding.slot, 1.0, scale_out)
+            self.dec[name] = FoldedBlock(block, rule.at(_resolution(name)), self.embedding.slot, 1.0, scale_out)
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
@@ -118,7 +127,7 @@ class FoldedUNet(nn.Module):
             for name, module in part.items():
                 for layer in module.modules():
                     if isinstance(layer, FoldedConv):
-                        layer.pack(int(name.partition("x")[0]))
+                        layer.pack(_resolution(name))
         self.out_conv.pack(spec.resolution)
 
     def forward(
@@ -186,6 +195,11 @@ def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec, rule: Rule) -> dict[s
             joins[name] = rule.join(width, skips.pop(), spec.concat_balance)
         width = _out_channels(cast(Block, module))
     return joins
+
+
+def _resolution(name: str) -> int:
+    """Of a block's output, which its name begins with."""
+    return int(name.partition("x")[0])
 
 
 def _out_channels(block: Block) -> int:

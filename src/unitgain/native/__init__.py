@@ -3,5 +3,6 @@
 from unitgain.native.build import NATIVE
 from unitgain.native.combine import Combination, can_combine
 from unitgain.native.depthwise import Depthwise, can_convolve
+from unitgain.native.winograd import Winograd, can_filter
 
-__all__ = ["NATIVE", "Combination", "Depthwise", "can_combine", "can_convolve"]
+__all__ = ["NATIVE", "Combination", "Depthwise", "Winograd", "can_combine", "can_convolve", "can_filter"]

@@ -45,9 +45,10 @@ def library(name: str) -> ctypes.CDLL | None:
 def _compiled(name: str) -> Path:
     source = Path(__file__).parent / f"{name}.c"
     text = source.read_text(encoding="utf-8")
+    shared = [header.read_text(encoding="utf-8") for header in sorted(source.parent.glob("*.h"))]
     compiler = _compiler()
     version = _run([*compiler, "--version"])
-    identity = "\0".join([text, version, *compiler, *FLAGS, _processor()])
+    identity = "\0".join([text, *shared, version, *compiler, *FLAGS, _processor()])
     path = cache_folder() / "native" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with atomic(path) as temporary, tempfile.TemporaryDirectory() as folder:

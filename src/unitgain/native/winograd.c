@@ -1,0 +1,539 @@
+/* 3x3 convolution of channels-last images by Winograd's minimal filtering: out = act(scale * conv(x)), or
+ * clamp(conv(x) + share * main).
+ *
+ * Tiles of m x m outputs are made from (m + 2) x (m + 2) inputs by polynomials evaluated at points: both inputs and
+ * weights are transformed, multiplied at each of the (m + 2)^2 positions, and transformed back, in 4 / 9 (m = 2) or
+ * 1 / 4 (m = 4) of the multiplications of the definition. Points for m = 2: 0, 1, -1, infinity; for m = 4: 0,
+ * +-sqrt(1/2), +-sqrt(2), infinity, where the usual 0, +-1, +-2 lose twice as much precision.
+ *
+ * The products at a position are those of matrices, [tiles, in] and [in, out], of float32 or of 16-bit integers that are
+ * summed in 32 bits. For the latter, each row of the one and column of the other is scaled to a norm of at most
+ * 2^15 - 1, so that by Cauchy and Schwarz no sum exceeds 2^30, in whatever order it is made.
+ */
+
+#include "vectors.h"
+
+#include <math.h>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define VECTORS 4 /* 24 sums in 32 registers */
+#else
+#define VECTORS 2 /* 12 in 16 */
+#endif
+#define ROWS 6
+#define BLOCK (LANES * VECTORS)      /* outputs at a time */
+#define LINES (BLOCK * 4 / 64)       /* cache lines of weights in a step */
+#define POSITIONS 36                 /* at most */
+#define TILES 24                     /* at a time at least, if there are as many: weights are read once for all */
+#define ROOM (1 << 19)               /* bytes that the rows of tiles may fill of it, */
+#define RESULTS (1 << 18)            /* and their products */
+#define NORM 32700.0f                /* of rows and columns; rounding adds sqrt(in) / 2 at most: 64 for 16384 */
+#define HALF_SQUARE 0.70710678118654752f
+#define SQUARE 1.41421356237309505f
+
+#if LANES == 16 && defined(__AVX512VNNI__)
+#include <immintrin.h>
+#define INTEGERS 1
+static inline integers dot(integers sum, integers a, integers b) {
+    return (integers)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+}
+#elif LANES == 8 && defined(__AVXVNNI__)
+#include <immintrin.h>
+#define INTEGERS 1
+static inline integers dot(integers sum, integers a, integers b) {
+    return (integers)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
+}
+#else
+#define INTEGERS 0
+static inline integers dot(integers sum, integers a, integers b) { return sum + a * b; } /* never called */
+#endif
+
+/* A function compiled for the kind of a layer; its last arguments are m and whether products are of integers. */
+#define FOR_EACH_KIND(layer, function, ...)                                                                            \
+    do {                                                                                                               \
+        if ((layer)->tile == 2 && (layer)->whole) function(__VA_ARGS__, 2, 1);                                         \
+        else if ((layer)->tile == 2) function(__VA_ARGS__, 2, 0);                                                      \
+        else if ((layer)->whole) function(__VA_ARGS__, 4, 1);                                                          \
+        else function(__VA_ARGS__, 4, 0);                                                                              \
+    } while (0)
+
+static inline vector multiply_add(vector sum, vector a, vector b) { return sum + a * b; }
+
+static int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Weights of a layer, packed: for each block of outputs, position and step: BLOCK outputs of one input (float32), or of
+ * two inputs side by side (integers). */
+struct layer {
+    int64_t in, out; /* channels */
+    int32_t tile;    /* m: 2 or 4 */
+    int32_t whole;   /* whether products are those of integers */
+    char *weights;
+    float *scales; /* integers: [position][out rounded up], what undoes the scaling of weights */
+};
+
+static int64_t positions(const struct layer *layer) { return (layer->tile + 2) * (layer->tile + 2); }
+static int64_t inputs(const struct layer *layer) { return rounded_up(layer->in, LANES); }
+static int64_t steps(const struct layer *layer) { return inputs(layer) / (layer->whole ? 2 : 1); }
+static int64_t blocks(const struct layer *layer) { return (layer->out + BLOCK - 1) / BLOCK; }
+
+/* Transforms in one dimension; `step` is the distance of neighbours. */
+
+static inline __attribute__((always_inline)) void from_inputs(const vector *d, vector *t, int64_t from, int64_t to, int m) {
+    const vector d0 = d[0], d1 = d[from], d2 = d[2 * from], d3 = d[3 * from];
+    if (m == 2) {
+        t[0] = d2 - d0;
+        t[to] = d2 + d1;
+        t[2 * to] = d2 - d1;
+        t[3 * to] = d3 - d1;
+        return;
+    }
+    const vector d4 = d[4 * from], d5 = d[5 * from];
+    const vector even = d4 - 2.0f * d2, odd = (d3 - 2.0f * d1) * HALF_SQUARE;
+    const vector even2 = d4 - 0.5f * d2, odd2 = (d3 - 0.5f * d1) * SQUARE;
+    t[0] = d0 - 2.5f * d2 + d4;
+    t[to] = even + odd;
+    t[2 * to] = even - odd;
+    t[3 * to] = even2 + odd2;
+    t[4 * to] = even2 - odd2;
+    t[5 * to] = d1 - 2.5f * d3 + d5;
+}
+
+static inline __attribute__((always_inline)) void from_weights(const vector *w, vector *t, int64_t from, int64_t to, int m) {
+    const vector w0 = w[0], w1 = w[from], w2 = w[2 * from];
+    if (m == 2) {
+        t[0] = -w0;
+        t[to] = 0.5f * (w0 + w1 + w2);
+        t[2 * to] = 0.5f * (w0 - w1 + w2);
+        t[3 * to] = w2;
+        return;
+    }
+    const vector even = (w0 + 0.5f * w2) / -1.5f, odd = w1 * (HALF_SQUARE / -1.5f);
+    const vector even2 = (w0 + 2.0f * w2) / 6.0f, odd2 = w1 * (SQUARE / 6.0f);
+    t[0] = w0;
+    t[to] = even + odd;
+    t[2 * to] = even - odd;
+    t[3 * to] = even2 + odd2;
+    t[4 * to] = even2 - odd2;
+    t[5 * to] = w2;
+}
+
+static inline __attribute__((always_inline)) void to_outputs(const vector *p, vector *y, int64_t from, int64_t to, int m) {
+    const vector p0 = p[0], p1 = p[from], p2 = p[2 * from], p3 = p[3 * from];
+    const vector sum = p1 + p2, difference = p1 - p2;
+    if (m == 2) {
+        y[0] = p0 + sum;
+        y[to] = difference + p3;
+        return;
+    }
+    const vector p4 = p[4 * from], p5 = p[5 * from];
+    const vector sum2 = p3 + p4, difference2 = p3 - p4;
+    y[0] = p0 + sum + sum2;
+    y[to] = difference * HALF_SQUARE + difference2 * SQUARE;
+    y[2 * to] = 0.5f * sum + 2.0f * sum2;
+    y[3 * to] = difference * (0.5f * HALF_SQUARE) + difference2 * (2.0f * SQUARE) + p5;
+}
+
+static inline __attribute__((always_inline)) void transform_weights(const float *weight, int64_t step, vector *v, int m) {
+    vector w[9], t[18];
+    for (int i = 0; i < 9; i++) w[i] = *(const vector *)(weight + i * step);
+    for (int i = 0; i < 3; i++) from_weights(w + 3 * i, t + (m + 2) * i, 1, 1, m);
+    for (int j = 0; j < m + 2; j++) from_weights(t + j, v + j, m + 2, m + 2, m);
+}
+
+static inline __attribute__((always_inline)) float total(vector value) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += value[i];
+    return sum;
+}
+
+/* To the nearest integer, as the low half of a word. */
+static inline __attribute__((always_inline)) halves whole(vector value) {
+    return __builtin_convertvector((words)(value + 12582912.0f), halves);
+}
+
+/* The first `channels` of a vector of an image, then zeros. */
+static inline __attribute__((always_inline)) vector load_some(const char *from, int64_t channels, int bfloat) {
+    char padded[LANES * 4] = {0};
+    if (channels >= LANES) return load(from, bfloat);
+    memcpy(padded, from, channels * (bfloat ? 2 : 4));
+    return load(padded, bfloat);
+}
+
+static inline __attribute__((always_inline)) void store_some(char *to, vector value, int64_t channels, int bfloat) {
+    char padded[LANES * 4];
+    if (channels >= LANES) {
+        store(to, value, bfloat);
+        return;
+    }
+    store(padded, value, bfloat);
+    memcpy(to, padded, channels * (bfloat ? 2 : 4));
+}
+
+struct image {
+    const char *from; /* [height][width][channels] */
+    int64_t height, width, channels;
+    int bfloat;
+};
+
+/* One tile at `top`, `left` (of its outputs) into row `tile` of the matrices [position][tile][step]; integers: `inverse`
+ * [position][tile] is what undoes their scaling, and `values` has room for [position][in]. */
+static inline __attribute__((always_inline)) void take_tile(const struct image *image, int64_t top, int64_t left,
+                                                            const struct layer *layer, int m, int integer, char *rows,
+                                                            int64_t stride, float *inverse, int64_t tiles,
+                                                            float *values) {
+    const int n = m + 2, item = image->bfloat ? 2 : 4;
+    const int64_t padded = inputs(layer);
+    vector squares[POSITIONS];
+    for (int i = 0; i < n * n; i++) squares[i] = (vector){0};
+    for (int64_t channel = 0; channel < padded; channel += LANES) {
+        vector d[POSITIONS], t[POSITIONS];
+        const int64_t some = image->channels - channel;
+#pragma GCC unroll 6
+        for (int i = 0; i < n; i++) {
+            const int64_t y = top - 1 + i;
+            const char *row = image->from + (y * image->width * image->channels + channel) * item;
+#pragma GCC unroll 6
+            for (int j = 0; j < n; j++) {
+                const int64_t x = left - 1 + j;
+                const int inside = y >= 0 && y < image->height && x >= 0 && x < image->width;
+                d[i * n + j] = inside ? load_some(row + x * image->channels * item, some, image->bfloat) : (vector){0};
+            }
+            from_inputs(d + i * n, t + i * n, 1, 1, m);
+        }
+#pragma GCC unroll 6
+        for (int j = 0; j < n; j++) from_inputs(t + j, d + j, n, n, m);
+#pragma GCC unroll 36
+        for (int i = 0; i < n * n; i++) {
+            if (integer) {
+                squares[i] += d[i] * d[i];
+                *(vector *)(values + i * padded + channel) = d[i];
+            } else
+                *(vector *)(rows + i * stride + channel * 4) = d[i];
+        }
+    }
+    if (!integer) return;
+    for (int i = 0; i < n * n; i++) {
+        const float norm = sqrtf(total(squares[i])), scale = norm > 0 ? NORM / norm : norm;
+        inverse[i * tiles] = norm / NORM;
+        for (int64_t channel = 0; channel < padded; channel += LANES)
+            *(halves *)(rows + i * stride + channel * 2) = whole(*(const vector *)(values + i * padded + channel) * scale);
+    }
+}
+
+/* Products [rows][BLOCK] of `rows` tiles, `stride` bytes apart, and packed weights; on the way `lines` cache lines a step
+ * are fetched from `ahead`, which are the weights that come next: they lie in main memory. */
+#define MULTIPLY(name, type, scalar, step)                                                                            \
+    static inline __attribute__((always_inline)) void name##_rows(const char *a, int64_t stride, const char *b,       \
+                                                                  int64_t count, char *to, const char *ahead,         \
+                                                                  int64_t lines, const int rows) {                    \
+        type sums[ROWS][VECTORS] = {{{0}}};                                                                           \
+        for (int64_t k = 0; k < count; k++, b += BLOCK * 4) {                                                         \
+            for (int64_t line = 0; line < lines; line++, ahead += 64) __builtin_prefetch(ahead, 0, 2);                \
+            _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++) {                                                  \
+                const type value = (type){0} + *(const scalar *)(a + r * stride + k * 4);                             \
+                _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sums[r][v] =                                \
+                    step(sums[r][v], value, *(const type *)(b + v * LANES * 4));                                      \
+            }                                                                                                         \
+        }                                                                                                             \
+        for (int r = 0; r < rows; r++)                                                                                \
+            for (int v = 0; v < VECTORS; v++) *(type *)(to + (r * BLOCK + v * LANES) * 4) = sums[r][v];               \
+    }                                                                                                                 \
+    static void name(const char *a, int64_t stride, const char *b, int64_t count, char *to, const char *ahead,        \
+                     int64_t lines, int64_t rows) {                                                                   \
+        switch (rows) {                                                                                               \
+        case 1: name##_rows(a, stride, b, count, to, ahead, lines, 1); break;                                         \
+        case 2: name##_rows(a, stride, b, count, to, ahead, lines, 2); break;                                         \
+        case 3: name##_rows(a, stride, b, count, to, ahead, lines, 3); break;                                         \
+        case 4: name##_rows(a, stride, b, count, to, ahead, lines, 4); break;                                         \
+        case 5: name##_rows(a, stride, b, count, to, ahead, lines, 5); break;                                         \
+        default: name##_rows(a, stride, b, count, to, ahead, lines, 6);                                               \
+        }                                                                                                             \
+    }
+
+MULTIPLY(multiply, vector, float, multiply_add)
+MULTIPLY(multiply_integers, integers, int32_t, dot)
+
+/* What becomes of sums: act(scale * sum), and then clamp(. + share * main). */
+struct ending {
+    const float *scale; /* [image][out rounded up to BLOCK], or null */
+    int32_t activate;
+    const char *main; /* as the output, or null */
+    float share, limit;
+};
+
+/* Outputs of one tile and LANES channels from their products, [position][tiles][BLOCK]. */
+static inline __attribute__((always_inline)) void put_tile(const char *products, int64_t stride, const float *inverse,
+                                                           int64_t tiles, const float *scales, int64_t padded, int m,
+                                                           int integer, vector scale, const struct ending *ending,
+                                                           char *to, const char *main, const struct image *out,
+                                                           int64_t top, int64_t left, int64_t some) {
+    const int n = m + 2, item = out->bfloat ? 2 : 4;
+    vector s[24], y[16];
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+        vector p[6];
+#pragma GCC unroll 6
+        for (int j = 0; j < n; j++) {
+            const int at = i * n + j;
+            if (integer) {
+                const integers sum = *(const integers *)(products + at * stride);
+                p[j] = __builtin_convertvector(sum, vector) * (inverse[at * tiles] * *(const vector *)(scales + at * padded));
+            } else
+                p[j] = *(const vector *)(products + at * stride);
+        }
+        to_outputs(p, s + i * m, 1, 1, m);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < m; j++) to_outputs(s + j, y + j, m, m, m);
+    for (int i = 0; i < m && top + i < out->height; i++)
+        for (int j = 0; j < m && left + j < out->width; j++) {
+            const int64_t at = ((top + i) * out->width + left + j) * out->channels * item;
+            vector value = y[i * m + j] * scale;
+            if (ending->activate) value = silu(value);
+            if (main) {
+                value += load_some(main + at, some, out->bfloat) * ending->share;
+                const vector limit = (vector){0} + ending->limit;
+                value = either(value > limit, limit, value);
+                value = either(value < -limit, -limit, value);
+            }
+            store_some(to + at, value, some, out->bfloat);
+        }
+}
+
+/* How a convolution is shared out: in rounds of panels of tiles, every thread taking tiles in and then panels (or blocks
+ * of outputs, if there are fewer panels than threads). */
+struct plan {
+    int64_t threads, across, down, tiles, panels, width, most; /* tiles: of all images; most: of a panel */
+    int64_t products, values, rows, inverse;                   /* bytes: the first two per thread */
+};
+
+static struct plan planned(const struct layer *layer, int64_t batch, int64_t height, int64_t width) {
+    struct plan plan = {.threads = 1};
+#ifdef _OPENMP
+    plan.threads = omp_get_max_threads();
+#endif
+    plan.across = (width + layer->tile - 1) / layer->tile;
+    plan.down = (height + layer->tile - 1) / layer->tile;
+    plan.tiles = batch * plan.across * plan.down;
+    int64_t most = least(ROOM / (positions(layer) * steps(layer) * 4), RESULTS / (positions(layer) * BLOCK * 4));
+    if (most < TILES) most = TILES;
+    plan.panels = (plan.tiles + most - 1) / most;
+    if (plan.panels >= plan.threads)
+        plan.panels = least(rounded_up(plan.panels, plan.threads), plan.tiles);
+    else /* as many as let the blocks be shared out evenly, of some tiles each */
+        while (plan.panels * blocks(layer) % plan.threads && plan.tiles >= 4 * (plan.panels + 1)) plan.panels++;
+    plan.width = least(plan.panels, plan.threads);
+    plan.most = (plan.tiles + plan.panels - 1) / plan.panels;
+    plan.products = positions(layer) * plan.most * BLOCK * 4;
+    plan.values = layer->whole ? rounded_up(positions(layer) * inputs(layer) * 4, 64) : 0;
+    plan.rows = rounded_up(positions(layer) * plan.width * plan.most * steps(layer) * 4, 64);
+    plan.inverse = rounded_up(positions(layer) * plan.width * plan.most * 4, 64);
+    return plan;
+}
+
+/* Where a tile lies: its image, and its row and column among the tiles of that. */
+struct spot {
+    int64_t image, y, x;
+};
+
+static inline struct spot found_at(const struct plan *plan, int64_t tile) {
+    return (struct spot){tile / (plan->across * plan->down), tile / plan->across % plan->down, tile % plan->across};
+}
+
+static inline void advance(const struct plan *plan, struct spot *spot) {
+    if (++spot->x < plan->across) return;
+    spot->x = 0;
+    if (++spot->y < plan->down) return;
+    spot->y = 0;
+    spot->image++;
+}
+
+int64_t unitgain_winograd_block(void) { return BLOCK; }
+int32_t unitgain_winograd_integers(void) { return INTEGERS; }
+
+int64_t unitgain_winograd_weights(const struct layer *layer) {
+    return positions(layer) * blocks(layer) * steps(layer) * BLOCK * 4;
+}
+
+int64_t unitgain_winograd_scratch(const struct layer *layer, int64_t batch, int64_t height, int64_t width) {
+    const struct plan plan = planned(layer, batch, height, width);
+    return plan.threads * (plan.products + plan.values) + plan.rows + plan.inverse;
+}
+
+/* Have memory that was not touched yet come in large pages, where the system has them: a page of 4096 bytes is read in
+ * less time than it takes to look up. */
+void unitgain_winograd_large_pages(char *memory, int64_t size) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 1 << 21, first = ((uintptr_t)memory + page - 1) & -page;
+    const uintptr_t last = ((uintptr_t)memory + size) & -page;
+    if (first < last) madvise((void *)first, last - first, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)size;
+#endif
+}
+
+/* Transformed weights of output `o`, times `scale` of each position, for LANES inputs: into column `o` of `to`,
+ * [position][step][LANES]. */
+static inline __attribute__((always_inline)) void place(const float *weight, int64_t padded, const float *scale,
+                                                        int64_t o, int m, int integer, int32_t *to) {
+    const int n = m + 2, count = LANES / (integer ? 2 : 1);
+    vector v[POSITIONS];
+    transform_weights(weight, padded, v, m);
+    for (int i = 0; i < n * n; i++) {
+        int32_t *column = to + i * count * LANES + o;
+        if (integer) {
+            const halves values = whole(v[i] * scale[i * LANES]);
+            for (int k = 0; k < count; k++) memcpy(column + k * LANES, (const char *)&values + 4 * k, 4);
+        } else
+            for (int k = 0; k < count; k++) memcpy(column + k * LANES, (const char *)&v[i] + 4 * k, 4);
+    }
+}
+
+/* LANES outputs from `first` on; `own`: [LANES][9][in rounded up], `made`: [position][step][LANES]. */
+static inline __attribute__((always_inline)) void pack_some(const struct layer *layer, const float *weight, int64_t first,
+                                                            float *own, int32_t *made, int m, int integer) {
+    const int n = m + 2, count = LANES / (integer ? 2 : 1);
+    const int64_t in = layer->in, padded = inputs(layer), wide = blocks(layer) * BLOCK;
+    const int64_t outputs = least(LANES, layer->out - first);
+    float scale[POSITIONS * LANES];
+    memset(own, 0, LANES * 9 * padded * 4);
+    for (int64_t o = 0; o < outputs; o++) {
+        for (int64_t channel = 0; channel < in; channel++)
+            for (int i = 0; i < 9; i++)
+                own[(o * 9 + i) * padded + channel] = weight[((first + o) * in + channel) * 9 + i];
+    }
+    for (int64_t o = 0; o < LANES && integer; o++) {
+        vector squares[POSITIONS] = {{0}}, v[POSITIONS];
+        for (int64_t channel = 0; channel < padded; channel += LANES) {
+            transform_weights(own + o * 9 * padded + channel, padded, v, m);
+            for (int i = 0; i < n * n; i++) squares[i] += v[i] * v[i];
+        }
+        for (int i = 0; i < n * n; i++) {
+            const float norm = sqrtf(total(squares[i]));
+            scale[i * LANES + o] = norm > 0 ? NORM / norm : norm;
+            layer->scales[i * wide + first + o] = norm / NORM;
+        }
+    }
+    char *const to = layer->weights + first / BLOCK * n * n * steps(layer) * BLOCK * 4 + first % BLOCK * 4;
+    for (int64_t channel = 0; channel < padded; channel += LANES) {
+        for (int64_t o = 0; o < LANES; o++)
+            place(own + o * 9 * padded + channel, padded, scale + o, o, m, integer, made);
+        for (int i = 0; i < n * n; i++)
+            for (int k = 0; k < count; k++)
+                memcpy(to + (i * steps(layer) + channel / LANES * count + k) * BLOCK * 4, made + (i * count + k) * LANES,
+                       LANES * 4);
+    }
+}
+
+/* weight: [out][in][3][3]. Returns 0, or 1 if there was no memory for it. */
+int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
+    int failed = 0;
+    unitgain_winograd_large_pages(layer->weights, unitgain_winograd_weights(layer));
+#pragma omp parallel
+    {
+        float *const own = malloc(LANES * 9 * inputs(layer) * 4);
+        int32_t *const made = malloc(POSITIONS * LANES * LANES * 4);
+        if (!own || !made) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < blocks(layer) * BLOCK; first += LANES) {
+            if (!own || !made) continue;
+            FOR_EACH_KIND(layer, pack_some, layer, weight, first, own, made);
+        }
+        free(own);
+        free(made);
+    }
+    return failed;
+}
+
+struct images {
+    const char *x;
+    char *out;
+    int32_t bfloat, out_bfloat;
+    int64_t batch, height, width;
+};
+
+static inline __attribute__((always_inline)) void convolve(const struct layer *layer, const struct images *images,
+                                                           const struct ending *ending, char *scratch, int m,
+                                                           int integer) {
+    const struct plan plan = planned(layer, images->batch, images->height, images->width);
+    const int64_t places = (m + 2) * (m + 2), wide = blocks(layer) * BLOCK;
+    const int64_t row = steps(layer) * 4, held = plan.width * plan.most;
+    const int64_t pixels = images->height * images->width;
+    const int64_t in_bytes = pixels * layer->in * (images->bfloat ? 2 : 4);
+    const int64_t out_bytes = pixels * layer->out * (images->out_bfloat ? 2 : 4);
+    char *const rows = scratch + plan.threads * (plan.products + plan.values);
+    float *const inverse = (float *)(rows + plan.rows);
+#pragma omp parallel num_threads(plan.threads)
+    {
+        int64_t thread = 0;
+#ifdef _OPENMP
+        thread = omp_get_thread_num();
+#endif
+        char *const products = scratch + thread * (plan.products + plan.values);
+        float *const values = (float *)(products + plan.products);
+        for (int64_t start = 0; start < plan.panels; start += plan.width) {
+            const int64_t width = least(plan.width, plan.panels - start);
+            const int64_t first = plan.tiles * start / plan.panels, last = plan.tiles * (start + width) / plan.panels;
+#pragma omp for schedule(static)
+            for (int64_t tile = first; tile < last; tile++) {
+                const struct spot spot = found_at(&plan, tile);
+                const struct image image = {images->x + spot.image * in_bytes, images->height, images->width, layer->in,
+                                            images->bfloat};
+                take_tile(&image, spot.y * m, spot.x * m, layer, m, integer, rows + (tile - first) * row, held * row,
+                          inverse + (tile - first), held, values);
+            }
+#pragma omp for schedule(static)
+            for (int64_t task = 0; task < width * blocks(layer); task++) {
+                const int64_t panel = start + task / blocks(layer), block = task % blocks(layer);
+                const int64_t from = plan.tiles * panel / plan.panels, to = plan.tiles * (panel + 1) / plan.panels;
+                const int64_t stride = (to - from) * BLOCK * 4;
+                const int64_t count = steps(layer), groups = (to - from + ROWS - 1) / ROWS;
+                const int64_t lines = (LINES + groups - 1) / groups;
+                for (int64_t place = 0; place < places; place++) {
+                    const char *const weights = layer->weights + (block * places + place) * count * BLOCK * 4;
+                    const char *const a = rows + place * held * row;
+                    const char *ahead = weights + count * BLOCK * 4;
+                    for (int64_t tile = from; tile < to; tile += ROWS, ahead += count * lines * 64) {
+                        char *const result = products + place * stride + (tile - from) * BLOCK * 4;
+                        const int64_t now = (tile - from) / ROWS * lines < LINES ? lines : 0;
+                        if (integer)
+                            multiply_integers(a + (tile - first) * row, row, weights, count, result, ahead, now,
+                                              least(ROWS, to - tile));
+                        else
+                            multiply(a + (tile - first) * row, row, weights, count, result, ahead, now,
+                                     least(ROWS, to - tile));
+                    }
+                }
+                struct spot spot = found_at(&plan, from);
+                for (int64_t tile = from; tile < to; tile++, advance(&plan, &spot)) {
+                    const struct image out = {0, images->height, images->width, layer->out, images->out_bfloat};
+                    for (int v = 0; v < VECTORS; v++) {
+                        const int64_t channel = block * BLOCK + v * LANES;
+                        if (channel >= layer->out) break;
+                        const int64_t offset = spot.image * out_bytes + channel * (images->out_bfloat ? 2 : 4);
+                        vector scale = (vector){0} + 1.0f;
+                        if (ending->scale) scale = *(const vector *)(ending->scale + spot.image * wide + channel);
+                        put_tile(products + ((tile - from) * BLOCK + v * LANES) * 4, stride, inverse + (tile - first),
+                                 held, layer->scales + channel, wide, m, integer, scale, ending, images->out + offset,
+                                 ending->main ? ending->main + offset : 0, &out, spot.y * m, spot.x * m,
+                                 layer->out - channel);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* x: [batch][height][width][in]; out: the same with out channels, as main; scratch: see above. */
+void unitgain_winograd(const struct layer *layer, const struct images *images, const struct ending *ending,
+                       char *scratch) {
+    FOR_EACH_KIND(layer, convolve, layer, images, ending, scratch);
+}

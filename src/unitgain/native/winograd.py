@@ -1,0 +1,165 @@
+"""3x3 convolutions by Winograd's minimal filtering: a quarter of the multiplications, in 16-bit integers or float32."""
+
+import ctypes
+import threading
+from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitgain.native.build import library
+
+IMAGES = {torch.float32: 0, torch.bfloat16: 1}
+MAX_CHANNELS = 16384
+
+
+class _Layer(Structure):
+    _fields_ = [
+        ("inputs", c_int64),
+        ("outputs", c_int64),
+        ("tile", c_int32),
+        ("whole", c_int32),
+        ("weights", c_void_p),
+        ("scales", c_void_p),
+    ]
+
+
+class _Images(Structure):
+    _fields_ = [
+        ("x", c_void_p),
+        ("out", c_void_p),
+        ("bfloat", c_int32),
+        ("out_bfloat", c_int32),
+        ("batch", c_int64),
+        ("height", c_int64),
+        ("width", c_int64),
+    ]
+
+
+class _Ending(Structure):
+    _fields_ = [
+        ("scale", c_void_p),
+        ("activate", c_int32),
+        ("main", c_void_p),
+        ("share", c_float),
+        ("limit", c_float),
+    ]
+
+
+def can_filter(integers: bool) -> bool:
+    """Whether there is a `Winograd` on this machine, with products of integers if `integers`.
+
+    Those need AVX-512 VNNI or AVX-VNNI.
+    """
+    found = _library()
+    return found is not None and (not integers or bool(found.unitgain_winograd_integers()))
+
+
+class Winograd:
+    """`act(scale * conv(x))` or `clamp(conv(x) + share * main)` without gradients, zero padding, the size kept.
+
+    Tiles of m x m outputs take (m + 2)^2 multiplications rather than 9 m^2 (Winograd 1980; Lavin and Gray 2015), and
+    weights `(m + 2)^2 / 9` times the memory. With m = 4 the points of evaluation are 0, +-sqrt(1/2), +-sqrt(2) and
+    infinity, and errors are about five times those of a float32 convolution by its definition. As integers, what is
+    multiplied has 15 bits and the error is below that of bfloat16, which has 8.
+
+    Args:
+        weight: `[C_out, C_in, 3, 3]`, float32, at most 16384 input channels.
+        tile: m, 2 or 4.
+        integers: multiply 16-bit integers rather than float32 (see `can_filter`).
+    """
+
+    _scratch = threading.local()
+
+    def __init__(self, weight: Float[Tensor, "o i 3 3"], tile: int, integers: bool) -> None:
+        found = _library()
+        assert found is not None
+        self._library = found
+        assert tile in (2, 4)
+        assert weight.shape[1] <= MAX_CHANNELS
+        self.out_channels, self.in_channels = weight.shape[:2]
+        self.tile, self.integers = tile, integers
+        self._layer = _Layer(self.in_channels, self.out_channels, tile, integers, None, None)
+        self._wide = -(-self.out_channels // found.unitgain_winograd_block()) * found.unitgain_winograd_block()
+        self._weights = torch.empty(found.unitgain_winograd_weights(byref(self._layer)), dtype=torch.uint8)
+        self._scales = torch.empty((tile + 2) ** 2 * self._wide if integers else 0)
+        self._layer.weights, self._layer.scales = self._weights.data_ptr(), self._scales.data_ptr()
+        laid = weight.detach().cpu().float().contiguous()
+        if found.unitgain_winograd_pack(byref(self._layer), laid.data_ptr()):
+            raise MemoryError(f"no memory to transform a weight of {tuple(weight.shape)}")
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights take, bytes."""
+        return self._weights.nbytes + self._scales.nbytes
+
+    def __call__(
+        self,
+        x: Float[Tensor, "n c h w"],
+        dtype: torch.dtype,
+        scale: Float[Tensor, "n c2"] | None = None,
+        silu: bool = False,
+        main: Float[Tensor, "n c2 h w"] | None = None,
+        share: float = 1.0,
+        limit: float = float("inf"),
+    ) -> Float[Tensor, "n c2 h w"]:
+        """Convolve `x`, float32 or bfloat16 on the CPU, made channels-last if it is not.
+
+        Args:
+            x: images.
+            dtype: of the result.
+            scale: factors of the result, float32; none by default.
+            silu: whether `silu` follows.
+            main: added `share` times after all that, in `dtype`; nothing by default.
+            share: see there.
+            limit: of the sum with `main`, in magnitude.
+        """
+        x = x.contiguous(memory_format=torch.channels_last)
+        n, c, h, w = x.shape
+        assert c == self.in_channels
+        out = torch.empty((n, self.out_channels, h, w), dtype=dtype, memory_format=torch.channels_last, device=x.device)
+        if scale is not None:
+            scale = torch.nn.functional.pad(scale, (0, self._wide - self.out_channels)).contiguous()
+        if main is not None:
+            main = main.to(dtype).contiguous(memory_format=torch.channels_last)
+            assert main.shape == out.shape
+        images = _Images(x.data_ptr(), out.data_ptr(), IMAGES[x.dtype], IMAGES[dtype], n, h, w)
+        ending = _Ending(_address(scale), silu, _address(main), share, limit)
+        scratch = self._room(self._library.unitgain_winograd_scratch(byref(self._layer), n, h, w))
+        self._library.unitgain_winograd(byref(self._layer), byref(images), byref(ending), scratch.data_ptr())
+        return out
+
+    def _room(self, size: int) -> Tensor:
+        """Memory to compute in, kept by the thread: what is given back to the system comes back page by page."""
+        room = getattr(self._scratch, "room", None)
+        if room is None or len(room) < size:
+            room = self._scratch.room = torch.empty(size, dtype=torch.uint8)
+            self._library.unitgain_winograd_large_pages(room.data_ptr(), size)
+        return room
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    found = library("winograd")
+    if found is None:
+        return None
+    layer = POINTER(_Layer)
+    found.unitgain_winograd_block.restype = c_int64
+    found.unitgain_winograd_integers.restype = c_int32
+    found.unitgain_winograd_weights.argtypes = [layer]
+    found.unitgain_winograd_weights.restype = c_int64
+    found.unitgain_winograd_scratch.argtypes = [layer, c_int64, c_int64, c_int64]
+    found.unitgain_winograd_scratch.restype = c_int64
+    found.unitgain_winograd_large_pages.argtypes = [c_void_p, c_int64]
+    found.unitgain_winograd_large_pages.restype = None
+    found.unitgain_winograd_pack.argtypes = [layer, c_void_p]
+    found.unitgain_winograd_pack.restype = ctypes.c_int
+    found.unitgain_winograd.argtypes = [layer, POINTER(_Images), POINTER(_Ending), c_void_p]
+    found.unitgain_winograd.restype = None
+    return found

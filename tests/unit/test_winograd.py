@@ -1,0 +1,192 @@
+"""3x3 convolutions by Winograd's filtering, against their definition in float64."""
+
+from importlib import import_module
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unitgain.arch import NetworkSpec
+from unitgain.denoiser import Denoiser
+from unitgain.infer import prepare
+from unitgain.infer.layers import FilteredConv
+from unitgain.native import Winograd, can_filter
+
+# Relative error of a convolution: a bit more than float32's own, and than what 15 bits of each of two factors leave.
+TOLERANCE = {(2, False): 1e-6, (4, False): 3e-6, (2, True): 6e-4, (4, True): 2e-3}
+KINDS = [kind for kind in TOLERANCE if can_filter(integers=kind[1])]
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def images(*shape: int, seed: int = 0) -> torch.Tensor:
+    return normal(*shape, seed=seed).contiguous(memory_format=torch.channels_last)
+
+
+def test_the_compiler_that_the_project_asks_for_is_used():
+    assert can_filter(integers=False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 13), st.integers(1, 13)),
+    out=st.integers(1, 140),
+    kind=st.sampled_from(KINDS),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    modulated=st.booleans(),
+    silu=st.booleans(),
+    summed=st.booleans(),
+)
+def test_any_size(shape, out, kind, dtype, modulated, silu, summed):
+    x, weight = images(*shape).to(dtype), normal(out, shape[1], 3, 3, seed=1)
+    scale = normal(shape[0], out, seed=2) if modulated else None
+    main = images(shape[0], out, *shape[2:], seed=3) if summed else None
+    found = Winograd(weight, *kind)(x, torch.float32, scale, silu, main, share=0.7, limit=4.0)
+    sums = F.conv2d(x.double(), weight.double(), padding=1)
+    exact = sums if scale is None else sums * scale.double()[:, :, None, None]
+    exact = F.silu(exact) if silu else exact
+    exact = exact if main is None else (exact + 0.7 * main.double()).clamp(-4, 4)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    # an error of the sums, as large as their own magnitude makes it, passes through factors of at most these
+    through = (1.1 if silu else 1.0) * (1.0 if scale is None else scale.double().norm() / scale.numel() ** 0.5)
+    bound = 3 * TOLERANCE[kind] * through * (9 * shape[1]) ** 0.5 * exact.numel() ** 0.5
+    assert (found - exact).norm() <= bound
+    rounded = Winograd(weight, *kind)(x, torch.bfloat16, scale, silu, None if main is None else main.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [64, 768])
+def test_precision(kind, channels):
+    """Of normal numbers; and far better than bfloat16 where products are those of integers."""
+    x, weight = images(1, channels, 16, 16), normal(64, channels, 3, 3, seed=1)
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    error = relative_error(Winograd(weight, *kind)(x, torch.float32), exact)
+    assert error < TOLERANCE[kind]
+    if kind[1]:
+        rounded = F.conv2d(x.bfloat16().double(), weight.bfloat16().double(), padding=1)
+        assert error < 0.8 * relative_error(rounded, exact)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_do_not_overflow(kind):
+    """Where a tile is a multiple of the weights, the most that Cauchy and Schwarz allow; and for one channel alone."""
+    for channels, spread in ((1, 0.0), (512, 0.0), (512, 1.0)):
+        factor = 1e4 * (1 + spread * normal(channels).abs())
+        x = (torch.ones(1, channels, 8, 8) * factor[:, None, None]).contiguous(memory_format=torch.channels_last)
+        weight = torch.ones(1, channels, 3, 3) * factor[:, None, None]
+        exact = F.conv2d(x.double(), weight.double(), padding=1)
+        summing = 2**-24 * channels  # of numbers of one sign, in float32
+        assert relative_error(Winograd(weight, *kind)(x, torch.float32), exact) < TOLERANCE[kind] + summing
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_of_channels_and_images_do_not_matter(kind):
+    """Rows and columns are scaled each by itself: a loud image or output costs its neighbours no precision."""
+    x = images(2, 32, 8, 8) * torch.tensor([1e-6, 1e6])[:, None, None, None]
+    weight = normal(4, 32, 3, 3, seed=1) * torch.tensor([1e-5, 1.0, 1e5, 0.0])[:, None, None, None]
+    found, exact = Winograd(weight, *kind)(x, torch.float32), F.conv2d(x.double(), weight.double(), padding=1)
+    for image in range(2):
+        for channel in range(3):
+            assert relative_error(found[image, channel], exact[image, channel]) < 2 * TOLERANCE[kind]
+        assert not found[image, 3].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_finite_stays_so_where_it_is(kind):
+    for value in (torch.nan, torch.inf):
+        x = images(1, 16, 16, 16)
+        x[0, 3, 2, 2] = value
+        found = Winograd(normal(8, 16, 3, 3), *kind)(x, torch.float32)
+        assert not found[0, :, 1:4, 1:4].isfinite().any()
+        assert found[0, :, 8:, 8:].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_does_not_depend_on_threads_or_neighbours(kind):
+    x, convolve = images(5, 40, 24, 20), Winograd(normal(200, 40, 3, 3), *kind)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = convolve(x, torch.float32)
+        for threads in (2, 3, 7):
+            torch.set_num_threads(threads)
+            assert torch.equal(convolve(x, torch.float32), one)
+            assert torch.equal(convolve(x[3:4], torch.float32), one[3:4])
+    finally:
+        torch.set_num_threads(before)
+
+
+WIDE = {
+    "resolution": 16,
+    "channels": 3,
+    "label_dim": 5,
+    "model_channels": 32,
+    "channel_mult": (1, 2),
+    "num_blocks": 1,
+    "attn_resolutions": (8,),
+    "channels_per_head": 32,
+}
+
+
+def trained(**changes: object) -> Denoiser:
+    """A denoiser whose gains are not 0, as if it had been trained."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(NetworkSpec(**(WIDE | changes))).eval()
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            parameter.data.normal_(0.3, 0.1)
+    return denoiser
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"branch": "m s c m s c"},
+        {"branch": "s c s m c"},
+        {"branch": "s c m s"},
+        {"branch": "c m m s c c"},
+        {"res_balance": 0.0},
+        {"clip_act": 0.5},
+        {"concat_balance": 0.3},
+        {"resolution": 32, "attn_resolutions": (32, 16)},
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_filtered_networks_give_the_same(changes, dtype):
+    denoiser = trained(**changes)
+    side = denoiser.spec.resolution
+    x, sigma, label = normal(2, 3, side, side), torch.rand(2) * 3, torch.arange(2)
+    with torch.no_grad():
+        exact = denoiser(x, sigma, label)
+    found = prepare(denoiser, dtype)
+    plain = prepare(denoiser, dtype, winograd=False)
+    assert not any(isinstance(module, FilteredConv) for module in plain.modules())
+    kinds = {module.convolve.tile for module in found.modules() if isinstance(module, FilteredConv)}
+    if can_filter(integers=dtype != torch.float32):
+        assert kinds
+    error = relative_error(found(x, sigma, label), exact)
+    assert error < (1e-5 if dtype == torch.float32 else 1e-2)
+    if dtype == torch.bfloat16:
+        assert error < 1.2 * relative_error(plain(x, sigma, label), exact)
+
+
+def test_processors_that_multiply_bfloat16_faster_keep_to_the_definition(monkeypatch):
+    layers = import_module("unitgain.infer.layers")
+    monkeypatch.setattr(layers, "can_filter", lambda integers: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert layers.pays_to_filter(torch.float32)
+    assert layers.pays_to_filter(torch.bfloat16)
+    assert not layers.pays_to_filter(torch.float16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert layers.pays_to_filter(torch.float32)
+    assert not layers.pays_to_filter(torch.bfloat16)
+    monkeypatch.setattr(layers, "can_filter", lambda integers: not integers)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not layers.pays_to_filter(torch.bfloat16)
