@@ -64,6 +64,7 @@ class FoldedBranch(nn.ModuleList):
 
     def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
         super().__init__()
+        self.dtype = rule.dtype
         layers = [module for module in branch if not isinstance(module, nn.Dropout)]
         linear = [i for i, module in enumerate(layers) if not isinstance(module, MPSiLU | nn.SiLU)]
         foldable = bool(linear) and linear[-1] == len(layers) - 1
@@ -81,9 +82,13 @@ class FoldedBranch(nn.ModuleList):
             else:
                 assert isinstance(module, Modulation | UngainedModulation)
                 weight = folded(module.linear, module.gain if isinstance(module, Modulation) else 1.0)
-                self.append(Modulate(slot(weight * (rule.silu * pending * extra), pending * extra)))
+                self._modulate(slot(weight * (rule.silu * pending * extra), pending * extra))
             pending = 1.0
         self.left = pending * (1.0 if foldable else factor)
+
+    def _modulate(self, slot: int) -> None:
+        """Let a modulation follow."""
+        self.append(Modulate(slot))
 
     def _activate(self) -> None:
         """Let `silu` follow: as part of a convolution before it, if there is one."""
@@ -114,49 +119,6 @@ class FoldedBranch(nn.ModuleList):
         return x
 
 
-class FoldedBlock(nn.Module):
-    """A block of a token network.
-
-    Args:
-        block: as trained.
-        rule: of the network.
-        slot: where to leave the weights of modulations.
-        scale_in: factor that the input of an encoder block comes with.
-        scale_out: factor that the output is wanted with.
-    """
-
-    def __init__(self, block: Block, rule: Rule, slot: Slot, scale_in: float, scale_out: float) -> None:
-        super().__init__()
-        self.mode: Resampling = block.mode
-        self.dtype = rule.dtype
-        self.limit = block.clip_act * scale_out
-        self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
-        main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
-        self.branch = FoldedBranch(block.branch, branch, rule, slot)
-        self.shortcut = None
-        if isinstance(block.shortcut, MPConv):
-            inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
-            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, rule.dtype)
-        self.main = main
-        self.attention = (
-            FoldedAttention(block.attention, rule, scale_out) if isinstance(block.attention, CosineAttention) else None
-        )
-
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
-        x = resample(x, self.mode)
-        main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
-        if self.norm_eps is not None:
-            x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
-        branch = self.branch(x.to(self.dtype), scales)
-        if self.branch.left != 1:
-            branch = branch * self.branch.left
-        x = torch.add(branch, main, alpha=self.main)  # in the wider of their types
-        if self.attention is not None:
-            x = self.attention(x)
-        return x.clamp_(-self.limit, self.limit)
-
-
 class FoldedAttention(nn.Module):
     """Cosine attention and its sum with its input.
 
@@ -179,10 +141,67 @@ class FoldedAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
+        return torch.add(self.attend(x.to(self.dtype)), x, alpha=self.main)
+
+    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The attention branch alone, with its factor of the sum."""
         n, c, h, w = x.shape
-        tokens = self.qkv(x.to(self.dtype)).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
-        tokens = tokens * magnitude(tokens, -1, self.eps).reciprocal().to(tokens.dtype)
-        q, k, v = tokens.permute(2, 0, 3, 1, 4).unbind(0)
+        tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
+        q, k, v = self.normalized(tokens).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)
         y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return torch.add(self.proj(y), x, alpha=self.main)
+        return self.proj(y)
+
+    def normalized(self, tokens: Float[Tensor, "n p 3 heads c"]) -> Float[Tensor, "n p 3 heads c"]:
+        """Queries, keys and values of unit magnitude."""
+        return tokens * magnitude(tokens, -1, self.eps).reciprocal().to(tokens.dtype)
+
+
+class FoldedBlock(nn.Module):
+    """A block of a token network.
+
+    Args:
+        block: as trained.
+        rule: of the network.
+        slot: where to leave the weights of modulations.
+        scale_in: factor that the input of an encoder block comes with.
+        scale_out: factor that the output is wanted with.
+
+    Attributes:
+        branch_type: what its branch becomes.
+        attention_type: what its attention becomes.
+    """
+
+    branch_type: type[FoldedBranch] = FoldedBranch
+    attention_type: type[FoldedAttention] = FoldedAttention
+
+    def __init__(self, block: Block, rule: Rule, slot: Slot, scale_in: float, scale_out: float) -> None:
+        super().__init__()
+        self.mode: Resampling = block.mode
+        self.dtype = rule.dtype
+        self.limit = block.clip_act * scale_out
+        self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
+        main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
+        self.branch = self.branch_type(block.branch, branch, rule, slot)
+        self.shortcut = None
+        if isinstance(block.shortcut, MPConv):
+            inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
+            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, rule.dtype)
+        self.main = main
+        self.attention = None
+        if isinstance(block.attention, CosineAttention):
+            self.attention = self.attention_type(block.attention, rule, scale_out)
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
+        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
+        x = resample(x, self.mode)
+        main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
+        if self.norm_eps is not None:
+            x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
+        branch = self.branch(x.to(self.dtype), scales)
+        if self.branch.left != 1:
+            branch = branch * self.branch.left
+        x = torch.add(branch, main, alpha=self.main)  # in the wider of their types
+        if self.attention is not None:
+            x = self.attention(x)
+        return x.clamp_(-self.limit, self.limit)

@@ -48,6 +48,7 @@ def forward3(
     x_ptr,
     weight_ptr,
     scale_ptr,
+    scale_stride,
     y_ptr,
     gain,
     height,
@@ -63,7 +64,7 @@ def forward3(
 
     `last` and `here` gather the output rows that still lack contributions from the rows below.
     """
-    sample, top, column = _strip(height, width, ROWS, BLOCK_W)
+    sample, top, column = _strip(height, width, ROWS, BLOCK_W)  # pyright: ignore[reportGeneralTypeIssues]
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
     real = c < channels
     pixels = height * width
@@ -73,7 +74,7 @@ def forward3(
     w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight_ptr + c, channels, real)
     scale = 1.0
     if MODULATE:
-        scale = tl.load(scale_ptr + sample * channels + c, mask=real, other=0.0)
+        scale = tl.load(scale_ptr + sample * scale_stride + c, mask=real, other=0.0)
     inside = column < width
     has_left = inside & (column >= 1)
     has_right = column + 1 < width
@@ -127,6 +128,7 @@ def backward3(
     x_ptr,
     weight_ptr,
     scale_ptr,
+    scale_stride,
     grad_x_ptr,
     weight_part_ptr,
     scale_part_ptr,
@@ -144,7 +146,7 @@ def backward3(
 
     Sums over a program's pixels go to `weight_part`, `[programs, 9, C]`, and `scale_part`, `[programs, C]`.
     """
-    sample, top, column = _strip(height, width, ROWS, BLOCK_W)
+    sample, top, column = _strip(height, width, ROWS, BLOCK_W)  # pyright: ignore[reportGeneralTypeIssues]
     lane = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     c = lane[None, :]
     real = c < channels
@@ -156,7 +158,7 @@ def backward3(
     w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight_ptr + c, channels, real)
     scale = 1.0
     if MODULATE:
-        scale = tl.load(scale_ptr + sample * channels + c, mask=real, other=0.0)
+        scale = tl.load(scale_ptr + sample * scale_stride + c, mask=real, other=0.0)
     inside = column < width
     sides = (column >= 1) & inside, inside, column + 1 < width, real, pixels, channels
     zero = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
