@@ -95,7 +95,9 @@ def trial(what: str, mode: str, device: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SLOWEST)
     except subprocess.TimeoutExpired:
         return f"took more than {SLOWEST} s"
-    return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1] if done.returncode else ""
+    if not done.returncode:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1].strip()
 
 
 def try_mode(what: str, mode: str, device: str) -> None:

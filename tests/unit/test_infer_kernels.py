@@ -1,23 +1,33 @@
 """Prepared networks on the Triton kernels against the exact ones: on a GPU where there is one, else interpreted."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from conftest import relative_error
+from PIL import Image
 from test_kernels_fuse import Traffic
 from triton_tests import DEVICE, image, needs_triton
 
 from unitgain.arch import NetworkSpec
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.bench.cases import Case
+from unitgain.bench.forward import forward
+from unitgain.bench.turns import Pace
+from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
+from unitgain.cli.main import main
+from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
 from unitgain.infer.kernels import ActivatedDepthwise, Activation, KernelBlock
 from unitgain.infer.layers import FusedDepthwise
 from unitgain.kernels import functions, ready
+from unitgain.serial import to_dict
 
 TINY = {
     "resolution": 2,
@@ -117,7 +127,7 @@ def test_low_precision_is_close_with_sums_in_float32(rung, kernels_only):
     denoiser = trained(rung)
     x, sigma, label = inputs(denoiser.spec)
     expected = exact(denoiser, x, sigma, label)
-    for dtype, main, tolerance in ((torch.bfloat16, torch.float32, 1e-2), (torch.float16, torch.float16, 2e-3)):
+    for dtype, sums, tolerance in ((torch.bfloat16, torch.float32, 1e-2), (torch.float16, torch.float16, 2e-3)):
         prepared = prepare(denoiser, dtype, kernels=True)
         seen = []
         for block in prepared.network.modules():
@@ -126,7 +136,7 @@ def test_low_precision_is_close_with_sums_in_float32(rung, kernels_only):
             elif isinstance(block, Activation):
                 block.register_forward_hook(lambda *given, dtype=dtype, seen=seen: seen.append(given[2].dtype is dtype))
         found = prepared(x, sigma, label)
-        assert set(seen) == {main, True}
+        assert set(seen) == {sums, True}
         assert found.dtype == torch.float32
         assert 1e-7 < relative_error(found, expected) < tolerance
 
@@ -181,6 +191,45 @@ def test_traffic_is_what_the_documentation_says(name, rung):
     documented = [int(number) for number in row.groups()]
     assert found[1] == documented[1]
     assert found[0] == pytest.approx(documented[0], rel=0.1)  # what PyTorch does may change with its version
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    denoiser = trained("EDM2 g", channel_mult=(1,), attn_resolutions=())
+    header = SnapshotHeader(
+        network=denoiser.spec,
+        sigma_data=0.5,
+        nimg=1,
+        profile={"kind": "raw"},
+        recipe="none",
+        encoder=to_dict(PixelEncoder()),
+    )
+    write_snapshot(tmp_path / "net.safetensors", header, denoiser.state_dict(), "float32")
+    return tmp_path / "net.safetensors"
+
+
+@needs_triton
+def test_images_are_drawn_on_kernels_if_asked_for(snapshot, tmp_path, monkeypatch, kernels_only):
+    monkeypatch.setattr("unitgain.sample.tiles.tile_size", lambda *_: 2)  # rather than 64, which take long interpreted
+    run = ["sample", str(snapshot), "--steps", "2", "--seeds", "0-1", "--dtype", "float32", "--device", DEVICE, "--out"]
+    for options in ([], ["--kernels"]):
+        main([*run, str(tmp_path / f"out{len(options)}"), *options])
+    plain, mine = (
+        [np.asarray(Image.open(tmp_path / folder / "000000" / f"00000{seed}.png"), dtype=int) for seed in (0, 1)]
+        for folder in ("out0", "out1")
+    )
+    assert all(np.abs(one - other).max() <= 1 for one, other in zip(plain, mine, strict=True))
+    settings = json.loads((tmp_path / "out1" / "manifest.json").read_text())["settings"]
+    assert settings["kernels"] is True
+    assert "kernels" not in json.loads((tmp_path / "out0" / "manifest.json").read_text())["settings"]
+
+
+@needs_triton
+def test_bench_measures_kernels_and_their_error(snapshot, quick_bench):
+    report = forward([Case(str(snapshot), mode) for mode in ("plain", "float32+kernels")], pace=Pace(repeats=1))
+    facts = report.row(f"{snapshot}:float32+kernels").facts
+    assert 0 < facts["error"] < 1e-5
+    assert {"prepare_seconds", "compile_seconds"} <= facts.keys()
 
 
 def test_what_cannot_run_on_kernels_is_refused_with_a_reason(monkeypatch, tiny_spec):
