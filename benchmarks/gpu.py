@@ -48,7 +48,7 @@ def networks(small: bool) -> dict[str, Recipe]:
     found = {"EDM2-S": recipe("edm2-img64-s"), "EDM2+-S": recipe("edm2plus-img64-s")}
     if not small:
         return found
-    tiny = {"resolution": 8, "model_channels": 8, "channels_per_head": 8, "num_blocks": 1, "channel_mult": (1,)}
+    tiny = {"resolution": 4, "model_channels": 8, "channels_per_head": 8, "num_blocks": 1, "channel_mult": (1,)}
     tiny |= {"label_dim": 10, "attn_resolutions": ()}
     return {label: one.replace(name=label, network=one.network.replace(**tiny)) for label, one in found.items()}
 

@@ -16,6 +16,7 @@ from unitgain.kernels.support import demand, no_blocks
 from unitgain.native import can_convolve
 from unitgain.sample.tiles import tile_size
 
+PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
@@ -157,8 +158,17 @@ def prepare(
     at_once = tile_size(denoiser, device) if device.type == "cpu" and not compile else None
     prepared = Prepared(denoiser, made.eval(), dtype, at_once, Graphs() if graph else None)
     if compile:
+        _make_room()
         made.compile(dynamic=False, **_options(device, compile))
     return prepared
+
+
+def _make_room() -> None:
+    """Let one more network be compiled: all share a function, which torch compiles so often and then runs as it is."""
+    from torch._dynamo import config
+
+    config.recompile_limit += PER_NETWORK
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, config.recompile_limit)
 
 
 def _check_options(
