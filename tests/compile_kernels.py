@@ -36,16 +36,22 @@ KERNELS = (
     (depthwise.forward, {"K": 7} | TILE),
     (depthwise.backward, {"K": 7} | TILE),
 )
+WIDE = (  # with a main path in float32: what is read, or written, so
+    (pointwise.activate_forward, BOTH | TILE, {"x_ptr"}),
+    (pointwise.sum_forward, {"CLAMP": True, "BLOCK": 2048}, {"a_ptr", "y_ptr"}),
+    (norm.norm_forward, {"BLOCK_P": 8, "BLOCK_C": 256}, {"y_ptr"}),
+    (depthwise.forward3, BOTH | STRIP, {"x_ptr"}),
+)
 
 
-def compiled(kernel, constants: dict, dtype: str, capability: int) -> bytes:
+def compiled(kernel, constants: dict, dtype: str, capability: int, wide: set = frozenset()) -> bytes:
     """Machine code, with sizes that are multiples of 16, as Triton assumes where they are."""
     signature, attributes = {}, {}
     for position, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
         elif name.endswith("_ptr"):
-            signature[name] = "*fp32" if name in PLAIN else f"*{dtype}"
+            signature[name] = "*fp32" if name in PLAIN | wide else f"*{dtype}"
         else:
             signature[name] = "fp32" if name in FLOATS else "i32"
         if signature[name].startswith("*") or signature[name] == "i32":
@@ -68,7 +74,8 @@ def usage(code: bytes) -> str:
 
 for target in sys.argv[1:]:
     capability, dtype = target.split(":")
-    for kernel, constants in KERNELS:
-        code = compiled(kernel, constants, dtype, int(capability))
-        print(f"sm_{capability} {dtype} {kernel.__name__}: {usage(code)}")
+    for kernel, constants, *wide in (*KERNELS, *WIDE):
+        code = compiled(kernel, constants, dtype, int(capability), *wide)
+        also = f" with {', '.join(sorted(wide[0]))} in fp32" if wide else ""
+        print(f"sm_{capability} {dtype} {kernel.__name__}{also}: {usage(code)}")
 print(f"unitgain {unitgain.__version__}, Triton {triton.__version__}")

@@ -44,7 +44,15 @@ def test_cases_and_modes():
     assert parse_mode("fast") == Mode("prepared", fastest_dtype("cpu"))
     assert parse_mode("float32+compile") == Mode("prepared", torch.float32, True)
     assert parse_mode("float32+compile=max-autotune") == Mode("prepared", torch.float32, "max-autotune")
-    for wrong in ("", "fastest", "plain+compile", "float32+float16", "float32+compile=most", "plain+float16+float32"):
+    assert parse_mode("float16+kernels+graph") == Mode("prepared", torch.float16, False, True, True)
+    assert parse_mode("bfloat16+kernels+compile=reduce-overhead") == Mode(
+        "prepared", torch.bfloat16, "reduce-overhead", True
+    )
+    assert [parse_mode(f"float32{how}").first_is_slow for how in ("", "+compile", "+kernels", "+graph")] == [
+        *(False, True, True, True)
+    ]
+    wrong_ones = ("", "fastest", "plain+compile", "float32+float16", "float32+compile=most", "plain+float16+float32")
+    for wrong in (*wrong_ones, "exact+kernels", "float32+kernels=1", "float32+graph+graph"):
         with pytest.raises(ValueError, match="cannot read the mode"):
             parse_mode(wrong)
     with pytest.raises(ValueError, match="did you mean 'plain'"):

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +18,9 @@ import machine
 import quality
 import speed
 import training_step
-from unitgain.bench.cases import open_denoiser
+from unitgain.bench.cases import open_denoiser, parse_mode
 from unitgain.bench.footprint import Footprint
+from unitgain.bench.steps import parse_step
 from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
 from unitgain.data.digits import digits
 from unitgain.ema import sigma_rel_to_gamma
@@ -116,6 +119,55 @@ def test_everything_of_a_gpu(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         gpu.main([])
     assert "--small" in capsys.readouterr().err
+
+
+def test_modes_that_fail_on_tiny_networks_are_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "PLAIN", "plain")
+    done = {"bfloat16+kernels": 0, "bfloat16+compile": 1}
+    tried = []
+
+    def run(command, **_):
+        *_, what, mode, device = command
+        tried.append((what, mode, device))
+        return subprocess.CompletedProcess(command, done[mode], "", "Traceback\n  RuntimeError: no such thing\n")
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    monkeypatch.setattr(gpu, "possible", lambda modes, device: modes)
+    measured = []
+    report = SimpleNamespace(rows=[])
+    for name in ("forward", "sampling", "training"):
+        monkeypatch.setattr(gpu, name, lambda cases, **_: measured.append([case.mode for case in cases]) or report)
+    monkeypatch.setattr(gpu, "told", lambda report: {"report": {"rows": []}, "text": ""})
+    monkeypatch.setattr(gpu, "wanted", lambda found: [])
+    options = "--small --modes float32 bfloat16+compile bfloat16+kernels --steps bfloat16+compile"
+    gpu.main([*options.split(), "--folder", str(tmp_path)])
+    modes = ("bfloat16+compile", "bfloat16+kernels")
+    assert tried == [*(("inference", mode, "cpu") for mode in modes), ("training", "bfloat16+compile", "cpu")]
+    assert measured == [*[["plain", "float32", "bfloat16+kernels"] * 2] * 2, ["plain"] * 2]
+    assert "inference in bfloat16+compile: RuntimeError: no such thing" in (tmp_path / "gpu.md").read_text()
+
+
+def test_modes_of_gpus_are_not_for_cpus(monkeypatch, capsys):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert gpu.possible(gpu.MODES, "cuda") == gpu.MODES
+    plain = ["float16", "bfloat16", "bfloat16+compile", "bfloat16+compile=reduce-overhead"]
+    assert gpu.possible(gpu.MODES, "cpu") == plain
+    assert "not on this machine: bfloat16+graph, bfloat16+kernels" in capsys.readouterr().out
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda _: object())
+    assert "bfloat16+kernels" in gpu.possible(gpu.MODES, "cpu")
+    for mode in gpu.MODES:
+        assert parse_mode(mode)
+    for step in gpu.STEPS:
+        assert parse_step(step)
+
+
+def test_a_trial_finds_what_is_wrong(monkeypatch):
+    gpu.try_mode("inference", "float32", "cpu")
+    gpu.try_mode("training", "float32", "cpu")
+    monkeypatch.setattr(gpu, "CLOSE", 1e-12)
+    with pytest.raises(SystemExit, match="error of D"):
+        gpu.try_mode("inference", "float32", "cpu")
 
 
 def test_quality(tmp_path, monkeypatch):

@@ -186,6 +186,9 @@ def test_shares_of_processes_join_to_one_folder(main, tmp_path):
         ({"sampler": "hein"}, "did you mean 'heun'"),
         ({"dtype": "float8"}, "dtype must be one of"),
         ({"exact": True, "compile": True}, "exact and compile exclude each other"),
+        ({"exact": True, "kernels": True}, "exact and kernels exclude each other"),
+        ({"exact": True, "graph": True}, "exact and graph exclude each other"),
+        ({"compile": True, "graph": True}, "compile and graph exclude each other"),
         ({"guidance": float("inf")}, "must be finite"),
         ({"S_churn": 1.0}, "belong to the sampler stochastic_heun"),
         ({"steps": 0}, "num_steps >= 1"),
@@ -200,7 +203,8 @@ def test_settings_are_json_and_bind_the_churn():
     settings = DrawSettings(sampler="stochastic_heun", S_churn=7.0, S_max=float("inf"), interval=(0.1, 2.0), label=3)
     record = json.loads(json.dumps(settings.record(), allow_nan=False))
     assert (record["S_churn"], record["interval"], record["class"]) == (7.0, [0.1, 2.0], 3)
-    assert "S_min" not in record
+    assert not {"S_min", "compile", "kernels", "graph"} & record.keys()
+    assert DrawSettings(kernels=True, graph=True).record().items() >= {"kernels": True, "graph": True}.items()
     assert settings.function().keywords == {"S_churn": 7.0, "S_max": float("inf")}
 
 

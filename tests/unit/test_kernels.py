@@ -11,6 +11,7 @@ from conftest import relative_error
 from triton_tests import image, needs_triton, results, vector, weights_like
 
 from unitgain.kernels import activate, depthwise, functions, launch, pixel_norm, reference, weighted_sum
+from unitgain.kernels.functions import by_taps
 from unitgain.ops import SILU_MAGNITUDE
 
 SILU = 1 / SILU_MAGNITUDE
@@ -110,6 +111,73 @@ def test_weighted_sum(dtype, limit, kernels_only, small_tiles):
     )
 
 
+MIXED = [(torch.float32, torch.bfloat16), (torch.float16, torch.float32)]
+
+
+@needs_triton
+@pytest.mark.parametrize(("dtype", "wanted"), MIXED, ids=str)
+@pytest.mark.parametrize("name", ["activate", "3x3", "5x5", "5x5 activated", "norm"])
+def test_output_of_another_type(dtype, wanted, name, kernels_only, small_tiles):
+    """One rounding at the end, to the type that was asked for; gradients in the type of the input."""
+    x, scale = image(2, 5, 3, 3, dtype=dtype), vector(2, 9).detach()[:, 2:7]  # rows that are parts of longer ones
+    k = int(name[0]) if name[0].isdigit() else 0
+    function, inputs, options = {
+        "activate": (activate, [x, scale], {"silu": SILU}),
+        "3x3": (depthwise, [x, vector(5, 1, 3, 3), scale], {"silu": SILU}),
+        "5x5": (depthwise, [x, vector(5, 1, k, k)], {}),
+        "5x5 activated": (depthwise, [x, vector(5, 1, k, k), scale], {"silu": SILU}),
+        "norm": (pixel_norm, [x], {"eps": 0.1}),
+    }[name]
+    y, *gradients = typed(function, inputs, dtype=wanted, **options)
+    exact = typed(getattr(reference, function.__name__), doubles(inputs), **options)
+    assert y.dtype == wanted
+    assert gradients[0].dtype == dtype
+    for value, true in zip([y, *gradients], exact, strict=True):
+        assert relative_error(value.double(), true) < max(TOLERANCE[wanted], TOLERANCE[dtype])
+    if wanted == torch.float32:
+        assert relative_error(y.double(), exact[0]) < TOLERANCE[wanted]
+    plain = getattr(reference, function.__name__)(*(value.detach() for value in inputs), dtype=wanted, **options)
+    assert plain.dtype == wanted
+    assert relative_error(plain.double(), exact[0]) < max(TOLERANCE[wanted], 2e-3 if "5x5" in name else 0)
+
+
+@needs_triton
+@pytest.mark.parametrize("types", [*MIXED, (torch.bfloat16, torch.float16)], ids=str)
+@pytest.mark.parametrize("wanted", [None, torch.bfloat16], ids=str)
+def test_sum_of_two_types(types, wanted, kernels_only, small_tiles):
+    inputs = [*(image(2, 5, 3, 3, dtype=dtype) for dtype in types), 0.7, 0.4]
+    y, *gradients = typed(weighted_sum, inputs, limit=0.8, dtype=wanted)
+    exact = typed(reference.weighted_sum, doubles(inputs), limit=0.8)
+    assert y.dtype == (wanted or torch.float32)
+    assert [gradient.dtype for gradient in gradients] == list(types)
+    assert relative_error(y.double(), exact[0]) < TOLERANCE[y.dtype]
+    if wanted is None:  # else other values are rounded to the limit, where no gradient passes
+        for value, true in zip(gradients, exact[1:], strict=True):
+            assert relative_error(value.double(), true) < TOLERANCE[value.dtype]
+    plain = reference.weighted_sum(*(v.detach() if torch.is_tensor(v) else v for v in inputs), 0.8, wanted)
+    assert plain.dtype == y.dtype
+    assert relative_error(plain.double(), exact[0]) < TOLERANCE[y.dtype]
+
+
+def typed(function, inputs, **options):
+    """Output and gradients, channels-last."""
+    found = results(function, inputs, **options)
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    return found
+
+
+def doubles(inputs):
+    return [value.double() if isinstance(value, torch.Tensor) else value for value in inputs]
+
+
+def test_taps_lie_as_kernels_read_them():
+    weight = torch.randn(3, 1, 5, 5, dtype=torch.float64)
+    laid = by_taps(weight)
+    assert torch.equal(laid, weight.float())
+    taps = laid.float().flatten(1).t().contiguous()  # as `depthwise` does
+    assert taps.data_ptr() == laid.data_ptr()
+
+
 @needs_triton
 def test_a_sum_that_is_not_a_number_is_not_hidden_by_the_clamp():
     a = image(1, 3, 1, 1)
@@ -154,7 +222,7 @@ def test_every_tile_that_tuning_may_choose_gives_the_same_bits(monkeypatch):
 
     made = []
     empty_like = launch.empty_like
-    monkeypatch.setattr(launch, "empty_like", lambda image: made.append(empty_like(image)) or made[-1])
+    monkeypatch.setattr(launch, "empty_like", lambda *given: made.append(empty_like(*given)) or made[-1])
     monkeypatch.setattr(launch, "_forward3", lambda *_: (launch.tuned3(forward3), {}))
     monkeypatch.setattr(Autotuner, "do_bench", staticmethod(bench))
     y = launch.depthwise3(x, taps, scale, SILU, True)
@@ -174,6 +242,15 @@ def test_operators_are_what_torch_compile_takes_them_for():
     torch.library.opcheck(operators.depthwise, (x, vector(1, 2), 1), test_utils=checks)
     torch.library.opcheck(operators.pixel_norm, (x, 1e-4), test_utils=checks)
     torch.library.opcheck(operators.weighted_sum, (x, x.detach(), 1.0, 2.0, 1.0), test_utils=checks)
+    half = x.detach().bfloat16()
+    for operator, arguments in (
+        (operators.activate, (x, scale, 1.0, True, half.dtype)),
+        (operators.depthwise3, (x, taps, scale, 1.0, True, half.dtype)),
+        (operators.depthwise, (x, vector(1, 2), 1, half.dtype)),
+        (operators.pixel_norm, (x, 1e-4, half.dtype)),
+        (operators.weighted_sum, (x, half, 1.0, 2.0, 1.0)),
+    ):
+        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
     grad = x.detach()
     for operator, arguments in (
         (operators.activate_backward, (grad, x.detach(), scale.detach(), 1.0, True)),
@@ -182,6 +259,7 @@ def test_operators_are_what_torch_compile_takes_them_for():
         (operators.depthwise_backward, (grad, x.detach(), scale.detach(), 1)),
         (operators.pixel_norm_backward, (grad, x.detach(), 1e-4)),
         (operators.weighted_sum_backward, (grad, x.detach(), 1.0, 2.0, 1.0)),
+        (operators.weighted_sum_backward, (grad, x.detach(), 1.0, 2.0, 1.0, half.dtype, grad.dtype)),
     ):
         torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
 
@@ -221,4 +299,4 @@ def test_every_kernel_compiles_for_gpus(tmp_path):
         [sys.executable, str(script), "80:fp16", "90:bf16"], env=environment, capture_output=True, text=True
     )
     assert found.returncode == 0, found.stderr
-    assert found.stdout.count("no spills") == 2 * 10
+    assert found.stdout.count("no spills") == 2 * 14

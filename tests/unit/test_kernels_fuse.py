@@ -177,7 +177,8 @@ class Traffic(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         found = function(*args, **(kwargs or {}))
         dense = "convolution" in function.name() and args[-2 if "backward" in function.name() else -1] == 1
-        views = any(value.alias_info is not None for value in function._schema.returns)
+        aliases = [value.alias_info for value in function._schema.returns]
+        views = any(alias is not None and not alias.is_write for alias in aliases)
         if not (dense or views):
             for value in (*args, *(found if isinstance(found, tuple) else (found,))):
                 if isinstance(value, torch.Tensor) and value.shape[2:] == self.size and value.shape[1] > 1:

@@ -10,7 +10,7 @@ import torch
 from unitgain.arch.unet import UNet
 from unitgain.denoiser import Denoiser
 from unitgain.hub import load, names_network
-from unitgain.infer import fastest_dtype
+from unitgain.infer import Prepared, fastest_dtype, prepare
 from unitgain.infer.prepare import CompileMode
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES, create
@@ -85,17 +85,30 @@ class Mode:
             training: the same, channels-last) or "prepared" (`unitgain.infer.prepare`).
         dtype: in which the network computes.
         compile: as `prepare` takes it.
+        kernels: likewise.
+        graph: likewise.
     """
 
     kind: Kind
     dtype: torch.dtype
     compile: bool | CompileMode = False
+    kernels: bool = False
+    graph: bool = False
+
+    @property
+    def first_is_slow(self) -> bool:
+        """Whether the first evaluation compiles, tunes or records."""
+        return bool(self.compile) or self.kernels or self.graph
+
+    def prepare(self, denoiser: Denoiser) -> Prepared:
+        """The denoiser prepared so."""
+        return prepare(denoiser, self.dtype, compile=self.compile, kernels=self.kernels, graph=self.graph)
 
 
 MODES = ("plain", "exact", "fast", *DTYPES)
 GRAMMAR = (
     "plain, exact, fast, float32, bfloat16 or float16; plain and exact take +bfloat16 or +float16, the others +compile "
-    "or +compile=max-autotune"
+    "or +compile=max-autotune, +kernels and +graph"
 )
 
 
@@ -112,15 +125,18 @@ def parse_mode(text: str, device: torch.device | str = "cpu") -> Mode:
         if len(options) > 1 or any(option not in DTYPES for option in options):
             raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
         return Mode(first, DTYPES[options[0]] if options else torch.float32)
-    if first not in MODES or len(options) > 1:
+    found: dict[str, str] = {}
+    for option in options:
+        word, _, value = option.partition("=")
+        known = not value or (word == "compile" and value in get_args(CompileMode))
+        if word not in ("compile", "kernels", "graph") or word in found or not known:
+            raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
+        found[word] = value
+    if first not in MODES:
         raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
     dtype = fastest_dtype(device) if first == "fast" else DTYPES[first]
-    if not options:
-        return Mode("prepared", dtype)
-    word, _, value = options[0].partition("=")
-    if word != "compile" or (value and value not in get_args(CompileMode)):
-        raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
-    return Mode("prepared", dtype, value or True)  # type: ignore[arg-type]
+    compile = (found["compile"] or True) if "compile" in found else False
+    return Mode("prepared", dtype, compile, "kernels" in found, "graph" in found)  # type: ignore[arg-type]
 
 
 def check_network(network: str | Recipe) -> None:

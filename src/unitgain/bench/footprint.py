@@ -10,7 +10,6 @@ import torch
 from unitgain.bench.cases import check_network, inputs, open_denoiser, parse_mode
 from unitgain.bench.forward import as_trained, no_gradients
 from unitgain.bench.memory import PeakMemory, highest
-from unitgain.infer import prepare
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def measure_here(network: str, mode: str, batch: int, device: str) -> Footprint:
     with PeakMemory(device) as opening:
         denoiser = open_denoiser(network, device)
         if chosen.kind == "prepared":
-            denoiser = evaluate = prepare(denoiser, chosen.dtype, compile=chosen.compile)
+            denoiser = evaluate = chosen.prepare(denoiser)
         else:
             evaluate = as_trained(denoiser, chosen.dtype, chosen.kind == "plain")
     arguments = inputs(denoiser, batch, device)

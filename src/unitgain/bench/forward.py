@@ -16,7 +16,6 @@ from unitgain.bench.reference import Reference, load_reference
 from unitgain.bench.roofline import forward_counts
 from unitgain.bench.turns import Pace, Progress, waiter
 from unitgain.denoiser import Denoiser
-from unitgain.infer import prepare
 
 
 def forward(
@@ -42,7 +41,7 @@ def forward(
 
     Returns:
         Rows with the facts `error`, the relative difference of D to the plain network in float32; for prepared ones
-        `prepare_seconds`, for compiled ones `compile_seconds`, of the first evaluation.
+        `prepare_seconds`; where the first evaluation compiles, tunes or records, `compile_seconds` of that.
 
     Raises:
         ValueError: if a network or mode is unknown, or the reference cannot be used.
@@ -95,11 +94,11 @@ class Bench:
         """An evaluation in this mode."""
         facts: dict[str, float] = {}
         if mode.kind == "prepared":
-            if mode.compile:
+            if mode.compile or mode.kernels:
                 importlib.import_module("torch._dynamo")  # 50 MB of modules, which are no weights
             with PeakMemory(self.device) as memory:
                 start = time.perf_counter()
-                prepared = prepare(self.denoiser, mode.dtype, compile=mode.compile)
+                prepared = mode.prepare(self.denoiser)
                 waiter(self.device)()
                 facts["prepare_seconds"] = time.perf_counter() - start
             evaluate, held = prepared, memory.kept
@@ -108,7 +107,7 @@ class Bench:
         run = no_gradients(lambda: evaluate(*self.inputs))
         start = time.perf_counter()
         facts["error"] = relative_error(run(), self.expected)
-        if mode.compile:
+        if mode.first_is_slow:
             facts["compile_seconds"] = time.perf_counter() - start
         counts = forward_counts(self.denoiser.spec, self.batch, mode.dtype)
         return Work(name=name, run=run, items=self.batch, dtype=mode.dtype, counts=counts, held=held, facts=facts)

@@ -14,7 +14,6 @@ from unitgain.bench.roofline import forward_counts
 from unitgain.bench.turns import Pace, Progress
 from unitgain.denoiser import Denoiser
 from unitgain.guide import Guided
-from unitgain.infer import prepare
 from unitgain.recipe import Recipe
 from unitgain.sample import SAMPLERS, evaluations, generate, sigma_grid, tile_size
 
@@ -141,6 +140,6 @@ class Draws:
     def _open(self, network: str | Recipe) -> Denoiser:
         denoiser = open_denoiser(network, self.device)
         if self.mode.kind == "prepared":
-            return prepare(denoiser, self.mode.dtype, compile=self.mode.compile)
+            return self.mode.prepare(denoiser)
         lay_out(denoiser, self.mode.dtype, plain=self.mode.kind == "plain")
         return denoiser

@@ -52,6 +52,14 @@ class Sampling:
     compile: bool = False
     """Compile the networks (torch.compile): a minute or more at the start, for long runs. Differs in the rounding."""
 
+    kernels: bool = False
+    """Run the networks on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no GPU has run
+    them: measure before you rely on them (unitgain bench forward NETWORK:bfloat16+kernels). Differs in the rounding."""
+
+    graph: bool = False
+    """Record what an evaluation starts on the GPU as a CUDA graph, and replay it: for networks so small, or batches,
+    that the GPU waits for the processor. Not with --compile. No GPU has run it yet either."""
+
     vae: str | None = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
@@ -119,5 +127,6 @@ class Drawing(Sampling):
         guide, weight = self.guided_by(network)
         settings = self.settings(device, weight)
         names = [network] if guide in (None, SELF) else [network, str(guide)]
-        main, *others = (open_network(name, device, settings.dtype, self.exact, self.compile) for name in names)
+        how = (settings.dtype, self.exact, self.compile, self.kernels, self.graph)
+        main, *others = (open_network(name, device, *how) for name in names)
         return main, others[0] if others else None, settings

@@ -44,6 +44,8 @@ def open_network(
     dtype: str = "float32",
     exact: bool = False,
     compile: bool = False,
+    kernels: bool = False,
+    graph: bool = False,
 ) -> Network:
     """Open whatever `unitgain.load` opens, prepared for inference.
 
@@ -53,11 +55,14 @@ def open_network(
         dtype: precision to evaluate it in: "float32", "bfloat16" or "float16".
         exact: leave it as it was trained, which is slower and differs in the rounding.
         compile: compile it, unless it is left as it was trained.
+        kernels: run it on the Triton kernels, likewise.
+        graph: record CUDA graphs of it, likewise.
 
     Raises:
         FileNotFoundError: if there is none.
         SnapshotError: if it is damaged.
         HubError: if the repository cannot be reached.
+        ValueError: if kernels or graphs are asked for where they cannot be.
     """
     with Snapshot(locate(name)) as snapshot:
         denoiser, header = snapshot.denoiser(), snapshot.header
@@ -67,7 +72,7 @@ def open_network(
     if exact:
         denoiser.dtype = DTYPES[dtype]
     else:
-        denoiser = prepare(denoiser, DTYPES[dtype], compile=compile)
+        denoiser = prepare(denoiser, DTYPES[dtype], compile=compile, kernels=kernels, graph=graph)
     return Network(name=name, denoiser=denoiser, record=record)
 
 

@@ -37,6 +37,8 @@ class DrawSettings:
         exact: the networks compute as in training, rather than prepared for speed (`unitgain.infer.prepare`), which
             differs in the rounding.
         compile: the networks are compiled (`torch.compile`), which takes a while at the start; not with `exact`.
+        kernels: the networks run on the Triton kernels (`unitgain.kernels`), for GPUs; not with `exact`.
+        graph: evaluations are recorded as CUDA graphs and replayed; not with `exact` or `compile`.
         vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
 
     Raises:
@@ -58,6 +60,8 @@ class DrawSettings:
     dtype: str = "float32"
     exact: bool = False
     compile: bool = False
+    kernels: bool = False
+    graph: bool = False
     vae: str | None = None
 
     def __post_init__(self) -> None:
@@ -65,8 +69,11 @@ class DrawSettings:
             raise ValueError(f"unknown sampler {self.sampler!r}; {suggest(self.sampler, SAMPLERS)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.exact and self.compile:
-            raise ValueError("exact and compile exclude each other: compiled networks are prepared ones")
+        for name in ("compile", "kernels", "graph"):
+            if self.exact and getattr(self, name):
+                raise ValueError(f"exact and {name} exclude each other: {name} is for prepared networks")
+        if self.compile and self.graph:
+            raise ValueError("compile and graph exclude each other: a compiled network has no graph recorded of it")
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance = {self.guidance}: must be finite")
         if self._churn() and self.sampler != "stochastic_heun":
@@ -93,7 +100,7 @@ class DrawSettings:
         for name in CHURN:
             if values[name] is None or math.isinf(values[name]):
                 del values[name]
-        for name in ("vae", "compile"):  # only where they are asked for
+        for name in ("vae", "compile", "kernels", "graph"):  # only where they are asked for
             if not values[name]:
                 del values[name]
         values["class"] = values.pop("label")

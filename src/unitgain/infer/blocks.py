@@ -87,6 +87,7 @@ class FoldedBranch(nn.ModuleList):
 
     def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
         super().__init__()
+        self.dtype = rule.dtype
         layers = [module for module in branch if not isinstance(module, nn.Dropout)]
         linear = [i for i, module in enumerate(layers) if not isinstance(module, MPSiLU | nn.SiLU)]
         foldable = bool(linear) and linear[-1] == len(layers) - 1
@@ -142,63 +143,28 @@ class FoldedBranch(nn.ModuleList):
             del self[-1]
         self.append(FusedDepthwise(weight, slot, silu))
 
-    def forward(
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
+        """Run the steps; `x` is left as it is."""
+        return self._run(list(self), x, scales)
+
+    def add(
         self, x: Float[Tensor, "n c h w"], scales: list[Tensor], main: Tensor, share: float, limit: float
     ) -> Float[Tensor, "n c2 h w"]:
         """What the steps make of `x`, times `left`, plus `share` times `main`, clamped; in the dtype of `main`."""
-        for step in list(self)[:-1]:
-            x = self._run(step, x, scales)
-        last = self[-1] if len(self) else None
+        steps = list(self)
+        last = steps[-1] if steps else None
         if isinstance(last, FilteredConv) and last.slot is None and not last.activate and self.left == 1:
-            return last.add(x, main, share, limit)
-        x = x if last is None else self._run(last, x, scales)
+            return last.add(self._run(steps[:-1], x, scales), main, share, limit)
+        x = self._run(steps, x, scales)
         x = x * self.left if self.left != 1 else x
         x = torch.add(x, main, alpha=share)  # in the wider of their types
         return x if math.isinf(limit) else x.clamp_(-limit, limit)
 
     @staticmethod
-    def _run(step: nn.Module, x: Tensor, scales: list[Tensor]) -> Tensor:
-        return step(x, scales) if isinstance(step, Modulate | FusedDepthwise | FilteredConv) else step(x)
-
-
-class FoldedBlock(nn.Module):
-    """A block of a token network.
-
-    Args:
-        block: as trained.
-        rule: of the network.
-        slot: where to leave the weights of modulations.
-        scale_in: factor that the input of an encoder block comes with.
-        scale_out: factor that the output is wanted with.
-    """
-
-    def __init__(self, block: Block, rule: Rule, slot: Slot, scale_in: float, scale_out: float) -> None:
-        super().__init__()
-        self.mode: Resampling = block.mode
-        self.dtype = rule.dtype
-        self.limit = block.clip_act * scale_out
-        self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
-        main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
-        self.branch = FoldedBranch(block.branch, branch, rule, slot)
-        self.shortcut = None
-        if isinstance(block.shortcut, MPConv):
-            inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
-            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, rule.dtype)
-        self.main = main
-        self.attention = (
-            FoldedAttention(block.attention, rule, scale_out) if isinstance(block.attention, CosineAttention) else None
-        )
-
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
-        x = resample(x, self.mode)
-        main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
-        if self.norm_eps is not None:
-            x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
-        if self.attention is None:
-            return self.branch(x.to(self.dtype), scales, main, self.main, self.limit)
-        x = self.branch(x.to(self.dtype), scales, main, self.main, math.inf)
-        return self.attention(x).clamp_(-self.limit, self.limit)
+    def _run(steps: list[nn.Module], x: Tensor, scales: list[Tensor]) -> Tensor:
+        for step in steps:
+            x = step(x, scales) if isinstance(step, Modulate | FusedDepthwise | FilteredConv) else step(x)
+        return x
 
 
 class FoldedAttention(nn.Module):
@@ -223,10 +189,64 @@ class FoldedAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
+        return torch.add(self.attend(x.to(self.dtype)), x, alpha=self.main)
+
+    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The attention branch alone, with its factor of the sum."""
         n, c, h, w = x.shape
-        tokens = self.qkv(x.to(self.dtype)).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
-        tokens = tokens * magnitude(tokens, -1, self.eps).reciprocal().to(tokens.dtype)
-        q, k, v = tokens.permute(2, 0, 3, 1, 4).unbind(0)
+        tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
+        q, k, v = self.normalized(tokens).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)
         y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return torch.add(self.proj(y), x, alpha=self.main)
+        return self.proj(y)
+
+    def normalized(self, tokens: Float[Tensor, "n p 3 heads c"]) -> Float[Tensor, "n p 3 heads c"]:
+        """Queries, keys and values of unit magnitude."""
+        return tokens * magnitude(tokens, -1, self.eps).reciprocal().to(tokens.dtype)
+
+
+class FoldedBlock(nn.Module):
+    """A block of a token network.
+
+    Args:
+        block: as trained.
+        rule: of the network.
+        slot: where to leave the weights of modulations.
+        scale_in: factor that the input of an encoder block comes with.
+        scale_out: factor that the output is wanted with.
+
+    Attributes:
+        branch_type: what its branch becomes.
+        attention_type: what its attention becomes.
+    """
+
+    branch_type: type[FoldedBranch] = FoldedBranch
+    attention_type: type[FoldedAttention] = FoldedAttention
+
+    def __init__(self, block: Block, rule: Rule, slot: Slot, scale_in: float, scale_out: float) -> None:
+        super().__init__()
+        self.mode: Resampling = block.mode
+        self.dtype = rule.dtype
+        self.limit = block.clip_act * scale_out
+        self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
+        main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
+        self.branch = self.branch_type(block.branch, branch, rule, slot)
+        self.shortcut = None
+        if isinstance(block.shortcut, MPConv):
+            inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
+            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, rule.dtype)
+        self.main = main
+        self.attention = None
+        if isinstance(block.attention, CosineAttention):
+            self.attention = self.attention_type(block.attention, rule, scale_out)
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
+        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
+        x = resample(x, self.mode)
+        main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
+        if self.norm_eps is not None:
+            x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
+        if self.attention is None:
+            return self.branch.add(x.to(self.dtype), scales, main, self.main, self.limit)
+        x = self.branch.add(x.to(self.dtype), scales, main, self.main, math.inf)
+        return self.attention(x).clamp_(-self.limit, self.limit)

@@ -15,6 +15,7 @@ from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.unet import MPUNet, PlainUNet, plain_join
 from unitgain.infer.blocks import FoldedBlock, Rule
+from unitgain.infer.kernels import KernelBlock
 from unitgain.infer.layers import FoldedConv, folded
 from unitgain.layers import MPConv, MPFourier
 
@@ -78,6 +79,7 @@ class FoldedUNet(nn.Module):
         dtype: to compute in; the embedding stays in float32.
         fused: whether depthwise convolutions are made in C, with what comes before them.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
+        kernels: whether blocks run on the Triton kernels; not with the other two.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class FoldedUNet(nn.Module):
         dtype: torch.dtype,
         fused: bool = False,
         filtered: bool = False,
+        kernels: bool = False,
     ) -> None:
         super().__init__()
+        block_type = KernelBlock if kernels else FoldedBlock
         rule = Rule(isinstance(network, MPUNet), dtype, fused, filtered)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
         self.dtype = dtype
@@ -107,16 +111,16 @@ class FoldedUNet(nn.Module):
             if isinstance(module, MPConv):
                 self.enc[name] = FoldedConv(folded(module) * scale_out, 1, dtype)
             else:
-                self.enc[name] = FoldedBlock(
-                    cast(Block, module), rule.at(_resolution(name)), self.embedding.slot, scale, scale_out
-                )
+                at = rule.at(_resolution(name))
+                self.enc[name] = block_type(cast(Block, module), at, self.embedding.slot, scale, scale_out)
             scale = scale_out
         self.middle = 1 / scale
         names = list(network.dec)
         for name, following in zip(names, [*names[1:], ""], strict=True):
             scale_out = joins[following][0] if following in joins else 1.0
             block = cast(Block, network.dec[name])
-            self.dec[name] = FoldedBlock(block, rule.at(_resolution(name)), self.embedding.slot, 1.0, scale_out)
+            at = rule.at(_resolution(name))
+            self.dec[name] = block_type(block, at, self.embedding.slot, 1.0, scale_out)
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)

@@ -1,5 +1,6 @@
 """`prepare`: a denoiser for inference from a trained one."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -8,11 +9,14 @@ from torch import Tensor, nn
 
 from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.denoiser import Denoiser, Label
+from unitgain.infer.graphs import Graphs
 from unitgain.infer.layers import can_pack, pays_to_filter, supported
 from unitgain.infer.network import FoldedUNet, freeze
+from unitgain.kernels.support import demand, no_blocks
 from unitgain.native import can_convolve
 from unitgain.sample.tiles import tile_size
 
+PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
@@ -25,15 +29,24 @@ class Prepared(Denoiser):
         dtype: in which the network computes; preconditioning and embedding are in float32.
         at_once: most images that it takes at a time, one after the other beyond: features of more would not stay in
             the caches of a processor. None for no limit.
+        graphs: what records evaluations, and repeats them; None for running each.
     """
 
-    def __init__(self, original: Denoiser, network: nn.Module, dtype: torch.dtype, at_once: int | None = None) -> None:
+    def __init__(
+        self,
+        original: Denoiser,
+        network: nn.Module,
+        dtype: torch.dtype,
+        at_once: int | None = None,
+        graphs: Graphs | None = None,
+    ) -> None:
         nn.Module.__init__(self)
         self.spec = original.spec
         self.sigma_data = original.sigma_data
         self.encoder = original.encoder
         self.dtype = dtype
         self.at_once = at_once
+        self.graphs = graphs
         self.network = network
         self.takes_classes = isinstance(network, FoldedUNet)
         self.eval()
@@ -43,6 +56,8 @@ class Prepared(Denoiser):
         self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
     ) -> Float[Tensor, "n c h w"]:
         """Denoise, as `Denoiser.forward`; without gradients."""
+        if self.graphs is not None:
+            return self._repeat(self.graphs, x, sigma, label)
         if self.at_once is None or len(x) <= self.at_once:
             return super().forward(x, sigma, label)
         sigma = self._sigma(sigma, x)
@@ -52,6 +67,19 @@ class Prepared(Denoiser):
         parts = zip(x.split(self.at_once), sigma.split(self.at_once), labels, strict=False)
         return torch.cat([super(Prepared, self).forward(*part) for part in parts])
 
+    def _repeat(self, graphs: Graphs, x: Tensor, sigma: Tensor | float, label: Label) -> Tensor:
+        """Denoise with a recording; what would wait for the device is done before."""
+        self._check_images(x)
+        if label is not None:
+            self.check_label(label, len(x))
+        level = self._sigma(sigma, x) if isinstance(sigma, Tensor) else float(sigma)
+        return graphs(super().forward, x, level, label)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Prepared":
+        if self.graphs is not None:
+            self.graphs.clear()  # they read the weights where those lay before
+        return super()._apply(fn, recurse)
+
     def condition(self, label: Label, batch: int) -> Tensor | None:
         """Classes as they are, for a lookup; anything else as in `Denoiser`."""
         if self.takes_classes and label is not None and not label.is_floating_point():
@@ -60,7 +88,7 @@ class Prepared(Denoiser):
         return super().condition(label, batch)
 
     def warm_up(self, batch: int = 1) -> "Prepared":
-        """Run once with random numbers, which compiles what is to be compiled for that batch; returns itself."""
+        """Run once with random numbers, which compiles, tunes and records for that batch; returns itself."""
         device = next(self.parameters()).device
         size = (batch, self.spec.channels, self.spec.resolution, self.spec.resolution)
         label = torch.zeros(batch, dtype=torch.int64, device=device) if self.spec.label_dim else None
@@ -83,6 +111,8 @@ def prepare(
     dtype: torch.dtype | None = None,
     compile: bool | CompileMode = False,
     winograd: bool = True,
+    kernels: bool = False,
+    graph: bool = False,
 ) -> Prepared:
     """A denoiser that gives the same images faster; the original is not changed.
 
@@ -100,9 +130,17 @@ def prepare(
         winograd: filter 3x3 convolutions where that is faster: on CPUs, without compilation, with images of 8x8 or
             more; in bfloat16 with products of 16-bit integers, where the processor has VNNI and no AMX. Weights
             then take 1.8 to 4 times the memory.
+        kernels: run the blocks on the Triton kernels (`unitgain.kernels`), on GPUs: pixel norm, modulation with `silu`,
+            depthwise convolutions with both, and sums with their clamp in one pass each. Networks of rungs F and G and
+            EDM2+ only. Off by default because nobody has measured it: no GPU has run it yet. Goes with `compile`.
+        graph: record a CUDA graph for each shape of `x` when it first occurs, and replay it afterwards, without
+            compiling; saves the time that the processor takes to start one operation after the other, which small
+            batches wait for. Not with `compile`. Off by default for the same reason.
 
     Raises:
-        ValueError: if `dtype` is none of the three, or the denoiser is prepared already.
+        ValueError: if `dtype` is none of the three, the denoiser is prepared already, or the network or its device is
+            none for the options.
+        ImportError: if `kernels` are asked for and Triton is not installed.
     """
     if isinstance(denoiser, Prepared):
         raise ValueError("this denoiser is prepared already: prepare the one that it was made from")
@@ -110,21 +148,49 @@ def prepare(
     dtype = fastest_dtype(device) if dtype is None else dtype
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
+    _check_options(denoiser, device, dtype, compile, kernels, graph)
     network = denoiser.network
     with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
-            eager = device.type == "cpu" and not compile
+            eager = device.type == "cpu" and not (compile or kernels)
             fused, filtered = eager and can_convolve(dtype), eager and winograd and pays_to_filter(dtype)
-            made: nn.Module = FoldedUNet(network, denoiser.spec, dtype, fused=fused, filtered=filtered)
+            made: nn.Module = FoldedUNet(network, denoiser.spec, dtype, fused, filtered, kernels)
             if eager and can_pack(dtype):
                 made.pack(denoiser.spec)
         else:
             made = freeze(network, dtype)
     at_once = tile_size(denoiser, device) if device.type == "cpu" and not compile else None
-    prepared = Prepared(denoiser, made.eval(), dtype, at_once)
+    prepared = Prepared(denoiser, made.eval(), dtype, at_once, Graphs() if graph else None)
     if compile:
+        _make_room()
         made.compile(dynamic=False, **_options(device, compile))
     return prepared
+
+
+def _make_room() -> None:
+    """Let one more network be compiled: all share a function, which torch compiles so often and then runs as it is."""
+    from torch._dynamo import config
+
+    config.recompile_limit += PER_NETWORK
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, config.recompile_limit)
+
+
+def _check_options(
+    denoiser: Denoiser,
+    device: torch.device,
+    dtype: torch.dtype,
+    compile: bool | CompileMode,
+    kernels: bool,
+    graph: bool,
+) -> None:
+    if kernels:
+        demand(device, dtype)
+        if not isinstance(denoiser.network, MPUNet | PlainUNet):
+            raise no_blocks(f"a network of design {denoiser.spec.design!r}")
+    if graph and compile:
+        raise ValueError("graph=True and compile exclude each other: compile='reduce-overhead' uses CUDA graphs itself")
+    if graph and device.type != "cuda":
+        raise ValueError(f"graph=True records CUDA graphs, and this network is on {device}: move it to a GPU first")
 
 
 def _options(device: torch.device, compile: bool | CompileMode) -> dict[str, object]:

@@ -24,6 +24,7 @@ from unitgain.arch.block import (
 )
 from unitgain.extras import require
 from unitgain.kernels.functions import activate, depthwise, pixel_norm, weighted_sum
+from unitgain.kernels.support import no_blocks
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import SILU_MAGNITUDE, mp_sum, mp_sum_factors, resample
 
@@ -127,10 +128,7 @@ def is_depthwise(module: nn.Module) -> bool:
 def _replace(network: Network, classes: Mapping[type, type]) -> Network:
     blocks = [module for module in network.modules() if isinstance(module, Branch | EncoderBlock | DecoderBlock)]
     if not blocks:
-        raise ValueError(
-            f"{type(network).__name__} has no residual blocks made of tokens, which is what the kernels are for: they "
-            "take EDM2's rungs F and G and all of EDM2+"
-        )
+        raise no_blocks(type(network).__name__)
     known = {*classes, *classes.values()}
     for block in blocks:
         if type(block) not in known:

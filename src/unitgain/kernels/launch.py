@@ -17,28 +17,15 @@ DEPTH = 16  # rows that a program walks down where that is not tuned
 MAX_CHANNELS = 8192  # that pixel norm holds at once
 
 
-def activate(x: Tensor, scale: Tensor | None, gain: float, silu: bool) -> Tensor:
+def activate(x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None) -> Tensor:
     """Forward pass of `operators.activate`."""
     from unitgain.kernels.device import pointwise
 
-    y = empty_like(x)
-    samples, pixels, block_p, block_c = _tiles(x, scale is not None)
-    grid = (samples * _cdiv(pixels, block_p), _cdiv(x.shape[1], block_c))
-    modulate = scale is not None
-    _start(
-        pointwise.activate_forward,
-        grid,
-        x,
-        scale if modulate else x,
-        y,
-        gain,
-        pixels,
-        x.shape[1],
-        MODULATE=modulate,
-        SILU=silu,
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-    )
+    y = empty_like(x, dtype)
+    samples, pixels, tile = _tiles(x, scale is not None)
+    grid = (samples * _cdiv(pixels, tile["BLOCK_P"]), _cdiv(x.shape[1], tile["BLOCK_C"]))
+    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    _start(pointwise.activate_forward, grid, x, *_factors(scale, x), y, gain, pixels, x.shape[1], **how)
     return y
 
 
@@ -47,55 +34,30 @@ def activate_backward(grad: Tensor, x: Tensor, scale: Tensor | None, gain: float
     from unitgain.kernels.device import pointwise
 
     grad_x = empty_like(x)
-    samples, pixels, block_p, block_c = _tiles(x, scale is not None)
-    chunks = _cdiv(pixels, block_p)
-    modulate = scale is not None
-    part = x.new_empty((samples, chunks, x.shape[1]) if modulate else (0,), dtype=torch.float32)
-    _start(
-        pointwise.activate_backward,
-        (samples * chunks, _cdiv(x.shape[1], block_c)),
-        grad,
-        x,
-        scale if modulate else x,
-        grad_x,
-        part,
-        gain,
-        pixels,
-        x.shape[1],
-        MODULATE=modulate,
-        SILU=silu,
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-    )
-    return grad_x, part.sum(1) if modulate else part
+    samples, pixels, tile = _tiles(x, scale is not None)
+    chunks = _cdiv(pixels, tile["BLOCK_P"])
+    part = _partial(x, scale is not None, samples, chunks, x.shape[1])
+    grid = (samples * chunks, _cdiv(x.shape[1], tile["BLOCK_C"]))
+    tensors = (grad, x, *_factors(scale, x), grad_x, part)
+    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    _start(pointwise.activate_backward, grid, *tensors, gain, pixels, x.shape[1], **how)
+    return grad_x, part if scale is None else part.sum(1)
 
 
-def depthwise3(x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool) -> Tensor:
+def depthwise3(
+    x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None
+) -> Tensor:
     """Forward pass of `operators.depthwise` for 3x3."""
-    y = empty_like(x)
+    y = empty_like(x, dtype)
     samples, channels, height, width = x.shape
-    modulate = scale is not None
 
     def grid(tile: dict[str, Any]) -> tuple[int, int]:
         strips = _cdiv(width, tile["BLOCK_W"]) * _cdiv(height, tile["ROWS"])
         return samples * strips, _cdiv(channels, tile["BLOCK_C"])
 
     kernel, tile = _forward3(height, width, channels)
-    _start(
-        kernel,
-        grid,
-        x,
-        taps,
-        scale if modulate else x,
-        y,
-        gain,
-        height,
-        width,
-        channels,
-        MODULATE=modulate,
-        SILU=silu,
-        **tile,
-    )
+    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    _start(kernel, grid, x, taps, *_factors(scale, x), y, gain, height, width, channels, **how)
     return y
 
 
@@ -107,43 +69,26 @@ def depthwise3_backward(
 
     grad_x = empty_like(x)
     samples, channels, height, width = x.shape
-    modulate = scale is not None
-    rows, block_w, block_c = min(DEPTH, height), min(STRIP, _power(width)), min(64, _power(channels))
-    strips = _cdiv(width, block_w) * _cdiv(height, rows)
-    weight_part = x.new_empty((samples * strips, 9, channels), dtype=torch.float32)
-    scale_part = x.new_empty((samples, strips, channels) if modulate else (0,), dtype=torch.float32)
-    _start(
-        depthwise.backward3,
-        (samples * strips, _cdiv(channels, block_c)),
-        grad,
-        x,
-        taps,
-        scale if modulate else x,
-        grad_x,
-        weight_part,
-        scale_part,
-        gain,
-        height,
-        width,
-        channels,
-        MODULATE=modulate,
-        SILU=silu,
-        ROWS=rows,
-        BLOCK_W=block_w,
-        BLOCK_C=block_c,
-    )
-    return grad_x, weight_part.sum(0), scale_part.sum(1) if modulate else scale_part
+    tile = _strip(height, width, channels)
+    strips = _cdiv(width, tile["BLOCK_W"]) * _cdiv(height, tile["ROWS"])
+    weight_part = _partial(x, True, samples * strips, 9, channels)
+    scale_part = _partial(x, scale is not None, samples, strips, channels)
+    grid = (samples * strips, _cdiv(channels, tile["BLOCK_C"]))
+    tensors = (grad, x, taps, *_factors(scale, x), grad_x, weight_part, scale_part)
+    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    _start(depthwise.backward3, grid, *tensors, gain, height, width, channels, **how)
+    return grad_x, weight_part.sum(0), scale_part if scale is None else scale_part.sum(1)
 
 
-def depthwise(x: Tensor, taps: Tensor, k: int) -> Tensor:
+def depthwise(x: Tensor, taps: Tensor, k: int, dtype: torch.dtype | None = None) -> Tensor:
     """Forward pass of `operators.depthwise` for any odd kernel, without activation."""
     from unitgain.kernels.device import depthwise
 
-    y = empty_like(x)
+    y = empty_like(x, dtype)
     samples, channels, height, width = x.shape
-    block_p, block_c = _block(height * width, channels)
-    grid = (samples * _cdiv(height * width, block_p), _cdiv(channels, block_c))
-    _start(depthwise.forward, grid, x, taps, y, height, width, channels, K=k, BLOCK_P=block_p, BLOCK_C=block_c)
+    tile = _block(height * width, channels)
+    grid = (samples * _cdiv(height * width, tile["BLOCK_P"]), _cdiv(channels, tile["BLOCK_C"]))
+    _start(depthwise.forward, grid, x, taps, y, height, width, channels, K=k, **tile)
     return y
 
 
@@ -153,37 +98,21 @@ def depthwise_backward(grad: Tensor, x: Tensor, taps: Tensor, k: int) -> tuple[T
 
     grad_x = empty_like(x)
     samples, channels, height, width = x.shape
-    block_p, block_c = _block(height * width, channels)
-    programs = samples * _cdiv(height * width, block_p)
-    part = x.new_empty((programs, k * k, channels), dtype=torch.float32)
-    grid = (programs, _cdiv(channels, block_c))
-    _start(
-        depthwise.backward,
-        grid,
-        grad,
-        x,
-        taps,
-        grad_x,
-        part,
-        height,
-        width,
-        channels,
-        K=k,
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-    )
+    tile = _block(height * width, channels)
+    programs = samples * _cdiv(height * width, tile["BLOCK_P"])
+    part = _partial(x, True, programs, k * k, channels)
+    grid = (programs, _cdiv(channels, tile["BLOCK_C"]))
+    _start(depthwise.backward, grid, grad, x, taps, grad_x, part, height, width, channels, K=k, **tile)
     return grad_x, part.sum(0)
 
 
-def pixel_norm(x: Tensor, eps: float) -> Tensor:
+def pixel_norm(x: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
     """Forward pass of `operators.pixel_norm`."""
     from unitgain.kernels.device import norm
 
-    y = empty_like(x)
-    pixels, block_p, block_c = _rows(x)
-    _start(
-        norm.norm_forward, (_cdiv(pixels, block_p),), x, y, eps, pixels, x.shape[1], BLOCK_P=block_p, BLOCK_C=block_c
-    )
+    y = empty_like(x, dtype)
+    pixels, tile = _rows(x)
+    _start(norm.norm_forward, (_cdiv(pixels, tile["BLOCK_P"]),), x, y, eps, pixels, x.shape[1], **tile)
     return y
 
 
@@ -192,65 +121,44 @@ def pixel_norm_backward(grad: Tensor, x: Tensor, eps: float) -> Tensor:
     from unitgain.kernels.device import norm
 
     grad_x = empty_like(x)
-    pixels, block_p, block_c = _rows(x)
-    _start(
-        norm.norm_backward,
-        (_cdiv(pixels, block_p),),
-        grad,
-        x,
-        grad_x,
-        eps,
-        pixels,
-        x.shape[1],
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-    )
+    pixels, tile = _rows(x)
+    _start(norm.norm_backward, (_cdiv(pixels, tile["BLOCK_P"]),), grad, x, grad_x, eps, pixels, x.shape[1], **tile)
     return grad_x
 
 
-def weighted_sum(a: Tensor, b: Tensor, of_a: float, of_b: float, limit: float | None) -> Tensor:
+def weighted_sum(
+    a: Tensor, b: Tensor, of_a: float, of_b: float, limit: float | None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Forward pass of `operators.weighted_sum`."""
     from unitgain.kernels.device import pointwise
 
-    y, block = empty_like(a), min(TILE, _power(a.numel()))
-    _start(
-        pointwise.sum_forward,
-        (_cdiv(a.numel(), block),),
-        a,
-        b,
-        y,
-        of_a,
-        of_b,
-        limit or 0.0,
-        a.numel(),
-        CLAMP=limit is not None,
-        BLOCK=block,
-    )
+    y = empty_like(a, summed(a, b, dtype))
+    numbers, block = (of_a, of_b, limit or 0.0, a.numel()), _line(a)
+    _start(pointwise.sum_forward, (_cdiv(a.numel(), block),), a, b, y, *numbers, CLAMP=limit is not None, BLOCK=block)
     return y
 
 
 def weighted_sum_backward(
-    grad: Tensor, y: Tensor, of_a: float, of_b: float, limit: float | None
+    grad: Tensor,
+    y: Tensor,
+    of_a: float,
+    of_b: float,
+    limit: float | None,
+    types: tuple[torch.dtype | None, torch.dtype | None],
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `a` and `b` from the output `y`, which is not looked at without a limit."""
+    """Gradients of `a` and `b`, of these types, from the output `y`, which is not looked at without a limit."""
     from unitgain.kernels.device import pointwise
 
-    grad_a, grad_b, block = empty_like(grad), empty_like(grad), min(TILE, _power(grad.numel()))
-    _start(
-        pointwise.sum_backward,
-        (_cdiv(grad.numel(), block),),
-        grad,
-        y,
-        grad_a,
-        grad_b,
-        of_a,
-        of_b,
-        limit or 0.0,
-        grad.numel(),
-        CLAMP=limit is not None,
-        BLOCK=block,
-    )
-    return grad_a, grad_b
+    tensors = (grad, y, empty_like(grad, types[0]), empty_like(grad, types[1]))
+    numbers, block = (of_a, of_b, limit or 0.0, grad.numel()), _line(grad)
+    grid = (_cdiv(grad.numel(), block),)
+    _start(pointwise.sum_backward, grid, *tensors, *numbers, CLAMP=limit is not None, BLOCK=block)
+    return tensors[2], tensors[3]
+
+
+def summed(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
+    """Of a sum: as asked for, else the wider of its parts'."""
+    return torch.promote_types(a.dtype, b.dtype) if dtype is None else dtype
 
 
 def _start(kernel: Any, grid: Any, *arguments: Any, **constants: int) -> None:
@@ -259,9 +167,19 @@ def _start(kernel: Any, grid: Any, *arguments: Any, **constants: int) -> None:
         kernel[grid](*arguments, **constants)
 
 
-def empty_like(x: Tensor) -> Tensor:
-    """Memory for an image of the same kind, channels-last."""
-    return torch.empty_like(x, memory_format=torch.channels_last)
+def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory for an image of the same kind, channels-last; of its own type by default."""
+    return torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
+
+
+def _factors(scale: Tensor | None, x: Tensor) -> tuple[Tensor, int]:
+    """The modulation and the distance of its rows; anything where there is none, as nothing reads it."""
+    return (x, 0) if scale is None else (scale, scale.stride(0))
+
+
+def _partial(x: Tensor, wanted: bool, *size: int) -> Tensor:
+    """Room for the sums of programs; none where they are not wanted."""
+    return x.new_empty(size if wanted else (0,), dtype=torch.float32)
 
 
 def _forward3(height: int, width: int, channels: int) -> tuple[Any, dict[str, int]]:
@@ -271,7 +189,12 @@ def _forward3(height: int, width: int, channels: int) -> tuple[Any, dict[str, in
 
     if not interpreted():
         return tuned3(forward3), {}
-    return forward3, {
+    return forward3, _strip(height, width, channels)
+
+
+def _strip(height: int, width: int, channels: int) -> dict[str, int]:
+    """The tile of the 3x3 convolution where it is not tuned."""
+    return {
         "ROWS": min(DEPTH, height),
         "BLOCK_W": min(STRIP, _power(width)),
         "BLOCK_C": min(64, _power(channels)),
@@ -298,24 +221,31 @@ TILES_3 = (
 """Tiles to choose from, with the number of warps."""
 
 
-def _tiles(x: Tensor, per_sample: bool) -> tuple[int, int, int, int]:
+def _tiles(x: Tensor, per_sample: bool) -> tuple[int, int, dict[str, int]]:
     """Samples, pixels of each, and the tile; all pixels are one sample's where nothing depends on the sample."""
     samples, channels, height, width = x.shape
     pixels = height * width
     if not per_sample:
         samples, pixels = 1, samples * pixels
-    return samples, pixels, *_block(pixels, channels)
+    return samples, pixels, _block(pixels, channels)
 
 
-def _block(pixels: int, channels: int) -> tuple[int, int]:
+def _block(pixels: int, channels: int) -> dict[str, int]:
+    """A tile of some pixels and some channels."""
     block_c = min(64, _power(channels))
-    return min(TILE // block_c, _power(pixels)), block_c
+    return {"BLOCK_P": min(TILE // block_c, _power(pixels)), "BLOCK_C": block_c}
 
 
-def _rows(x: Tensor) -> tuple[int, int, int]:
+def _rows(x: Tensor) -> tuple[int, dict[str, int]]:
+    """All pixels, and a tile that holds every channel of some."""
     samples, channels, height, width = x.shape
     pixels, block_c = samples * height * width, _power(channels)
-    return pixels, min(max(1, TILE // block_c), _power(pixels)), block_c
+    return pixels, {"BLOCK_P": min(max(1, TILE // block_c), _power(pixels)), "BLOCK_C": block_c}
+
+
+def _line(x: Tensor) -> int:
+    """Elements of a tile where position does not matter."""
+    return min(TILE, _power(x.numel()))
 
 
 def _cdiv(a: int, b: int) -> int:

@@ -1,4 +1,7 @@
-"""What the kernels compute, in plain PyTorch: what they are tested against, and what runs in their place."""
+"""What the kernels compute, in plain PyTorch: what they are tested against, and what runs in their place.
+
+Where another dtype is wanted than that of the input, the wider of the two is computed in.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +12,17 @@ from unitgain.ops import EPS, normalize
 
 
 def activate(
-    x: Float[Tensor, "n c h w"], scale: Float[Tensor, "n c"] | None = None, silu: float | None = None
+    x: Float[Tensor, "n c h w"],
+    scale: Float[Tensor, "n c"] | None = None,
+    silu: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Modulation, then SiLU times a constant; see `functions.activate`."""
+    dtype = dtype or x.dtype
+    x = _wide(x, dtype)
     if scale is not None:
         x = x * scale[:, :, None, None].to(x.dtype)
-    return x if silu is None else F.silu(x) * silu
+    return (x if silu is None else F.silu(x) * silu).to(dtype)
 
 
 def depthwise(
@@ -22,15 +30,20 @@ def depthwise(
     weight: Float[Tensor, "c 1 k k"],
     scale: Float[Tensor, "n c"] | None = None,
     silu: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Activation, then depthwise convolution; see `functions.depthwise`."""
-    x = activate(x, scale, silu)
-    return F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2, groups=len(weight))
+    dtype = dtype or x.dtype
+    x = activate(_wide(x, dtype), scale, silu)
+    return F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2, groups=len(weight)).to(dtype)
 
 
-def pixel_norm(x: Float[Tensor, "n c h w"], eps: float = EPS) -> Float[Tensor, "n c h w"]:
+def pixel_norm(
+    x: Float[Tensor, "n c h w"], eps: float = EPS, dtype: torch.dtype | None = None
+) -> Float[Tensor, "n c h w"]:
     """Every pixel's channels scaled to unit magnitude (Eq. 30)."""
-    return normalize(x, dim=1, eps=eps)
+    dtype = dtype or x.dtype
+    return normalize(_wide(x, dtype), dim=1, eps=eps).to(dtype)
 
 
 def weighted_sum(
@@ -39,7 +52,18 @@ def weighted_sum(
     of_a: float,
     of_b: float,
     limit: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """`of_a a + of_b b`, clamped; see `functions.weighted_sum`."""
-    y = torch.add(a * of_a, b, alpha=of_b)
-    return y if limit is None else y.clamp(-limit, limit)
+    wide = torch.promote_types(a.dtype, b.dtype)
+    dtype = dtype or wide
+    y = torch.add(_wide(a, wide, dtype) * of_a, _wide(b, wide, dtype), alpha=of_b)
+    return (y if limit is None else y.clamp(-limit, limit)).to(dtype)
+
+
+def _wide(x: Tensor, *others: torch.dtype) -> Tensor:
+    """In the widest type that occurs."""
+    dtype = x.dtype
+    for other in others:
+        dtype = torch.promote_types(dtype, other)
+    return x.to(dtype)

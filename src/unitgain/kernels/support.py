@@ -5,15 +5,23 @@ import os
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+from unitgain.extras import require
+
+DTYPES = {torch.float32, torch.float16, torch.bfloat16}
 
 
-def usable(*images: Tensor) -> bool:
-    """Whether kernels take these images: channels-last, of one known dtype, on a GPU (or interpreted on the CPU)."""
+def usable(*images: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether kernels take these images, channels-last, of known types, on a GPU (or interpreted on the CPU).
+
+    Args:
+        images: of one shape and device.
+        dtype: that the output shall have; one of theirs by default.
+    """
     x = images[0]
-    if x.ndim != 4 or x.dtype not in DTYPES or not x.numel() or x[0].numel() >= 2**31:
+    types = {image.dtype for image in images} | ({dtype} if dtype is not None else set())
+    if x.ndim != 4 or not types <= DTYPES or not x.numel() or x[0].numel() >= 2**31:
         return False
-    if any(image.dtype != x.dtype or image.shape != x.shape or image.device != x.device for image in images):
+    if any(image.shape != x.shape or image.device != x.device for image in images):
         return False
     if not all(image.is_contiguous(memory_format=torch.channels_last) for image in images):
         return False
@@ -21,4 +29,33 @@ def usable(*images: Tensor) -> bool:
         return False
     from unitgain.kernels.ready import runs_on  # imports the compiler of torch, which takes seconds
 
-    return runs_on(x.device, x.dtype)
+    return all(runs_on(x.device, one) for one in types)
+
+
+def demand(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise unless kernels run on this device in this type, which somebody has asked for.
+
+    Raises:
+        ImportError: if Triton is not installed.
+        ValueError: if the device is none for them.
+    """
+    require("triton", "kernels")
+    from unitgain.kernels.ready import runs_on
+
+    if device.type == "cpu" and not os.environ.get("TRITON_INTERPRET"):
+        raise ValueError(
+            "the kernels run on GPUs, and this network is on the CPU: move it to a GPU first, or leave them off. For "
+            "tests, TRITON_INTERPRET=1 has them interpreted on the CPU, which is slow"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"the kernels run on GPUs that Triton compiles for, and this network is on {device}")
+    if not runs_on(device, dtype):
+        raise ValueError(f"the kernels cannot compute in {dtype} on {device}, which is too old for it: take float16")
+
+
+def no_blocks(what: str) -> ValueError:
+    """The error for a network that the kernels are not for."""
+    return ValueError(
+        f"{what} has no residual blocks made of tokens, which is what the kernels are for: they take EDM2's rungs F "
+        "and G and all of EDM2+"
+    )

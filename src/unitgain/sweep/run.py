@@ -124,7 +124,8 @@ class Sweep:
 
     def _network(self, name: str) -> Network:
         settings = self.settings
-        return self._open(name, self.world.device, settings.dtype, settings.exact, settings.compile)
+        how = (settings.dtype, settings.exact, settings.compile, settings.kernels, settings.graph)
+        return self._open(name, self.world.device, *how)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by name of the metric."""

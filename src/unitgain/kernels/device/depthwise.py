@@ -18,10 +18,37 @@ def _pixels(image, p, inside, real, pixels, channels):
 
 
 @triton.jit
+def _strip(height, width, ROWS: tl.constexpr, BLOCK_W: tl.constexpr):
+    """The strip of a program: its sample, its first row, and its columns."""
+    strips = tl.cdiv(width, BLOCK_W)
+    chunks = tl.cdiv(height, ROWS)
+    sample = tl.program_id(0) // (strips * chunks)
+    top = (tl.program_id(0) // strips) % chunks * ROWS
+    column = tl.program_id(0) % strips * BLOCK_W + tl.arange(0, BLOCK_W)
+    return sample, top, column
+
+
+@triton.jit
+def _taps(weight, channels, real):
+    """The nine weights of each channel, row by row; `weight` points at channels."""
+    w00 = tl.load(weight, mask=real, other=0.0)
+    w01 = tl.load(weight + channels, mask=real, other=0.0)
+    w02 = tl.load(weight + 2 * channels, mask=real, other=0.0)
+    w10 = tl.load(weight + 3 * channels, mask=real, other=0.0)
+    w11 = tl.load(weight + 4 * channels, mask=real, other=0.0)
+    w12 = tl.load(weight + 5 * channels, mask=real, other=0.0)
+    w20 = tl.load(weight + 6 * channels, mask=real, other=0.0)
+    w21 = tl.load(weight + 7 * channels, mask=real, other=0.0)
+    w22 = tl.load(weight + 8 * channels, mask=real, other=0.0)
+    return w00, w01, w02, w10, w11, w12, w20, w21, w22
+
+
+@triton.jit
 def forward3(
     x_ptr,
     weight_ptr,
     scale_ptr,
+    scale_stride,
     y_ptr,
     gain,
     height,
@@ -37,30 +64,17 @@ def forward3(
 
     `last` and `here` gather the output rows that still lack contributions from the rows below.
     """
-    strips = tl.cdiv(width, BLOCK_W)
-    chunks = tl.cdiv(height, ROWS)
-    sample = tl.program_id(0) // (strips * chunks)
-    top = (tl.program_id(0) // strips) % chunks * ROWS
-    column = tl.program_id(0) % strips * BLOCK_W + tl.arange(0, BLOCK_W)
+    sample, top, column = _strip(height, width, ROWS, BLOCK_W)  # pyright: ignore[reportGeneralTypeIssues]
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
     real = c < channels
     pixels = height * width
     start = sample.to(tl.int64) * pixels * channels
     x_ptr += start + c
     y_ptr += start + c
-    weight_ptr += c
-    w00 = tl.load(weight_ptr, mask=real, other=0.0)
-    w01 = tl.load(weight_ptr + channels, mask=real, other=0.0)
-    w02 = tl.load(weight_ptr + 2 * channels, mask=real, other=0.0)
-    w10 = tl.load(weight_ptr + 3 * channels, mask=real, other=0.0)
-    w11 = tl.load(weight_ptr + 4 * channels, mask=real, other=0.0)
-    w12 = tl.load(weight_ptr + 5 * channels, mask=real, other=0.0)
-    w20 = tl.load(weight_ptr + 6 * channels, mask=real, other=0.0)
-    w21 = tl.load(weight_ptr + 7 * channels, mask=real, other=0.0)
-    w22 = tl.load(weight_ptr + 8 * channels, mask=real, other=0.0)
+    w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight_ptr + c, channels, real)
     scale = 1.0
     if MODULATE:
-        scale = tl.load(scale_ptr + sample * channels + c, mask=real, other=0.0)
+        scale = tl.load(scale_ptr + sample * scale_stride + c, mask=real, other=0.0)
     inside = column < width
     has_left = inside & (column >= 1)
     has_right = column + 1 < width
@@ -83,11 +97,38 @@ def forward3(
 
 
 @triton.jit
+def _reached(grad_ptr, p, has_left, inside, has_right, real, pixels, channels, w0, w1, w2, a, grad, sum0, sum1, sum2):
+    """What a row of three gradients around p adds to the pixel's own and to those of a row of weights.
+
+    The pixel reached the output to its right through the first weight of a row, and that to its left through the last.
+    """
+    g = _pixels(grad_ptr, p + 1, has_right, real, pixels, channels)
+    grad += w0 * g
+    sum0 += a * g
+    g = _pixels(grad_ptr, p, inside, real, pixels, channels)
+    grad += w1 * g
+    sum1 += a * g
+    g = _pixels(grad_ptr, p - 1, has_left, real, pixels, channels)
+    grad += w2 * g
+    sum2 += a * g
+    return grad, sum0, sum1, sum2
+
+
+@triton.jit
+def _store_row(part, channels, real, sum0, sum1, sum2):
+    """Sums over a program's pixels, for a row of weights."""
+    tl.store(part, tl.sum(sum0, axis=0), mask=real)
+    tl.store(part + channels, tl.sum(sum1, axis=0), mask=real)
+    tl.store(part + 2 * channels, tl.sum(sum2, axis=0), mask=real)
+
+
+@triton.jit
 def backward3(
     grad_ptr,
     x_ptr,
     weight_ptr,
     scale_ptr,
+    scale_stride,
     grad_x_ptr,
     weight_part_ptr,
     scale_part_ptr,
@@ -105,11 +146,7 @@ def backward3(
 
     Sums over a program's pixels go to `weight_part`, `[programs, 9, C]`, and `scale_part`, `[programs, C]`.
     """
-    strips = tl.cdiv(width, BLOCK_W)
-    chunks = tl.cdiv(height, ROWS)
-    sample = tl.program_id(0) // (strips * chunks)
-    top = (tl.program_id(0) // strips) % chunks * ROWS
-    column = tl.program_id(0) % strips * BLOCK_W + tl.arange(0, BLOCK_W)
+    sample, top, column = _strip(height, width, ROWS, BLOCK_W)  # pyright: ignore[reportGeneralTypeIssues]
     lane = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     c = lane[None, :]
     real = c < channels
@@ -118,84 +155,34 @@ def backward3(
     grad_ptr += start + c
     x_ptr += start + c
     grad_x_ptr += start + c
-    weight_ptr += c
-    w00 = tl.load(weight_ptr, mask=real, other=0.0)
-    w01 = tl.load(weight_ptr + channels, mask=real, other=0.0)
-    w02 = tl.load(weight_ptr + 2 * channels, mask=real, other=0.0)
-    w10 = tl.load(weight_ptr + 3 * channels, mask=real, other=0.0)
-    w11 = tl.load(weight_ptr + 4 * channels, mask=real, other=0.0)
-    w12 = tl.load(weight_ptr + 5 * channels, mask=real, other=0.0)
-    w20 = tl.load(weight_ptr + 6 * channels, mask=real, other=0.0)
-    w21 = tl.load(weight_ptr + 7 * channels, mask=real, other=0.0)
-    w22 = tl.load(weight_ptr + 8 * channels, mask=real, other=0.0)
+    w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight_ptr + c, channels, real)
     scale = 1.0
     if MODULATE:
-        scale = tl.load(scale_ptr + sample * channels + c, mask=real, other=0.0)
+        scale = tl.load(scale_ptr + sample * scale_stride + c, mask=real, other=0.0)
     inside = column < width
-    has_left = inside & (column >= 1)
-    has_right = column + 1 < width
-    sum00 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum01 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum02 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum10 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum11 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum12 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum20 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum21 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sum22 = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
-    sums = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    sides = (column >= 1) & inside, inside, column + 1 < width, real, pixels, channels
+    zero = tl.zeros((BLOCK_W, BLOCK_C), dtype=tl.float32)
+    s00, s01, s02, s10, s11, s12, s20, s21, s22, sums = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
     for step in range(ROWS):
         p = (top + step) * width + column
         x = _pixels(x_ptr, p, inside, real, pixels, channels)
         a = activated(x, scale, gain, MODULATE, SILU)
-        # The pixel reached the output below and right of it through tap 00, and that above and left through tap 22.
-        g = _pixels(grad_ptr, p + width + 1, has_right, real, pixels, channels)
-        grad = w00 * g
-        sum00 += a * g
-        g = _pixels(grad_ptr, p + width, inside, real, pixels, channels)
-        grad += w01 * g
-        sum01 += a * g
-        g = _pixels(grad_ptr, p + width - 1, has_left, real, pixels, channels)
-        grad += w02 * g
-        sum02 += a * g
-        g = _pixels(grad_ptr, p + 1, has_right, real, pixels, channels)
-        grad += w10 * g
-        sum10 += a * g
-        g = _pixels(grad_ptr, p, inside, real, pixels, channels)
-        grad += w11 * g
-        sum11 += a * g
-        g = _pixels(grad_ptr, p - 1, has_left, real, pixels, channels)
-        grad += w12 * g
-        sum12 += a * g
-        g = _pixels(grad_ptr, p - width + 1, has_right, real, pixels, channels)
-        grad += w20 * g
-        sum20 += a * g
-        g = _pixels(grad_ptr, p - width, inside, real, pixels, channels)
-        grad += w21 * g
-        sum21 += a * g
-        g = _pixels(grad_ptr, p - width - 1, has_left, real, pixels, channels)
-        grad += w22 * g
-        sum22 += a * g
+        grad, s00, s01, s02 = _reached(grad_ptr, p + width, *sides, w00, w01, w02, a, zero, s00, s01, s02)
+        grad, s10, s11, s12 = _reached(grad_ptr, p, *sides, w10, w11, w12, a, grad, s10, s11, s12)
+        grad, s20, s21, s22 = _reached(grad_ptr, p - width, *sides, w20, w21, w22, a, grad, s20, s21, s22)
         grad = pulled_back(grad, x, scale, gain, MODULATE, SILU)
         if MODULATE:
             sums += grad * x
             grad = grad * scale
         mask = (inside & (p < pixels))[:, None] & real
         tl.store(grad_x_ptr + p[:, None] * channels, grad.to(grad_x_ptr.dtype.element_ty), mask=mask)
-    real = lane < channels
     part = weight_part_ptr + tl.program_id(0).to(tl.int64) * 9 * channels + lane
-    tl.store(part, tl.sum(sum00, axis=0), mask=real)
-    tl.store(part + channels, tl.sum(sum01, axis=0), mask=real)
-    tl.store(part + 2 * channels, tl.sum(sum02, axis=0), mask=real)
-    tl.store(part + 3 * channels, tl.sum(sum10, axis=0), mask=real)
-    tl.store(part + 4 * channels, tl.sum(sum11, axis=0), mask=real)
-    tl.store(part + 5 * channels, tl.sum(sum12, axis=0), mask=real)
-    tl.store(part + 6 * channels, tl.sum(sum20, axis=0), mask=real)
-    tl.store(part + 7 * channels, tl.sum(sum21, axis=0), mask=real)
-    tl.store(part + 8 * channels, tl.sum(sum22, axis=0), mask=real)
+    _store_row(part, channels, lane < channels, s00, s01, s02)
+    _store_row(part + 3 * channels, channels, lane < channels, s10, s11, s12)
+    _store_row(part + 6 * channels, channels, lane < channels, s20, s21, s22)
     if MODULATE:
         scale_part = scale_part_ptr + tl.program_id(0).to(tl.int64) * channels + lane
-        tl.store(scale_part, tl.sum(sums, axis=0), mask=real)
+        tl.store(scale_part, tl.sum(sums, axis=0), mask=lane < channels)
 
 
 @triton.jit

@@ -33,6 +33,7 @@ def pulled_back(grad, x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr
 def activate_forward(
     x_ptr,
     scale_ptr,
+    scale_stride,
     y_ptr,
     gain,
     pixels,
@@ -42,7 +43,7 @@ def activate_forward(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """A tile of pixels of one sample; `scale` is `[N, C]`."""
+    """A tile of pixels of one sample; `scale` is `[N, C]`, rows `scale_stride` apart."""
     chunks = tl.cdiv(pixels, BLOCK_P)
     sample = tl.program_id(0) // chunks
     p = (tl.program_id(0) % chunks) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -52,7 +53,7 @@ def activate_forward(
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     scale = 1.0
     if MODULATE:
-        scale = tl.load(scale_ptr + sample * channels + c, mask=c < channels, other=0.0)[None, :]
+        scale = tl.load(scale_ptr + sample * scale_stride + c, mask=c < channels, other=0.0)[None, :]
     y = activated(x, scale, gain, MODULATE, SILU)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -62,6 +63,7 @@ def activate_backward(
     grad_ptr,
     x_ptr,
     scale_ptr,
+    scale_stride,
     grad_x_ptr,
     part_ptr,
     gain,
@@ -83,7 +85,7 @@ def activate_backward(
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     scale = 1.0
     if MODULATE:
-        scale = tl.load(scale_ptr + sample * channels + c, mask=c < channels, other=0.0)[None, :]
+        scale = tl.load(scale_ptr + sample * scale_stride + c, mask=c < channels, other=0.0)[None, :]
     grad = pulled_back(grad, x, scale, gain, MODULATE, SILU)
     if MODULATE:
         part = tl.sum(grad * x, axis=0)

@@ -1,0 +1,289 @@
+"""Prepared networks on the Triton kernels against the exact ones: on a GPU where there is one, else interpreted."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from conftest import relative_error
+from PIL import Image
+from test_kernels_fuse import Traffic
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton_tests import DEVICE, image, needs_triton
+
+from unitgain.arch import NetworkSpec
+from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.bench.cases import Case
+from unitgain.bench.forward import forward
+from unitgain.bench.turns import Pace
+from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
+from unitgain.cli.main import main
+from unitgain.data.encoder import PixelEncoder
+from unitgain.denoiser import Denoiser
+from unitgain.infer import prepare
+from unitgain.infer.kernels import ActivatedDepthwise, Activation, KernelBlock
+from unitgain.infer.layers import FusedDepthwise
+from unitgain.kernels import functions, ready
+from unitgain.recipes import recipe
+from unitgain.serial import to_dict
+
+TINY = {
+    "resolution": 2,
+    "channels": 1,
+    "label_dim": 3,
+    "model_channels": 8,
+    "channel_mult": (1, 2),
+    "num_blocks": 1,
+    "attn_resolutions": (2,),
+    "channels_per_head": 8,
+}
+RUNGS = {f"EDM2 {name}": spec for name, spec in edm2_rungs().items()}
+RUNGS |= {f"EDM2+ {name}": spec for name, spec in edm2plus_rungs().items()}
+TOKENS = [name for name, spec in RUNGS.items() if spec.design in ("magnitude-preserving", "plain")]
+MODERN = "EDM2+ g-bottleneck"
+
+
+def trained(name: str, **changes) -> Denoiser:
+    """A tiny denoiser whose gains are not 0, as if it had been trained."""
+    denoiser = Denoiser(RUNGS[name].replace(**{**TINY, **changes})).eval()
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            if not parameter.any():
+                parameter.normal_(0.3, 0.1)
+    return denoiser.to(DEVICE)
+
+
+def inputs(spec: NetworkSpec, batch: int = 1):
+    x = torch.randn(batch, spec.channels, spec.resolution, spec.resolution, device=DEVICE)
+    return x, torch.rand(batch, device=DEVICE) * 3 + 0.05, torch.arange(1, batch + 1, device=DEVICE) % spec.label_dim
+
+
+def exact(denoiser, *given):
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return denoiser(*given)
+
+
+def added(denoised, x, sigma):
+    """What the network adds, without the part of D that is the input."""
+    return denoised - (0.25 / (sigma**2 + 0.25))[:, None, None, None] * x
+
+
+@pytest.fixture
+def kernels_only(monkeypatch):
+    """Fails where the reference runs in the place of a kernel."""
+    monkeypatch.setattr(functions, "reference", None)
+
+
+@needs_triton
+@pytest.mark.parametrize("rung", TOKENS)
+def test_every_rung_of_tokens_in_float32_to_1e_5(rung, kernels_only):
+    denoiser = trained(rung)
+    x, sigma, label = inputs(denoiser.spec)
+    expected = exact(denoiser, x, sigma, label)
+    prepared = prepare(denoiser, torch.float32, kernels=True)
+    found = exact(prepared, x, sigma, label)
+    assert relative_error(found, expected) < 2e-6
+    assert relative_error(added(found, x, sigma), added(expected, x, sigma)) < 1e-5
+    blocks = [*prepared.network.enc.values(), *prepared.network.dec.values()]
+    assert sum(type(block) is KernelBlock for block in blocks) == len(blocks) - 1  # all but the first convolution
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"branch": "s s c m c s s"},
+        {"branch": "m m s d P m"},
+        {"branch": "s d m s d P"},
+        {"branch": "s m E s P m", "expansion": 2, "clip_act": 0.5},
+        {"res_balance": 0.0, "attn_balance": 0.7},
+        {"concat_balance": 1.0},
+    ],
+    ids=str,
+)
+def test_constants_are_folded_exactly(changes, kernels_only):
+    denoiser = trained(MODERN, **changes)
+    given = inputs(denoiser.spec)
+    found = exact(prepare(denoiser, torch.float32, kernels=True), *given)
+    assert relative_error(found, exact(denoiser, *given)) < 2e-6
+
+
+@needs_triton
+def test_a_trained_eps_is_kept_exactly(kernels_only):
+    """Tiny activations, where the eps of Eq. 30 shows: factors before a norm must scale it too."""
+    denoiser = trained("EDM2 g", concat_balance=0.2)
+    x, sigma, label = inputs(denoiser.spec)
+    one_hot = torch.nn.functional.one_hot(label, 3).float()
+    expected = exact(denoiser.network, x * 1e-4, sigma, one_hot)
+    found = exact(prepare(denoiser, torch.float32, kernels=True).network, x * 1e-4, sigma, label)
+    assert relative_error(found, expected) < 1e-5
+
+
+@needs_triton
+@pytest.mark.parametrize("rung", ["EDM2 g", MODERN])
+def test_low_precision_is_close_with_sums_in_float32(rung, kernels_only):
+    denoiser = trained(rung)
+    x, sigma, label = inputs(denoiser.spec)
+    expected = exact(denoiser, x, sigma, label)
+    for dtype, sums, tolerance in ((torch.bfloat16, torch.float32, 1e-2), (torch.float16, torch.float16, 2e-3)):
+        prepared = prepare(denoiser, dtype, kernels=True)
+        seen = []
+        for block in prepared.network.modules():
+            if isinstance(block, KernelBlock):
+                block.register_forward_hook(lambda _, given, made, seen=seen: seen.extend([given[0].dtype, made.dtype]))
+            elif isinstance(block, Activation):
+                block.register_forward_hook(lambda *given, dtype=dtype, seen=seen: seen.append(given[2].dtype is dtype))
+        found = prepared(x, sigma, label)
+        assert set(seen) == {sums, True}
+        assert found.dtype == torch.float32
+        assert 1e-7 < relative_error(found, expected) < tolerance
+
+
+@needs_triton
+def test_depthwise_convolutions_take_in_what_is_before_them():
+    denoiser = trained(MODERN)
+    with_kernels, without = prepare(denoiser, torch.float32, kernels=True), prepare(denoiser, torch.float32)
+    assert denoiser.spec.branch == "s d E s P m s d"
+    (branch, *_) = [block.branch for block in with_kernels.modules() if isinstance(block, KernelBlock)]
+    assert [type(step).__name__ for step in branch] == [
+        *("ActivatedDepthwise", "FoldedConv", "Activation", "FoldedConv", "ActivatedDepthwise")
+    ]
+    assert [(step.slot is not None, step.silu) for step in branch if isinstance(step, ActivatedDepthwise)] == [
+        (False, True),
+        (True, True),
+    ]
+    assert not any(isinstance(module, FusedDepthwise) for module in with_kernels.modules())
+    assert not any(isinstance(module, Activation | KernelBlock) for module in without.modules())
+
+
+@needs_triton
+def test_a_compiled_block_has_no_break(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checker itself cannot be compiled
+    prepared = prepare(trained(MODERN, channel_mult=(1,)), torch.bfloat16, kernels=True)
+    block = next(block for block in prepared.modules() if isinstance(block, KernelBlock))
+    x = image(1, 8, 2, 2).detach()
+    scales = [torch.randn(1, 8, 1, 1, device=DEVICE) for _ in prepared.network.embedding.sizes]
+    with torch.no_grad():
+        wanted = block(x, scales)
+        found = torch.compile(block, fullgraph=True, backend="aot_eager")(x, scales)
+    assert relative_error(found, wanted) < 1e-6
+
+
+@needs_triton
+@pytest.mark.parametrize(("name", "rung"), [("EDM2", "EDM2 g"), ("EDM2+", MODERN)])
+def test_traffic_is_what_the_documentation_says(name, rung):
+    """As for training blocks: an encoder block that keeps its size and width."""
+    text = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
+    row = re.search(rf"\| {re.escape(name)}, prepared \| (\d+) \| (\d+) \|", text)
+    denoiser = trained(rung, channel_mult=(1,), attn_resolutions=())
+    found = []
+    for kernels in (False, True):
+        # What is to be compiled is not laid out for this processor; called by itself, the block is not compiled.
+        prepared = prepare(denoiser, torch.bfloat16, compile=True, kernels=kernels)
+        block = prepared.network.enc["2x2_block0"]
+        x = image(1, 8, 2, 2).detach()
+        scales = [torch.randn(1, 8, 1, 1, device=DEVICE) for _ in prepared.network.embedding.sizes]
+        with Traffic(x.shape[2:]) as traffic, torch.no_grad():
+            block(x, scales)
+        found.append(traffic.bytes / x.numel())
+    documented = [int(number) for number in row.groups()]
+    assert found[1] == documented[1]
+    assert found[0] == pytest.approx(documented[0], rel=0.1)  # what PyTorch does may change with its version
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations that compute or copy."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        aliases = [value.alias_info for value in function._schema.returns]
+        self.number += not any(alias is not None and not alias.is_write for alias in aliases)
+        return function(*args, **(kwargs or {}))
+
+
+@needs_triton
+@pytest.mark.parametrize(("name", "preset"), [("EDM2-S", "edm2-img64-s"), ("EDM2+-S", "edm2plus-img64-s")])
+def test_operations_are_as_many_as_the_documentation_says(name, preset):
+    text = (Path(__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
+    row = re.search(rf"\| {re.escape(name)} \| (\d+) \| (\d+) \|", text)
+    spec = recipe(preset).network.replace(
+        resolution=8, attn_resolutions=(2, 1), model_channels=8, channels_per_head=8, label_dim=2
+    )
+    assert len(spec.widths) == 4  # as of 64 pixels, with attention on the same levels
+    denoiser, x, label = Denoiser(spec).to(DEVICE), torch.randn(1, 3, 8, 8, device=DEVICE), torch.tensor([1])
+    found = []
+    for kernels in (False, True):
+        prepared = prepare(denoiser, torch.bfloat16, compile=True, kernels=kernels)
+        prepared.network._compiled_call_impl = None  # laid out as for a compiler, and not compiled
+        with Operations() as operations:
+            prepared(x, 0.5, label.to(DEVICE))
+        found.append(operations.number)
+    documented = [int(number) for number in row.groups()]
+    assert found == pytest.approx(documented, rel=0.05)  # versions of torch differ in how they write some
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    denoiser = trained("EDM2 g", channel_mult=(1,), attn_resolutions=())
+    header = SnapshotHeader(
+        network=denoiser.spec,
+        sigma_data=0.5,
+        nimg=1,
+        profile={"kind": "raw"},
+        recipe="none",
+        encoder=to_dict(PixelEncoder()),
+    )
+    write_snapshot(tmp_path / "net.safetensors", header, denoiser.state_dict(), "float32")
+    return tmp_path / "net.safetensors"
+
+
+@needs_triton
+def test_images_are_drawn_on_kernels_if_asked_for(snapshot, tmp_path, monkeypatch, kernels_only):
+    monkeypatch.setattr("unitgain.sample.tiles.tile_size", lambda *_: 2)  # rather than 64, which take long interpreted
+    run = ["sample", str(snapshot), "--steps", "2", "--seeds", "0-1", "--dtype", "float32", "--device", DEVICE, "--out"]
+    for options in ([], ["--kernels"]):
+        main([*run, str(tmp_path / f"out{len(options)}"), *options])
+    plain, mine = (
+        [np.asarray(Image.open(tmp_path / folder / "000000" / f"00000{seed}.png"), dtype=int) for seed in (0, 1)]
+        for folder in ("out0", "out1")
+    )
+    assert all(np.abs(one - other).max() <= 1 for one, other in zip(plain, mine, strict=True))
+    settings = json.loads((tmp_path / "out1" / "manifest.json").read_text())["settings"]
+    assert settings["kernels"] is True
+    assert "kernels" not in json.loads((tmp_path / "out0" / "manifest.json").read_text())["settings"]
+
+
+@needs_triton
+def test_bench_measures_kernels_and_their_error(snapshot, quick_bench):
+    cases = [Case(str(snapshot), mode) for mode in ("plain", "float32+kernels")]
+    report = forward(cases, device=DEVICE, pace=Pace(repeats=1))
+    facts = report.row(f"{snapshot}:float32+kernels").facts
+    assert 0 < facts["error"] < (1e-5 if DEVICE == "cpu" else 1e-2)  # GPUs round convolutions to TF32 by default
+    assert {"prepare_seconds", "compile_seconds"} <= facts.keys()
+
+
+def test_what_cannot_run_on_kernels_is_refused_with_a_reason(monkeypatch, tiny_spec):
+    denoiser = Denoiser(tiny_spec.replace(**TINY))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match=r"run on GPUs, and this network is on the CPU.*TRITON_INTERPRET=1"):
+        prepare(denoiser, torch.float32, kernels=True)
+    with pytest.raises(ValueError, match="this network is on meta"):
+        prepare(denoiser.to("meta"), torch.float32, kernels=True)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(ImportError, match=r"triton is not installed: pip install 'unitgain\[kernels\]'"):
+        prepare(denoiser, torch.float32, kernels=True)
+
+
+@needs_triton
+def test_networks_and_precisions_that_kernels_do_not_know_are_refused(monkeypatch, tiny_spec):
+    old = Denoiser(tiny_spec.replace(design="adm", model_channels=32)).to(DEVICE)
+    with pytest.raises(ValueError, match="a network of design 'adm' has no residual blocks made of tokens"):
+        prepare(old, torch.float32, kernels=True)
+    monkeypatch.setattr(ready, "runs_on", lambda device, dtype: dtype != torch.bfloat16)
+    with pytest.raises(ValueError, match=r"cannot compute in torch\.bfloat16 on .*float16"):
+        prepare(trained("EDM2 g"), torch.bfloat16, kernels=True)
