@@ -40,9 +40,9 @@ def demand(device: torch.device, dtype: torch.dtype) -> None:
         ValueError: if the device is none for them.
     """
     require("triton", "kernels")
-    from unitgain.kernels.ready import runs_on
+    from unitgain.kernels.ready import interpreted, runs_on
 
-    if device.type == "cpu" and not os.environ.get("TRITON_INTERPRET"):
+    if device.type == "cpu" and not (os.environ.get("TRITON_INTERPRET") and interpreted()):
         raise ValueError(
             "the kernels run on GPUs, and this network is on the CPU: move it to a GPU first, or leave them off. For "
             "tests, TRITON_INTERPRET=1 has them interpreted on the CPU, which is slow"
