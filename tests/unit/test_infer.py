@@ -176,17 +176,16 @@ def test_compiled_and_warmed_up():
     assert done.stdout == "the same\n", done.stderr
 
 
-def test_any_number_of_networks_can_be_compiled(monkeypatch):
+def test_any_number_of_networks_can_be_compiled():
     """They share their code, which torch compiles 8 times in a process and then runs as it is, with a warning."""
     from torch._dynamo import config
 
     denoiser = trained(NetworkSpec(**TINY))
-    for name in ("recompile_limit", "accumulated_recompile_limit"):
-        monkeypatch.setattr(config, name, 8)  # put back afterwards
-    for _ in range(3):
-        prepare(denoiser, torch.float32, compile=True)
-    assert config.recompile_limit >= 3 * 8
-    assert config.accumulated_recompile_limit >= config.recompile_limit
+    with config.patch(recompile_limit=8, accumulated_recompile_limit=8):
+        for _ in range(3):
+            prepare(denoiser, torch.float32, compile=True)
+        assert config.recompile_limit >= 3 * 8
+        assert config.accumulated_recompile_limit >= config.recompile_limit
 
 
 def test_the_original_is_untouched():
