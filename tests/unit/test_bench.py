@@ -42,11 +42,12 @@ def test_cases_and_modes():
     assert parse_mode("plain") == Mode("plain", torch.float32)
     assert parse_mode("exact+float16") == Mode("exact", torch.float16)
     assert parse_mode("fast") == Mode("prepared", fastest_dtype("cpu"))
+    assert parse_mode("float32+direct") == Mode("prepared", torch.float32, winograd=False)
     assert parse_mode("float32+compile") == Mode("prepared", torch.float32, True)
     assert parse_mode("float32+compile=max-autotune") == Mode("prepared", torch.float32, "max-autotune")
-    assert parse_mode("float16+kernels+graph") == Mode("prepared", torch.float16, False, True, True)
+    assert parse_mode("float16+kernels+graph") == Mode("prepared", torch.float16, kernels=True, graph=True)
     assert parse_mode("bfloat16+kernels+compile=reduce-overhead") == Mode(
-        "prepared", torch.bfloat16, "reduce-overhead", True
+        "prepared", torch.bfloat16, "reduce-overhead", kernels=True
     )
     assert [parse_mode(f"float32{how}").first_is_slow for how in ("", "+compile", "+kernels", "+graph")] == [
         *(False, True, True, True)

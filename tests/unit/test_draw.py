@@ -203,8 +203,10 @@ def test_settings_are_json_and_bind_the_churn():
     settings = DrawSettings(sampler="stochastic_heun", S_churn=7.0, S_max=float("inf"), interval=(0.1, 2.0), label=3)
     record = json.loads(json.dumps(settings.record(), allow_nan=False))
     assert (record["S_churn"], record["interval"], record["class"]) == (7.0, [0.1, 2.0], 3)
-    assert not {"S_min", "compile", "kernels", "graph"} & record.keys()
-    assert DrawSettings(kernels=True, graph=True).record().items() >= {"kernels": True, "graph": True}.items()
+    assert not {"S_min", "compile", "winograd", "kernels", "graph"} & record.keys()
+    changed = {"winograd": False, "kernels": True, "graph": True}
+    assert DrawSettings(**changed).record().items() >= changed.items()
+    assert DrawSettings(**changed).opening().items() >= changed.items()
     assert settings.function().keywords == {"S_churn": 7.0, "S_max": float("inf")}
 
 

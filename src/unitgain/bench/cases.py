@@ -85,6 +85,7 @@ class Mode:
             training: the same, channels-last) or "prepared" (`unitgain.infer.prepare`).
         dtype: in which the network computes.
         compile: as `prepare` takes it.
+        winograd: likewise.
         kernels: likewise.
         graph: likewise.
     """
@@ -92,6 +93,7 @@ class Mode:
     kind: Kind
     dtype: torch.dtype
     compile: bool | CompileMode = False
+    winograd: bool = True
     kernels: bool = False
     graph: bool = False
 
@@ -102,13 +104,20 @@ class Mode:
 
     def prepare(self, denoiser: Denoiser) -> Prepared:
         """The denoiser prepared so."""
-        return prepare(denoiser, self.dtype, compile=self.compile, kernels=self.kernels, graph=self.graph)
+        return prepare(
+            denoiser,
+            self.dtype,
+            compile=self.compile,
+            winograd=self.winograd,
+            kernels=self.kernels,
+            graph=self.graph,
+        )
 
 
 MODES = ("plain", "exact", "fast", *DTYPES)
 GRAMMAR = (
     "plain, exact, fast, float32, bfloat16 or float16; plain and exact take +bfloat16 or +float16, the others +compile "
-    "or +compile=max-autotune, +kernels and +graph"
+    "or +compile=max-autotune, +direct, +kernels and +graph"
 )
 
 
@@ -129,14 +138,15 @@ def parse_mode(text: str, device: torch.device | str = "cpu") -> Mode:
     for option in options:
         word, _, value = option.partition("=")
         known = not value or (word == "compile" and value in get_args(CompileMode))
-        if word not in ("compile", "kernels", "graph") or word in found or not known:
+        if word not in ("compile", "direct", "kernels", "graph") or word in found or not known:
             raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
         found[word] = value
     if first not in MODES:
         raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
     dtype = fastest_dtype(device) if first == "fast" else DTYPES[first]
     compile = (found["compile"] or True) if "compile" in found else False
-    return Mode("prepared", dtype, compile, "kernels" in found, "graph" in found)  # type: ignore[arg-type]
+    how = {"winograd": "direct" not in found, "kernels": "kernels" in found, "graph": "graph" in found}
+    return Mode("prepared", dtype, compile, **how)  # type: ignore[arg-type]
 
 
 def check_network(network: str | Recipe) -> None:

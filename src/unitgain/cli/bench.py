@@ -26,8 +26,8 @@ class Forward(Comparing):
 
     Modes: plain (float32, contiguous, weights normalized in every evaluation), exact (the same, channels-last: what
     --exact runs elsewhere), fast (prepared, in the fastest precision here), float32, bfloat16, float16 (prepared).
-    plain and exact take +bfloat16 or +float16; the prepared ones +compile or +compile=max-autotune, +kernels (Triton's)
-    and +graph (CUDA graphs, without +compile).
+    plain and exact take +bfloat16 or +float16; the prepared ones +compile or +compile=max-autotune, +direct (without
+    Winograd's filtering), +kernels (Triton's) and +graph (CUDA graphs, without +compile).
     """
 
     network: NetworkName = None

@@ -52,6 +52,10 @@ class Sampling:
     compile: bool = False
     """Compile the networks (torch.compile): a minute or more at the start, for long runs. Differs in the rounding."""
 
+    winograd: bool = True
+    """Make 3x3 convolutions on CPUs, in float32 and bfloat16, by Winograd's filtering, where the processor gains by it:
+    weights then take 1.8 to 4 times the memory. Differs in the rounding."""
+
     kernels: bool = False
     """Run the networks on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no GPU has run
     them: measure before you rely on them (unitgain bench forward NETWORK:bfloat16+kernels). Differs in the rounding."""
@@ -127,6 +131,5 @@ class Drawing(Sampling):
         guide, weight = self.guided_by(network)
         settings = self.settings(device, weight)
         names = [network] if guide in (None, SELF) else [network, str(guide)]
-        how = (settings.dtype, self.exact, self.compile, self.kernels, self.graph)
-        main, *others = (open_network(name, device, *how) for name in names)
+        main, *others = (open_network(name, device, **settings.opening()) for name in names)
         return main, others[0] if others else None, settings

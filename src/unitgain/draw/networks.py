@@ -44,6 +44,7 @@ def open_network(
     dtype: str = "float32",
     exact: bool = False,
     compile: bool = False,
+    winograd: bool = True,
     kernels: bool = False,
     graph: bool = False,
 ) -> Network:
@@ -55,6 +56,7 @@ def open_network(
         dtype: precision to evaluate it in: "float32", "bfloat16" or "float16".
         exact: leave it as it was trained, which is slower and differs in the rounding.
         compile: compile it, unless it is left as it was trained.
+        winograd: let 3x3 convolutions be filtered, likewise.
         kernels: run it on the Triton kernels, likewise.
         graph: record CUDA graphs of it, likewise.
 
@@ -72,7 +74,7 @@ def open_network(
     if exact:
         denoiser.dtype = DTYPES[dtype]
     else:
-        denoiser = prepare(denoiser, DTYPES[dtype], compile=compile, kernels=kernels, graph=graph)
+        denoiser = prepare(denoiser, DTYPES[dtype], compile=compile, winograd=winograd, kernels=kernels, graph=graph)
     return Network(name=name, denoiser=denoiser, record=record)
 
 

@@ -37,6 +37,7 @@ class DrawSettings:
         exact: the networks compute as in training, rather than prepared for speed (`unitgain.infer.prepare`), which
             differs in the rounding.
         compile: the networks are compiled (`torch.compile`), which takes a while at the start; not with `exact`.
+        winograd: 3x3 convolutions are made by Winograd's filtering where that is faster, on CPUs.
         kernels: the networks run on the Triton kernels (`unitgain.kernels`), for GPUs; not with `exact`.
         graph: evaluations are recorded as CUDA graphs and replayed; not with `exact` or `compile`.
         vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
@@ -60,6 +61,7 @@ class DrawSettings:
     dtype: str = "float32"
     exact: bool = False
     compile: bool = False
+    winograd: bool = True
     kernels: bool = False
     graph: bool = False
     vae: str | None = None
@@ -94,6 +96,10 @@ class DrawSettings:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def opening(self) -> dict[str, Any]:
+        """How networks are prepared: the arguments of `open_network`."""
+        return {name: getattr(self, name) for name in ("dtype", "exact", "compile", "winograd", "kernels", "graph")}
+
     def record(self) -> dict[str, Any]:
         """The settings as JSON; those of churn only where there is some, and no infinity, which JSON does not know."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -103,6 +109,8 @@ class DrawSettings:
         for name in ("vae", "compile", "kernels", "graph"):  # only where they are asked for
             if not values[name]:
                 del values[name]
+        if self.winograd:
+            del values["winograd"]
         values["class"] = values.pop("label")
         values["interval"] = None if self.interval is None else list(self.interval)
         return values

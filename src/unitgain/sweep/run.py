@@ -123,9 +123,7 @@ class Sweep:
         return main, self._network(name), settings
 
     def _network(self, name: str) -> Network:
-        settings = self.settings
-        how = (settings.dtype, settings.exact, settings.compile, settings.kernels, settings.graph)
-        return self._open(name, self.world.device, *how)
+        return self._open(name, self.world.device, **self.settings.opening())
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by name of the metric."""
