@@ -25,7 +25,7 @@ def bars(results: dict[str, Any]) -> dict[str, dict[str, float]]:
         if part.startswith("batch"):
             for row in report["rows"]:
                 network, mode = row["name"].split()
-                if "+compile" not in mode:
+                if "+" not in mode:
                     found.setdefault(f"{network}\n{part}", {})[mode] = row["ratio"]
     return dict(sorted(found.items(), key=lambda item: (item[0].startswith("EDM2+"), item[0])))
 
