@@ -49,7 +49,9 @@ def test_inference(tmp_path, monkeypatch, capsys):
     ratio = rows["EDM2-S float32"]["ratio"]
     met = "yes" if ratio >= 1.4 else "no"
     assert f"| EDM2-S float32, batch 1, x plain EDM2-S | >= 1.4 | {ratio:.3g} | {met} |" in page
-    assert "| EDM2+-S fast batch 1 over EDM2-S, memory evaluating | <= 0.6 | 0.55 | yes |" in page
+    for mode in ("fast", "fast+direct"):
+        row = f"| EDM2+-S fast batch 1 over EDM2-S {mode} batch 1, memory evaluating | <= 0.6 | 0.55 | yes |"
+        assert row in page
     assert "times its 3 evaluations alone" in page
     capsys.readouterr()
     monkeypatch.setattr(infer, "forward", None)  # what is there is not measured again

@@ -83,6 +83,7 @@ class FoldedBranch(nn.ModuleList):
 
     Attributes:
         left: what of `factor` no weight could take.
+        wide: whether the first step takes float32, whatever the precision of the network.
     """
 
     def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
@@ -108,6 +109,8 @@ class FoldedBranch(nn.ModuleList):
                 self._modulate(slot(weight * (rule.silu * pending * extra), pending * extra))
             pending = 1.0
         self.left = pending * (1.0 if foldable else factor)
+        after = [step for step in self if not isinstance(step, SiLU)]
+        self.wide = bool(after) and isinstance(after[0], FilteredConv)
 
     def _activate(self) -> None:
         """Let `silu` follow: as part of a convolution before it, if there is one."""
@@ -246,7 +249,8 @@ class FoldedBlock(nn.Module):
         main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
         if self.norm_eps is not None:
             x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
+        x = x if self.branch.wide else x.to(self.dtype)
         if self.attention is None:
-            return self.branch.add(x.to(self.dtype), scales, main, self.main, self.limit)
-        x = self.branch.add(x.to(self.dtype), scales, main, self.main, math.inf)
+            return self.branch.add(x, scales, main, self.main, self.limit)
+        x = self.branch.add(x, scales, main, self.main, math.inf)
         return self.attention(x).clamp_(-self.limit, self.limit)
