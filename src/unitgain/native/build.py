@@ -56,7 +56,7 @@ def _compiled(name: str) -> Path:
             # Not linked with a library of threads: those of torch, which are there already, are the ones to use.
             threads = ["-fopenmp"] if "#pragma omp" in text else []
             _run([*compiler, *FLAGS, *threads, "-c", "-o", made, str(source)])
-            _run([*compiler, "-shared", "-o", str(temporary), made])
+            _run([*compiler, "-shared", "-o", str(temporary), made, "-lm"])
     return path
 
 
