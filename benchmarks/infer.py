@@ -91,8 +91,8 @@ def page(found: dict[str, Any]) -> str:
         "Evaluations of D at 3x64x64, 1000 classes, random weights and gains. `plain`: float32, contiguous, weights "
         "normalized in every evaluation; the others are prepared. Times are medians of turns in one process, ratios "
         "medians of the ratios of a turn; error: of D, relative, against plain. `of peak` and `floor` count the "
-        "multiply-adds of convolutions by their definition: those of EDM2 are made with fewer, by Winograd's filtering, "
-        "but for `+direct`.",
+        "multiply-adds of convolutions by their definition: those of EDM2 are made with fewer, by Winograd's "
+        "filtering, but for `+direct`.",
     ]
     for part, report in found.items():
         if part.startswith("batch"):
