@@ -60,7 +60,7 @@ def open_network(
         HubError: if the repository cannot be reached.
     """
     with Snapshot(locate(name)) as snapshot:
-        denoiser, header = snapshot.denoiser(), snapshot.header
+        denoiser, header = snapshot.denoiser(mapped=not exact), snapshot.header
         facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
         record = {"sha256": snapshot.sha256, **facts}
     denoiser = denoiser.to(device)

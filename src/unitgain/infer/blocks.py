@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation
-from unitgain.infer.layers import FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
+from unitgain.infer.layers import Bottleneck, FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
 
@@ -29,7 +29,7 @@ class Rule:
     Args:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
-        fused: whether depthwise convolutions are made in C, with what comes before them.
+        fused: whether depthwise convolutions are made in C, with what comes before them, and bottlenecks in parts.
     """
 
     def __init__(self, preserving: bool, dtype: torch.dtype, fused: bool) -> None:
@@ -37,6 +37,8 @@ class Rule:
         self.dtype = dtype
         self.fused = fused
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
+        # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down.
+        self.sums = torch.float32 if dtype == torch.bfloat16 else dtype
 
     def add(self, t: float) -> tuple[float, float]:
         """Factors of the main path and of the branch (Eq. 88)."""
@@ -77,11 +79,11 @@ class FoldedBranch(nn.ModuleList):
                 pending = rule.silu
                 continue
             if isinstance(module, MPConv):
-                self._convolve(folded(module) * (pending * extra), module, rule)
+                self._convolve(folded(module).mul_(pending * extra), module, rule)
             else:
                 assert isinstance(module, Modulation | UngainedModulation)
                 weight = folded(module.linear, module.gain if isinstance(module, Modulation) else 1.0)
-                self.append(Modulate(slot(weight * (rule.silu * pending * extra), pending * extra)))
+                self.append(Modulate(slot(weight.mul_(rule.silu * pending * extra), pending * extra)))
             pending = 1.0
         self.left = pending * (1.0 if foldable else factor)
 
@@ -96,7 +98,11 @@ class FoldedBranch(nn.ModuleList):
     def _convolve(self, weight: Tensor, layer: MPConv, rule: Rule) -> None:
         """Let a convolution follow; a depthwise one takes in what is before it."""
         if not (rule.fused and layer.groups == layer.in_channels == len(weight)):
-            self.append(FoldedConv(weight, layer.groups, rule.dtype))
+            made, last = FoldedConv(weight, layer.groups, rule.dtype), self[-1] if len(self) else None
+            if rule.fused and isinstance(last, FoldedConv) and last.pointwise and made.pointwise:
+                self[-1] = Bottleneck(last, made)
+            else:
+                self.append(made)
             return
         silu = len(self) > 0 and isinstance(self[-1], SiLU)
         if silu:
@@ -129,6 +135,7 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.mode: Resampling = block.mode
         self.dtype = rule.dtype
+        self.sums = rule.sums
         self.limit = block.clip_act * scale_out
         self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
         main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
@@ -136,25 +143,39 @@ class FoldedBlock(nn.Module):
         self.shortcut = None
         if isinstance(block.shortcut, MPConv):
             inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
-            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, rule.dtype)
+            self.shortcut = FoldedConv(folded(block.shortcut).mul_(inside), 1, rule.dtype)
         self.main = main
         self.attention = (
             FoldedAttention(block.attention, rule, scale_out) if isinstance(block.attention, CosineAttention) else None
         )
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
-        x = resample(x, self.mode)
-        main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
-        if self.norm_eps is not None:
-            x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
-        branch = self.branch(x.to(self.dtype), scales)
+        """Features times `scale_out`, in the precision of sums; the input is left as it is."""
+        main, branch = self._paths(x, scales)
         if self.branch.left != 1:
             branch = branch * self.branch.left
-        x = torch.add(branch, main, alpha=self.main)  # in the wider of their types
+        x = branch.to(self.sums)
+        del branch  # where it is another tensor, its memory is for the next one
+        if main.shape == x.shape:
+            x.add_(main, alpha=self.main)
+        else:  # doubled while it is added
+            of_pixel = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+            of_pixel.add_(main[:, :, :, None, :, None], alpha=self.main)
         if self.attention is not None:
             x = self.attention(x)
         return x.clamp_(-self.limit, self.limit)
+
+    def _paths(self, x: Tensor, scales: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Main path, before it is doubled if nothing else happens to it, and branch."""
+        if self.norm_eps is None:
+            seen = resample(x.to(self.dtype), self.mode)  # doubling and rounding commute
+            return x if self.shortcut is None else self.shortcut(seen), self.branch(seen, scales)
+        main = resample(x, self.mode)
+        if self.shortcut is not None:
+            main = self.shortcut(main.to(self.dtype)).to(self.sums)
+        own = None if main is x else main  # what nobody else has is written over
+        main = torch.mul(main, magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype), out=own)
+        return main, self.branch(main.to(self.dtype), scales)
 
 
 class FoldedAttention(nn.Module):
@@ -175,7 +196,7 @@ class FoldedAttention(nn.Module):
         self.eps = EPS * scale
         self.main, branch = rule.add(attention.balance)
         self.qkv = FoldedConv(folded(attention.qkv), 1, rule.dtype)
-        self.proj = FoldedConv(folded(attention.proj) * (branch * scale), 1, rule.dtype)
+        self.proj = FoldedConv(folded(attention.proj).mul_(branch * scale), 1, rule.dtype)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
@@ -185,4 +206,4 @@ class FoldedAttention(nn.Module):
         q, k, v = tokens.permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)
         y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return torch.add(self.proj(y), x, alpha=self.main)
+        return self.proj(y).to(x.dtype).add_(x, alpha=self.main)

@@ -1,5 +1,6 @@
 """`prepare`: a denoiser for inference from a trained one."""
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.denoiser import Denoiser, Label
+from unitgain.infer.heap import apart
 from unitgain.infer.layers import can_pack, supported
 from unitgain.infer.network import FoldedUNet, freeze
 from unitgain.native import can_convolve
@@ -103,7 +105,7 @@ def prepare(denoiser: Denoiser, dtype: torch.dtype | None = None, compile: bool 
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
     network = denoiser.network
-    with torch.no_grad():
+    with torch.no_grad(), apart() if device.type == "cpu" else nullcontext():
         if isinstance(network, MPUNet | PlainUNet):
             eager = device.type == "cpu" and not compile
             made: nn.Module = FoldedUNet(network, denoiser.spec, dtype, fused=eager and can_convolve(dtype))
