@@ -30,7 +30,12 @@ class HubError(Exception):
 
 
 def load(
-    what: Path | str, *, file: str = MODEL, revision: str | None = None, token: str | bool | None = None
+    what: Path | str,
+    *,
+    file: str = MODEL,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    mapped: bool = False,
 ) -> Denoiser:
     """Open a snapshot as a denoiser: float32, on the CPU, in evaluation mode, without gradients.
 
@@ -41,6 +46,8 @@ def load(
         file: the snapshot's name in a folder or repository.
         revision: branch, tag or commit of the repository.
         token: of the Hub, for what is not public; by default the one that `hf auth login` stored.
+        mapped: leave the parameters in the file, in its precision, and map them into memory. Only for
+            `unitgain.infer.prepare`, which makes the same of them and then takes no memory for the original.
 
     Raises:
         FileNotFoundError: if there is no file, and `what` is no name of anything else.
@@ -48,7 +55,7 @@ def load(
         HubError: if the repository or its file is not there or cannot be reached.
     """
     with Snapshot(locate(what, file=file, revision=revision, token=token)) as snapshot:
-        return snapshot.denoiser()
+        return snapshot.denoiser(mapped)
 
 
 def locate(

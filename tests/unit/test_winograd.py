@@ -45,7 +45,7 @@ def test_the_compiler_that_the_project_asks_for_is_used():
 def test_any_size(shape, out, kind, dtype, modulated, silu, summed):
     x, weight = images(*shape).to(dtype), normal(out, shape[1], 3, 3, seed=1)
     scale = normal(shape[0], out, seed=2) if modulated else None
-    main = images(shape[0], out, *shape[2:], seed=3) if summed else None
+    main = images(shape[0], out, *shape[2:], seed=3).to(dtype) if summed else None
     found = Winograd(weight, *kind)(x, torch.float32, scale, silu, main, share=0.7, limit=4.0)
     sums = F.conv2d(x.double(), weight.double(), padding=1)
     exact = sums if scale is None else sums * scale.double()[:, :, None, None]
@@ -56,7 +56,7 @@ def test_any_size(shape, out, kind, dtype, modulated, silu, summed):
     through = (1.1 if silu else 1.0) * (1.0 if scale is None else scale.double().norm() / scale.numel() ** 0.5)
     bound = 3 * TOLERANCE[kind] * through * (9 * shape[1]) ** 0.5 * exact.numel() ** 0.5
     assert (found - exact).norm() <= bound
-    rounded = Winograd(weight, *kind)(x, torch.bfloat16, scale, silu, None if main is None else main.bfloat16())
+    rounded = Winograd(weight, *kind)(x, torch.bfloat16, scale, silu, main)
     assert rounded.dtype == torch.bfloat16
 
 

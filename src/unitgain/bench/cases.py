@@ -157,17 +157,18 @@ def check_network(network: str | Recipe) -> None:
         raise ValueError(f"{network!r} is no recipe, no snapshot and no network; {suggest(network, RECIPES)}")
 
 
-def open_denoiser(network: str | Recipe, device: torch.device | str = "cpu") -> Denoiser:
+def open_denoiser(network: str | Recipe, device: torch.device | str = "cpu", mapped: bool = False) -> Denoiser:
     """The network of a case, in float32: as trained if it is a snapshot, else with random weights and random gains.
 
-    A network as it is initialized adds nothing to its input, so there would be no error to see.
+    A network as it is initialized adds nothing to its input, so there would be no error to see. With `mapped` the
+    weights of a snapshot stay in its file, as commands that draw open what they prepare.
 
     Raises:
         ValueError: if it is no recipe, no file and no name of a network.
     """
     check_network(network)
     if isinstance(network, str) and network not in RECIPES:
-        return load(network).to(device).eval().requires_grad_(False)
+        return load(network, mapped=mapped).to(device).eval().requires_grad_(False)
     torch.manual_seed(0)
     denoiser = create(network).eval().requires_grad_(False)
     for parameter in denoiser.parameters():

@@ -17,7 +17,7 @@ class Footprint:
     """Bytes at the peak.
 
     Attributes:
-        opening: while the network is made and prepared; anonymous memory, above what the process had before.
+        opening: while the network is opened and prepared; anonymous memory, above what the process had before.
         evaluating: while it is evaluated, with its weights; likewise. What a long run of sampling takes.
         process: of the whole process, libraries and all, since it began; 0 on a GPU.
     """
@@ -31,7 +31,8 @@ def footprint(network: str, mode: str, *, batch: int = 1, device: str = "cpu", t
     """Open, prepare and evaluate a network in a fresh process.
 
     Args:
-        network: name of a recipe, or whatever `unitgain.load` opens.
+        network: name of a recipe, whose weights are made first and count while opening; or whatever `unitgain.load`
+            opens.
         mode: of `parse_mode`.
         batch: images of an evaluation.
         device: where.
@@ -56,7 +57,7 @@ def measure_here(network: str, mode: str, batch: int, device: str) -> Footprint:
     """The same in this process, which should have done nothing else."""
     chosen = parse_mode(mode, device)
     with PeakMemory(device) as opening:
-        denoiser = open_denoiser(network, device)
+        denoiser = open_denoiser(network, device, mapped=chosen.kind == "prepared")
         if chosen.kind == "prepared":
             denoiser = evaluate = chosen.prepare(denoiser)
         else:

@@ -219,15 +219,19 @@ class Snapshot:
                 f"{self.path} is damaged: its contents do not match its checksum; fetch or write it again"
             )
 
-    def denoiser(self) -> Denoiser:
-        """The denoiser, float32, in evaluation mode, checked against the checksum.
+    def denoiser(self, mapped: bool = False) -> Denoiser:
+        """The denoiser in evaluation mode, checked against the checksum.
+
+        Args:
+            mapped: leave the parameters in the file, in its precision, and map them into memory: only to be prepared,
+                or looked at. By default they are float32, in memory.
 
         Raises:
             SnapshotError: if the file is damaged, or its tensors are not those of its network.
         """
         with torch.device("meta"):
             denoiser = Denoiser(self.header.network, self.header.sigma_data)
-        tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in self.verified()}
+        tensors = {name: tensor if mapped else tensor.to(torch.float32, copy=True) for name, tensor in self.verified()}
         try:
             denoiser.load_state_dict(tensors, assign=True)
         except RuntimeError as error:

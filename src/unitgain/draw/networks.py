@@ -67,7 +67,7 @@ def open_network(
         ValueError: if kernels or graphs are asked for where they cannot be.
     """
     with Snapshot(locate(name)) as snapshot:
-        denoiser, header = snapshot.denoiser(), snapshot.header
+        denoiser, header = snapshot.denoiser(mapped=not exact), snapshot.header
         facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
         record = {"sha256": snapshot.sha256, **facts}
     denoiser = denoiser.to(device)

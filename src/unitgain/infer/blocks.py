@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation
-from unitgain.infer.layers import FilteredConv, FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
+from unitgain.infer.layers import Bottleneck, FilteredConv, FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
 
@@ -33,7 +33,7 @@ class Rule:
     Args:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
-        fused: whether depthwise convolutions are made in C, with what comes before them.
+        fused: whether depthwise convolutions are made in C, with what comes before them, and bottlenecks in parts.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
     """
 
@@ -44,6 +44,8 @@ class Rule:
         self.filtered = filtered
         self.resolution = 0
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
+        # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down.
+        self.sums = torch.float32 if dtype == torch.bfloat16 else dtype
 
     def at(self, resolution: int) -> "Rule":
         """The rule for layers whose outputs have this resolution."""
@@ -88,7 +90,7 @@ class FoldedBranch(nn.ModuleList):
 
     def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
         super().__init__()
-        self.dtype = rule.dtype
+        self.dtype, self.sums = rule.dtype, rule.sums
         layers = [module for module in branch if not isinstance(module, nn.Dropout)]
         linear = [i for i, module in enumerate(layers) if not isinstance(module, MPSiLU | nn.SiLU)]
         foldable = bool(linear) and linear[-1] == len(layers) - 1
@@ -102,11 +104,11 @@ class FoldedBranch(nn.ModuleList):
                 pending = rule.silu
                 continue
             if isinstance(module, MPConv):
-                self._convolve(folded(module) * (pending * extra), module, rule)
+                self._convolve(folded(module).mul_(pending * extra), module, rule)
             else:
                 assert isinstance(module, Modulation | UngainedModulation)
                 weight = folded(module.linear, module.gain if isinstance(module, Modulation) else 1.0)
-                self._modulate(slot(weight * (rule.silu * pending * extra), pending * extra))
+                self._modulate(slot(weight.mul_(rule.silu * pending * extra), pending * extra))
             pending = 1.0
         self.left = pending * (1.0 if foldable else factor)
         after = [step for step in self if not isinstance(step, SiLU)]
@@ -135,7 +137,11 @@ class FoldedBranch(nn.ModuleList):
             self.append(FilteredConv(weight, tile, rule.dtype))
             return
         if not (rule.fused and layer.groups == layer.in_channels == len(weight)):
-            self.append(FoldedConv(weight, layer.groups, rule.dtype))
+            made, last = FoldedConv(weight, layer.groups, rule.dtype), self[-1] if len(self) else None
+            if rule.fused and isinstance(last, FoldedConv) and last.pointwise and made.pointwise:
+                self[-1] = Bottleneck(last, made)
+            else:
+                self.append(made)
             return
         silu = len(self) > 0 and isinstance(self[-1], SiLU)
         if silu:
@@ -153,14 +159,26 @@ class FoldedBranch(nn.ModuleList):
     def add(
         self, x: Float[Tensor, "n c h w"], scales: list[Tensor], main: Tensor, share: float, limit: float
     ) -> Float[Tensor, "n c2 h w"]:
-        """What the steps make of `x`, times `left`, plus `share` times `main`, clamped; in the dtype of `main`."""
+        """What the steps make of `x`, times `left`, plus `share` times `main`, clamped; in the precision of sums.
+
+        Where `main` is half as high and wide, its pixels are doubled.
+        """
         steps = list(self)
         last = steps[-1] if steps else None
         if isinstance(last, FilteredConv) and last.slot is None and not last.activate and self.left == 1:
-            return last.add(self._run(steps[:-1], x, scales), main, share, limit)
-        x = self._run(steps, x, scales)
-        x = x * self.left if self.left != 1 else x
-        x = torch.add(x, main, alpha=share)  # in the wider of their types
+            x = self._run(steps[:-1], x, scales)
+            return last.add(x, main if main.shape[2:] == x.shape[2:] else resample(main, "up"), share, limit, self.sums)
+        branch = self._run(steps, x, scales)
+        branch = branch * self.left if self.left != 1 else branch
+        if main.shape == branch.shape and branch.dtype != main.dtype == self.sums:
+            x = torch.add(branch, main, alpha=share)  # in the wider of their types
+        elif main.shape == branch.shape:
+            x = branch.to(self.sums).add_(main, alpha=share)
+        else:  # doubled while it is added
+            x = branch.to(self.sums)
+            of_pixel = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+            of_pixel.add_(main[:, :, :, None, :, None], alpha=share)
+        del branch  # where it is another tensor, its memory is for the next one
         return x if math.isinf(limit) else x.clamp_(-limit, limit)
 
     @staticmethod
@@ -188,11 +206,11 @@ class FoldedAttention(nn.Module):
         self.eps = EPS * scale
         self.main, branch = rule.add(attention.balance)
         self.qkv = FoldedConv(folded(attention.qkv), 1, rule.dtype)
-        self.proj = FoldedConv(folded(attention.proj) * (branch * scale), 1, rule.dtype)
+        self.proj = FoldedConv(folded(attention.proj).mul_(branch * scale), 1, rule.dtype)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
-        return torch.add(self.attend(x.to(self.dtype)), x, alpha=self.main)
+        return self.attend(x.to(self.dtype)).to(x.dtype).add_(x, alpha=self.main)
 
     def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The attention branch alone, with its factor of the sum."""
@@ -230,6 +248,7 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.mode: Resampling = block.mode
         self.dtype = rule.dtype
+        self.sums = rule.sums
         self.limit = block.clip_act * scale_out
         self.norm_eps = EPS * scale_in if isinstance(block, EncoderBlock) else None
         main, branch = (factor * scale_out for factor in rule.add(block.res_balance))
@@ -237,20 +256,28 @@ class FoldedBlock(nn.Module):
         self.shortcut = None
         if isinstance(block.shortcut, MPConv):
             inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
-            self.shortcut = FoldedConv(folded(block.shortcut) * inside, 1, rule.dtype)
+            self.shortcut = FoldedConv(folded(block.shortcut).mul_(inside), 1, rule.dtype)
         self.main = main
         self.attention = None
         if isinstance(block.attention, CosineAttention):
             self.attention = self.attention_type(block.attention, rule, scale_out)
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
-        x = resample(x, self.mode)
-        main = x if self.shortcut is None else self.shortcut(x.to(self.dtype)).to(x.dtype)
-        if self.norm_eps is not None:
-            x = main = main * magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype)
-        x = x if self.branch.wide else x.to(self.dtype)
+        """Features times `scale_out`, in the precision of sums; the input is left as it is."""
+        main, seen = self._paths(x)
         if self.attention is None:
-            return self.branch.add(x, scales, main, self.main, self.limit)
-        x = self.branch.add(x, scales, main, self.main, math.inf)
+            return self.branch.add(seen, scales, main, self.main, self.limit)
+        x = self.branch.add(seen, scales, main, self.main, math.inf)
         return self.attention(x).clamp_(-self.limit, self.limit)
+
+    def _paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Main path, before it is doubled if nothing else happens to it, and what the branch reads."""
+        if self.norm_eps is None:
+            seen = resample(x if self.branch.wide else x.to(self.dtype), self.mode)  # doubling and rounding commute
+            return x if self.shortcut is None else self.shortcut(seen.to(self.dtype)), seen
+        main = resample(x, self.mode)
+        if self.shortcut is not None:
+            main = self.shortcut(main.to(self.dtype)).to(self.sums)
+        own = None if main is x else main  # what nobody else has is written over
+        main = torch.mul(main, magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype), out=own)
+        return main, main if self.branch.wide else main.to(self.dtype)

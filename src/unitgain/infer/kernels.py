@@ -114,7 +114,7 @@ class KernelBlock(FoldedBlock):
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
         """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
         x = main = resample(x, self.mode)
-        wide = x.dtype
+        wide = self.sums
         if self.shortcut is not None:
             x = x.to(self.dtype)
             main = self.shortcut(x)

@@ -25,12 +25,17 @@ class FoldedConv(nn.Module):
 
     def __init__(self, weight: Float[Tensor, "o i k k"], groups: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.groups = groups
+        self.groups, self.channels = groups, len(weight)
         self.activate = False
         self.padding = weight.shape[-1] // 2
         kept = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(kept, requires_grad=False)
         self.packed: Tensor | None = None
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether a pixel depends on that pixel alone."""
+        return self.padding == 0 and self.groups == 1
 
     def pack(self, resolution: int) -> None:
         """Give up the weight for one in the layout of oneDNN, which would else be made anew at each call.
@@ -55,6 +60,33 @@ class FoldedConv(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise(
             x, self.packed, None, padding, one, one, self.groups, after, [], ""
         )
+
+
+class Bottleneck(nn.Module):
+    """Two 1x1 convolutions, a part of the image at a time if what is between them would not stay in the caches.
+
+    Args:
+        expand: to more channels.
+        project: back to fewer.
+    """
+
+    AT_ONCE = 2**22  # bytes between the two
+
+    def __init__(self, expand: FoldedConv, project: FoldedConv) -> None:
+        super().__init__()
+        self.width, self.channels = expand.channels, project.channels
+        self.expand, self.project = expand, project
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
+        """Apply to `x`, which is channels-last and of the layers' dtype."""
+        n, _, h, w = x.shape
+        parts = min(-(-self.width * h * w * x.element_size() // self.AT_ONCE), h)
+        if n > 1 or parts < 2:  # rows of several images do not lie together
+            return self.project(self.expand(x))
+        out = x.new_empty((n, h, w, self.channels)).permute(0, 3, 1, 2)  # channels-last
+        for part, into in zip(x.chunk(parts, dim=2), out.chunk(parts, dim=2), strict=True):
+            into.copy_(self.project(self.expand(part)))
+        return out
 
 
 class FusedDepthwise(nn.Module):
@@ -102,12 +134,17 @@ class FilteredConv(nn.Module):
         return self.convolve(x, self.dtype, scale, self.activate)
 
     def add(
-        self, x: Float[Tensor, "n c h w"], main: Float[Tensor, "n c2 h w"], share: float, limit: float
+        self,
+        x: Float[Tensor, "n c h w"],
+        main: Float[Tensor, "n c2 h w"],
+        share: float,
+        limit: float,
+        dtype: torch.dtype,
     ) -> Float[Tensor, "n c2 h w"]:
-        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in the dtype of `main`."""
+        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`."""
         assert self.slot is None
         assert not self.activate
-        return self.convolve(x, main.dtype, main=main, share=share, limit=limit)
+        return self.convolve(x, dtype, main=main, share=share, limit=limit)
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -173,5 +210,6 @@ class Modulate(nn.Module):
 
 
 def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:
-    """The weight that a layer computes with, times a factor; float32."""
-    return effective_weight(layer.weight.detach(), factor.detach() if isinstance(factor, Tensor) else factor).float()
+    """The weight that a layer computes with, times a factor; float32, whatever it is stored in, and new."""
+    factor = factor.detach().float() if isinstance(factor, Tensor) else factor
+    return effective_weight(layer.weight.detach(), factor).float()

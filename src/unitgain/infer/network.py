@@ -19,54 +19,62 @@ from unitgain.infer.kernels import KernelBlock
 from unitgain.infer.layers import FoldedConv, folded
 from unitgain.layers import MPConv, MPFourier
 
+AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
+
 
 class FoldedEmbedding(nn.Module):
     """Noise level and label to the factors of every modulation: one lookup and two small products for the network.
 
     Args:
         embedding: as trained.
-        rule: of the network.
+        rule: of the network. In low precision labels and modulations are stored in float16, whose rounding is an eighth
+            of that of bfloat16; all is computed in float32.
     """
 
     def __init__(self, embedding: Embedding | PlainEmbedding, rule: Rule) -> None:
         super().__init__()
+        self.stored = torch.float32 if rule.dtype == torch.float32 else torch.float16
         noise_factor, label_factor = 1.0, 1.0
         if isinstance(embedding, Embedding) and embedding.label is not None:
             noise_factor, label_factor = rule.add(embedding.label_balance)
         fourier = math.sqrt(2) if type(embedding.fourier) is MPFourier else 1.0
         self.freqs = _constant(embedding.fourier.freqs.float())
         self.phases = _constant(embedding.fourier.phases.float())
-        self.noise = _constant(folded(embedding.noise) * (noise_factor * fourier))
+        self.noise = _frozen(folded(embedding.noise).mul_(noise_factor * fourier))
         self.classes = None
         if embedding.label is not None:
             factor = label_factor * math.sqrt(embedding.label.in_channels)
-            self.classes = _constant((folded(embedding.label) * factor).t().contiguous())
+            self.classes = _frozen(folded(embedding.label).mul_(factor).t().to(self.stored).contiguous())
         self._weights: list[Tensor] = []
         self._constants: list[Tensor] = []
 
     def slot(self, weight: Tensor, constant: float) -> int:
         """Take in a modulation `weight @ emb + constant`; its place among the results."""
-        self._weights.append(weight)
-        self._constants.append(weight.new_full((len(weight),), constant))
+        stored = weight.to(self.stored)
+        self._weights.append(stored if torch.isfinite(stored).all() else weight)
+        self._constants.append(torch.full((len(weight),), constant, dtype=torch.float32, device=weight.device))
         return len(self._weights) - 1
 
     def finish(self) -> None:
         """Join all modulations into one matrix."""
         self.sizes = [len(weight) for weight in self._weights]
-        self.modulation = _constant(torch.cat(self._weights)) if self.sizes else None
-        self.constant = _constant(torch.cat(self._constants)) if self.sizes else None
+        self.modulation = self.constant = None
+        if self.sizes:
+            self.modulation = _frozen(_joined(self._weights))
+            self.constant = _frozen(torch.cat(self._constants))
         del self._weights, self._constants
 
     def forward(
         self, c_noise: Float[Tensor, " n"], label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
     ) -> list[Float[Tensor, "n c 1 1"]]:
         """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them."""
-        if self.modulation is None:
+        if self.modulation is None or self.constant is None:
             return []
         emb = F.linear(torch.cos(c_noise.float().outer(self.freqs) + self.phases), self.noise)
         if label is not None and self.classes is not None:
-            emb = emb + (label @ self.classes if label.is_floating_point() else self.classes[label])
-        scales = F.linear(F.silu(emb), self.modulation, self.constant)
+            mixed = label.is_floating_point()
+            emb = emb + (label @ self.classes.float() if mixed else self.classes[label].float())
+        scales = _widened_linear(F.silu(emb), self.modulation, self.constant)
         return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)]
 
 
@@ -95,9 +103,7 @@ class FoldedUNet(nn.Module):
         block_type = KernelBlock if kernels else FoldedBlock
         rule = Rule(isinstance(network, MPUNet), dtype, fused, filtered)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
-        self.dtype = dtype
-        # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down.
-        self.main = torch.float32 if dtype == torch.bfloat16 else dtype
+        self.dtype, self.sums = dtype, rule.sums
         self.embedding = FoldedEmbedding(network.embedding, rule)
         joins = _joins(network, spec, rule)
         self.factors = {name: (1.0, 1.0) for name in joins}
@@ -109,7 +115,7 @@ class FoldedUNet(nn.Module):
         scale = 1.0
         for (name, module), scale_out in zip(network.enc.items(), wanted, strict=True):
             if isinstance(module, MPConv):
-                self.enc[name] = FoldedConv(folded(module) * scale_out, 1, dtype)
+                self.enc[name] = FoldedConv(folded(module).mul_(scale_out), 1, dtype)
             else:
                 at = rule.at(_resolution(name))
                 self.enc[name] = block_type(cast(Block, module), at, self.embedding.slot, scale, scale_out)
@@ -121,6 +127,10 @@ class FoldedUNet(nn.Module):
             block = cast(Block, network.dec[name])
             at = rule.at(_resolution(name))
             self.dec[name] = block_type(block, at, self.embedding.slot, 1.0, scale_out)
+        # A convolution rounds what it reads: where all that reads a skip connection is one, it is kept as it is read.
+        read = all(cast(FoldedBlock, self.dec[name]).shortcut is not None for name in joins)
+        scaled = any(factors != (1.0, 1.0) for factors in self.factors.values())
+        self.kept = dtype if read and not scaled else rule.sums
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
@@ -145,8 +155,8 @@ class FoldedUNet(nn.Module):
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for name, module in self.enc.items():
-            x = module(x).to(self.main) if name.endswith("_conv") else module(x, scales)
-            skips.append(x)
+            x = module(x).to(self.sums) if name.endswith("_conv") else module(x, scales)
+            skips.append(x.to(self.kept))
         x = x * self.middle if self.middle != 1 else x
         for name, block in self.dec.items():
             if name in self.factors:
@@ -154,7 +164,7 @@ class FoldedUNet(nn.Module):
                 share, skip_share = self.factors[name]
                 if (share, skip_share) != (1.0, 1.0):
                     x, skip = x * share, skip * skip_share
-                x = plain_join(x, skip)
+                x = plain_join(x.to(self.kept), skip)
             x = block(x, scales)
         return self.out_conv(x.to(self.dtype))
 
@@ -177,7 +187,7 @@ class FrozenConv(nn.Module):
 
 def freeze(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of a network of rungs A-E that normalizes no weight any more, its convolutions in `dtype`."""
-    frozen = copy.deepcopy(network).requires_grad_(False).eval()
+    frozen = copy.deepcopy(network).requires_grad_(False).float().eval()
     for parent in list(frozen.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, MPConv):
@@ -213,5 +223,29 @@ def _out_channels(block: Block) -> int:
     raise ValueError("a branch without a convolution has no width of its own")
 
 
+def _widened_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer in float32 whose weight may be stored in less."""
+    if weight.dtype == torch.float32:
+        return F.linear(x, weight, bias)
+    # A few rows at a time, always in the same place, which stays in the caches.
+    rows = max(AT_ONCE // weight.shape[1], 1)
+    wide = torch.empty((min(rows, len(weight)), weight.shape[1]), dtype=torch.float32, device=weight.device)
+    parts = zip(weight.split(rows), bias.split(rows), strict=True)
+    return torch.cat([F.linear(x, wide[: len(part)].copy_(part), constant) for part, constant in parts], dim=1)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The rows of all parts, which are given up one by one."""
+    dtype = torch.float32 if any(part.dtype == torch.float32 for part in parts) else parts[0].dtype
+    joined = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=dtype)
+    for rows in joined.split(list(map(len, parts))):
+        rows.copy_(parts.pop(0))
+    return joined
+
+
 def _constant(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.detach().clone(), requires_grad=False)
+    return _frozen(value.detach().clone())
+
+
+def _frozen(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value, requires_grad=False)

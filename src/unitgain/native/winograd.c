@@ -262,7 +262,8 @@ MULTIPLY(multiply_integers, integers, int32_t, dot)
 struct ending {
     const float *scale; /* [image][out rounded up to BLOCK], or null */
     int32_t activate;
-    const char *main; /* as the output, or null */
+    const char *main; /* as large as the output, or null */
+    int32_t main_bfloat;
     float share, limit;
 };
 
@@ -272,7 +273,7 @@ static inline __attribute__((always_inline)) void put_tile(const char *products,
                                                            int integer, vector scale, const struct ending *ending,
                                                            char *to, const char *main, const struct image *out,
                                                            int64_t top, int64_t left, int64_t some) {
-    const int n = m + 2, item = out->bfloat ? 2 : 4;
+    const int n = m + 2, item = out->bfloat ? 2 : 4, main_item = ending->main_bfloat ? 2 : 4;
     vector s[24], y[16];
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) {
@@ -292,16 +293,16 @@ static inline __attribute__((always_inline)) void put_tile(const char *products,
     for (int j = 0; j < m; j++) to_outputs(s + j, y + j, m, m, m);
     for (int i = 0; i < m && top + i < out->height; i++)
         for (int j = 0; j < m && left + j < out->width; j++) {
-            const int64_t at = ((top + i) * out->width + left + j) * out->channels * item;
+            const int64_t at = ((top + i) * out->width + left + j) * out->channels;
             vector value = y[i * m + j] * scale;
             if (ending->activate) value = silu(value);
             if (main) {
-                value += load_some(main + at, some, out->bfloat) * ending->share;
+                value += load_some(main + at * main_item, some, ending->main_bfloat) * ending->share;
                 const vector limit = (vector){0} + ending->limit;
                 value = either(value > limit, limit, value);
                 value = either(value < -limit, -limit, value);
             }
-            store_some(to + at, value, some, out->bfloat);
+            store_some(to + at * item, value, some, out->bfloat);
         }
 }
 
@@ -468,7 +469,6 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
     const int64_t row = steps(layer) * 4, held = plan.width * plan.most;
     const int64_t pixels = images->height * images->width;
     const int64_t in_bytes = pixels * layer->in * (images->bfloat ? 2 : 4);
-    const int64_t out_bytes = pixels * layer->out * (images->out_bfloat ? 2 : 4);
     char *const rows = scratch + plan.threads * (plan.products + plan.values);
     float *const inverse = (float *)(rows + plan.rows);
 #pragma omp parallel num_threads(plan.threads)
@@ -518,12 +518,12 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
                     for (int v = 0; v < VECTORS; v++) {
                         const int64_t channel = block * BLOCK + v * LANES;
                         if (channel >= layer->out) break;
-                        const int64_t offset = spot.image * out_bytes + channel * (images->out_bfloat ? 2 : 4);
+                        const int64_t offset = spot.image * pixels * layer->out + channel;
                         vector scale = (vector){0} + 1.0f;
                         if (ending->scale) scale = *(const vector *)(ending->scale + spot.image * wide + channel);
                         put_tile(products + ((tile - from) * BLOCK + v * LANES) * 4, stride, inverse + (tile - first),
-                                 held, layer->scales + channel, wide, m, integer, scale, ending, images->out + offset,
-                                 ending->main ? ending->main + offset : 0, &out, spot.y * m, spot.x * m,
+                                 held, layer->scales + channel, wide, m, integer, scale, ending, images->out + offset * (images->out_bfloat ? 2 : 4),
+                                 ending->main ? ending->main + offset * (ending->main_bfloat ? 2 : 4) : 0, &out, spot.y * m, spot.x * m,
                                  layer->out - channel);
                     }
                 }

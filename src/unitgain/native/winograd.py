@@ -43,6 +43,7 @@ class _Ending(Structure):
         ("scale", c_void_p),
         ("activate", c_int32),
         ("main", c_void_p),
+        ("main_bfloat", c_int32),
         ("share", c_float),
         ("limit", c_float),
     ]
@@ -112,7 +113,7 @@ class Winograd:
             dtype: of the result.
             scale: factors of the result, float32; none by default.
             silu: whether `silu` follows.
-            main: added `share` times after all that, in `dtype`; nothing by default.
+            main: added `share` times after all that, float32 or bfloat16; nothing by default.
             share: see there.
             limit: of the sum with `main`, in magnitude.
         """
@@ -123,10 +124,10 @@ class Winograd:
         if scale is not None:
             scale = torch.nn.functional.pad(scale, (0, self._wide - self.out_channels)).contiguous()
         if main is not None:
-            main = main.to(dtype).contiguous(memory_format=torch.channels_last)
+            main = main.contiguous(memory_format=torch.channels_last)
             assert main.shape == out.shape
         images = _Images(x.data_ptr(), out.data_ptr(), IMAGES[x.dtype], IMAGES[dtype], n, h, w)
-        ending = _Ending(_address(scale), silu, _address(main), share, limit)
+        ending = _Ending(_address(scale), silu, _address(main), main is not None and IMAGES[main.dtype], share, limit)
         scratch = self._room(self._library.unitgain_winograd_scratch(byref(self._layer), n, h, w))
         self._library.unitgain_winograd(byref(self._layer), byref(images), byref(ending), scratch.data_ptr())
         return out

@@ -1,0 +1,170 @@
+"""What a prepared network holds, against the sum of its parameters, and what opening it takes."""
+
+import pytest
+import torch
+from conftest import relative_error
+
+from unitgain.arch import NetworkSpec
+from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.bench.footprint import footprint
+from unitgain.bench.memory import in_use
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, write_snapshot
+from unitgain.data.encoder import PixelEncoder
+from unitgain.denoiser import Denoiser, parameter_count
+from unitgain.draw.networks import open_network
+from unitgain.hub import load
+from unitgain.infer import Prepared, heap, prepare
+from unitgain.infer.layers import Bottleneck, FoldedConv, FusedDepthwise
+from unitgain.layers import MPConv
+from unitgain.serial import to_dict
+
+TINY = {
+    "resolution": 8,
+    "channels": 3,
+    "label_dim": 5,
+    "model_channels": 32,
+    "channel_mult": (1, 2),
+    "num_blocks": 1,
+    "attn_resolutions": (4,),
+    "channels_per_head": 32,
+}
+EDM2PLUS = edm2plus_rungs()["g-bottleneck"]
+
+
+def trained(spec: NetworkSpec, gain: float = 0.3) -> Denoiser:
+    torch.manual_seed(0)
+    denoiser = Denoiser(spec).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            parameter.fill_(gain)
+    return denoiser
+
+
+def saved(denoiser: Denoiser, path, dtype: str = "float16"):
+    profile = {"kind": "raw"}
+    header = SnapshotHeader(
+        network=denoiser.spec, sigma_data=0.5, nimg=0, profile=profile, recipe="x", encoder=to_dict(PixelEncoder())
+    )
+    write_snapshot(path, header, denoiser.state_dict(), dtype)
+    return path
+
+
+def held(prepared: Prepared) -> int:
+    """Bytes of everything that a prepared network keeps."""
+    total = sum(value.numel() * value.element_size() for value in prepared.parameters())
+    for module in prepared.modules():
+        if isinstance(module, FoldedConv) and module.packed is not None:
+            total += module.packed.numel() * module.packed.element_size()
+        if isinstance(module, FusedDepthwise):
+            total += module.convolve._weight.numel() * 4
+    return total
+
+
+@pytest.mark.parametrize("spec", [EDM2PLUS, edm2_rungs()["g"]], ids=["EDM2+", "EDM2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_what_is_held_is_the_parameters_in_their_precision(spec, dtype):
+    """Two bytes for each weight in low precision but those of the noise level and, in C, of depthwise convolutions."""
+    denoiser = trained(spec.replace(**TINY))
+    prepared = prepare(denoiser, dtype, winograd=False)
+    in_c = any(isinstance(module, FusedDepthwise) for module in prepared.modules())
+    low = torch.finfo(dtype).bits // 8
+    expected = 4 * 2 * denoiser.spec.widths[0]  # frequencies and phases
+    for name, module in denoiser.named_modules():
+        if isinstance(module, MPConv):
+            depthwise = module.groups > 1
+            expected += module.weight.numel() * (4 if name.endswith("embedding.noise") or (depthwise and in_c) else low)
+        if hasattr(module, "scale"):
+            expected += 4 * len(module.linear.weight)  # its constant
+    assert held(prepared) == expected
+
+
+def test_a_modulation_beyond_float16_stays_what_it_is():
+    denoiser = trained(NetworkSpec(**TINY), gain=1e8)
+    prepared = prepare(denoiser, torch.bfloat16)
+    assert prepared.network.embedding.modulation.dtype == torch.float32
+    assert all(value.isfinite().all() for value in prepared.parameters())
+    assert prepare(trained(NetworkSpec(**TINY)), torch.bfloat16).network.embedding.modulation.dtype == torch.float16
+
+
+def test_skip_connections_are_kept_as_they_are_read():
+    kept = lambda dtype, **changes: prepare(trained(NetworkSpec(**TINY | changes)), dtype).network.kept  # noqa: E731
+    assert kept(torch.bfloat16) == torch.bfloat16
+    assert kept(torch.float32) == torch.float32
+    assert kept(torch.bfloat16, concat_balance=0.0) == torch.float32  # scaled after it was kept
+
+
+@pytest.mark.parametrize("rung", ["EDM2 a", "EDM2 c", "EDM2 f", "EDM2 g", "EDM2+"])
+def test_a_network_prepared_from_its_file_is_the_same(tmp_path, rung):
+    spec = EDM2PLUS if rung == "EDM2+" else edm2_rungs()[rung.split()[1]]
+    denoiser = trained(spec.replace(**TINY))
+    for dtype in ("float16", "bfloat16"):
+        path = saved(denoiser, tmp_path / f"{dtype}.safetensors", dtype)
+        mapped = load(path, mapped=True)
+        assert {str(value.dtype) for value in mapped.parameters()} == {f"torch.{dtype}"}
+        x, label = torch.randn(2, 3, 8, 8), torch.tensor([1, 4])
+        for precision in (torch.float32, torch.bfloat16):
+            found = prepare(mapped, precision)(x, 0.7, label)
+            assert torch.equal(found, prepare(load(path), precision)(x, 0.7, label))
+    before = path.read_bytes()
+    opened = open_network(str(path), dtype="float32").denoiser
+    with torch.no_grad():
+        assert relative_error(opened(x, 0.7, label), load(path)(x, 0.7, label)) < 5e-6
+    assert path.read_bytes() == before
+
+
+def test_damage_is_noticed_in_what_is_mapped(tmp_path):
+    path = saved(trained(NetworkSpec(**TINY)), tmp_path / "a.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with Snapshot(path) as snapshot, pytest.raises(SnapshotError, match="not match its checksum"):
+        snapshot.denoiser(mapped=True)
+
+
+@pytest.mark.skipif(not in_use(), reason="memory is not seen on this system")
+def test_opening_takes_what_the_prepared_network_takes(tmp_path):
+    """Neither the original in float32 nor all folded weights at once: a tenth and a few layers above the result."""
+    sizes = {"resolution": 16, "model_channels": 128, "channel_mult": (1, 3), "num_blocks": 2, "attn_resolutions": ()}
+    denoiser = trained(EDM2PLUS.replace(**TINY | sizes))
+    path = saved(denoiser, tmp_path / "a.safetensors")
+    count = parameter_count(denoiser)
+    largest = max(value.numel() for value in denoiser.parameters())
+    found = footprint(str(path), "bfloat16", threads=1)
+    assert 2 * count < found.opening < 1.1 * 2 * count + 4 * 4 * largest + 3e6
+    assert found.opening < 4 * count
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_bottleneck_in_parts_is_the_same(monkeypatch, images):
+    torch.manual_seed(0)
+    wide, narrow = (FoldedConv(torch.randn(*size, 1, 1), 1, torch.float32) for size in ((64, 16), (8, 64)))
+    wide.activate = True
+    layer = Bottleneck(wide, narrow)
+    x = torch.randn(images, 16, 7, 5).contiguous(memory_format=torch.channels_last)
+    whole = layer(x)
+    calls = []
+    wide.register_forward_hook(lambda *_: calls.append(1))
+    for limit, parts in ((64 * 7 * 5 * 4, 1), (64 * 4 * 5 * 4, 2), (64 * 3 * 5 * 4, 3), (1, 7)):
+        calls.clear()
+        monkeypatch.setattr(Bottleneck, "AT_ONCE", limit)
+        found = layer(x)
+        assert len(calls) == (parts if images == 1 else 1)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert relative_error(found, whole) < 1e-6
+    kinds = [type(module) for module in prepare(trained(EDM2PLUS.replace(**TINY))).modules()]
+    assert (Bottleneck in kinds) == (FusedDepthwise in kinds)
+
+
+def test_thresholds_of_the_heap_are_put_back(monkeypatch):
+    calls = []
+    monkeypatch.setattr(heap, "_mallopt", lambda: lambda *given: calls.append(given))
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    with pytest.raises(KeyError), heap.apart():
+        assert calls == [(heap.MMAP_THRESHOLD, heap.APART)]
+        raise KeyError
+    assert calls[1:] == [(heap.MMAP_THRESHOLD, heap.LARGEST), (heap.TRIM_THRESHOLD, 2 * heap.LARGEST)]
+    calls.clear()
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # what users say holds
+    with heap.apart():
+        pass
+    assert not calls
