@@ -154,7 +154,8 @@ class Train:
     """Do not write TensorBoard events."""
 
     wandb: Unset[str] = None
-    """Project of Weights & Biases to log to as well; a resumed run goes on there. WANDB_MODE=offline holds."""
+    """Project of Weights & Biases to log to as well; a resumed run goes on there by itself, unless its
+    wandb.json is deleted. WANDB_MODE=offline holds."""
 
     quiet: bool = False
     """Show no progress."""
