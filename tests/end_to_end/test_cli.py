@@ -91,6 +91,11 @@ def test_help_answers(capsys, command):
     text = call(capsys, *command, "--help").out
     assert "usage: unitgain" in text
     assert len(text.splitlines()) > 8
+    assert "default: None" not in text  # what holds then is said in words
+    if command == ["train"]:
+        words = " ".join(text.replace("│", "").split())
+        assert "Reference learning rate. Default: the recipe's. --dtype" in words
+        assert "Seed of everything random. Default: 0. --duration" in words
 
 
 @pytest.mark.parametrize("command", [[], ["ema"], ["nonsense"], ["train", "digits", "--batch", "many"], ["sample"]])

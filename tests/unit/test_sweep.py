@@ -309,4 +309,13 @@ def test_a_search_over_a_real_run_shares_the_table_of_a_sweep(runs, judge, tmp_p
     found = tune(bench(runs, judge, tmp_path), space, evaluations=3, images=64)
     assert {result.cell: result.value for result in found} == {result.cell: result.value for result in swept}
     assert drawn == []
+    twice = tune(bench(runs, judge, tmp_path), space, evaluations=3, images=64, repeat=2)
+    assert sum(len(seeds) for _, seeds in drawn) == 3 * 64  # the second of each, with seeds of its own
+    assert {one.cell: one.values for one in twice} == {
+        one.cell: one.values for one in sweep(bench(runs, judge, tmp_path), config(repeat=2))
+    }
+    assert all(one.value == min(one.values) != max(one.values) for one in twice)
+    again = tune(bench(runs, judge, tmp_path), space, evaluations=3, images=64, repeat=2)
+    assert [one.values for one in again] == [one.values for one in twice]  # as the study has kept them
+    assert sum(len(seeds) for _, seeds in drawn) == 3 * 64
     assert json.loads((tmp_path / "cells-0.jsonl").read_text().splitlines()[0])["record"]["images"] == 64

@@ -4,9 +4,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 import torch
+import tyro
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +24,10 @@ from unitgain.train.log import RateColumn
 
 MAX_SEEDS = 10_000_000
 Device = Literal["auto", "cpu", "cuda"]
+T = TypeVar("T")
+# An option that need not be given. What holds then is said in its own words: "(default: None)" would contradict them.
+_hint = tyro.conf.arg(help_behavior_hint=lambda text: "" if text == "None" else f"(default: {text})")
+Unset = Annotated[T | None, _hint]
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -13,7 +13,7 @@ from unitgain.bench.posthoc import posthoc
 from unitgain.bench.sampling import sampling
 from unitgain.bench.steps import STEPS
 from unitgain.bench.training import training
-from unitgain.cli.arguments import pick_device
+from unitgain.cli.arguments import Unset, pick_device
 from unitgain.cli.drawing import SamplerName
 from unitgain.cli.measuring import Comparing, Measuring
 
@@ -37,7 +37,7 @@ class Forward(Comparing):
     batch: int = 1
     """Images of an evaluation."""
 
-    reference: Path | None = None
+    reference: Unset[Path] = None
     """A checkout of the official EDM2 code, which is run: its network gets the weights of the first one and is measured
     first."""
 
@@ -69,7 +69,7 @@ class Train(Comparing):
     network: NetworkName = None
     """A recipe; with :MODE for one mode alone. Default modes: plain and float32, on a GPU bfloat16 too."""
 
-    batch: int | None = None
+    batch: Unset[int] = None
     """Images of a step. Default: those of the recipe, at most 16."""
 
     def run(self) -> None:
@@ -96,7 +96,7 @@ class Sample(Comparing):
     network: NetworkName = None
     """As in `bench forward`. Default mode: fast."""
 
-    batch: int | None = None
+    batch: Unset[int] = None
     """Images, drawn together. Default: as many as the first network evaluates at a time."""
 
     steps: int = 32
@@ -108,7 +108,7 @@ class Sample(Comparing):
     guidance: float = 1.0
     """Weight of guidance; 1 for none."""
 
-    guide: str | None = None
+    guide: Unset[str] = None
     """Network that guides, in the same mode. Default: the network without its label."""
 
     def run(self) -> None:
@@ -145,7 +145,7 @@ class Posthoc(Measuring):
     lengths: int = 16
     """Averages made in one pass."""
 
-    folder: Path | None = None
+    folder: Unset[Path] = None
     """Where the files go, which are deleted afterwards: 2 bytes per parameter and file. Default: the temporary one."""
 
     def run(self) -> None:
@@ -167,7 +167,7 @@ class Posthoc(Measuring):
 class Data(Measuring):
     """The loader of training data, by threads."""
 
-    data: Annotated[Path | None, tyro.conf.Positional] = None
+    data: Annotated[Unset[Path], tyro.conf.Positional] = None
     """Prepared data. Default: synthetic latents, which NumPy reads too, out of a memory map."""
 
     batch: int = 64
@@ -182,7 +182,7 @@ class Data(Measuring):
     workers: tuple[int, ...] = (0, 1)
     """Threads to try."""
 
-    folder: Path | None = None
+    folder: Unset[Path] = None
     """Where the synthetic latents go; they are deleted afterwards. Default: the temporary one."""
 
     def run(self) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.checkpoint.convert import convert_folder, convert_network, origin, read_reference
-from unitgain.cli.arguments import bar
+from unitgain.cli.arguments import Unset, bar
 from unitgain.metrics.reference import official_references, save_references
 from unitgain.train.config import Precision
 
@@ -30,16 +30,16 @@ class Convert:
     all: bool = False
     """Convert every raw snapshot of a folder."""
 
-    nimg: int | None = None
+    nimg: Unset[int] = None
     """Images seen in training. Default: as the file's name says."""
 
-    sigma_rel: float | None = None
+    sigma_rel: Unset[float] = None
     """Length of the average. Default: as the file's name says."""
 
-    recipe: str | None = None
+    recipe: Unset[str] = None
     """Name of the recipe. Default: the official run, where a name says it."""
 
-    metric: Literal["fid", "fd_dinov2"] | None = None
+    metric: Unset[Literal["fid", "fd_dinov2"]] = None
     """Which of the statistics to convert, where a file has several. Default: all."""
 
     dtype: Precision | Literal["stored"] = "stored"

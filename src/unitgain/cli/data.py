@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, bar, pick_device
+from unitgain.cli.arguments import Device, Unset, bar, pick_device
 from unitgain.data.check import Report, advice, check
 from unitgain.data.export import export
 from unitgain.data.fit import Fit, FitMode, Format
@@ -47,7 +47,7 @@ class Prepare:
     dest: Annotated[Path, tyro.conf.Positional]
     """Folder for the result."""
 
-    resolution: int | None = None
+    resolution: Unset[int] = None
     """Edge of the images in pixels. Default: that of the source, which must be square then."""
 
     fit: FitMode = "crop"
@@ -62,7 +62,7 @@ class Prepare:
     format: Format = "png"
     """How images are stored, both without loss."""
 
-    labels: Path | None = None
+    labels: Unset[Path] = None
     """CSV file (columns file and label) or JSON in the official form with the class of each picture."""
 
     no_labels: bool = False
@@ -71,28 +71,28 @@ class Prepare:
     on_error: OnError = "fail"
     """What to do about a picture that cannot be used: stop, or leave it out and list it."""
 
-    split: str | None = None
+    split: Unset[str] = None
     """Split of a data set that has several. Default: train."""
 
-    config: str | None = None
+    config: Unset[str] = None
     """Configuration of a data set on the Hub that has several."""
 
-    image_column: str | None = None
+    image_column: Unset[str] = None
     """Column of the pictures in a table. Default: found by its type and name."""
 
-    label_column: str | None = None
+    label_column: Unset[str] = None
     """Column of the labels in a table. Default: found by its name."""
 
-    classes: str | None = None
+    classes: Unset[str] = None
     """Names of the classes, in order, with commas between them."""
 
-    limit: int | None = None
+    limit: Unset[int] = None
     """Take only the first so many pictures."""
 
-    shard: int | None = None
+    shard: Unset[int] = None
     """Pictures per file. Default: up to 1024, fewer when they are large."""
 
-    workers: int | None = None
+    workers: Unset[int] = None
     """Processes. Default: one per core."""
 
     def run(self) -> None:
@@ -147,7 +147,7 @@ class Check:
     json: bool = False
     """Print JSON."""
 
-    workers: int | None = None
+    workers: Unset[int] = None
     """Processes. Default: one per core."""
 
     def run(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from unitgain.cli.arguments import Unset
 from unitgain.draw.networks import SELF, Network, open_network
 from unitgain.draw.settings import DrawSettings
 from unitgain.infer import fastest_dtype
@@ -20,7 +21,7 @@ SamplerName = Literal["heun", "stochastic_heun", "euler", "dpmpp_2m"]
 class Sampling:
     """How networks are evaluated, and in which steps; for all commands that draw."""
 
-    interval: tuple[float, float] | None = None
+    interval: Unset[tuple[float, float]] = None
     """Noise levels LO < sigma <= HI that are guided. Default: all."""
 
     sampler: SamplerName = "heun"
@@ -64,7 +65,7 @@ class Sampling:
     """Record what an evaluation starts on the GPU as a CUDA graph, and replay it: for networks so small, or batches,
     that the GPU waits for the processor. Not with --compile. No GPU has run it yet either."""
 
-    vae: str | None = None
+    vae: Unset[str] = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
     def settings(self, device: torch.device, guidance: float = 1.0) -> DrawSettings:
@@ -84,26 +85,26 @@ class Sampling:
 class Drawing(Sampling):
     """What changes the images of a network, and how many are drawn at a time."""
 
-    label: Annotated[int | None, tyro.conf.arg(name="class")] = None
+    label: Annotated[Unset[int], tyro.conf.arg(name="class")] = None
     """Class of all images. Default: each seed draws its own."""
 
-    guide: str | None = None
+    guide: Unset[str] = None
     """What guides: a network as above, unconditional, smaller or less trained; or self, the network without its label,
     if it was trained to do without."""
 
-    guidance: float | None = None
+    guidance: Unset[float] = None
     """Weight of guidance w: w times the network plus (1 - w) times the guide. 1 is none."""
 
-    S_churn: float | None = None
+    S_churn: Unset[float] = None
     """Fresh noise over the whole path, of stochastic_heun. Default: 40."""
 
-    S_min: float | None = None
+    S_min: Unset[float] = None
     """Lowest noise level that is churned. Default: 0.05."""
 
-    S_max: float | None = None
+    S_max: Unset[float] = None
     """Highest noise level that is churned. Default: 50."""
 
-    S_noise: float | None = None
+    S_noise: Unset[float] = None
     """Standard deviation of the fresh noise. Default: 1.003."""
 
     def guided_by(self, network: str) -> tuple[str | None, float]:

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from unitgain.cli.arguments import bar, byte_bar
+from unitgain.cli.arguments import Unset, bar, byte_bar
 from unitgain.ema import Profile
 from unitgain.files import require_empty
 from unitgain.posthoc.convert import convert, find_sources
@@ -63,13 +63,13 @@ class Reconstruct:
     """Lengths sigma_rel in (0, 0.2886): 0.05, a list 0.05,0.1 or a range with both ends 0.01:0.25:0.01. A part may
     begin with gamma= or half_life= for a length given so."""
 
-    out: Path | None = None
+    out: Unset[Path] = None
     """Folder for the results; must be empty, or hold what an interrupted call left. Default: RUN/ema."""
 
-    t: float | None = None
+    t: Unset[float] = None
     """Where the averages end, in the run's unit of time. Default: at the last snapshot."""
 
-    nimg: int | None = None
+    nimg: Unset[int] = None
     """The same, where time is counted in images seen."""
 
     override: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -78,7 +78,7 @@ class Reconstruct:
     dtype: Precision | Literal["stored"] = "float16"
     """Precision of the results; stored: as in the snapshots."""
 
-    shard_gb: float | None = None
+    shard_gb: Unset[float] = None
     """Largest size of a file in GB. Default: one file per result."""
 
     threads: int = 0
@@ -132,7 +132,7 @@ class Plot:
     out: Path = Path("profiles.svg")
     """The picture: .svg, .png or .pdf."""
 
-    t: float | None = None
+    t: Unset[float] = None
     """Where the averages end. Default: at the last snapshot."""
 
     def run(self) -> None:
@@ -153,10 +153,10 @@ class Error:
     lengths: Annotated[str, tyro.conf.Positional] = "0.01:0.28:0.01"
     """Lengths, as for `reconstruct`."""
 
-    t: float | None = None
+    t: Unset[float] = None
     """Where the averages end. Default: at the last snapshot."""
 
-    plot: Path | None = None
+    plot: Unset[Path] = None
     """Also write a picture: .svg, .png or .pdf."""
 
     json: bool = False
@@ -196,10 +196,10 @@ class Convert:
     pattern: str = r"(\d+)"
     r"""Regular expression of the time in names; its first group counts, where it matches last."""
 
-    table: Path | None = None
+    table: Unset[Path] = None
     """CSV file with the columns file and t, instead of times in names."""
 
-    averaged: str | None = None
+    averaged: Unset[str] = None
     """How the weights were averaged in training: sigma_rel=0.1, gamma=6.94 or half_life=5000. Default: not at all."""
 
     key: str = ""

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+from unitgain.cli.arguments import Unset
 from unitgain.train.config import Evaluation, Precision
 
 
@@ -10,43 +11,43 @@ from unitgain.train.config import Evaluation, Precision
 class EvaluationOptions:
     """What is drawn and measured while the run trains, which changes nothing of it. May change with --resume."""
 
-    samples_every: int | None = None
+    samples_every: Unset[int] = None
     """Images between grids of samples, at the same seeds each time, in samples/; 0 for none. Default: none."""
 
-    samples: int | None = None
+    samples: Unset[int] = None
     """Images of a grid, a row per class where there are few. Default: 64."""
 
-    metrics: str | None = None
+    metrics: Unset[str] = None
     """What to measure on the way, as in `unitgain metrics`: fid, fd_dinov2, fd_pixels, kid, ... Default: nothing."""
 
-    metrics_every: int | None = None
+    metrics_every: Unset[int] = None
     """Images between measurements; 0 for none. Default: the snapshot interval, if --metrics are named."""
 
-    metrics_images: int | None = None
+    metrics_images: Unset[int] = None
     """Images measured each time. Default: 5000; papers measure 50000."""
 
-    metrics_reference: str | None = None
+    metrics_reference: Unset[str] = None
     """What to measure against: a file of `unitgain metrics reference DATA` (.npz), or an official .pkl."""
 
-    evaluate_ema: float | None = None
+    evaluate_ema: Unset[float] = None
     """Relative length of the average that draws, one of the recipe's. Default: its first."""
 
-    evaluate_steps: int | None = None
+    evaluate_steps: Unset[int] = None
     """Steps of the sampler. Default: 32."""
 
-    evaluate_batch: int | None = None
+    evaluate_batch: Unset[int] = None
     """Images in flight at a time in each process; a signal waits for them. Default: 64."""
 
-    evaluate_dtype: Precision | None = None
+    evaluate_dtype: Unset[Precision] = None
     """Precision of the network that draws. Default: float32."""
 
-    evaluate_vae: str | None = None
+    evaluate_vae: Unset[str] = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the data name."""
 
-    inception: str | None = None
+    inception: Unset[str] = None
     """File of Inception's weights (inception-2015-12-05.pt). Default: fetched once into the cache."""
 
-    dinov2: str | None = None
+    dinov2: Unset[str] = None
     """Folder or Hub id of DINOv2's weights. Default: the published ones."""
 
     def settings(self, saved: Evaluation, snapshot_every: int) -> Evaluation:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import byte_bar
+from unitgain.cli.arguments import Unset, byte_bar
 from unitgain.files import cache_folder
 from unitgain.presets import BASE_URL, NOTICE, PRESETS, REFERENCES, fetch, fetch_reference, preset
 
@@ -30,7 +30,7 @@ class Fetch:
     discard: bool = False
     """Delete the official .pkl files after their conversion."""
 
-    cache: Path | None = None
+    cache: Unset[Path] = None
     """Folder to keep files in. Default: $UNITGAIN_CACHE, else ~/.cache/unitgain."""
 
     mirror: str = BASE_URL

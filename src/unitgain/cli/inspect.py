@@ -14,6 +14,7 @@ from unitgain.analysis.plots import network_figure, save
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.state import list_checkpoints
+from unitgain.cli.arguments import Unset
 from unitgain.cli.memory import MemoryOptions, memory_table
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
@@ -35,16 +36,16 @@ class Inspect:
     A snapshot is checked against its checksum. Costs count one multiply-add as one operation, as the papers do.
     """
 
-    what: Annotated[str | None, tyro.conf.Positional] = None
+    what: Annotated[Unset[str], tyro.conf.Positional] = None
     """A .safetensors snapshot, the folder of a run, or the name of a recipe. May be left out with --ladder."""
 
     json: bool = False
     """Print JSON instead of a table."""
 
-    ladder: Literal["edm2", "edm2plus"] | None = None
+    ladder: Unset[Literal["edm2", "edm2plus"]] = None
     """Print every rung and size of a paper instead, one row each."""
 
-    plot: Path | None = None
+    plot: Unset[Path] = None
     """Draw the blocks of the network to scale to this file, .svg, .png or .pdf, instead."""
 
     memory: MemoryOptions = field(default_factory=MemoryOptions)

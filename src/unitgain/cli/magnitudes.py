@@ -11,6 +11,7 @@ from rich.table import Table
 
 from unitgain.analysis.magnitude import QUANTITIES
 from unitgain.analysis.plots import magnitude_figure, save
+from unitgain.cli.arguments import Unset
 from unitgain.train.run import load_config
 
 
@@ -24,7 +25,7 @@ class Magnitudes:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of runs."""
 
-    plot: Path | None = None
+    plot: Unset[Path] = None
     """Draw them over training to this file, .svg, .png or .pdf."""
 
     json: bool = False

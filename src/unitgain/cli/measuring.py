@@ -17,7 +17,7 @@ from unitgain.bench.measure import Report
 from unitgain.bench.tables import cells, notes, rich_table, roofline_cells, slow_cells
 from unitgain.bench.trace import check_path
 from unitgain.bench.turns import Pace
-from unitgain.cli.arguments import Device
+from unitgain.cli.arguments import Device, Unset
 from unitgain.serial import to_dict
 
 
@@ -25,16 +25,16 @@ from unitgain.serial import to_dict
 class Measuring:
     """How things are measured, and what is printed."""
 
-    repeats: int | None = None
+    repeats: Unset[int] = None
     """How often each is timed, in turns. Default: as often as fits into --seconds, at least three times."""
 
     seconds: float = 10.0
     """How long to measure, after warming up."""
 
-    threads: int | None = None
+    threads: Unset[int] = None
     """Threads of torch. Default: as many as torch takes by itself."""
 
-    profile: Path | None = None
+    profile: Unset[Path] = None
     """Write a trace of one call of each to this .json file, for chrome://tracing or Perfetto, and print the slowest
     operations."""
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, pick_device
+from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.recipe import Recipe
 from unitgain.train.config import Precision
 from unitgain.train.estimate import MemoryEstimate, estimate
@@ -29,13 +29,13 @@ NAMES = {"cpu": "process on a CPU", "cuda": "GPU"}
 class MemoryOptions:
     """How it would be trained; with any of these the memory that takes is estimated, and nothing else shown."""
 
-    batch: int | None = None
+    batch: Unset[int] = None
     """Images per step over all devices."""
 
     gpus: int = 1
     """Devices, a process each; processes, for --device cpu."""
 
-    microbatch: int | None = None
+    microbatch: Unset[int] = None
     """Images per forward pass. Default: the batch divided by the devices."""
 
     shard: bool = False
@@ -47,7 +47,7 @@ class MemoryOptions:
     dtype: Precision = "float32"
     """Precision of the network."""
 
-    ema_device: Literal["cpu"] | None = None
+    ema_device: Unset[Literal["cpu"]] = None
     """Where the averages are kept. Default: beside the weights."""
 
     device: Device = "auto"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, bar, byte_bar, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, bar, byte_bar, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import Images, open_images
@@ -33,10 +33,10 @@ from unitgain.parallel import World, processes
 class Weights:
     """Where the networks of metrics come from."""
 
-    inception: Path | None = None
+    inception: Unset[Path] = None
     """File of Inception's weights (inception-2015-12-05.pt). Default: fetched once into the cache."""
 
-    inception_sha256: str | None = None
+    inception_sha256: Unset[str] = None
     """What its SHA-256 must be."""
 
     dinov2: str = DINOV2
@@ -84,7 +84,7 @@ class Metrics(Drawing):
     """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, digits; or a network: a snapshot
     (.safetensors), a preset that was fetched, with its guide, or a repository of the Hugging Face Hub."""
 
-    reference: str | None = None
+    reference: Unset[str] = None
     """A reference (.npz, or official .pkl), or data, of which one is then made. An Inception score needs none."""
 
     metrics: str = "fid"
@@ -101,7 +101,7 @@ class Metrics(Drawing):
     seeds: str = "0-49999"
     """Of a network's images, one each."""
 
-    out: Path | None = None
+    out: Unset[Path] = None
     """Write the records to this file, as JSON."""
 
     json: bool = False

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from unitgain.cli.arguments import Unset
 from unitgain.hub import CARD, check_repository, push_to_hub, save_pretrained
 
 
@@ -27,19 +28,19 @@ class Push:
     private: bool = False
     """Make a new repository private. One that is there stays as it is."""
 
-    dry_run: Path | None = None
+    dry_run: Unset[Path] = None
     """Send nothing: write what would be sent to this folder, and print the model card."""
 
-    license: str | None = None
+    license: Unset[str] = None
     """License of the weights, as the Hub writes it, such as apache-2.0. Default: what the snapshot says."""
 
-    data: str | None = None
+    data: Unset[str] = None
     """What it was trained on, for the card. Default: what the snapshot says."""
 
-    metrics: str | None = None
+    metrics: Unset[str] = None
     """Measured results, for the card: FID=3.2,KID=0.001."""
 
-    revision: str | None = None
+    revision: Unset[str] = None
     """Branch to commit to. Default: the main one."""
 
     message: str = "Upload a unitgain snapshot"

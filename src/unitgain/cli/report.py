@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from unitgain.checkpoint.snapshot import SnapshotError
-from unitgain.cli.arguments import Device, bar, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, bar, parse_seeds, pick_device
 from unitgain.extras import require
 from unitgain.files import write_text
 from unitgain.report.history import History, read_history
@@ -31,19 +31,19 @@ class Report:
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
 
-    out: Path | None = None
+    out: Unset[Path] = None
     """Where to. Default: report.html in the folder of the run."""
 
     no_samples: bool = False
     """No pictures of samples."""
 
-    seeds: str | None = None
+    seeds: Unset[str] = None
     """Seeds to draw, such as 0-7 or 1,5,9, also where the run left grids. Default: 0-7."""
 
     times: int = 6
     """At how many times to show samples, at most."""
 
-    sigma_rel: float | None = None
+    sigma_rel: Unset[float] = None
     """EMA length to draw with, also where the run left grids. Default: the longest that the run stores."""
 
     device: Device = "auto"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Device, bar, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, bar, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.draw.run import draw
 from unitgain.parallel import processes
@@ -36,7 +36,7 @@ class Sample(Drawing):
     grid: bool = False
     """Also write grid.png with the first 400 images."""
 
-    columns: int | None = None
+    columns: Unset[int] = None
     """Columns of the grid. Default: about square."""
 
     device: Device = "auto"

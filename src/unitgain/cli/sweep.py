@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, bar, byte_bar, pick_device
+from unitgain.cli.arguments import Device, Unset, bar, byte_bar, pick_device
 from unitgain.cli.drawing import Sampling
 from unitgain.metrics.networks import DINOV2
 from unitgain.parallel import World, processes
@@ -33,7 +33,7 @@ class Bench(Sampling):
     reference: str
     """What the images are compared with: .npz of `unitgain metrics reference`, an official .pkl or .npz, or digits."""
 
-    guide: str | None = None
+    guide: Unset[str] = None
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
     network without its label."""
 
@@ -43,13 +43,16 @@ class Bench(Sampling):
     first_seed: int = 0
     """Seed of the first; the others follow. The same in every cell."""
 
-    nimg: int | None = None
+    repeat: int = 1
+    """Evaluations per cell, each with seeds of its own; the best counts, as in the papers."""
+
+    nimg: Unset[int] = None
     """Where the averages end, in images seen. Default: at the last snapshot."""
 
-    guide_nimg: int | None = None
+    guide_nimg: Unset[int] = None
     """The same for the guide."""
 
-    inception: Path | None = None
+    inception: Unset[Path] = None
     """File of Inception's weights. Default: fetched once."""
 
     dinov2: str = DINOV2
@@ -97,19 +100,16 @@ class SweepCommand(Bench):
     guidance: str = "1"
     """Weights of guidance, in the same form; 1 is none."""
 
-    guide_lengths: str | None = None
+    guide_lengths: Unset[str] = None
     """Lengths of the guide's averages, swept on their own. Default: those of the network."""
 
     pattern: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Names of tensors, as 'network.dec.*': sweep these alone, the others at --base; may be given again."""
 
-    base: float | None = None
+    base: Unset[float] = None
     """Length of the tensors that --pattern does not name."""
 
-    repeat: int = 1
-    """Evaluations per cell, each with seeds of its own; the best counts, as in the papers."""
-
-    out: Path | None = None
+    out: Unset[Path] = None
     """Folder for the table, the averages and the pictures, of a single run. Default: RUN/sweep."""
 
     def config(self, device: torch.device) -> SweepConfig:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.checkpoint.snapshot import SnapshotHeader
-from unitgain.cli.arguments import Device, parse_duration, pick_device
+from unitgain.cli.arguments import Device, Unset, parse_duration, pick_device
 from unitgain.cli.evaluation import EvaluationOptions
 from unitgain.data.loader import Dataset
 from unitgain.data.prepared import PreparedDataset, measured_encoder
@@ -35,86 +35,86 @@ class Train:
     Under torchrun (torchrun --nproc-per-node 8 -m unitgain train ...) all processes train together.
     """
 
-    recipe: Annotated[str | None, tyro.conf.Positional] = None
+    recipe: Annotated[Unset[str], tyro.conf.Positional] = None
     """Name of the recipe, such as digits. May be left out with --resume, and with --init: then it is that of the
     snapshot, and the network too, for the classes, channels and resolution of the data."""
 
-    out: Path | None = None
+    out: Unset[Path] = None
     """Folder of the run; must be empty, unless --resume. Default: runs/RECIPE."""
 
-    init: str | None = None
+    init: Unset[str] = None
     """Start from the weights of this snapshot: a path, a preset that was fetched, or a repository of the Hugging Face
     Hub. What does not fit is new, and said."""
 
     resume: bool = False
     """Go on from the newest valid checkpoint in the folder, with the settings the run was started with."""
 
-    data: str | None = None
+    data: Unset[str] = None
     """Folder that `unitgain data prepare` or `encode` made. Default: digits."""
 
     classes: Literal["recipe", "data", "none"] = "recipe"
     """Number of classes of the network: the recipe's, that of the data, or none, to train without labels."""
 
-    normalize: Normalize | None = None
+    normalize: Unset[Normalize] = None
     """How pixels become what the network sees: official maps them to [-1, 1], measured gives the data mean 0 and
     standard deviation 0.5. Default: official."""
 
     flip: bool = False
     """Mirror each image or not, by a coin of its own."""
 
-    workers: int | None = None
+    workers: Unset[int] = None
     """Threads that read data ahead. Default: one for latents; for pixels one per core, at most 8."""
 
     cache: bool = False
     """Keep decoded data in memory."""
 
-    sigma_data: float | None = None
+    sigma_data: Unset[float] = None
     """Standard deviation of the data. Default: the recipe's; `unitgain data check` says what suits them."""
 
-    P_mean: float | None = None
+    P_mean: Unset[float] = None
     """Mean of ln(sigma) in training. Default: the recipe's."""
 
-    P_std: float | None = None
+    P_std: Unset[float] = None
     """Standard deviation of ln(sigma) in training. Default: the recipe's."""
 
-    seed: int | None = None
+    seed: Unset[int] = None
     """Seed of everything random. Default: 0."""
 
-    duration: int | None = None
+    duration: Unset[int] = None
     """Images to train for; rounded up to whole batches. Default: the recipe's. May be raised with --resume."""
 
-    batch: int | None = None
+    batch: Unset[int] = None
     """Images per step. Default: the recipe's."""
 
-    microbatch: int | None = None
+    microbatch: Unset[int] = None
     """Images per forward pass, to save memory; must divide the batch. It is part of what a run is, the number of
     processes is not. Default: the batch divided by the number of processes."""
 
-    lr: float | None = None
+    lr: Unset[float] = None
     """Reference learning rate. Default: the recipe's."""
 
-    dtype: Precision | None = None
+    dtype: Unset[Precision] = None
     """Precision of the network; parameters and embedding stay in float32. Default: float32."""
 
-    snapshot_dtype: Precision | None = None
+    snapshot_dtype: Unset[Precision] = None
     """Precision of stored averages. Default: float16."""
 
-    snapshot_every: int | None = None
+    snapshot_every: Unset[int] = None
     """Images between snapshots; rounded up to whole batches. Default: the recipe's."""
 
-    checkpoint_every: int | None = None
+    checkpoint_every: Unset[int] = None
     """Images between checkpoints; rounded up to whole batches. Default: the recipe's snapshot interval."""
 
-    keep_checkpoints: int | None = None
+    keep_checkpoints: Unset[int] = None
     """How many of the newest checkpoints are kept. Default: 2."""
 
-    keep_every: int | None = None
+    keep_every: Unset[int] = None
     """Images; the first checkpoint at or after each multiple is kept too, beside the newest. Default: none."""
 
-    tick: int | None = None
+    tick: Unset[int] = None
     """Images between lines of statistics; rounded up to whole batches. Default: a quarter of the snapshot interval."""
 
-    magnitudes_every: int | None = None
+    magnitudes_every: Unset[int] = None
     """Images between measurements of the magnitudes of activations and weights; 0 for none. Default: none."""
 
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
@@ -140,10 +140,10 @@ class Train:
     no_normalize_once: bool = False
     """Save memory: normalize weights anew for each microbatch rather than once a step."""
 
-    ema_device: Literal["cpu"] | None = None
+    ema_device: Unset[Literal["cpu"]] = None
     """Where the averages are kept. Default: beside the weights."""
 
-    max_time: str | None = None
+    max_time: Unset[str] = None
     """Stop as on a signal after this time, such as 90m, 11.5h or 1d6h; leave some minutes of the queue's limit for the
     last step and checkpoint."""
 
@@ -153,8 +153,9 @@ class Train:
     no_tensorboard: bool = False
     """Do not write TensorBoard events."""
 
-    wandb: str | None = None
-    """Project of Weights & Biases to log to as well; a resumed run goes on there. WANDB_MODE=offline holds."""
+    wandb: Unset[str] = None
+    """Project of Weights & Biases to log to as well; a resumed run goes on there by itself, unless its
+    wandb.json is deleted. WANDB_MODE=offline holds."""
 
     quiet: bool = False
     """Show no progress."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import bar, pick_device
+from unitgain.cli.arguments import Unset, bar, pick_device
 from unitgain.cli.sweep import Bench
 from unitgain.parallel import processes
 from unitgain.posthoc.targets import parse_lengths
@@ -34,7 +34,7 @@ class Tune(Bench):
     guidance: str = "1"
     """Range of weights of guidance, in the same form; 1 is none."""
 
-    guide_lengths: str | None = None
+    guide_lengths: Unset[str] = None
     """Range of lengths of the guide's averages. Default: those of the network."""
 
     evaluations: int = 20
@@ -43,7 +43,7 @@ class Tune(Bench):
     seed: int = 0
     """Of the search."""
 
-    out: Path | None = None
+    out: Unset[Path] = None
     """Folder for the table, the averages and the study. Default: RUN/sweep."""
 
     def run(self) -> None:
@@ -64,6 +64,7 @@ class Tune(Bench):
                     evaluations=self.evaluations,
                     images=self.images,
                     first_seed=self.first_seed,
+                    repeat=self.repeat,
                     seed=self.seed,
                     on_cell=say,
                     on_images=progress,

@@ -81,17 +81,7 @@ def encode(
     if missing is None:
         assert writer.finished is not None
         return writer.finished
-    written = {}
-    mine = list(world.share(missing))
-    total, done = sum(dataset.manifest.shards[index].rows for index in mine), 0
-    for index in mine:
-        for stored in _encode_shard(writer, dataset, index, model, batch, pixels):
-            if isinstance(stored, int):
-                done += stored
-                if on_progress is not None:
-                    on_progress(done, total)
-            else:
-                written[index] = stored
+    written = _encode_shards(writer, dataset, list(world.share(missing)), model, batch, pixels, on_progress)
     for part in world.gather(written):
         writer.shards |= part
     if world.main:
@@ -136,6 +126,29 @@ def _missing(writer: ShardWriter | None, dataset: PreparedDataset) -> list[int] 
     if writer is None or writer.finished is not None:
         return None
     return [index for index in range(len(dataset.manifest.shards)) if index not in writer.shards]
+
+
+def _encode_shards(
+    writer: ShardWriter,
+    dataset: PreparedDataset,
+    mine: list[int],
+    model: Any,
+    batch: int,
+    pixels: PixelRange,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[int, Shard]:
+    """Encode the shards of this process."""
+    written = {}
+    total, done = sum(dataset.manifest.shards[index].rows for index in mine), 0
+    for index in mine:
+        for stored in _encode_shard(writer, dataset, index, model, batch, pixels):
+            if isinstance(stored, int):
+                done += stored
+                if on_progress is not None:
+                    on_progress(done, total)
+            else:
+                written[index] = stored
+    return written
 
 
 def _encode_shard(

@@ -29,60 +29,56 @@ def digits_page(
         real: real images in the same order.
         columns: of both grids.
     """
-    best, sweep, classes = result["best_sigma_rel"], result["sweep"], result["classes"]
+    best = result["best_sigma_rel"]
     lead = (
         f"An EDM2 network (rung G) of {result['parameters']:,} parameters, trained on {result['images_seen']:,} images "
         f"of 8x8 handwritten digits in {result['seconds_by_part']['training']:.0f} s. The length of its weight average "
         f"was picked afterwards: {best:g} of the training time."
     )
-    distances = [row["fd"] for row in sweep]
-    names, accuracy = [row["name"] for row in classes], [row["accuracy"] or 0.0 for row in classes]
-    metric = "Frechet distance (pixels)"
+    losses = over_training([t["nimg"] for t in ticks], [t["loss"] or math.nan for t in ticks], "loss (Eq. 21)")
+    grids = side_by_side(
+        picture(grid(samples, columns), f"Drawn at EMA length {best:g}, seeds in order, a column per class"),
+        picture(grid(real, columns), "Real digits, a column per class"),
+    )
     sections = [
-        (
-            "Drawn and real",
-            side_by_side(
-                picture(grid(samples, columns), f"Drawn at EMA length {best:g}, seeds in order, a column per class"),
-                picture(grid(real, columns), "Real digits, a column per class"),
-            ),
-        ),
-        (
-            "Choosing the EMA length after training",
-            plot(
-                distance_curve([row["sigma_rel"] for row in sweep], distances, result["fd_raw"], metric),
-                f"Each point is {result['settings']['images']} images against all real ones, with the same seeds. "
-                f"Raw weights: {result['fd_raw']:.3f}; best average: {result['fd_best']:.3f}.",
-            )
-            + table(
-                ("sigma_rel", "distance", "accuracy", "error of the profile"),
-                [(row["sigma_rel"], row["fd"], row["accuracy"], row["profile_error"]) for row in sweep],
-            ),
-        ),
-        (
-            "Training",
-            plot(
-                over_training([t["nimg"] for t in ticks], [t["loss"] or math.nan for t in ticks], "loss (Eq. 21)"),
-                "Mean per tick",
-            ),
-        ),
-        (
-            "Does it draw what it was asked for?",
-            plot(
-                class_bars(names, accuracy),
-                f"A support vector machine trained on the real digits names "
-                f"{100 * result['class_accuracy']:.1f} % of the samples as the class asked for.",
-            )
-            + paragraph(
-                f"Cross-validated, it names {100 * result['classifier_accuracy']:.1f} % of the real digits right."
-            ),
-        ),
-        (
-            "What was run",
-            side_by_side(
-                table(("part", "seconds"), [(k, round(v, 1)) for k, v in result["seconds_by_part"].items()]),
-                table(("setting", "value"), [(k, str(v)) for k, v in result["settings"].items()]),
-                table(("machine", ""), [(k, str(v)) for k, v in result["machine"].items()]),
-            ),
-        ),
+        ("Drawn and real", grids),
+        ("Choosing the EMA length after training", _lengths(result)),
+        ("Training", plot(losses, "Mean per tick")),
+        ("Does it draw what it was asked for?", _classes(result)),
+        ("What was run", _settings(result)),
     ]
     return page("unitgain demo: handwritten digits", lead, sections)
+
+
+def _lengths(result: Mapping[str, Any]) -> str:
+    sweep = result["sweep"]
+    lengths, distances = [row["sigma_rel"] for row in sweep], [row["fd"] for row in sweep]
+    curve = plot(
+        distance_curve(lengths, distances, result["fd_raw"], "Frechet distance (pixels)"),
+        f"Each point is {result['settings']['images']} images against all real ones, with the same seeds. "
+        f"Raw weights: {result['fd_raw']:.3f}; best average: {result['fd_best']:.3f}.",
+    )
+    return curve + table(
+        ("sigma_rel", "distance", "accuracy", "error of the profile"),
+        [(row["sigma_rel"], row["fd"], row["accuracy"], row["profile_error"]) for row in sweep],
+    )
+
+
+def _classes(result: Mapping[str, Any]) -> str:
+    classes = result["classes"]
+    bars = plot(
+        class_bars([row["name"] for row in classes], [row["accuracy"] or 0.0 for row in classes]),
+        f"A support vector machine trained on the real digits names "
+        f"{100 * result['class_accuracy']:.1f} % of the samples as the class asked for.",
+    )
+    return bars + paragraph(
+        f"Cross-validated, it names {100 * result['classifier_accuracy']:.1f} % of the real digits right."
+    )
+
+
+def _settings(result: Mapping[str, Any]) -> str:
+    return side_by_side(
+        table(("part", "seconds"), [(k, round(v, 1)) for k, v in result["seconds_by_part"].items()]),
+        table(("setting", "value"), [(k, str(v)) for k, v in result["settings"].items()]),
+        table(("machine", ""), [(k, str(v)) for k, v in result["machine"].items()]),
+    )

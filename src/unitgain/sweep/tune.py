@@ -3,7 +3,7 @@
 import itertools
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Space:
         axes = {"length": self.lengths, "guidance": self.guidance}
         return axes if self.guide_lengths is None else {**axes, "guide_length": self.guide_lengths}
 
-    def config(self, images: int, first_seed: int, bench: Sweep) -> SweepConfig:
+    def config(self, images: int, first_seed: int, repeat: int, bench: Sweep) -> SweepConfig:
         """The sweep over all of it, which a search spares."""
         return SweepConfig(
             lengths=self.lengths.values,
@@ -69,6 +69,7 @@ class Space:
             guide_lengths=None if self.guide_lengths is None else self.guide_lengths.values,
             images=images,
             first_seed=first_seed,
+            repeat=repeat,
             settings=bench.settings,
         )
 
@@ -87,6 +88,7 @@ def tune(
     evaluations: int,
     images: int = 50_000,
     first_seed: int = 0,
+    repeat: int = 1,
     seed: int = 0,
     on_cell: Callable[[int, Result], None] | None = None,
     on_images: Callable[[float, int], None] | None = None,
@@ -103,6 +105,7 @@ def tune(
         evaluations: different cells to evaluate at most.
         images: per cell.
         first_seed: as in a sweep.
+        repeat: evaluations per cell with seeds of their own, of which the best counts; as in a sweep.
         seed: of the search.
         on_cell: called with the number of cells evaluated and the latest, in the first process.
         on_images: called with (images drawn, images to draw at most) in the first process.
@@ -115,7 +118,7 @@ def tune(
         ValueError: as a sweep of the space.
     """
     world = bench.world
-    config = space.config(images, first_seed, bench)
+    config = space.config(images, first_seed, repeat, bench)
     if config.guided and bench.guide is None:
         raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
     if config.guide_lengths is not None and not bench.tied:
@@ -127,10 +130,12 @@ def tune(
     on_main(world, lambda: searches.append(Search(bench, space, config, seed)))
     while cells := on_main(world, lambda: _round(searches[0], budget, world.size)):
         for cell in world.share(cells):
-            report = None
-            if on_images is not None and world.main:
-                report = Report(on_images, len(searches[0].results) * images, world.size, budget * images)
-            bench.evaluate(cell, config.seeds(0), report)
+            for k in range(repeat):
+                report = None
+                if on_images is not None and world.main:
+                    before = (len(searches[0].results) * repeat + k) * images
+                    report = Report(on_images, before, world.size, budget * repeat * images)
+                bench.evaluate(cell, config.seeds(k), report)
         world.barrier()
         for search in searches:
             for cell in cells:
@@ -176,7 +181,7 @@ class Search:
                 self.study.tell(trial.number, state=self._states.FAIL)
             elif trial.state == self._states.COMPLETE:
                 cell = self.space.cell(trial.params, bench.tied)
-                self.results[cell] = self._result(cell, trial.value)
+                self.results[cell] = self._result(cell, trial.user_attrs.get("values", [trial.value]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = optuna.samplers.GPSampler(
@@ -203,9 +208,12 @@ class Search:
 
     def tell(self, cell: Cell) -> None:
         """Take in what the table says of a cell that was proposed."""
-        row = self.bench.evaluate(cell, self.config.seeds(0))[self.name]
-        self.study.tell(self._trials.pop(cell), row["value"])
-        self.results[cell] = self._result(cell, row["value"])
+        seeds = [self.config.seeds(k) for k in range(self.config.repeat)]
+        values = [self.bench.evaluate(cell, these)[self.name]["value"] for these in seeds]
+        self.results[cell] = self._result(cell, values)
+        trial = self._trials.pop(cell)
+        trial.set_user_attr("values", values)
+        self.study.tell(trial, self.results[cell].value)
 
     def _ask(self, indices: dict[str, int]) -> Cell:
         self.study.enqueue_trial(indices)
@@ -229,17 +237,19 @@ class Search:
         nearest = min(free, key=lambda indices: sum((a - b) ** 2 for a, b in zip(indices, centre, strict=True)))
         return dict(zip(axes, nearest, strict=True))
 
-    def _result(self, cell: Cell, value: float) -> Result:
-        return Result(cell=cell, metric=self.name, values=(value,), images=self.config.images, higher=self.higher)
+    def _result(self, cell: Cell, values: Sequence[float]) -> Result:
+        return Result(cell=cell, metric=self.name, values=tuple(values), images=self.config.images, higher=self.higher)
 
     def _study_name(self, seed: int) -> str:
+        # Studies from before there was a choice are found by the names that they have.
+        repeated = [self.config.repeat] if self.config.repeat > 1 else []
         about = {
             "space": to_dict(self.space),
             "run": str(self.bench.main.folder),
             "guide": self.bench.guide,
             "guide_run": self.bench.guide_averages and str(self.bench.guide_averages.folder),
             "settings": self.bench.settings.record(),
-            "seeds": [self.config.first_seed, self.config.images],
+            "seeds": [self.config.first_seed, self.config.images, *repeated],
             "metric": self.bench.judge.identity(self.bench.judge.metrics()[0]),
             "seed": seed,
         }

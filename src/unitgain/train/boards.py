@@ -61,7 +61,7 @@ def boards(
         nimg: images seen at the start.
         config: settings of the run, as JSON.
         tensorboard: write TensorBoard events, if it is installed.
-        wandb: project of W&B; None for none.
+        wandb: project of W&B; None for that of before, if the run was there, else none.
         quiet: W&B is to print nothing.
 
     Raises:
@@ -71,9 +71,20 @@ def boards(
     found: list[Board] = []
     if tensorboard and importlib.util.find_spec("tensorboard"):
         found.append(TensorBoard(run, nimg))
+    wandb = _project(run) if wandb is None else wandb
     if wandb is not None:
         found.append(WandB(run, wandb, config, quiet))
     return found
+
+
+def _project(run: Path) -> str | None:
+    """Where the run is in W&B already; what is damaged is left for `WandB` to complain about."""
+    if not (run / WANDB).exists():
+        return None
+    try:
+        return str(json.loads((run / WANDB).read_text(encoding="utf-8"))["project"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 class TensorBoard:
