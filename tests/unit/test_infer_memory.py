@@ -13,7 +13,7 @@ from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.draw.networks import open_network
 from unitgain.hub import load
-from unitgain.infer import Prepared, heap, prepare
+from unitgain.infer import Prepared, prepare
 from unitgain.infer.layers import Bottleneck, FoldedConv, FusedDepthwise
 from unitgain.layers import MPConv
 from unitgain.serial import to_dict
@@ -153,18 +153,3 @@ def test_a_bottleneck_in_parts_is_the_same(monkeypatch, images):
         assert relative_error(found, whole) < 1e-6
     kinds = [type(module) for module in prepare(trained(EDM2PLUS.replace(**TINY))).modules()]
     assert (Bottleneck in kinds) == (FusedDepthwise in kinds)
-
-
-def test_thresholds_of_the_heap_are_put_back(monkeypatch):
-    calls = []
-    monkeypatch.setattr(heap, "_mallopt", lambda: lambda *given: calls.append(given))
-    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
-    with pytest.raises(KeyError), heap.apart():
-        assert calls == [(heap.MMAP_THRESHOLD, heap.APART)]
-        raise KeyError
-    assert calls[1:] == [(heap.MMAP_THRESHOLD, heap.LARGEST), (heap.TRIM_THRESHOLD, 2 * heap.LARGEST)]
-    calls.clear()
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # what users say holds
-    with heap.apart():
-        pass
-    assert not calls

@@ -1,7 +1,6 @@
 """`prepare`: a denoiser for inference from a trained one."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.denoiser import Denoiser, Label
 from unitgain.infer.graphs import Graphs
-from unitgain.infer.heap import apart
 from unitgain.infer.layers import can_pack, pays_to_filter, supported
 from unitgain.infer.network import FoldedUNet, freeze
 from unitgain.kernels.support import demand, no_blocks
@@ -152,7 +150,7 @@ def prepare(
         raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
     _check_options(denoiser, device, dtype, compile, kernels, graph)
     network = denoiser.network
-    with torch.no_grad(), apart() if device.type == "cpu" else nullcontext():
+    with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
             eager = device.type == "cpu" and not (compile or kernels)
             fused, filtered = eager and can_convolve(dtype), eager and winograd and pays_to_filter(dtype)
