@@ -70,7 +70,7 @@ def test_inference(tmp_path, monkeypatch, capsys):
         assert page.startswith("a\n<!-- results/infer.md Wanted -->\n\n| | wanted | measured | met |\n")
         assert page.endswith("<!-- end -->\n<!-- results/no.md -->\n<!-- end -->")
         assert "old" not in page
-        assert page.count("preparing EDM2-S") == 1
+        assert page.count("preparing EDM2-S float32, s") == 1
         assert "<svg" in (tmp_path / "speed.svg").read_text()
     heights = speed.bars(found)
     assert list(heights) == ["EDM2-S\nbatch 1", "EDM2+-S\nbatch 1"]

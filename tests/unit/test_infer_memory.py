@@ -151,5 +151,6 @@ def test_a_bottleneck_in_parts_is_the_same(monkeypatch, images):
         assert len(calls) == (parts if images == 1 else 1)
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert relative_error(found, whole) < 1e-6
-    kinds = [type(module) for module in prepare(trained(EDM2PLUS.replace(**TINY))).modules()]
-    assert (Bottleneck in kinds) == (FusedDepthwise in kinds)
+    for dtype in (torch.float32, torch.bfloat16):
+        kinds = [type(module) for module in prepare(trained(EDM2PLUS.replace(**TINY)), dtype).modules()]
+        assert (Bottleneck in kinds) == (FusedDepthwise in kinds and dtype != torch.float32)

@@ -1,5 +1,8 @@
 """3x3 convolutions by Winograd's filtering, against their definition in float64."""
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import pytest
@@ -122,6 +125,15 @@ def test_an_image_does_not_depend_on_threads_or_neighbours(kind):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_images_and_none_on_other_devices(kind):
+    convolve = Winograd(normal(4, 3, 3, 3), *kind)
+    for shape in ((0, 3, 8, 8), (2, 3, 0, 8)):
+        assert convolve(torch.empty(shape), torch.float32).shape == (shape[0], 4, *shape[2:])
+    with pytest.raises(ValueError, match="on meta, and this network was prepared for CPUs"):
+        convolve(torch.empty(1, 3, 8, 8, device="meta"), torch.float32)
+
+
 WIDE = {
     "resolution": 16,
     "channels": 3,
@@ -175,6 +187,20 @@ def test_filtered_networks_give_the_same(changes, dtype):
     assert error < (1e-5 if dtype == torch.float32 else 1e-2)
     if dtype == torch.bfloat16:
         assert error < 1.2 * relative_error(plain(x, sigma, label), exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_copies_stand_alone(dtype):
+    """Through a deep copy and through a file, after the original is gone; and many threads may use one."""
+    found = prepare(trained(), dtype)
+    x = normal(2, 3, 16, 16)
+    expected = found(x, 1.0)
+    copies = [copy.deepcopy(found), pickle.loads(pickle.dumps(found))]
+    del found
+    for one in copies:
+        assert torch.equal(one(x, 1.0), expected)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(made, expected) for made in pool.map(lambda _: copies[0](x, 1.0), range(12)))
 
 
 def test_processors_that_multiply_bfloat16_faster_keep_to_the_definition(monkeypatch):

@@ -33,7 +33,8 @@ class Rule:
     Args:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
-        fused: whether depthwise convolutions are made in C, with what comes before them, and bottlenecks in parts.
+        fused: whether depthwise convolutions are made in C, with what comes before them, and bottlenecks in parts in
+            low precision: in float32 that would take a tenth longer.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
     """
 
@@ -138,7 +139,8 @@ class FoldedBranch(nn.ModuleList):
             return
         if not (rule.fused and layer.groups == layer.in_channels == len(weight)):
             made, last = FoldedConv(weight, layer.groups, rule.dtype), self[-1] if len(self) else None
-            if rule.fused and isinstance(last, FoldedConv) and last.pointwise and made.pointwise:
+            low = rule.fused and rule.dtype != torch.float32
+            if low and isinstance(last, FoldedConv) and last.pointwise and made.pointwise:
                 self[-1] = Bottleneck(last, made)
             else:
                 self.append(made)

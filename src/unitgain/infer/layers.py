@@ -1,5 +1,7 @@
 """Layers without learning: a convolution whose weight is final, and the steps of a residual branch."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -27,7 +29,7 @@ class FoldedConv(nn.Module):
         super().__init__()
         self.groups, self.channels = groups, len(weight)
         self.activate = False
-        self.padding = weight.shape[-1] // 2
+        self.padding, self.resolution = weight.shape[-1] // 2, 0
         kept = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(kept, requires_grad=False)
         self.packed: Tensor | None = None
@@ -45,10 +47,26 @@ class FoldedConv(nn.Module):
         """
         if self.weight is None or self.groups > 1:
             return
-        size = [1, self.weight.shape[1], resolution, resolution]
-        padding, one = [self.padding] * 2, [1, 1]
-        self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, padding, one, one, self.groups, size)
+        self.resolution = resolution
+        self.packed = self._laid_out(self.weight)
         self.weight = None
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        size = [1, weight.shape[1], self.resolution, self.resolution]
+        padding, one = [self.padding] * 2, [1, 1]
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, one, one, self.groups, size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: a layout of oneDNN has no storage to copy, so they lay the weight out again."""
+        state = dict(self.__dict__)
+        if self.packed is not None:
+            state["packed"] = self.packed.to_dense()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.packed is not None:
+            self.packed = self._laid_out(self.packed.contiguous(memory_format=torch.channels_last))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
         """Apply to `x`, which is channels-last and of the layer's dtype."""

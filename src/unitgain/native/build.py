@@ -11,6 +11,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from torch import Tensor
+
 from unitgain.files import atomic, cache_folder
 
 NATIVE = "UNITGAIN_NATIVE"
@@ -40,6 +42,15 @@ def library(name: str) -> ctypes.CDLL | None:
         if wanted == "1":
             raise RuntimeError(f"{name}.c cannot be used: {said}. {NATIVE}=0 does without, and more slowly") from error
         return None
+
+
+def check_place(x: Tensor) -> None:
+    """Raise `ValueError` unless `x` is where C can read it."""
+    if x.device.type != "cpu":
+        raise ValueError(
+            f"images are on {x.device}, and this network was prepared for CPUs: move the one that it was made from, "
+            "and prepare that"
+        )
 
 
 def _compiled(name: str) -> Path:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import library
+from unitgain.native.build import check_place, library
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 2}
 
@@ -28,7 +28,7 @@ class Depthwise:
     def __init__(self, weight: Float[Tensor, "c 1 k k"], silu: bool) -> None:
         function = _function()
         assert function is not None
-        self._convolve, self._block = function
+        self._block = function[1]
         self.channels, _, self.kernel, _ = weight.shape
         assert self.kernel % 2 == 1
         assert self.kernel <= 15
@@ -39,13 +39,22 @@ class Depthwise:
     def __call__(
         self, x: Float[Tensor, "n c h w"], scale: Float[Tensor, "n c"] | None = None
     ) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`, float32 or bfloat16 on the CPU, made channels-last if it is not; `scale` is float32."""
+        """Apply to `x`, float32 or bfloat16 on the CPU, made channels-last if it is not; `scale` is float32.
+
+        Raises:
+            ValueError: if `x` is not on the CPU.
+        """
+        check_place(x)
         x = x.contiguous(memory_format=torch.channels_last)
         n, c, h, w = x.shape
         assert c == self.channels
         out = torch.empty_like(x)
         factors = None if scale is None else self._padded(scale)
-        failed = self._convolve(
+        function = _function()
+        assert function is not None
+        if not out.numel():
+            return out
+        failed = function[0](
             x.data_ptr(),
             out.data_ptr(),
             _DTYPES[x.dtype],

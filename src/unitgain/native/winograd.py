@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import library
+from unitgain.native.build import check_place, library
 
 IMAGES = {torch.float32: 0, torch.bfloat16: 1}
 MAX_CHANNELS = 16384
@@ -77,19 +77,22 @@ class Winograd:
     def __init__(self, weight: Float[Tensor, "o i 3 3"], tile: int, integers: bool) -> None:
         found = _library()
         assert found is not None
-        self._library = found
         assert tile in (2, 4)
         assert weight.shape[1] <= MAX_CHANNELS
         self.out_channels, self.in_channels = weight.shape[:2]
         self.tile, self.integers = tile, integers
-        self._layer = _Layer(self.in_channels, self.out_channels, tile, integers, None, None)
+        layer = _Layer(self.in_channels, self.out_channels, tile, integers, None, None)
         self._wide = -(-self.out_channels // found.unitgain_winograd_block()) * found.unitgain_winograd_block()
-        self._weights = torch.empty(found.unitgain_winograd_weights(byref(self._layer)), dtype=torch.uint8)
+        self._weights = torch.empty(found.unitgain_winograd_weights(byref(layer)), dtype=torch.uint8)
         self._scales = torch.empty((tile + 2) ** 2 * self._wide if integers else 0)
-        self._layer.weights, self._layer.scales = self._weights.data_ptr(), self._scales.data_ptr()
         laid = weight.detach().cpu().float().contiguous()
-        if found.unitgain_winograd_pack(byref(self._layer), laid.data_ptr()):
+        if found.unitgain_winograd_pack(byref(self._layer()), laid.data_ptr()):
             raise MemoryError(f"no memory to transform a weight of {tuple(weight.shape)}")
+
+    def _layer(self) -> _Layer:
+        """As C takes it: made anew, so that copies have addresses of their own."""
+        where = self._weights.data_ptr(), self._scales.data_ptr()
+        return _Layer(self.in_channels, self.out_channels, self.tile, self.integers, *where)
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +119,11 @@ class Winograd:
             main: added `share` times after all that, float32 or bfloat16; nothing by default.
             share: see there.
             limit: of the sum with `main`, in magnitude.
+
+        Raises:
+            ValueError: if `x` is not on the CPU.
         """
+        check_place(x)
         x = x.contiguous(memory_format=torch.channels_last)
         n, c, h, w = x.shape
         assert c == self.in_channels
@@ -128,16 +135,19 @@ class Winograd:
             assert main.shape == out.shape
         images = _Images(x.data_ptr(), out.data_ptr(), IMAGES[x.dtype], IMAGES[dtype], n, h, w)
         ending = _Ending(_address(scale), silu, _address(main), main is not None and IMAGES[main.dtype], share, limit)
-        scratch = self._room(self._library.unitgain_winograd_scratch(byref(self._layer), n, h, w))
-        self._library.unitgain_winograd(byref(self._layer), byref(images), byref(ending), scratch.data_ptr())
+        found, layer = _library(), self._layer()
+        assert found is not None
+        if out.numel():
+            scratch = self._room(found, found.unitgain_winograd_scratch(byref(layer), n, h, w))
+            found.unitgain_winograd(byref(layer), byref(images), byref(ending), scratch.data_ptr())
         return out
 
-    def _room(self, size: int) -> Tensor:
+    def _room(self, found: ctypes.CDLL, size: int) -> Tensor:
         """Memory to compute in, kept by the thread: what is given back to the system comes back page by page."""
         room = getattr(self._scratch, "room", None)
         if room is None or len(room) < size:
             room = self._scratch.room = torch.empty(size, dtype=torch.uint8)
-            self._library.unitgain_winograd_large_pages(room.data_ptr(), size)
+            found.unitgain_winograd_large_pages(room.data_ptr(), size)
         return room
 
 
