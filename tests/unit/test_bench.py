@@ -89,7 +89,6 @@ def test_evaluations_of_one_network_in_several_modes(tiny_recipe):
     assert prepared.facts["error"] < 2e-6
     assert 1e-4 < half.facts["error"] < 2e-2
     assert 1e-4 < plain_half.facts["error"] < 2e-2
-    assert half.facts["first_prepare_seconds"] > 0
     assert half.facts["prepare_seconds"] > 0
     for row in report.rows:
         assert (row.items, row.turns) == (3, 2)

@@ -41,9 +41,7 @@ def forward(
 
     Returns:
         Rows with the facts `error`, the relative difference of D to the plain network in float32; for prepared ones
-        `first_prepare_seconds`, in which the system also hands out memory that nobody used before, and
-        `prepare_seconds`, when it was done again (not where it compiles); where the first evaluation compiles, tunes
-        or records, `compile_seconds` of that.
+        `prepare_seconds`; where the first evaluation compiles, tunes or records, `compile_seconds` of that.
 
     Raises:
         ValueError: if a network or mode is unknown, or the reference cannot be used.
@@ -99,10 +97,10 @@ class Bench:
             if mode.compile or mode.kernels:
                 importlib.import_module("torch._dynamo")  # 50 MB of modules, which are no weights
             with PeakMemory(self.device) as memory:
-                prepared, facts["first_prepare_seconds"] = self.prepared(mode)
-            if not mode.compile:
-                prepared = None  # given up before it is made again
-                prepared, facts["prepare_seconds"] = self.prepared(mode)
+                start = time.perf_counter()
+                prepared = mode.prepare(self.denoiser)
+                waiter(self.device)()
+                facts["prepare_seconds"] = time.perf_counter() - start
             evaluate, held = prepared, memory.kept
         else:
             evaluate, held = as_trained(self.denoiser, mode.dtype, mode.kind == "plain"), self.held
@@ -113,13 +111,6 @@ class Bench:
             facts["compile_seconds"] = time.perf_counter() - start
         counts = forward_counts(self.denoiser.spec, self.batch, mode.dtype)
         return Work(name=name, run=run, items=self.batch, dtype=mode.dtype, counts=counts, held=held, facts=facts)
-
-    def prepared(self, mode: Mode) -> tuple[Denoiser, float]:
-        """A network prepared in this mode, and the seconds that it took."""
-        start = time.perf_counter()
-        made = mode.prepare(self.denoiser)
-        waiter(self.device)()
-        return made, time.perf_counter() - start
 
     def reference_work(self, reference: Reference) -> Work:
         """An evaluation of the official network."""

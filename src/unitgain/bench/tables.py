@@ -12,7 +12,6 @@ Cells = tuple[list[str], list[list[str]]]
 
 FACTS = {
     "error": ("error of D", ".1e"),
-    "first_prepare_seconds": ("first prepare s", ".2f"),
     "prepare_seconds": ("prepare s", ".2f"),
     "compile_seconds": ("compile s", ".1f"),
     "over_evaluations": ("x evaluations", ".3f"),
