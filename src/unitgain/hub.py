@@ -16,6 +16,7 @@ from typing import Any
 from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader, write_snapshot
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.files import staged, write_text
+from unitgain.infer import Prepared
 from unitgain.presets import PRESETS, fetched
 from unitgain.recipes import RECIPES
 from unitgain.serial import to_dict
@@ -47,7 +48,8 @@ def load(
         revision: branch, tag or commit of the repository.
         token: of the Hub, for what is not public; by default the one that `hf auth login` stored.
         mapped: leave the parameters in the file, in its precision, and map them into memory. Only for
-            `unitgain.infer.prepare`, which makes the same of them and then takes no memory for the original.
+            `unitgain.infer.prepare`, which makes the same of them and then takes no memory for the original. Until
+            then the file must stay as it is.
 
     Raises:
         FileNotFoundError: if there is no file, and `what` is no name of anything else.
@@ -122,6 +124,8 @@ def save_pretrained(
     folder = Path(folder)
     with staged(folder) as partial:
         target = partial / MODEL
+        if isinstance(source, Prepared):
+            raise ValueError("a prepared denoiser has no parameters to save: save the one that it was made from")
         if isinstance(source, Denoiser):
             if header is None or header.network != source.spec or header.sigma_data != source.sigma_data:
                 raise ValueError(

@@ -186,6 +186,7 @@ def test_shares_of_processes_join_to_one_folder(main, tmp_path):
         ({"sampler": "hein"}, "did you mean 'heun'"),
         ({"dtype": "float8"}, "dtype must be one of"),
         ({"exact": True, "compile": True}, "exact and compile exclude each other"),
+        ({"exact": True, "no_winograd": True}, "exact and no_winograd exclude each other"),
         ({"exact": True, "kernels": True}, "exact and kernels exclude each other"),
         ({"exact": True, "graph": True}, "exact and graph exclude each other"),
         ({"compile": True, "graph": True}, "compile and graph exclude each other"),
@@ -203,10 +204,10 @@ def test_settings_are_json_and_bind_the_churn():
     settings = DrawSettings(sampler="stochastic_heun", S_churn=7.0, S_max=float("inf"), interval=(0.1, 2.0), label=3)
     record = json.loads(json.dumps(settings.record(), allow_nan=False))
     assert (record["S_churn"], record["interval"], record["class"]) == (7.0, [0.1, 2.0], 3)
-    assert not {"S_min", "compile", "winograd", "kernels", "graph"} & record.keys()
-    changed = {"winograd": False, "kernels": True, "graph": True}
+    assert not {"S_min", "compile", "no_winograd", "kernels", "graph"} & record.keys()
+    changed = {"no_winograd": True, "kernels": True, "graph": True}
     assert DrawSettings(**changed).record().items() >= changed.items()
-    assert DrawSettings(**changed).opening().items() >= changed.items()
+    assert DrawSettings(**changed).opening().items() >= {"winograd": False, "kernels": True, "graph": True}.items()
     assert settings.function().keywords == {"S_churn": 7.0, "S_max": float("inf")}
 
 

@@ -16,6 +16,7 @@ from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.ema import sigma_rel_to_gamma
 from unitgain.hub import HubError, model_card
+from unitgain.infer import prepare
 from unitgain.recipes import recipe
 from unitgain.serial import to_dict
 
@@ -93,6 +94,8 @@ def test_a_denoiser_with_its_header(tmp_path, header):
     assert "parameters in float32" in card_of(folder)[1]
     with pytest.raises(ValueError, match="give header="):
         unitgain.save_pretrained(denoiser, tmp_path / "other")
+    with pytest.raises(ValueError, match="a prepared denoiser has no parameters to save"):
+        unitgain.save_pretrained(prepare(denoiser), tmp_path / "other", header=header)
     with pytest.raises(ValueError, match="give header="):
         other = header.replace(network=header.network.replace(label_dim=5))
         unitgain.save_pretrained(denoiser, tmp_path / "other", header=other)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
-from unitgain.infer.layers import FilteredConv
+from unitgain.infer.layers import FilteredConv, pays_to_filter
 from unitgain.native import Winograd, can_filter
 
 # Relative error of a convolution: a bit more than float32's own, and than what 15 bits of each of two factors leave.
@@ -35,11 +35,12 @@ def test_the_compiler_that_the_project_asks_for_is_used():
     assert can_filter(integers=False)
 
 
+@pytest.mark.skipif(not KINDS, reason="there is no compiler")
 @settings(deadline=None, max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 13), st.integers(1, 13)),
     out=st.integers(1, 140),
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(KINDS or [None]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     modulated=st.booleans(),
     silu=st.booleans(),
@@ -59,8 +60,9 @@ def test_any_size(shape, out, kind, dtype, modulated, silu, summed):
     through = (1.1 if silu else 1.0) * (1.0 if scale is None else scale.double().norm() / scale.numel() ** 0.5)
     bound = 3 * TOLERANCE[kind] * through * (9 * shape[1]) ** 0.5 * exact.numel() ** 0.5
     assert (found - exact).norm() <= bound
-    rounded = Winograd(weight, *kind)(x, torch.bfloat16, scale, silu, main)
+    rounded = Winograd(weight, *kind)(x, torch.bfloat16, scale, silu, main, share=0.7, limit=4.0)
     assert rounded.dtype == torch.bfloat16
+    assert torch.equal(rounded, found.bfloat16())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,6 +100,17 @@ def test_scales_of_channels_and_images_do_not_matter(kind):
         for channel in range(3):
             assert relative_error(found[image, channel], exact[image, channel]) < 2 * TOLERANCE[kind]
         assert not found[image, 3].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_may_be_loud_where_they_are_hardly_read(kind):
+    """As trained weights and features may be: what counts is how much of the output a channel makes."""
+    loud = torch.exp(1.5 * normal(384, seed=2))[:, None, None]
+    loud[5] = 0
+    x, weight = images(1, 384, 16, 16) * loud, normal(32, 384, 3, 3, seed=1) / loud.clamp_min(1e-3)
+    weight[:, 6] = 0
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    assert relative_error(Winograd(weight, *kind)(x, torch.float32), exact) < TOLERANCE[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -181,8 +194,7 @@ def test_filtered_networks_give_the_same(changes, dtype):
     plain = prepare(denoiser, dtype, winograd=False)
     assert not any(isinstance(module, FilteredConv) for module in plain.modules())
     kinds = {module.convolve.tile for module in found.modules() if isinstance(module, FilteredConv)}
-    if can_filter(integers=dtype != torch.float32):
-        assert kinds
+    assert bool(kinds) == pays_to_filter(dtype)
     error = relative_error(found(x, sigma, label), exact)
     assert error < (1e-5 if dtype == torch.float32 else 1e-2)
     if dtype == torch.bfloat16:
@@ -201,6 +213,46 @@ def test_copies_stand_alone(dtype):
         assert torch.equal(one(x, 1.0), expected)
     with ThreadPoolExecutor(4) as pool:
         assert all(torch.equal(made, expected) for made in pool.map(lambda _: copies[0](x, 1.0), range(12)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_settings_of_torch_do_not_matter(dtype):
+    denoiser, x = trained(), normal(2, 3, 16, 16)
+    found = prepare(denoiser, dtype)
+    expected = found(x, 1.0, torch.arange(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert relative_error(found(x, 1.0, torch.arange(2)), expected) < 2e-2
+    weight, image = normal(70, 33, 3, 3), images(1, 33, 8, 8)
+    for kind in KINDS:
+        exact = F.conv2d(image.double(), weight.double(), padding=1)
+        try:
+            torch.set_default_dtype(torch.float16)
+            with torch.device("meta"):
+                convolve = Winograd(weight, *kind)
+                made = convolve(image, torch.float32)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert relative_error(made, exact) < TOLERANCE[kind]
+
+
+@pytest.mark.skipif(not KINDS, reason="there is no compiler")
+def test_a_layout_for_another_processor_is_refused(monkeypatch):
+    convolve = Winograd(normal(4, 3, 3, 3), *KINDS[0])
+    monkeypatch.setattr(import_module("unitgain.native.winograd"), "made_for", lambda _: (8, 0))
+    with pytest.raises(RuntimeError, match="for another processor"):
+        convolve(images(1, 3, 8, 8), torch.float32)
+    monkeypatch.setattr(import_module("unitgain.native.winograd"), "_library", lambda: None)
+    with pytest.raises(RuntimeError, match="prepare it here"):
+        convolve(images(1, 3, 8, 8), torch.float32)
+
+
+def test_weights_take_as_many_bytes_as_said():
+    """(m + 2)^2 numbers of 2 or 4 bytes for 9, of outputs rounded up to a block."""
+    for tile, integers in KINDS:
+        numbers = (tile + 2) ** 2 * 128 * 64
+        assert Winograd(normal(128, 64, 3, 3), tile, integers).nbytes == pytest.approx(
+            numbers * (2 if integers else 4), rel=0.05
+        )
 
 
 def test_processors_that_multiply_bfloat16_faster_keep_to_the_definition(monkeypatch):

@@ -17,7 +17,7 @@ from unitgain.cli.arguments import Unset, pick_device
 from unitgain.cli.drawing import SamplerName
 from unitgain.cli.measuring import Comparing, Measuring
 
-NetworkName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
+NetworkName = Annotated[Unset[str], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
 
 
 @dataclass(frozen=True)

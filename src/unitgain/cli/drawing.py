@@ -53,9 +53,9 @@ class Sampling:
     compile: bool = False
     """Compile the networks (torch.compile): a minute or more at the start, for long runs. Differs in the rounding."""
 
-    winograd: bool = True
-    """Make 3x3 convolutions on CPUs, in float32 and bfloat16, by Winograd's filtering, where the processor gains by it:
-    weights then take 1.8 to 4 times the memory. Differs in the rounding."""
+    no_winograd: bool = False
+    """Make 3x3 convolutions on CPUs by their definition. By Winograd's filtering they are two to three times as fast
+    (measured on one processor, with AVX-512); their weights take 2 to 4 times the memory. Differs in the rounding."""
 
     kernels: bool = False
     """Run the networks on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no GPU has run

@@ -37,7 +37,7 @@ class DrawSettings:
         exact: the networks compute as in training, rather than prepared for speed (`unitgain.infer.prepare`), which
             differs in the rounding.
         compile: the networks are compiled (`torch.compile`), which takes a while at the start; not with `exact`.
-        winograd: 3x3 convolutions are made by Winograd's filtering where that is faster, on CPUs.
+        no_winograd: 3x3 convolutions are made by their definition on CPUs too; not with `exact`, which does so anyway.
         kernels: the networks run on the Triton kernels (`unitgain.kernels`), for GPUs; not with `exact`.
         graph: evaluations are recorded as CUDA graphs and replayed; not with `exact` or `compile`.
         vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
@@ -61,7 +61,7 @@ class DrawSettings:
     dtype: str = "float32"
     exact: bool = False
     compile: bool = False
-    winograd: bool = True
+    no_winograd: bool = False
     kernels: bool = False
     graph: bool = False
     vae: str | None = None
@@ -71,7 +71,7 @@ class DrawSettings:
             raise ValueError(f"unknown sampler {self.sampler!r}; {suggest(self.sampler, SAMPLERS)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        for name in ("compile", "kernels", "graph"):
+        for name in ("compile", "no_winograd", "kernels", "graph"):
             if self.exact and getattr(self, name):
                 raise ValueError(f"exact and {name} exclude each other: {name} is for prepared networks")
         if self.compile and self.graph:
@@ -98,7 +98,8 @@ class DrawSettings:
 
     def opening(self) -> dict[str, Any]:
         """How networks are prepared: the arguments of `open_network`."""
-        return {name: getattr(self, name) for name in ("dtype", "exact", "compile", "winograd", "kernels", "graph")}
+        names = ("dtype", "exact", "compile", "kernels", "graph")
+        return {name: getattr(self, name) for name in names} | {"winograd": not self.no_winograd}
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON; those of churn only where there is some, and no infinity, which JSON does not know."""
@@ -106,11 +107,9 @@ class DrawSettings:
         for name in CHURN:
             if values[name] is None or math.isinf(values[name]):
                 del values[name]
-        for name in ("vae", "compile", "kernels", "graph"):  # only where they are asked for
+        for name in ("vae", "compile", "no_winograd", "kernels", "graph"):  # only where they are asked for
             if not values[name]:
                 del values[name]
-        if self.winograd:
-            del values["winograd"]
         values["class"] = values.pop("label")
         values["interval"] = None if self.interval is None else list(self.interval)
         return values

@@ -129,7 +129,7 @@ def prepare(
             batch size. True is "default"; on GPUs "reduce-overhead" and "max-autotune" use CUDA graphs.
         winograd: filter 3x3 convolutions where that is faster: on CPUs, without compilation, with images of 8x8 or
             more; in bfloat16 with products of 16-bit integers, where the processor has VNNI and no AMX. Weights
-            then take 1.8 to 4 times the memory.
+            then take 1.8 to 4 times the memory, more where outputs are no multiple of 64.
         kernels: run the blocks on the Triton kernels (`unitgain.kernels`), on GPUs: pixel norm, modulation with `silu`,
             depthwise convolutions with both, and sums with their clamp in one pass each. Networks of rungs F and G and
             EDM2+ only. Off by default because nobody has measured it: no GPU has run it yet. Goes with `compile`.

@@ -49,9 +49,12 @@ class Depthwise:
         n, c, h, w = x.shape
         assert c == self.channels
         out = torch.empty_like(x)
-        factors = None if scale is None else self._padded(scale)
+        if scale is not None:
+            check_place(scale)
+        factors = None if scale is None else self._padded(scale.float())
         function = _function()
-        assert function is not None
+        if function is None or function[1] != self._block:
+            raise RuntimeError("this network was prepared for another processor or compiler: prepare it here")
         if not out.numel():
             return out
         failed = function[0](

@@ -73,7 +73,8 @@ struct layer {
     int32_t tile;    /* m: 2 or 4 */
     int32_t whole;   /* whether products are those of integers */
     char *weights;
-    float *scales; /* integers: [position][out rounded up], what undoes the scaling of weights */
+    float *scales;   /* integers: [position][out rounded up], what undoes the scaling of weights */
+    float *loudness; /* integers: [in], norm of the weights of a channel, which its inputs are multiplied with */
 };
 
 static int64_t positions(const struct layer *layer) { return (layer->tile + 2) * (layer->tile + 2); }
@@ -193,6 +194,8 @@ static inline __attribute__((always_inline)) void take_tile(const struct image *
     for (int64_t channel = 0; channel < padded; channel += LANES) {
         vector d[POSITIONS], t[POSITIONS];
         const int64_t some = image->channels - channel;
+        vector loudness = {0};
+        if (integer) loudness = load_some((const char *)(layer->loudness + channel), some, 0);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const int64_t y = top - 1 + i;
@@ -210,6 +213,7 @@ static inline __attribute__((always_inline)) void take_tile(const struct image *
 #pragma GCC unroll 36
         for (int i = 0; i < n * n; i++) {
             if (integer) {
+                d[i] *= loudness;
                 squares[i] += d[i] * d[i];
                 *(vector *)(values + i * padded + channel) = d[i];
             } else
@@ -378,6 +382,22 @@ void unitgain_winograd_large_pages(char *memory, int64_t size) {
 #endif
 }
 
+/* What the weights of a channel are multiplied with, as its inputs are with `loudness`: a row of products is scaled as a
+ * whole, so channels should be as loud in it as they are heard. */
+static inline float quieter(const struct layer *layer, int64_t channel) {
+    return layer->loudness[channel] > 0 ? 1 / layer->loudness[channel] : 0.0f;
+}
+
+static void set_loudness(const struct layer *layer, const float *weight, int64_t channel) {
+    float sum = 0;
+    for (int64_t o = 0; o < layer->out; o++)
+        for (int i = 0; i < 9; i++) {
+            const float value = weight[(o * layer->in + channel) * 9 + i];
+            sum += value * value;
+        }
+    layer->loudness[channel] = sqrtf(sum);
+}
+
 /* Transformed weights of output `o`, times `scale` of each position, for LANES inputs: into column `o` of `to`,
  * [position][step][LANES]. */
 static inline __attribute__((always_inline)) void place(const float *weight, int64_t padded, const float *scale,
@@ -406,7 +426,8 @@ static inline __attribute__((always_inline)) void pack_some(const struct layer *
     for (int64_t o = 0; o < outputs; o++) {
         for (int64_t channel = 0; channel < in; channel++)
             for (int i = 0; i < 9; i++)
-                own[(o * 9 + i) * padded + channel] = weight[((first + o) * in + channel) * 9 + i];
+                own[(o * 9 + i) * padded + channel] =
+                    weight[((first + o) * in + channel) * 9 + i] * (integer ? quieter(layer, channel) : 1.0f);
     }
     for (int64_t o = 0; o < LANES && integer; o++) {
         vector squares[POSITIONS] = {{0}}, v[POSITIONS];
@@ -443,6 +464,9 @@ int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
 #pragma omp atomic write
             failed = 1;
         }
+#pragma omp for schedule(static)
+        for (int64_t channel = 0; channel < (layer->whole ? layer->in : 0); channel++)
+            set_loudness(layer, weight, channel);
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < blocks(layer) * BLOCK; first += LANES) {
             if (!own || !made) continue;

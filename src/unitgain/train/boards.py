@@ -66,14 +66,21 @@ def boards(
 
     Raises:
         ImportError: if W&B is asked for and not installed.
-        ValueError: if W&B does not take the run.
+        ValueError: if W&B does not take the run. Where the project is only remembered, both are warnings.
     """
     found: list[Board] = []
     if tensorboard and importlib.util.find_spec("tensorboard"):
         found.append(TensorBoard(run, nimg))
+    remembered = wandb is None
     wandb = _project(run) if wandb is None else wandb
     if wandb is not None:
-        found.append(WandB(run, wandb, config, quiet))
+        try:
+            found.append(WandB(run, wandb, config, quiet))
+        except (ImportError, ValueError) as error:
+            if not remembered:
+                raise
+            said = f"this run was in W&B before and goes on without it: {error}. Delete {run / WANDB} not to be told"
+            print(f"WARNING: {said}", file=sys.stderr, flush=True)
     return found
 
 
