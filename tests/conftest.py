@@ -40,6 +40,7 @@ from safetensors import safe_open  # noqa: E402
 
 from unitgain.arch import NetworkSpec  # noqa: E402
 from unitgain.data.dataset import ArrayDataset  # noqa: E402
+from unitgain.denoiser import Denoiser  # noqa: E402
 from unitgain.recipes import Recipe  # noqa: E402
 
 if not torch.cuda.is_available():
@@ -66,6 +67,17 @@ class Golden:
 
 def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
     return ((value - reference).norm() / reference.norm().clamp_min(1e-30)).item()
+
+
+def trained(spec: NetworkSpec, gain: float = 0.3) -> Denoiser:
+    """A denoiser whose gains are not 0, as if it had been trained."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(spec).eval()
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            if not parameter.any():
+                parameter.normal_(gain, gain / 3)
+    return denoiser
 
 
 torch.set_num_threads(1)  # the networks of the tests are too small to gain from more

@@ -9,13 +9,14 @@ import torch
 import yaml
 
 import unitgain
+from unitgain.card import model_card
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile, write_snapshot
 from unitgain.cli.main import main
 from unitgain.cli.push import parse_metrics
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.ema import sigma_rel_to_gamma
-from unitgain.hub import HubError, model_card
+from unitgain.hub import HubError
 from unitgain.infer import prepare
 from unitgain.recipes import recipe
 from unitgain.serial import to_dict

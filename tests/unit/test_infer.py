@@ -6,12 +6,11 @@ from importlib import import_module
 
 import pytest
 import torch
-from conftest import relative_error
+from conftest import relative_error, trained
 from torch import nn
 
 from unitgain.arch import NetworkSpec
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
-from unitgain.denoiser import Denoiser
 from unitgain.infer import Prepared, fastest_dtype, prepare
 from unitgain.infer.layers import FusedDepthwise
 from unitgain.sample import generate, sigma_grid
@@ -28,17 +27,6 @@ TINY = {
 }
 RUNGS = {f"EDM2 {name}": spec for name, spec in edm2_rungs().items()}
 RUNGS |= {f"EDM2+ {name}": spec for name, spec in edm2plus_rungs().items()}
-
-
-def trained(spec: NetworkSpec) -> Denoiser:
-    """A denoiser whose gains are not 0, as if it had been trained."""
-    torch.manual_seed(0)
-    denoiser = Denoiser(spec).eval()
-    with torch.no_grad():
-        for parameter in denoiser.parameters():
-            if not parameter.any():
-                parameter.normal_(0.3, 0.1)
-    return denoiser
 
 
 def inputs(spec: NetworkSpec, batch: int = 3):

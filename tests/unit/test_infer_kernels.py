@@ -9,7 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from conftest import relative_error
+from conftest import relative_error, trained
 from PIL import Image
 from test_kernels_fuse import Traffic
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -47,14 +47,9 @@ TOKENS = [name for name, spec in RUNGS.items() if spec.design in ("magnitude-pre
 MODERN = "EDM2+ g-bottleneck"
 
 
-def trained(name: str, **changes) -> Denoiser:
-    """A tiny denoiser whose gains are not 0, as if it had been trained."""
-    denoiser = Denoiser(RUNGS[name].replace(**{**TINY, **changes})).eval()
-    with torch.no_grad():
-        for parameter in denoiser.parameters():
-            if not parameter.any():
-                parameter.normal_(0.3, 0.1)
-    return denoiser.to(DEVICE)
+def tiny(name: str, **changes) -> Denoiser:
+    """A tiny network of a rung, where the kernels run."""
+    return trained(RUNGS[name].replace(**{**TINY, **changes})).to(DEVICE)
 
 
 def inputs(spec: NetworkSpec, batch: int = 1):
@@ -81,7 +76,7 @@ def kernels_only(monkeypatch):
 @needs_triton
 @pytest.mark.parametrize("rung", TOKENS)
 def test_every_rung_of_tokens_in_float32_to_1e_5(rung, kernels_only):
-    denoiser = trained(rung)
+    denoiser = tiny(rung)
     x, sigma, label = inputs(denoiser.spec)
     expected = exact(denoiser, x, sigma, label)
     prepared = prepare(denoiser, torch.float32, kernels=True)
@@ -106,7 +101,7 @@ def test_every_rung_of_tokens_in_float32_to_1e_5(rung, kernels_only):
     ids=str,
 )
 def test_constants_are_folded_exactly(changes, kernels_only):
-    denoiser = trained(MODERN, **changes)
+    denoiser = tiny(MODERN, **changes)
     given = inputs(denoiser.spec)
     found = exact(prepare(denoiser, torch.float32, kernels=True), *given)
     assert relative_error(found, exact(denoiser, *given)) < 2e-6
@@ -115,7 +110,7 @@ def test_constants_are_folded_exactly(changes, kernels_only):
 @needs_triton
 def test_a_trained_eps_is_kept_exactly(kernels_only):
     """Tiny activations, where the eps of Eq. 30 shows: factors before a norm must scale it too."""
-    denoiser = trained("EDM2 g", concat_balance=0.2)
+    denoiser = tiny("EDM2 g", concat_balance=0.2)
     x, sigma, label = inputs(denoiser.spec)
     one_hot = torch.nn.functional.one_hot(label, 3).float()
     expected = exact(denoiser.network, x * 1e-4, sigma, one_hot)
@@ -125,7 +120,7 @@ def test_a_trained_eps_is_kept_exactly(kernels_only):
 
 @needs_triton
 def test_low_precision_is_close_with_sums_in_float32(kernels_only):
-    denoiser = trained(MODERN)
+    denoiser = tiny(MODERN)
     x, sigma, label = inputs(denoiser.spec)
     expected = exact(denoiser, x, sigma, label)
     for dtype, sums, tolerance in ((torch.bfloat16, torch.float32, 1e-2), (torch.float16, torch.float16, 2e-3)):
@@ -144,7 +139,7 @@ def test_low_precision_is_close_with_sums_in_float32(kernels_only):
 
 @needs_triton
 def test_depthwise_convolutions_take_in_what_is_before_them():
-    denoiser = trained(MODERN)
+    denoiser = tiny(MODERN)
     with_kernels, without = prepare(denoiser, torch.float32, kernels=True), prepare(denoiser, torch.float32)
     assert denoiser.spec.branch == "s d E s P m s d"
     (branch, *_) = [block.branch for block in with_kernels.modules() if isinstance(block, KernelBlock)]
@@ -162,7 +157,7 @@ def test_depthwise_convolutions_take_in_what_is_before_them():
 @needs_triton
 def test_a_compiled_block_has_no_break(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checker itself cannot be compiled
-    prepared = prepare(trained(MODERN, channel_mult=(1,)), torch.bfloat16, kernels=True)
+    prepared = prepare(tiny(MODERN, channel_mult=(1,)), torch.bfloat16, kernels=True)
     block = next(block for block in prepared.modules() if isinstance(block, KernelBlock))
     x = image(1, 8, 2, 2).detach()
     scales = [torch.randn(1, 8, 1, 1, device=DEVICE) for _ in prepared.network.embedding.sizes]
@@ -178,7 +173,7 @@ def test_traffic_is_what_the_documentation_says(name, rung):
     """As for training blocks: an encoder block that keeps its size and width."""
     text = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
     row = re.search(rf"\| {re.escape(name)}, prepared \| (\d+) \| (\d+) \|", text)
-    denoiser = trained(rung, channel_mult=(1,), attn_resolutions=())
+    denoiser = tiny(rung, channel_mult=(1,), attn_resolutions=())
     found = []
     for kernels in (False, True):
         # What is to be compiled is not laid out for this processor; called by itself, the block is not compiled.
@@ -228,7 +223,7 @@ def test_operations_are_as_many_as_the_documentation_says(name, preset):
 
 @pytest.fixture
 def snapshot(tmp_path):
-    denoiser = trained("EDM2 g", channel_mult=(1,), attn_resolutions=())
+    denoiser = tiny("EDM2 g", channel_mult=(1,), attn_resolutions=())
     header = SnapshotHeader(
         network=denoiser.spec,
         sigma_data=0.5,
@@ -285,4 +280,4 @@ def test_networks_and_precisions_that_kernels_do_not_know_are_refused(monkeypatc
         prepare(old, torch.float32, kernels=True)
     monkeypatch.setattr(ready, "runs_on", lambda device, dtype: dtype != torch.bfloat16)
     with pytest.raises(ValueError, match=r"cannot compute in torch\.bfloat16 on .*float16"):
-        prepare(trained("EDM2 g"), torch.bfloat16, kernels=True)
+        prepare(tiny("EDM2 g"), torch.bfloat16, kernels=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import relative_error
+from conftest import relative_error, trained
 
 from unitgain.arch import NetworkSpec
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
@@ -29,15 +29,6 @@ TINY = {
     "channels_per_head": 32,
 }
 EDM2PLUS = edm2plus_rungs()["g-bottleneck"]
-
-
-def trained(spec: NetworkSpec, gain: float = 0.3) -> Denoiser:
-    torch.manual_seed(0)
-    denoiser = Denoiser(spec).eval().requires_grad_(False)
-    for parameter in denoiser.parameters():
-        if not parameter.any():
-            parameter.fill_(gain)
-    return denoiser
 
 
 def saved(denoiser: Denoiser, path, dtype: str = "float16"):

@@ -54,8 +54,8 @@ class Sampling:
     """Compile the networks (torch.compile): a minute or more at the start, for long runs. Differs in the rounding."""
 
     no_winograd: bool = False
-    """Make 3x3 convolutions on CPUs by their definition. By Winograd's filtering they are two to three times as fast
-    (measured on one processor, with AVX-512); their weights take 2 to 4 times the memory. Differs in the rounding."""
+    """Make 3x3 convolutions on CPUs by their definition. By Winograd's filtering networks of them are about twice as
+    fast (on one processor, with AVX-512); their weights take 2 to 4 times the memory. Differs in the rounding."""
 
     kernels: bool = False
     """Run the networks on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no GPU has run

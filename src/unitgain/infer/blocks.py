@@ -34,7 +34,7 @@ class Rule:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
         fused: whether depthwise convolutions are made in C, with what comes before them, and bottlenecks in parts in
-            low precision: in float32 that would take a tenth longer.
+            low precision: in float32 that takes longer.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
     """
 
@@ -180,7 +180,6 @@ class FoldedBranch(nn.ModuleList):
             x = branch.to(self.sums)
             of_pixel = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
             of_pixel.add_(main[:, :, :, None, :, None], alpha=share)
-        del branch  # where it is another tensor, its memory is for the next one
         return x if math.isinf(limit) else x.clamp_(-limit, limit)
 
     @staticmethod

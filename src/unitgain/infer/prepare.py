@@ -153,8 +153,14 @@ def prepare(
     with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
             eager = device.type == "cpu" and not (compile or kernels)
-            fused, filtered = eager and can_convolve(dtype), eager and winograd and pays_to_filter(dtype)
-            made: nn.Module = FoldedUNet(network, denoiser.spec, dtype, fused, filtered, kernels)
+            made: nn.Module = FoldedUNet(
+                network,
+                denoiser.spec,
+                dtype,
+                fused=eager and can_convolve(dtype),
+                filtered=eager and winograd and pays_to_filter(dtype),
+                kernels=kernels,
+            )
             if eager and can_pack(dtype):
                 made.pack(denoiser.spec)
         else:

@@ -53,6 +53,12 @@ def check_place(x: Tensor) -> None:
         )
 
 
+def check_layout(made_for: object, here: object) -> None:
+    """Raise `RuntimeError` unless weights were laid out as this machine's library reads them."""
+    if made_for != here:
+        raise RuntimeError("this network was prepared for another processor or compiler: prepare it here")
+
+
 def _compiled(name: str) -> Path:
     source = Path(__file__).parent / f"{name}.c"
     text = source.read_text(encoding="utf-8")

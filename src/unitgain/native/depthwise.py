@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import check_place, library
+from unitgain.native.build import check_layout, check_place, library
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 2}
 
@@ -53,8 +53,8 @@ class Depthwise:
             check_place(scale)
         factors = None if scale is None else self._padded(scale.float())
         function = _function()
-        if function is None or function[1] != self._block:
-            raise RuntimeError("this network was prepared for another processor or compiler: prepare it here")
+        check_layout(self._block, function[1] if function else None)
+        assert function is not None
         if not out.numel():
             return out
         failed = function[0](

@@ -8,7 +8,8 @@
  *
  * The products at a position are those of matrices, [tiles, in] and [in, out], of float32 or of 16-bit integers that are
  * summed in 32 bits. For the latter, each row of the one and column of the other is scaled to a norm of at most
- * 2^15 - 1, so that by Cauchy and Schwarz no sum exceeds 2^30, in whatever order it is made.
+ * 2^15 - 1, so that by Cauchy and Schwarz no sum exceeds 2^30, in whatever order it is made. Before that, inputs are
+ * multiplied by what the weights of their channel are divided by, their norm.
  */
 
 #include "vectors.h"
@@ -370,8 +371,8 @@ int64_t unitgain_winograd_scratch(const struct layer *layer, int64_t batch, int6
     return plan.threads * (plan.products + plan.values) + plan.rows + plan.inverse;
 }
 
-/* Have memory that was not touched yet come in large pages, where the system has them: a page of 4096 bytes is read in
- * less time than it takes to look up. */
+/* Have memory that was not touched yet come in large pages, where the system has them: weights are read once and in
+ * order, so that each small page would have to be looked up anew. */
 void unitgain_winograd_large_pages(char *memory, int64_t size) {
 #ifdef MADV_HUGEPAGE
     const uintptr_t page = 1 << 21, first = ((uintptr_t)memory + page - 1) & -page;
@@ -545,10 +546,12 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
                         const int64_t offset = spot.image * pixels * layer->out + channel;
                         vector scale = (vector){0} + 1.0f;
                         if (ending->scale) scale = *(const vector *)(ending->scale + spot.image * wide + channel);
+                        char *const to_pixels = images->out + offset * (images->out_bfloat ? 2 : 4);
+                        const char *const main =
+                            ending->main ? ending->main + offset * (ending->main_bfloat ? 2 : 4) : 0;
                         put_tile(products + ((tile - from) * BLOCK + v * LANES) * 4, stride, inverse + (tile - first),
-                                 held, layer->scales + channel, wide, m, integer, scale, ending, images->out + offset * (images->out_bfloat ? 2 : 4),
-                                 ending->main ? ending->main + offset * (ending->main_bfloat ? 2 : 4) : 0, &out, spot.y * m, spot.x * m,
-                                 layer->out - channel);
+                                 held, layer->scales + channel, wide, m, integer, scale, ending, to_pixels, main, &out,
+                                 spot.y * m, spot.x * m, layer->out - channel);
                     }
                 }
             }

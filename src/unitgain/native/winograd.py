@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import check_place, library
+from unitgain.native.build import check_layout, check_place, library
 
 IMAGES = {torch.float32: 0, torch.bfloat16: 1}
 MAX_CHANNELS = 16384
@@ -65,10 +65,10 @@ class Winograd:
     Tiles of m x m outputs take (m + 2)^2 multiplications rather than 9 m^2 (Winograd 1980; Lavin and Gray 2015), and
     weights `(m + 2)^2 / 9` times the memory. With m = 4 the points of evaluation are 0, +-sqrt(1/2), +-sqrt(2) and
     infinity, and errors are about five times those of a float32 convolution by its definition. As integers, what is
-    multiplied has 15 bits, relative to the norm of a tile at a position: of inputs of one magnitude the error is about
-    half that of a convolution in bfloat16, which has 8. Channels are weighed by the norm of their weights before that,
+    multiplied has 15 bits, relative to the norm of a tile at a position: of inputs of one magnitude the error is
+    below that of a convolution in bfloat16, which has 8. Channels are weighed by the norm of their weights before that,
     so that one that is loud and hardly read costs the others nothing. A pixel that is louder than its neighbours takes
-    from the precision of theirs: of one that is 100 times as loud, some 1e-2 (m = 4), or 2e-5 in float32.
+    from the precision of theirs: of one that is 100 times as loud, up to 3e-2 (m = 4), or 1e-4 in float32.
 
     Args:
         weight: `[C_out, C_in, 3, 3]`, float32, at most 16384 input channels.
@@ -100,11 +100,6 @@ class Winograd:
         """As C takes it: made anew, so that copies have addresses of their own."""
         where = self._weights.data_ptr(), self._scales.data_ptr(), self._loudness.data_ptr()
         return _Layer(self.in_channels, self.out_channels, self.tile, self.integers, *where)
-
-    @property
-    def nbytes(self) -> int:
-        """What the weights take, bytes."""
-        return self._weights.nbytes + self._scales.nbytes
 
     def __call__(
         self,
@@ -145,8 +140,8 @@ class Winograd:
         images = _Images(x.data_ptr(), out.data_ptr(), IMAGES[x.dtype], IMAGES[dtype], n, h, w)
         ending = _Ending(_address(scale), silu, _address(main), main is not None and IMAGES[main.dtype], share, limit)
         found, layer = _library(), self._layer()
-        if found is None or made_for(found) != self._made_for:
-            raise RuntimeError("this network was prepared for another processor or compiler: prepare it here")
+        check_layout(self._made_for, made_for(found) if found else None)
+        assert found is not None
         if out.numel():
             scratch = self._room(found, found.unitgain_winograd_scratch(byref(layer), n, h, w))
             found.unitgain_winograd(byref(layer), byref(images), byref(ending), scratch.data_ptr())

@@ -119,12 +119,7 @@ def tune(
     """
     world = bench.world
     config = space.config(images, first_seed, repeat, bench)
-    if config.guided and bench.guide is None:
-        raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
-    if config.guide_lengths is not None and not bench.tied:
-        raise ValueError("lengths of the guide need a guide that is the folder of a run")
-    if evaluations < 1:
-        raise ValueError(f"evaluations = {evaluations}: must be at least 1")
+    _check(bench, config, evaluations)
     budget = min(evaluations, len(config.cells(tied=bench.tied)))
     searches: list[Search] = []  # one, in the first process
     on_main(world, lambda: searches.append(Search(bench, space, config, seed)))
@@ -143,6 +138,15 @@ def tune(
                 if on_cell is not None:
                     on_cell(len(search.results), search.results[cell])
     return on_main(world, lambda: list(searches[0].results.values()))
+
+
+def _check(bench: Sweep, config: SweepConfig, evaluations: int) -> None:
+    if config.guided and bench.guide is None:
+        raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
+    if config.guide_lengths is not None and not bench.tied:
+        raise ValueError("lengths of the guide need a guide that is the folder of a run")
+    if evaluations < 1:
+        raise ValueError(f"evaluations = {evaluations}: must be at least 1")
 
 
 class Search:

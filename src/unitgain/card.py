@@ -1,0 +1,127 @@
+"""Model cards: what a snapshot says of itself, as a page with the metadata of the Hugging Face Hub in front."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from unitgain.checkpoint.snapshot import SnapshotHeader
+from unitgain.recipes import RECIPES
+
+LICENSES = {"CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0"}  # as the Hub writes them
+
+
+def model_card(
+    header: SnapshotHeader,
+    parameters: int,
+    dtype: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    repo_id: str | None = None,
+) -> str:
+    """A model card from what a snapshot says of itself: Markdown with the Hub's metadata in front.
+
+    Args:
+        header: of the snapshot.
+        parameters: of the network.
+        dtype: of the parameters in the file.
+        metrics: measured results by name.
+        repo_id: "org/name"; "PATH" stands in the example without it.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    known: dict[str, Any] = {"library_name": "unitgain", "tags": ["diffusion", "edm2", "unitgain"]}
+    known["pipeline_tag"] = "unconditional-image-generation"
+    name = repo_id.rpartition("/")[2] if repo_id else header.recipe
+    if header.license is not None:
+        known |= _license(header.license)
+    if metrics:
+        known["model_name"] = name
+        known["eval_results"] = [
+            EvalResult(
+                task_type="unconditional-image-generation",
+                dataset_type=(header.data or "unknown").lower(),
+                dataset_name=header.data or "unknown",
+                metric_type=metric.lower(),
+                metric_name=metric,
+                metric_value=float(value),
+            )
+            for metric, value in metrics.items()
+        ]
+    front = ModelCardData(**known).to_yaml()
+    rows = _facts(header, parameters, dtype) | {metric: f"{value:g}" for metric, value in (metrics or {}).items()}
+    table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
+    return _CARD.format(front=front, name=_cell(name), table=table, what=repo_id or "PATH", call=_call(header))
+
+
+_CARD = """---
+{front}
+---
+
+# {name}
+
+A magnitude-preserving diffusion model, averaged over its training, as a snapshot of unitgain. The file
+says all of this itself and holds nothing that executes.
+
+| | |
+|---|---|
+{table}
+
+```python
+import unitgain
+from unitgain.sample import generate, sigma_grid
+
+denoiser = unitgain.load("{what}")
+for seeds, labels, images in {call}:
+    ...
+```
+"""
+
+
+def _call(header: SnapshotHeader) -> str:
+    return f"generate(denoiser, range(16), sigma_grid(32){', label=0' if header.network.label_dim else ''})"
+
+
+def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str]:
+    spec = header.network
+    kind = header.profile["kind"]
+    average = {
+        "power": f"power function, sigma_rel {header.profile.get('sigma_rel', 0):.3f}",
+        "exponential": f"exponential, half-life {header.profile.get('half_life', 0):,.0f} images",
+    }.get(kind, "none: the weights of the last step")
+    facts = {
+        "recipe": header.recipe,
+        "images seen": f"{header.nimg:,}",
+        "weight average": average,
+        "trained on": header.data or "not recorded",
+        "network": f"{spec.channels}x{spec.resolution}x{spec.resolution}, {parameters:,} parameters in {dtype}",
+        "classes": str(spec.label_dim) if spec.label_dim else "none, unconditional",
+        "sigma_data": f"{header.sigma_data:g}",
+    }
+    if header.encoder.get("kind") == "latents":
+        facts["sees"] = f"latents of {header.encoder.get('vae')}"
+    else:
+        facts["sees"] = "pixels"
+    if header.license is not None:
+        facts["license"] = header.license
+    if header.classes is not None:
+        names = ", ".join(header.classes[:20])
+        facts["class names"] = names + (f" and {len(header.classes) - 20} more" if len(header.classes) > 20 else "")
+    recipe = RECIPES.get(header.recipe)
+    if recipe is not None and recipe.duration == header.nimg and recipe.network == spec and header.sigma_rel:
+        for score in recipe.scores:
+            if score.sigma_rel == header.sigma_rel and not score.guide:
+                facts[f"{score.metric} published for this recipe"] = f"{score.value:g} (not measured on this file)"
+    return facts
+
+
+def _license(text: str) -> dict[str, str]:
+    if text in LICENSES:
+        return {"license": LICENSES[text]}
+    if re.fullmatch(r"[a-z0-9.-]+", text):
+        return {"license": text}
+    return {"license": "other", "license_name": text}
+
+
+def _cell(text: str) -> str:
+    """Text that stays within a cell of a table."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
