@@ -15,6 +15,7 @@ from unitgain.bench.turns import Pace, Progress
 from unitgain.ema import PowerProfile
 from unitgain.posthoc import stream
 from unitgain.posthoc.files import Average, list_averages
+from unitgain.posthoc.jobs import Job, jobs
 from unitgain.posthoc.reconstruct import plan
 from unitgain.posthoc.solve import FitWarning
 from unitgain.posthoc.store import name_of
@@ -131,9 +132,7 @@ def read_and_convert(averages: Sequence[Average]) -> None:
 
 def read_and_convert_in_chunks(averages: Sequence[Average]) -> None:
     """The same through the reader, buffers and threads of the reconstruction, without its combination."""
-    work = [
-        stream.Job(n, tuple(a.entries[n] for a in averages), torch.zeros(0, len(averages))) for n in averages[0].entries
-    ]
+    work = [Job(n, tuple(a.entries[n] for a in averages), torch.zeros(0, len(averages))) for n in averages[0].entries]
     stream.run(work, lambda *_: None, verify=False)
 
 
@@ -143,5 +142,5 @@ def combine(folder: Path, lengths: Sequence[float]) -> Callable[[], None]:
         warnings.simplefilter("ignore", FitWarning)  # nobody will use these averages
         planned = plan(folder, lengths)
     assert len(planned.sources) == len(list_averages(folder))
-    work = list(stream.jobs(planned.sources, sorted(planned.copy_from.entries), planned.columns, planned.copy_from))
+    work = list(jobs(planned.sources, sorted(planned.copy_from.entries), planned.columns, planned.copy_from))
     return lambda: stream.run(work, lambda *_: None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from unitgain.checkpoint.snapshot import DTYPES, SnapshotError
 from unitgain.ema import gamma_to_sigma_rel
 from unitgain.posthoc import stream
+from unitgain.posthoc.jobs import jobs
 from unitgain.posthoc.output import Output, filename
 from unitgain.posthoc.planning import UNREACHABLE, Plan, plan
 from unitgain.posthoc.targets import Length, Target
@@ -103,7 +104,7 @@ def _fill(
 ) -> None:
     """Stream what an interrupted call has left to do."""
     left = output.resume()
-    work = list(stream.jobs(planned.sources, left, planned.columns, planned.copy_from))
+    work = list(jobs(planned.sources, left, planned.columns, planned.copy_from))
     hashed = verify and any(source.sha256 for source in planned.sources)
     whole = len(left) == len(planned.copy_from.entries)  # else a part was read by the call that was interrupted
     hashes = stream.Hashes(planned.sources) if hashed and whole else None

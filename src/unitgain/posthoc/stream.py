@@ -9,42 +9,22 @@ would have the threads wait for each other's turn in Python.
 import mmap
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.checkpoint.snapshot import Digest, SnapshotError
 from unitgain.native import Combination, can_combine
-from unitgain.posthoc.files import Average, Entry
+from unitgain.posthoc.files import Average
+from unitgain.posthoc.jobs import Job, turns
 
-CHUNK = 32768  # values per file and turn: fewer, and calls cost more than reading
 BLOCK = 8192  # values per file and matrix product: 64 files make 2 MB of float32
 Sink = Callable[[str, int, Tensor], None]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to do with one tensor.
-
-    Attributes:
-        name: of the tensor.
-        entries: where it lies, one per source.
-        weights: `[results, sources]` in the precision to work in; None to pass one source on as it is.
-        copied: index of that source.
-    """
-
-    name: str
-    entries: tuple[Entry, ...]
-    weights: Tensor | None
-    copied: int = 0
 
 
 class Hashes:
@@ -93,28 +73,6 @@ class Hashes:
                 )
 
 
-def jobs(
-    sources: Sequence[Average], names: Sequence[str], columns: Callable[[str], NDArray[Any]], copy_from: Average
-) -> Iterator[Job]:
-    """The work on each of the tensors `names`.
-
-    Args:
-        sources: the snapshots.
-        names: tensors to do.
-        columns: weights `[sources, results]` for a tensor.
-        copy_from: the snapshot whose buffers are passed on, one of `sources`.
-    """
-    for name in names:
-        entries = tuple(source.entries[name] for source in sources)
-        if copy_from.averaged(name):
-            precision = torch.float64 if any(entry.dtype == torch.float64 for entry in entries) else torch.float32
-            yield Job(name, entries, torch.tensor(columns(name).T.tolist(), dtype=precision))
-        elif copy_from.sha256 is None:
-            yield Job(name, (copy_from.entries[name],), None)
-        else:  # the checksum wants all of each file
-            yield Job(name, entries, None, sources.index(copy_from))
-
-
 def run(
     work: Sequence[Job],
     sink: Sink,
@@ -140,65 +98,79 @@ def run(
     Raises:
         SnapshotError: if a file ends too early or does not match its checksum.
     """
-    total = sum(entry.nbytes for job in work for entry in job.entries)
-    done = number = 0
+    ahead = _Ahead(work, verify, on_progress, on_tensor)
     with _files(work) as files, _pool(threads) as (pool, count):
-        pending: dict[Future[list[int]], tuple[int, int]] = {}
-        left = [len(_starts(job)) for job in work]
-        sums = [[0] * len(job.entries) for job in work]
-        finished = 0
-
-        def collect(block: bool) -> None:
-            nonlocal done, finished
-            ready, _ = wait(pending, return_when=FIRST_COMPLETED if block else "ALL_COMPLETED")
-            for future in ready:
-                index, nbytes = pending.pop(future)
-                for source, part in enumerate(future.result()):
-                    sums[index][source] = (sums[index][source] + part) % 2**64
-                left[index] -= 1
-                done += nbytes
-            while finished < len(work) and not left[finished]:
-                if verify:
-                    _compare(work[finished], sums[finished])
-                if on_tensor is not None:
-                    on_tensor(work[finished].name)
-                finished += 1
-            if on_progress is not None:
-                on_progress(done, total)
-
         try:
-            for index, job in enumerate(work):
-                for start, size in _starts(job):
-                    future = pool.submit(_turn, job, start, size, files, sink, verify, hashes, number)
-                    number += 1
-                    pending[future] = index, size * sum(entry.dtype.itemsize for entry in job.entries)
-                    if len(pending) >= 8 * count:
-                        collect(block=True)
-            collect(block=False)
+            for number, (index, start, size) in enumerate(turns(work)):
+                future = pool.submit(_turn, work[index], start, size, files, sink, verify, hashes, number)
+                ahead.add(future, index, size)
+                if len(ahead) >= 8 * count:
+                    ahead.collect(FIRST_COMPLETED)
+            ahead.collect(ALL_COMPLETED)
         except BaseException:
-            for future in pending:
-                future.cancel()
+            ahead.cancel()
             if hashes is not None:
                 hashes.abandon()
             raise
 
 
+class _Ahead:
+    """Turns that threads have been given, and what those that came back add up to, job by job."""
+
+    def __init__(
+        self,
+        work: Sequence[Job],
+        verify: bool,
+        on_progress: Progress | None,
+        on_tensor: Callable[[str], None] | None,
+    ) -> None:
+        self._work, self._verify, self._on_progress, self._on_tensor = work, verify, on_progress, on_tensor
+        self._pending: dict[Future[list[int]], tuple[int, int]] = {}
+        self._left = [len(job.turns) for job in work]
+        self._sums = [[0] * len(job.entries) for job in work]
+        self._finished = 0
+        self._done, self._total = 0, sum(entry.nbytes for job in work for entry in job.entries)
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def add(self, future: Future[list[int]], index: int, size: int) -> None:
+        """A turn of `size` elements of job number `index`."""
+        self._pending[future] = index, size * sum(entry.dtype.itemsize for entry in self._work[index].entries)
+
+    def collect(self, until: str) -> None:
+        """Wait for turns, count what is there, and check and report the jobs that are whole, in their order."""
+        for future in wait(self._pending, return_when=until).done:
+            index, nbytes = self._pending.pop(future)
+            for source, part in enumerate(future.result()):
+                self._sums[index][source] = (self._sums[index][source] + part) % 2**64
+            self._left[index] -= 1
+            self._done += nbytes
+        while self._finished < len(self._work) and not self._left[self._finished]:
+            job, sums = self._work[self._finished], self._sums[self._finished]
+            if self._verify:
+                _compare(job, sums)
+            if self._on_tensor is not None:
+                self._on_tensor(job.name)
+            self._finished += 1
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
+
+    def cancel(self) -> None:
+        """Start no turn that has not begun."""
+        for future in self._pending:
+            future.cancel()
+
+
 def hash_all(sources: Sequence[Average]) -> Hashes:
     """Read and hash files, without doing anything else with them."""
-    hashes, number = Hashes(sources), 0
+    hashes = Hashes(sources)
     work = [Job(name, tuple(s.entries[name] for s in sources), None) for name in sorted(sources[0].entries)]
     with _files(work) as files:
-        for job in work:
-            for start, size in _starts(job):
-                rows = _rows(_read(job, start, size, files), job, size)
-                hashes.take(number, job, start, rows)
-                number += 1
+        for number, (index, start, size) in enumerate(turns(work)):
+            job = work[index]
+            hashes.take(number, job, start, _rows(_read(job, start, size, files), job, size))
     return hashes
-
-
-def _starts(job: Job) -> list[tuple[int, int]]:
-    count = job.entries[0].count
-    return [(start, min(CHUNK, count - start)) for start in range(0, max(count, 1), CHUNK)]
 
 
 _local = threading.local()

@@ -1,0 +1,65 @@
+"""What a reconstruction has to do with each tensor, and in what pieces threads take it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unitgain.posthoc.files import Average, Entry
+
+CHUNK = 32768  # values per file and turn: fewer, and calls cost more than reading
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with one tensor.
+
+    Attributes:
+        name: of the tensor.
+        entries: where it lies, one per source.
+        weights: `[results, sources]` in the precision to work in; None to pass one source on as it is.
+        copied: index of that source.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+    weights: Tensor | None
+    copied: int = 0
+
+    @property
+    def turns(self) -> list[tuple[int, int]]:
+        """First element and number of elements of each piece that threads take; one piece if there is nothing."""
+        count = self.entries[0].count
+        return [(start, min(CHUNK, count - start)) for start in range(0, max(count, 1), CHUNK)]
+
+
+def jobs(
+    sources: Sequence[Average], names: Sequence[str], columns: Callable[[str], NDArray[Any]], copy_from: Average
+) -> Iterator[Job]:
+    """The work on each of the tensors `names`.
+
+    Args:
+        sources: the snapshots.
+        names: tensors to do.
+        columns: weights `[sources, results]` for a tensor.
+        copy_from: the snapshot whose buffers are passed on, one of `sources`.
+    """
+    for name in names:
+        entries = tuple(source.entries[name] for source in sources)
+        if copy_from.averaged(name):
+            precision = torch.float64 if any(entry.dtype == torch.float64 for entry in entries) else torch.float32
+            yield Job(name, entries, torch.tensor(columns(name).T.tolist(), dtype=precision))
+        elif copy_from.sha256 is None:
+            yield Job(name, (copy_from.entries[name],), None)
+        else:  # the checksum wants all of each file
+            yield Job(name, entries, None, sources.index(copy_from))
+
+
+def turns(work: Sequence[Job]) -> Iterator[tuple[int, int, int]]:
+    """The pieces of all jobs in their order: number of the job, first element, number of elements."""
+    for index, job in enumerate(work):
+        for start, size in job.turns:
+            yield index, start, size
