@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitgain.checkpoint.snapshot import DTYPES, Digest, header_digest
+from unitgain.checkpoint.snapshot import DTYPES, Digest, SnapshotError, header_digest
 from unitgain.ema import PowerProfile
 from unitgain.files import sweep, write_text
 from unitgain.posthoc.files import FORMAT, Average, checksum
@@ -36,6 +36,8 @@ def filename(target: Target) -> str:
 
 class Output:
     """The results in the making: one `Writer` per file, and a journal of the tensors that are done.
+
+    A context: left by `SnapshotError` or `ValueError`, it removes what it holds; otherwise the next call goes on.
 
     Args:
         planned: what is made.
@@ -68,6 +70,19 @@ class Output:
     @property
     def _digests(self) -> bool:
         return self._plan.copy_from.metadata["format"] != FORMAT
+
+    def __enter__(self) -> "Output":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let go of the files: what cannot become whole is removed, what is unfinished stays for the next call."""
+        try:
+            if kind is not None and issubclass(kind, SnapshotError | ValueError):
+                self._discard()
+            elif kind is not None and issubclass(kind, KeyboardInterrupt):
+                self.save()
+        finally:
+            self._close()
 
     def resume(self) -> list[str]:
         """Open the files, taking up what an interrupted call left; returns the tensors still to do."""
@@ -148,14 +163,12 @@ class Output:
         (self._folder / JOURNAL).unlink(missing_ok=True)
         return results
 
-    def close(self) -> None:
-        """Let go of the files; what is unfinished stays for the next call."""
+    def _close(self) -> None:
         for row in self._writers:
             for writer in row:
                 writer.close()
 
-    def discard(self) -> None:
-        """Remove what is unfinished."""
+    def _discard(self) -> None:
         for row in self._writers:
             for writer in row:
                 writer.discard()

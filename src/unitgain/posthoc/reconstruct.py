@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitgain.checkpoint.snapshot import DTYPES, SnapshotError
+from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.ema import gamma_to_sigma_rel
 from unitgain.posthoc import stream
 from unitgain.posthoc.jobs import jobs
@@ -81,18 +81,9 @@ def reconstruct(
     names = [filename(target) for target in planned.targets]
     if len(set(names)) < len(names):
         raise ValueError(f"two of the lengths {list(targets)} are equal in three decimals, the name of their file")
-    output = Output(planned, [out / name for name in names], dtype, shard_bytes)
-    try:
+    with Output(planned, [out / name for name in names], dtype, shard_bytes) as output:
         _fill(output, planned, verify, threads, on_progress)
         paths = output.finish()
-    except (SnapshotError, ValueError):
-        output.discard()
-        raise
-    except KeyboardInterrupt:
-        output.save()
-        raise
-    finally:
-        output.close()
     return [
         Reconstruction(path, _sigma_rel(target), planned.error(target))
         for path, target in zip(paths, planned.targets, strict=True)
