@@ -93,12 +93,16 @@ def traffic(shapes: Shapes, processes: int, shard: bool, passes: int = 1) -> Tra
     )
 
 
+def copy_bytes(shapes: Shapes, processes: int, shard: bool) -> int:
+    """Memory of one number for each parameter (a weight, a gradient, ...), on the process that has most of them."""
+    if shard:
+        return WORD * (padded(shapes.all, processes) // processes + scalars(shapes.all))
+    return WORD * sum(math.prod(shape) for shape in shapes.all)
+
+
 def state_bytes(shapes: Shapes, processes: int, shard: bool, averages: int) -> int:
     """Memory of weights, gradients, optimizer and averages on the process that has most of them, between two passes."""
-    numbers = sum(math.prod(shape) for shape in shapes.all)
-    if shard:
-        numbers = padded(shapes.all, processes) // processes + scalars(shapes.all)
-    return WORD * (4 + averages) * numbers
+    return (4 + averages) * copy_bytes(shapes, processes, shard)
 
 
 def working_bytes(shapes: Shapes, shard: bool) -> int:

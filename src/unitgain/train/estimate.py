@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from unitgain.analysis.memory import peak_bytes
-from unitgain.analysis.scaling import WORD, Shapes, padded, scalars, shapes_of, working_bytes
+from unitgain.analysis.scaling import Shapes, copy_bytes, shapes_of, working_bytes
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.denoiser import Denoiser, make_uncertainty
 from unitgain.layers import normalized_once
@@ -104,10 +104,7 @@ def estimate(
         raise ValueError(f"--microbatch {size}: must divide the batch of {recipe.batch} images")
     shard = shard and processes > 1
     shapes = trained_shapes(recipe)
-    numbers = sum(shape.numel() for shape in shapes.all)
-    if shard:
-        numbers = padded(shapes.all, processes) // processes + scalars(shapes.all)
-    of_state = WORD * numbers
+    of_state = copy_bytes(shapes, processes, shard)
     passes = -(-(recipe.batch // size) // processes)
     # DDP's gradients have their place from the start, and those of the pass before are there in the second.
     resident = processes > 1 or passes > 1
