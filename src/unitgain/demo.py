@@ -74,6 +74,17 @@ class DemoConfig:
         """The noise levels of sampling."""
         return sigma_grid(self.steps, self.sigma_min, self.sigma_max)
 
+    def training(self, dataset: ArrayDataset) -> TrainConfig:
+        """The training run."""
+        recipe = DIGITS.replace(duration=self.duration)
+        return TrainConfig(
+            recipe=recipe,
+            data=dataset.name,
+            seed=self.seed,
+            tick=recipe.snapshot_every // 5,
+            checkpoint_every=recipe.duration,
+        )
+
 
 @dataclass
 class Timer:
@@ -114,14 +125,7 @@ def run_demo(
     run = out / "run"
     timer = Timer(say)
     dataset = digits()
-    recipe = DIGITS.replace(duration=config.duration)
-    training = TrainConfig(
-        recipe=recipe,
-        data=dataset.name,
-        seed=config.seed,
-        tick=recipe.snapshot_every // 5,
-        checkpoint_every=recipe.duration,
-    )
+    training = config.training(dataset)
     if not is_demo(out):
         require_empty(out, "choose another folder with --out")
     elif fresh:
@@ -132,12 +136,11 @@ def run_demo(
             say("the demo was run before with these settings; --fresh runs it again")
             return report
     resumed = run.exists()
-    earlier = sum(row["seconds"] for row in read_stats(run) if "loss" in row)  # what was done before counts too
+    earlier = sum(row["seconds"] for row in ticks(run))  # what was done before counts too
     with timer.part("training"):
         result = train(training, run, dataset, resume=resumed, quiet=quiet, tensorboard=False)
     if not result.finished:
         return None
-    ticks = [row for row in read_stats(run) if "loss" in row]
     timer.seconds["training"] += earlier
     with timer.part("reconstructing averages"):
         shutil.rmtree(out / "ema", ignore_errors=True)
@@ -145,12 +148,11 @@ def run_demo(
     with timer.part("sampling and measuring"):
         judge = Judge(dataset)
         raw = measure(load(run / "snapshots" / f"{result.nimg:010d}-raw.safetensors"), judge, config)
-        sweep = [measure(load(average.path), judge, config) for average in averages]
-    best = min(range(len(sweep)), key=lambda i: sweep[i].fd)
+        results = Results(raw, averages, [measure(load(average.path), judge, config) for average in averages])
     with timer.part("drawing the report"):
-        samples, real = grids(load(averages[best].path), dataset, config)
-        report = summarize(config, judge, result.nimg, timer.seconds, raw, sweep, averages)
-        write_text(out / "report.html", digits_page(report, ticks, samples, real, COLUMNS))
+        samples, real = grids(load(averages[results.best].path), dataset, config)
+        report = summarize(config, judge, result.nimg, timer.seconds, results)
+        write_text(out / "report.html", digits_page(report, ticks(run), samples, real, COLUMNS))
     report["seconds"] = sum(timer.seconds.values())
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
@@ -170,6 +172,11 @@ def remove_demo(out: Path) -> None:
         shutil.rmtree(out / folder, ignore_errors=True)
     for file in ("report.html", "report.json"):
         (out / file).unlink(missing_ok=True)
+
+
+def ticks(run: Path) -> list[dict[str, Any]]:
+    """What a training run has logged of its loss so far."""
+    return [row for row in read_stats(run) if "loss" in row]
 
 
 def finished_report(config: DemoConfig, out: Path) -> dict[str, Any] | None:
@@ -214,6 +221,20 @@ class Measurement:
     fd: float
     accuracy: float
     per_class: list[float | None]  # None where a class was never drawn
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured of the raw weights and of the averages, these in the order of the lengths."""
+
+    raw: Measurement
+    averages: Sequence[Reconstruction]
+    sweep: Sequence[Measurement]
+
+    @property
+    def best(self) -> int:
+        """Index of the average with the smallest distance."""
+        return min(range(len(self.sweep)), key=lambda i: self.sweep[i].fd)
 
 
 class Judge:
@@ -270,23 +291,17 @@ def grids(denoiser: Denoiser, dataset: ArrayDataset, config: DemoConfig) -> tupl
 
 
 def summarize(
-    config: DemoConfig,
-    judge: Judge,
-    nimg: int,
-    seconds: dict[str, float],
-    raw: Measurement,
-    sweep: Sequence[Measurement],
-    averages: Sequence[Reconstruction],
+    config: DemoConfig, judge: Judge, nimg: int, seconds: dict[str, float], results: Results
 ) -> dict[str, Any]:
     """The contents of `report.json`."""
-    best = min(range(len(sweep)), key=lambda i: sweep[i].fd)
+    best = results.sweep[results.best]
     with torch.device("meta"):
         parameters = parameter_count(Denoiser(DIGITS.network))
     return {
-        "fd_raw": raw.fd,
-        "fd_best": sweep[best].fd,
-        "best_sigma_rel": averages[best].sigma_rel,
-        "class_accuracy": sweep[best].accuracy,
+        "fd_raw": results.raw.fd,
+        "fd_best": best.fd,
+        "best_sigma_rel": results.averages[results.best].sigma_rel,
+        "class_accuracy": best.accuracy,
         "images_seen": nimg,
         "seconds": sum(seconds.values()),
         "seed": config.seed,
@@ -298,11 +313,10 @@ def summarize(
                 "accuracy": result.accuracy,
                 "profile_error": average.error,
             }
-            for average, result in zip(averages, sweep, strict=True)
+            for average, result in zip(results.averages, results.sweep, strict=True)
         ],
         "classes": [
-            {"name": name, "accuracy": accuracy}
-            for name, accuracy in zip(judge.classes, sweep[best].per_class, strict=True)
+            {"name": name, "accuracy": accuracy} for name, accuracy in zip(judge.classes, best.per_class, strict=True)
         ],
         "classifier_accuracy": judge.accuracy,
         "seconds_by_part": dict(seconds),
