@@ -6,8 +6,9 @@ processes nor interruptions. Means and standard deviations are stored; a latent 
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,15 +66,8 @@ def encode(
     model = load_vae(vae, world.device)
     check_vae(dataset, model, vae)
     official = normalization == "official" or (normalization == "auto" and is_official(vae))
-    settings = {
-        "source_fingerprint": dataset.fingerprint,
-        "vae": vae,
-        "vae_fingerprint": vae_fingerprint(model),
-        "pixels": pixels,
-        "normalization": "official" if official else "measured",
-        "batch": batch,
-        "device": world.device.type,
-    }
+    job = _Job(dataset, vae, model, official, pixels, batch)
+    settings = job.settings()
     writer = ShardWriter(folder, settings) if world.main else None
     missing = world.broadcast(_missing(writer, dataset))
     if writer is None:
@@ -81,13 +75,82 @@ def encode(
     if missing is None:
         assert writer.finished is not None
         return writer.finished
-    written = _encode_shards(writer, dataset, list(world.share(missing)), model, batch, pixels, on_progress)
-    for part in world.gather(written):
+    for part in world.gather(job.encode(writer, world.share(missing), on_progress)):
         writer.shards |= part
     if world.main:
-        _finish(writer, dataset, vae, official, pixels, model)
+        job.finish(writer)
     world.barrier()
     return ShardWriter(folder, settings, leader=False).finished  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is encoded, and how; the arguments of `encode`, checked."""
+
+    dataset: PreparedDataset
+    vae: str
+    model: Any
+    official: bool
+    pixels: PixelRange
+    batch: int
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {
+            "source_fingerprint": self.dataset.fingerprint,
+            "vae": self.vae,
+            "vae_fingerprint": vae_fingerprint(self.model),
+            "pixels": self.pixels,
+            "normalization": "official" if self.official else "measured",
+            "batch": self.batch,
+            "device": self.model.device.type,
+        }
+
+    def encode(
+        self, writer: ShardWriter, indices: Sequence[int], on_progress: Callable[[int, int], None] | None
+    ) -> dict[int, Shard]:
+        """Encode the shards of this process."""
+        total, done = sum(len(self._rows(index)) for index in indices), 0
+        written: dict[int, Shard] = {}
+        for index in indices:
+            stored: list[np.ndarray] = []
+            for images in _read_ahead(self.dataset, self._rows(index), self.batch):
+                stored.append(vae_encode(self.model, images, self.pixels).cpu().numpy())
+                done += len(images)
+                if on_progress is not None:
+                    on_progress(done, total)
+            written[index] = self._write(writer, index, np.concatenate(stored))
+        return written
+
+    def finish(self, writer: ShardWriter) -> None:
+        """Write what makes the shards of all processes a data set."""
+        mean, std = moments([writer.shards[index] for index in sorted(writer.shards)])  # sums depend on their order
+        own = LatentEncoder(vae=self.vae, mean=mean, std=std, pixels=self.pixels)
+        writer.finish(
+            features("latent", self.dataset.classes),
+            kind="latent",
+            resolution=self.dataset.manifest.resolution // downsampling(self.model),
+            channels=2 * latent_channels(self.model),
+            classes=self.dataset.classes,
+            encoder=to_dict(LatentEncoder.official(self.vae) if self.official else own),
+        )
+
+    def _rows(self, index: int) -> range:
+        """Of the data set, in a shard."""
+        start = sum(shard.rows for shard in self.dataset.manifest.shards[:index])
+        return range(start, start + self.dataset.manifest.shards[index].rows)
+
+    def _write(self, writer: ShardWriter, index: int, latents: np.ndarray) -> Shard:
+        import pyarrow as pa
+
+        rows = self._rows(index)
+        sums, squares = latent_sums(latents)
+        columns = {"latent": pa.array([row.tobytes() for row in latents], pa.binary())}
+        if self.dataset.labels is not None:
+            columns["label"] = pa.array(self.dataset.labels[rows.start : rows.stop].numpy(), pa.int64())
+        columns["key"] = pa.array([self.dataset.key(row) for row in rows], pa.string())
+        values = len(rows) * latents.shape[2] * latents.shape[3]
+        return writer.write(index, columns, kind="latent", items=len(rows), values=values, sums=sums, squares=squares)
 
 
 def is_official(vae: str) -> bool:
@@ -128,77 +191,16 @@ def _missing(writer: ShardWriter | None, dataset: PreparedDataset) -> list[int] 
     return [index for index in range(len(dataset.manifest.shards)) if index not in writer.shards]
 
 
-def _encode_shards(
-    writer: ShardWriter,
-    dataset: PreparedDataset,
-    mine: list[int],
-    model: Any,
-    batch: int,
-    pixels: PixelRange,
-    on_progress: Callable[[int, int], None] | None,
-) -> dict[int, Shard]:
-    """Encode the shards of this process."""
-    written = {}
-    total, done = sum(dataset.manifest.shards[index].rows for index in mine), 0
-    for index in mine:
-        for stored in _encode_shard(writer, dataset, index, model, batch, pixels):
-            if isinstance(stored, int):
-                done += stored
-                if on_progress is not None:
-                    on_progress(done, total)
-            else:
-                written[index] = stored
-    return written
-
-
-def _encode_shard(
-    writer: ShardWriter, dataset: PreparedDataset, index: int, model: Any, batch: int, pixels: PixelRange
-) -> Iterator[int | Shard]:
-    """Encode a shard; yields the images of each batch as it is done and, at the end, the shard."""
-    import pyarrow as pa
-
-    start = sum(shard.rows for shard in dataset.manifest.shards[:index])
-    rows = dataset.manifest.shards[index].rows
-    stored: list[np.ndarray] = []
-    for images in _read_ahead(dataset, start, start + rows, batch):
-        stored.append(vae_encode(model, images, pixels).cpu().numpy())
-        yield len(images)
-    latents = np.concatenate(stored)
-    sums, squares = latent_sums(latents)
-    columns = {"latent": pa.array([row.tobytes() for row in latents], pa.binary())}
-    if dataset.labels is not None:
-        columns["label"] = pa.array(dataset.labels[start : start + rows].numpy(), pa.int64())
-    columns["key"] = pa.array([dataset.key(row) for row in range(start, start + rows)], pa.string())
-    values = rows * latents.shape[2] * latents.shape[3]
-    yield writer.write(index, columns, kind="latent", items=rows, values=values, sums=sums, squares=squares)
-
-
-def _read_ahead(dataset: PreparedDataset, start: int, stop: int, batch: int) -> Iterator[Tensor]:
-    """The images of rows `start` to `stop - 1`, decoded by threads while the VAE works."""
+def _read_ahead(dataset: PreparedDataset, rows: range, batch: int) -> Iterator[Tensor]:
+    """The images of these rows, decoded by threads while the VAE works."""
     pending: deque[Future[tuple[Tensor, Any]]] = deque()
     with ThreadPoolExecutor(min(cores(), 8)) as pool:
-        for first in range(start, stop, batch):
-            pending.append(pool.submit(dataset.rows, np.arange(first, min(first + batch, stop))))
+        for first in range(0, len(rows), batch):
+            pending.append(pool.submit(dataset.rows, np.array(rows[first : first + batch])))
             if len(pending) > 8:
                 yield pending.popleft().result()[0]
         while pending:
             yield pending.popleft().result()[0]
-
-
-def _finish(
-    writer: ShardWriter, dataset: PreparedDataset, vae: str, official: bool, pixels: PixelRange, model: Any
-) -> None:
-    mean, std = moments([writer.shards[index] for index in sorted(writer.shards)])  # sums depend on their order
-    own = LatentEncoder(vae=vae, mean=mean, std=std, pixels=pixels)
-    edge = dataset.manifest.resolution // downsampling(model)
-    writer.finish(
-        features("latent", dataset.classes),
-        kind="latent",
-        resolution=edge,
-        channels=2 * latent_channels(model),
-        classes=dataset.classes,
-        encoder=to_dict(LatentEncoder.official(vae) if official else own),
-    )
 
 
 def draw(dataset: PreparedDataset, rows: np.ndarray) -> Tensor:
