@@ -138,32 +138,36 @@ def prepare(
     writer = ShardWriter(folder, settings)
     if writer.finished is not None:
         return writer.finished
-    total = len(source) if isinstance(source, Indexed) else source.length
-    processes = workers or cores()
-    if total is not None and workers is None:
-        processes = max(1, min(processes, total // FEWEST_PER_WORKER))
-    tasks = _ranges(source, writer, size) if isinstance(source, Indexed) else _chunks(source, writer, size)
-    job = _Job(writer, source, on_error, on_progress or (lambda *_: None), total)
-    try:
-        for task, rows in in_order(_process, (source if isinstance(source, Indexed) else None, fit), tasks, processes):
-            job.add(task, rows)
-        return job.finish()
-    except BaseException:
-        writer.abandon()
-        raise
+    return _Job(writer, source, on_error, on_progress or (lambda *_: None)).run(fit, size, workers)
 
 
 class _Job:
-    """Collects rows into shards."""
+    """Has workers make rows, and collects these into shards."""
 
-    def __init__(
-        self, writer: ShardWriter, source: Indexed | Stream, on_error: OnError, progress: Progress, total: int | None
-    ) -> None:
-        self.writer, self.source, self.on_error, self.progress, self.total = writer, source, on_error, progress, total
+    def __init__(self, writer: ShardWriter, source: Indexed | Stream, on_error: OnError, progress: Progress) -> None:
+        self.writer, self.source, self.on_error, self.progress = writer, source, on_error, progress
+        self.total = len(source) if isinstance(source, Indexed) else source.length
         self.shard, self.rows = 0, list[Row]()
         self.done = sum(shard.items for shard in writer.shards.values())
         self.shape = next((shape_of(shard) for shard in writer.shards.values() if shard.rows), None)
-        progress(self.done, total)
+        progress(self.done, self.total)
+
+    def run(self, fit: Fit, size: int, workers: int | None) -> Manifest:
+        """Make the shards that are missing, of `size` pictures each, and of all of them a data set."""
+        if isinstance(self.source, Indexed):  # workers read it themselves
+            shared, tasks = (self.source, fit), _ranges(self.source, self.writer, size)
+        else:
+            shared, tasks = (None, fit), _chunks(self.source, self.writer, size)
+        processes = workers or cores()
+        if self.total is not None and workers is None:
+            processes = max(1, min(processes, self.total // FEWEST_PER_WORKER))
+        try:
+            for task, rows in in_order(_process, shared, tasks, processes):
+                self.add(task, rows)
+            return self.finish()
+        except BaseException:
+            self.writer.abandon()
+            raise
 
     def add(self, task: Task, rows: Sequence[Row]) -> None:
         """The rows of the next task; those of a shard come together, in order."""
