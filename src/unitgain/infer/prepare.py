@@ -142,12 +142,8 @@ def prepare(
             none for the options.
         ImportError: if `kernels` are asked for and Triton is not installed.
     """
-    if isinstance(denoiser, Prepared):
-        raise ValueError("this denoiser is prepared already: prepare the one that it was made from")
     device = next(denoiser.parameters()).device
     dtype = fastest_dtype(device) if dtype is None else dtype
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
     _check_options(denoiser, device, dtype, compile, kernels, graph)
     network = denoiser.network
     with torch.no_grad():
@@ -189,6 +185,10 @@ def _check_options(
     kernels: bool,
     graph: bool,
 ) -> None:
+    if isinstance(denoiser, Prepared):
+        raise ValueError("this denoiser is prepared already: prepare the one that it was made from")
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
     if kernels:
         demand(device, dtype)
         if not isinstance(denoiser.network, MPUNet | PlainUNet):
