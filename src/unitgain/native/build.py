@@ -19,7 +19,7 @@ NATIVE = "UNITGAIN_NATIVE"
 """Environment variable: 0 for no C at all, 1 to be told why it cannot be used; by default it is used if it can be."""
 
 COMPILERS = ("cc", "gcc", "clang")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC")
 SECONDS = 120  # that a compiler may take
 
 

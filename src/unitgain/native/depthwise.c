@@ -12,8 +12,8 @@
 
 /* One row of `width` pixels into the ring, between zeros. */
 static inline void take_row(const char *from, int64_t width, int64_t step, int64_t channels, const vector *scale,
-                            int activate, int bfloat, float *to) {
-    const int item = bfloat ? 2 : 4;
+                            int activate, int type, float *to) {
+    const int item = ITEM(type);
     char padded[CHANNELS * 4];
     for (int64_t x = 0; x < width; x++, from += step * item, to += CHANNELS) {
         const char *pixel = from;
@@ -23,32 +23,32 @@ static inline void take_row(const char *from, int64_t width, int64_t step, int64
             pixel = padded;
         }
         for (int v = 0; v < VECTORS; v++) {
-            vector value = load(pixel + v * LANES * item, bfloat) * scale[v];
+            vector value = load(pixel + v * LANES * item, type) * scale[v];
             if (activate) value = silu(value);
             *(vector *)(to + v * LANES) = value;
         }
     }
 }
 
-static inline void put(char *to, const vector *sum, int64_t channels, int bfloat) {
-    const int item = bfloat ? 2 : 4;
+static inline void put(char *to, const vector *sum, int64_t channels, int type) {
+    const int item = ITEM(type);
     char padded[CHANNELS * 4];
     char *pixel = channels < CHANNELS ? padded : to;
-    for (int v = 0; v < VECTORS; v++) store(pixel + v * LANES * item, sum[v], bfloat);
+    for (int v = 0; v < VECTORS; v++) store(pixel + v * LANES * item, sum[v], type);
     if (channels < CHANNELS) memcpy(to, padded, channels * item);
 }
 
 /* Rows first ... last - 1 of a few channels of one image. */
 static inline void convolve(const char *x, char *out, int64_t height, int64_t width, int64_t step, int64_t channels,
                             int64_t first, int64_t last, const vector *scale, int activate, const float *weight,
-                            int kernel, int bfloat, float *ring) {
-    const int item = bfloat ? 2 : 4, pad = kernel / 2;
+                            int kernel, int type, float *ring) {
+    const int item = ITEM(type), pad = kernel / 2;
     const int64_t row = (width + 2 * pad) * CHANNELS;
     memset(ring, 0, kernel * row * 4);
     for (int64_t y = first - pad; y < last + pad; y++) {
         float *slot = ring + ((y + kernel) % kernel) * row;
         if (y >= 0 && y < height)
-            take_row(x + y * width * step * item, width, step, channels, scale, activate, bfloat, slot + pad * CHANNELS);
+            take_row(x + y * width * step * item, width, step, channels, scale, activate, type, slot + pad * CHANNELS);
         else
             memset(slot, 0, row * 4);
         const int64_t target = y - pad;
@@ -67,7 +67,7 @@ static inline void convolve(const char *x, char *out, int64_t height, int64_t wi
 #pragma GCC unroll 2
                     for (int v = 0; v < VECTORS; v++)
                         sum[v] += w[i][v] * *(const vector *)(rows[i / 3] + (column + i % 3) * CHANNELS + v * LANES);
-                put(to, sum, channels, bfloat);
+                put(to, sum, channels, type);
             }
         } else {
             for (int64_t column = 0; column < width; column++, to += step * item) {
@@ -77,7 +77,7 @@ static inline void convolve(const char *x, char *out, int64_t height, int64_t wi
                         for (int v = 0; v < VECTORS; v++)
                             sum[v] += *(const vector *)(weight + (i * kernel + j) * CHANNELS + v * LANES) *
                                       *(const vector *)(rows[i] + (column + j) * CHANNELS + v * LANES);
-                put(to, sum, channels, bfloat);
+                put(to, sum, channels, type);
             }
         }
     }
@@ -91,7 +91,7 @@ int64_t unitgain_depthwise_channels(void) { return CHANNELS; }
 int unitgain_depthwise(const char *x, char *out, int32_t dtype, int64_t batch, int64_t height, int64_t width,
                        int64_t channels, const float *scale, int32_t activate, const float *weight, int32_t kernel) {
     const int64_t blocks = (channels + CHANNELS - 1) / CHANNELS;
-    const int bfloat = dtype == BFLOAT16, item = bfloat ? 2 : 4;
+    const int item = ITEM(dtype);
     int64_t threads = 1;
     int failed = 0;
 #ifdef _OPENMP
@@ -122,12 +122,12 @@ int unitgain_depthwise(const char *x, char *out, int32_t dtype, int64_t batch, i
             }
             const float *weights = weight + block * kernel * kernel * CHANNELS;
             const int64_t first = height * part / parts, last = height * (part + 1) / parts;
-            if (bfloat)
+            if (dtype == BFLOAT16)
                 convolve(x + offset, out + offset, height, width, channels, left < CHANNELS ? left : CHANNELS, first,
-                         last, factors, activate, weights, kernel, 1, ring);
+                         last, factors, activate, weights, kernel, BFLOAT16, ring);
             else
                 convolve(x + offset, out + offset, height, width, channels, left < CHANNELS ? left : CHANNELS, first,
-                         last, factors, activate, weights, kernel, 0, ring);
+                         last, factors, activate, weights, kernel, FLOAT32, ring);
         }
         free(ring);
     }

@@ -10,6 +10,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -23,36 +26,92 @@ typedef int32_t integers __attribute__((vector_size(LANES * 4), aligned(4), may_
 typedef uint32_t words __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
-enum { FLOAT32, FLOAT16, BFLOAT16 };
+enum { FLOAT32, FLOAT16, BFLOAT16 }; /* of images; FLOAT16 only where HALVES are */
+#define ITEM(type) ((type) == FLOAT32 ? 4 : 2)
 
-static inline vector load(const char *from, int bfloat) {
-    if (!bfloat) return *(const vector *)from;
-    return (vector)(__builtin_convertvector(*(const halves *)from, words) << 16);
+/* Halves of words to words, with zeros before them, and back, without what is before them. */
+static inline words widened(const char *from) {
+#ifdef __AVX512F__
+    return (words)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)); /* compilers make four of this */
+#else
+    return __builtin_convertvector(*(const halves *)from, words);
+#endif
 }
 
-static inline void store(char *to, vector value, int bfloat) {
-    if (!bfloat) {
-        *(vector *)to = value;
-        return;
-    }
-    words bits = (words)value;
-    bits += 0x7fff + ((bits >> 16) & 1); /* to the nearest, ties to even */
-    *(halves *)to = __builtin_convertvector(bits >> 16, halves);
+static inline void narrowed(char *to, words value) {
+#ifdef __AVX512F__
+    __m256i half = _mm512_cvtepi32_epi16((__m512i)value);
+    __asm__("" : "+x"(half)); /* narrowing on the way to memory takes Zen 4 far longer */
+    _mm256_storeu_si256((__m256i *)to, half);
+#else
+    *(halves *)to = __builtin_convertvector(value, halves);
+#endif
 }
+
+#ifdef __F16C__
+#define HALVES 1
+#else
+#define HALVES 0
+#endif
 
 static inline vector either(integers condition, vector yes, vector no) {
     return (vector)((condition & (integers)yes) | (~condition & (integers)no));
 }
 
+/* Clamped to [-limit, limit]; NaN stays NaN. */
+static inline vector bounded(vector value, float limit) {
+    const vector most = (vector){0} + limit;
+#ifdef __AVX512F__
+    return (vector)_mm512_max_ps((__m512)-most, _mm512_min_ps((__m512)most, (__m512)value)); /* the second, if one is NaN */
+#else
+    value = either(value > most, most, value);
+    return either(value < -most, -most, value);
+#endif
+}
+
+static inline vector load(const char *from, int type) {
+    if (type == FLOAT32) return *(const vector *)from;
+#if HALVES && LANES == 16
+    if (type == FLOAT16) return (vector)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif HALVES
+    if (type == FLOAT16) return (vector)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#endif
+    return (vector)(widened(from) << 16);
+}
+
+/* To the nearest, ties to even; beyond the range of FLOAT16 to its end. */
+static inline void store(char *to, vector value, int type) {
+    if (type == FLOAT32) {
+        *(vector *)to = value;
+        return;
+    }
+#if HALVES && LANES == 16
+    if (type == FLOAT16) {
+        _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph((__m512)bounded(value, 65504.0f), _MM_FROUND_TO_NEAREST_INT));
+        return;
+    }
+#elif HALVES
+    if (type == FLOAT16) {
+        _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph((__m256)bounded(value, 65504.0f), _MM_FROUND_TO_NEAREST_INT));
+        return;
+    }
+#endif
+    words bits = (words)value;
+    bits += 0x7fff + ((bits >> 16) & 1);
+    narrowed(to, bits >> 16);
+}
+
 /* x / (1 + exp(-x)); exp by halving the range 2^n times and a polynomial, to 1e-7. */
 static inline vector silu(vector x) {
+    const vector a = bounded(-x, 87.0f);
+#ifdef __AVX512F__
+    const __m512 power = _mm512_roundscale_ps((__m512)(a * 1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT);
+    const vector n = (vector)power;
+#else
     const float magic = 12582912.0f; /* 1.5 * 2^23: a sum with it is rounded to a whole number */
-    vector a = -x;
-    a = either(a > 88.0f, (vector){0} + 88.0f, a);
-    a = either(a < -87.0f, (vector){0} - 87.0f, a);
-    vector n = a * 1.44269504088896341f + magic;
-    const integers power = (integers)n - 0x4b400000;
-    n -= magic;
+    const vector sum = a * 1.44269504088896341f + magic, n = sum - magic;
+    const integers power = (integers)sum - 0x4b400000;
+#endif
     const vector r = (a - n * 0.693359375f) - n * -2.12194440e-4f;
     vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -60,7 +119,13 @@ static inline vector silu(vector x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
+#ifdef __AVX512F__
+    const vector below = (vector)_mm512_scalef_ps((__m512)p, power) + 1.0f;
+    const vector guess = (vector)_mm512_rcp14_ps((__m512)below); /* to 14 bits, and twice as many by Newton's method */
+    return x * (guess + guess * (1.0f - below * guess));
+#else
     return x / (1.0f + p * (vector)((power + 127) << 23));
+#endif
 }
 
 #endif

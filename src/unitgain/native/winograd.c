@@ -29,6 +29,7 @@
 #define BLOCK (LANES * VECTORS)      /* outputs at a time */
 #define LINES (BLOCK * 4 / 64)       /* cache lines of weights in a step */
 #define POSITIONS 36                 /* at most */
+#define MOST_CHANNELS 16384          /* of inputs */
 #define TILES 24                     /* at a time at least, if there are as many: weights are read once for all */
 #define ROOM (1 << 19)               /* bytes that the rows of tiles may fill of it, */
 #define RESULTS (1 << 18)            /* and their products */
@@ -37,13 +38,11 @@
 #define SQUARE 1.41421356237309505f
 
 #if LANES == 16 && defined(__AVX512VNNI__)
-#include <immintrin.h>
 #define INTEGERS 1
 static inline integers dot(integers sum, integers a, integers b) {
     return (integers)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 }
 #elif LANES == 8 && defined(__AVXVNNI__)
-#include <immintrin.h>
 #define INTEGERS 1
 static inline integers dot(integers sum, integers a, integers b) {
     return (integers)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
@@ -148,85 +147,129 @@ static inline __attribute__((always_inline)) void transform_weights(const float 
 }
 
 static inline __attribute__((always_inline)) float total(vector value) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)value);
+#else
     float sum = 0;
     for (int i = 0; i < LANES; i++) sum += value[i];
     return sum;
+#endif
 }
 
 /* To the nearest integer, as the low half of a word. */
-static inline __attribute__((always_inline)) halves whole(vector value) {
-    return __builtin_convertvector((words)(value + 12582912.0f), halves);
+static inline __attribute__((always_inline)) void store_whole(char *to, vector value) {
+    narrowed(to, (words)(value + 12582912.0f));
 }
 
 /* The first `channels` of a vector of an image, then zeros. */
-static inline __attribute__((always_inline)) vector load_some(const char *from, int64_t channels, int bfloat) {
+static inline __attribute__((always_inline)) vector load_some(const char *from, int64_t channels, int type) {
     char padded[LANES * 4] = {0};
-    if (channels >= LANES) return load(from, bfloat);
-    memcpy(padded, from, channels * (bfloat ? 2 : 4));
-    return load(padded, bfloat);
+    if (channels >= LANES) return load(from, type);
+    memcpy(padded, from, channels * ITEM(type));
+    return load(padded, type);
 }
 
-static inline __attribute__((always_inline)) void store_some(char *to, vector value, int64_t channels, int bfloat) {
+static inline __attribute__((always_inline)) void store_some(char *to, vector value, int64_t channels, int type) {
     char padded[LANES * 4];
     if (channels >= LANES) {
-        store(to, value, bfloat);
+        store(to, value, type);
         return;
     }
-    store(padded, value, bfloat);
-    memcpy(to, padded, channels * (bfloat ? 2 : 4));
+    store(padded, value, type);
+    memcpy(to, padded, channels * ITEM(type));
 }
 
+/* One image, [height][width][channels], or one of half that height and width whose pixels are doubled. */
 struct image {
-    const char *from; /* [height][width][channels] */
+    const char *from;
     int64_t height, width, channels;
-    int bfloat;
+    int type, doubled;
 };
 
-/* One tile at `top`, `left` (of its outputs) into row `tile` of the matrices [position][tile][step]; integers: `inverse`
- * [position][tile] is what undoes their scaling, and `values` has room for [position][in]. */
-static inline __attribute__((always_inline)) void take_tile(const struct image *image, int64_t top, int64_t left,
-                                                            const struct layer *layer, int m, int integer, char *rows,
-                                                            int64_t stride, float *inverse, int64_t tiles,
-                                                            float *values) {
-    const int n = m + 2, item = image->bfloat ? 2 : 4;
-    const int64_t padded = inputs(layer);
-    vector squares[POSITIONS];
-    for (int i = 0; i < n * n; i++) squares[i] = (vector){0};
-    for (int64_t channel = 0; channel < padded; channel += LANES) {
-        vector d[POSITIONS], t[POSITIONS];
-        const int64_t some = image->channels - channel;
-        vector loudness = {0};
-        if (integer) loudness = load_some((const char *)(layer->loudness + channel), some, 0);
+static inline const char *pixel_at(const struct image *image, int64_t y, int64_t x) {
+    const int half = image->doubled;
+    return image->from + ((y >> half) * (image->width >> half) + (x >> half)) * image->channels * ITEM(image->type);
+}
+
+static const char nothing[MOST_CHANNELS * 4];
+
+/* Where the (m + 2)^2 pixels lie that the tile at `top`, `left` (of its outputs) is made from. */
+static inline __attribute__((always_inline)) void find_pixels(const struct image *image, int64_t top, int64_t left, int n,
+                                                              const char **pixels) {
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
+            const int64_t y = top - 1 + i, x = left - 1 + j;
+            const int inside = y >= 0 && y < image->height && x >= 0 && x < image->width;
+            pixels[i * n + j] = inside ? pixel_at(image, y, x) : nothing;
+        }
+}
+
+/* LANES channels, of which there are `some`, of a tile: transformed, times `loudness`, [position] `stride` floats apart. */
+static inline __attribute__((always_inline)) void take_lanes(const char *const *pixels, int64_t channel, int64_t some,
+                                                             vector loudness, int m, int integer, int type, float *to,
+                                                             int64_t stride) {
+    const int n = m + 2;
+    vector t[POSITIONS];
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+        vector d[6];
+#pragma GCC unroll 6
+        for (int j = 0; j < n; j++) d[j] = load_some(pixels[i * n + j] + channel * ITEM(type), some, type);
+        from_inputs(d, t + i * n, 1, 1, m);
+    }
+#pragma GCC unroll 6
+    for (int j = 0; j < n; j++) {
+        vector d[6];
+        from_inputs(t + j, d, n, 1, m);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
-            const int64_t y = top - 1 + i;
-            const char *row = image->from + (y * image->width * image->channels + channel) * item;
-#pragma GCC unroll 6
-            for (int j = 0; j < n; j++) {
-                const int64_t x = left - 1 + j;
-                const int inside = y >= 0 && y < image->height && x >= 0 && x < image->width;
-                d[i * n + j] = inside ? load_some(row + x * image->channels * item, some, image->bfloat) : (vector){0};
-            }
-            from_inputs(d + i * n, t + i * n, 1, 1, m);
-        }
-#pragma GCC unroll 6
-        for (int j = 0; j < n; j++) from_inputs(t + j, d + j, n, n, m);
-#pragma GCC unroll 36
-        for (int i = 0; i < n * n; i++) {
-            if (integer) {
-                d[i] *= loudness;
-                squares[i] += d[i] * d[i];
-                *(vector *)(values + i * padded + channel) = d[i];
-            } else
-                *(vector *)(rows + i * stride + channel * 4) = d[i];
+            if (integer) d[i] *= loudness;
+            *(vector *)(to + (i * n + j) * stride) = d[i];
         }
     }
+}
+
+/* One tile into row `tile` of the matrices [position][tile][step]; integers: `inverse` [position][tile] is what undoes
+ * their scaling, and `values` has room for [position][in]. The pixels `ahead` are fetched on the way, and where the next
+ * row goes: both have left the caches for weights. */
+static inline __attribute__((always_inline)) void take_tile(const char *const *pixels, const char *const *ahead,
+                                                            const struct layer *layer, int m, int integer, int type,
+                                                            char *rows, int64_t stride,
+                                                            float *inverse, int64_t tiles, float *values) {
+    const int places = (m + 2) * (m + 2);
+    const int64_t padded = inputs(layer), full = layer->in / LANES * LANES, distance = integer ? padded : stride / 4;
+    float *const to = integer ? values : (float *)rows;
+    vector loudness = {0};
+    for (int64_t channel = 0; channel < full; channel += LANES) {
+        if (integer) loudness = *(const vector *)(layer->loudness + channel);
+        if (channel * ITEM(type) % 64 == 0)
+            for (int i = 0; i < places; i++) __builtin_prefetch(ahead[i] + channel * ITEM(type), 0, 2);
+        take_lanes(pixels, channel, LANES, loudness, m, integer, type, to + channel, distance);
+    }
+    if (full < padded) {
+        if (integer) loudness = load_some((const char *)(layer->loudness + full), layer->in - full, FLOAT32);
+        take_lanes(pixels, full, layer->in - full, loudness, m, integer, type, to + full, distance);
+    }
     if (!integer) return;
-    for (int i = 0; i < n * n; i++) {
-        const float norm = sqrtf(total(squares[i])), scale = norm > 0 ? NORM / norm : norm;
-        inverse[i * tiles] = norm / NORM;
+    float norms[POSITIONS], scales[POSITIONS];
+    for (int i = 0; i < places; i++) {
+        const float *const row = values + i * padded;
+        vector squares[2] = {{0}};
+        for (int64_t channel = 0; channel < padded; channel += LANES) {
+            const vector value = *(const vector *)(row + channel);
+            squares[channel / LANES % 2] += value * value;
+        }
+        norms[i] = total(squares[0] + squares[1]);
+    }
+    for (int i = 0; i < places; i++) {
+        norms[i] = sqrtf(norms[i]);
+        scales[i] = norms[i] > 0 ? NORM / norms[i] : norms[i];
+    }
+    for (int i = 0; i < places; i++) {
+        inverse[i * tiles] = norms[i] / NORM;
+        for (int64_t byte = 0; byte < padded * 2; byte += 64) __builtin_prefetch(rows + i * stride + padded * 2 + byte, 1, 2);
         for (int64_t channel = 0; channel < padded; channel += LANES)
-            *(halves *)(rows + i * stride + channel * 2) = whole(*(const vector *)(values + i * padded + channel) * scale);
+            store_whole(rows + i * stride + channel * 2, *(const vector *)(values + i * padded + channel) * scales[i]);
     }
 }
 
@@ -267,18 +310,19 @@ MULTIPLY(multiply_integers, integers, int32_t, dot)
 struct ending {
     const float *scale; /* [image][out rounded up to BLOCK], or null */
     int32_t activate;
-    const char *main; /* as large as the output, or null */
-    int32_t main_bfloat;
+    const char *main; /* as large as the output, or of half its height and width, to be doubled; or null */
+    int32_t main_type, main_doubled;
     float share, limit;
 };
 
-/* Outputs of one tile and LANES channels from their products, [position][tiles][BLOCK]. */
-static inline __attribute__((always_inline)) void put_tile(const char *products, int64_t stride, const float *inverse,
-                                                           int64_t tiles, const float *scales, int64_t padded, int m,
-                                                           int integer, vector scale, const struct ending *ending,
-                                                           char *to, const char *main, const struct image *out,
-                                                           int64_t top, int64_t left, int64_t some) {
-    const int n = m + 2, item = out->bfloat ? 2 : 4, main_item = ending->main_bfloat ? 2 : 4;
+/* Outputs of one tile and LANES channels, of which there are `some`, from their products, [position][tiles][BLOCK]; the
+ * images begin at these channels. */
+static inline __attribute__((always_inline)) void put_lanes(const char *products, int64_t stride, const float *inverse,
+                                                            int64_t tiles, const float *scales, int64_t padded, int m,
+                                                            int integer, vector scale, const struct ending *ending,
+                                                            const struct image *out, const struct image *main,
+                                                            int64_t top, int64_t left, int64_t some) {
+    const int n = m + 2;
     vector s[24], y[16];
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) {
@@ -298,17 +342,39 @@ static inline __attribute__((always_inline)) void put_tile(const char *products,
     for (int j = 0; j < m; j++) to_outputs(s + j, y + j, m, m, m);
     for (int i = 0; i < m && top + i < out->height; i++)
         for (int j = 0; j < m && left + j < out->width; j++) {
-            const int64_t at = ((top + i) * out->width + left + j) * out->channels;
             vector value = y[i * m + j] * scale;
             if (ending->activate) value = silu(value);
-            if (main) {
-                value += load_some(main + at * main_item, some, ending->main_bfloat) * ending->share;
-                const vector limit = (vector){0} + ending->limit;
-                value = either(value > limit, limit, value);
-                value = either(value < -limit, -limit, value);
+            if (main->from) {
+                value += load_some(pixel_at(main, top + i, left + j), some, main->type) * ending->share;
+                value = bounded(value, ending->limit);
             }
-            store_some(to + at * item, value, some, out->bfloat);
+            store_some((char *)pixel_at(out, top + i, left + j), value, some, out->type);
         }
+}
+
+/* The same for a block of outputs from `first` on. */
+static inline __attribute__((always_inline)) void put_tile(const char *products, int64_t stride, const float *inverse,
+                                                           int64_t tiles, const struct layer *layer, int m, int integer,
+                                                           const float *scale, const struct ending *ending,
+                                                           const struct image *out, const struct image *main,
+                                                           int64_t top, int64_t left, int64_t first) {
+    const int64_t wide = blocks(layer) * BLOCK;
+    for (int v = 0; v < VECTORS; v++) {
+        const int64_t channel = first + v * LANES, some = layer->out - channel;
+        if (some <= 0) break;
+        struct image to = *out, other = *main;
+        to.from += channel * ITEM(out->type);
+        if (main->from) other.from += channel * ITEM(main->type);
+        vector factor = (vector){0} + 1.0f;
+        if (scale) factor = *(const vector *)(scale + channel);
+        const char *const from = products + v * LANES * 4;
+        if (some >= LANES)
+            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, ending, &to, &other,
+                      top, left, LANES);
+        else
+            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, ending, &to, &other,
+                      top, left, some);
+    }
 }
 
 /* How a convolution is shared out: in rounds of panels of tiles, every thread taking tiles in and then panels (or blocks
@@ -409,8 +475,9 @@ static inline __attribute__((always_inline)) void place(const float *weight, int
     for (int i = 0; i < n * n; i++) {
         int32_t *column = to + i * count * LANES + o;
         if (integer) {
-            const halves values = whole(v[i] * scale[i * LANES]);
-            for (int k = 0; k < count; k++) memcpy(column + k * LANES, (const char *)&values + 4 * k, 4);
+            char values[LANES * 2];
+            store_whole(values, v[i] * scale[i * LANES]);
+            for (int k = 0; k < count; k++) memcpy(column + k * LANES, values + 4 * k, 4);
         } else
             for (int k = 0; k < count; k++) memcpy(column + k * LANES, (const char *)&v[i] + 4 * k, 4);
     }
@@ -482,9 +549,42 @@ int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
 struct images {
     const char *x;
     char *out;
-    int32_t bfloat, out_bfloat;
-    int64_t batch, height, width;
+    int32_t type, out_type, doubled; /* doubled: whether x has half the height and width, and its pixels are doubled */
+    int64_t batch, height, width;    /* of the output */
 };
+
+static inline struct image image_of(const char *from, int64_t which, int64_t channels, int type, int doubled,
+                                    const struct images *images) {
+    const int64_t pixels = (images->height >> doubled) * (images->width >> doubled);
+    from = from ? from + which * pixels * channels * ITEM(type) : from;
+    return (struct image){from, images->height, images->width, channels, type, doubled};
+}
+
+/* Where the pixels of one of all tiles lie. */
+static inline void find_tile(const struct plan *plan, const struct layer *layer, const struct images *images, int64_t tile,
+                             const char **pixels) {
+    const struct spot spot = found_at(plan, tile);
+    const struct image image = image_of(images->x, spot.image, layer->in, images->type, images->doubled, images);
+    find_pixels(&image, spot.y * layer->tile, spot.x * layer->tile, layer->tile + 2, pixels);
+}
+
+/* The tiles `first` to `last` - 1 into rows. */
+static inline __attribute__((always_inline)) void take(const struct plan *plan, const struct layer *layer,
+                                                       const struct images *images, int64_t first, int64_t last,
+                                                       char *rows, int64_t stride, float *inverse, int64_t held,
+                                                       float *values, int m, int integer) {
+    const char *found[2][POSITIONS];
+    if (first < last) find_tile(plan, layer, images, first, found[first % 2]);
+    for (int64_t tile = first; tile < last; tile++, rows += steps(layer) * 4, inverse++) {
+        const char **const pixels = found[tile % 2], **const ahead = found[(tile + 1) % 2];
+        find_tile(plan, layer, images, least(tile + 1, last - 1), ahead);
+        switch (images->type) {
+        case FLOAT32: take_tile(pixels, ahead, layer, m, integer, FLOAT32, rows, stride, inverse, held, values); break;
+        case FLOAT16: take_tile(pixels, ahead, layer, m, integer, FLOAT16, rows, stride, inverse, held, values); break;
+        default: take_tile(pixels, ahead, layer, m, integer, BFLOAT16, rows, stride, inverse, held, values);
+        }
+    }
+}
 
 static inline __attribute__((always_inline)) void convolve(const struct layer *layer, const struct images *images,
                                                            const struct ending *ending, char *scratch, int m,
@@ -492,29 +592,25 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
     const struct plan plan = planned(layer, images->batch, images->height, images->width);
     const int64_t places = (m + 2) * (m + 2), wide = blocks(layer) * BLOCK;
     const int64_t row = steps(layer) * 4, held = plan.width * plan.most;
-    const int64_t pixels = images->height * images->width;
-    const int64_t in_bytes = pixels * layer->in * (images->bfloat ? 2 : 4);
     char *const rows = scratch + plan.threads * (plan.products + plan.values);
     float *const inverse = (float *)(rows + plan.rows);
 #pragma omp parallel num_threads(plan.threads)
     {
-        int64_t thread = 0;
+        int64_t thread = 0, team = 1;
 #ifdef _OPENMP
         thread = omp_get_thread_num();
+        team = omp_get_num_threads();
 #endif
         char *const products = scratch + thread * (plan.products + plan.values);
         float *const values = (float *)(products + plan.products);
         for (int64_t start = 0; start < plan.panels; start += plan.width) {
             const int64_t width = least(plan.width, plan.panels - start);
             const int64_t first = plan.tiles * start / plan.panels, last = plan.tiles * (start + width) / plan.panels;
-#pragma omp for schedule(static)
-            for (int64_t tile = first; tile < last; tile++) {
-                const struct spot spot = found_at(&plan, tile);
-                const struct image image = {images->x + spot.image * in_bytes, images->height, images->width, layer->in,
-                                            images->bfloat};
-                take_tile(&image, spot.y * m, spot.x * m, layer, m, integer, rows + (tile - first) * row, held * row,
-                          inverse + (tile - first), held, values);
-            }
+            const int64_t mine = first + (last - first) * thread / team;
+            const int64_t end = first + (last - first) * (thread + 1) / team;
+            take(&plan, layer, images, mine, end, rows + (mine - first) * row, held * row, inverse + (mine - first), held,
+                 values, m, integer);
+#pragma omp barrier
 #pragma omp for schedule(static)
             for (int64_t task = 0; task < width * blocks(layer); task++) {
                 const int64_t panel = start + task / blocks(layer), block = task % blocks(layer);
@@ -539,20 +635,12 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
                 }
                 struct spot spot = found_at(&plan, from);
                 for (int64_t tile = from; tile < to; tile++, advance(&plan, &spot)) {
-                    const struct image out = {0, images->height, images->width, layer->out, images->out_bfloat};
-                    for (int v = 0; v < VECTORS; v++) {
-                        const int64_t channel = block * BLOCK + v * LANES;
-                        if (channel >= layer->out) break;
-                        const int64_t offset = spot.image * pixels * layer->out + channel;
-                        vector scale = (vector){0} + 1.0f;
-                        if (ending->scale) scale = *(const vector *)(ending->scale + spot.image * wide + channel);
-                        char *const to_pixels = images->out + offset * (images->out_bfloat ? 2 : 4);
-                        const char *const main =
-                            ending->main ? ending->main + offset * (ending->main_bfloat ? 2 : 4) : 0;
-                        put_tile(products + ((tile - from) * BLOCK + v * LANES) * 4, stride, inverse + (tile - first),
-                                 held, layer->scales + channel, wide, m, integer, scale, ending, to_pixels, main, &out,
-                                 spot.y * m, spot.x * m, layer->out - channel);
-                    }
+                    const struct image out = image_of(images->out, spot.image, layer->out, images->out_type, 0, images);
+                    const struct image main = image_of(ending->main, spot.image, layer->out, ending->main_type,
+                                                       ending->main_doubled, images);
+                    put_tile(products + (tile - from) * BLOCK * 4, stride, inverse + (tile - first), held, layer, m,
+                             integer, ending->scale ? ending->scale + spot.image * wide : 0, ending, &out, &main,
+                             spot.y * m, spot.x * m, block * BLOCK);
                 }
             }
         }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unitgain.native.build import check_layout, check_place, library
 
-IMAGES = {torch.float32: 0, torch.bfloat16: 1}
+IMAGES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MAX_CHANNELS = 16384
 
 
@@ -31,8 +31,9 @@ class _Images(Structure):
     _fields_ = [
         ("x", c_void_p),
         ("out", c_void_p),
-        ("bfloat", c_int32),
-        ("out_bfloat", c_int32),
+        ("type", c_int32),
+        ("out_type", c_int32),
+        ("doubled", c_int32),
         ("batch", c_int64),
         ("height", c_int64),
         ("width", c_int64),
@@ -44,7 +45,8 @@ class _Ending(Structure):
         ("scale", c_void_p),
         ("activate", c_int32),
         ("main", c_void_p),
-        ("main_bfloat", c_int32),
+        ("main_type", c_int32),
+        ("main_doubled", c_int32),
         ("share", c_float),
         ("limit", c_float),
     ]
@@ -137,8 +139,9 @@ class Winograd:
             check_place(main)
             main = main.contiguous(memory_format=torch.channels_last)
             assert main.shape == out.shape
-        images = _Images(x.data_ptr(), out.data_ptr(), IMAGES[x.dtype], IMAGES[dtype], n, h, w)
-        ending = _Ending(_address(scale), silu, _address(main), main is not None and IMAGES[main.dtype], share, limit)
+        images = _Images(x.data_ptr(), out.data_ptr(), IMAGES[x.dtype], IMAGES[dtype], False, n, h, w)
+        kind = 0 if main is None else IMAGES[main.dtype]
+        ending = _Ending(_address(scale), silu, _address(main), kind, False, share, limit)
         found, layer = _library(), self._layer()
         check_layout(self._made_for, made_for(found) if found else None)
         assert found is not None
