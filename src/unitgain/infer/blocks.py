@@ -8,15 +8,14 @@ normalizes: the norm of a multiple is that multiple of the norm, if eps is multi
 import copy
 import math
 from collections.abc import Callable
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation
-from unitgain.infer.layers import Bottleneck, FilteredConv, FoldedConv, FusedDepthwise, Modulate, Scale, SiLU, folded
+from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation, plain_join
+from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, folded
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
 
@@ -33,15 +32,12 @@ class Rule:
     Args:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
-        fused: whether depthwise convolutions are made in C, with what comes before them, and bottlenecks in parts in
-            low precision: in float32 that takes longer.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
     """
 
-    def __init__(self, preserving: bool, dtype: torch.dtype, fused: bool, filtered: bool) -> None:
+    def __init__(self, preserving: bool, dtype: torch.dtype, filtered: bool) -> None:
         self.preserving = preserving
         self.dtype = dtype
-        self.fused = fused
         self.filtered = filtered
         self.resolution = 0
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
@@ -86,7 +82,6 @@ class FoldedBranch(nn.ModuleList):
 
     Attributes:
         left: what of `factor` no weight could take.
-        wide: whether the first step takes float32, whatever the precision of the network.
     """
 
     def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
@@ -112,51 +107,28 @@ class FoldedBranch(nn.ModuleList):
                 self._modulate(slot(weight.mul_(rule.silu * pending * extra), pending * extra))
             pending = 1.0
         self.left = pending * (1.0 if foldable else factor)
-        after = [step for step in self if not isinstance(step, SiLU)]
-        self.wide = bool(after) and isinstance(after[0], FilteredConv)
 
     def _activate(self) -> None:
         """Let `silu` follow: as part of a convolution before it, if there is one."""
         last = self[-1] if len(self) else None
-        if isinstance(last, FoldedConv | FilteredConv) and not last.activate:
+        if isinstance(last, FoldedConv) and not last.activate:
             last.activate = True
         else:
             self.append(SiLU(inplace=len(self) > 0))
 
     def _modulate(self, slot: int) -> None:
-        """Let a modulation follow: as part of a convolution before it, if that can take it."""
-        last = self[-1] if len(self) else None
-        if isinstance(last, FilteredConv) and last.slot is None and not last.activate:
-            last.slot = slot
-        else:
-            self.append(Modulate(slot))
+        """Let a modulation follow."""
+        self.append(Modulate(slot))
 
     def _convolve(self, weight: Tensor, layer: MPConv, rule: Rule) -> None:
-        """Let a convolution follow; a depthwise one takes in what is before it."""
-        tile = rule.tile(weight, layer.groups)
-        if tile is not None:
-            self.append(FilteredConv(weight, tile, rule.dtype))
-            return
-        if not (rule.fused and layer.groups == layer.in_channels == len(weight)):
-            made, last = FoldedConv(weight, layer.groups, rule.dtype), self[-1] if len(self) else None
-            low = rule.fused and rule.dtype != torch.float32
-            if low and isinstance(last, FoldedConv) and last.pointwise and made.pointwise:
-                self[-1] = Bottleneck(last, made)
-            else:
-                self.append(made)
-            return
-        silu = len(self) > 0 and isinstance(self[-1], SiLU)
-        if silu:
-            del self[-1]
-        slot = None
-        if len(self) and isinstance(self[-1], Modulate):
-            slot = cast(Modulate, self[-1]).slot
-            del self[-1]
-        self.append(FusedDepthwise(weight, slot, silu))
+        """Let a convolution follow."""
+        self.append(FoldedConv(weight, layer.groups, rule.dtype))
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
         """Run the steps; `x` is left as it is."""
-        return self._run(list(self), x, scales)
+        for step in self:
+            x = step(x, scales) if isinstance(step, Modulate) else step(x)
+        return x
 
     def add(
         self, x: Float[Tensor, "n c h w"], scales: list[Tensor], main: Tensor, share: float, limit: float
@@ -165,12 +137,7 @@ class FoldedBranch(nn.ModuleList):
 
         Where `main` is half as high and wide, its pixels are doubled.
         """
-        steps = list(self)
-        last = steps[-1] if steps else None
-        if isinstance(last, FilteredConv) and last.slot is None and not last.activate and self.left == 1:
-            x = self._run(steps[:-1], x, scales)
-            return last.add(x, main if main.shape[2:] == x.shape[2:] else resample(main, "up"), share, limit, self.sums)
-        branch = self._run(steps, x, scales)
+        branch = self(x, scales)
         branch = branch * self.left if self.left != 1 else branch
         if main.shape == branch.shape and branch.dtype != main.dtype == self.sums:
             x = torch.add(branch, main, alpha=share)  # in the wider of their types
@@ -181,12 +148,6 @@ class FoldedBranch(nn.ModuleList):
             of_pixel = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
             of_pixel.add_(main[:, :, :, None, :, None], alpha=share)
         return x if math.isinf(limit) else x.clamp_(-limit, limit)
-
-    @staticmethod
-    def _run(steps: list[nn.Module], x: Tensor, scales: list[Tensor]) -> Tensor:
-        for step in steps:
-            x = step(x, scales) if isinstance(step, Modulate | FusedDepthwise | FilteredConv) else step(x)
-        return x
 
 
 class FoldedAttention(nn.Module):
@@ -263,9 +224,22 @@ class FoldedBlock(nn.Module):
         if isinstance(block.attention, CosineAttention):
             self.attention = self.attention_type(block.attention, rule, scale_out)
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Features times `scale_out`, in the precision of sums; the input is left as it is."""
-        main, seen = self._paths(x)
+    def forward(
+        self,
+        x: Float[Tensor, "n c h w"],
+        scales: list[Tensor],
+        skip: Float[Tensor, "n c3 h w"] | None = None,
+        shares: tuple[float, float] = (1.0, 1.0),
+    ) -> Float[Tensor, "n c2 h2 w2"]:
+        """Features times `scale_out`, in the precision of sums; the input is left as it is.
+
+        Args:
+            x: features.
+            scales: factors of modulations.
+            skip: features that `x` is joined with first, in the precision that is enough for both.
+            shares: of `x` and `skip`.
+        """
+        main, seen = self._paths(beside(x, skip, shares))
         if self.attention is None:
             return self.branch.add(seen, scales, main, self.main, self.limit)
         x = self.branch.add(seen, scales, main, self.main, math.inf)
@@ -274,11 +248,20 @@ class FoldedBlock(nn.Module):
     def _paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Main path, before it is doubled if nothing else happens to it, and what the branch reads."""
         if self.norm_eps is None:
-            seen = resample(x if self.branch.wide else x.to(self.dtype), self.mode)  # doubling and rounding commute
-            return x if self.shortcut is None else self.shortcut(seen.to(self.dtype)), seen
+            seen = resample(x.to(self.dtype), self.mode)  # doubling and rounding commute
+            return x if self.shortcut is None else self.shortcut(seen), seen
         main = resample(x, self.mode)
         if self.shortcut is not None:
             main = self.shortcut(main.to(self.dtype)).to(self.sums)
         own = None if main is x else main  # what nobody else has is written over
         main = torch.mul(main, magnitude(main, 1, self.norm_eps).reciprocal().to(main.dtype), out=own)
-        return main, main if self.branch.wide else main.to(self.dtype)
+        return main, main.to(self.dtype)
+
+
+def beside(x: Tensor, skip: Tensor | None, shares: tuple[float, float]) -> Tensor:
+    """`x` and, if there is one, `skip`, each times its share, as one image in the precision of `skip`."""
+    if skip is None:
+        return x
+    if shares != (1.0, 1.0):
+        x, skip = x * shares[0], skip * shares[1]
+    return plain_join(x.to(skip.dtype), skip)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule
+from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, beside
 from unitgain.infer.layers import FoldedConv
 from unitgain.kernels.functions import activate, by_taps, depthwise, pixel_norm, weighted_sum
 from unitgain.kernels.fuse import is_depthwise
@@ -111,9 +111,15 @@ class KernelBlock(FoldedBlock):
     branch_type = KernelBranch
     attention_type = KernelAttention
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Features times `scale_out`, in the dtype of `x`; the input is left as it is."""
-        x = main = resample(x, self.mode)
+    def forward(
+        self,
+        x: Float[Tensor, "n c h w"],
+        scales: list[Tensor],
+        skip: Float[Tensor, "n c3 h w"] | None = None,
+        shares: tuple[float, float] = (1.0, 1.0),
+    ) -> Float[Tensor, "n c2 h2 w2"]:
+        """As that of `FoldedBlock`."""
+        x = main = resample(beside(x, skip, shares), self.mode)
         wide = self.sums
         if self.shortcut is not None:
             x = x.to(self.dtype)

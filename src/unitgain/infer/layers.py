@@ -135,6 +135,7 @@ class FilteredConv(nn.Module):
         dtype: of images; the products are of float32 if it is that, else of integers.
 
     Attributes:
+        dtype: of the result.
         slot: of a modulation that follows; None without.
         activate: whether `silu` follows.
     """
@@ -146,23 +147,29 @@ class FilteredConv(nn.Module):
         self.activate = False
         self.convolve = Winograd(weight, tile, integers=dtype != torch.float32)
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
-        """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
+    def forward(
+        self, x: Float[Tensor, "n c h w"], scales: list[Tensor], doubled: bool = False
+    ) -> Float[Tensor, "n c2 h2 w2"]:
+        """Apply to `x`, whose pixels are doubled first if `doubled`; `scales` are `[N, C, 1, 1]`, float32."""
         scale = None if self.slot is None else scales[self.slot].flatten(1)
-        return self.convolve(x, self.dtype, scale, self.activate)
+        return self.convolve(x, self.dtype, scale, self.activate, doubled=doubled)
 
     def add(
         self,
         x: Float[Tensor, "n c h w"],
-        main: Float[Tensor, "n c2 h w"],
+        main: Float[Tensor, "n c2 h3 w3"],
         share: float,
         limit: float,
         dtype: torch.dtype,
-    ) -> Float[Tensor, "n c2 h w"]:
-        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`."""
+        doubled: bool = False,
+    ) -> Float[Tensor, "n c2 h2 w2"]:
+        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`.
+
+        Pixels of `x` are doubled first if `doubled`, those of `main` if it is half as high and wide as the result.
+        """
         assert self.slot is None
         assert not self.activate
-        return self.convolve(x, dtype, main=main, share=share, limit=limit)
+        return self.convolve(x, dtype, main=main, share=share, limit=limit, doubled=doubled)
 
 
 def can_pack(dtype: torch.dtype) -> bool:

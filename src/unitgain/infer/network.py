@@ -13,10 +13,11 @@ from unitgain.arch.block import Block
 from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
-from unitgain.arch.unet import MPUNet, PlainUNet, plain_join
+from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.infer.blocks import FoldedBlock, Rule
 from unitgain.infer.kernels import KernelBlock
 from unitgain.infer.layers import FoldedConv, folded
+from unitgain.infer.passes import PassBlock
 from unitgain.layers import MPConv, MPFourier
 
 AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
@@ -85,7 +86,7 @@ class FoldedUNet(nn.Module):
         network: as trained; not changed.
         spec: of it.
         dtype: to compute in; the embedding stays in float32.
-        fused: whether depthwise convolutions are made in C, with what comes before them.
+        fused: whether what happens between convolutions is made in C, and depthwise convolutions with what is before.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
         kernels: whether blocks run on the Triton kernels; not with the other two.
     """
@@ -100,8 +101,8 @@ class FoldedUNet(nn.Module):
         kernels: bool = False,
     ) -> None:
         super().__init__()
-        block_type = KernelBlock if kernels else FoldedBlock
-        rule = Rule(isinstance(network, MPUNet), dtype, fused, filtered)
+        block_type = KernelBlock if kernels else PassBlock if fused else FoldedBlock
+        rule = Rule(isinstance(network, MPUNet), dtype, filtered)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
         self.dtype, self.sums = dtype, rule.sums
         self.embedding = FoldedEmbedding(network.embedding, rule)
@@ -159,13 +160,8 @@ class FoldedUNet(nn.Module):
             skips.append(x.to(self.kept))
         x = x * self.middle if self.middle != 1 else x
         for name, block in self.dec.items():
-            if name in self.factors:
-                skip = skips.pop()
-                share, skip_share = self.factors[name]
-                if (share, skip_share) != (1.0, 1.0):
-                    x, skip = x * share, skip * skip_share
-                x = plain_join(x.to(self.kept), skip)
-            x = block(x, scales)
+            joined = (skips.pop(), self.factors[name]) if name in self.factors else ()
+            x = block(x, scales, *joined)
         return self.out_conv(x.to(self.dtype))
 
 

@@ -13,7 +13,7 @@ from unitgain.infer.graphs import Graphs
 from unitgain.infer.layers import can_pack, pays_to_filter, supported
 from unitgain.infer.network import FoldedUNet, freeze
 from unitgain.kernels.support import demand, no_blocks
-from unitgain.native import can_convolve
+from unitgain.native import can_convolve, can_pass
 from unitgain.sample.tiles import tile_size
 
 PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
@@ -149,12 +149,13 @@ def prepare(
     with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
             eager = device.type == "cpu" and not (compile or kernels)
+            fused = eager and can_convolve(dtype) and can_pass(dtype)
             made: nn.Module = FoldedUNet(
                 network,
                 denoiser.spec,
                 dtype,
-                fused=eager and can_convolve(dtype),
-                filtered=eager and winograd and pays_to_filter(dtype),
+                fused=fused,
+                filtered=fused and winograd and pays_to_filter(dtype),
                 kernels=kernels,
             )
             if eager and can_pack(dtype):

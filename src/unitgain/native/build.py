@@ -11,12 +11,16 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from unitgain.files import atomic, cache_folder
 
 NATIVE = "UNITGAIN_NATIVE"
 """Environment variable: 0 for no C at all, 1 to be told why it cannot be used; by default it is used if it can be."""
+
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+"""Numbers of types, as C has them."""
 
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC")

@@ -7,14 +7,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from unitgain.native.build import library
+from unitgain.native.build import TYPES, library
 
-_DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 def can_combine(dtypes: Sequence[torch.dtype]) -> bool:
     """Whether arrays of these types can be combined by C on this machine."""
-    return all(dtype in _DTYPES for dtype in dtypes) and _functions() is not None
+    return all(dtype in TYPES for dtype in dtypes) and _functions() is not None
 
 
 class Combination:
@@ -30,7 +29,7 @@ class Combination:
         assert functions is not None
         self._combine, rows, scratch = functions
         self.results, self.sources = weights.shape
-        self._dtypes = (ctypes.c_int32 * self.sources)(*(_DTYPES[dtype] for dtype in dtypes))
+        self._dtypes = (ctypes.c_int32 * self.sources)(*(TYPES[dtype] for dtype in dtypes))
         padded = torch.zeros(-(-self.results // rows) * rows, self.sources)
         padded[: self.results] = weights
         self._weights = padded.view(-1, rows, self.sources).transpose(1, 2).contiguous()

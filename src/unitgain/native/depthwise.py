@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import check_layout, check_place, library
+from unitgain.native.build import TYPES, check_layout, check_place, library
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 2}
+IMAGES = (torch.float32, torch.bfloat16)
 
 
 def can_convolve(dtype: torch.dtype) -> bool:
     """Whether images of this type are convolved by C on this machine."""
-    return dtype in _DTYPES and _function() is not None
+    return dtype in IMAGES and _function() is not None
 
 
 class Depthwise:
@@ -60,7 +60,7 @@ class Depthwise:
         failed = function[0](
             x.data_ptr(),
             out.data_ptr(),
-            _DTYPES[x.dtype],
+            TYPES[x.dtype],
             n,
             h,
             w,

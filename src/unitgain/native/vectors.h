@@ -1,4 +1,4 @@
-/* Vectors as wide as the processor's, images of float32 or bfloat16, and silu of a vector. */
+/* Vectors as wide as the processor's, images of float32, float16 or bfloat16, and silu of a vector. */
 
 #ifndef UNITGAIN_VECTORS_H
 #define UNITGAIN_VECTORS_H
@@ -99,6 +99,35 @@ static inline void store(char *to, vector value, int type) {
     words bits = (words)value;
     bits += 0x7fff + ((bits >> 16) & 1);
     narrowed(to, bits >> 16);
+}
+
+/* The first `channels` of a vector of an image, then zeros. */
+static inline vector load_some(const char *from, int64_t channels, int type) {
+    char padded[LANES * 4] = {0};
+    if (channels >= LANES) return load(from, type);
+    memcpy(padded, from, channels * ITEM(type));
+    return load(padded, type);
+}
+
+static inline void store_some(char *to, vector value, int64_t channels, int type) {
+    char padded[LANES * 4];
+    if (channels >= LANES) {
+        store(to, value, type);
+        return;
+    }
+    store(padded, value, type);
+    memcpy(to, padded, channels * ITEM(type));
+}
+
+/* The sum of all lanes. */
+static inline float total(vector value) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)value);
+#else
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += value[i];
+    return sum;
+#endif
 }
 
 /* x / (1 + exp(-x)); exp by halving the range 2^n times and a polynomial, to 1e-7. */

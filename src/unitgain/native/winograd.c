@@ -146,37 +146,9 @@ static inline __attribute__((always_inline)) void transform_weights(const float 
     for (int j = 0; j < m + 2; j++) from_weights(t + j, v + j, m + 2, m + 2, m);
 }
 
-static inline __attribute__((always_inline)) float total(vector value) {
-#ifdef __AVX512F__
-    return _mm512_reduce_add_ps((__m512)value);
-#else
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += value[i];
-    return sum;
-#endif
-}
-
 /* To the nearest integer, as the low half of a word. */
 static inline __attribute__((always_inline)) void store_whole(char *to, vector value) {
     narrowed(to, (words)(value + 12582912.0f));
-}
-
-/* The first `channels` of a vector of an image, then zeros. */
-static inline __attribute__((always_inline)) vector load_some(const char *from, int64_t channels, int type) {
-    char padded[LANES * 4] = {0};
-    if (channels >= LANES) return load(from, type);
-    memcpy(padded, from, channels * ITEM(type));
-    return load(padded, type);
-}
-
-static inline __attribute__((always_inline)) void store_some(char *to, vector value, int64_t channels, int type) {
-    char padded[LANES * 4];
-    if (channels >= LANES) {
-        store(to, value, type);
-        return;
-    }
-    store(padded, value, type);
-    memcpy(to, padded, channels * ITEM(type));
 }
 
 /* One image, [height][width][channels], or one of half that height and width whose pixels are doubled. */

@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import check_layout, check_place, library
+from unitgain.native.build import TYPES, check_layout, check_place, library
 
-IMAGES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 MAX_CHANNELS = 16384
 
 
@@ -109,20 +108,23 @@ class Winograd:
         dtype: torch.dtype,
         scale: Float[Tensor, "n c2"] | None = None,
         silu: bool = False,
-        main: Float[Tensor, "n c2 h w"] | None = None,
+        main: Float[Tensor, "n c2 h3 w3"] | None = None,
         share: float = 1.0,
         limit: float = float("inf"),
-    ) -> Float[Tensor, "n c2 h w"]:
-        """Convolve `x`, float32 or bfloat16 on the CPU, made channels-last if it is not.
+        doubled: bool = False,
+    ) -> Float[Tensor, "n c2 h2 w2"]:
+        """Convolve `x`, on the CPU, made channels-last if it is not; float16 only with products of integers.
 
         Args:
-            x: images.
-            dtype: of the result.
+            x: images of float32, bfloat16 or float16.
+            dtype: of the result, likewise.
             scale: factors of the result, float32; none by default.
             silu: whether `silu` follows.
-            main: added `share` times after all that, float32 or bfloat16; nothing by default.
+            main: added `share` times after all that, likewise; nothing by default. If it is half as high and wide as the
+                result, its pixels are doubled.
             share: see there.
             limit: of the sum with `main`, in magnitude.
+            doubled: double the pixels of `x` first (nearest neighbour).
 
         Raises:
             ValueError: if `x` is not on the CPU.
@@ -130,18 +132,22 @@ class Winograd:
         check_place(x)
         x = x.contiguous(memory_format=torch.channels_last)
         n, c, h, w = x.shape
+        h, w = (2 * h, 2 * w) if doubled else (h, w)
         assert c == self.in_channels
+        assert self.integers or torch.float16 not in (x.dtype, dtype)
         out = torch.empty((n, self.out_channels, h, w), dtype=dtype, memory_format=torch.channels_last, device=x.device)
         if scale is not None:
             check_place(scale)
             scale = torch.nn.functional.pad(scale.float(), (0, self._wide - self.out_channels)).contiguous()
+        halved = False
         if main is not None:
             check_place(main)
             main = main.contiguous(memory_format=torch.channels_last)
-            assert main.shape == out.shape
-        images = _Images(x.data_ptr(), out.data_ptr(), IMAGES[x.dtype], IMAGES[dtype], False, n, h, w)
-        kind = 0 if main is None else IMAGES[main.dtype]
-        ending = _Ending(_address(scale), silu, _address(main), kind, False, share, limit)
+            halved = main.shape[2:] != out.shape[2:]
+            assert main.shape == ((n, self.out_channels, h // 2, w // 2) if halved else out.shape)
+        images = _Images(x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[dtype], doubled, n, h, w)
+        kind = 0 if main is None else TYPES[main.dtype]
+        ending = _Ending(_address(scale), silu, _address(main), kind, halved, share, limit)
         found, layer = _library(), self._layer()
         check_layout(self._made_for, made_for(found) if found else None)
         assert found is not None
