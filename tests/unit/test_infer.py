@@ -12,8 +12,9 @@ from torch import nn
 from unitgain.arch import NetworkSpec
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
 from unitgain.infer import Prepared, fastest_dtype, prepare
-from unitgain.infer.layers import FusedDepthwise
+from unitgain.infer.layers import FusedDepthwise, pays_to_filter
 from unitgain.sample import generate, sigma_grid
+from unitgain.sample.tiles import tile_size, tiled
 
 TINY = {
     "resolution": 8,
@@ -206,7 +207,7 @@ def test_samples_are_those_of_the_original():
 
 def test_images_beyond_what_fits_the_caches_are_taken_one_after_the_other():
     denoiser = trained(NetworkSpec(**TINY | {"model_channels": 96, "resolution": 64, "attn_resolutions": ()}))
-    prepared = prepare(denoiser, torch.float32)
+    prepared = prepare(denoiser, torch.float32, winograd=False)
     assert prepared.at_once == 1
     x, sigma, label = torch.randn(3, 3, 8, 8), torch.tensor([0.1, 1.0, 5.0]), torch.tensor([0, 4, 2])
     for level, given in ((sigma, label), (0.7, None), (sigma, torch.rand(3, 5))):
@@ -220,6 +221,25 @@ def test_images_beyond_what_fits_the_caches_are_taken_one_after_the_other():
         prepared(x, sigma, label[:2])
     with pytest.raises(ValueError, match="sigma has shape"):
         prepared(x, sigma[:2], label)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_that_share_a_reading_of_weights_are_those_of_one_alone(dtype):
+    """Only where features are small, which is where weights are large; to the bit, in tiles of the sampler too."""
+    sizes = {"model_channels": 96, "resolution": 64, "channel_mult": (1, 1, 1, 1), "num_blocks": 1}
+    denoiser = trained(NetworkSpec(**TINY | sizes | {"attn_resolutions": (16, 8), "label_dim": 12}))
+    prepared = prepare(denoiser, dtype)
+    if not pays_to_filter(dtype):
+        pytest.skip("this machine does not filter")
+    assert tile_size(denoiser, "cpu") == 1
+    assert prepared.at_once == 8
+    given = inputs(denoiser.spec, batch=11)
+    together = prepared(*given)
+    alone = [prepared(*(value[i : i + 1] for value in given)) for i in range(11)]
+    assert torch.equal(together, torch.cat(alone))
+    assert torch.equal(tiled(prepared, "cpu")(*given), together)
+    with torch.no_grad():
+        assert relative_error(together, denoiser(*given)) < (2e-6 if dtype == torch.float32 else 1e-2)
 
 
 def test_images_of_another_size_after_the_layout_is_fixed():

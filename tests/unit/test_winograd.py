@@ -17,6 +17,7 @@ from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
 from unitgain.infer.layers import FilteredConv, pays_to_filter
 from unitgain.native import Winograd, can_filter
+from unitgain.ops import resample
 
 # Relative error of a convolution: a bit more than float32's own, and than what 15 bits of each of two factors leave.
 TOLERANCE = {(2, False): 1e-6, (4, False): 3e-6, (2, True): 6e-4, (4, True): 2e-3}
@@ -41,28 +42,37 @@ def test_the_compiler_that_the_project_asks_for_is_used():
     shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 13), st.integers(1, 13)),
     out=st.integers(1, 140),
     kind=st.sampled_from(KINDS or [None]),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     modulated=st.booleans(),
     silu=st.booleans(),
-    summed=st.booleans(),
+    summed=st.sampled_from(["not", "whole", "halved"]),
+    doubled=st.booleans(),
 )
-def test_any_size(shape, out, kind, dtype, modulated, silu, summed):
+def test_any_size(shape, out, kind, dtype, modulated, silu, summed, doubled):
+    dtype = torch.float32 if dtype == torch.float16 and not kind[1] else dtype
     x, weight = images(*shape).to(dtype), normal(out, shape[1], 3, 3, seed=1)
+    size = [2 * side for side in shape[2:]] if doubled else shape[2:]
+    halved = summed == "halved" and not any(side % 2 for side in size)
     scale = normal(shape[0], out, seed=2) if modulated else None
-    main = images(shape[0], out, *shape[2:], seed=3).to(dtype) if summed else None
-    found = Winograd(weight, *kind)(x, torch.float32, scale, silu, main, share=0.7, limit=4.0)
-    sums = F.conv2d(x.double(), weight.double(), padding=1)
+    main = None
+    if summed != "not":
+        main = images(shape[0], out, *(side // 2 if halved else side for side in size), seed=3).to(dtype)
+    rest = {"scale": scale, "silu": silu, "main": main, "share": 0.7, "limit": 4.0, "doubled": doubled}
+    found = Winograd(weight, *kind)(x, torch.float32, **rest)
+    sums = F.conv2d((resample(x, "up") if doubled else x).double(), weight.double(), padding=1)
     exact = sums if scale is None else sums * scale.double()[:, :, None, None]
     exact = F.silu(exact) if silu else exact
-    exact = exact if main is None else (exact + 0.7 * main.double()).clamp(-4, 4)
+    if main is not None:
+        exact = (exact + 0.7 * (resample(main, "up") if halved else main).double()).clamp(-4, 4)
     assert found.is_contiguous(memory_format=torch.channels_last)
     # an error of the sums, as large as their own magnitude makes it, passes through factors of at most these
     through = (1.1 if silu else 1.0) * (1.0 if scale is None else scale.double().norm() / scale.numel() ** 0.5)
     bound = 3 * TOLERANCE[kind] * through * (9 * shape[1]) ** 0.5 * exact.numel() ** 0.5
     assert (found - exact).norm() <= bound
-    rounded = Winograd(weight, *kind)(x, torch.bfloat16, scale, silu, main, share=0.7, limit=4.0)
-    assert rounded.dtype == torch.bfloat16
-    assert torch.equal(rounded, found.bfloat16())
+    for low in (torch.bfloat16, torch.float16) if kind[1] else (torch.bfloat16,):
+        rounded = Winograd(weight, *kind)(x, low, **rest)
+        assert rounded.dtype == low
+        assert torch.equal(rounded, found.to(low))
 
 
 @pytest.mark.parametrize("kind", KINDS)

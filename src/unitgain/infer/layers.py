@@ -1,5 +1,6 @@
 """Layers without learning: a convolution whose weight is final, and the steps of a residual branch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class FoldedConv(nn.Module):
 
     Attributes:
         activate: whether `silu` follows, which costs nothing where libraries take it in.
+        at_once: images that libraries get at a time, since they sum in another order for more; None for all.
     """
 
     weight: nn.Parameter | None
@@ -29,6 +31,7 @@ class FoldedConv(nn.Module):
         super().__init__()
         self.groups, self.channels = groups, len(weight)
         self.activate = False
+        self.at_once: int | None = None
         self.padding, self.resolution = weight.shape[-1] // 2, 0
         kept = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(kept, requires_grad=False)
@@ -70,6 +73,9 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
         """Apply to `x`, which is channels-last and of the layer's dtype."""
+        return apart(self._convolve, x, self.at_once)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         if self.packed is None:
             assert self.weight is not None
             x = F.conv2d(x, self.weight, padding=self.padding, groups=self.groups)
@@ -170,6 +176,13 @@ class FilteredConv(nn.Module):
         assert self.slot is None
         assert not self.activate
         return self.convolve(x, dtype, main=main, share=share, limit=limit, doubled=doubled)
+
+
+def apart(function: Callable[[Tensor], Tensor], x: Tensor, at_once: int | None) -> Tensor:
+    """What a function makes of all images, given so many at a time."""
+    if at_once is None or len(x) <= at_once:
+        return function(x)
+    return torch.cat([function(part) for part in x.split(at_once)])
 
 
 def can_pack(dtype: torch.dtype) -> bool:

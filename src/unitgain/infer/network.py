@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterable
+from itertools import groupby
 from typing import cast
 
 import torch
@@ -14,13 +16,14 @@ from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.unet import MPUNet, PlainUNet
-from unitgain.infer.blocks import FoldedBlock, Rule
+from unitgain.infer.blocks import FoldedAttention, FoldedBlock, Rule
 from unitgain.infer.kernels import KernelBlock
 from unitgain.infer.layers import FoldedConv, folded
 from unitgain.infer.passes import PassBlock
 from unitgain.layers import MPConv, MPFourier
 
 AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
+SMALL = 16  # pixels high and wide: features of several images of that size take less memory than the weights
 
 
 class FoldedEmbedding(nn.Module):
@@ -89,6 +92,9 @@ class FoldedUNet(nn.Module):
         fused: whether what happens between convolutions is made in C, and depthwise convolutions with what is before.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
         kernels: whether blocks run on the Triton kernels; not with the other two.
+        at_once: images that are taken at a time, but where they are small: there the filtered weights are read once for
+            all that are given, and libraries still get so many at a time. An image does not depend on how many come with
+            it if they are a multiple of this. None for all images everywhere.
     """
 
     def __init__(
@@ -99,8 +105,10 @@ class FoldedUNet(nn.Module):
         fused: bool = False,
         filtered: bool = False,
         kernels: bool = False,
+        at_once: int | None = None,
     ) -> None:
         super().__init__()
+        self.at_once = at_once
         block_type = KernelBlock if kernels else PassBlock if fused else FoldedBlock
         rule = Rule(isinstance(network, MPUNet), dtype, filtered)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
@@ -135,6 +143,10 @@ class FoldedUNet(nn.Module):
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
+        self.levels = _levels(self.enc), _levels(self.dec)
+        for module in self.modules():
+            if isinstance(module, FoldedConv | FoldedAttention):
+                module.at_once = at_once
 
     def pack(self, spec: NetworkSpec) -> None:
         """Lay the weights of convolutions out for this processor."""
@@ -152,17 +164,57 @@ class FoldedUNet(nn.Module):
         label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None,
     ) -> Float[Tensor, "n c h w"]:
         """Raw output F `[N, C, H, W]` in the dtype of `x`."""
-        scales = self.embedding(c_noise, label)
+        scales = self._scales(c_noise, label)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
-        skips: list[Tensor] = []
-        for name, module in self.enc.items():
+        parts, skips = [x], {}
+        for resolution, names in self.levels[0]:
+            parts = self._parts(parts, resolution)
+            made = [self._encode(names, part, own) for part, own in self._with_scales(parts, scales)]
+            parts, skips[resolution] = [part for part, _ in made], [kept for _, kept in made]
+        parts = [part * self.middle for part in parts] if self.middle != 1 else parts
+        for resolution, names in self.levels[1]:
+            parts = self._parts(parts, resolution)
+            with_scales = zip(self._with_scales(parts, scales), skips.pop(resolution), strict=True)
+            parts = [self._decode(names, part, own, kept) for (part, own), kept in with_scales]
+        return torch.cat([self.out_conv(part.to(self.dtype)) for part in parts])
+
+    def _scales(self, c_noise: Tensor, label: Tensor | None) -> list[Tensor]:
+        if self.at_once is None or len(c_noise) <= self.at_once:
+            return self.embedding(c_noise, label)
+        levels = c_noise.split(self.at_once)
+        labels = [None] * len(levels) if label is None else label.split(self.at_once)
+        made = [self.embedding(*given) for given in zip(levels, labels, strict=True)]
+        return [torch.cat(slot) for slot in zip(*made, strict=True)]
+
+    def _parts(self, parts: list[Tensor], resolution: int) -> list[Tensor]:
+        """All images in parts that are taken at once at this resolution."""
+        size = self.at_once
+        if size is None or resolution <= SMALL:
+            return [torch.cat(parts)] if len(parts) > 1 else parts
+        return [image for part in parts for image in part.split(size)]
+
+    @staticmethod
+    def _with_scales(parts: list[Tensor], scales: list[Tensor]) -> Iterable[tuple[Tensor, list[Tensor]]]:
+        if len(parts) == 1:
+            return [(parts[0], scales)]
+        split = [slot.split([len(part) for part in parts]) for slot in scales]
+        return [(part, [slot[i] for slot in split]) for i, part in enumerate(parts)]
+
+    def _encode(self, names: list[str], x: Tensor, scales: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What blocks of the encoder make of `x`, and what of it the decoder will want."""
+        skips = []
+        for name in names:
+            module = self.enc[name]
             x = module(x).to(self.sums) if name.endswith("_conv") else module(x, scales)
             skips.append(x.to(self.kept))
-        x = x * self.middle if self.middle != 1 else x
-        for name, block in self.dec.items():
+        return x, skips
+
+    def _decode(self, names: list[str], x: Tensor, scales: list[Tensor], skips: list[Tensor]) -> Tensor:
+        """What blocks of the decoder make of `x` and the skip connections, of which the last is taken first."""
+        for name in names:
             joined = (skips.pop(), self.factors[name]) if name in self.factors else ()
-            x = block(x, scales, *joined)
-        return self.out_conv(x.to(self.dtype))
+            x = self.dec[name](x, scales, *joined)
+        return x
 
 
 class FrozenConv(nn.Module):
@@ -205,6 +257,11 @@ def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec, rule: Rule) -> dict[s
             joins[name] = rule.join(width, skips.pop(), spec.concat_balance)
         width = _out_channels(cast(Block, module))
     return joins
+
+
+def _levels(blocks: nn.ModuleDict) -> list[tuple[int, list[str]]]:
+    """The names of blocks, by resolution, in their order."""
+    return [(resolution, list(names)) for resolution, names in groupby(blocks, _resolution)]
 
 
 def _resolution(name: str) -> int:

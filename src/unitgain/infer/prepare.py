@@ -16,6 +16,7 @@ from unitgain.kernels.support import demand, no_blocks
 from unitgain.native import can_convolve, can_pass
 from unitgain.sample.tiles import tile_size
 
+TOGETHER = 8  # images whose small features are filtered at a time, so that large weights are read once for them
 PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
@@ -28,7 +29,8 @@ class Prepared(Denoiser):
         network: the network, folded.
         dtype: in which the network computes; preconditioning and embedding are in float32.
         at_once: most images that it takes at a time, one after the other beyond: features of more would not stay in
-            the caches of a processor. None for no limit.
+            the caches of a processor. An image does not depend on how many tiles (`tile_size`) come with it. None for
+            no limit, and without that promise.
         graphs: what records evaluations, and repeats them; None for running each.
     """
 
@@ -146,23 +148,27 @@ def prepare(
     dtype = fastest_dtype(device) if dtype is None else dtype
     _check_options(denoiser, device, dtype, compile, kernels, graph)
     network = denoiser.network
+    at_once = tile_size(denoiser, device) if device.type == "cpu" and not compile else None
     with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
             eager = device.type == "cpu" and not (compile or kernels)
             fused = eager and can_convolve(dtype) and can_pass(dtype)
+            filtered = fused and winograd and pays_to_filter(dtype)
             made: nn.Module = FoldedUNet(
                 network,
                 denoiser.spec,
                 dtype,
                 fused=fused,
-                filtered=fused and winograd and pays_to_filter(dtype),
+                filtered=filtered,
                 kernels=kernels,
+                at_once=at_once if filtered else None,
             )
+            if at_once is not None and filtered:
+                at_once *= max(TOGETHER // at_once, 1)
             if eager and can_pack(dtype):
                 made.pack(denoiser.spec)
         else:
             made = freeze(network, dtype)
-    at_once = tile_size(denoiser, device) if device.type == "cpu" and not compile else None
     prepared = Prepared(denoiser, made.eval(), dtype, at_once, Graphs() if graph else None)
     if compile:
         _make_room()

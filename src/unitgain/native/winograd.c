@@ -82,6 +82,10 @@ static int64_t inputs(const struct layer *layer) { return rounded_up(layer->in, 
 static int64_t steps(const struct layer *layer) { return inputs(layer) / (layer->whole ? 2 : 1); }
 static int64_t blocks(const struct layer *layer) { return (layer->out + BLOCK - 1) / BLOCK; }
 
+int64_t unitgain_winograd_weights(const struct layer *layer) {
+    return positions(layer) * blocks(layer) * steps(layer) * BLOCK * 4;
+}
+
 /* Transforms in one dimension; `step` is the distance of neighbours. */
 
 static inline __attribute__((always_inline)) void from_inputs(const vector *d, vector *t, int64_t from, int64_t to, int m) {
@@ -349,11 +353,12 @@ static inline __attribute__((always_inline)) void put_tile(const char *products,
     }
 }
 
-/* How a convolution is shared out: in rounds of panels of tiles, every thread taking tiles in and then panels (or blocks
- * of outputs, if there are fewer panels than threads). */
+/* How a convolution is shared out. Apart: every thread has panels of tiles of its own. Else there are fewer panels than
+ * threads, which take all tiles in together and then share out panels and blocks of outputs. */
 struct plan {
-    int64_t threads, across, down, tiles, panels, width, most; /* tiles: of all images; most: of a panel */
-    int64_t products, values, rows, inverse;                   /* bytes: the first two per thread */
+    int64_t threads, across, down, tiles, panels, most; /* tiles: of all images; most: of a panel */
+    int apart;
+    int64_t products, values, rows, inverse; /* bytes: the first two per thread */
 };
 
 static struct plan planned(const struct layer *layer, int64_t batch, int64_t height, int64_t width) {
@@ -371,12 +376,13 @@ static struct plan planned(const struct layer *layer, int64_t batch, int64_t hei
         plan.panels = least(rounded_up(plan.panels, plan.threads), plan.tiles);
     else /* as many as let the blocks be shared out evenly, of some tiles each */
         while (plan.panels * blocks(layer) % plan.threads && plan.tiles >= 4 * (plan.panels + 1)) plan.panels++;
-    plan.width = least(plan.panels, plan.threads);
+    plan.apart = plan.panels >= plan.threads;
     plan.most = (plan.tiles + plan.panels - 1) / plan.panels;
     plan.products = positions(layer) * plan.most * BLOCK * 4;
     plan.values = layer->whole ? rounded_up(positions(layer) * inputs(layer) * 4, 64) : 0;
-    plan.rows = rounded_up(positions(layer) * plan.width * plan.most * steps(layer) * 4, 64);
-    plan.inverse = rounded_up(positions(layer) * plan.width * plan.most * 4, 64);
+    const int64_t held = plan.apart ? plan.threads * plan.most : plan.tiles;
+    plan.rows = rounded_up(positions(layer) * held * steps(layer) * 4, 64);
+    plan.inverse = rounded_up(positions(layer) * held * 4, 64);
     return plan;
 }
 
@@ -399,10 +405,6 @@ static inline void advance(const struct plan *plan, struct spot *spot) {
 
 int64_t unitgain_winograd_block(void) { return BLOCK; }
 int32_t unitgain_winograd_integers(void) { return INTEGERS; }
-
-int64_t unitgain_winograd_weights(const struct layer *layer) {
-    return positions(layer) * blocks(layer) * steps(layer) * BLOCK * 4;
-}
 
 int64_t unitgain_winograd_scratch(const struct layer *layer, int64_t batch, int64_t height, int64_t width) {
     const struct plan plan = planned(layer, batch, height, width);
@@ -558,14 +560,46 @@ static inline __attribute__((always_inline)) void take(const struct plan *plan, 
     }
 }
 
+/* One block of outputs of the tiles `from` to `to` - 1, whose rows and scaling begin at `rows` and `inverse`. */
+static inline __attribute__((always_inline)) void make_block(const struct plan *plan, const struct layer *layer,
+                                                             const struct images *images, const struct ending *ending,
+                                                             int64_t from, int64_t to, int64_t block, const char *rows,
+                                                             const float *inverse, int64_t held, char *products, int m,
+                                                             int integer) {
+    const int64_t places = (m + 2) * (m + 2), wide = blocks(layer) * BLOCK;
+    const int64_t count = steps(layer), row = count * 4, stride = (to - from) * BLOCK * 4;
+    const int64_t groups = (to - from + ROWS - 1) / ROWS, lines = (LINES + groups - 1) / groups;
+    for (int64_t place = 0; place < places; place++) {
+        const char *const weights = layer->weights + (block * places + place) * count * BLOCK * 4;
+        const char *const a = rows + place * held * row;
+        const char *ahead = weights + count * BLOCK * 4;
+        for (int64_t tile = 0; tile < to - from; tile += ROWS, ahead += count * lines * 64) {
+            char *const result = products + place * stride + tile * BLOCK * 4;
+            const int64_t now = tile / ROWS * lines < LINES ? lines : 0, some = least(ROWS, to - from - tile);
+            if (integer)
+                multiply_integers(a + tile * row, row, weights, count, result, ahead, now, some);
+            else
+                multiply(a + tile * row, row, weights, count, result, ahead, now, some);
+        }
+    }
+    struct spot spot = found_at(plan, from);
+    for (int64_t tile = 0; tile < to - from; tile++, advance(plan, &spot)) {
+        const struct image out = image_of(images->out, spot.image, layer->out, images->out_type, 0, images);
+        const struct image main =
+            image_of(ending->main, spot.image, layer->out, ending->main_type, ending->main_doubled, images);
+        put_tile(products + tile * BLOCK * 4, stride, inverse + tile, held, layer, m, integer,
+                 ending->scale ? ending->scale + spot.image * wide : 0, ending, &out, &main, spot.y * m, spot.x * m,
+                 block * BLOCK);
+    }
+}
+
 static inline __attribute__((always_inline)) void convolve(const struct layer *layer, const struct images *images,
                                                            const struct ending *ending, char *scratch, int m,
                                                            int integer) {
     const struct plan plan = planned(layer, images->batch, images->height, images->width);
-    const int64_t places = (m + 2) * (m + 2), wide = blocks(layer) * BLOCK;
-    const int64_t row = steps(layer) * 4, held = plan.width * plan.most;
-    char *const rows = scratch + plan.threads * (plan.products + plan.values);
-    float *const inverse = (float *)(rows + plan.rows);
+    const int64_t row = steps(layer) * 4;
+    char *const all_rows = scratch + plan.threads * (plan.products + plan.values);
+    float *const all_inverse = (float *)(all_rows + plan.rows);
 #pragma omp parallel num_threads(plan.threads)
     {
         int64_t thread = 0, team = 1;
@@ -575,45 +609,29 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
 #endif
         char *const products = scratch + thread * (plan.products + plan.values);
         float *const values = (float *)(products + plan.products);
-        for (int64_t start = 0; start < plan.panels; start += plan.width) {
-            const int64_t width = least(plan.width, plan.panels - start);
-            const int64_t first = plan.tiles * start / plan.panels, last = plan.tiles * (start + width) / plan.panels;
-            const int64_t mine = first + (last - first) * thread / team;
-            const int64_t end = first + (last - first) * (thread + 1) / team;
-            take(&plan, layer, images, mine, end, rows + (mine - first) * row, held * row, inverse + (mine - first), held,
-                 values, m, integer);
+        if (plan.apart) {
+            const int64_t held = plan.most;
+            char *const rows = all_rows + thread * held * positions(layer) * row;
+            float *const inverse = all_inverse + thread * held * positions(layer);
+#pragma omp for schedule(dynamic)
+            for (int64_t panel = 0; panel < plan.panels; panel++) {
+                const int64_t from = plan.tiles * panel / plan.panels, to = plan.tiles * (panel + 1) / plan.panels;
+                take(&plan, layer, images, from, to, rows, held * row, inverse, held, values, m, integer);
+                for (int64_t block = 0; block < blocks(layer); block++)
+                    make_block(&plan, layer, images, ending, from, to, block, rows, inverse, held, products, m, integer);
+            }
+        }
+        if (!plan.apart) {
+            const int64_t held = plan.tiles, mine = plan.tiles * thread / team, end = plan.tiles * (thread + 1) / team;
+            take(&plan, layer, images, mine, end, all_rows + mine * row, held * row, all_inverse + mine, held, values, m,
+                 integer);
 #pragma omp barrier
 #pragma omp for schedule(static)
-            for (int64_t task = 0; task < width * blocks(layer); task++) {
-                const int64_t panel = start + task / blocks(layer), block = task % blocks(layer);
+            for (int64_t task = 0; task < plan.panels * blocks(layer); task++) {
+                const int64_t panel = task / blocks(layer), block = task % blocks(layer);
                 const int64_t from = plan.tiles * panel / plan.panels, to = plan.tiles * (panel + 1) / plan.panels;
-                const int64_t stride = (to - from) * BLOCK * 4;
-                const int64_t count = steps(layer), groups = (to - from + ROWS - 1) / ROWS;
-                const int64_t lines = (LINES + groups - 1) / groups;
-                for (int64_t place = 0; place < places; place++) {
-                    const char *const weights = layer->weights + (block * places + place) * count * BLOCK * 4;
-                    const char *const a = rows + place * held * row;
-                    const char *ahead = weights + count * BLOCK * 4;
-                    for (int64_t tile = from; tile < to; tile += ROWS, ahead += count * lines * 64) {
-                        char *const result = products + place * stride + (tile - from) * BLOCK * 4;
-                        const int64_t now = (tile - from) / ROWS * lines < LINES ? lines : 0;
-                        if (integer)
-                            multiply_integers(a + (tile - first) * row, row, weights, count, result, ahead, now,
-                                              least(ROWS, to - tile));
-                        else
-                            multiply(a + (tile - first) * row, row, weights, count, result, ahead, now,
-                                     least(ROWS, to - tile));
-                    }
-                }
-                struct spot spot = found_at(&plan, from);
-                for (int64_t tile = from; tile < to; tile++, advance(&plan, &spot)) {
-                    const struct image out = image_of(images->out, spot.image, layer->out, images->out_type, 0, images);
-                    const struct image main = image_of(ending->main, spot.image, layer->out, ending->main_type,
-                                                       ending->main_doubled, images);
-                    put_tile(products + (tile - from) * BLOCK * 4, stride, inverse + (tile - first), held, layer, m,
-                             integer, ending->scale ? ending->scale + spot.image * wide : 0, ending, &out, &main,
-                             spot.y * m, spot.x * m, block * BLOCK);
-                }
+                make_block(&plan, layer, images, ending, from, to, block, all_rows + from * row, all_inverse + from, held,
+                           products, m, integer);
             }
         }
     }

@@ -24,6 +24,9 @@ def tile_size(denoiser: DenoiserLike, device: torch.device | str) -> int:
 class Tiled(nn.Module):
     """A denoiser that evaluates exactly `tile` images at a time, the last ones filled up with repetitions.
 
+    One with an attribute `at_once`, which may be None, gets as many tiles at a time as make so many images: it says that
+    an image does not depend on how many tiles come with it.
+
     Args:
         denoiser: evaluated.
         tile: images per evaluation, at least 1.
@@ -34,14 +37,15 @@ class Tiled(nn.Module):
         self.spec, self.sigma_data, self.encoder = denoiser.spec, denoiser.sigma_data, denoiser.encoder
         self.denoiser = denoiser
         self.tile = tile
+        self.at_once = max((getattr(denoiser, "at_once", None) or tile) // tile, 1) * tile
 
     def forward(self, x: Tensor, sigma: Tensor | float, label: Label = None) -> Tensor:
         """As the denoiser's."""
         sigma = torch.as_tensor(sigma, device=x.device)
         filled = torch.arange(len(x) + -len(x) % self.tile, device=x.device) % len(x)
         parts: list[Tensor] = []
-        for start in range(0, len(filled), self.tile):
-            rows = filled[start : start + self.tile]
+        for start in range(0, len(filled), self.at_once):
+            rows = filled[start : start + self.at_once]
             level = sigma.reshape(-1)[rows] if sigma.numel() > 1 else sigma
             parts.append(self.denoiser(x[rows], level, None if label is None else label[rows]))
         return torch.cat(parts)[: len(x)]

@@ -1,0 +1,120 @@
+"""Passes over pixels in C: joins with pixel norm and activation, and sums, against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unitgain.native import can_pass, joined, summed
+from unitgain.ops import magnitude, resample
+
+FLOATS = [torch.float32, torch.bfloat16, torch.float16]
+TYPES = [dtype for dtype in FLOATS if can_pass(dtype)]
+SMALLEST = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}  # relative errors of rounding
+
+
+def images(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    made = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3
+    return made.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def assert_rounded(found: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> None:
+    """To the precision of its type, and one of float32 relative to the largest numbers: sums cancel."""
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.double(), exact, rtol=SMALLEST[dtype], atol=2e-6 * max(exact.abs().max().item(), 1))
+
+
+def test_the_compiler_that_the_project_asks_for_is_used():
+    assert can_pass(torch.float32)
+    assert can_pass(torch.bfloat16)
+
+
+@pytest.mark.skipif(not TYPES, reason="there is no compiler")
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 9), st.integers(1, 9)),
+    more=st.integers(0, 50),
+    types=st.tuples(*[st.sampled_from(TYPES or [None])] * 4),
+    eps=st.sampled_from([None, 1e-4, 0.5]),
+    silu=st.booleans(),
+    shares=st.sampled_from([(1.0, 1.0), (0.6, -1.7)]),
+)
+def test_joins_of_any_size(shape, more, types, eps, silu, shares):
+    x = images(*shape, dtype=types[0])
+    skip = images(shape[0], more, *shape[2:], dtype=types[1], seed=1) if more else None
+    kept = (x.clone(), skip if skip is None else skip.clone())
+    whole, seen = joined(x, skip, shares=shares, eps=eps, whole=types[2], seen=types[3], silu=silu)
+    exact = x.double() * shares[0]
+    exact = exact if skip is None else torch.cat([exact, skip.double() * shares[1]], 1)
+    exact = exact if eps is None else exact / magnitude(exact, 1, eps)
+    assert whole is not None
+    assert seen is not None
+    assert_rounded(whole, exact, types[2])
+    assert_rounded(seen, F.silu(exact) if silu else exact, types[3])
+    assert torch.equal(kept[0], x)
+    assert skip is None or torch.equal(kept[1], skip)
+    assert joined(x, skip, whole=types[2])[1] is None
+    assert joined(x, skip, seen=types[3])[0] is None
+
+
+@pytest.mark.skipif(not TYPES, reason="there is no compiler")
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 5), st.integers(1, 5)),
+    types=st.tuples(*[st.sampled_from(TYPES or [None])] * 3),
+    doubled=st.booleans(),
+    limit=st.sampled_from([1.0, float("inf")]),
+)
+def test_sums_of_any_size(shape, types, doubled, limit):
+    main = images(*shape, dtype=types[0])
+    size = [2 * side for side in shape[2:]] if doubled else shape[2:]
+    branch = images(*shape[:2], *size, dtype=types[1], seed=1)
+    found = summed(branch, main, types[2], left=0.3, share=1.9, limit=limit)
+    main = resample(main, "up") if doubled else main
+    assert_rounded(found, (0.3 * branch.double() + 1.9 * main.double()).clamp(-limit, limit), types[2])
+
+
+@pytest.mark.skipif(torch.float16 not in TYPES, reason="this processor has no float16")
+def test_what_float16_cannot_hold():
+    """Beyond its range is its end; what is not a number stays none; and small numbers are rounded to its subnormal ones."""
+    x = torch.tensor([1e6, -1e6, 65519.0, torch.inf, -torch.inf, torch.nan, 1e-7, 3e-8, -0.0]).reshape(1, -1, 1, 1)
+    found = joined(x, seen=torch.float16)[1]
+    assert found is not None
+    expected = torch.tensor([65504.0, -65504.0, 65504.0, 65504.0, -65504.0, torch.nan, 1e-7, 3e-8, -0.0]).half()
+    torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_pixels_do_not_depend_on_threads_or_neighbours():
+    x, skip = images(4, 37, 12, 12, dtype=torch.float32), images(4, 27, 12, 12, dtype=torch.bfloat16, seed=1)
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        try:
+            results.append(joined(x, skip, eps=1e-4, whole=torch.float32, seen=torch.bfloat16, silu=True))
+        finally:
+            torch.set_num_threads(threads)
+    for found in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], found, strict=True))
+    alone = joined(x[2:3], skip[2:3], eps=1e-4, whole=torch.float32, seen=torch.bfloat16, silu=True)
+    assert all(torch.equal(a[2:3], b) for a, b in zip(results[0], alone, strict=True))
+
+
+def test_zeros_and_what_is_not_finite():
+    x = torch.zeros(1, 20, 2, 2)
+    assert not joined(x, eps=1e-4, whole=torch.float32)[0].any()
+    x[0, 3, 0, 0] = torch.nan
+    whole = joined(x, eps=1e-4, whole=torch.float32)[0]
+    assert whole[0, :, 0, 0].isnan().all()
+    assert not whole[0, :, 1:].any()
+    assert summed(x, x, torch.float32, limit=1.0)[0, 3, 0, 0].isnan()
+
+
+def test_other_devices_are_refused():
+    x = torch.empty(1, 4, 2, 2, device="meta")
+    with pytest.raises(ValueError, match="images are on meta"):
+        joined(x, whole=torch.float32)
+    with pytest.raises(ValueError, match="images are on meta"):
+        summed(torch.empty(1, 4, 2, 2), x, torch.float32)
