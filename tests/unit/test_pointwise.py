@@ -23,7 +23,9 @@ def assert_rounded(found: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype)
     """To the precision of its type, and one of float32 relative to the largest numbers: sums cancel."""
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), exact, rtol=SMALLEST[dtype], atol=2e-6 * max(exact.abs().max().item(), 1))
+    torch.testing.assert_close(
+        found.double(), exact, rtol=SMALLEST[dtype], atol=2e-6 * max(exact.abs().max().item(), 1)
+    )
 
 
 def test_the_compiler_that_the_project_asks_for_is_used():
@@ -78,7 +80,7 @@ def test_sums_of_any_size(shape, types, doubled, limit):
 
 @pytest.mark.skipif(torch.float16 not in TYPES, reason="this processor has no float16")
 def test_what_float16_cannot_hold():
-    """Beyond its range is its end; what is not a number stays none; and small numbers are rounded to its subnormal ones."""
+    """Beyond its range is its end; what is not a number stays none; small numbers are rounded to its subnormal ones."""
     x = torch.tensor([1e6, -1e6, 65519.0, torch.inf, -torch.inf, torch.nan, 1e-7, 3e-8, -0.0]).reshape(1, -1, 1, 1)
     found = joined(x, seen=torch.float16)[1]
     assert found is not None

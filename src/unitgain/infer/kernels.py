@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, beside
-from unitgain.infer.layers import FoldedConv
+from unitgain.infer.layers import FoldedConv, frozen
 from unitgain.kernels.functions import activate, by_taps, depthwise, pixel_norm, weighted_sum
 from unitgain.kernels.fuse import is_depthwise
 from unitgain.layers import MPConv
@@ -54,7 +54,7 @@ class ActivatedDepthwise(Activation):
 
     def __init__(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, dtype: torch.dtype) -> None:
         super().__init__(slot, silu, dtype)
-        self.weight = nn.Parameter(by_taps(weight), requires_grad=False)
+        self.weight = frozen(by_taps(weight))
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""

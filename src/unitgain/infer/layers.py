@@ -34,7 +34,7 @@ class FoldedConv(nn.Module):
         self.at_once: int | None = None
         self.padding, self.resolution = weight.shape[-1] // 2, 0
         kept = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        self.weight = nn.Parameter(kept, requires_grad=False)
+        self.weight = frozen(kept)
         self.packed: Tensor | None = None
 
     @property
@@ -251,3 +251,13 @@ def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:
     """The weight that a layer computes with, times a factor; float32, whatever it is stored in, and new."""
     factor = factor.detach().float() if isinstance(factor, Tensor) else factor
     return effective_weight(layer.weight.detach(), factor).float()
+
+
+def constant(value: Tensor) -> nn.Parameter:
+    """A copy that is not trained."""
+    return frozen(value.detach().clone())
+
+
+def frozen(value: Tensor) -> nn.Parameter:
+    """A parameter that is not trained."""
+    return nn.Parameter(value, requires_grad=False)

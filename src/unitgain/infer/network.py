@@ -1,7 +1,6 @@
 """Token networks (EDM2 F and G, all of EDM2+) folded; and any other network with its weights normalized once."""
 
 import copy
-import math
 from collections.abc import Iterable
 from itertools import groupby
 from typing import cast
@@ -17,69 +16,13 @@ from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, Rule
+from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.kernels import KernelBlock
-from unitgain.infer.layers import FoldedConv, folded
+from unitgain.infer.layers import FoldedConv, constant, folded
 from unitgain.infer.passes import PassBlock
-from unitgain.layers import MPConv, MPFourier
+from unitgain.layers import MPConv
 
-AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
 SMALL = 16  # pixels high and wide: features of several images of that size take less memory than the weights
-
-
-class FoldedEmbedding(nn.Module):
-    """Noise level and label to the factors of every modulation: one lookup and two small products for the network.
-
-    Args:
-        embedding: as trained.
-        rule: of the network. In low precision labels and modulations are stored in float16, whose rounding is an eighth
-            of that of bfloat16; all is computed in float32.
-    """
-
-    def __init__(self, embedding: Embedding | PlainEmbedding, rule: Rule) -> None:
-        super().__init__()
-        self.stored = torch.float32 if rule.dtype == torch.float32 else torch.float16
-        noise_factor, label_factor = 1.0, 1.0
-        if isinstance(embedding, Embedding) and embedding.label is not None:
-            noise_factor, label_factor = rule.add(embedding.label_balance)
-        fourier = math.sqrt(2) if type(embedding.fourier) is MPFourier else 1.0
-        self.freqs = _constant(embedding.fourier.freqs.float())
-        self.phases = _constant(embedding.fourier.phases.float())
-        self.noise = _frozen(folded(embedding.noise).mul_(noise_factor * fourier))
-        self.classes = None
-        if embedding.label is not None:
-            factor = label_factor * math.sqrt(embedding.label.in_channels)
-            self.classes = _frozen(folded(embedding.label).mul_(factor).t().to(self.stored).contiguous())
-        self._weights: list[Tensor] = []
-        self._constants: list[Tensor] = []
-
-    def slot(self, weight: Tensor, constant: float) -> int:
-        """Take in a modulation `weight @ emb + constant`; its place among the results."""
-        stored = weight.to(self.stored)
-        self._weights.append(stored if torch.isfinite(stored).all() else weight)
-        self._constants.append(torch.full((len(weight),), constant, dtype=torch.float32, device=weight.device))
-        return len(self._weights) - 1
-
-    def finish(self) -> None:
-        """Join all modulations into one matrix."""
-        self.sizes = [len(weight) for weight in self._weights]
-        self.modulation = self.constant = None
-        if self.sizes:
-            self.modulation = _frozen(_joined(self._weights))
-            self.constant = _frozen(torch.cat(self._constants))
-        del self._weights, self._constants
-
-    def forward(
-        self, c_noise: Float[Tensor, " n"], label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
-    ) -> list[Float[Tensor, "n c 1 1"]]:
-        """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them."""
-        if self.modulation is None or self.constant is None:
-            return []
-        emb = F.linear(torch.cos(c_noise.float().outer(self.freqs) + self.phases), self.noise)
-        if label is not None and self.classes is not None:
-            mixed = label.is_floating_point()
-            emb = emb + (label @ self.classes.float() if mixed else self.classes[label].float())
-        scales = _widened_linear(F.silu(emb), self.modulation, self.constant)
-        return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)]
 
 
 class FoldedUNet(nn.Module):
@@ -92,9 +35,9 @@ class FoldedUNet(nn.Module):
         fused: whether what happens between convolutions is made in C, and depthwise convolutions with what is before.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
         kernels: whether blocks run on the Triton kernels; not with the other two.
-        at_once: images that are taken at a time, but where they are small: there the filtered weights are read once for
-            all that are given, and libraries still get so many at a time. An image does not depend on how many come with
-            it if they are a multiple of this. None for all images everywhere.
+        at_once: images that are taken at a time, but where they are small: there the filtered weights are read once
+            for all that are given, and libraries still get so many at a time. An image does not depend on how many
+            come with it if they are a multiple of this. None for all images everywhere.
     """
 
     def __init__(
@@ -223,7 +166,7 @@ class FrozenConv(nn.Module):
     def __init__(self, layer: MPConv, dtype: torch.dtype) -> None:
         super().__init__()
         self.conv = FoldedConv(folded(layer), layer.groups, dtype) if layer.kernel else None
-        self.weight = None if layer.kernel else _constant(folded(layer))
+        self.weight = None if layer.kernel else constant(folded(layer))
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Apply to `x`."""
@@ -274,31 +217,3 @@ def _out_channels(block: Block) -> int:
         if isinstance(module, MPConv):
             return len(module.weight)
     raise ValueError("a branch without a convolution has no width of its own")
-
-
-def _widened_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer in float32 whose weight may be stored in less."""
-    if weight.dtype == torch.float32:
-        return F.linear(x, weight, bias)
-    # A few rows at a time, always in the same place, which stays in the caches.
-    rows = max(AT_ONCE // weight.shape[1], 1)
-    wide = torch.empty((min(rows, len(weight)), weight.shape[1]), dtype=torch.float32, device=weight.device)
-    parts = zip(weight.split(rows), bias.split(rows), strict=True)
-    return torch.cat([F.linear(x, wide[: len(part)].copy_(part), constant) for part, constant in parts], dim=1)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """The rows of all parts, which are given up one by one."""
-    dtype = torch.float32 if any(part.dtype == torch.float32 for part in parts) else parts[0].dtype
-    joined = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=dtype)
-    for rows in joined.split(list(map(len, parts))):
-        rows.copy_(parts.pop(0))
-    return joined
-
-
-def _constant(value: Tensor) -> nn.Parameter:
-    return _frozen(value.detach().clone())
-
-
-def _frozen(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value, requires_grad=False)

@@ -1,4 +1,7 @@
-"""Branches and blocks for CPUs, of parts in C: what happens between convolutions is one pass over memory, or part of one."""
+"""Branches and blocks for CPUs, of parts in C.
+
+What happens between convolutions is part of one of them, or one pass over memory.
+"""
 
 import math
 from itertools import pairwise
@@ -9,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.arch.block import Branch
-from unitgain.infer.blocks import FoldedBlock, FoldedBranch, Rule, Slot
+from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, Slot
 from unitgain.infer.layers import Bottleneck, FilteredConv, FoldedConv, FusedDepthwise, Modulate, SiLU
 from unitgain.layers import MPConv
-from unitgain.native import can_pass, joined, summed
+from unitgain.native import attend, can_attend, can_pass, joined, summed
 from unitgain.ops import resample
 
 
@@ -123,10 +126,21 @@ class PassBranch(FoldedBranch):
         return summed(branch, main, self.sums, left=self.left, share=share, limit=limit)
 
 
+class PassAttention(FoldedAttention):
+    """Attention that reads queries, keys and values where the convolution left them."""
+
+    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """As that of `FoldedAttention`."""
+        if not can_attend(self.dtype, x.shape[1] // self.heads):
+            return super().attend(x)
+        return self.proj(attend(self.qkv(x), self.heads, self.eps))
+
+
 class PassBlock(FoldedBlock):
     """A block that makes its main path, and what the branch reads, in one pass over its input."""
 
     branch_type = PassBranch
+    attention_type = PassAttention
 
     def forward(
         self,

@@ -1,9 +1,23 @@
 """Parts written in C, for what no library does fast: compiled when first used, and never needed."""
 
+from unitgain.native.attention import attend, can_attend
 from unitgain.native.build import NATIVE
 from unitgain.native.combine import Combination, can_combine
 from unitgain.native.depthwise import Depthwise, can_convolve
 from unitgain.native.pointwise import can_pass, joined, summed
 from unitgain.native.winograd import Winograd, can_filter
 
-__all__ = ["NATIVE", "Combination", "Depthwise", "Winograd", "can_combine", "can_convolve", "can_filter", "can_pass", "joined", "summed"]
+__all__ = [
+    "NATIVE",
+    "Combination",
+    "Depthwise",
+    "Winograd",
+    "attend",
+    "can_attend",
+    "can_combine",
+    "can_convolve",
+    "can_filter",
+    "can_pass",
+    "joined",
+    "summed",
+]

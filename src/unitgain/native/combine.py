@@ -10,7 +10,6 @@ from torch import Tensor
 from unitgain.native.build import TYPES, library
 
 
-
 def can_combine(dtypes: Sequence[torch.dtype]) -> bool:
     """Whether arrays of these types can be combined by C on this machine."""
     return all(dtype in TYPES for dtype in dtypes) and _functions() is not None

@@ -157,4 +157,18 @@ static inline vector silu(vector x) {
 #endif
 }
 
+/* 2^x for |x| <= 126, to 1e-7: a whole power times a polynomial, the best of its degree for [-1/2, 1/2]. */
+static inline vector power_of_two(vector x) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: a sum with it is rounded to a whole number, in its lowest bits */
+    const vector n = x + magic;
+    const vector r = x - (n - magic);
+    vector p = r * 1.53458122e-4f + 1.33999312e-3f;
+    p = p * r + 9.61848896e-3f;
+    p = p * r + 5.55032878e-2f;
+    p = p * r + 2.40226469e-1f;
+    p = p * r + 6.93147206e-1f;
+    p = p * r + 1.0f;
+    return p * (vector)(((words)n << 23) + 0x3f800000u);
+}
+
 #endif

@@ -374,8 +374,8 @@ static struct plan planned(const struct layer *layer, int64_t batch, int64_t hei
     plan.panels = (plan.tiles + most - 1) / most;
     if (plan.panels >= plan.threads)
         plan.panels = least(rounded_up(plan.panels, plan.threads), plan.tiles);
-    else /* as many as let the blocks be shared out evenly, of some tiles each */
-        while (plan.panels * blocks(layer) % plan.threads && plan.tiles >= 4 * (plan.panels + 1)) plan.panels++;
+    else /* as many as give every thread a block, of some tiles each */
+        while (plan.panels * blocks(layer) < plan.threads && plan.tiles >= 4 * (plan.panels + 1)) plan.panels++;
     plan.apart = plan.panels >= plan.threads;
     plan.most = (plan.tiles + plan.panels - 1) / plan.panels;
     plan.products = positions(layer) * plan.most * BLOCK * 4;

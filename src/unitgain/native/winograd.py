@@ -120,8 +120,8 @@ class Winograd:
             dtype: of the result, likewise.
             scale: factors of the result, float32; none by default.
             silu: whether `silu` follows.
-            main: added `share` times after all that, likewise; nothing by default. If it is half as high and wide as the
-                result, its pixels are doubled.
+            main: added `share` times after all that, likewise; nothing by default. If it is half as high and wide as
+                the result, its pixels are doubled.
             share: see there.
             limit: of the sum with `main`, in magnitude.
             doubled: double the pixels of `x` first (nearest neighbour).

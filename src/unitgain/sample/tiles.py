@@ -24,8 +24,8 @@ def tile_size(denoiser: DenoiserLike, device: torch.device | str) -> int:
 class Tiled(nn.Module):
     """A denoiser that evaluates exactly `tile` images at a time, the last ones filled up with repetitions.
 
-    One with an attribute `at_once`, which may be None, gets as many tiles at a time as make so many images: it says that
-    an image does not depend on how many tiles come with it.
+    One with an attribute `at_once`, which may be None, gets as many tiles at a time as make so many images: it says
+    that an image does not depend on how many tiles come with it.
 
     Args:
         denoiser: evaluated.
