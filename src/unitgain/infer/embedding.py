@@ -1,6 +1,7 @@
 """Noise level and label to the factors of every modulation."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.infer.blocks import Rule
-from unitgain.infer.layers import constant, folded, frozen
+from unitgain.infer.layers import apart, constant, folded, frozen
 from unitgain.layers import MPFourier
 
 AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
@@ -22,10 +23,14 @@ class FoldedEmbedding(nn.Module):
         embedding: as trained.
         rule: of the network. In low precision labels and modulations are stored in float16, whose rounding is an eighth
             of that of bfloat16; all is computed in float32.
+
+    Attributes:
+        at_once: images that libraries get at a time, since they sum in another order for more; None for all.
     """
 
     def __init__(self, embedding: Embedding | PlainEmbedding, rule: Rule) -> None:
         super().__init__()
+        self.at_once: int | None = None
         self.stored = torch.float32 if rule.dtype == torch.float32 else torch.float16
         noise_factor, label_factor = 1.0, 1.0
         if isinstance(embedding, Embedding) and embedding.label is not None:
@@ -63,23 +68,32 @@ class FoldedEmbedding(nn.Module):
         """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them."""
         if self.modulation is None or self.constant is None:
             return []
-        emb = F.linear(torch.cos(c_noise.float().outer(self.freqs) + self.phases), self.noise)
+        emb = apart(self._embed_noise, c_noise.float(), self.at_once)
         if label is not None and self.classes is not None:
-            mixed = label.is_floating_point()
-            emb = emb + (label @ self.classes.float() if mixed else self.classes[label].float())
-        scales = _widened_linear(F.silu(emb), self.modulation, self.constant)
+            if label.is_floating_point():
+                emb = emb + apart(partial(torch.matmul, other=self.classes.float()), label, self.at_once)
+            else:
+                emb = emb + self.classes[label].float()
+        emb = apart(F.silu, emb, self.at_once)
+        scales = _widened_linear(emb, self.modulation, self.constant, self.at_once)
         return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)]
 
+    def _embed_noise(self, c_noise: Tensor) -> Tensor:
+        return F.linear(torch.cos(c_noise.outer(self.freqs) + self.phases), self.noise)
 
-def _widened_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer in float32 whose weight may be stored in less."""
+
+def _widened_linear(x: Tensor, weight: Tensor, bias: Tensor, at_once: int | None) -> Tensor:
+    """A linear layer in float32 whose weight may be stored in less, on so many rows of `x` at a time."""
     if weight.dtype == torch.float32:
-        return F.linear(x, weight, bias)
+        return apart(partial(F.linear, weight=weight, bias=bias), x, at_once)
     # A few rows at a time, always in the same place, which stays in the caches.
     rows = max(AT_ONCE // weight.shape[1], 1)
     wide = torch.empty((min(rows, len(weight)), weight.shape[1]), dtype=torch.float32, device=weight.device)
-    parts = zip(weight.split(rows), bias.split(rows), strict=True)
-    return torch.cat([F.linear(x, wide[: len(part)].copy_(part), constant) for part, constant in parts], dim=1)
+    made = []
+    for part, own_bias in zip(weight.split(rows), bias.split(rows), strict=True):
+        linear = partial(F.linear, weight=wide[: len(part)].copy_(part), bias=own_bias)
+        made.append(apart(linear, x, at_once))
+    return torch.cat(made, dim=1)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

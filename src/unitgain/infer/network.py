@@ -88,7 +88,7 @@ class FoldedUNet(nn.Module):
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
         self.levels = _levels(self.enc), _levels(self.dec)
         for module in self.modules():
-            if isinstance(module, FoldedConv | FoldedAttention):
+            if isinstance(module, FoldedConv | FoldedAttention | FoldedEmbedding):
                 module.at_once = at_once
 
     def pack(self, spec: NetworkSpec) -> None:
@@ -107,7 +107,7 @@ class FoldedUNet(nn.Module):
         label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None,
     ) -> Float[Tensor, "n c h w"]:
         """Raw output F `[N, C, H, W]` in the dtype of `x`."""
-        scales = self._scales(c_noise, label)
+        scales = self.embedding(c_noise, label)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
         parts, skips = [x], {}
         for resolution, names in self.levels[0]:
@@ -120,14 +120,6 @@ class FoldedUNet(nn.Module):
             with_scales = zip(self._with_scales(parts, scales), skips.pop(resolution), strict=True)
             parts = [self._decode(names, part, own, kept) for (part, own), kept in with_scales]
         return torch.cat([self.out_conv(part.to(self.dtype)) for part in parts])
-
-    def _scales(self, c_noise: Tensor, label: Tensor | None) -> list[Tensor]:
-        if self.at_once is None or len(c_noise) <= self.at_once:
-            return self.embedding(c_noise, label)
-        levels = c_noise.split(self.at_once)
-        labels = [None] * len(levels) if label is None else label.split(self.at_once)
-        made = [self.embedding(*given) for given in zip(levels, labels, strict=True)]
-        return [torch.cat(slot) for slot in zip(*made, strict=True)]
 
     def _parts(self, parts: list[Tensor], resolution: int) -> list[Tensor]:
         """All images in parts that are taken at once at this resolution."""

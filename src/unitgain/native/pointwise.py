@@ -110,7 +110,7 @@ def summed(
     """
     n, c, h, w = branch.shape
     doubled = main.shape[2:] != branch.shape[2:]
-    assert main.shape == ((n, c, h // 2, w // 2) if doubled else branch.shape)
+    assert branch.shape == (*main.shape[:2], *(side * (1 + doubled) for side in main.shape[2:]))
     out, (branch, main) = _empty((n, c, h, w), dtype), (_laid(branch), _laid(main))
     types = [TYPES[tensor.dtype] for tensor in (branch, main, out)]
     addresses = [tensor.data_ptr() for tensor in (branch, main, out)]

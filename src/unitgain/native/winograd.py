@@ -144,7 +144,7 @@ class Winograd:
             check_place(main)
             main = main.contiguous(memory_format=torch.channels_last)
             halved = main.shape[2:] != out.shape[2:]
-            assert main.shape == ((n, self.out_channels, h // 2, w // 2) if halved else out.shape)
+            assert out.shape == (*main.shape[:2], *(side * (1 + halved) for side in main.shape[2:]))
         images = _Images(x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[dtype], doubled, n, h, w)
         kind = 0 if main is None else TYPES[main.dtype]
         ending = _Ending(_address(scale), silu, _address(main), kind, halved, share, limit)
