@@ -1,8 +1,6 @@
 """Token networks (EDM2 F and G, all of EDM2+) folded; and any other network with its weights normalized once."""
 
 import copy
-from collections.abc import Iterable
-from itertools import groupby
 from typing import cast
 
 import torch
@@ -22,8 +20,6 @@ from unitgain.infer.layers import FoldedConv, constant, folded
 from unitgain.infer.passes import PassBlock
 from unitgain.layers import MPConv
 
-SMALL = 16  # pixels high and wide: features of several images of that size take less memory than the weights
-
 
 class FoldedUNet(nn.Module):
     """The whole network: `network(x, c_noise, label)`, with `label` as classes or as mixtures of them.
@@ -35,9 +31,8 @@ class FoldedUNet(nn.Module):
         fused: whether what happens between convolutions is made in C, and depthwise convolutions with what is before.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
         kernels: whether blocks run on the Triton kernels; not with the other two.
-        at_once: images that are taken at a time, but where they are small: there the filtered weights are read once
-            for all that are given, and libraries still get so many at a time. An image does not depend on how many
-            come with it if they are a multiple of this. None for all images everywhere.
+        at_once: images that libraries get at a time, whatever is given: they sum in another order for more, and so an
+            image does not depend on how many come with it, if they are a multiple of this. None for all.
     """
 
     def __init__(
@@ -51,7 +46,6 @@ class FoldedUNet(nn.Module):
         at_once: int | None = None,
     ) -> None:
         super().__init__()
-        self.at_once = at_once
         block_type = KernelBlock if kernels else PassBlock if fused else FoldedBlock
         rule = Rule(isinstance(network, MPUNet), dtype, filtered)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
@@ -86,7 +80,6 @@ class FoldedUNet(nn.Module):
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
-        self.levels = _levels(self.enc), _levels(self.dec)
         for module in self.modules():
             if isinstance(module, FoldedConv | FoldedAttention | FoldedEmbedding):
                 module.at_once = at_once
@@ -109,47 +102,15 @@ class FoldedUNet(nn.Module):
         """Raw output F `[N, C, H, W]` in the dtype of `x`."""
         scales = self.embedding(c_noise, label)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
-        parts, skips = [x], {}
-        for resolution, names in self.levels[0]:
-            parts = self._parts(parts, resolution)
-            made = [self._encode(names, part, own) for part, own in self._with_scales(parts, scales)]
-            parts, skips[resolution] = [part for part, _ in made], [kept for _, kept in made]
-        parts = [part * self.middle for part in parts] if self.middle != 1 else parts
-        for resolution, names in self.levels[1]:
-            parts = self._parts(parts, resolution)
-            with_scales = zip(self._with_scales(parts, scales), skips.pop(resolution), strict=True)
-            parts = [self._decode(names, part, own, kept) for (part, own), kept in with_scales]
-        return torch.cat([self.out_conv(part.to(self.dtype)) for part in parts])
-
-    def _parts(self, parts: list[Tensor], resolution: int) -> list[Tensor]:
-        """All images in parts that are taken at once at this resolution."""
-        size = self.at_once
-        if size is None or resolution <= SMALL:
-            return [torch.cat(parts)] if len(parts) > 1 else parts
-        return [image for part in parts for image in part.split(size)]
-
-    @staticmethod
-    def _with_scales(parts: list[Tensor], scales: list[Tensor]) -> Iterable[tuple[Tensor, list[Tensor]]]:
-        if len(parts) == 1:
-            return [(parts[0], scales)]
-        split = [slot.split([len(part) for part in parts]) for slot in scales]
-        return [(part, [slot[i] for slot in split]) for i, part in enumerate(parts)]
-
-    def _encode(self, names: list[str], x: Tensor, scales: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What blocks of the encoder make of `x`, and what of it the decoder will want."""
-        skips = []
-        for name in names:
-            module = self.enc[name]
+        skips: list[Tensor] = []
+        for name, module in self.enc.items():
             x = module(x).to(self.sums) if name.endswith("_conv") else module(x, scales)
             skips.append(x.to(self.kept))
-        return x, skips
-
-    def _decode(self, names: list[str], x: Tensor, scales: list[Tensor], skips: list[Tensor]) -> Tensor:
-        """What blocks of the decoder make of `x` and the skip connections, of which the last is taken first."""
-        for name in names:
+        x = x * self.middle if self.middle != 1 else x
+        for name, block in self.dec.items():
             joined = (skips.pop(), self.factors[name]) if name in self.factors else ()
-            x = self.dec[name](x, scales, *joined)
-        return x
+            x = block(x, scales, *joined)
+        return self.out_conv(x.to(self.dtype))
 
 
 class FrozenConv(nn.Module):
@@ -192,11 +153,6 @@ def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec, rule: Rule) -> dict[s
             joins[name] = rule.join(width, skips.pop(), spec.concat_balance)
         width = _out_channels(cast(Block, module))
     return joins
-
-
-def _levels(blocks: nn.ModuleDict) -> list[tuple[int, list[str]]]:
-    """The names of blocks, by resolution, in their order."""
-    return [(resolution, list(names)) for resolution, names in groupby(blocks, _resolution)]
 
 
 def _resolution(name: str) -> int:
