@@ -151,9 +151,7 @@ static inline __attribute__((always_inline)) void transform_weights(const float 
 }
 
 /* To the nearest integer, as the low half of a word. */
-static inline __attribute__((always_inline)) void store_whole(char *to, vector value) {
-    narrowed(to, (words)(value + 12582912.0f));
-}
+static inline words whole(vector value) { return (words)(value + 12582912.0f); }
 
 /* One image, [height][width][channels], or one of half that height and width whose pixels are doubled. */
 struct image {
@@ -245,7 +243,7 @@ static inline __attribute__((always_inline)) void take_tile(const char *const *p
         inverse[i * tiles] = norms[i] / NORM;
         for (int64_t byte = 0; byte < padded * 2; byte += 64) __builtin_prefetch(rows + i * stride + padded * 2 + byte, 1, 2);
         for (int64_t channel = 0; channel < padded; channel += LANES)
-            store_whole(rows + i * stride + channel * 2, *(const vector *)(values + i * padded + channel) * scales[i]);
+            narrowed(rows + i * stride + channel * 2, whole(*(const vector *)(values + i * padded + channel) * scales[i]));
     }
 }
 
@@ -430,67 +428,59 @@ static inline float quieter(const struct layer *layer, int64_t channel) {
 }
 
 static void set_loudness(const struct layer *layer, const float *weight, int64_t channel) {
-    float sum = 0;
+    float squares[9] = {0}, sum = 0;
     for (int64_t o = 0; o < layer->out; o++)
         for (int i = 0; i < 9; i++) {
             const float value = weight[(o * layer->in + channel) * 9 + i];
-            sum += value * value;
+            squares[i] += value * value;
         }
+    for (int i = 0; i < 9; i++) sum += squares[i];
     layer->loudness[channel] = sqrtf(sum);
 }
 
-/* Transformed weights of output `o`, times `scale` of each position, for LANES inputs: into column `o` of `to`,
- * [position][step][LANES]. */
-static inline __attribute__((always_inline)) void place(const float *weight, int64_t padded, const float *scale,
-                                                        int64_t o, int m, int integer, int32_t *to) {
-    const int n = m + 2, count = LANES / (integer ? 2 : 1);
-    vector v[POSITIONS];
-    transform_weights(weight, padded, v, m);
-    for (int i = 0; i < n * n; i++) {
-        int32_t *column = to + i * count * LANES + o;
-        if (integer) {
-            char values[LANES * 2];
-            store_whole(values, v[i] * scale[i * LANES]);
-            for (int k = 0; k < count; k++) memcpy(column + k * LANES, values + 4 * k, 4);
-        } else
-            for (int k = 0; k < count; k++) memcpy(column + k * LANES, (const char *)&v[i] + 4 * k, 4);
-    }
+/* Weights of LANES outputs and one input, [9][LANES], transformed, or zeros if there is no such input. */
+static inline __attribute__((always_inline)) void transformed(const struct layer *layer, const float *own, int64_t channel,
+                                                              vector *v, int m) {
+    if (channel < layer->in)
+        transform_weights(own + channel * 9 * LANES, LANES, v, m);
+    else
+        for (int i = 0; i < POSITIONS; i++) v[i] = (vector){0};
 }
 
-/* LANES outputs from `first` on; `own`: [LANES][9][in rounded up], `made`: [position][step][LANES]. */
+/* LANES outputs from `first` on; `own` has room for [in][9][LANES]. */
 static inline __attribute__((always_inline)) void pack_some(const struct layer *layer, const float *weight, int64_t first,
-                                                            float *own, int32_t *made, int m, int integer) {
-    const int n = m + 2, count = LANES / (integer ? 2 : 1);
-    const int64_t in = layer->in, padded = inputs(layer), wide = blocks(layer) * BLOCK;
-    const int64_t outputs = least(LANES, layer->out - first);
-    float scale[POSITIONS * LANES];
-    memset(own, 0, LANES * 9 * padded * 4);
-    for (int64_t o = 0; o < outputs; o++) {
-        for (int64_t channel = 0; channel < in; channel++)
-            for (int i = 0; i < 9; i++)
-                own[(o * 9 + i) * padded + channel] =
-                    weight[((first + o) * in + channel) * 9 + i] * (integer ? quieter(layer, channel) : 1.0f);
+                                                            float *own, int m, int integer) {
+    const int places = (m + 2) * (m + 2);
+    const int64_t in = layer->in, outputs = least(LANES, layer->out - first);
+    vector v[POSITIONS], odd[POSITIONS], scale[POSITIONS];
+    for (int64_t i = 0; i < in * 9; i++) {
+        for (int64_t o = 0; o < LANES; o++) own[i * LANES + o] = o < outputs ? weight[(first + o) * in * 9 + i] : 0.0f;
+        if (integer) *(vector *)(own + i * LANES) *= quieter(layer, i / 9);
     }
-    for (int64_t o = 0; o < LANES && integer; o++) {
-        vector squares[POSITIONS] = {{0}}, v[POSITIONS];
-        for (int64_t channel = 0; channel < padded; channel += LANES) {
-            transform_weights(own + o * 9 * padded + channel, padded, v, m);
-            for (int i = 0; i < n * n; i++) squares[i] += v[i] * v[i];
+    if (integer) {
+        for (int i = 0; i < places; i++) scale[i] = (vector){0};
+        for (int64_t channel = 0; channel < in; channel++) {
+            transformed(layer, own, channel, v, m);
+            for (int i = 0; i < places; i++) scale[i] += v[i] * v[i];
         }
-        for (int i = 0; i < n * n; i++) {
-            const float norm = sqrtf(total(squares[i]));
-            scale[i * LANES + o] = norm > 0 ? NORM / norm : norm;
-            layer->scales[i * wide + first + o] = norm / NORM;
-        }
+        for (int i = 0; i < places; i++)
+            for (int64_t o = 0; o < LANES; o++) {
+                const float norm = sqrtf(scale[i][o]);
+                scale[i][o] = norm > 0 ? NORM / norm : norm;
+                layer->scales[i * blocks(layer) * BLOCK + first + o] = norm / NORM;
+            }
     }
-    char *const to = layer->weights + first / BLOCK * n * n * steps(layer) * BLOCK * 4 + first % BLOCK * 4;
-    for (int64_t channel = 0; channel < padded; channel += LANES) {
-        for (int64_t o = 0; o < LANES; o++)
-            place(own + o * 9 * padded + channel, padded, scale + o, o, m, integer, made);
-        for (int i = 0; i < n * n; i++)
-            for (int k = 0; k < count; k++)
-                memcpy(to + (i * steps(layer) + channel / LANES * count + k) * BLOCK * 4, made + (i * count + k) * LANES,
-                       LANES * 4);
+    char *const to = layer->weights + first / BLOCK * places * steps(layer) * BLOCK * 4 + first % BLOCK * 4;
+    for (int64_t step = 0; step < steps(layer); step++) {
+        transformed(layer, own, integer ? 2 * step : step, v, m);
+        if (integer) transformed(layer, own, 2 * step + 1, odd, m);
+        for (int i = 0; i < places; i++) {
+            char *const place = to + (i * steps(layer) + step) * BLOCK * 4;
+            if (integer)
+                *(words *)place = (whole(v[i] * scale[i]) & 0xffff) | whole(odd[i] * scale[i]) << 16;
+            else
+                *(vector *)place = v[i];
+        }
     }
 }
 
@@ -500,9 +490,8 @@ int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
     unitgain_winograd_large_pages(layer->weights, unitgain_winograd_weights(layer));
 #pragma omp parallel
     {
-        float *const own = malloc(LANES * 9 * inputs(layer) * 4);
-        int32_t *const made = malloc(POSITIONS * LANES * LANES * 4);
-        if (!own || !made) {
+        float *const own = malloc(layer->in * 9 * LANES * 4);
+        if (!own) {
 #pragma omp atomic write
             failed = 1;
         }
@@ -511,11 +500,9 @@ int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
             set_loudness(layer, weight, channel);
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < blocks(layer) * BLOCK; first += LANES) {
-            if (!own || !made) continue;
-            FOR_EACH_KIND(layer, pack_some, layer, weight, first, own, made);
+            if (own) FOR_EACH_KIND(layer, pack_some, layer, weight, first, own);
         }
         free(own);
-        free(made);
     }
     return failed;
 }
