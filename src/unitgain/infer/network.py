@@ -16,7 +16,7 @@ from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, Rule
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.kernels import KernelBlock
-from unitgain.infer.layers import FoldedConv, constant, folded
+from unitgain.infer.layers import FilteredConv, FoldedConv, constant, folded
 from unitgain.infer.passes import PassBlock
 from unitgain.layers import MPConv
 
@@ -31,8 +31,12 @@ class FoldedUNet(nn.Module):
         fused: whether what happens between convolutions is made in C, and depthwise convolutions with what is before.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
         kernels: whether blocks run on the Triton kernels; not with the other two.
-        at_once: images that libraries get at a time, whatever is given: they sum in another order for more, and so an
-            image does not depend on how many come with it, if they are a multiple of this. None for all.
+        at_once: images that libraries get at a time where a convolution is filtered, whatever is given: they sum in
+            another order for more, and so an image does not depend on how many come with it, if they are a multiple of
+            this. None for all.
+
+    Attributes:
+        at_once: the same, or None if no convolution is filtered: then reading weights for several images gains little.
     """
 
     def __init__(
@@ -80,9 +84,10 @@ class FoldedUNet(nn.Module):
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
+        self.at_once = at_once if any(isinstance(module, FilteredConv) for module in self.modules()) else None
         for module in self.modules():
             if isinstance(module, FoldedConv | FoldedAttention | FoldedEmbedding):
-                module.at_once = at_once
+                module.at_once = self.at_once
 
     def pack(self, spec: NetworkSpec) -> None:
         """Lay the weights of convolutions out for this processor."""

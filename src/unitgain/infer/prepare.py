@@ -161,10 +161,10 @@ def prepare(
                 fused=fused,
                 filtered=filtered,
                 kernels=kernels,
-                at_once=at_once if filtered else None,
+                at_once=at_once,
             )
-            if at_once is not None and filtered:
-                at_once *= max(TOGETHER // at_once, 1)
+            if made.at_once is not None:
+                at_once = max(TOGETHER // made.at_once, 1) * made.at_once
             if eager and can_pack(dtype):
                 made.pack(denoiser.spec)
         else:
