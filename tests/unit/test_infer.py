@@ -242,6 +242,25 @@ def test_images_that_share_a_reading_of_weights_are_those_of_one_alone(dtype):
         assert relative_error(together, denoiser(*given)) < (2e-6 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [(64, 64), (80, 48)])
+def test_odd_numbers_of_channels_pixels_and_classes_do_not_matter_to_others(dtype, side):
+    """Ends of arrays fill no vector, and rows are not aligned: libraries compute otherwise there."""
+    sizes = {"model_channels": 35, "resolution": 64, "channel_mult": (1,) * 5, "num_blocks": 1, "channels_per_head": 35}
+    denoiser = trained(NetworkSpec(**TINY | sizes | {"label_dim": 7}))
+    prepared = prepare(denoiser, dtype)
+    if not pays_to_filter(dtype):
+        pytest.skip("this machine does not filter")
+    assert (tile_size(denoiser, "cpu"), prepared.at_once) == (1, 8)
+    _, sigma, label = inputs(denoiser.spec, batch=7)
+    x = torch.randn(7, 3, *side)
+    for given in (label, torch.rand(7, 7), None):
+        together = prepared(x, sigma, given)
+        rows = [slice(i, i + 1) for i in range(7)]
+        alone = [prepared(x[row], sigma[row], None if given is None else given[row]) for row in rows]
+        assert torch.equal(together, torch.cat(alone))
+
+
 def test_images_of_another_size_after_the_layout_is_fixed():
     denoiser = trained(NetworkSpec(**TINY))
     x, label = torch.randn(2, 3, 16, 8), torch.tensor([1, 4])

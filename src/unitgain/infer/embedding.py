@@ -1,6 +1,7 @@
 """Noise level and label to the factors of every modulation."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -68,10 +69,10 @@ class FoldedEmbedding(nn.Module):
         """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them."""
         if self.modulation is None or self.constant is None:
             return []
-        emb = apart(self._embed_noise, c_noise.float(), self.at_once)
+        emb = _by_rows(self._embed_noise, c_noise.float(), self.at_once)
         if label is not None and self.classes is not None:
             if label.is_floating_point():
-                emb = emb + apart(partial(torch.matmul, other=self.classes.float()), label, self.at_once)
+                emb = emb + _by_rows(partial(torch.matmul, other=self.classes.float()), label, self.at_once)
             else:
                 emb = emb + self.classes[label].float()
         emb = apart(F.silu, emb, self.at_once)
@@ -85,15 +86,22 @@ class FoldedEmbedding(nn.Module):
 def _widened_linear(x: Tensor, weight: Tensor, bias: Tensor, at_once: int | None) -> Tensor:
     """A linear layer in float32 whose weight may be stored in less, on so many rows of `x` at a time."""
     if weight.dtype == torch.float32:
-        return apart(partial(F.linear, weight=weight, bias=bias), x, at_once)
+        return _by_rows(partial(F.linear, weight=weight, bias=bias), x, at_once)
     # A few rows at a time, always in the same place, which stays in the caches.
     rows = max(AT_ONCE // weight.shape[1], 1)
     wide = torch.empty((min(rows, len(weight)), weight.shape[1]), dtype=torch.float32, device=weight.device)
     made = []
     for part, own_bias in zip(weight.split(rows), bias.split(rows), strict=True):
         linear = partial(F.linear, weight=wide[: len(part)].copy_(part), bias=own_bias)
-        made.append(apart(linear, x, at_once))
+        made.append(_by_rows(linear, x, at_once))
     return torch.cat(made, dim=1)
+
+
+def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor, at_once: int | None) -> Tensor:
+    """As `apart`, each part in memory of its own: libraries sum in another order where rows are not aligned."""
+    if at_once is None:
+        return function(x)
+    return torch.cat([function(part.clone()) for part in x.split(at_once)])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """Layers without learning: a convolution whose weight is final, and the steps of a residual branch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -212,15 +213,24 @@ def supported(dtype: torch.dtype) -> bool:
 
 
 class SiLU(nn.Module):
-    """`silu(x)`; the constant of the magnitude-preserving one is part of the next weight."""
+    """`silu(x)`; the constant of the magnitude-preserving one is part of the next weight.
+
+    Args:
+        inplace: whether `x` is written over.
+
+    Attributes:
+        at_once: images that libraries get at a time, since the last numbers of an array, which fill no vector, come out
+            otherwise; None for all.
+    """
 
     def __init__(self, inplace: bool) -> None:
         super().__init__()
         self.inplace = inplace
+        self.at_once: int | None = None
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Apply to `x`."""
-        return F.silu(x, inplace=self.inplace)
+        return apart(partial(F.silu, inplace=self.inplace), x, self.at_once)
 
 
 class Scale(nn.Module):

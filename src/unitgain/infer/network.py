@@ -16,7 +16,7 @@ from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, Rule
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.kernels import KernelBlock
-from unitgain.infer.layers import FilteredConv, FoldedConv, constant, folded
+from unitgain.infer.layers import FilteredConv, FoldedConv, SiLU, constant, folded
 from unitgain.infer.passes import PassBlock
 from unitgain.layers import MPConv
 
@@ -86,7 +86,7 @@ class FoldedUNet(nn.Module):
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
         self.at_once = at_once if any(isinstance(module, FilteredConv) for module in self.modules()) else None
         for module in self.modules():
-            if isinstance(module, FoldedConv | FoldedAttention | FoldedEmbedding):
+            if isinstance(module, FoldedAttention | FoldedConv | FoldedEmbedding | SiLU):
                 module.at_once = self.at_once
 
     def pack(self, spec: NetworkSpec) -> None:
