@@ -1,5 +1,7 @@
 """Passes over pixels in C: joins with pixel norm and activation, and sums, against float64."""
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -112,6 +114,16 @@ def test_zeros_and_what_is_not_finite():
     assert whole[0, :, 0, 0].isnan().all()
     assert not whole[0, :, 1:].any()
     assert summed(x, x, torch.float32, limit=1.0)[0, 3, 0, 0].isnan()
+
+
+def test_machines_that_cannot_pass_are_told_to_prepare_anew(monkeypatch):
+    """A network may come from another machine, where there was a compiler, or float16."""
+    x = images(1, 4, 2, 2, dtype=torch.float32)
+    monkeypatch.setattr(import_module("unitgain.native.pointwise"), "can_pass", lambda dtype: dtype != torch.float16)
+    assert joined(x, seen=torch.float32)[1] is not None
+    for call in (lambda: joined(x, seen=torch.float16), lambda: summed(x, x.half(), torch.float32)):
+        with pytest.raises(RuntimeError, match="prepare it here"):
+            call()
 
 
 def test_other_devices_are_refused():

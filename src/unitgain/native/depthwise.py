@@ -47,10 +47,12 @@ class Depthwise:
         check_place(x)
         x = x.contiguous(memory_format=torch.channels_last)
         n, c, h, w = x.shape
+        assert x.dtype in IMAGES
         assert c == self.channels
         out = torch.empty_like(x)
         if scale is not None:
             check_place(scale)
+            assert scale.shape == (n, c)
         factors = None if scale is None else self._padded(scale.float())
         function = _function()
         check_layout(self._block, function[1] if function else None)

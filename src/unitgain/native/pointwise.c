@@ -42,14 +42,14 @@ static inline void take_part(const struct join *join, const struct features *par
                              int64_t at) {
     const int64_t channels = join->first.channels + join->second.channels;
     const char *const from = part->from + pixel * part->channels * ITEM(part->type);
-    char *const whole = join->whole + (pixel * channels + at) * ITEM(join->whole_type);
-    char *const seen = join->seen + (pixel * channels + at) * ITEM(join->seen_type);
+    char *const whole = join->whole ? join->whole + (pixel * channels + at) * ITEM(join->whole_type) : 0;
+    char *const seen = join->seen ? join->seen + (pixel * channels + at) * ITEM(join->seen_type) : 0;
     factor *= part->share;
     for (int64_t channel = 0; channel < part->channels; channel += LANES) {
         const int64_t some = part->channels - channel;
         vector value = load_some(from + channel * ITEM(part->type), some, part->type) * factor;
-        if (join->whole) store_some(whole + channel * ITEM(join->whole_type), value, some, join->whole_type);
-        if (!join->seen) continue;
+        if (whole) store_some(whole + channel * ITEM(join->whole_type), value, some, join->whole_type);
+        if (!seen) continue;
         if (join->activate) value = silu(value);
         store_some(seen + channel * ITEM(join->seen_type), value, some, join->seen_type);
     }

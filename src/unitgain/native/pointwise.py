@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_place, library
+from unitgain.native.build import TYPES, check_layout, check_place, library
 
 
 class _Features(Structure):
@@ -77,6 +77,7 @@ def joined(
 
     Raises:
         ValueError: if an image is not on the CPU.
+        RuntimeError: if this machine does not pass over images of these types.
     """
     x, skip = _laid(x), None if skip is None else _laid(skip)
     assert skip is None or (skip.shape[0], *skip.shape[2:]) == (x.shape[0], *x.shape[2:])
@@ -107,6 +108,7 @@ def summed(
 
     Raises:
         ValueError: if an image is not on the CPU.
+        RuntimeError: if this machine does not pass over images of these types.
     """
     n, c, h, w = branch.shape
     doubled = main.shape[2:] != branch.shape[2:]
@@ -121,11 +123,18 @@ def summed(
 
 def _laid(x: Tensor) -> Tensor:
     check_place(x)
+    _check_type(x.dtype)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def _empty(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    _check_type(dtype)
     return torch.empty(size, dtype=dtype, memory_format=torch.channels_last, device="cpu")
+
+
+def _check_type(dtype: torch.dtype) -> None:
+    """Raise `RuntimeError` unless images of this type can be passed over: networks may come from other machines."""
+    check_layout(True, can_pass(dtype))
 
 
 def _features(x: Tensor | None, share: float) -> _Features:

@@ -72,7 +72,7 @@ class Winograd:
     from the precision of theirs: of one that is 100 times as loud, up to 3e-2 (m = 4), or 1e-4 in float32.
 
     Args:
-        weight: `[C_out, C_in, 3, 3]`, float32, at most 16384 input channels.
+        weight: `[C_out, C_in, 3, 3]`, float32, 1 to 16384 input channels.
         tile: m, 2 or 4.
         integers: multiply 16-bit integers rather than float32 (see `can_filter`).
     """
@@ -83,7 +83,7 @@ class Winograd:
         found = _library()
         assert found is not None
         assert tile in (2, 4)
-        assert weight.shape[1] <= MAX_CHANNELS
+        assert 1 <= weight.shape[1] <= MAX_CHANNELS
         self.out_channels, self.in_channels = weight.shape[:2]
         self.tile, self.integers = tile, integers
         layer = _Layer(self.in_channels, self.out_channels, tile, integers, None, None, None)
@@ -134,10 +134,11 @@ class Winograd:
         n, c, h, w = x.shape
         h, w = (2 * h, 2 * w) if doubled else (h, w)
         assert c == self.in_channels
-        assert self.integers or torch.float16 not in (x.dtype, dtype)
+        assert self.integers or torch.float16 not in (x.dtype, dtype, None if main is None else main.dtype)
         out = torch.empty((n, self.out_channels, h, w), dtype=dtype, memory_format=torch.channels_last, device=x.device)
         if scale is not None:
             check_place(scale)
+            assert scale.shape == (n, self.out_channels)
             scale = torch.nn.functional.pad(scale.float(), (0, self._wide - self.out_channels)).contiguous()
         halved = False
         if main is not None:
