@@ -1,6 +1,7 @@
 """`prepare`: a denoiser for inference from a trained one."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -57,7 +58,12 @@ class Prepared(Denoiser):
     def forward(
         self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
     ) -> Float[Tensor, "n c h w"]:
-        """Denoise, as `Denoiser.forward`; without gradients."""
+        """Denoise, as `Denoiser.forward`; without gradients, in its own precision whatever `torch.autocast` says."""
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            return self._denoise(x, sigma, label)
+
+    def _denoise(self, x: Tensor, sigma: Tensor | float, label: Label) -> Tensor:
         if self.graphs is not None:
             return self._repeat(self.graphs, x, sigma, label)
         if self.at_once is None or len(x) <= self.at_once:
@@ -120,8 +126,9 @@ def prepare(
 
     Weights are normalized once rather than in every evaluation, with gains, the constants of mp_silu, mp_sum and mp_cat
     folded into them wherever that is exact; labels are looked up; all modulations are one product; everything is
-    channels-last; on CPUs a depthwise convolution takes in what comes before it, and 3x3 convolutions are made by
-    Winograd's filtering (`unitgain.native`). The sums of blocks are kept in float32 where the network computes in
+    channels-last; on CPUs a depthwise convolution takes in what comes before it, 3x3 convolutions are made by
+    Winograd's filtering, and attention and what is between convolutions take a pass over memory each
+    (`unitgain.native`). The sums of blocks are kept in float32 where the network computes in
     bfloat16. Rungs A-E have their weights normalized once, in `dtype`, and nothing else.
 
     Args:
