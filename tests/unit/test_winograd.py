@@ -252,7 +252,7 @@ def test_settings_of_torch_do_not_matter(dtype):
 @pytest.mark.skipif(not KINDS, reason="there is no compiler")
 def test_a_layout_for_another_processor_is_refused(monkeypatch):
     convolve = Winograd(normal(4, 3, 3, 3), *KINDS[0])
-    monkeypatch.setattr(import_module("unitgain.native.winograd"), "made_for", lambda _: (8, 0))
+    monkeypatch.setattr(import_module("unitgain.native.winograd"), "made_for", lambda _: (7, 0))
     with pytest.raises(RuntimeError, match="for another processor"):
         convolve(images(1, 3, 8, 8), torch.float32)
     monkeypatch.setattr(import_module("unitgain.native.winograd"), "_library", lambda: None)
