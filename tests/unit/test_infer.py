@@ -251,7 +251,7 @@ def test_odd_numbers_of_channels_pixels_and_classes_do_not_matter_to_others(dtyp
     prepared = prepare(denoiser, dtype)
     if not pays_to_filter(dtype):
         pytest.skip("this machine does not filter")
-    assert (tile_size(denoiser, "cpu"), prepared.at_once) == (1, 8)
+    assert (tile_size(denoiser, "cpu"), prepared.at_once) == (1, 4)
     _, sigma, label = inputs(denoiser.spec, batch=7)
     x = torch.randn(7, 3, *side)
     for given in (label, torch.rand(7, 7), None):
