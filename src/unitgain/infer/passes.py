@@ -40,8 +40,7 @@ class PassBranch(FoldedBranch):
         if self.silu:
             del self[0]
         between = torch.float16 if rule.dtype == torch.bfloat16 and can_pass(torch.float16) else rule.dtype
-        self.filtered = len(self) > 0 and isinstance(self[0], FilteredConv)
-        self.reads = between if self.filtered else rule.dtype
+        self.reads = between if len(self) > 0 and isinstance(self[0], FilteredConv) else rule.dtype
         for step, following in pairwise(self):
             if isinstance(step, FilteredConv) and isinstance(following, FilteredConv):
                 step.dtype = between

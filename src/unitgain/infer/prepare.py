@@ -161,15 +161,7 @@ def prepare(
             eager = device.type == "cpu" and not (compile or kernels)
             fused = eager and can_convolve(dtype) and can_pass(dtype)
             filtered = fused and winograd and pays_to_filter(dtype)
-            made: nn.Module = FoldedUNet(
-                network,
-                denoiser.spec,
-                dtype,
-                fused=fused,
-                filtered=filtered,
-                kernels=kernels,
-                at_once=at_once,
-            )
+            made: nn.Module = FoldedUNet(network, denoiser.spec, dtype, fused, filtered, kernels, at_once)
             if made.at_once is not None:
                 at_once = max(TOGETHER // made.at_once, 1) * made.at_once
             if eager and can_pack(dtype):

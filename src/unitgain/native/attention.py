@@ -1,7 +1,6 @@
 """Cosine attention from the output of the convolution that makes queries, keys and values, in one pass over it."""
 
 import ctypes
-import threading
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 
@@ -9,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_place, library
+from unitgain.native.build import TYPES, check_place, library, scratch
 
 IMAGES = (torch.float32, torch.bfloat16)
-_scratch = threading.local()
 
 
 class _Attention(Structure):
@@ -66,16 +64,8 @@ def attend(x: Float[Tensor, "n c3 h w"], heads: int, eps: float) -> Float[Tensor
         found = _library()
         assert found is not None
         call = _Attention(x.data_ptr(), out.data_ptr(), TYPES[x.dtype], eps, n, h * w, heads, size)
-        found.unitgain_attention(byref(call), _room(found.unitgain_attention_scratch(byref(call))).data_ptr())
+        found.unitgain_attention(byref(call), scratch(found.unitgain_attention_scratch(byref(call))).data_ptr())
     return out
-
-
-def _room(size: int) -> Tensor:
-    """Memory to compute in, kept by the thread: what is given back to the system comes back page by page."""
-    room = getattr(_scratch, "room", None)
-    if room is None or len(room) < size:
-        room = _scratch.room = torch.empty(size, dtype=torch.uint8, device="cpu")
-    return room
 
 
 @cache

@@ -1,7 +1,6 @@
 """3x3 convolutions by Winograd's minimal filtering: a quarter of the multiplications, in 16-bit integers or float32."""
 
 import ctypes
-import threading
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_layout, check_place, library
+from unitgain.native.build import TYPES, check_layout, check_place, library, scratch
 
 MAX_CHANNELS = 16384
 
@@ -76,8 +75,6 @@ class Winograd:
         tile: m, 2 or 4.
         integers: multiply 16-bit integers rather than float32 (see `can_filter`).
     """
-
-    _scratch = threading.local()
 
     def __init__(self, weight: Float[Tensor, "o i 3 3"], tile: int, integers: bool) -> None:
         found = _library()
@@ -153,17 +150,10 @@ class Winograd:
         check_layout(self._made_for, made_for(found) if found else None)
         assert found is not None
         if out.numel():
-            scratch = self._room(found, found.unitgain_winograd_scratch(byref(layer), n, h, w))
-            found.unitgain_winograd(byref(layer), byref(images), byref(ending), scratch.data_ptr())
+            size = found.unitgain_winograd_scratch(byref(layer), n, h, w)
+            room = scratch(size, found.unitgain_winograd_large_pages)
+            found.unitgain_winograd(byref(layer), byref(images), byref(ending), room.data_ptr())
         return out
-
-    def _room(self, found: ctypes.CDLL, size: int) -> Tensor:
-        """Memory to compute in, kept by the thread: what is given back to the system comes back page by page."""
-        room = getattr(self._scratch, "room", None)
-        if room is None or len(room) < size:
-            room = self._scratch.room = torch.empty(size, dtype=torch.uint8, device="cpu")
-            found.unitgain_winograd_large_pages(room.data_ptr(), size)
-        return room
 
 
 def made_for(found: ctypes.CDLL) -> tuple[int, int]:
