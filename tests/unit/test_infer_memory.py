@@ -16,6 +16,7 @@ from unitgain.hub import load
 from unitgain.infer import Prepared, prepare
 from unitgain.infer.layers import Bottleneck, FoldedConv, FusedDepthwise
 from unitgain.layers import MPConv
+from unitgain.native import can_pass
 from unitgain.serial import to_dict
 
 TINY = {
@@ -77,11 +78,35 @@ def test_a_modulation_beyond_float16_stays_what_it_is():
     assert prepare(trained(NetworkSpec(**TINY)), torch.bfloat16).network.embedding.modulation.dtype == torch.float16
 
 
-def test_skip_connections_are_kept_as_they_are_read():
-    kept = lambda dtype, **changes: prepare(trained(NetworkSpec(**TINY | changes)), dtype).network.kept  # noqa: E731
-    assert kept(torch.bfloat16) == torch.bfloat16
-    assert kept(torch.float32) == torch.float32
-    assert kept(torch.bfloat16, concat_balance=0.0) == torch.float32  # scaled after it was kept
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("compile", [False, True])
+def test_sums_and_skip_connections_take_as_little_as_they_can(dtype, compile):
+    """bfloat16 has too few bits for sums; where float16 is taken for them, what reads them rounds them."""
+
+    def kept(spec):
+        network = prepare(trained(spec.replace(**TINY)), dtype, compile=compile).network
+        return network.sums, network.kept
+
+    if dtype != torch.bfloat16:
+        assert kept(NetworkSpec(**TINY)) == kept(edm2_rungs()["f"]) == (dtype, dtype)
+        return
+    in_c = not compile and can_pass(torch.float16)
+    assert kept(NetworkSpec(**TINY)) == ((torch.float16, torch.float16) if in_c else (torch.float32, torch.bfloat16))
+    scaled_later = NetworkSpec(**TINY, concat_balance=0.0)
+    assert kept(scaled_later) == ((torch.float16, torch.float16) if in_c else (torch.float32, torch.float32))
+
+
+def test_sums_in_float16_cost_nothing(monkeypatch):
+    """Against float32's: the products of bfloat16 have eight times the error of their rounding."""
+    denoiser = trained(EDM2PLUS.replace(resolution=16, channels=3, label_dim=5))
+    x, label = torch.randn(4, 3, 16, 16), torch.arange(4)
+    with torch.no_grad():
+        exact = denoiser(x, 1.0, label)
+    found = relative_error(prepare(denoiser, torch.bfloat16)(x, 1.0, label), exact)
+    monkeypatch.setattr("unitgain.infer.blocks.can_pass", lambda dtype: False)
+    wide = prepare(denoiser, torch.bfloat16)
+    assert wide.network.sums == torch.float32
+    assert found < 1.1 * relative_error(wide(x, 1.0, label), exact)
 
 
 @pytest.mark.parametrize("rung", ["EDM2 a", "EDM2 c", "EDM2 f", "EDM2 g", "EDM2+"])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation, plain_join
 from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, apart, folded
 from unitgain.layers import CosineAttention, MPConv
+from unitgain.native import can_pass
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
 
 Slot = Callable[[Tensor, float], int]
@@ -33,16 +34,19 @@ class Rule:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
+        fused: whether what happens between convolutions is made in C.
     """
 
-    def __init__(self, preserving: bool, dtype: torch.dtype, filtered: bool) -> None:
+    def __init__(self, preserving: bool, dtype: torch.dtype, filtered: bool, fused: bool) -> None:
         self.preserving = preserving
         self.dtype = dtype
         self.filtered = filtered
         self.resolution = 0
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
-        # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down.
-        self.sums = torch.float32 if dtype == torch.bfloat16 else dtype
+        # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down; the 11
+        # of float16 are enough, where magnitudes are known to stay within its range.
+        halves = fused and preserving and can_pass(torch.float16)
+        self.sums = (torch.float16 if halves else torch.float32) if dtype == torch.bfloat16 else dtype
 
     def at(self, resolution: int) -> "Rule":
         """The rule for layers whose outputs have this resolution."""

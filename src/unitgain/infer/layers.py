@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.layers import MPConv, effective_weight
-from unitgain.native import Depthwise, Winograd, can_filter
+from unitgain.native import Depthwise, Winograd, can_filter, images
 
 
 class FoldedConv(nn.Module):
@@ -74,7 +74,13 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
         """Apply to `x`, which is channels-last and of the layer's dtype."""
-        return apart(self._convolve, x, self.at_once)
+        if self.at_once is None or len(x) <= self.at_once:
+            return self._convolve(x)
+        n, _, h, w = x.shape
+        out = images((n, self.channels, h, w), x.dtype)
+        for part, into in zip(x.split(self.at_once), out.split(self.at_once), strict=True):
+            into.copy_(self._convolve(part))
+        return out
 
     def _convolve(self, x: Tensor) -> Tensor:
         if self.packed is None:

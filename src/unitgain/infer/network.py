@@ -51,7 +51,7 @@ class FoldedUNet(nn.Module):
     ) -> None:
         super().__init__()
         block_type = KernelBlock if kernels else PassBlock if fused else FoldedBlock
-        rule = Rule(isinstance(network, MPUNet), dtype, filtered)
+        rule = Rule(isinstance(network, MPUNet), dtype, filtered, fused)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
         self.dtype, self.sums = dtype, rule.sums
         self.embedding = FoldedEmbedding(network.embedding, rule)
@@ -77,10 +77,11 @@ class FoldedUNet(nn.Module):
             block = cast(Block, network.dec[name])
             at = rule.at(_resolution(name))
             self.dec[name] = block_type(block, at, self.embedding.slot, 1.0, scale_out)
-        # A convolution rounds what it reads: where all that reads a skip connection is one, it is kept as it is read.
+        # A convolution rounds what it reads: where all that reads a skip connection is one, it is kept as it is read,
+        # if that takes less memory.
         read = all(cast(FoldedBlock, self.dec[name]).shortcut is not None for name in joins)
         scaled = any(factors != (1.0, 1.0) for factors in self.factors.values())
-        self.kept = dtype if read and not scaled else rule.sums
+        self.kept = dtype if read and not scaled and dtype.itemsize < rule.sums.itemsize else rule.sums
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)

@@ -15,7 +15,7 @@ from unitgain.arch.block import Branch
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, Slot
 from unitgain.infer.layers import Bottleneck, FilteredConv, FoldedConv, FusedDepthwise, Modulate, SiLU
 from unitgain.layers import MPConv
-from unitgain.native import attend, can_attend, can_pass, joined, summed
+from unitgain.native import attend, can_attend, can_pass, images, joined, summed
 from unitgain.ops import resample
 
 
@@ -128,10 +128,16 @@ class PassBranch(FoldedBranch):
 class PassAttention(FoldedAttention):
     """Attention that reads queries, keys and values where the convolution left them."""
 
-    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """As that of `FoldedAttention`."""
+    def add(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
+        """What `forward` makes of `x`, in its precision, clamped to [-limit, limit]."""
+        out, at_once = images(tuple(x.shape), x.dtype), self.at_once or len(x)
+        for part, into in zip(x.split(at_once), out.split(at_once), strict=True):
+            summed(self._attend(part.to(self.dtype)), part, x.dtype, share=self.main, limit=limit, out=into)
+        return out
+
+    def _attend(self, x: Tensor) -> Tensor:
         if not can_attend(self.dtype, x.shape[1] // self.heads):
-            return super().attend(x)
+            return super()._attend(x)
         return self.proj(attend(self.qkv(x), self.heads, self.eps))
 
 
@@ -156,8 +162,7 @@ class PassBlock(FoldedBlock):
         if self.attention is None:
             return branch.add(seen, scales, main, self.main, self.limit, doubled)
         x = branch.add(seen, scales, main, self.main, math.inf, doubled)
-        attended = self.attention.attend(x.to(self.dtype))
-        return summed(attended, x, self.sums, share=self.attention.main, limit=self.limit)
+        return cast(PassAttention, self.attention).add(x, self.limit)
 
     def _entered(self, x: Tensor, skip: Tensor | None, shares: tuple[float, float]) -> tuple[Tensor, Tensor]:
         """Main path through the shortcut, and the whole input for the branch."""

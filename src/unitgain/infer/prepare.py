@@ -128,8 +128,9 @@ def prepare(
     folded into them wherever that is exact; labels are looked up; all modulations are one product; everything is
     channels-last; on CPUs a depthwise convolution takes in what comes before it, 3x3 convolutions are made by
     Winograd's filtering, and attention and what is between convolutions take a pass over memory each
-    (`unitgain.native`). The sums of blocks are kept in float32 where the network computes in
-    bfloat16. Rungs A-E have their weights normalized once, in `dtype`, and nothing else.
+    (`unitgain.native`). Where the network computes in bfloat16, the sums of blocks are kept in float32, or in float16
+    where it preserves magnitudes and C makes them. Rungs A-E have their weights normalized once, in `dtype`, and
+    nothing else.
 
     Args:
         denoiser: trained, on the device where it will run; its own `dtype` is not looked at.

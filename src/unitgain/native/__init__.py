@@ -4,6 +4,7 @@ from unitgain.native.attention import attend, can_attend
 from unitgain.native.build import NATIVE
 from unitgain.native.combine import Combination, can_combine
 from unitgain.native.depthwise import Depthwise, can_convolve
+from unitgain.native.memory import images
 from unitgain.native.pointwise import can_pass, joined, summed
 from unitgain.native.winograd import Winograd, can_filter
 
@@ -18,6 +19,7 @@ __all__ = [
     "can_convolve",
     "can_filter",
     "can_pass",
+    "images",
     "joined",
     "summed",
 ]

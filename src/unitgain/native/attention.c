@@ -2,7 +2,10 @@
  *
  * Libraries make passes over memory for the norms, and copies for heads to lie together. Here the keys and values of a
  * head are normalized into panels that stay in the processor's second cache, and a few queries at a time are taken
- * through both products, with rows of sums in registers; all of it in float32.
+ * through both products, with rows of sums in registers.
+ *
+ * All of it is in float32, but for factors of products where images are of bfloat16 and the processor multiplies pairs
+ * of those (AVX-512 BF16): these are then rounded to bfloat16, and two steps of a sum are made at a time.
  *
  * No maximum is subtracted before the exponential. Queries and keys have norms of at most sqrt(size), so by Cauchy and
  * Schwarz logits are at most sqrt(size) in magnitude: for sizes up to 2048 exponentials lie within 2^-66 and 2^66.
@@ -24,6 +27,18 @@
 #define SIZE 2048               /* of a head, at most */
 #define ROOM (1 << 22)          /* bytes that the panels of several images may fill */
 
+typedef int32_t pair __attribute__((may_alias));
+
+#if LANES == 16 && defined(__AVX512BF16__)
+#define PAIRS 1
+static inline vector dot(vector sum, int32_t a, words b) { /* of pairs */
+    return (vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
+}
+#else
+#define PAIRS 0
+static inline vector dot(vector sum, int32_t a, words b) { return sum + (vector)(b * (uint32_t)a); } /* never called */
+#endif
+
 struct attention {
     const char *x; /* [batch][tokens][3][heads][size]: queries, keys, values */
     char *out;     /* [batch][tokens][heads][size] */
@@ -35,10 +50,18 @@ struct attention {
 static int64_t rounded_up(int64_t value) { return (value + BLOCK - 1) / BLOCK * BLOCK; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Floats of a head: keys [tokens / BLOCK][size][BLOCK], then values [size / BLOCK][tokens][BLOCK]; and of a thread:
- * queries [ROWS][size], then weights [ROWS][tokens]. All are rounded up to blocks but the tokens of values. */
-static int64_t keys_room(const struct attention *of) { return rounded_up(of->tokens) * rounded_up(of->size); }
-static int64_t panel_room(const struct attention *of) { return keys_room(of) + of->tokens * rounded_up(of->size); }
+static int in_pairs(const struct attention *of) { return PAIRS && of->type == BFLOAT16; }
+
+/* Of a product whose sums have `count` terms. */
+static int64_t steps(const struct attention *of, int64_t count) { return in_pairs(of) ? (count + 1) / 2 : count; }
+
+/* Words of a head, each a float or a pair of neighbours: keys [tokens / BLOCK][steps of size][BLOCK], then values
+ * [size / BLOCK][steps of tokens][BLOCK]; and of a thread: queries [ROWS][size], then weights [ROWS][tokens]. Tokens and
+ * sizes are rounded up to blocks but where they are terms of sums. */
+static int64_t keys_room(const struct attention *of) { return rounded_up(of->tokens) * steps(of, rounded_up(of->size)); }
+static int64_t panel_room(const struct attention *of) {
+    return keys_room(of) + steps(of, of->tokens) * rounded_up(of->size);
+}
 static int64_t own_room(const struct attention *of) { return ROWS * (rounded_up(of->size) + rounded_up(of->tokens)); }
 
 /* Images at a time: small ones together, for many threads to have enough to do. */
@@ -69,11 +92,21 @@ static inline void find_scales(const struct attention *of, const char *from, int
     }
 }
 
+/* LANES floats as bfloat16, in the lower halves of words. */
+static inline words rounded(vector value) {
+    const words bits = (words)value;
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+/* LANES floats, from an even place on, into pairs of neighbours. */
+static inline void store_pairs(float *to, vector value) { narrowed((char *)to, rounded(value)); }
+
 /* The normalized keys and values of a head. What lies beyond the last key, and in the last block of channels beyond
  * `size`, is left as it was: nothing is done with the logits and results that are made of it. */
-static void pack(const struct attention *of, int64_t image, int64_t head, float *keys, float *values) {
-    const int item = ITEM(of->type);
-    const int64_t padded = rounded_up(of->size);
+static inline __attribute__((always_inline)) void pack(const struct attention *of, int64_t image, int64_t head,
+                                                       float *keys, float *values, const int pairs) {
+    const int item = ITEM(of->type), terms = pairs ? 2 : 1;
+    const int64_t deep = steps(of, rounded_up(of->size)), many = steps(of, of->tokens);
     for (int64_t first = 0; first < of->tokens; first += TOGETHER) {
         const int64_t count = least(TOGETHER, of->tokens - first);
         const char *key = token_of(of, image, first, 1, head), *value = token_of(of, image, first, 2, head);
@@ -82,25 +115,40 @@ static void pack(const struct attention *of, int64_t image, int64_t head, float 
         find_scales(of, value, count, 1.0f, value_scales);
         for (int64_t t = 0; t < count; t++, key += token_bytes(of), value += token_bytes(of)) {
             const int64_t token = first + t;
-            float *column = keys + token / BLOCK * padded * BLOCK + token % BLOCK;
+            float *column = keys + token / BLOCK * deep * BLOCK + token % BLOCK;
             for (int64_t c = 0; c < of->size; c += LANES) {
                 const vector k = load_some(key + c * item, of->size - c, of->type) * key_scales[t];
                 const vector v = load_some(value + c * item, of->size - c, of->type) * value_scales[t];
-                for (int i = 0; i < LANES; i++) column[(c + i) * BLOCK] = k[i];
-                *(vector *)(values + c / BLOCK * of->tokens * BLOCK + token * BLOCK + c % BLOCK) = v;
+                float *const row = values + (c / BLOCK * many + token / terms) * BLOCK + c % BLOCK;
+                float terms_of[LANES];
+                if (pairs) {
+                    const words low = token % 2 ? *(words *)row : (words){0};
+                    store_pairs(terms_of, k);
+                    *(words *)row = low | rounded(v) << (token % 2 ? 16 : 0);
+                } else {
+                    *(vector *)terms_of = k;
+                    *(vector *)row = v;
+                }
+                for (int i = 0; i < LANES / terms; i++) column[(c / terms + i) * BLOCK] = terms_of[i];
             }
         }
     }
 }
 
 /* A block of a product: ROWS rows of `a` and of `to`, `stride` and `step` apart, and `count` rows of `b`. */
-static void multiply(const float *a, int64_t stride, const float *b, int64_t count, float *to, int64_t step) {
+static inline __attribute__((always_inline)) void multiply(const float *a, int64_t stride, const float *b, int64_t count,
+                                                           float *to, int64_t step, const int pairs) {
     vector sums[ROWS][VECTORS] = {{{0}}};
     for (int64_t k = 0; k < count; k++, b += BLOCK) {
 #pragma GCC unroll 6
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sums[r][v] += a[r * stride + k] * *(const vector *)(b + v * LANES);
+            for (int v = 0; v < VECTORS; v++) {
+                if (pairs)
+                    sums[r][v] = dot(sums[r][v], *(const pair *)(a + r * stride + k), *(const words *)(b + v * LANES));
+                else
+                    sums[r][v] += a[r * stride + k] * *(const vector *)(b + v * LANES);
+            }
     }
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++)
@@ -108,8 +156,9 @@ static void multiply(const float *a, int64_t stride, const float *b, int64_t cou
         for (int v = 0; v < VECTORS; v++) *(vector *)(to + r * step + v * LANES) = sums[r][v];
 }
 
-/* `values` = 2^`values`; returns the sum of the first `count` of `padded`. */
-static float exponentiate(float *values, int64_t count, int64_t padded) {
+/* `values` = 2^`values`, the first `count` of `padded`, and zeros after them; in pairs if wanted. Returns their sum. */
+static inline __attribute__((always_inline)) float exponentiate(float *values, int64_t count, int64_t padded,
+                                                                const int pairs) {
     vector sums[VECTORS] = {{0}};
     integers lane = {0};
     for (int i = 0; i < LANES; i++) lane[i] = i;
@@ -118,9 +167,12 @@ static float exponentiate(float *values, int64_t count, int64_t padded) {
         for (int v = 0; v < VECTORS; v++) {
             const int64_t at = first + v * LANES;
             vector value = power_of_two(*(const vector *)(values + at));
-            *(vector *)(values + at) = value;
             if (count - at < LANES) value = either(lane < (int32_t)(count - at), value, (vector){0});
             sums[v] += value;
+            if (pairs)
+                store_pairs(values + at / 2, value);
+            else
+                *(vector *)(values + at) = value;
         }
     for (int v = 1; v < VECTORS; v++) sums[0] += sums[v];
     return total(sums[0]);
@@ -134,9 +186,11 @@ static inline void put(const struct attention *of, char *to, const float *values
 }
 
 /* Queries `first` ... `first` + ROWS - 1 of a head, as far as there are as many. */
-static void attend(const struct attention *of, int64_t image, int64_t head, int64_t first, const float *keys,
-                   const float *values, float *queries) {
+static inline __attribute__((always_inline)) void attend(const struct attention *of, int64_t image, int64_t head,
+                                                         int64_t first, const float *keys, const float *values,
+                                                         float *queries, const int pairs) {
     const int item = ITEM(of->type);
+    const int64_t deep = steps(of, rounded_up(of->size)), many = steps(of, of->tokens);
     const int64_t padded = rounded_up(of->size), width = rounded_up(of->tokens), rows = least(ROWS, of->tokens - first);
     const float to_powers = 1.44269504088896341f / sqrtf(of->size); /* exp(x) = 2^(x / log 2) */
     float *weights = queries + ROWS * padded, sums[ROWS];
@@ -144,14 +198,19 @@ static void attend(const struct attention *of, int64_t image, int64_t head, int6
     float scales[ROWS];
     find_scales(of, from, rows, to_powers, scales);
     for (int64_t r = 0; r < rows; r++, from += token_bytes(of))
-        for (int64_t c = 0; c < of->size; c += LANES)
-            *(vector *)(queries + r * padded + c) = load_some(from + c * item, of->size - c, of->type) * scales[r];
+        for (int64_t c = 0; c < of->size; c += LANES) {
+            const vector query = load_some(from + c * item, of->size - c, of->type) * scales[r];
+            if (pairs)
+                store_pairs(queries + r * padded + c / 2, query);
+            else
+                *(vector *)(queries + r * padded + c) = query;
+        }
     if (rows < ROWS) memset(queries + rows * padded, 0, (ROWS - rows) * padded * 4);
     for (int64_t key = 0; key < width; key += BLOCK)
-        multiply(queries, padded, keys + key * padded, of->size, weights + key, width);
-    for (int64_t r = 0; r < ROWS; r++) sums[r] = exponentiate(weights + r * width, of->tokens, width);
+        multiply(queries, padded, keys + key * deep, steps(of, of->size), weights + key, width, pairs);
+    for (int64_t r = 0; r < ROWS; r++) sums[r] = exponentiate(weights + r * width, of->tokens, width, pairs);
     for (int64_t c = 0; c < padded; c += BLOCK)
-        multiply(weights, width, values + c * of->tokens, of->tokens, queries + c, padded);
+        multiply(weights, width, values + c * many, many, queries + c, padded, pairs);
     for (int64_t r = 0; r < rows; r++) {
         const int64_t at = ((image * of->tokens + first + r) * of->heads + head) * of->size;
         put(of, of->out + at * item, queries + r * padded, 1.0f / sums[r]);
@@ -187,7 +246,10 @@ void unitgain_attention(const struct attention *of, float *scratch) {
 #pragma omp for schedule(dynamic)
             for (int64_t panel = 0; panel < panels; panel++) {
                 float *keys = scratch + panel * room;
-                pack(of, image + panel / heads, panel % heads, keys, keys + keys_room(of));
+                if (in_pairs(of))
+                    pack(of, image + panel / heads, panel % heads, keys, keys + keys_room(of), 1);
+                else
+                    pack(of, image + panel / heads, panel % heads, keys, keys + keys_room(of), 0);
             }
 #pragma omp for schedule(dynamic)
             for (int64_t task = 0; task < panels * parts; task++) {
@@ -195,7 +257,10 @@ void unitgain_attention(const struct attention *of, float *scratch) {
                 const int64_t last = least(first + GROUPS * ROWS, of->tokens);
                 const float *keys = scratch + panel * room;
                 for (int64_t query = first; query < last; query += ROWS)
-                    attend(of, image + panel / heads, panel % heads, query, keys, keys + keys_room(of), own);
+                    if (in_pairs(of))
+                        attend(of, image + panel / heads, panel % heads, query, keys, keys + keys_room(of), own, 1);
+                    else
+                        attend(of, image + panel / heads, panel % heads, query, keys, keys + keys_room(of), own, 0);
             }
         }
     }

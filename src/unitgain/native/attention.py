@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_place, library, scratch
+from unitgain.native.build import TYPES, check_place, library
+from unitgain.native.memory import images, scratch
 
 IMAGES = (torch.float32, torch.bfloat16)
 
@@ -59,7 +60,7 @@ def attend(x: Float[Tensor, "n c3 h w"], heads: int, eps: float) -> Float[Tensor
     assert eps >= 0
     assert can_attend(x.dtype, size)
     x = x.contiguous(memory_format=torch.channels_last)
-    out = x.new_empty((n, h, w, heads * size)).permute(0, 3, 1, 2)
+    out = images((n, heads * size, h, w), x.dtype)
     if out.numel():
         found = _library()
         assert found is not None

@@ -8,8 +8,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import threading
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -48,23 +46,6 @@ def library(name: str) -> ctypes.CDLL | None:
         if wanted == "1":
             raise RuntimeError(f"{name}.c cannot be used: {said}. {NATIVE}=0 does without, and more slowly") from error
         return None
-
-
-_rooms = threading.local()
-
-
-def scratch(size: int, prepare: Callable[[int, int], object] | None = None) -> Tensor:
-    """At least `size` bytes to compute in, one place for each thread, whose contents the next call may overwrite.
-
-    It is kept: what is given back to the system comes back page by page. `prepare` is called with address and size of
-    new memory.
-    """
-    room = getattr(_rooms, "room", None)
-    if room is None or len(room) < size:
-        room = _rooms.room = torch.empty(size, dtype=torch.uint8, device="cpu")
-        if prepare is not None:
-            prepare(room.data_ptr(), size)
-    return room
 
 
 def check_place(x: Tensor) -> None:

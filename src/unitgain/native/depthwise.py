@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.native.build import TYPES, check_layout, check_place, library
+from unitgain.native.memory import images
 
 IMAGES = (torch.float32, torch.bfloat16)
 
@@ -49,7 +50,7 @@ class Depthwise:
         n, c, h, w = x.shape
         assert x.dtype in IMAGES
         assert c == self.channels
-        out = torch.empty_like(x)
+        out = images((n, c, h, w), x.dtype)
         if scale is not None:
             check_place(scale)
             assert scale.shape == (n, c)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.native.build import TYPES, check_layout, check_place, library
+from unitgain.native.memory import images
 
 
 class _Features(Structure):
@@ -101,10 +102,12 @@ def summed(
     left: float = 1.0,
     share: float = 1.0,
     limit: float = float("inf"),
+    out: Tensor | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """`left` times `branch` plus `share` times `main`, clamped to [-limit, limit], in `dtype`.
 
-    `main` may be half as high and wide: its pixels are then doubled.
+    `main` may be half as high and wide: its pixels are then doubled. The result is written to `out` if there is one,
+    which is channels-last.
 
     Raises:
         ValueError: if an image is not on the CPU.
@@ -113,7 +116,10 @@ def summed(
     n, c, h, w = branch.shape
     doubled = main.shape[2:] != branch.shape[2:]
     assert branch.shape == (*main.shape[:2], *(side * (1 + doubled) for side in main.shape[2:]))
-    out, (branch, main) = _empty((n, c, h, w), dtype), (_laid(branch), _laid(main))
+    branch, main = _laid(branch), _laid(main)
+    out = _empty((n, c, h, w), dtype) if out is None else out
+    assert (out.shape, out.dtype) == (branch.shape, dtype)
+    assert out.is_contiguous(memory_format=torch.channels_last)
     types = [TYPES[tensor.dtype] for tensor in (branch, main, out)]
     addresses = [tensor.data_ptr() for tensor in (branch, main, out)]
     if out.numel():
@@ -129,7 +135,7 @@ def _laid(x: Tensor) -> Tensor:
 
 def _empty(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     _check_type(dtype)
-    return torch.empty(size, dtype=dtype, memory_format=torch.channels_last, device="cpu")
+    return images(size, dtype)
 
 
 def _check_type(dtype: torch.dtype) -> None:

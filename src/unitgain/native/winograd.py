@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_layout, check_place, library, scratch
+from unitgain.native.build import TYPES, check_layout, check_place, library
+from unitgain.native.memory import images, scratch
 
 MAX_CHANNELS = 16384
 
@@ -132,7 +133,7 @@ class Winograd:
         h, w = (2 * h, 2 * w) if doubled else (h, w)
         assert c == self.in_channels
         assert self.integers or torch.float16 not in (x.dtype, dtype, None if main is None else main.dtype)
-        out = torch.empty((n, self.out_channels, h, w), dtype=dtype, memory_format=torch.channels_last, device=x.device)
+        out = images((n, self.out_channels, h, w), dtype)
         if scale is not None:
             check_place(scale)
             assert scale.shape == (n, self.out_channels)
@@ -143,7 +144,7 @@ class Winograd:
             main = main.contiguous(memory_format=torch.channels_last)
             halved = main.shape[2:] != out.shape[2:]
             assert out.shape == (*main.shape[:2], *(side * (1 + halved) for side in main.shape[2:]))
-        images = _Images(x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[dtype], doubled, n, h, w)
+        call = _Images(x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[dtype], doubled, n, h, w)
         kind = 0 if main is None else TYPES[main.dtype]
         ending = _Ending(_address(scale), silu, _address(main), kind, halved, share, limit)
         found, layer = _library(), self._layer()
@@ -152,7 +153,7 @@ class Winograd:
         if out.numel():
             size = found.unitgain_winograd_scratch(byref(layer), n, h, w)
             room = scratch(size, found.unitgain_winograd_large_pages)
-            found.unitgain_winograd(byref(layer), byref(images), byref(ending), room.data_ptr())
+            found.unitgain_winograd(byref(layer), byref(call), byref(ending), room.data_ptr())
         return out
 
 

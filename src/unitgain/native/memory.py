@@ -1,0 +1,87 @@
+"""Memory that is kept and lent again: what is given back to the system comes back page by page, full of zeros."""
+
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+LARGE = 1 << 20  # bytes, below which memory is quickly had
+FORGOTTEN = 1000  # requests after which a block that nobody wanted is given back
+
+_rooms = threading.local()
+
+
+def scratch(size: int, prepare: Callable[[int, int], object] | None = None) -> Tensor:
+    """At least `size` bytes to compute in, one place for each thread, whose contents the next call may overwrite.
+
+    It is kept. `prepare` is called with address and size of new memory.
+    """
+    room = getattr(_rooms, "scratch", None)
+    if room is None or len(room) < size:
+        room = _rooms.scratch = _new(size)
+        if prepare is not None:
+            prepare(room.data_ptr(), size)
+    return room
+
+
+def images(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Images `[N, C, H, W]` on the CPU, channels-last, with any contents.
+
+    As any tensor, they are there as long as something refers to them. Then their memory is kept for images that this
+    thread asks for next, at least half as large, until so many requests have passed it by that it is given back.
+    """
+    n, c, h, w = size
+    count = n * c * h * w
+    if count * dtype.itemsize < LARGE:
+        return torch.empty(size, dtype=dtype, memory_format=torch.channels_last, device="cpu")
+    lent = _kept().lend(count * dtype.itemsize)
+    return torch.frombuffer(lent, dtype=dtype).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+@dataclass(eq=False)
+class _Block:
+    memory: ndarray
+    since: int = 0  # request after which it was given back
+
+
+class _Kept:
+    """Blocks of one thread that nobody uses. They may be given back by another, which only appends."""
+
+    def __init__(self) -> None:
+        self.free: list[_Block] = []
+        self.requests = 0
+
+    def lend(self, size: int) -> ndarray:
+        """An array of `size` bytes; when nothing refers to it any more, its block is free again."""
+        self.requests += 1
+        for block in self.free[:]:
+            if self.requests - block.since > FORGOTTEN:
+                self.free.remove(block)
+        fitting = [block for block in self.free if size <= len(block.memory) <= 2 * size]
+        block = min(fitting, key=lambda block: len(block.memory), default=None)
+        if block is None:
+            block = _Block(_new(size).numpy())
+        else:
+            self.free.remove(block)
+        lent = block.memory[:size]  # an object of its own, that the tensor made of it refers to
+        weakref.finalize(lent, self._take_back, block).atexit = False
+        return lent
+
+    def _take_back(self, block: _Block) -> None:
+        block.since = self.requests
+        self.free.append(block)
+
+
+def _kept() -> _Kept:
+    found = getattr(_rooms, "kept", None)
+    if found is None:
+        found = _rooms.kept = _Kept()
+    return found
+
+
+def _new(size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device="cpu")

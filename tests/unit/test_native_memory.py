@@ -1,0 +1,125 @@
+"""Memory that images are lent: never two at a time, used again, and given back when nobody wants it."""
+
+import copy
+import gc
+import threading
+
+import pytest
+import torch
+from conftest import trained
+
+from unitgain.arch import NetworkSpec
+from unitgain.infer import prepare
+from unitgain.native import images, memory
+
+SIZE = (2, 64, 64, 64)  # 2 MiB in float32
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(memory, "_rooms", threading.local())
+
+
+def free():
+    """Bytes of each block that nobody uses."""
+    return sorted(len(block.memory) for block in memory._kept().free)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [SIZE, (1, 3, 5, 7), (0, 4, 4, 4)])
+def test_images_are_like_any_tensor(dtype, size):
+    x = images(size, dtype)
+    assert (x.shape, x.dtype, x.device.type) == (size, dtype, "cpu")
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert x.data_ptr() % 64 == 0
+    x.fill_(2)
+    assert (x + x == 4).all()
+    assert torch.equal(copy.deepcopy(x), x)
+
+
+def test_memory_is_used_again_once_nothing_refers_to_it():
+    x = images(SIZE, torch.float32)
+    where, corner = x.data_ptr(), x[1, :3, 2:4]
+    corner.fill_(7)
+    del x
+    gc.collect()
+    other = images(SIZE, torch.float32)  # what is left of the first is a view
+    assert other.data_ptr() != where
+    other.zero_()
+    assert (corner == 7).all()
+    del corner
+    assert free() == [2**21]
+    again = images((2, 64, 64, 32), torch.float32)
+    assert again.data_ptr() == where
+    assert free() == []
+
+
+def test_half_a_block_is_enough_and_less_is_not():
+    images(SIZE, torch.float32)
+    assert images((1, 64, 64, 64), torch.float32) is not None
+    assert free() == [2**21]
+    kept = [images((8, 64, 64, 64), torch.float32), images(SIZE, torch.float32)]
+    kept.clear()
+    assert free() == [2**21, 2**23]
+    x = images((1, 64, 64, 65), torch.float32)  # in the smallest that is large enough
+    assert free() == [2**23]
+    del x
+
+
+def test_what_nobody_wants_is_given_back(monkeypatch):
+    monkeypatch.setattr(memory, "FORGOTTEN", 5)
+    images((8, 64, 64, 64), torch.float32)
+    for _ in range(5):
+        images(SIZE, torch.float32)
+        assert free() == [2**21, 2**23]
+    images(SIZE, torch.float32)
+    assert free() == [2**21]
+
+
+def test_every_thread_has_its_own():
+    x = images(SIZE, torch.float32)
+    where = x.data_ptr()
+    del x
+    found = []
+
+    def draw():
+        images(SIZE, torch.float32)
+        found.append(free())
+
+    for _ in range(2):
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+    assert found == [[2**21]] * 2
+    assert free() == [2**21]
+    assert images(SIZE, torch.float32).data_ptr() == where
+
+
+def test_images_that_another_thread_drops_come_back():
+    box = [images(SIZE, torch.float32)]
+    thread = threading.Thread(target=box.clear)
+    thread.start()
+    thread.join()
+    assert free() == [2**21]
+
+
+def test_defaults_of_torch_do_not_matter():
+    with torch.device("meta"):
+        x = images(SIZE, torch.bfloat16)
+    with torch.inference_mode():
+        y = images(SIZE, torch.bfloat16)
+    assert x.device.type == y.device.type == "cpu"
+    assert not x.requires_grad
+
+
+def test_a_network_asks_for_no_more_at_its_second_image(monkeypatch):
+    spec = NetworkSpec(resolution=32, channels=3, label_dim=0, model_channels=64, channel_mult=(1, 2), num_blocks=1)
+    denoiser = prepare(trained(spec))
+    x = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        first = denoiser(x, 1.0)
+        lying = free()
+        assert lying
+        monkeypatch.setattr(memory, "_new", lambda size: pytest.fail(f"{size} bytes more"))
+        assert torch.equal(denoiser(x, 1.0), first)
+    assert free() == lying
