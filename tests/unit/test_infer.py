@@ -232,7 +232,7 @@ def test_images_that_share_a_reading_of_weights_are_those_of_one_alone(dtype):
     if not pays_to_filter(dtype):
         pytest.skip("this machine does not filter")
     assert tile_size(denoiser, "cpu") == 1
-    assert prepared.at_once == 4
+    assert prepared.at_once == 8
     given = inputs(denoiser.spec, batch=11)
     together = prepared(*given)
     alone = [prepared(*(value[i : i + 1] for value in given)) for i in range(11)]
@@ -251,12 +251,12 @@ def test_odd_numbers_of_channels_pixels_and_classes_do_not_matter_to_others(dtyp
     prepared = prepare(denoiser, dtype)
     if not pays_to_filter(dtype):
         pytest.skip("this machine does not filter")
-    assert (tile_size(denoiser, "cpu"), prepared.at_once) == (1, 4)
-    _, sigma, label = inputs(denoiser.spec, batch=7)
-    x = torch.randn(7, 3, *side)
-    for given in (label, torch.rand(7, 7), None):
+    assert (tile_size(denoiser, "cpu"), prepared.at_once) == (1, 8)
+    _, sigma, label = inputs(denoiser.spec, batch=10)
+    x = torch.randn(10, 3, *side)
+    for given in (label, torch.rand(10, 7), None):
         together = prepared(x, sigma, given)
-        rows = [slice(i, i + 1) for i in range(7)]
+        rows = [slice(i, i + 1) for i in range(10)]
         alone = [prepared(x[row], sigma[row], None if given is None else given[row]) for row in rows]
         assert torch.equal(together, torch.cat(alone))
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitgain.native import can_pass, joined, summed
+from unitgain.native import can_pass, converted, joined, summed
 from unitgain.ops import magnitude, resample
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
@@ -132,3 +132,20 @@ def test_other_devices_are_refused():
         joined(x, whole=torch.float32)
     with pytest.raises(ValueError, match="images are on meta"):
         summed(torch.empty(1, 4, 2, 2), x, torch.float32)
+
+
+@pytest.mark.parametrize("to", TYPES)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_conversion_is_that_of_torch(dtype, to):
+    x = images(2, 37, 5, 3, dtype=dtype)
+    assert torch.equal(converted(x, to), x.to(to))
+    assert (converted(x, to) is x) == (to == dtype)
+
+
+def test_sums_go_where_they_are_wanted():
+    branch, main = (images(2, 21, 4, 6, dtype=torch.float32, seed=seed) for seed in (0, 1))
+    out = images(3, 21, 4, 6, dtype=TYPES[-1])
+    before = out.clone()
+    assert summed(branch, main, TYPES[-1], share=0.3, out=out[1:]).data_ptr() == out[1:].data_ptr()
+    assert torch.equal(out[1:], summed(branch, main, TYPES[-1], share=0.3))
+    assert torch.equal(out[0], before[0])

@@ -41,6 +41,7 @@ class Rule:
         self.preserving = preserving
         self.dtype = dtype
         self.filtered = filtered
+        self.fused = fused
         self.resolution = 0
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
         # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down; the 11

@@ -13,6 +13,7 @@ from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.infer.blocks import Rule
 from unitgain.infer.layers import apart, constant, folded, frozen
 from unitgain.layers import MPFourier
+from unitgain.native import can_multiply, linear
 
 AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
 
@@ -32,6 +33,7 @@ class FoldedEmbedding(nn.Module):
     def __init__(self, embedding: Embedding | PlainEmbedding, rule: Rule) -> None:
         super().__init__()
         self.at_once: int | None = None
+        self.fused = rule.fused
         self.stored = torch.float32 if rule.dtype == torch.float32 else torch.float16
         noise_factor, label_factor = 1.0, 1.0
         if isinstance(embedding, Embedding) and embedding.label is not None:
@@ -76,7 +78,10 @@ class FoldedEmbedding(nn.Module):
             else:
                 emb = emb + self.classes[label].float()
         emb = apart(F.silu, emb, self.at_once)
-        scales = _widened_linear(emb, self.modulation, self.constant, self.at_once)
+        if self.fused and can_multiply(self.modulation.dtype):
+            scales = linear(emb, self.modulation, self.constant)
+        else:
+            scales = _widened_linear(emb, self.modulation, self.constant, self.at_once)
         return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)]
 
     def _embed_noise(self, c_noise: Tensor) -> Tensor:

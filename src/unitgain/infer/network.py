@@ -19,6 +19,7 @@ from unitgain.infer.kernels import KernelBlock
 from unitgain.infer.layers import FilteredConv, FoldedConv, SiLU, constant, folded
 from unitgain.infer.passes import PassBlock
 from unitgain.layers import MPConv
+from unitgain.native import converted
 
 
 class FoldedUNet(nn.Module):
@@ -54,6 +55,7 @@ class FoldedUNet(nn.Module):
         rule = Rule(isinstance(network, MPUNet), dtype, filtered, fused)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
         self.dtype, self.sums = dtype, rule.sums
+        self.convert = converted if fused else Tensor.to
         self.embedding = FoldedEmbedding(network.embedding, rule)
         joins = _joins(network, spec, rule)
         self.factors = {name: (1.0, 1.0) for name in joins}
@@ -110,13 +112,13 @@ class FoldedUNet(nn.Module):
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for name, module in self.enc.items():
-            x = module(x).to(self.sums) if name.endswith("_conv") else module(x, scales)
-            skips.append(x.to(self.kept))
+            x = self.convert(module(x), self.sums) if name.endswith("_conv") else module(x, scales)
+            skips.append(self.convert(x, self.kept))
         x = x * self.middle if self.middle != 1 else x
         for name, block in self.dec.items():
             joined = (skips.pop(), self.factors[name]) if name in self.factors else ()
             x = block(x, scales, *joined)
-        return self.out_conv(x.to(self.dtype))
+        return self.out_conv(self.convert(x, self.dtype))
 
 
 class FrozenConv(nn.Module):

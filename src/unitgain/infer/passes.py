@@ -15,7 +15,7 @@ from unitgain.arch.block import Branch
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, Slot
 from unitgain.infer.layers import Bottleneck, FilteredConv, FoldedConv, FusedDepthwise, Modulate, SiLU
 from unitgain.layers import MPConv
-from unitgain.native import attend, can_attend, can_pass, images, joined, summed
+from unitgain.native import attend, can_attend, can_pass, converted, images, joined, summed
 from unitgain.ops import resample
 
 
@@ -132,7 +132,7 @@ class PassAttention(FoldedAttention):
         """What `forward` makes of `x`, in its precision, clamped to [-limit, limit]."""
         out, at_once = images(tuple(x.shape), x.dtype), self.at_once or len(x)
         for part, into in zip(x.split(at_once), out.split(at_once), strict=True):
-            summed(self._attend(part.to(self.dtype)), part, x.dtype, share=self.main, limit=limit, out=into)
+            summed(self._attend(converted(part, self.dtype)), part, x.dtype, share=self.main, limit=limit, out=into)
         return out
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class PassBlock(FoldedBlock):
 
     def _normalized(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Main path through shortcut and pixel norm, and the same for the branch."""
-        x = x if self.shortcut is None else self.shortcut(x.to(self.dtype))
+        x = x if self.shortcut is None else self.shortcut(converted(x, self.dtype))
         return self._pass(x, None, (1.0, 1.0), self.norm_eps, self.sums)
 
     def _pass(

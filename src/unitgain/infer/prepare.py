@@ -17,7 +17,7 @@ from unitgain.kernels.support import demand, no_blocks
 from unitgain.native import can_convolve, can_pass
 from unitgain.sample.tiles import tile_size
 
-TOGETHER = 4  # images that are filtered at a time, so that large weights are read once for them
+TOGETHER = 8  # images that are filtered at a time, so that large weights are read once for them
 PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 

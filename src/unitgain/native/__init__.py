@@ -4,8 +4,9 @@ from unitgain.native.attention import attend, can_attend
 from unitgain.native.build import NATIVE
 from unitgain.native.combine import Combination, can_combine
 from unitgain.native.depthwise import Depthwise, can_convolve
+from unitgain.native.linear import can_multiply, linear
 from unitgain.native.memory import images
-from unitgain.native.pointwise import can_pass, joined, summed
+from unitgain.native.pointwise import can_pass, converted, joined, summed
 from unitgain.native.winograd import Winograd, can_filter
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "can_combine",
     "can_convolve",
     "can_filter",
+    "can_multiply",
     "can_pass",
+    "converted",
     "images",
     "joined",
+    "linear",
     "summed",
 ]

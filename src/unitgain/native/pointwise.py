@@ -94,6 +94,20 @@ def joined(
     return outs[0], outs[1]
 
 
+def converted(x: Float[Tensor, "n c h w"], dtype: torch.dtype) -> Float[Tensor, "n c h w"]:
+    """`x` in another precision, faster than by libraries where both have 16 bits; itself if it has that precision.
+
+    Raises:
+        ValueError: if `x` is not on the CPU.
+        RuntimeError: if this machine does not pass over images of these types.
+    """
+    if x.dtype == dtype:
+        return x
+    found, _ = joined(x, whole=dtype)
+    assert found is not None
+    return found
+
+
 def summed(
     branch: Float[Tensor, "n c h w"],
     main: Float[Tensor, "n c h2 w2"],
