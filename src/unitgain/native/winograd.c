@@ -31,7 +31,8 @@
 #define POSITIONS 36                 /* at most */
 #define MOST_CHANNELS 16384          /* of inputs */
 #define TILES 24                     /* at a time at least, if there are as many: weights are read once for all */
-#define AT_ONCE 32                   /* tiles of a thread that are taken at a time if these are all */
+#define AT_ONCE 32                   /* at a time if a thread then has few turns: rows leave the cache, but weights are */
+#define FEW 4                        /* read less often */
 #define ROOM (1 << 19)               /* bytes that the rows of tiles may fill of it, */
 #define RESULTS (1 << 18)            /* and their products */
 #define NORM 32700.0f                /* of rows and columns; rounding adds sqrt(in) / 2 at most: 64 for 16384 */
@@ -370,7 +371,7 @@ static struct plan planned(const struct layer *layer, int64_t batch, int64_t hei
     plan.tiles = batch * plan.across * plan.down;
     int64_t most = least(ROOM / (positions(layer) * steps(layer) * 4), RESULTS / (positions(layer) * BLOCK * 4));
     if (most < TILES) most = TILES;
-    if (plan.tiles <= plan.threads * AT_ONCE && most < AT_ONCE) most = AT_ONCE;
+    if (plan.tiles <= plan.threads * AT_ONCE * FEW && most < AT_ONCE) most = AT_ONCE;
     plan.panels = (plan.tiles + most - 1) / most;
     if (plan.panels >= plan.threads)
         plan.panels = least(rounded_up(plan.panels, plan.threads), plan.tiles);
