@@ -8,9 +8,8 @@
  *
  * The products at a position are those of matrices, [tiles, in] and [in, out], of float32 or of 16-bit integers that are
  * summed in 32 bits. For the latter, each row of the one and column of the other is scaled to a norm of at most
- * 2^15 - 1, so that by Cauchy and Schwarz no sum exceeds 2^30, in whatever order it is made: rows each by itself, columns
- * of an output alike at all positions but for what transforms do to white noise. Before that, inputs are multiplied by
- * what the weights of their channel are divided by, their norm.
+ * 2^15 - 1, so that by Cauchy and Schwarz no sum exceeds 2^30, in whatever order it is made. Before that, inputs are
+ * multiplied by what the weights of their channel are divided by, their norm.
  */
 
 #include "vectors.h"
@@ -76,7 +75,7 @@ struct layer {
     int32_t tile;    /* m: 2 or 4 */
     int32_t whole;   /* whether products are those of integers */
     char *weights;
-    float *scales;   /* integers: [out rounded up], what undoes the scaling of weights, with `usual` of their position */
+    float *scales;   /* integers: [position][out rounded up], what undoes the scaling of weights */
     float *loudness; /* integers: [in], norm of the weights of a channel, which its inputs are multiplied with */
 };
 
@@ -128,13 +127,6 @@ static inline __attribute__((always_inline)) void from_weights(const vector *w, 
     t[3 * to] = even2 + odd2;
     t[4 * to] = even2 - odd2;
     t[5 * to] = w2;
-}
-
-/* What `from_weights` in two dimensions makes of the magnitude of white noise, at position `at`. */
-static inline float usual(int at, int m) {
-    static const float small[] = {1, 0.8660254f, 0.8660254f, 1};
-    static const float large[] = {1, 0.88191710f, 0.88191710f, 0.44095855f, 0.44095855f, 1};
-    return m == 2 ? small[at / 4] * small[at % 4] : large[at / 6] * large[at % 6];
 }
 
 static inline __attribute__((always_inline)) void to_outputs(const vector *p, vector *y, int64_t from, int64_t to, int m) {
@@ -250,7 +242,7 @@ static inline __attribute__((always_inline)) void take_tile(const char *const *p
         scales[i] = norms[i] > 0 ? NORM / norms[i] : norms[i];
     }
     for (int i = 0; i < places; i++) {
-        inverse[i * tiles] = norms[i] / NORM * usual(i, m);
+        inverse[i * tiles] = norms[i] / NORM;
         for (int64_t byte = 0; byte < padded * 2; byte += 64) __builtin_prefetch(rows + i * stride + padded * 2 + byte, 1, 2);
         for (int64_t channel = 0; channel < padded; channel += LANES)
             narrowed(rows + i * stride + channel * 2, whole(*(const vector *)(values + i * padded + channel) * scales[i]));
@@ -302,8 +294,8 @@ struct ending {
 /* Outputs of one tile and LANES channels, of which there are `some`, from their products, [position][tiles][BLOCK]; the
  * images begin at these channels. */
 static inline __attribute__((always_inline)) void put_lanes(const char *products, int64_t stride, const float *inverse,
-                                                            int64_t tiles, int m, int integer, vector scale,
-                                                            const struct ending *ending,
+                                                            int64_t tiles, const float *scales, int64_t padded, int m,
+                                                            int integer, vector scale, const struct ending *ending,
                                                             const struct image *out, const struct image *main,
                                                             int64_t top, int64_t left, int64_t some) {
     const int n = m + 2;
@@ -316,7 +308,7 @@ static inline __attribute__((always_inline)) void put_lanes(const char *products
             const int at = i * n + j;
             if (integer) {
                 const integers sum = *(const integers *)(products + at * stride);
-                p[j] = __builtin_convertvector(sum, vector) * inverse[at * tiles];
+                p[j] = __builtin_convertvector(sum, vector) * (inverse[at * tiles] * *(const vector *)(scales + at * padded));
             } else
                 p[j] = *(const vector *)(products + at * stride);
         }
@@ -342,6 +334,7 @@ static inline __attribute__((always_inline)) void put_tile(const char *products,
                                                            const float *scale, const struct ending *ending,
                                                            const struct image *out, const struct image *main,
                                                            int64_t top, int64_t left, int64_t first) {
+    const int64_t wide = blocks(layer) * BLOCK;
     for (int v = 0; v < VECTORS; v++) {
         const int64_t channel = first + v * LANES, some = layer->out - channel;
         if (some <= 0) break;
@@ -349,13 +342,14 @@ static inline __attribute__((always_inline)) void put_tile(const char *products,
         to.from += channel * ITEM(out->type);
         if (main->from) other.from += channel * ITEM(main->type);
         vector factor = (vector){0} + 1.0f;
-        if (integer) factor = *(const vector *)(layer->scales + channel);
-        if (scale) factor *= *(const vector *)(scale + channel);
+        if (scale) factor = *(const vector *)(scale + channel);
         const char *const from = products + v * LANES * 4;
         if (some >= LANES)
-            put_lanes(from, stride, inverse, tiles, m, integer, factor, ending, &to, &other, top, left, LANES);
+            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, ending, &to, &other,
+                      top, left, LANES);
         else
-            put_lanes(from, stride, inverse, tiles, m, integer, factor, ending, &to, &other, top, left, some);
+            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, ending, &to, &other,
+                      top, left, some);
     }
 }
 
@@ -472,16 +466,12 @@ static inline __attribute__((always_inline)) void pack_some(const struct layer *
             transformed(layer, own, channel, v, m);
             for (int i = 0; i < places; i++) scale[i] += v[i] * v[i];
         }
-        float most[LANES] = {0};
         for (int i = 0; i < places; i++)
             for (int64_t o = 0; o < LANES; o++) {
-                const float norm = sqrtf(scale[i][o]) / usual(i, m);
-                if (!(norm <= most[o]) && most[o] == most[o]) most[o] = norm;
+                const float norm = sqrtf(scale[i][o]);
+                scale[i][o] = norm > 0 ? NORM / norm : norm;
+                layer->scales[i * blocks(layer) * BLOCK + first + o] = norm / NORM;
             }
-        for (int64_t o = 0; o < LANES; o++) {
-            layer->scales[first + o] = most[o] / NORM;
-            for (int i = 0; i < places; i++) scale[i][o] = most[o] > 0 ? NORM / (most[o] * usual(i, m)) : most[o];
-        }
     }
     char *const to = layer->weights + first / BLOCK * places * steps(layer) * BLOCK * 4 + first % BLOCK * 4;
     for (int64_t step = 0; step < steps(layer); step++) {

@@ -86,7 +86,7 @@ class Winograd:
         self.tile, self.integers = tile, integers
         layer = _Layer(self.in_channels, self.out_channels, tile, integers, None, None, None)
         self._wide = -(-self.out_channels // found.unitgain_winograd_block()) * found.unitgain_winograd_block()
-        size, scales = found.unitgain_winograd_weights(byref(layer)), self._wide if integers else 0
+        size, scales = found.unitgain_winograd_weights(byref(layer)), (tile + 2) ** 2 * self._wide if integers else 0
         self._weights = torch.empty(size, dtype=torch.uint8, device="cpu")
         self._scales = torch.empty(scales, dtype=torch.float32, device="cpu")
         self._loudness = torch.empty(self.in_channels if integers else 0, dtype=torch.float32, device="cpu")
