@@ -118,19 +118,25 @@ def test_what_is_not_finite_stays_so_where_it_is_read(dtype, value):
         assert not found[1].any()
 
 
-def test_a_nan_of_any_bits_stays_one():
-    x = drawn(1, 1, 8, 2, 2)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_of_any_bits_stays_one(dtype):
+    x = drawn(1, 1, 8, 2, 2, dtype)
     whole = attend(x, 1, EPS)
     for bits in (0x7F800001, 0x7FC00001, 0x7FFFFFFF, -0x00000001):
         for part in range(3):
             broken = x.clone()
-            broken[0, 8 * part, 0, 0] = torch.tensor([bits], dtype=torch.int32).view(torch.float32)[0]
+            value = torch.tensor([bits if dtype == torch.float32 else bits >> 16 | 1], dtype=torch.int32)
+            if dtype == torch.float32:
+                broken[0, 8 * part, 0, 0] = value.view(dtype)[0]
+            else:
+                broken.view(torch.int16)[0, 8 * part, 0, 0] = value.to(torch.int16)[0]
             assert attend(broken, 1, EPS)[0, :, 0, 0].isnan().all()
     assert torch.equal(attend(x, 1, EPS), whole)  # nothing of it is left in memory
 
 
-def test_an_image_does_not_depend_on_threads_or_neighbours():
-    x = drawn(5, 3, 40, 9, 9)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_image_does_not_depend_on_threads_or_neighbours(dtype):
+    x = drawn(5, 3, 40, 9, 9, dtype)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -143,12 +149,21 @@ def test_an_image_does_not_depend_on_threads_or_neighbours():
         torch.set_num_threads(before)
 
 
-def test_more_images_than_are_taken_at_once():
-    """Their keys and values take 350 kB each, of 4 MB."""
-    x = drawn(31, 6, 64, 10, 10)
+@pytest.mark.parametrize(("dtype", "count", "tolerance"), [(torch.float32, 31, 1e-6), (torch.bfloat16, 61, 6e-3)])
+def test_more_images_than_are_taken_at_once(dtype, count, tolerance):
+    """Their keys and values take 350 or 160 kB each, of 4 MB."""
+    x = drawn(count, 6, 64, 10, 10, dtype)
     found = attend(x, 6, EPS)
     assert torch.equal(found, torch.cat([attend(image, 6, EPS) for image in x.split(1)]))
-    assert relative_error(found, defined(x, 6, EPS)) < 1e-6
+    assert relative_error(found, defined(x, 6, EPS)) < tolerance
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_add_up_to_one(dtype):
+    """Where all values are alike so are the results, whatever weights are rounded to."""
+    x = drawn(1, 1, 64, 8, 8, dtype)
+    x[:, 128:] = torch.where(torch.arange(64) % 2 == 0, 1.0, -1.0).to(dtype)[None, :, None, None]
+    assert ((attend(x, 1, 1e-9) - x[:, 128:]).abs() < (1e-6 if dtype == torch.float32 else 2**-8)).all()
 
 
 def test_any_layout_is_read_and_channels_last_is_written():

@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -56,7 +58,7 @@ def test_memory_is_used_again_once_nothing_refers_to_it():
 
 def test_half_a_block_is_enough_and_less_is_not():
     images(SIZE, torch.float32)
-    assert images((1, 64, 64, 64), torch.float32) is not None
+    images((1, 64, 64, 64), torch.float32)
     assert free() == [2**21]
     kept = [images((8, 64, 64, 64), torch.float32), images(SIZE, torch.float32)]
     kept.clear()
@@ -110,6 +112,29 @@ def test_defaults_of_torch_do_not_matter():
         y = images(SIZE, torch.bfloat16)
     assert x.device.type == y.device.type == "cpu"
     assert not x.requires_grad
+
+
+COMPILED = """
+import torch
+from unitgain.native import joined
+x = torch.randn(2, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+compiled = torch.compile(lambda x: joined(2 * x, whole=torch.bfloat16)[0], backend="eager")
+for _ in range(2):
+    assert torch.equal(compiled(x), (2 * x).bfloat16())
+"""
+
+
+def test_what_is_compiled_around_it_stays_right():
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+def test_memory_that_is_shared_or_seen_otherwise_is_not_lent_again():
+    kept = [images(SIZE, torch.float32).numpy(), images(SIZE, torch.float32).untyped_storage()]
+    kept.append(images(SIZE, torch.float32).share_memory_())  # which has moved
+    assert free() == [2**21]
+    images(SIZE, torch.float32)
+    kept.clear()
+    assert free() == [2**21] * 3
 
 
 def test_a_network_asks_for_no_more_at_its_second_image(monkeypatch):

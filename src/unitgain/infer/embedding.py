@@ -97,8 +97,8 @@ def _widened_linear(x: Tensor, weight: Tensor, bias: Tensor, at_once: int | None
     wide = torch.empty((min(rows, len(weight)), weight.shape[1]), dtype=torch.float32, device=weight.device)
     made = []
     for part, own_bias in zip(weight.split(rows), bias.split(rows), strict=True):
-        linear = partial(F.linear, weight=wide[: len(part)].copy_(part), bias=own_bias)
-        made.append(_by_rows(linear, x, at_once))
+        layer = partial(F.linear, weight=wide[: len(part)].copy_(part), bias=own_bias)
+        made.append(_by_rows(layer, x, at_once))
     return torch.cat(made, dim=1)
 
 

@@ -78,8 +78,8 @@ class FoldedConv(nn.Module):
             return self._convolve(x)
         n, _, h, w = x.shape
         out = images((n, self.channels, h, w), x.dtype)
-        for part, into in zip(x.split(self.at_once), out.split(self.at_once), strict=True):
-            into.copy_(self._convolve(part))
+        for first in range(0, n, self.at_once):
+            out[first : first + self.at_once] = self._convolve(x[first : first + self.at_once])
         return out
 
     def _convolve(self, x: Tensor) -> Tensor:

@@ -168,11 +168,13 @@ static inline __attribute__((always_inline)) float exponentiate(float *values, i
             const int64_t at = first + v * LANES;
             vector value = power_of_two(*(const vector *)(values + at));
             if (count - at < LANES) value = either(lane < (int32_t)(count - at), value, (vector){0});
-            sums[v] += value;
-            if (pairs)
-                store_pairs(values + at / 2, value);
-            else
+            if (pairs) {
+                const words half = rounded(value);
+                narrowed((char *)(values + at / 2), half);
+                value = (vector)(half << 16); /* weights and their sum are rounded alike */
+            } else
                 *(vector *)(values + at) = value;
+            sums[v] += value;
         }
     for (int v = 1; v < VECTORS; v++) sums[0] += sums[v];
     return total(sums[0]);

@@ -49,27 +49,21 @@ static inline __attribute__((always_inline)) void multiply(const struct linear *
         for (int o = 0; o < outputs; o++) of->to[(row + r) * of->out + first + o] = total(sums[r][o]) + of->bias[first + o];
 }
 
-#define FOR_ROWS(outputs, type)                                                                                        \
-    switch (rows) {                                                                                                    \
-    case 1: multiply(of, row, first, 1, outputs, type); break;                                                         \
-    case 2: multiply(of, row, first, 2, outputs, type); break;                                                         \
-    case 3: multiply(of, row, first, 3, outputs, type); break;                                                         \
-    default: multiply(of, row, first, 4, outputs, type);                                                               \
-    }
+static inline __attribute__((always_inline)) void multiply_rows(const struct linear *of, int64_t first, const int outputs,
+                                                                const int type) {
+    for (int64_t row = 0; row < of->rows; row += ROWS)
+        switch (of->rows - row) {
+        case 1: multiply(of, row, first, 1, outputs, type); break;
+        case 2: multiply(of, row, first, 2, outputs, type); break;
+        case 3: multiply(of, row, first, 3, outputs, type); break;
+        default: multiply(of, row, first, ROWS, outputs, type);
+        }
+}
 
 static inline __attribute__((always_inline)) void multiply_some(const struct linear *of, int64_t first, int64_t last,
                                                                 const int type) {
-    for (; first < last; first += OUTPUTS)
-        for (int64_t row = 0; row < of->rows; row += ROWS) {
-            const int64_t rows = of->rows - row;
-            if (last - first >= OUTPUTS) {
-                FOR_ROWS(OUTPUTS, type)
-            } else
-                for (int64_t one = first, end = last; one < end; one++) {
-                    const int64_t first = one;
-                    FOR_ROWS(1, type)
-                }
-        }
+    for (; last - first >= OUTPUTS; first += OUTPUTS) multiply_rows(of, first, OUTPUTS, type);
+    for (; first < last; first++) multiply_rows(of, first, 1, type);
 }
 
 void unitgain_linear(const struct linear *of) {

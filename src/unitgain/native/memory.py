@@ -31,12 +31,13 @@ def scratch(size: int, prepare: Callable[[int, int], object] | None = None) -> T
 def images(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Images `[N, C, H, W]` on the CPU, channels-last, with any contents.
 
-    As any tensor, they are there as long as something refers to them. Then their memory is kept for images that this
-    thread asks for next, at least half as large, until so many requests have passed it by that it is given back.
+    They are there as long as something refers to them. Then their memory, if it is large, is kept for images that this
+    thread asks for next, at least half as large, until so many requests have passed it by that it is given back. It
+    cannot be resized.
     """
     n, c, h, w = size
     count = n * c * h * w
-    if count * dtype.itemsize < LARGE:
+    if count * dtype.itemsize < LARGE or torch.compiler.is_compiling():  # tracing knows memory of its own kind alone
         return torch.empty(size, dtype=dtype, memory_format=torch.channels_last, device="cpu")
     lent = _kept().lend(count * dtype.itemsize)
     return torch.frombuffer(lent, dtype=dtype).view(n, h, w, c).permute(0, 3, 1, 2)
