@@ -19,12 +19,12 @@ SIZE = (2, 64, 64, 64)  # 2 MiB in float32
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
-    monkeypatch.setattr(memory, "_rooms", threading.local())
+    monkeypatch.setattr(memory, "_own", memory._Own())
 
 
 def free():
     """Bytes of each block that nobody uses."""
-    return sorted(len(block.memory) for block in memory._kept().free)
+    return sorted(len(block.memory) for block in memory._own.free)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation, plain_join
-from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, apart, folded
+from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, folded
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.native import can_pass
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
@@ -162,9 +162,6 @@ class FoldedAttention(nn.Module):
         attention: as trained.
         rule: of the network.
         scale: factor that input and output have.
-
-    Attributes:
-        at_once: images that libraries get at a time; None for all.
     """
 
     def __init__(self, attention: CosineAttention, rule: Rule, scale: float) -> None:
@@ -172,7 +169,6 @@ class FoldedAttention(nn.Module):
         assert isinstance(attention.qkv, MPConv)
         assert isinstance(attention.proj, MPConv)
         self.heads = attention.heads
-        self.at_once: int | None = None
         self.dtype = rule.dtype
         self.eps = EPS * scale
         self.main, branch = rule.add(attention.balance)
@@ -185,9 +181,6 @@ class FoldedAttention(nn.Module):
 
     def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The attention branch alone, with its factor of the sum."""
-        return apart(self._attend, x, self.at_once)
-
-    def _attend(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
         q, k, v = self.normalized(tokens).permute(2, 0, 3, 1, 4).unbind(0)

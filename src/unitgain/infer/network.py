@@ -13,11 +13,11 @@ from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.unet import MPUNet, PlainUNet
-from unitgain.infer.blocks import FoldedAttention, FoldedBlock, Rule
+from unitgain.infer.blocks import FoldedBlock, Rule
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.kernels import KernelBlock
 from unitgain.infer.layers import FilteredConv, FoldedConv, SiLU, constant, folded
-from unitgain.infer.passes import PassBlock
+from unitgain.infer.passes import PassAttention, PassBlock
 from unitgain.layers import MPConv
 from unitgain.native import converted
 
@@ -89,7 +89,7 @@ class FoldedUNet(nn.Module):
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
         self.at_once = at_once if any(isinstance(module, FilteredConv) for module in self.modules()) else None
         for module in self.modules():
-            if isinstance(module, FoldedAttention | FoldedConv | FoldedEmbedding | SiLU):
+            if isinstance(module, PassAttention | FoldedConv | FoldedEmbedding | SiLU):
                 module.at_once = self.at_once
 
     def pack(self, spec: NetworkSpec) -> None:

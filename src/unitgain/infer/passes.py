@@ -14,7 +14,7 @@ from torch import Tensor
 from unitgain.arch.block import Branch
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, Slot
 from unitgain.infer.layers import Bottleneck, FilteredConv, FoldedConv, FusedDepthwise, Modulate, SiLU
-from unitgain.layers import MPConv
+from unitgain.layers import CosineAttention, MPConv
 from unitgain.native import attend, can_attend, can_pass, converted, images, joined, summed
 from unitgain.ops import resample
 
@@ -126,18 +126,27 @@ class PassBranch(FoldedBranch):
 
 
 class PassAttention(FoldedAttention):
-    """Attention that reads queries, keys and values where the convolution left them."""
+    """Attention that reads queries, keys and values where the convolution left them.
+
+    Attributes:
+        at_once: images that libraries get at a time; None for all.
+    """
+
+    def __init__(self, attention: CosineAttention, rule: Rule, scale: float) -> None:
+        super().__init__(attention, rule, scale)
+        self.at_once: int | None = None
 
     def add(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
         """What `forward` makes of `x`, in its precision, clamped to [-limit, limit]."""
         out, at_once = images(tuple(x.shape), x.dtype), self.at_once or len(x)
         for part, into in zip(x.split(at_once), out.split(at_once), strict=True):
-            summed(self._attend(converted(part, self.dtype)), part, x.dtype, share=self.main, limit=limit, out=into)
+            summed(self.attend(converted(part, self.dtype)), part, x.dtype, share=self.main, limit=limit, out=into)
         return out
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """As that of `FoldedAttention`."""
         if not can_attend(self.dtype, x.shape[1] // self.heads):
-            return super()._attend(x)
+            return super().attend(x)
         return self.proj(attend(self.qkv(x), self.heads, self.eps))
 
 

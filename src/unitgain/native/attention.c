@@ -92,15 +92,6 @@ static inline void find_scales(const struct attention *of, const char *from, int
     }
 }
 
-/* LANES floats as bfloat16, in the lower halves of words. */
-static inline words rounded(vector value) {
-    const words bits = (words)value;
-    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
-
-/* LANES floats, from an even place on, into pairs of neighbours. */
-static inline void store_pairs(float *to, vector value) { narrowed((char *)to, rounded(value)); }
-
 /* The normalized keys and values of a head. What lies beyond the last key, and in the last block of channels beyond
  * `size`, is left as it was: nothing is done with the logits and results that are made of it. */
 static inline __attribute__((always_inline)) void pack(const struct attention *of, int64_t image, int64_t head,
@@ -123,7 +114,7 @@ static inline __attribute__((always_inline)) void pack(const struct attention *o
                 float terms_of[LANES];
                 if (pairs) {
                     const words low = token % 2 ? *(words *)row : (words){0};
-                    store_pairs(terms_of, k);
+                    store((char *)terms_of, k, BFLOAT16); /* neighbours lie side by side */
                     *(words *)row = low | rounded(v) << (token % 2 ? 16 : 0);
                 } else {
                     *(vector *)terms_of = k;
@@ -203,7 +194,7 @@ static inline __attribute__((always_inline)) void attend(const struct attention 
         for (int64_t c = 0; c < of->size; c += LANES) {
             const vector query = load_some(from + c * item, of->size - c, of->type) * scales[r];
             if (pairs)
-                store_pairs(queries + r * padded + c / 2, query);
+                store((char *)(queries + r * padded + c / 2), query, BFLOAT16);
             else
                 *(vector *)(queries + r * padded + c) = query;
         }

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.native.build import TYPES, check_layout, check_place, library
+from unitgain.native.pointwise import can_pass
 
 
 class _Linear(Structure):
@@ -26,10 +27,7 @@ class _Linear(Structure):
 
 def can_multiply(dtype: torch.dtype) -> bool:
     """Whether weights of this type are multiplied by C on this machine: float32, and float16 with F16C."""
-    found = _library()
-    return found is not None and (
-        dtype == torch.float32 or (dtype == torch.float16 and bool(found.unitgain_linear_halves()))
-    )
+    return dtype in (torch.float32, torch.float16) and _library() is not None and can_pass(dtype)
 
 
 def linear(x: Float[Tensor, "n c"], weight: Float[Tensor, "o c"], bias: Float[Tensor, " o"]) -> Float[Tensor, "n o"]:
@@ -66,7 +64,6 @@ def _library() -> ctypes.CDLL | None:
     found = library("linear")
     if found is None:
         return None
-    found.unitgain_linear_halves.restype = c_int32
     found.unitgain_linear.argtypes = [POINTER(_Linear)]
     found.unitgain_linear.restype = None
     return found

@@ -12,20 +12,17 @@ from torch import Tensor
 LARGE = 1 << 20  # bytes, below which memory is quickly had
 FORGOTTEN = 1000  # requests after which a block that nobody wanted is given back
 
-_rooms = threading.local()
-
 
 def scratch(size: int, prepare: Callable[[int, int], object] | None = None) -> Tensor:
     """At least `size` bytes to compute in, one place for each thread, whose contents the next call may overwrite.
 
     It is kept. `prepare` is called with address and size of new memory.
     """
-    room = getattr(_rooms, "scratch", None)
-    if room is None or len(room) < size:
-        room = _rooms.scratch = _new(size)
+    if len(_own.scratch) < size:
+        _own.scratch = _new(size)
         if prepare is not None:
-            prepare(room.data_ptr(), size)
-    return room
+            prepare(_own.scratch.data_ptr(), size)
+    return _own.scratch
 
 
 def images(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -39,20 +36,27 @@ def images(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     count = n * c * h * w
     if count * dtype.itemsize < LARGE or torch.compiler.is_compiling():  # tracing knows memory of its own kind alone
         return torch.empty(size, dtype=dtype, memory_format=torch.channels_last, device="cpu")
-    lent = _kept().lend(count * dtype.itemsize)
+    lent = _own.lend(count * dtype.itemsize)
     return torch.frombuffer(lent, dtype=dtype).view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 @dataclass(eq=False)
 class _Block:
     memory: ndarray
-    since: int = 0  # request after which it was given back
+    since: int = 0  # the last request that it was lent for
 
 
-class _Kept:
-    """Blocks of one thread that nobody uses. They may be given back by another, which only appends."""
+class _Own(threading.local):
+    """What a thread keeps.
+
+    Attributes:
+        scratch: to compute in.
+        free: blocks that nobody uses. They may be given back by another thread, which only appends.
+        requests: how many there were.
+    """
 
     def __init__(self) -> None:
+        self.scratch = _new(0)
         self.free: list[_Block] = []
         self.requests = 0
 
@@ -69,20 +73,13 @@ class _Kept:
         else:
             self.free.remove(block)
         lent = block.memory[:size]  # an object of its own, that the tensor made of it refers to
-        weakref.finalize(lent, self._take_back, block).atexit = False
-        return lent
-
-    def _take_back(self, block: _Block) -> None:
         block.since = self.requests
-        self.free.append(block)
-
-
-def _kept() -> _Kept:
-    found = getattr(_rooms, "kept", None)
-    if found is None:
-        found = _rooms.kept = _Kept()
-    return found
+        weakref.finalize(lent, self.free.append, block).atexit = False
+        return lent
 
 
 def _new(size: int) -> Tensor:
     return torch.empty(size, dtype=torch.uint8, device="cpu")
+
+
+_own = _Own()

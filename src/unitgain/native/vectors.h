@@ -79,6 +79,12 @@ static inline vector load(const char *from, int type) {
     return (vector)(widened(from) << 16);
 }
 
+/* As bfloat16, in the lower halves of words: to the nearest, ties to even. */
+static inline words rounded(vector value) {
+    const words bits = (words)value;
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
 /* To the nearest, ties to even; beyond the range of FLOAT16 to its end. */
 static inline void store(char *to, vector value, int type) {
     if (type == FLOAT32) {
@@ -96,9 +102,7 @@ static inline void store(char *to, vector value, int type) {
         return;
     }
 #endif
-    words bits = (words)value;
-    bits += 0x7fff + ((bits >> 16) & 1);
-    narrowed(to, bits >> 16);
+    narrowed(to, rounded(value));
 }
 
 /* The first `channels` of a vector of an image, then zeros. */

@@ -31,8 +31,8 @@
 #define POSITIONS 36                 /* at most */
 #define MOST_CHANNELS 16384          /* of inputs */
 #define TILES 24                     /* at a time at least, if there are as many: weights are read once for all */
-#define AT_ONCE 32                   /* at a time if a thread then has few turns: weights are read less often, */
-#define FEW 4                        /* which is worth more than rows that stay in the cache up to so many turns */
+#define AT_ONCE 32                   /* at a time where a thread then has FEW turns: their rows leave the cache, */
+#define FEW 4                        /* but weights, which no turn finds there, are read less often */
 #define ROOM (1 << 19)               /* bytes that the rows of tiles may fill of it, */
 #define RESULTS (1 << 18)            /* and their products */
 #define NORM 32700.0f                /* of rows and columns; rounding adds sqrt(in) / 2 at most: 64 for 16384 */
