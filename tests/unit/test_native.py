@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitgain.native import NATIVE, Combination, Depthwise, build, can_combine
+from unitgain.native import NATIVE, Combination, Depthwise, build, can_combine, can_pass
+from unitgain.ops import resample
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -92,6 +93,33 @@ def test_depthwise_of_any_size(shape, kernel, silu, modulated, dtype):
     assert found.is_contiguous(memory_format=torch.channels_last)
     rounding = 2**-8 if dtype == torch.bfloat16 else 1e-6  # of the result; of the sum it is made of
     assert ((found - exact).abs() <= rounding * exact.abs() + 2e-6 * kernel**2 * exact.abs().max()).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 6), st.integers(1, 6)),
+    kernel=st.sampled_from([1, 3, 5]),
+    halved=st.booleans(),
+    kinds=st.tuples(*[st.sampled_from(DTYPES if can_pass(torch.float16) else [torch.float32, torch.bfloat16])] * 3),
+)
+def test_depthwise_with_a_sum_after_it(shape, kernel, halved, kinds):
+    """Of images of all types; `main` as large, or its pixels doubled."""
+    n, c, h, w = shape
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(n, c, 2 * h, 2 * w, generator=generator).to(kinds[0])
+    small = (h, w) if halved else (2 * h, 2 * w)
+    main = torch.randn(n, c, *small, generator=generator).to(kinds[2])
+    weight, scale = torch.randn(c, 1, kernel, kernel, generator=generator), torch.randn(n, c, generator=generator)
+    convolve = Depthwise(weight, silu=False)
+    found = convolve(x, scale, kinds[1], main, 0.7, 3.0)
+    branch = x.double() * scale.double()[:, :, None, None]
+    branch = F.conv2d(branch, weight.double(), padding=kernel // 2, groups=c)
+    exact = (branch + 0.7 * (resample(main, "up") if halved else main).double()).clamp(-3, 3)
+    assert found.dtype == kinds[1]
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    rounding = {torch.float32: 1e-6, torch.float16: 2**-11, torch.bfloat16: 2**-8}[kinds[1]]
+    assert ((found - exact).abs() <= rounding * exact.abs() + 2e-6 * kernel**2 * branch.abs().max() + 1e-6).all()
+    assert torch.equal(found, convolve(x, scale, torch.float32, main, 0.7, 3.0).to(kinds[1]))
 
 
 def test_silu_of_every_size_of_number():

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation, plain_join
-from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, folded
+from unitgain.infer.layers import FoldedConv, FusedPointwise, Modulate, Scale, SiLU, folded, pays_to_multiply
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.native import can_pass
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample
@@ -34,7 +34,7 @@ class Rule:
         preserving: whether its functions preserve magnitudes.
         dtype: to compute in.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
-        fused: whether what happens between convolutions is made in C.
+        fused: whether what happens between convolutions is made in C, and 1x1 convolutions where that is faster.
     """
 
     def __init__(self, preserving: bool, dtype: torch.dtype, filtered: bool, fused: bool) -> None:
@@ -42,6 +42,7 @@ class Rule:
         self.dtype = dtype
         self.filtered = filtered
         self.fused = fused
+        self.pairs = fused and pays_to_multiply(dtype)
         self.resolution = 0
         self.silu = 1 / SILU_MAGNITUDE if preserving else 1.0
         # Rounded to the 8 bits of bfloat16 after each block, the sums would add to the error all the way down; the 11
@@ -64,6 +65,12 @@ class Rule:
         if not self.filtered or groups > 1 or weight.shape[2:] != (3, 3) or narrow or self.resolution < 8:
             return None
         return 4 if self.resolution >= (32 if self.dtype == torch.float32 else 16) else 2
+
+    def convolution(self, weight: Tensor, groups: int = 1) -> FoldedConv | FusedPointwise:
+        """The convolution with this weight, in this precision."""
+        if self.pairs and groups == 1 and weight.shape[2:] == (1, 1) and weight.shape[1] % 2 == 0:
+            return FusedPointwise(weight)
+        return FoldedConv(weight, groups, self.dtype)
 
     def add(self, t: float) -> tuple[float, float]:
         """Factors of the main path and of the branch (Eq. 88)."""
@@ -116,7 +123,7 @@ class FoldedBranch(nn.ModuleList):
     def _activate(self) -> None:
         """Let `silu` follow: as part of a convolution before it, if there is one."""
         last = self[-1] if len(self) else None
-        if isinstance(last, FoldedConv) and not last.activate:
+        if isinstance(last, FoldedConv | FusedPointwise) and not last.activate:
             last.activate = True
         else:
             self.append(SiLU(inplace=len(self) > 0))
@@ -127,7 +134,7 @@ class FoldedBranch(nn.ModuleList):
 
     def _convolve(self, weight: Tensor, layer: MPConv, rule: Rule) -> None:
         """Let a convolution follow."""
-        self.append(FoldedConv(weight, layer.groups, rule.dtype))
+        self.append(rule.convolution(weight, layer.groups))
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
         """Run the steps; `x` is left as it is."""
@@ -172,8 +179,8 @@ class FoldedAttention(nn.Module):
         self.dtype = rule.dtype
         self.eps = EPS * scale
         self.main, branch = rule.add(attention.balance)
-        self.qkv = FoldedConv(folded(attention.qkv), 1, rule.dtype)
-        self.proj = FoldedConv(folded(attention.proj).mul_(branch * scale), 1, rule.dtype)
+        self.qkv = rule.convolution(folded(attention.qkv))
+        self.proj = rule.convolution(folded(attention.proj).mul_(branch * scale))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
@@ -181,12 +188,15 @@ class FoldedAttention(nn.Module):
 
     def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The attention branch alone, with its factor of the sum."""
+        return self.proj(self.values(x))
+
+    def values(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """What pixels gather from each other, before the projection."""
         n, c, h, w = x.shape
         tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
         q, k, v = self.normalized(tokens).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)
-        y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return self.proj(y)
+        return y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
     def normalized(self, tokens: Float[Tensor, "n p 3 heads c"]) -> Float[Tensor, "n p 3 heads c"]:
         """Queries, keys and values of unit magnitude."""
@@ -223,7 +233,7 @@ class FoldedBlock(nn.Module):
         self.shortcut = None
         if isinstance(block.shortcut, MPConv):
             inside, main = (1.0, main) if self.norm_eps is not None else (main, 1.0)  # a norm would undo it
-            self.shortcut = FoldedConv(folded(block.shortcut).mul_(inside), 1, rule.dtype)
+            self.shortcut = rule.convolution(folded(block.shortcut).mul_(inside))
         self.main = main
         self.attention = None
         if isinstance(block.attention, CosineAttention):

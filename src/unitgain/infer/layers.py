@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.layers import MPConv, effective_weight
-from unitgain.native import Depthwise, Winograd, can_filter, images
+from unitgain.native import Conv1x1, Depthwise, Winograd, can_filter, can_multiply_pairs, images
 
 
 class FoldedConv(nn.Module):
@@ -120,6 +120,55 @@ class Bottleneck(nn.Module):
         return out
 
 
+class FusedPointwise(nn.Module):
+    """A 1x1 convolution in C, of bfloat16, with the `silu` or sum after it.
+
+    Args:
+        weight: `[C_out, C_in, 1, 1]`, of an even number of input channels.
+
+    Attributes:
+        activate: whether `silu` follows.
+    """
+
+    def __init__(self, weight: Float[Tensor, "o i 1 1"]) -> None:
+        super().__init__()
+        self.activate = False
+        self.convolve = Conv1x1(weight)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
+        """Apply to `x`, which is of bfloat16, as the result."""
+        return self.convolve(x, silu=self.activate)
+
+    def add(
+        self,
+        x: Float[Tensor, "n c h w"],
+        main: Float[Tensor, "n c2 h w"],
+        share: float,
+        limit: float,
+        dtype: torch.dtype,
+    ) -> Float[Tensor, "n c2 h w"]:
+        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`."""
+        return self.convolve(x, dtype, self.activate, main, share, limit)
+
+
+class FusedBottleneck(nn.Module):
+    """Two 1x1 convolutions in C; what is between them stays in the processor's caches.
+
+    Args:
+        expand: to more channels.
+        project: back to fewer.
+    """
+
+    def __init__(self, expand: FusedPointwise, project: FusedPointwise) -> None:
+        super().__init__()
+        self.expand, self.project = expand, project
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
+        """Apply to `x`, which is of bfloat16, as the result."""
+        assert not self.project.activate
+        return self.expand.convolve.then(self.project.convolve, x, silu=self.expand.activate)
+
+
 class FusedDepthwise(nn.Module):
     """A depthwise convolution with the modulation and the `silu` before it, in one pass in C; float32 inside.
 
@@ -127,16 +176,35 @@ class FusedDepthwise(nn.Module):
         weight: `[C, 1, k, k]`, float32.
         slot: of the modulation; None without.
         silu: whether `silu` comes before the convolution.
+        dtype: of the result.
     """
 
-    def __init__(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool) -> None:
+    def __init__(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, dtype: torch.dtype) -> None:
         super().__init__()
-        self.slot = slot
+        self.slot, self.dtype = slot, dtype
         self.convolve = Depthwise(weight, silu)
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
-        return self.convolve(x, None if self.slot is None else scales[self.slot].flatten(1))
+        """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""
+        return self.convolve(x, self._scale(scales), self.dtype)
+
+    def add(
+        self,
+        x: Float[Tensor, "n c h w"],
+        scales: list[Tensor],
+        main: Float[Tensor, "n c h2 w2"],
+        share: float,
+        limit: float,
+        dtype: torch.dtype,
+    ) -> Float[Tensor, "n c h w"]:
+        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`.
+
+        Pixels of `main` are doubled if it is half as high and wide.
+        """
+        return self.convolve(x, self._scale(scales), dtype, main, share, limit)
+
+    def _scale(self, scales: list[Tensor]) -> Tensor | None:
+        return None if self.slot is None else scales[self.slot].flatten(1)
 
 
 class FilteredConv(nn.Module):
@@ -207,8 +275,16 @@ def pays_to_filter(dtype: torch.dtype) -> bool:
     """
     if dtype == torch.float32:
         return can_filter(integers=False)
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return dtype == torch.bfloat16 and can_filter(integers=True) and not amx()
+    return dtype == torch.bfloat16 and can_filter(integers=True) and not _has_amx()
+
+
+def pays_to_multiply(dtype: torch.dtype) -> bool:
+    """Whether 1x1 convolutions of images of `dtype` are faster by `Conv1x1` than by libraries, on this processor."""
+    return dtype == torch.bfloat16 and can_multiply_pairs() and not _has_amx()
+
+
+def _has_amx() -> bool:
+    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
 def supported(dtype: torch.dtype) -> bool:

@@ -16,7 +16,7 @@ from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.infer.blocks import FoldedBlock, Rule
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.kernels import KernelBlock
-from unitgain.infer.layers import FilteredConv, FoldedConv, SiLU, constant, folded
+from unitgain.infer.layers import FilteredConv, FoldedConv, FusedPointwise, SiLU, constant, folded
 from unitgain.infer.passes import PassAttention, PassBlock
 from unitgain.layers import MPConv
 from unitgain.native import converted
@@ -32,12 +32,13 @@ class FoldedUNet(nn.Module):
         fused: whether what happens between convolutions is made in C, and depthwise convolutions with what is before.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
         kernels: whether blocks run on the Triton kernels; not with the other two.
-        at_once: images that libraries get at a time where a convolution is filtered, whatever is given: they sum in
-            another order for more, and so an image does not depend on how many come with it, if they are a multiple of
-            this. None for all.
+        at_once: images that libraries get at a time where C makes convolutions, whatever is given: they sum in another
+            order for more, and so an image does not depend on how many come with it, if they are a multiple of this.
+            None for all.
 
     Attributes:
-        at_once: the same, or None if no convolution is filtered: then reading weights for several images gains little.
+        at_once: the same, or None if C makes none but depthwise ones: then reading weights for several images gains
+            little.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class FoldedUNet(nn.Module):
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
-        self.at_once = at_once if any(isinstance(module, FilteredConv) for module in self.modules()) else None
+        shared = any(isinstance(module, FilteredConv | FusedPointwise) for module in self.modules())
+        self.at_once = at_once if shared else None
         for module in self.modules():
             if isinstance(module, PassAttention | FoldedConv | FoldedEmbedding | SiLU):
                 module.at_once = self.at_once

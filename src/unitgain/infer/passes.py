@@ -11,11 +11,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.arch.block import Branch
+from unitgain.arch.block import Block, Branch
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, Slot
-from unitgain.infer.layers import Bottleneck, FilteredConv, FoldedConv, FusedDepthwise, Modulate, SiLU
+from unitgain.infer.layers import (
+    Bottleneck,
+    FilteredConv,
+    FoldedConv,
+    FusedBottleneck,
+    FusedDepthwise,
+    FusedPointwise,
+    Modulate,
+    SiLU,
+    apart,
+)
 from unitgain.layers import CosineAttention, MPConv
-from unitgain.native import attend, can_attend, can_pass, converted, images, joined, summed
+from unitgain.native import attend, can_attend, can_pass, converted, joined, summed
 from unitgain.ops import resample
 
 
@@ -66,11 +76,12 @@ class PassBranch(FoldedBranch):
         elif layer.groups == layer.in_channels == len(weight):
             self._convolve_depthwise(weight)
         else:
-            made, last = FoldedConv(weight, layer.groups, rule.dtype), self[-1] if len(self) else None
-            # In float32 the parts of a bottleneck take longer than the whole.
-            low = rule.dtype != torch.float32
-            if low and isinstance(last, FoldedConv) and last.pointwise and made.pointwise:
-                self[-1] = Bottleneck(last, made)
+            made, last = rule.convolution(weight, layer.groups), self[-1] if len(self) else None
+            low = rule.dtype != torch.float32  # the parts of a bottleneck take longer than the whole in that
+            if isinstance(last, FusedPointwise) and isinstance(made, FusedPointwise):
+                self[-1] = FusedBottleneck(last, made)
+            elif low and all(isinstance(conv, FoldedConv) and conv.pointwise for conv in (last, made)):
+                self[-1] = Bottleneck(cast(FoldedConv, last), cast(FoldedConv, made))
             else:
                 self.append(made)
 
@@ -82,7 +93,7 @@ class PassBranch(FoldedBranch):
         if len(self) and isinstance(self[-1], Modulate):
             slot = cast(Modulate, self[-1]).slot
             del self[-1]
-        self.append(FusedDepthwise(weight, slot, silu))
+        self.append(FusedDepthwise(weight, slot, silu, self.dtype))
 
     def forward(
         self, x: Float[Tensor, "n c h w"], scales: list[Tensor], doubled: bool = False
@@ -121,6 +132,10 @@ class PassBranch(FoldedBranch):
         if isinstance(last, FilteredConv) and last.slot is None and not last.activate and self.left == 1:
             x = self._run(len(self) - 1, x, scales, doubled)
             return last.add(x, main, share, limit, self.sums, doubled and len(self) == 1)
+        if isinstance(last, FusedDepthwise) and self.left == 1:
+            x = self._run(len(self) - 1, x, scales, doubled)
+            x = resample(x, "up") if doubled and len(self) == 1 else x
+            return last.add(x, scales, main, share, limit, self.sums)
         branch = self(x, scales, doubled)
         return summed(branch, main, self.sums, left=self.left, share=share, limit=limit)
 
@@ -138,16 +153,16 @@ class PassAttention(FoldedAttention):
 
     def add(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
         """What `forward` makes of `x`, in its precision, clamped to [-limit, limit]."""
-        out, at_once = images(tuple(x.shape), x.dtype), self.at_once or len(x)
-        for part, into in zip(x.split(at_once), out.split(at_once), strict=True):
-            summed(self.attend(converted(part, self.dtype)), part, x.dtype, share=self.main, limit=limit, out=into)
-        return out
+        y = self.values(converted(x, self.dtype))
+        if isinstance(self.proj, FusedPointwise):
+            return self.proj.add(y, x, self.main, limit, x.dtype)
+        return summed(self.proj(y), x, x.dtype, share=self.main, limit=limit)
 
-    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def values(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """As that of `FoldedAttention`."""
         if not can_attend(self.dtype, x.shape[1] // self.heads):
-            return super().attend(x)
-        return self.proj(attend(self.qkv(x), self.heads, self.eps))
+            return apart(super().values, x, self.at_once)
+        return attend(self.qkv(x), self.heads, self.eps)
 
 
 class PassBlock(FoldedBlock):
@@ -155,6 +170,13 @@ class PassBlock(FoldedBlock):
 
     branch_type = PassBranch
     attention_type = PassAttention
+
+    def __init__(self, block: Block, rule: Rule, slot: Slot, scale_in: float, scale_out: float) -> None:
+        super().__init__(block, rule, slot, scale_in, scale_out)
+        branch = cast(PassBranch, self.branch)
+        sums_are_there = self.norm_eps is not None or self.shortcut is None
+        if len(branch) and isinstance(branch[0], FusedDepthwise) and sums_are_there:
+            branch.reads = rule.sums  # the precision that the main path has
 
     def forward(
         self,

@@ -17,7 +17,7 @@ from unitgain.kernels.support import demand, no_blocks
 from unitgain.native import can_convolve, can_pass
 from unitgain.sample.tiles import tile_size
 
-TOGETHER = 8  # images that are filtered at a time, so that large weights are read once for them
+TOGETHER = 8  # images that C convolves at a time, so that large weights are read once for them
 PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
@@ -126,11 +126,11 @@ def prepare(
 
     Weights are normalized once rather than in every evaluation, with gains, the constants of mp_silu, mp_sum and mp_cat
     folded into them wherever that is exact; labels are looked up; all modulations are one product; everything is
-    channels-last; on CPUs a depthwise convolution takes in what comes before it, 3x3 convolutions are made by
-    Winograd's filtering, and attention and what is between convolutions take a pass over memory each
-    (`unitgain.native`). Where the network computes in bfloat16, the sums of blocks are kept in float32, or in float16
-    where it preserves magnitudes and C makes them. Rungs A-E have their weights normalized once, in `dtype`, and
-    nothing else.
+    channels-last; on CPUs a depthwise convolution takes in what comes before and after it, 3x3 convolutions are made by
+    Winograd's filtering, 1x1 convolutions in bfloat16 keep their sums in registers until all is done with them, and
+    attention and what is between convolutions take a pass over memory each (`unitgain.native`). Where the network
+    computes in bfloat16, the sums of blocks are kept in float32, or in float16 where it preserves magnitudes and C
+    makes them. Rungs A-E have their weights normalized once, in `dtype`, and nothing else.
 
     Args:
         denoiser: trained, on the device where it will run; its own `dtype` is not looked at.

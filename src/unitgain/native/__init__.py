@@ -3,6 +3,7 @@
 from unitgain.native.attention import attend, can_attend
 from unitgain.native.build import NATIVE
 from unitgain.native.combine import Combination, can_combine
+from unitgain.native.conv1x1 import Conv1x1, can_multiply_pairs
 from unitgain.native.depthwise import Depthwise, can_convolve
 from unitgain.native.linear import can_multiply, linear
 from unitgain.native.memory import images
@@ -12,6 +13,7 @@ from unitgain.native.winograd import Winograd, can_filter
 __all__ = [
     "NATIVE",
     "Combination",
+    "Conv1x1",
     "Depthwise",
     "Winograd",
     "attend",
@@ -20,6 +22,7 @@ __all__ = [
     "can_convolve",
     "can_filter",
     "can_multiply",
+    "can_multiply_pairs",
     "can_pass",
     "converted",
     "images",

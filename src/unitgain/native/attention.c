@@ -11,33 +11,14 @@
  * Schwarz logits are at most sqrt(size) in magnitude: for sizes up to 2048 exponentials lie within 2^-66 and 2^66.
  */
 
-#include "vectors.h"
+#include "products.h"
 
 #include <math.h>
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define VECTORS 4 /* 24 sums in 32 registers */
-#else
-#define VECTORS 2 /* 12 in 16 */
-#endif
-#define ROWS 6                  /* queries at a time */
-#define BLOCK (LANES * VECTORS) /* keys, or channels of values, at a time */
-#define GROUPS 4                /* of queries that a thread takes */
-#define TOGETHER 16             /* tokens, whose roots and inverses a processor computes one beside the other */
-#define SIZE 2048               /* of a head, at most */
-#define ROOM (1 << 22)          /* bytes that the panels of several images may fill */
-
-typedef int32_t pair __attribute__((may_alias));
-
-#if LANES == 16 && defined(__AVX512BF16__)
-#define PAIRS 1
-static inline vector dot(vector sum, int32_t a, words b) { /* of pairs */
-    return (vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
-}
-#else
-#define PAIRS 0
-static inline vector dot(vector sum, int32_t a, words b) { return sum + (vector)(b * (uint32_t)a); } /* never called */
-#endif
+#define GROUPS 4       /* of queries that a thread takes */
+#define TOGETHER 16    /* tokens, whose roots and inverses a processor computes one beside the other */
+#define SIZE 2048      /* of a head, at most */
+#define ROOM (1 << 22) /* bytes that the panels of several images may fill */
 
 struct attention {
     const char *x; /* [batch][tokens][3][heads][size]: queries, keys, values */
@@ -47,9 +28,6 @@ struct attention {
     int64_t batch, tokens, heads, size;
 };
 
-static int64_t rounded_up(int64_t value) { return (value + BLOCK - 1) / BLOCK * BLOCK; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static int in_pairs(const struct attention *of) { return PAIRS && of->type == BFLOAT16; }
 
 /* Of a product whose sums have `count` terms. */
@@ -58,11 +36,15 @@ static int64_t steps(const struct attention *of, int64_t count) { return in_pair
 /* Words of a head, each a float or a pair of neighbours: keys [tokens / BLOCK][steps of size][BLOCK], then values
  * [size / BLOCK][steps of tokens][BLOCK]; and of a thread: queries [ROWS][size], then weights [ROWS][tokens]. Tokens and
  * sizes are rounded up to blocks but where they are terms of sums. */
-static int64_t keys_room(const struct attention *of) { return rounded_up(of->tokens) * steps(of, rounded_up(of->size)); }
-static int64_t panel_room(const struct attention *of) {
-    return keys_room(of) + steps(of, of->tokens) * rounded_up(of->size);
+static int64_t keys_room(const struct attention *of) {
+    return rounded_up(of->tokens, BLOCK) * steps(of, rounded_up(of->size, BLOCK));
 }
-static int64_t own_room(const struct attention *of) { return ROWS * (rounded_up(of->size) + rounded_up(of->tokens)); }
+static int64_t panel_room(const struct attention *of) {
+    return keys_room(of) + steps(of, of->tokens) * rounded_up(of->size, BLOCK);
+}
+static int64_t own_room(const struct attention *of) {
+    return ROWS * (rounded_up(of->size, BLOCK) + rounded_up(of->tokens, BLOCK));
+}
 
 /* Images at a time: small ones together, for many threads to have enough to do. */
 static int64_t images_at_once(const struct attention *of) {
@@ -97,7 +79,7 @@ static inline void find_scales(const struct attention *of, const char *from, int
 static inline __attribute__((always_inline)) void pack(const struct attention *of, int64_t image, int64_t head,
                                                        float *keys, float *values, const int pairs) {
     const int item = ITEM(of->type), terms = pairs ? 2 : 1;
-    const int64_t deep = steps(of, rounded_up(of->size)), many = steps(of, of->tokens);
+    const int64_t deep = steps(of, rounded_up(of->size, BLOCK)), many = steps(of, of->tokens);
     for (int64_t first = 0; first < of->tokens; first += TOGETHER) {
         const int64_t count = least(TOGETHER, of->tokens - first);
         const char *key = token_of(of, image, first, 1, head), *value = token_of(of, image, first, 2, head);
@@ -136,7 +118,7 @@ static inline __attribute__((always_inline)) void multiply(const float *a, int64
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) {
                 if (pairs)
-                    sums[r][v] = dot(sums[r][v], *(const pair *)(a + r * stride + k), *(const words *)(b + v * LANES));
+                    sums[r][v] = dot_pairs(sums[r][v], *(const pair *)(a + r * stride + k), *(const words *)(b + v * LANES));
                 else
                     sums[r][v] += a[r * stride + k] * *(const vector *)(b + v * LANES);
             }
@@ -183,8 +165,9 @@ static inline __attribute__((always_inline)) void attend(const struct attention 
                                                          int64_t first, const float *keys, const float *values,
                                                          float *queries, const int pairs) {
     const int item = ITEM(of->type);
-    const int64_t deep = steps(of, rounded_up(of->size)), many = steps(of, of->tokens);
-    const int64_t padded = rounded_up(of->size), width = rounded_up(of->tokens), rows = least(ROWS, of->tokens - first);
+    const int64_t deep = steps(of, rounded_up(of->size, BLOCK)), many = steps(of, of->tokens);
+    const int64_t padded = rounded_up(of->size, BLOCK), width = rounded_up(of->tokens, BLOCK);
+    const int64_t rows = least(ROWS, of->tokens - first);
     const float to_powers = 1.44269504088896341f / sqrtf(of->size); /* exp(x) = 2^(x / log 2) */
     float *weights = queries + ROWS * padded, sums[ROWS];
     const char *from = token_of(of, image, first, 0, head);
@@ -211,14 +194,6 @@ static inline __attribute__((always_inline)) void attend(const struct attention 
 }
 
 int64_t unitgain_attention_size(void) { return SIZE; }
-
-static int64_t thread_count(void) {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
 
 /* Bytes of scratch memory that a call needs. */
 int64_t unitgain_attention_scratch(const struct attention *of) {

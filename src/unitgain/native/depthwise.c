@@ -1,110 +1,179 @@
-/* Depthwise convolution of channels-last images, with what comes before it: out = conv(act(scale * x)).
+/* Depthwise convolution of channels-last images, with what comes before and after it: out = conv(act(scale * x)), or
+ * clamp(that + share * main).
  *
  * Libraries make three passes over memory of this, each rounding to the precision of the images. Here a row of a few
  * channels is read, scaled and activated once into a ring of `kernel` rows, which stays in the processor's first cache;
- * all of it in float32.
+ * all of it in float32. Pixels lie far apart, so that a processor does not see which come next: those of the next row are
+ * fetched along with each.
  */
 
 #include "vectors.h"
 
 #define VECTORS 2
 #define CHANNELS (LANES * VECTORS) /* at a time: with nine weights each they fill the registers */
+#define MOST 15                    /* height and width of a kernel */
 
-/* One row of `width` pixels into the ring, between zeros. */
-static inline void take_row(const char *from, int64_t width, int64_t step, int64_t channels, const vector *scale,
-                            int activate, int type, float *to) {
-    const int item = ITEM(type);
-    char padded[CHANNELS * 4];
-    for (int64_t x = 0; x < width; x++, from += step * item, to += CHANNELS) {
-        const char *pixel = from;
-        if (channels < CHANNELS) {
-            memset(padded, 0, sizeof padded);
-            memcpy(padded, from, channels * item);
-            pixel = padded;
-        }
+struct depthwise {
+    const char *x;       /* [batch][height][width][channels] */
+    char *out;           /* the same */
+    const char *main;    /* as out, or of half its height and width, to be doubled; or null */
+    const float *scale;  /* [batch][channels rounded up to CHANNELS], or null */
+    const float *weight; /* [channels / CHANNELS, rounded up][kernel * kernel][CHANNELS], filled up with zeros */
+    int32_t type, out_type, main_type, main_doubled, activate, kernel; /* kernel: odd, at most MOST */
+    float share, limit;
+    int64_t batch, height, width, channels;
+};
+
+/* Some channels of one image. */
+struct part {
+    const char *x, *main;
+    char *out;
+    int64_t channels; /* up to CHANNELS */
+    vector scale[VECTORS];
+    const float *weight;
+};
+
+int64_t unitgain_depthwise_channels(void) { return CHANNELS; }
+int32_t unitgain_depthwise_halves(void) { return HALVES; }
+
+/* One row of pixels into the ring; `ahead`: bytes to the next row. */
+static inline __attribute__((always_inline)) void take_pixels(const struct depthwise *of, const struct part *part,
+                                                              const char *from, int64_t ahead, float *to,
+                                                              const int type, const int64_t channels) {
+    const int64_t width = of->width, step = of->channels * ITEM(type);
+    const int activate = of->activate;
+    vector scale[VECTORS];
+    for (int v = 0; v < VECTORS; v++) scale[v] = part->scale[v];
+    for (int64_t x = 0; x < width; x++, from += step, to += CHANNELS) {
+        __builtin_prefetch(from + ahead);
+#pragma GCC unroll 2
         for (int v = 0; v < VECTORS; v++) {
-            vector value = load(pixel + v * LANES * item, type) * scale[v];
-            if (activate) value = silu(value);
+            vector value = {0};
+            if (channels > v * LANES)
+                value = load_some(from + v * LANES * ITEM(type), channels - v * LANES, type) * scale[v];
+            if (activate) value = activated(value, type);
             *(vector *)(to + v * LANES) = value;
         }
     }
 }
 
-static inline void put(char *to, const vector *sum, int64_t channels, int type) {
-    const int item = ITEM(type);
-    char padded[CHANNELS * 4];
-    char *pixel = channels < CHANNELS ? padded : to;
-    for (int v = 0; v < VECTORS; v++) store(pixel + v * LANES * item, sum[v], type);
-    if (channels < CHANNELS) memcpy(to, padded, channels * item);
-}
-
-/* Rows first ... last - 1 of a few channels of one image. */
-static inline void convolve(const char *x, char *out, int64_t height, int64_t width, int64_t step, int64_t channels,
-                            int64_t first, int64_t last, const vector *scale, int activate, const float *weight,
-                            int kernel, int type, float *ring) {
-    const int item = ITEM(type), pad = kernel / 2;
-    const int64_t row = (width + 2 * pad) * CHANNELS;
-    memset(ring, 0, kernel * row * 4);
-    for (int64_t y = first - pad; y < last + pad; y++) {
-        float *slot = ring + ((y + kernel) % kernel) * row;
-        if (y >= 0 && y < height)
-            take_row(x + y * width * step * item, width, step, channels, scale, activate, type, slot + pad * CHANNELS);
-        else
-            memset(slot, 0, row * 4);
-        const int64_t target = y - pad;
-        if (target < first) continue;
-        const float *rows[16];
-        for (int i = 0; i < kernel; i++) rows[i] = ring + ((target - pad + i + kernel) % kernel) * row;
-        char *to = out + target * width * step * item;
-        if (kernel == 3) {
-            vector w[9][VECTORS];
-            for (int i = 0; i < 9; i++)
-                for (int v = 0; v < VECTORS; v++) w[i][v] = *(const vector *)(weight + i * CHANNELS + v * LANES);
-            for (int64_t column = 0; column < width; column++, to += step * item) {
-                vector sum[VECTORS] = {{0}};
-#pragma GCC unroll 9
-                for (int i = 0; i < 9; i++)
+/* Some channels of a row of the result from `kernel` rows of the ring; `main`: what is added, or null, of half the width
+ * if `half`; `ahead`: bytes to the next row. */
+static inline __attribute__((always_inline)) void put_pixels(const struct depthwise *of, const struct part *part,
+                                                             const float *const *rows, char *to, int64_t ahead,
+                                                             const char *main, const int kernel, const int type,
+                                                             const int64_t channels) {
+    const int64_t width = of->width, step = of->channels * ITEM(type), behind = of->channels * ITEM(of->main_type);
+    const int half = of->main_doubled, main_type = of->main_type;
+    const float share = of->share, limit = of->limit;
+    const float *const weight = part->weight;
+    vector held[9][VECTORS]; /* in registers: memory that is written might be that of the weights, to a compiler */
+    for (int i = 0; i < 9 && kernel == 3; i++)
+        for (int v = 0; v < VECTORS; v++) held[i][v] = *(const vector *)(weight + i * CHANNELS + v * LANES);
+    for (int64_t x = 0; x < width; x++, to += step) {
+        vector sums[VECTORS] = {{0}};
+#pragma GCC unroll 3
+        for (int i = 0; i < kernel; i++)
+#pragma GCC unroll 3
+            for (int j = 0; j < kernel; j++)
 #pragma GCC unroll 2
-                    for (int v = 0; v < VECTORS; v++)
-                        sum[v] += w[i][v] * *(const vector *)(rows[i / 3] + (column + i % 3) * CHANNELS + v * LANES);
-                put(to, sum, channels, type);
+                for (int v = 0; v < VECTORS; v++) {
+                    const vector value = *(const vector *)(rows[i] + (x + j) * CHANNELS + v * LANES);
+                    if (kernel == 3)
+                        sums[v] += held[i * 3 + j][v] * value;
+                    else
+                        sums[v] += *(const vector *)(weight + (i * kernel + j) * CHANNELS + v * LANES) * value;
+                }
+        __builtin_prefetch(to + ahead, 1);
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++) {
+            if (channels <= v * LANES) break;
+            if (main) {
+                const char *const other = main + (x >> half) * behind + v * LANES * ITEM(main_type);
+                sums[v] = bounded(sums[v] + load_some(other, channels - v * LANES, main_type) * share, limit);
             }
-        } else {
-            for (int64_t column = 0; column < width; column++, to += step * item) {
-                vector sum[VECTORS] = {{0}};
-                for (int i = 0; i < kernel; i++)
-                    for (int j = 0; j < kernel; j++)
-                        for (int v = 0; v < VECTORS; v++)
-                            sum[v] += *(const vector *)(weight + (i * kernel + j) * CHANNELS + v * LANES) *
-                                      *(const vector *)(rows[i] + (column + j) * CHANNELS + v * LANES);
-                put(to, sum, channels, type);
-            }
+            store_some(to + v * LANES * ITEM(type), sums[v], channels - v * LANES, type);
         }
     }
 }
 
-int64_t unitgain_depthwise_channels(void) { return CHANNELS; }
+/* A function compiled for a type of images and for CHANNELS channels; it takes both last. */
+#define FOR_EACH_TYPE(kind, function, ...)                                                                             \
+    do {                                                                                                               \
+        if (part->channels < CHANNELS) function(__VA_ARGS__, kind, part->channels);                                    \
+        else if ((kind) == FLOAT32) function(__VA_ARGS__, FLOAT32, CHANNELS);                                          \
+        else if ((kind) == FLOAT16) function(__VA_ARGS__, FLOAT16, CHANNELS);                                          \
+        else function(__VA_ARGS__, BFLOAT16, CHANNELS);                                                                \
+    } while (0)
 
-/* x, out: [batch][height][width][channels]; scale: [batch][channels rounded up to CHANNELS] or null; weight:
- * [channels / CHANNELS, rounded up][kernel * kernel][CHANNELS], filled up with zeros; kernel: odd, at most 15.
- * Returns 0, or 1 if there was no memory for it. */
-int unitgain_depthwise(const char *x, char *out, int32_t dtype, int64_t batch, int64_t height, int64_t width,
-                       int64_t channels, const float *scale, int32_t activate, const float *weight, int32_t kernel) {
-    const int64_t blocks = (channels + CHANNELS - 1) / CHANNELS;
-    const int item = ITEM(dtype);
+static void take_row(const struct depthwise *of, const struct part *part, int64_t y, float *to) {
+    const int64_t row = of->width * of->channels * ITEM(of->type);
+    FOR_EACH_TYPE(of->type, take_pixels, of, part, part->x + y * row, y + 1 < of->height ? row : 0, to);
+}
+
+static void put_row(const struct depthwise *of, const struct part *part, int64_t y, const float *const *rows) {
+    const int half = of->main_doubled;
+    const int64_t row = of->width * of->channels * ITEM(of->out_type), ahead = y + 1 < of->height ? row : 0;
+    const int64_t behind = (of->width >> half) * of->channels * ITEM(of->main_type);
+    const char *const main = part->main ? part->main + (y >> half) * behind : 0;
+    char *const to = part->out + y * row;
+    if (of->kernel == 3)
+        FOR_EACH_TYPE(of->out_type, put_pixels, of, part, rows, to, ahead, main, 3);
+    else
+        FOR_EACH_TYPE(of->out_type, put_pixels, of, part, rows, to, ahead, main, of->kernel);
+}
+
+/* Rows first ... last - 1 of the result. */
+static void convolve(const struct depthwise *of, const struct part *part, int64_t first, int64_t last, float *ring) {
+    const int kernel = of->kernel, pad = kernel / 2;
+    const int64_t row = (of->width + 2 * pad) * CHANNELS;
+    memset(ring, 0, kernel * row * 4);
+    for (int64_t y = first - pad; y < last + pad; y++) {
+        float *const slot = ring + (y + kernel) % kernel * row;
+        if (y >= 0 && y < of->height)
+            take_row(of, part, y, slot + pad * CHANNELS);
+        else
+            memset(slot, 0, row * 4);
+        const int64_t target = y - pad;
+        if (target < first) continue;
+        const float *rows[MOST];
+        for (int i = 0; i < kernel; i++) rows[i] = ring + (target - pad + i + kernel) % kernel * row;
+        put_row(of, part, target, rows);
+    }
+}
+
+static struct part part_of(const struct depthwise *of, int64_t image, int64_t block) {
+    const int64_t blocks = (of->channels + CHANNELS - 1) / CHANNELS, pixels = of->height * of->width;
+    const int64_t left = of->channels - block * CHANNELS, first = image * pixels * of->channels + block * CHANNELS;
+    const int64_t behind = image * (pixels >> 2 * of->main_doubled) * of->channels + block * CHANNELS;
+    struct part part = {.x = of->x + first * ITEM(of->type),
+                        .out = of->out + first * ITEM(of->out_type),
+                        .main = of->main ? of->main + behind * ITEM(of->main_type) : 0,
+                        .channels = left < CHANNELS ? left : CHANNELS,
+                        .weight = of->weight + block * of->kernel * of->kernel * CHANNELS};
+    for (int v = 0; v < VECTORS; v++) {
+        part.scale[v] = (vector){0} + 1.0f;
+        if (of->scale) part.scale[v] = *(const vector *)(of->scale + (image * blocks + block) * CHANNELS + v * LANES);
+    }
+    return part;
+}
+
+/* Returns 0, or 1 if there was no memory for it. */
+int unitgain_depthwise(const struct depthwise *of) {
+    const int64_t blocks = (of->channels + CHANNELS - 1) / CHANNELS, each = of->batch * blocks;
     int64_t threads = 1;
     int failed = 0;
 #ifdef _OPENMP
     threads = omp_get_max_threads();
 #endif
     /* Rows are shared out only where images and channels are too few for all threads: neighbours read rows twice. */
-    int64_t parts = (3 * threads + batch * blocks - 1) / (batch * blocks);
+    int64_t parts = (3 * threads + each - 1) / each;
     if (threads == 1) parts = 1;
-    if (parts > (height + 7) / 8) parts = (height + 7) / 8;
-    const int64_t tasks = batch * blocks * parts;
+    if (parts > (of->height + 7) / 8) parts = (of->height + 7) / 8;
+    const int64_t tasks = each * parts;
 #pragma omp parallel if (tasks > 1)
     {
-        float *ring = aligned_alloc(64, (kernel * (width + kernel) * CHANNELS * 4 + 63) / 64 * 64);
+        float *const ring = aligned_alloc(64, (of->kernel * (of->width + of->kernel) * CHANNELS * 4 + 63) / 64 * 64);
         if (!ring) {
 #pragma omp atomic write
             failed = 1;
@@ -112,22 +181,9 @@ int unitgain_depthwise(const char *x, char *out, int32_t dtype, int64_t batch, i
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; task++) {
             if (!ring) continue;
-            const int64_t part = task % parts, block = task / parts % blocks, image = task / parts / blocks;
-            const int64_t left = channels - block * CHANNELS;
-            const int64_t offset = (image * height * width * channels + block * CHANNELS) * item;
-            vector factors[VECTORS];
-            for (int v = 0; v < VECTORS; v++) {
-                factors[v] = (vector){0} + 1.0f;
-                if (scale) factors[v] = *(const vector *)(scale + (image * blocks + block) * CHANNELS + v * LANES);
-            }
-            const float *weights = weight + block * kernel * kernel * CHANNELS;
-            const int64_t first = height * part / parts, last = height * (part + 1) / parts;
-            if (dtype == BFLOAT16)
-                convolve(x + offset, out + offset, height, width, channels, left < CHANNELS ? left : CHANNELS, first,
-                         last, factors, activate, weights, kernel, BFLOAT16, ring);
-            else
-                convolve(x + offset, out + offset, height, width, channels, left < CHANNELS ? left : CHANNELS, first,
-                         last, factors, activate, weights, kernel, FLOAT32, ring);
+            const int64_t which = task % parts;
+            const struct part part = part_of(of, task / parts / blocks, task / parts % blocks);
+            convolve(of, &part, of->height * which / parts, of->height * (which + 1) / parts, ring);
         }
         free(ring);
     }

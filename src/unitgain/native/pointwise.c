@@ -50,7 +50,7 @@ static inline void take_part(const struct join *join, const struct features *par
         vector value = load_some(from + channel * ITEM(part->type), some, part->type) * factor;
         if (whole) store_some(whole + channel * ITEM(join->whole_type), value, some, join->whole_type);
         if (!seen) continue;
-        if (join->activate) value = silu(value);
+        if (join->activate) value = activated(value, join->seen_type);
         store_some(seen + channel * ITEM(join->seen_type), value, some, join->seen_type);
     }
 }

@@ -102,7 +102,11 @@ static inline void store(char *to, vector value, int type) {
         return;
     }
 #endif
+#if LANES == 16 && defined(__AVX512BF16__)
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)value)); /* as rounded, but for subnormals */
+#else
     narrowed(to, rounded(value));
+#endif
 }
 
 /* The first `channels` of a vector of an image, then zeros. */
@@ -159,6 +163,25 @@ static inline vector silu(vector x) {
 #else
     return x / (1.0f + p * (vector)((power + 127) << 23));
 #endif
+}
+
+/* silu of what is stored in this type afterwards: to 1e-4 if it has 16 bits. */
+static inline vector activated(vector x, int type) {
+#ifdef __AVX512F__
+    if (type != FLOAT32) {
+        const vector a = x * -1.44269504088896341f;
+        const __m512 power = _mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT);
+        const vector r = a - (vector)power;
+        vector p = r * 9.58285e-3f + 5.590643e-2f; /* 2^r for |r| <= 1/2, to 3e-6 */
+        p = p * r + 2.4024099e-1f;
+        p = p * r + 6.9312419e-1f;
+        p = p * r + 1.0f;
+        const vector below = (vector)_mm512_scalef_ps((__m512)p, power) + 1.0f;
+        return x * (vector)_mm512_rcp14_ps((__m512)below);
+    }
+#endif
+    (void)type;
+    return silu(x);
 }
 
 /* 2^x for |x| <= 126, to 1e-7: a whole power times a polynomial, the best of its degree for [-1/2, 1/2]. */

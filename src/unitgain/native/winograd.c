@@ -12,22 +12,10 @@
  * multiplied by what the weights of their channel are divided by, their norm.
  */
 
-#include "vectors.h"
+#include "products.h"
 
 #include <math.h>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define VECTORS 4 /* 24 sums in 32 registers */
-#else
-#define VECTORS 2 /* 12 in 16 */
-#endif
-#define ROWS 6
-#define BLOCK (LANES * VECTORS)      /* outputs at a time */
-#define LINES (BLOCK * 4 / 64)       /* cache lines of weights in a step */
 #define POSITIONS 36                 /* at most */
 #define MOST_CHANNELS 16384          /* of inputs */
 #define TILES 24                     /* at a time at least, if there are as many: weights are read once for all */
@@ -64,9 +52,6 @@ static inline integers dot(integers sum, integers a, integers b) { return sum + 
     } while (0)
 
 static inline vector multiply_add(vector sum, vector a, vector b) { return sum + a * b; }
-
-static int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Weights of a layer, packed: for each block of outputs, position and step: BLOCK outputs of one input (float32), or of
  * two inputs side by side (integers). */
@@ -319,7 +304,7 @@ static inline __attribute__((always_inline)) void put_lanes(const char *products
     for (int i = 0; i < m && top + i < out->height; i++)
         for (int j = 0; j < m && left + j < out->width; j++) {
             vector value = y[i * m + j] * scale;
-            if (ending->activate) value = silu(value);
+            if (ending->activate) value = activated(value, out->type);
             if (main->from) {
                 value += load_some(pixel_at(main, top + i, left + j), some, main->type) * ending->share;
                 value = bounded(value, ending->limit);
@@ -362,10 +347,7 @@ struct plan {
 };
 
 static struct plan planned(const struct layer *layer, int64_t batch, int64_t height, int64_t width) {
-    struct plan plan = {.threads = 1};
-#ifdef _OPENMP
-    plan.threads = omp_get_max_threads();
-#endif
+    struct plan plan = {.threads = thread_count()};
     plan.across = (width + layer->tile - 1) / layer->tile;
     plan.down = (height + layer->tile - 1) / layer->tile;
     plan.tiles = batch * plan.across * plan.down;
@@ -412,17 +394,7 @@ int64_t unitgain_winograd_scratch(const struct layer *layer, int64_t batch, int6
     return plan.threads * (plan.products + plan.values) + plan.rows + plan.inverse;
 }
 
-/* Have memory that was not touched yet come in large pages, where the system has them: weights are read once and in
- * order, so that each small page would have to be looked up anew. */
-void unitgain_winograd_large_pages(char *memory, int64_t size) {
-#ifdef MADV_HUGEPAGE
-    const uintptr_t page = 1 << 21, first = ((uintptr_t)memory + page - 1) & -page;
-    const uintptr_t last = ((uintptr_t)memory + size) & -page;
-    if (first < last) madvise((void *)first, last - first, MADV_HUGEPAGE);
-#else
-    (void)memory, (void)size;
-#endif
-}
+void unitgain_winograd_large_pages(char *memory, int64_t size) { in_large_pages(memory, size); }
 
 /* What the weights of a channel are multiplied with, as its inputs are with `loudness`: a row of products is scaled as a
  * whole, so channels should be as loud in it as they are heard. */
@@ -490,7 +462,7 @@ static inline __attribute__((always_inline)) void pack_some(const struct layer *
 /* weight: [out][in][3][3]. Returns 0, or 1 if there was no memory for it. */
 int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
     int failed = 0;
-    unitgain_winograd_large_pages(layer->weights, unitgain_winograd_weights(layer));
+    in_large_pages(layer->weights, unitgain_winograd_weights(layer));
 #pragma omp parallel
     {
         float *const own = malloc(layer->in * 9 * LANES * 4);
