@@ -10,9 +10,14 @@ from conftest import relative_error, trained
 from torch import nn
 
 from unitgain.arch import NetworkSpec
+from unitgain.arch.block import Branch
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
 from unitgain.infer import Prepared, fastest_dtype, prepare
-from unitgain.infer.layers import FusedDepthwise, pays_to_filter
+from unitgain.infer.blocks import Rule
+from unitgain.infer.layers import FilteredConv, FusedDepthwise, pays_to_filter
+from unitgain.infer.passes import PassBranch
+from unitgain.layers import MPConv
+from unitgain.ops import resample
 from unitgain.sample import generate, sigma_grid
 from unitgain.sample.tiles import tile_size, tiled
 
@@ -272,3 +277,26 @@ def test_the_default_precision_is_what_the_processor_has():
     assert fastest_dtype("cpu") in (torch.float32, torch.bfloat16)
     assert prepare(trained(NetworkSpec(**TINY))).dtype == fastest_dtype("cpu")
     assert fastest_dtype("meta") == torch.float32
+
+
+class Convolutions(Branch):
+    """A branch that no recipe has: of convolutions alone."""
+
+    def __init__(self, steps: int, groups: int) -> None:
+        nn.Sequential.__init__(self, *[MPConv(32, 32, (3, 3), groups=groups) for _ in range(steps)])
+
+
+@pytest.mark.skipif(not pays_to_filter(torch.float32), reason="there is no compiler")
+@pytest.mark.parametrize("groups", [1, 32])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_branch_that_takes_the_sum_in_doubles_pixels_once(groups, steps):
+    """In its first step, whether that is its last too or not; as large as the doubled main path."""
+    torch.manual_seed(0)
+    rule = Rule(preserving=True, dtype=torch.float32, filtered=True, fused=True).at(16)
+    branch = PassBranch(Convolutions(steps, groups), 0.5, rule, lambda weight, constant: 0)
+    assert isinstance(branch[-1], FilteredConv if groups == 1 else FusedDepthwise)
+    x, main = (torch.randn(2, 32, 8, 8).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    found = branch.add(x, [], main, 0.7, 4.0, doubled=True)
+    assert found.shape == (2, 32, 16, 16)
+    apart = branch(x, [], doubled=True) + 0.7 * resample(main, "up")
+    torch.testing.assert_close(found, apart.clamp(-4, 4), rtol=1e-5, atol=1e-5)

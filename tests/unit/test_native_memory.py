@@ -148,3 +148,20 @@ def test_a_network_asks_for_no_more_at_its_second_image(monkeypatch):
         monkeypatch.setattr(memory, "_new", lambda size: pytest.fail(f"{size} bytes more"))
         assert torch.equal(denoiser(x, 1.0), first)
     assert free() == lying
+
+
+@pytest.mark.parametrize("size", [0, 1, memory.PAGE - 1, memory.PAGE, 5 * memory.PAGE + 3])
+def test_large_pages_are_asked_for_within_what_is_there(size, monkeypatch):
+    """Whole pages of the memory alone: advice for what lies beside it would be none of ours."""
+    asked = []
+    monkeypatch.setattr(memory, "_advise", lambda: lambda *given: asked.append(given))
+    made = memory.in_large_pages(size)
+    assert made.nbytes == size
+    made.fill_(7)
+    start = made.data_ptr()
+    for first, length, _ in asked:
+        assert first % memory.PAGE == length % memory.PAGE == 0
+        assert start <= first < first + length <= start + size
+    assert sum(length for _, length, _ in asked) >= size - 2 * memory.PAGE
+    monkeypatch.undo()
+    assert memory.in_large_pages(size).fill_(7).sum() == 7 * size

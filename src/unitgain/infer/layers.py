@@ -152,7 +152,7 @@ class FusedPointwise(nn.Module):
 
 
 class FusedBottleneck(nn.Module):
-    """Two 1x1 convolutions in C; what is between them stays in the processor's caches.
+    """Two 1x1 convolutions in C; what is between them stays in the processor's caches, but of few pixels.
 
     Args:
         expand: to more channels.
@@ -170,13 +170,13 @@ class FusedBottleneck(nn.Module):
 
 
 class FusedDepthwise(nn.Module):
-    """A depthwise convolution with the modulation and the `silu` before it, in one pass in C; float32 inside.
+    """A depthwise convolution with the modulation and the `silu` before it, and the sum after it, in one pass in C.
 
     Args:
         weight: `[C, 1, k, k]`, float32.
         slot: of the modulation; None without.
         silu: whether `silu` comes before the convolution.
-        dtype: of the result.
+        dtype: of the result without a sum.
     """
 
     def __init__(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, dtype: torch.dtype) -> None:

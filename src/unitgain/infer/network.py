@@ -29,7 +29,8 @@ class FoldedUNet(nn.Module):
         network: as trained; not changed.
         spec: of it.
         dtype: to compute in; the embedding stays in float32.
-        fused: whether what happens between convolutions is made in C, and depthwise convolutions with what is before.
+        fused: whether what happens between convolutions is made in C, and depthwise and 1x1 convolutions with what is
+            before and after, where that is faster.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
         kernels: whether blocks run on the Triton kernels; not with the other two.
         at_once: images that libraries get at a time where C makes convolutions, whatever is given: they sum in another

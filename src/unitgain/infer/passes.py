@@ -41,7 +41,8 @@ class PassBranch(FoldedBranch):
     Attributes:
         silu: whether `silu` comes first; it is left to the pass before.
         reads: precision of what it is given. Images that only filtered convolutions see are of float16 rather than
-            bfloat16: products of integers keep more than the 8 bits of that.
+            bfloat16: products of integers keep more than the 8 bits of that. A block may choose another for a depthwise
+            convolution, which reads any.
     """
 
     def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
@@ -130,11 +131,11 @@ class PassBranch(FoldedBranch):
         """
         last = self[-1] if len(self) else None
         if isinstance(last, FilteredConv) and last.slot is None and not last.activate and self.left == 1:
-            x = self._run(len(self) - 1, x, scales, doubled)
-            return last.add(x, main, share, limit, self.sums, doubled and len(self) == 1)
+            alone = len(self) == 1
+            x = self._run(len(self) - 1, x, scales, doubled and not alone)
+            return last.add(x, main, share, limit, self.sums, doubled and alone)
         if isinstance(last, FusedDepthwise) and self.left == 1:
             x = self._run(len(self) - 1, x, scales, doubled)
-            x = resample(x, "up") if doubled and len(self) == 1 else x
             return last.add(x, scales, main, share, limit, self.sums)
         branch = self(x, scales, doubled)
         return summed(branch, main, self.sums, left=self.left, share=share, limit=limit)

@@ -1,9 +1,10 @@
-/* 1x1 convolutions of channels-last images of bfloat16: out = clamp(act(conv(x)) + share * main), or two of them one after
- * the other, out = conv(act(conv(x))).
+/* 1x1 convolutions of channels-last images of bfloat16: out = clamp(act(conv(x)) + share * main), or two of them, one
+ * after the other: out = conv(act(conv(x))).
  *
  * Pixels are rows of a matrix, multiplied in pairs of bfloat16 (AVX-512 BF16) whose sums stay in registers until all is
- * done with them. A sum has one order whatever the pixels and threads: images do not depend on each other. Between two
- * convolutions, which may be many times as wide as the images, a panel of pixels stays in the caches of its thread.
+ * done with them. A sum has one order whatever the pixels and threads: images do not depend on each other. What is
+ * between two convolutions, which may be many times as wide as the images, stays in the caches of a thread, a panel of
+ * pixels at a time; where there are too few pixels for every thread to have panels, all of it is shared.
  */
 
 #include "products.h"
@@ -43,7 +44,6 @@ struct task {
 
 int64_t unitgain_conv1x1_block(void) { return BLOCK; }
 int32_t unitgain_conv1x1_pairs(void) { return PAIRS; }
-void unitgain_conv1x1_large_pages(char *memory, int64_t size) { in_large_pages(memory, size); }
 
 static int64_t blocks(const struct layer *layer) { return (layer->out + BLOCK - 1) / BLOCK; }
 
@@ -86,14 +86,15 @@ static inline __attribute__((always_inline)) void make_rows(const struct task *t
         }
 }
 
-/* A block of outputs of the pixels `first` to `last` - 1. */
+/* A block of outputs of the pixels `first` to `last` - 1, of which there is one at least. */
 static void make_block(const struct task *task, int64_t first, int64_t last, int64_t block) {
     const int64_t size = task->layer->in * BLOCK * 2, groups = (last - first + ROWS - 1) / ROWS;
     const int64_t lines = (LINES + groups - 1) / groups, channel = block * BLOCK;
     const char *const weights = task->layer->weights + block * size;
     const char *ahead = block + 1 < blocks(task->layer) ? weights + size : task->next;
-    for (int64_t group = 0; group < groups; group++, ahead += size / LINES * lines) {
-        const int64_t pixel = first + (last - first) * group / groups, end = first + (last - first) * (group + 1) / groups;
+    for (int64_t group = 0; group < groups; group++, ahead += lines * 64 * (task->layer->in / 2)) {
+        const int64_t pixel = first + (last - first) * group / groups;
+        const int64_t end = first + (last - first) * (group + 1) / groups;
         const int64_t now = group * lines < LINES ? lines : 0;
         switch (end - pixel) {
         case 1: make_rows(task, pixel, channel, weights, ahead, now, 1); break;

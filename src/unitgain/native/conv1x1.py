@@ -1,4 +1,4 @@
-"""1x1 convolutions in bfloat16, with what comes after them; and two of them without a way through memory."""
+"""1x1 convolutions in bfloat16, with what comes after them; and two of them at once."""
 
 import ctypes
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.native.build import TYPES, check_layout, check_place, library
-from unitgain.native.memory import images, scratch
+from unitgain.native.memory import images, in_large_pages, scratch
 
 
 class _Layer(Structure):
@@ -54,8 +54,7 @@ class Conv1x1:
         assert self.in_channels % 2 == 0
         self._block = found.unitgain_conv1x1_block()
         blocks, pairs = -(-self.out_channels // self._block), self.in_channels // 2
-        self._weights = torch.empty((blocks, pairs, self._block), dtype=torch.int32, device="cpu")
-        found.unitgain_conv1x1_large_pages(self._weights.data_ptr(), self._weights.nbytes)
+        self._weights = in_large_pages(blocks * pairs * self._block * 4).view(torch.int32).view(blocks, pairs, -1)
         rows = weight.detach().cpu().flatten(1).to(torch.bfloat16).contiguous().view(torch.int32)
         full = self.out_channels // self._block * self._block
         self._weights[: full // self._block] = rows[:full].view(-1, self._block, pairs).transpose(1, 2)
@@ -91,7 +90,9 @@ class Conv1x1:
     def then(
         self, last: "Conv1x1", x: Float[Tensor, "n c h w"], dtype: torch.dtype = torch.bfloat16, silu: bool = False
     ) -> Float[Tensor, "n c3 h w"]:
-        """`last(act(conv(x)))`: what is between the two, rounded to bfloat16, stays in the processor's caches.
+        """`last(act(conv(x)))`, with what is between the two rounded to bfloat16.
+
+        It stays in the caches of a processor if there are 96 pixels or more for each thread.
 
         Arguments and errors as of a call; `silu` is between the two.
         """
@@ -140,8 +141,6 @@ def _library() -> ctypes.CDLL | None:
     call = POINTER(_Convolution)
     found.unitgain_conv1x1_block.restype = c_int64
     found.unitgain_conv1x1_pairs.restype = c_int32
-    found.unitgain_conv1x1_large_pages.argtypes = [c_void_p, c_int64]
-    found.unitgain_conv1x1_large_pages.restype = None
     found.unitgain_conv1x1_scratch.argtypes = [call]
     found.unitgain_conv1x1_scratch.restype = c_int64
     found.unitgain_conv1x1.argtypes = [call, c_void_p]

@@ -3,8 +3,8 @@
  *
  * Libraries make three passes over memory of this, each rounding to the precision of the images. Here a row of a few
  * channels is read, scaled and activated once into a ring of `kernel` rows, which stays in the processor's first cache;
- * all of it in float32. Pixels lie far apart, so that a processor does not see which come next: those of the next row are
- * fetched along with each.
+ * all of it in float32, with the short silu if the result has 16 bits. Pixels lie far apart, so that a processor does not
+ * see which come next: those of the next row are fetched along with each.
  */
 
 #include "vectors.h"
@@ -41,7 +41,7 @@ static inline __attribute__((always_inline)) void take_pixels(const struct depth
                                                               const char *from, int64_t ahead, float *to,
                                                               const int type, const int64_t channels) {
     const int64_t width = of->width, step = of->channels * ITEM(type);
-    const int activate = of->activate;
+    const int activate = of->activate, out_type = of->out_type;
     vector scale[VECTORS];
     for (int v = 0; v < VECTORS; v++) scale[v] = part->scale[v];
     for (int64_t x = 0; x < width; x++, from += step, to += CHANNELS) {
@@ -51,7 +51,7 @@ static inline __attribute__((always_inline)) void take_pixels(const struct depth
             vector value = {0};
             if (channels > v * LANES)
                 value = load_some(from + v * LANES * ITEM(type), channels - v * LANES, type) * scale[v];
-            if (activate) value = activated(value, type);
+            if (activate) value = activated(value, out_type);
             *(vector *)(to + v * LANES) = value;
         }
     }
@@ -149,7 +149,7 @@ static struct part part_of(const struct depthwise *of, int64_t image, int64_t bl
     struct part part = {.x = of->x + first * ITEM(of->type),
                         .out = of->out + first * ITEM(of->out_type),
                         .main = of->main ? of->main + behind * ITEM(of->main_type) : 0,
-                        .channels = left < CHANNELS ? left : CHANNELS,
+                        .channels = least(left, CHANNELS),
                         .weight = of->weight + block * of->kernel * of->kernel * CHANNELS};
     for (int v = 0; v < VECTORS; v++) {
         part.scale[v] = (vector){0} + 1.0f;
@@ -161,11 +161,8 @@ static struct part part_of(const struct depthwise *of, int64_t image, int64_t bl
 /* Returns 0, or 1 if there was no memory for it. */
 int unitgain_depthwise(const struct depthwise *of) {
     const int64_t blocks = (of->channels + CHANNELS - 1) / CHANNELS, each = of->batch * blocks;
-    int64_t threads = 1;
+    const int64_t threads = thread_count();
     int failed = 0;
-#ifdef _OPENMP
-    threads = omp_get_max_threads();
-#endif
     /* Rows are shared out only where images and channels are too few for all threads: neighbours read rows twice. */
     int64_t parts = (3 * threads + each - 1) / each;
     if (threads == 1) parts = 1;

@@ -35,12 +35,14 @@ class _Depthwise(Structure):
 
 
 def can_convolve(dtype: torch.dtype) -> bool:
-    """Whether images of this type are convolved by C on this machine."""
+    """Whether networks that compute in this precision have `Depthwise` on this machine."""
     return dtype in (torch.float32, torch.bfloat16) and _library() is not None
 
 
 class Depthwise:
-    """`conv(act(scale * x))` or `clamp(that + share * main)` without gradients; inside in float32.
+    """`conv(act(scale * x))` or `clamp(that + share * main)` without gradients.
+
+    Inside in float32, but for `silu` to 1e-4 only where the result has 16 bits.
 
     Args:
         weight: `[C, 1, k, k]`, float32, k odd and at most 15.

@@ -1,27 +1,42 @@
 """Memory that is kept and lent again: what is given back to the system comes back page by page, full of zeros."""
 
+import ctypes
+import mmap
 import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from numpy import ndarray
 from torch import Tensor
 
 LARGE = 1 << 20  # bytes, below which memory is quickly had
+PAGE = 1 << 21  # bytes of a large page
 FORGOTTEN = 1000  # requests after which a block that nobody wanted is given back
 
 
-def scratch(size: int, prepare: Callable[[int, int], object] | None = None) -> Tensor:
+def in_large_pages(size: int) -> Tensor:
+    """New memory of `size` bytes, in large pages where the system has them.
+
+    For what is read once and in order, like weights: each small page would have to be looked up anew.
+    """
+    made = _new(size)
+    first = -(-made.data_ptr() // PAGE) * PAGE
+    last = (made.data_ptr() + size) // PAGE * PAGE
+    if first < last and (advise := _advise()) is not None:
+        advise(first, last - first, mmap.MADV_HUGEPAGE)  # type: ignore[attr-defined]
+    return made
+
+
+def scratch(size: int) -> Tensor:
     """At least `size` bytes to compute in, one place for each thread, whose contents the next call may overwrite.
 
-    It is kept. `prepare` is called with address and size of new memory.
+    It is kept.
     """
     if len(_own.scratch) < size:
-        _own.scratch = _new(size)
-        if prepare is not None:
-            prepare(_own.scratch.data_ptr(), size)
+        _own.scratch = in_large_pages(size)
     return _own.scratch
 
 
@@ -76,6 +91,17 @@ class _Own(threading.local):
         block.since = self.requests
         weakref.finalize(lent, self.free.append, block).atexit = False
         return lent
+
+
+@cache
+def _advise() -> Callable[[int, int, int], int] | None:
+    """The system's `madvise(address, size, advice)`, if there are large pages to be had by it."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    found = ctypes.CDLL(None).madvise
+    found.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    found.restype = ctypes.c_int
+    return found
 
 
 def _new(size: int) -> Tensor:

@@ -116,12 +116,10 @@ def summed(
     left: float = 1.0,
     share: float = 1.0,
     limit: float = float("inf"),
-    out: Tensor | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """`left` times `branch` plus `share` times `main`, clamped to [-limit, limit], in `dtype`.
 
-    `main` may be half as high and wide: its pixels are then doubled. The result is written to `out` if there is one,
-    which is channels-last.
+    `main` may be half as high and wide: its pixels are then doubled.
 
     Raises:
         ValueError: if an image is not on the CPU.
@@ -131,9 +129,7 @@ def summed(
     doubled = main.shape[2:] != branch.shape[2:]
     assert branch.shape == (*main.shape[:2], *(side * (1 + doubled) for side in main.shape[2:]))
     branch, main = _laid(branch), _laid(main)
-    out = _empty((n, c, h, w), dtype) if out is None else out
-    assert (out.shape, out.dtype) == (branch.shape, dtype)
-    assert out.is_contiguous(memory_format=torch.channels_last)
+    out = _empty((n, c, h, w), dtype)
     types = [TYPES[tensor.dtype] for tensor in (branch, main, out)]
     addresses = [tensor.data_ptr() for tensor in (branch, main, out)]
     if out.numel():

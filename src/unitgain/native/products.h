@@ -1,13 +1,9 @@
-/* What products of matrices share: ROWS x BLOCK sums in registers, pairs of bfloat16, and memory for weights. */
+/* What products of matrices share: ROWS x BLOCK sums in registers, and pairs of bfloat16. */
 
 #ifndef UNITGAIN_PRODUCTS_H
 #define UNITGAIN_PRODUCTS_H
 
 #include "vectors.h"
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define VECTORS 4 /* 24 sums in 32 registers */
@@ -16,7 +12,7 @@
 #endif
 #define ROWS 6
 #define BLOCK (LANES * VECTORS)
-#define LINES (BLOCK * 4 / 64) /* cache lines of a row of a block, of words */
+#define LINES ((BLOCK * 4 + 63) / 64) /* cache lines of a row of a block, of words */
 
 typedef int32_t pair __attribute__((may_alias));
 
@@ -27,30 +23,7 @@ static inline vector dot_pairs(vector sum, int32_t a, words b) {
 }
 #else
 #define PAIRS 0
-static inline vector dot_pairs(vector sum, int32_t a, words b) { return sum + (vector)(b * (uint32_t)a); } /* not called */
+static inline vector dot_pairs(vector sum, int32_t a, words b) { return sum + (vector)(b * (uint32_t)a); } /* unused */
 #endif
-
-static inline int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static inline int64_t thread_count(void) {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
-
-/* Have memory that was not touched yet come in large pages, where the system has them: weights are read once and in
- * order, so that each small page would have to be looked up anew. */
-static inline void in_large_pages(char *memory, int64_t size) {
-#ifdef MADV_HUGEPAGE
-    const uintptr_t page = 1 << 21, first = ((uintptr_t)memory + page - 1) & -page;
-    const uintptr_t last = ((uintptr_t)memory + size) & -page;
-    if (first < last) madvise((void *)first, last - first, MADV_HUGEPAGE);
-#else
-    (void)memory, (void)size;
-#endif
-}
 
 #endif

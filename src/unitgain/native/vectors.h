@@ -1,4 +1,4 @@
-/* Vectors as wide as the processor's, images of float32, float16 or bfloat16, and silu of a vector. */
+/* Vectors as wide as the processor's, images of float32, float16 or bfloat16, and silu of a vector; a few numbers. */
 
 #ifndef UNITGAIN_VECTORS_H
 #define UNITGAIN_VECTORS_H
@@ -28,6 +28,17 @@ typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2), may_a
 
 enum { FLOAT32, FLOAT16, BFLOAT16 }; /* of images; FLOAT16 only where HALVES are */
 #define ITEM(type) ((type) == FLOAT32 ? 4 : 2)
+
+static inline int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline int64_t thread_count(void) {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
 
 /* Halves of words to words, with zeros before them, and back, without what is before them. */
 static inline words widened(const char *from) {

@@ -16,14 +16,14 @@
 
 #include <math.h>
 
-#define POSITIONS 36                 /* at most */
-#define MOST_CHANNELS 16384          /* of inputs */
-#define TILES 24                     /* at a time at least, if there are as many: weights are read once for all */
-#define AT_ONCE 32                   /* at a time where a thread then has FEW turns: their rows leave the cache, */
-#define FEW 4                        /* but weights, which no turn finds there, are read less often */
-#define ROOM (1 << 19)               /* bytes that the rows of tiles may fill of it, */
-#define RESULTS (1 << 18)            /* and their products */
-#define NORM 32700.0f                /* of rows and columns; rounding adds sqrt(in) / 2 at most: 64 for 16384 */
+#define POSITIONS 36        /* at most */
+#define MOST_CHANNELS 16384 /* of inputs */
+#define TILES 24            /* at a time at least, if there are as many: weights are read once for all */
+#define AT_ONCE 32          /* at a time where a thread then has FEW turns: their rows leave the cache, */
+#define FEW 4               /* but weights, which no turn finds there, are read less often */
+#define ROOM (1 << 19)      /* bytes that the rows of tiles may fill of it, */
+#define RESULTS (1 << 18)   /* and their products */
+#define NORM 32700.0f       /* of rows and columns; rounding adds sqrt(in) / 2 at most: 64 for 16384 */
 #define HALF_SQUARE 0.70710678118654752f
 #define SQUARE 1.41421356237309505f
 
@@ -394,8 +394,6 @@ int64_t unitgain_winograd_scratch(const struct layer *layer, int64_t batch, int6
     return plan.threads * (plan.products + plan.values) + plan.rows + plan.inverse;
 }
 
-void unitgain_winograd_large_pages(char *memory, int64_t size) { in_large_pages(memory, size); }
-
 /* What the weights of a channel are multiplied with, as its inputs are with `loudness`: a row of products is scaled as a
  * whole, so channels should be as loud in it as they are heard. */
 static inline float quieter(const struct layer *layer, int64_t channel) {
@@ -462,7 +460,6 @@ static inline __attribute__((always_inline)) void pack_some(const struct layer *
 /* weight: [out][in][3][3]. Returns 0, or 1 if there was no memory for it. */
 int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
     int failed = 0;
-    in_large_pages(layer->weights, unitgain_winograd_weights(layer));
 #pragma omp parallel
     {
         float *const own = malloc(layer->in * 9 * LANES * 4);

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.native.build import TYPES, check_layout, check_place, library
-from unitgain.native.memory import images, scratch
+from unitgain.native.memory import images, in_large_pages, scratch
 
 MAX_CHANNELS = 16384
 
@@ -87,7 +87,7 @@ class Winograd:
         layer = _Layer(self.in_channels, self.out_channels, tile, integers, None, None, None)
         self._wide = -(-self.out_channels // found.unitgain_winograd_block()) * found.unitgain_winograd_block()
         size, scales = found.unitgain_winograd_weights(byref(layer)), (tile + 2) ** 2 * self._wide if integers else 0
-        self._weights = torch.empty(size, dtype=torch.uint8, device="cpu")
+        self._weights = in_large_pages(size)
         self._scales = torch.empty(scales, dtype=torch.float32, device="cpu")
         self._loudness = torch.empty(self.in_channels if integers else 0, dtype=torch.float32, device="cpu")
         self._made_for = made_for(found)
@@ -152,8 +152,7 @@ class Winograd:
         assert found is not None
         if out.numel():
             size = found.unitgain_winograd_scratch(byref(layer), n, h, w)
-            room = scratch(size, found.unitgain_winograd_large_pages)
-            found.unitgain_winograd(byref(layer), byref(call), byref(ending), room.data_ptr())
+            found.unitgain_winograd(byref(layer), byref(call), byref(ending), scratch(size).data_ptr())
         return out
 
 
@@ -178,8 +177,6 @@ def _library() -> ctypes.CDLL | None:
     found.unitgain_winograd_weights.restype = c_int64
     found.unitgain_winograd_scratch.argtypes = [layer, c_int64, c_int64, c_int64]
     found.unitgain_winograd_scratch.restype = c_int64
-    found.unitgain_winograd_large_pages.argtypes = [c_void_p, c_int64]
-    found.unitgain_winograd_large_pages.restype = None
     found.unitgain_winograd_pack.argtypes = [layer, c_void_p]
     found.unitgain_winograd_pack.restype = ctypes.c_int
     found.unitgain_winograd.argtypes = [layer, POINTER(_Images), POINTER(_Ending), c_void_p]
