@@ -14,6 +14,7 @@ from torch import Tensor
 
 LARGE = 1 << 20  # bytes, below which memory is quickly had
 PAGE = 1 << 21  # bytes of a large page
+LARGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # advice to the system, where it takes any
 FORGOTTEN = 1000  # requests after which a block that nobody wanted is given back
 
 
@@ -26,7 +27,7 @@ def in_large_pages(size: int) -> Tensor:
     first = -(-made.data_ptr() // PAGE) * PAGE
     last = (made.data_ptr() + size) // PAGE * PAGE
     if first < last and (advise := _advise()) is not None:
-        advise(first, last - first, mmap.MADV_HUGEPAGE)  # type: ignore[attr-defined]
+        advise(first, last - first)
     return made
 
 
@@ -94,14 +95,14 @@ class _Own(threading.local):
 
 
 @cache
-def _advise() -> Callable[[int, int, int], int] | None:
-    """The system's `madvise(address, size, advice)`, if there are large pages to be had by it."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
+def _advise() -> Callable[[int, int], int] | None:
+    """Asks for large pages from an address on, of so many bytes; None where the system has none to ask for."""
+    if LARGE_PAGES is None:
         return None
     found = ctypes.CDLL(None).madvise
     found.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     found.restype = ctypes.c_int
-    return found
+    return lambda address, size: found(address, size, LARGE_PAGES)
 
 
 def _new(size: int) -> Tensor:
