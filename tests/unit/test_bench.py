@@ -24,6 +24,7 @@ from unitgain.bench.turns import Pace
 from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.infer import fastest_dtype
+from unitgain.native import images
 from unitgain.sample import tile_size
 from unitgain.serial import to_dict
 from unitgain.train import TrainState
@@ -245,6 +246,15 @@ def test_memory_is_seen():
         assert 0.9 * 2**26 < memory.gained < 1.5 * 2**26
         assert 0.9 * 2**24 < memory.kept < 1.5 * 2**24
     assert kept.sum() == 2**22
+
+
+def test_memory_that_is_kept_for_the_next_images_counts_as_theirs():
+    """Or an evaluation would take nothing once another had been made."""
+    for _ in range(2):
+        with PeakMemory() as memory:
+            images((1, 64, 256, 256), torch.float32).fill_(1)  # 16 MiB
+        if in_use():
+            assert 0.9 * 2**24 < memory.gained < 1.5 * 2**24
 
 
 def test_memory_in_a_process_of_its_own():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from unitgain.native import forget
+
 STATUS = Path("/proc/self/status")
 BETWEEN = 0.005  # seconds between looks
 
@@ -16,7 +18,8 @@ class PeakMemory:
     """Highest memory in a block, in bytes above what there was at its start.
 
     On a CPU it is looked at every 5 ms (Linux; elsewhere there is nothing to see and the figures are 0), on a GPU torch
-    keeps the record. Memory that was freed before the block began is given back to the system first.
+    keeps the record. Memory that was freed before the block began is given back to the system first, and that which
+    prepared networks keep for their next images.
 
     Args:
         device: whose memory.
@@ -27,6 +30,7 @@ class PeakMemory:
         self.start = self.peak = self.end = 0
 
     def __enter__(self) -> "PeakMemory":
+        forget()
         give_back()
         self.start = self.peak = in_use(self.device)
         if self.device.type == "cuda":

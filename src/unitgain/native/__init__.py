@@ -6,7 +6,7 @@ from unitgain.native.combine import Combination, can_combine
 from unitgain.native.conv1x1 import Conv1x1, can_multiply_pairs
 from unitgain.native.depthwise import Depthwise, can_convolve
 from unitgain.native.linear import can_multiply, linear
-from unitgain.native.memory import images
+from unitgain.native.memory import forget, images
 from unitgain.native.pointwise import can_pass, converted, joined, summed
 from unitgain.native.winograd import Winograd, can_filter
 
@@ -25,6 +25,7 @@ __all__ = [
     "can_multiply_pairs",
     "can_pass",
     "converted",
+    "forget",
     "images",
     "joined",
     "linear",

@@ -56,6 +56,12 @@ def images(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(lent, dtype=dtype).view(n, h, w, c).permute(0, 3, 1, 2)
 
 
+def forget() -> None:
+    """Give back what this thread keeps and nobody uses, and the place that it computes in."""
+    _own.free.clear()
+    _own.scratch = _new(0)
+
+
 @dataclass(eq=False)
 class _Block:
     memory: ndarray
