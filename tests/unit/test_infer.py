@@ -14,9 +14,9 @@ from unitgain.arch.block import Branch
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
 from unitgain.infer import Prepared, fastest_dtype, prepare
 from unitgain.infer.blocks import Rule
-from unitgain.infer.layers import FilteredConv, FusedDepthwise, pays_to_filter
+from unitgain.infer.layers import FilteredConv, FusedDepthwise, folded, pays_to_filter
 from unitgain.infer.passes import PassBranch
-from unitgain.layers import MPConv
+from unitgain.layers import MPConv, effective_weight
 from unitgain.ops import resample
 from unitgain.sample import generate, sigma_grid
 from unitgain.sample.tiles import tile_size, tiled
@@ -300,3 +300,17 @@ def test_a_branch_that_takes_the_sum_in_doubles_pixels_once(groups, steps):
     assert found.shape == (2, 32, 16, 16)
     apart = branch(x, [], doubled=True) + 0.7 * resample(main, "up")
     torch.testing.assert_close(found, apart.clamp(-4, 4), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_a_folded_weight_is_the_effective_one_times_a_factor(dtype):
+    """In float32 and in memory of its own, so that more can be multiplied into it."""
+    layer = MPConv(20, 12, (3, 3)).to(dtype)
+    before = layer.weight.detach().clone()
+    gain = torch.tensor(0.7)
+    found = folded(layer, gain)
+    expected = effective_weight(before, gain)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.float(), rtol=5e-7, atol=0)
+    found.zero_()
+    assert torch.equal(layer.weight, before)

@@ -1,5 +1,6 @@
 """Layers without learning: a convolution whose weight is final, and the steps of a residual branch."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,8 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.layers import MPConv, effective_weight
+from unitgain.layers import MPConv
 from unitgain.native import Conv1x1, Depthwise, Winograd, can_filter, can_multiply_pairs, images
+from unitgain.ops import EPS, magnitude
 
 
 class FoldedConv(nn.Module):
@@ -340,9 +342,15 @@ class Modulate(nn.Module):
 
 
 def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:
-    """The weight that a layer computes with, times a factor; float32, whatever it is stored in, and new."""
+    """The weight that a layer computes with, times a factor; float32, whatever it is stored in, and new.
+
+    As `effective_weight`, with one product instead of two: weights of large networks take long to be written.
+    """
+    weight = layer.weight.detach()
     factor = factor.detach().float() if isinstance(factor, Tensor) else factor
-    return effective_weight(layer.weight.detach(), factor).float()
+    scale = magnitude(weight, eps=EPS).reciprocal() * (factor / math.sqrt(weight[0].numel()))
+    found = weight.to(scale.dtype)
+    return (found * scale if found is weight else found.mul_(scale)).float()
 
 
 def constant(value: Tensor) -> nn.Parameter:
