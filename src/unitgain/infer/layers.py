@@ -348,8 +348,8 @@ def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:
     """
     weight = layer.weight.detach()
     factor = factor.detach().float() if isinstance(factor, Tensor) else factor
-    scale = magnitude(weight, eps=EPS).reciprocal() * (factor / math.sqrt(weight[0].numel()))
-    found = weight.to(scale.dtype)
+    found = weight if weight.dtype == torch.float64 else weight.float()
+    scale = magnitude(found, eps=EPS).reciprocal() * (factor / math.sqrt(weight[0].numel()))
     return (found * scale if found is weight else found.mul_(scale)).float()
 
 
