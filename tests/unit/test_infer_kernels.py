@@ -25,8 +25,8 @@ from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
+from unitgain.infer.fused import FusedDepthwise
 from unitgain.infer.kernels import ActivatedDepthwise, Activation, KernelBlock
-from unitgain.infer.layers import FusedDepthwise
 from unitgain.kernels import functions, ready
 from unitgain.recipes import recipe
 from unitgain.serial import to_dict

@@ -14,14 +14,8 @@ from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.draw.networks import open_network
 from unitgain.hub import load
 from unitgain.infer import Prepared, prepare
-from unitgain.infer.layers import (
-    Bottleneck,
-    FoldedConv,
-    FusedBottleneck,
-    FusedDepthwise,
-    FusedPointwise,
-    pays_to_multiply,
-)
+from unitgain.infer.fused import FusedBottleneck, FusedDepthwise, FusedPointwise, pays_to_multiply
+from unitgain.infer.layers import Bottleneck, FoldedConv
 from unitgain.layers import MPConv
 from unitgain.native import can_pass
 from unitgain.serial import to_dict

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
 from unitgain.infer import prepare
-from unitgain.infer.layers import FusedBottleneck, FusedPointwise, pays_to_multiply
+from unitgain.infer.fused import FusedBottleneck, FusedPointwise, pays_to_multiply
 from unitgain.native import Conv1x1, build, can_multiply_pairs, can_pass
 from unitgain.native import conv1x1 as module
 
@@ -212,6 +212,14 @@ def test_prepared_networks_convolve_so(name, monkeypatch):
     assert not any(isinstance(module, FusedPointwise) for module in libraries.modules())
     with torch.no_grad():
         assert error < 1.1 * relative_error(libraries(x, sigma, label), denoiser(x, sigma, label))
+
+
+def test_processors_with_amx_leave_it_to_libraries(monkeypatch):
+    monkeypatch.setattr("unitgain.infer.fused.can_multiply_pairs", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert pays_to_multiply(torch.bfloat16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert not pays_to_multiply(torch.bfloat16)
 
 
 def test_it_can_be_switched_off(monkeypatch):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
-from unitgain.infer.layers import FilteredConv, pays_to_filter
+from unitgain.infer.fused import FilteredConv, pays_to_filter
 from unitgain.native import Winograd, can_filter
 from unitgain.ops import resample
 
@@ -285,15 +285,15 @@ def test_what_a_loud_pixel_costs_its_neighbours(kind):
 
 
 def test_processors_that_multiply_bfloat16_faster_keep_to_the_definition(monkeypatch):
-    layers = import_module("unitgain.infer.layers")
-    monkeypatch.setattr(layers, "can_filter", lambda integers: True)
+    fused = import_module("unitgain.infer.fused")
+    monkeypatch.setattr(fused, "can_filter", lambda integers: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert layers.pays_to_filter(torch.float32)
-    assert layers.pays_to_filter(torch.bfloat16)
-    assert not layers.pays_to_filter(torch.float16)
+    assert fused.pays_to_filter(torch.float32)
+    assert fused.pays_to_filter(torch.bfloat16)
+    assert not fused.pays_to_filter(torch.float16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert layers.pays_to_filter(torch.float32)
-    assert not layers.pays_to_filter(torch.bfloat16)
-    monkeypatch.setattr(layers, "can_filter", lambda integers: not integers)
+    assert fused.pays_to_filter(torch.float32)
+    assert not fused.pays_to_filter(torch.bfloat16)
+    monkeypatch.setattr(fused, "can_filter", lambda integers: not integers)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert not layers.pays_to_filter(torch.bfloat16)
+    assert not fused.pays_to_filter(torch.bfloat16)

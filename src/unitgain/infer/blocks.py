@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, Branch, EncoderBlock, Modulation, MPSiLU, UngainedModulation, plain_join
-from unitgain.infer.layers import FoldedConv, FusedPointwise, Modulate, Scale, SiLU, folded, pays_to_multiply
+from unitgain.infer.fused import FusedPointwise, pays_to_multiply
+from unitgain.infer.layers import FoldedConv, Modulate, Scale, SiLU, folded
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.native import can_pass
 from unitgain.ops import EPS, SILU_MAGNITUDE, Resampling, magnitude, resample

@@ -15,8 +15,9 @@ from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.infer.blocks import FoldedBlock, Rule
 from unitgain.infer.embedding import FoldedEmbedding
+from unitgain.infer.fused import FilteredConv, FusedPointwise
 from unitgain.infer.kernels import KernelBlock
-from unitgain.infer.layers import FilteredConv, FoldedConv, FusedPointwise, SiLU, constant, folded
+from unitgain.infer.layers import FoldedConv, SiLU, constant, folded
 from unitgain.infer.passes import PassAttention, PassBlock
 from unitgain.layers import MPConv
 from unitgain.native import converted

@@ -13,17 +13,8 @@ from torch import Tensor
 
 from unitgain.arch.block import Block, Branch
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, Slot
-from unitgain.infer.layers import (
-    Bottleneck,
-    FilteredConv,
-    FoldedConv,
-    FusedBottleneck,
-    FusedDepthwise,
-    FusedPointwise,
-    Modulate,
-    SiLU,
-    apart,
-)
+from unitgain.infer.fused import FilteredConv, FusedBottleneck, FusedDepthwise, FusedPointwise
+from unitgain.infer.layers import Bottleneck, FoldedConv, Modulate, SiLU, apart
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.native import attend, can_attend, can_pass, converted, joined, summed
 from unitgain.ops import resample

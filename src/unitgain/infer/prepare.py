@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.denoiser import Denoiser, Label
+from unitgain.infer.fused import pays_to_filter
 from unitgain.infer.graphs import Graphs
-from unitgain.infer.layers import can_pack, pays_to_filter, supported
+from unitgain.infer.layers import can_pack, supported
 from unitgain.infer.network import FoldedUNet, freeze
 from unitgain.kernels.support import demand, no_blocks
 from unitgain.native import can_convolve, can_pass
