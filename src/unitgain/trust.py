@@ -4,14 +4,24 @@ Nothing from a file is executed; what a file declares of itself is compared with
 memory is taken; a name from a file is a plain name or no name; and what is shown of it holds no control characters.
 """
 
+import bz2
+import copy
 import dataclasses
+import io
+import json
+import math
 import os
 import re
 import stat
 import unicodedata
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,25 @@ class Limits:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:
                 raise ValueError(f"Limits.{field.name} = {getattr(self, field.name)}: must be at least 1")
+
+    def check_item(self, what: str, nbytes: int) -> None:
+        """Refuse an item that takes more than `item`, before it does.
+
+        Raises:
+            LimitError: naming it, what it takes, and what raises the limit.
+        """
+        check_size(what, nbytes, self.item, "--max-item-bytes (Limits.item)")
+
+    def check_source(self, what: str, nbytes: int, packed: int) -> None:
+        """Refuse a source of `packed` bytes whose items take more than `ratio` times that, and more than one may.
+
+        Raises:
+            LimitError: as in `check_item`.
+        """
+        check_size(what, nbytes, max(self.ratio * packed, self.item), "--max-ratio (Limits.ratio)")
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class LimitError(ValueError):
@@ -91,6 +120,75 @@ def open_regular(path: Path, *, below: Path | None = None) -> BinaryIO:
         raise
 
 
+def read_regular(path: Path, limits: Limits, *, below: Path | None = None) -> bytes:
+    """All of an ordinary file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        LimitError: if it is longer than one item may be.
+        OSError: as in `open_regular`.
+    """
+    with open_regular(path, below=below) as file:
+        limits.check_item(printable(path), os.fstat(file.fileno()).st_size)
+        data = file.read(limits.item + 1)  # some files of the system say that they are empty, and never end
+    limits.check_item(printable(path), len(data))
+    return data
+
+
+def read_member(archive: zipfile.ZipFile, name: str, limits: Limits) -> bytes:
+    """A member of a zip archive, checked against its checksum; never more than it says, which may be a lie.
+
+    Raises:
+        KeyError: if there is none of that name.
+        LimitError: if it is larger than one item may be.
+        zipfile.BadZipFile: if it is damaged; and whatever else the decompressors raise.
+    """
+    info = archive.getinfo(name)
+    limits.check_item(printable(name), max(info.file_size, info.compress_size))
+    if info.compress_type == zipfile.ZIP_BZIP2:  # zipfile would unpack all that follows from a few bytes
+        return _bzip2_member(archive, info)
+    parts = io.BytesIO()
+    with archive.open(info) as file:
+        while part := file.read(CHUNKS.get(info.compress_type, 4096)):
+            parts.write(part)
+    if parts.tell() != info.file_size:
+        raise zipfile.BadZipFile(f"{printable(name)} has {parts.tell()} bytes instead of {info.file_size}")
+    return parts.getvalue()
+
+
+def read_npy(data: bytes | memoryview) -> NDArray[Any]:
+    """The array in the bytes of an NPY file, without a copy: not empty, and exactly as long as its header says.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+        size = math.prod(shape) * dtype.itemsize
+    except Exception as error:  # of whatever Python's own parser makes of it
+        raise ValueError("its header cannot be read") from error
+    start = stream.tell()
+    if dtype.hasobject or min(shape, default=0) < 0 or not 0 < size == len(data) - start:
+        what = "objects are not read" if dtype.hasobject else f"{size:,} bytes, where {len(data) - start:,} are"
+        raise ValueError(f"its header promises {dtype} {shape}: {what}")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+
+
+def parse_json(data: str | bytes, what: str) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: naming `what`, if it is no JSON, no UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is no JSON that can be read: {error}") from error
+
+
 def printable(value: object) -> str:
     r"""Text that may be shown: control characters, marks of direction, lone surrogates and the like as `\x1b`.
 
@@ -110,9 +208,23 @@ def csv_cell(value: object) -> object:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
+# Bytes at a time, by method: what is unpacked at once is bounded by them. LZMA packs up to 7,000 times.
+CHUNKS = {zipfile.ZIP_STORED: 2**20, zipfile.ZIP_DEFLATED: 2**20}
 _SHOWN = frozenset("\n\t\u200c\u200d")  # the joiners belong to the spelling of words and of emoji
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def _bzip2_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    stored = copy.copy(info)
+    stored.compress_type, stored.file_size = zipfile.ZIP_STORED, info.compress_size
+    del stored.CRC  # it is of the unpacked bytes
+    with archive.open(stored) as file:
+        packed = file.read()
+    data = bz2.BZ2Decompressor().decompress(packed, info.file_size + 1)
+    if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+        raise zipfile.BadZipFile(f"{printable(info.filename)} is damaged: its length or checksum differs")
+    return data
 
 
 def _escaped(character: str) -> str:

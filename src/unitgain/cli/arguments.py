@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 
 from unitgain.train.log import RateColumn
+from unitgain.trust import Limits
 
 MAX_SEEDS = 10_000_000
 Device = Literal["auto", "cpu", "cuda"]
@@ -28,6 +30,28 @@ T = TypeVar("T")
 # An option that need not be given. What holds then is said in its own words: "(default: None)" would contradict them.
 _hint = tyro.conf.arg(help_behavior_hint=lambda text: "" if text == "None" else f"(default: {text})")
 Unset = Annotated[T | None, _hint]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taking:
+    """How much may be taken of files from elsewhere."""
+
+    max_item_bytes: int = Limits.item
+    """Bytes that one picture or array may take, unpacked and decoded; a larger one cannot be used."""
+
+    max_ratio: int = Limits.ratio
+    """How many times its own size an archive may take, unpacked."""
+
+    def limits(self) -> Limits:
+        """As the library has them.
+
+        Raises:
+            ValueError: if one is not positive.
+        """
+        for option, value in (("--max-item-bytes", self.max_item_bytes), ("--max-ratio", self.max_ratio)):
+            if value < 1:
+                raise ValueError(f"{option} {value}: must be at least 1")
+        return Limits(item=self.max_item_bytes, ratio=self.max_ratio)
 
 
 def parse_seeds(text: str) -> list[int]:

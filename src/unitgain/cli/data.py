@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, bar, pick_device
+from unitgain.cli.arguments import Device, Taking, Unset, bar, pick_device
 from unitgain.data.check import Report, advice, check
 from unitgain.data.export import export
 from unitgain.data.fit import Fit, FitMode, Format
@@ -33,7 +33,7 @@ DataFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(Taking):
     """Make training data of any images.
 
     SOURCE is a folder (classes: its first-level folders, or a dataset.json or labels.csv in it), a zip of the official
@@ -113,6 +113,7 @@ class Prepare:
             label_column=self.label_column,
             classes=tuple(name.strip() for name in self.classes.split(",")) if self.classes else None,
             limit=self.limit,
+            limits=self.limits(),
         )
         for name, value in (("shard", self.shard), ("workers", self.workers)):
             if value is not None and value < 1:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, bar, byte_bar, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Taking, Unset, bar, byte_bar, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import Images, open_images
@@ -72,7 +72,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Metrics(Drawing):
+class Metrics(Drawing, Taking):
     """Measure images: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
 
     All in one pass. A network's images are drawn as they are measured, with the options of `unitgain sample`, and not
@@ -137,7 +137,7 @@ class Metrics(Drawing):
         if not names_network(self.images):
             if self.guide is not None or self.guidance is not None or self.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
-            return open_images(self.images)
+            return open_images(self.images, self.limits())
         seeds = parse_seeds(self.seeds)
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
@@ -150,7 +150,7 @@ class Metrics(Drawing):
             )
         if Path(self.reference).suffix in SUFFIXES:
             return None, open_references(Path(self.reference))
-        return open_images(self.reference), {}
+        return open_images(self.reference, self.limits()), {}
 
     def _report(self, results: Sequence[Result]) -> None:
         text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
@@ -163,7 +163,7 @@ class Metrics(Drawing):
 
 
 @dataclass(frozen=True)
-class MetricsReference:
+class MetricsReference(Taking):
     """Measure what there is to know of real images, once, for `unitgain metrics --reference`.
 
     Writes mean and covariance of their features in each detector, with hashes of the detector and of the images.
@@ -192,7 +192,7 @@ class MetricsReference:
             raise ValueError(f"--out {self.out}: a reference is an .npz file")
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
         with processes(pick_device(self.device)) as world:
-            images = open_images(self.data)
+            images = open_images(self.data, self.limits())
             opened = self.weights.open(names, world, images.scale)
             with _bar("reading", world) as progress:
                 summaries, fingerprint = make_references(

@@ -2,6 +2,8 @@
 
 import io
 import math
+import struct
+import threading
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +12,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL.IcoImagePlugin import IcoImageFile
+
+from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, printable, read_npy
 
 FitMode = Literal["crop", "pad", "stretch"]
 Format = Literal["png", "webp"]
+# What Pillow decodes by itself: others start programs, such as Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "QOI")
+_lock = threading.Lock()  # of Pillow's limit, which is one for all threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +64,14 @@ class ImageError(Exception):
     """A picture cannot be read or used; the message says why."""
 
 
-def fit_image(data: bytes, fit: Fit) -> tuple[Image.Image, bool]:
+def fit_image(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> tuple[Image.Image, bool]:
     """The picture in a file as an image of the wanted size, and whether it had to be enlarged.
 
     Raises:
-        ImageError: if it cannot be decoded, or `fit` takes pictures as they are and it is not square.
+        ImageError: if it cannot be decoded, is larger than `limits` allow, or `fit` takes pictures as they are and it
+            is not square.
     """
-    image = flatten(decode(data), fit)
+    image = flatten(decode(data, limits), fit)
     width, height = image.size
     if fit.resolution is None:
         if width != height:
@@ -90,26 +99,27 @@ def read_pixels(data: Any, channels: int) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """The first picture of a file, upright, with all its pixels in memory; NPY arrays `[C, H, W]` of uint8 too.
 
     Raises:
-        ImageError: if this is no picture, or a damaged one.
+        ImageError: if this is no picture, a damaged one, or one larger than `limits` allow.
     """
     if data[:6] == b"\x93NUMPY":
         return _from_array(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are still no bomb
-            image = Image.open(io.BytesIO(data))
-            image.load()
+            image = _load(data, limits)
             with suppress(Exception):  # damaged EXIF is no reason to lose a picture
-                image = ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)
             return image
     except UnidentifiedImageError as error:  # its text has an address, which would differ from run to run
         raise ImageError("is empty" if not data else "cannot be decoded: it is no picture of a known format") from error
+    except LimitError as error:
+        raise ImageError(str(error)) from error
     except Exception as error:  # the decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        raise ImageError(f"cannot be decoded: {error}") from error
+        raise ImageError(f"cannot be decoded: {printable(error) or type(error).__name__}") from error
 
 
 def flatten(image: Image.Image, fit: Fit) -> Image.Image:
@@ -124,7 +134,8 @@ def flatten(image: Image.Image, fit: Fit) -> Image.Image:
         rgba = image.convert("RGBA")
         background = Image.new("RGBA", image.size, (*fit.colour, 255))
         image = Image.alpha_composite(background, rgba)
-    return image.convert("RGB" if fit.channels == 3 else "L")
+    mode = "RGB" if fit.channels == 3 else "L"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def adm_crop(image: Image.Image, fit: Fit) -> Image.Image:
@@ -179,10 +190,40 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))  # as Pillow does for 16-bit RGB
 
 
+def _load(data: Any, limits: Limits) -> Image.Image:
+    """A picture with its pixels, of which there are no more than `limits` allow; Pillow has a limit of its own."""
+    try:
+        return _load_within(data, limits)
+    except Image.DecompressionBombError:
+        with _lock:
+            pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return _load_within(data, limits)
+            finally:
+                Image.MAX_IMAGE_PIXELS = pillows
+
+
+def _load_within(data: Any, limits: Limits) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    for width, height in (image.size, *_inner_sizes(image, data)):
+        depth = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;16") else 1
+        pixel = max(depth * len(image.getbands()), 3)  # whatever it is, it becomes RGB
+        limits.check_item(f"decoded, its {width}x{height} pixels", width * height * pixel)
+    image.load()
+    return image
+
+
+def _inner_sizes(image: Image.Image, data: Any) -> list[tuple[int, int]]:
+    """Of the PNG files in an icon, which may be of another size than it says."""
+    starts = [entry.offset for entry in image.ico.entry] if isinstance(image, IcoImageFile) else []
+    parts = [bytes(data[start : start + 24]) for start in starts]
+    return [struct.unpack(">II", part[16:]) for part in parts if part[:4] == b"\x89PNG" and len(part) == 24]
+
+
 def _from_array(data: bytes) -> Image.Image:
     try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = read_npy(data)
+    except ValueError as error:
         raise ImageError(f"is no readable NPY file: {error}") from error
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] not in (1, 3):
         raise ImageError(f"holds {array.dtype} {array.shape}; an image is uint8 [C, H, W] with 1 or 3 channels")

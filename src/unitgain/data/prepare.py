@@ -5,7 +5,6 @@ s times its size on. The number of processes and any interruption change nothing
 """
 
 import dataclasses
-import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
@@ -31,6 +31,7 @@ from unitgain.data.sources import Indexed, Item, SourceOptions, Stream, open_sou
 from unitgain.data.workers import cores, in_order
 from unitgain.extras import require
 from unitgain.serial import to_dict
+from unitgain.trust import Limits, printable, read_npy
 
 OnError = Literal["fail", "skip"]
 Progress = Callable[[int, int | None], None]
@@ -155,9 +156,9 @@ class _Job:
     def run(self, fit: Fit, size: int, workers: int | None) -> Manifest:
         """Make the shards that are missing, of `size` pictures each, and of all of them a data set."""
         if isinstance(self.source, Indexed):  # workers read it themselves
-            shared, tasks = (self.source, fit), _ranges(self.source, self.writer, size)
+            shared, tasks = (self.source, fit, self.source.limits), _ranges(self.source, self.writer, size)
         else:
-            shared, tasks = (None, fit), _chunks(self.source, self.writer, size)
+            shared, tasks = (None, fit, self.source.limits), _chunks(self.source, self.writer, size)
         processes = workers or cores()
         if self.total is not None and workers is None:
             processes = max(1, min(processes, self.total // FEWEST_PER_WORKER))
@@ -256,26 +257,32 @@ def _chunks(source: Stream, writer: ShardWriter, size: int) -> Iterator[Task]:
             yield Task(shard, start, start + len(chunk), chunk)
 
 
-def _process(shared: tuple[Indexed | None, Fit], task: Task) -> tuple[Task, list[Row]]:
-    source, fit = shared
+def _process(shared: tuple[Indexed | None, Fit, Limits], task: Task) -> tuple[Task, list[Row]]:
+    source, fit, limits = shared
     items = task.items
     if items is None:
         assert source is not None
         items = source.read(task.start, task.stop)
-    rows = [fit_item(item, fit) for item in items]
+    rows = [fit_item(item, fit, limits) for item in items]
     return dataclasses.replace(task, items=None), rows
 
 
-def fit_item(item: Item, fit: Fit) -> Row:
+def fit_item(item: Item, fit: Fit, limits: Limits) -> Row:
     """A picture as a row; what is wrong with it is in the row."""
     if item.data is None:
         return Row(item.key, item.label, error=item.error)
     try:
         if item.data[:6] == NPY and (moments := _moments(item.data, fit)) is not None:
             return _latent_row(item, moments)
-        image, enlarged = fit_image(item.data, fit)
+        image, enlarged = fit_image(item.data, fit, limits)
+        return _image_row(item, image, enlarged, fit)
     except ImageError as error:
         return Row(item.key, item.label, error=str(error))
+    except Exception as error:  # such as a MemoryError: one picture may not end the job of all
+        return Row(item.key, item.label, error=f"cannot be used: {type(error).__name__} {printable(error)}".rstrip())
+
+
+def _image_row(item: Item, image: Image.Image, enlarged: bool, fit: Fit) -> Row:
     counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
     return Row(
         item.key,
@@ -291,8 +298,8 @@ def fit_item(item: Item, fit: Fit) -> Row:
 def _moments(data: bytes, fit: Fit) -> NDArray[np.float32] | None:
     """Means and standard deviations of latents, if that is what the NPY file holds."""
     try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = read_npy(data)
+    except ValueError as error:
         raise ImageError(f"is no readable NPY file: {error}") from error
     if array.dtype.kind != "f":
         return None

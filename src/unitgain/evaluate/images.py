@@ -20,6 +20,7 @@ from torch import Tensor
 from unitgain.data.digits import digits
 from unitgain.extras import require
 from unitgain.metrics.record import Source
+from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
 
 T = TypeVar("T")
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -61,10 +62,11 @@ class FileImages:
         source: what they are.
         names: of each, for messages.
         read: the bytes of an image by its number; called from several threads.
+        limits: what one may take.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], read: Callable[[int], bytes]) -> None:
-        self.source, self.names, self.read = source, names, read
+    def __init__(self, source: Source, names: Sequence[str], read: Callable[[int], bytes], limits: Limits) -> None:
+        self.source, self.names, self.read, self.limits = source, names, read, limits
         self.scale: tuple[float, float] | None = None
 
     def __len__(self) -> int:
@@ -110,11 +112,12 @@ class Digits:
             yield self.images[torch.tensor(list(numbers[start : start + BATCH]))]
 
 
-def open_images(name: str) -> Images:
+def open_images(name: str, limits: Limits = DEFAULT_LIMITS) -> Images:
     """Images by name.
 
     Args:
         name: `digits`, a folder with PNG, JPEG or WebP files at any depth, a zip archive of such, or prepared data.
+        limits: what an image may take.
 
     Raises:
         FileNotFoundError: if there is nothing of that name.
@@ -124,11 +127,11 @@ def open_images(name: str) -> Images:
     if name == "digits" and not path.exists():
         return Digits()
     if (path / "state.json").is_file():
-        return _prepared(path)
+        return _prepared(path, limits)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, limits)
     if path.suffix == ".zip" and path.is_file():
-        return _zip(path)
+        return _zip(path, limits)
     if path.exists():
         raise ValueError(f"{path} is neither a folder of images nor a zip archive of them")
     raise FileNotFoundError(f"no images at {path}: name a folder, a zip archive, prepared data, or digits")
@@ -172,16 +175,20 @@ def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in FORMATS and not any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
-def _folder(root: Path) -> FileImages:
+def _folder(root: Path, limits: Limits) -> FileImages:
     found = sorted(path for path in root.rglob("*") if _is_image(str(path.relative_to(root))) and path.is_file())
     drawn = (root / MANIFEST).is_file()
     paths = [path for path in found if not (drawn and path == root / GRID)]
     names = [path.relative_to(root).as_posix() for path in paths]
     manifest = (root / MANIFEST).read_text(encoding="utf-8") if drawn else None
-    return FileImages(_source("folder", root, names, manifest), names, lambda number: paths[number].read_bytes())
+
+    def read(number: int) -> bytes:
+        return read_regular(paths[number], limits)
+
+    return FileImages(_source("folder", root, names, manifest), names, read, limits)
 
 
-def _zip(path: Path) -> FileImages:
+def _zip(path: Path, limits: Limits) -> FileImages:
     try:
         with zipfile.ZipFile(path) as archive:
             listed = archive.namelist()
@@ -194,12 +201,12 @@ def _zip(path: Path) -> FileImages:
     def read(number: int) -> bytes:
         if not hasattr(local, "archive"):
             local.archive = zipfile.ZipFile(path)
-        return local.archive.read(names[number])
+        return read_member(local.archive, names[number], limits)
 
-    return FileImages(_source("zip", path, names, manifest), names, read)
+    return FileImages(_source("zip", path, names, manifest), names, read, limits)
 
 
-def _prepared(path: Path) -> FileImages:
+def _prepared(path: Path, limits: Limits) -> FileImages:
     datasets = require("datasets", extra="data")
     table = datasets.load_from_disk(str(path))
     if "image" not in getattr(table, "column_names", ()):
@@ -214,7 +221,7 @@ def _prepared(path: Path) -> FileImages:
 
     names = [f"row {number}" for number in range(len(table))]
     source = Source(kind="prepared", name=str(path), formats=_table_formats(table))
-    return FileImages(source, names, read)
+    return FileImages(source, names, read, limits)
 
 
 def _table_formats(table: Any) -> dict[str, int]:

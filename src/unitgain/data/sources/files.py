@@ -30,6 +30,7 @@ from unitgain.data.sources.labels import (
 )
 from unitgain.data.sources.source import SUFFIXES, Indexed, Notes, SourceOptions, digest, is_hidden, is_picture, stamp
 from unitgain.files import atomic
+from unitgain.trust import read_member, read_regular
 
 LABEL_FILES = ("dataset.json", "labels.csv")
 COMPRESSION = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -43,7 +44,7 @@ class Folder(Indexed):
 
     def fetch(self, index: int) -> bytes:
         """The bytes of a file."""
-        return (self.root / self.keys[index]).read_bytes()
+        return read_regular(self.root / self.keys[index], self.limits)
 
 
 @dataclass(kw_only=True)
@@ -54,7 +55,7 @@ class Zip(Indexed):
 
     def fetch(self, index: int) -> bytes:
         """The bytes of a member, checked against its checksum."""
-        return open_archive(self.path).read(self.keys[index])
+        return read_member(open_archive(self.path), self.keys[index], self.limits)
 
 
 @dataclass(kw_only=True)
@@ -67,10 +68,11 @@ class Tar(Indexed):
     def fetch(self, index: int) -> bytes:
         """The bytes of a member."""
         archive, offset, size = self.where[index].tolist()
-        data = os.pread(_open_file(self.paths[archive]), size, offset)
-        if len(data) != size:
+        self.limits.check_item("it", size)
+        file = _open_file(self.paths[archive])
+        if os.fstat(file).st_size < offset + size:
             raise OSError(f"{self.paths[archive]} ends within it")
-        return data
+        return os.pread(file, size, offset)
 
 
 def open_folder(root: Path, options: SourceOptions) -> Folder:
@@ -98,6 +100,7 @@ def open_folder(root: Path, options: SourceOptions) -> Folder:
         name=str(root),
         root=root,
         keys=keys,
+        limits=options.limits,
         labels=labels,
         classes=classes,
         notes=(*notes.lines(), *more),
@@ -135,6 +138,7 @@ def open_zip(path: Path, options: SourceOptions) -> Zip:
         name=str(path),
         path=path,
         keys=names,
+        limits=options.limits,
         labels=labels,
         classes=classes,
         notes=(*notes.lines(), *more),
@@ -170,6 +174,7 @@ def open_tars(paths: Sequence[Path], scratch: Path, options: SourceOptions) -> T
     return Tar(
         name=name,
         paths=unpacked,
+        limits=options.limits,
         where=np.array(scan.where, dtype=np.int64).reshape(-1, 3),
         keys=keys,
         labels=labels,

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.trust import DEFAULT_LIMITS, Limits, printable
+
 # What is taken for a picture by its name; everything Pillow decodes without help from outside, and arrays.
 SUFFIXES = frozenset(
     f".{name}"
@@ -49,6 +51,7 @@ class SourceOptions:
         label_column: of a table; found by its name by default.
         classes: names of the classes, where a stream has its labels as text.
         limit: take only this many images, the first.
+        limits: what an item and all of them may take.
     """
 
     labels: Path | None = None
@@ -59,6 +62,7 @@ class SourceOptions:
     label_column: str | None = None
     classes: tuple[str, ...] | None = None
     limit: int | None = None
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def wants_labels(self) -> bool:
@@ -89,6 +93,7 @@ class Indexed(Source):
     Attributes:
         keys: name of each picture.
         labels: int64, one per picture; None without.
+        limits: what an item may take.
     """
 
     name: str
@@ -97,6 +102,7 @@ class Indexed(Source):
     classes: tuple[str, ...] | None = None
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+    limits: Limits = DEFAULT_LIMITS
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -116,7 +122,8 @@ class Indexed(Source):
             try:
                 yield Item(self.keys[index], self.fetch(index), label)
             except Exception as error:  # a damaged archive raises whatever its format does
-                yield Item(self.keys[index], None, label, f"cannot be read: {error}")
+                why = printable(error) or type(error).__name__
+                yield Item(self.keys[index], None, label, f"cannot be read: {why}")
 
     def limited(self, limit: int | None) -> "Indexed":
         """This source, with the first `limit` pictures only."""
@@ -132,6 +139,7 @@ class Stream(Source):
 
     Attributes:
         length: number of pictures, if known.
+        limits: what an item may take.
     """
 
     name: str
@@ -139,6 +147,7 @@ class Stream(Source):
     classes: tuple[str, ...] | None = None
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+    limits: Limits = DEFAULT_LIMITS
 
     def read(self, start: int) -> Iterator[Item]:
         """Pictures from number `start` on."""
