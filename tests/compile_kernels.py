@@ -21,7 +21,8 @@ from unitgain.kernels.device import depthwise, norm, pointwise  # noqa: E402
 
 FLOATS = {"gain", "eps", "limit", "of_a", "of_b"}
 PLAIN = {"weight_ptr", "scale_ptr", "part_ptr", "weight_part_ptr", "scale_part_ptr"}  # float32 whatever the images are
-BOTH = {"MODULATE": True, "SILU": True}
+BOTH = {"MODULATE": True, "SILU": True, "AFTER": False}
+MODERN = BOTH | {"AFTER": True}  # EDM2+ modulates after the SiLU
 TILE = {"BLOCK_P": 32, "BLOCK_C": 64}
 STRIP = {"ROWS": 16, "BLOCK_W": 8, "BLOCK_C": 64}
 KERNELS = (
@@ -32,7 +33,9 @@ KERNELS = (
     (norm.norm_forward, {"BLOCK_P": 8, "BLOCK_C": 256}),
     (norm.norm_backward, {"BLOCK_P": 8, "BLOCK_C": 256}),
     (depthwise.forward3, BOTH | STRIP),
+    (depthwise.forward3, MODERN | STRIP),
     (depthwise.backward3, BOTH | STRIP),
+    (depthwise.backward3, MODERN | STRIP),
     (depthwise.forward, {"K": 7} | TILE),
     (depthwise.backward, {"K": 7} | TILE),
 )

@@ -82,7 +82,7 @@ PIXELS64_MINI = Recipe(
     snapshot_every=50 * 32,
 )
 
-# Table 6, by size: (duration in Mi images, learning rate, dropout).
+# Table 6, by size: (duration in Mi images, learning rate, dropout). XXS, and XS at 64x64, are not in it.
 IMG512 = {
     "xxs": (2048, 0.0170, 0.0),
     "xs": (2048, 0.0120, 0.0),
@@ -153,7 +153,8 @@ AUTOGUIDED = {
     ),
 }
 EDM2_RUNG_FID = {"a": 8.00, "b": 7.24, "c": 6.96, "d": 3.75, "e": 3.02, "f": 2.71, "g": 2.56}  # Table 1
-EDM2_RUNG_LENGTH = {"c": 0.075, "d": 0.225, "g": 0.130}  # Figs. 18 and 19; G is EDM2-S of Table 6
+# A: what its exponential average amounts to at the end (Appendix B.1). B: Fig. 5b. C, D: Figs. 18 and 19. G: Table 6.
+EDM2_RUNG_LENGTH = {"a": 0.034, "b": 0.090, "c": 0.075, "d": 0.225, "g": 0.130}
 EDM2PLUS_RUNG_FID = {
     "a": 1.63,
     "b": 1.81,
@@ -202,7 +203,8 @@ def _img64(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
 
 
 def _edm2_img512(size: str) -> Recipe:
-    made = _img512(f"edm2-img512-{size}", size, edm2(size), f"EDM2-{size.upper()}, ImageNet-512 latents (Table 6)")
+    source = "Table 6" if size in IMG512_FID else "not in the paper, trained as XS but for the learning rate"
+    made = _img512(f"edm2-img512-{size}", size, edm2(size), f"EDM2-{size.upper()}, ImageNet-512 latents ({source})")
     scores = []
     for metric, table in (("FID", IMG512_FID), ("FD-DINOv2", IMG512_DINO)):
         if size in table:
@@ -222,7 +224,8 @@ def _edm2_img512(size: str) -> Recipe:
 
 def _edm2_img64(size: str) -> Recipe:
     network = edm2(size, channels=3)
-    made = _img64(f"edm2-img64-{size}", size, network, f"EDM2-{size.upper()}, ImageNet-64 pixels (Table 6)")
+    source = "Table 6" if size in IMG64_FID else "not in Table 6, trained as S but for the learning rate"
+    made = _img64(f"edm2-img64-{size}", size, network, f"EDM2-{size.upper()}, ImageNet-64 pixels ({source})")
     alone = [Score(metric="FID", value=IMG64_FID[size][0], sigma_rel=IMG64_FID[size][1])] if size in IMG64_FID else []
     return made.replace(scores=(*alone, *made.scores))
 
@@ -231,7 +234,7 @@ def _unconditional(conditional: Recipe) -> Recipe:
     name = f"{conditional.name}-uncond"
     return conditional.replace(
         name=name,
-        summary=f"{conditional.summary}, without labels",
+        summary=conditional.summary.partition(" (")[0] + " without labels (not in Table 6, trained as with labels)",
         network=conditional.network.replace(label_dim=0),
         scores=AUTOGUIDED.get(name, ()),
     )
@@ -287,7 +290,10 @@ def _edm2plus_img64(size: str) -> Recipe:
     made = _img64(f"edm2plus-img64-{size}", size, edm2plus(size), summary)
     # "Constructed with the length recommended by EDM2" (EDM2+, Section 3.2).
     alone = [Score(metric="FID", value=EDM2PLUS_FID[size], sigma_rel=IMG64_FID[size][1])] if known else []
-    guided = [Score(metric="FID", value=1.00, guidance=None, guide="edm2plus-img64-xs")] if size == "s" else []
+    guided = []
+    if size == "s":  # "Autoguidance (XS, T/8)": the guide has seen an eighth of the images; no weight, no lengths
+        eighth = EDM2PLUS_IMG64_MI["s"] * MI // 8
+        guided = [Score(metric="FID", value=1.00, guidance=None, guide="edm2plus-img64-xs", guide_nimg=eighth)]
     return made.replace(t_ref=70_000, duration=EDM2PLUS_IMG64_MI[size] * MI, scores=(*alone, *guided))
 
 
@@ -295,10 +301,12 @@ def _edm2plus_configs() -> list[Recipe]:
     # All rungs are trained as size S is, config B too: a ladder changes the network and nothing else.
     base = _edm2plus_img64("s")
     made = []
-    for rung, network in edm2plus_rungs().items():
-        score = Score(metric="FID", value=EDM2PLUS_RUNG_FID[rung], sigma_rel=IMG64_FID["s"][1])
-        name, summary = f"edm2plus-img64-config-{rung}", f"EDM2+ config {rung.upper()}, ImageNet-64 (Tables 1 and 2)"
-        made.append(base.replace(name=name, summary=summary, network=network, scores=(score,)))
+    for config, network in edm2plus_rungs().items():
+        name, summary = f"edm2plus-img64-config-{config}", f"EDM2+ config {config.upper()}, ImageNet-64"
+        fid = EDM2PLUS_RUNG_FID.get(config)
+        of = "Tables 1 and 2" if fid else "modulation before the last SiLU: not in the paper"
+        scores = (Score(metric="FID", value=fid, sigma_rel=IMG64_FID["s"][1]),) if fid else ()
+        made.append(base.replace(name=name, summary=f"{summary} ({of})", network=network, scores=scores))
     return made
 
 

@@ -61,10 +61,10 @@ def test_ladder_has_a_row_per_rung(capsys, monkeypatch):
     assert len(names) == len(set(names)) == 7 + 7 + 5
     main(["inspect", "--ladder", "edm2plus"])
     lines = capsys.readouterr().out.splitlines()
-    for rung in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", "f-bottleneck", "g-bottleneck"):
+    for rung in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", "f-bottleneck", "g-bottleneck", "g-bottleneck-ms"):
         assert sum(line.split()[0] == f"edm2plus-img64-config-{rung}" for line in lines if line.strip()) == 1
     main(["inspect", "--ladder", "edm2plus", "--json"])
-    assert len(json.loads(capsys.readouterr().out)) == 11 + 5
+    assert len(json.loads(capsys.readouterr().out)) == 13 + 5
 
 
 @pytest.mark.parametrize(

@@ -12,4 +12,4 @@ def test_the_page_runs():
     names: dict = {}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
-    assert names["mine"].branch == "s d E s P m s c"
+    assert names["mine"].branch == "s d E s P s m c"

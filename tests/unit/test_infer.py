@@ -64,6 +64,8 @@ def test_every_rung_in_float32_to_1e_5(rung):
         {"branch": "s c m"},
         {"branch": "s c m s"},
         {"branch": "s m E s P m", "expansion": 3},
+        {"branch": "s d m s d P s m m d"},
+        {"branch": "m s m d E s m P s d"},
         {"branch": "s s c m c s s"},
         {"res_balance": 0.0},
         {"res_balance": 1.0},

@@ -94,6 +94,7 @@ def test_every_rung_of_tokens_in_float32_to_1e_5(rung, kernels_only):
         {"branch": "s s c m c s s"},
         {"branch": "m m s d P m"},
         {"branch": "s d m s d P"},
+        {"branch": "s m s m m d P"},
         {"branch": "s m E s P m", "expansion": 2, "clip_act": 0.5},
         {"res_balance": 0.0, "attn_balance": 0.7},
         {"concat_balance": 1.0},
@@ -141,14 +142,16 @@ def test_low_precision_is_close_with_sums_in_float32(kernels_only):
 def test_depthwise_convolutions_take_in_what_is_before_them():
     denoiser = tiny(MODERN)
     with_kernels, without = prepare(denoiser, torch.float32, kernels=True), prepare(denoiser, torch.float32)
-    assert denoiser.spec.branch == "s d E s P m s d"
+    assert denoiser.spec.branch == "s d E s P s m d"
     (branch, *_) = [block.branch for block in with_kernels.modules() if isinstance(block, KernelBlock)]
     assert [type(step).__name__ for step in branch] == [
         *("ActivatedDepthwise", "FoldedConv", "Activation", "FoldedConv", "ActivatedDepthwise")
     ]
-    assert [(step.slot is not None, step.silu) for step in branch if isinstance(step, ActivatedDepthwise)] == [
-        (False, True),
-        (True, True),
+    assert [
+        (step.slot is not None, step.silu, step.after) for step in branch if isinstance(step, ActivatedDepthwise)
+    ] == [
+        (False, True, False),
+        (True, True, True),
     ]
     assert not any(isinstance(module, FusedDepthwise) for module in with_kernels.modules())
     assert not any(isinstance(module, Activation | KernelBlock) for module in without.modules())

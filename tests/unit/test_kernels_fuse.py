@@ -27,7 +27,7 @@ from unitgain.train import Microbatch, TrainState, train_step
 @pytest.fixture
 def spec(tiny_spec):
     return tiny_spec.replace(
-        resolution=2, model_channels=8, channel_mult=(1,), attn_resolutions=(2,), branch="s d E s P m s d", expansion=2
+        resolution=2, model_channels=8, channel_mult=(1,), attn_resolutions=(2,), branch="s d E s P s m d", expansion=2
     )
 
 
@@ -63,6 +63,7 @@ def same_gradients(plain, fused, *inputs):
         {"branch": "s c m s c"},
         {"branch": "s c m s c", "design": "plain"},
         {"branch": "m m s s d P s m", "clip_act": 0.5},
+        {"branch": "s m s m m d P", "clip_act": 0.5},
     ],
     ids=str,
 )

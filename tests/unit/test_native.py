@@ -78,17 +78,19 @@ def test_only_what_was_asked_for_is_written():
     shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 12), st.integers(1, 12)),
     kernel=st.sampled_from([1, 3, 5, 7]),
     silu=st.booleans(),
-    modulated=st.booleans(),
+    modulated=st.sampled_from(["not", "before", "after"]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_depthwise_of_any_size(shape, kernel, silu, modulated, dtype):
     generator = torch.Generator().manual_seed(sum(shape))
     x = torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last) * 3
     weight = torch.randn(shape[1], 1, kernel, kernel, generator=generator)
-    scale = torch.randn(shape[:2], generator=generator) if modulated else None
-    found = Depthwise(weight, silu)(x, scale)
-    exact = x.double() if scale is None else x.double() * scale.double()[:, :, None, None]
-    exact = F.conv2d(F.silu(exact) if silu else exact, weight.double(), padding=kernel // 2, groups=shape[1])
+    scale = torch.randn(shape[:2], generator=generator) if modulated != "not" else None
+    found = Depthwise(weight, silu, after=modulated == "after")(x, scale)
+    factors = 1 if scale is None else scale.double()[:, :, None, None]
+    exact = x.double() * (1 if modulated == "after" else factors)
+    exact = (F.silu(exact) if silu else exact) * (factors if modulated == "after" else 1)
+    exact = F.conv2d(exact, weight.double(), padding=kernel // 2, groups=shape[1])
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
     rounding = 2**-8 if dtype == torch.bfloat16 else 1e-6  # of the result; of the sum it is made of

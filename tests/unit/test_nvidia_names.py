@@ -44,5 +44,5 @@ def test_arguments_of_the_released_networks_are_the_defaults():
 
 
 def test_networks_that_the_official_code_does_not_build():
-    with pytest.raises(ValueError, match="branch='s d E s P m s d'"):
+    with pytest.raises(ValueError, match="branch='s d E s P s m d'"):
         config_from_spec(edm2plus("s"))

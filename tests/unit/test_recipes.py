@@ -11,6 +11,7 @@ from unitgain.recipes import RECIPES, create, recipe
 from unitgain.serial import from_dict, to_dict
 
 SIZES = ("xs", "s", "m", "l", "xl")
+STARRED = ("f-bottleneck", "g-bottleneck", "f-bottleneck-ms", "g-bottleneck-ms")
 NAMES = [
     "digits",
     "pixels32",
@@ -21,10 +22,7 @@ NAMES = [
     *[f"edm2-img512-config-{rung}" for rung in "abcdefg"],
     *[f"edm2plus-img64-{size}" for size in SIZES],
     *[f"edm2plus-img512-{size}" for size in (*SIZES, "xxl")],
-    *[
-        f"edm2plus-img64-config-{rung}"
-        for rung in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", "f-bottleneck", "g-bottleneck")
-    ],
+    *[f"edm2plus-img64-config-{rung}" for rung in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", *STARRED)],
 ]
 
 
@@ -61,6 +59,36 @@ def test_recipes_outside_the_papers_say_so():
         if name.startswith("edm2plus-img512"):
             assert "not in the paper" in recipe(name).summary
             assert not recipe(name).scores
+
+
+def test_only_what_table_6_holds_says_so():
+    in_table = {f"edm2-img512-{size}" for size in (*SIZES, "xxl")} | {f"edm2-img64-{size}" for size in SIZES[1:]}
+    assert {name for name in NAMES if "(Table 6)" in recipe(name).summary} == in_table
+    for name in in_table:
+        assert "not in Table 6" in recipe(f"{name}-uncond").summary
+
+
+def test_edm2plus_modulates_after_the_last_silu_as_eq_9_is_printed():
+    for name in (*(f"edm2plus-img64-{size}" for size in SIZES), "edm2plus-img512-xxl", "pixels32", "pixels64"):
+        assert recipe(name).network.branch == "s d E s P s m d"
+    tokens = {name: recipe(f"edm2plus-img64-config-{name}").network.branch for name in STARRED}
+    assert tokens == {
+        "f-bottleneck": "s d E s d s P s m d",
+        "g-bottleneck": "s d E s P s m d",
+        "f-bottleneck-ms": "s d E s d s P m s d",
+        "g-bottleneck-ms": "s d E s P m s d",
+    }
+    for name in STARRED:
+        made = recipe(f"edm2plus-img64-config-{name}")
+        assert bool(made.scores) != name.endswith("-ms")
+        assert ("not in the paper" in made.summary) == name.endswith("-ms")
+
+
+def test_scores_say_how_they_were_sampled():
+    lengths = {config: recipe(f"edm2-img512-config-{config}").scores[0].sigma_rel for config in "abcdefg"}
+    assert lengths == {"a": 0.034, "b": 0.09, "c": 0.075, "d": 0.225, "e": None, "f": None, "g": 0.13}
+    guided = recipe("edm2plus-img64-s").scores[1]
+    assert (guided.value, guided.guide, guided.guide_nimg) == (1.0, "edm2plus-img64-xs", 2**31 // 8)
 
 
 def test_each_rung_of_edm2_trains_as_its_figure_says():

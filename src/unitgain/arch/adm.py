@@ -122,6 +122,7 @@ class Parts:
         norm: makes the norm that begins the branch.
         modulation: makes the norm and modulation between the convolutions.
         attention: makes self-attention from channels and channels per head.
+        clamp: whether activations are clamped at the end of a block (Appendix D.2).
     """
 
     layer: Callable[[int, int, tuple[int, ...]], nn.Module]
@@ -129,6 +130,7 @@ class Parts:
     norm: Callable[[int], nn.Module]
     modulation: Callable[[int, int], nn.Module]
     attention: Callable[[int, int], nn.Module]
+    clamp: bool = True
 
 
 _unbiased = partial(PlainConv, bias=False)
@@ -138,6 +140,7 @@ ADM = Parts(
     norm=GroupNorm,
     modulation=ScaleAndShift,
     attention=DotProductAttention,
+    clamp=False,
 )
 STREAMLINED = Parts(
     layer=_unbiased,
@@ -187,10 +190,12 @@ class ADMBlock(nn.Module):
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else made.layer(in_channels, out_channels, (1, 1))
         self.attention = made.attention(out_channels, spec.channels_per_head) if attention else nn.Identity()
+        self.clip_act = spec.clip_act if made.clamp else math.inf
 
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h2 w2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""
         branch = self.conv0(resample(F.silu(self.norm0(x)), self.mode))
         branch = F.silu(self.modulation(branch, emb))
         branch = self.conv1(self.dropout(branch))
-        return self.attention(self.skip(resample(x, self.mode)) + branch)
+        x = self.attention(self.skip(resample(x, self.mode)) + branch)
+        return x if math.isinf(self.clip_act) else x.clamp(-self.clip_act, self.clip_act)

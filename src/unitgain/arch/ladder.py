@@ -35,7 +35,8 @@ def edm2_rungs() -> dict[str, NetworkSpec]:
 def edm2plus_rungs() -> dict[str, NetworkSpec]:
     """Configurations of EDM2+ at size S on 64x64x3 pixels, 1000 classes, by the names of its Tables 1 and 2.
 
-    "d-e4" is D*, "f-bottleneck" is F* and "g-bottleneck" is G*, which is EDM2+-S.
+    "d-e4" is D*, "f-bottleneck" is F* and "g-bottleneck" is G*, which is EDM2+-S. F* and G* modulate after the SiLU, as
+    Eq. 9 is printed; "f-bottleneck-ms" and "g-bottleneck-ms" are the same with the modulation before it, as in Eq. 2.
     """
     a = edm2_rungs()["g"].replace(channels=3)
     b = a.replace(model_channels=384, branch="s d m s d", decoder_branch="s d P m s d")
@@ -46,8 +47,8 @@ def edm2plus_rungs() -> dict[str, NetworkSpec]:
     e_k7 = e.replace(kernel=7)
     f = d_e4.replace(branch="s d E s d m s P s d")
     g = f.replace(branch="s d E m s P s d")
-    f_bottleneck = f.replace(branch="s d E s d s P m s d")
-    g_bottleneck = g.replace(branch="s d E s P m s d")
+    f_bottleneck = f.replace(branch="s d E s d s P s m d")
+    g_bottleneck = g.replace(branch="s d E s P s m d")
     return {
         "a": a,
         "b": b,
@@ -60,6 +61,8 @@ def edm2plus_rungs() -> dict[str, NetworkSpec]:
         "g": g,
         "f-bottleneck": f_bottleneck,
         "g-bottleneck": g_bottleneck,
+        "f-bottleneck-ms": f_bottleneck.replace(branch="s d E s d s P m s d"),
+        "g-bottleneck-ms": g_bottleneck.replace(branch="s d E s P m s d"),
     }
 
 

@@ -42,7 +42,7 @@ class NetworkSpec:
         concat_balance: share of the skip connection in the decoder's input (t of Eq. 103).
         res_balance: share of the residual branch (t of Eq. 88).
         attn_balance: share of self-attention (t of Eq. 88).
-        clip_act: activations are clamped to +-clip_act at the end of each block (Appendix D.2).
+        clip_act: activations are clamped to +-clip_act at the end of each block, but in "adm" (Appendix D.2).
 
     Raises:
         ValueError: if a field is out of its range, naming the field, the value and the remedy.

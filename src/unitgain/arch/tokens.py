@@ -1,6 +1,6 @@
 """The residual branch as a sequence of tokens: what each does to the width, and which sequences make sense.
 
-A branch is text, such as `s d E s P m s d` (EDM2+, Fig. 3). Widths follow from the tokens: the encoder's branch starts
+A branch is text, such as `s d E s P s m d` (EDM2+, Fig. 3). Widths follow from the tokens: the encoder's branch starts
 with the block's output channels, the decoder's with its wider input, and every branch must end with the output ones.
 """
 

@@ -63,13 +63,16 @@ class FusedDepthwise(nn.Module):
         weight: `[C, 1, k, k]`, float32.
         slot: of the modulation; None without.
         silu: whether `silu` comes before the convolution.
+        after: whether the modulation comes after `silu`.
         dtype: of the result without a sum.
     """
 
-    def __init__(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, after: bool, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.slot, self.dtype = slot, dtype
-        self.convolve = Depthwise(weight, silu)
+        self.convolve = Depthwise(weight, silu, after)
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""

@@ -19,18 +19,19 @@ from unitgain.ops import resample
 
 
 class Activation(nn.Module):
-    """Modulation, then `silu`, or one of them; the constant of the magnitude-preserving one is part of a weight.
+    """Modulation and `silu`, or one of them; the constant of the magnitude-preserving one is part of a weight.
 
     Args:
         slot: of the modulation; None without.
-        silu: whether `silu` follows.
+        silu: whether there is one.
         dtype: to write in.
+        after: whether the modulation comes after it.
     """
 
-    def __init__(self, slot: int | None, silu: bool, dtype: torch.dtype) -> None:
+    def __init__(self, slot: int | None, silu: bool, dtype: torch.dtype, after: bool = False) -> None:
         super().__init__()
         self.slot = slot
-        self.silu = silu
+        self.silu, self.after = silu, after
         self.dtype = dtype
 
     def taken(self, scales: list[Tensor]) -> tuple[Float[Tensor, "n c"] | None, float | None]:
@@ -39,7 +40,7 @@ class Activation(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""
-        return activate(x, *self.taken(scales), dtype=self.dtype)
+        return activate(x, *self.taken(scales), dtype=self.dtype, after=self.after)
 
 
 class ActivatedDepthwise(Activation):
@@ -50,22 +51,29 @@ class ActivatedDepthwise(Activation):
         slot: of the modulation; None without.
         silu: whether `silu` comes before the convolution.
         dtype: to write in.
+        after: whether the modulation comes after `silu`.
     """
 
-    def __init__(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, dtype: torch.dtype) -> None:
-        super().__init__(slot, silu, dtype)
+    def __init__(
+        self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, dtype: torch.dtype, after: bool = False
+    ) -> None:
+        super().__init__(slot, silu, dtype, after)
         self.weight = frozen(by_taps(weight))
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
         """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""
-        return depthwise(x, self.weight, *self.taken(scales), dtype=self.dtype)
+        return depthwise(x, self.weight, *self.taken(scales), dtype=self.dtype, after=self.after)
 
 
 class KernelBranch(FoldedBranch):
     """A branch whose modulations, nonlinearities and depthwise convolutions are joined where one kernel takes them."""
 
     def _modulate(self, slot: int) -> None:
-        self.append(Activation(slot, silu=False, dtype=self.dtype))
+        last = self[-1] if len(self) else None
+        if type(last) is Activation and last.slot is None:
+            last.slot, last.after = slot, True
+        else:
+            self.append(Activation(slot, silu=False, dtype=self.dtype))
 
     def _activate(self) -> None:
         last = self[-1] if len(self) else None
@@ -78,12 +86,12 @@ class KernelBranch(FoldedBranch):
         if not is_depthwise(layer):
             self.append(FoldedConv(weight, layer.groups, rule.dtype))
             return
-        slot, silu = None, False
+        slot, silu, after = None, False, False
         if len(self) and type(self[-1]) is Activation:
             before = cast(Activation, self[-1])
-            slot, silu = before.slot, before.silu
+            slot, silu, after = before.slot, before.silu, before.after
             del self[-1]
-        self.append(ActivatedDepthwise(weight, slot, silu, rule.dtype))
+        self.append(ActivatedDepthwise(weight, slot, silu, rule.dtype, after))
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
         """Run the steps; `x`, of any precision, is left as it is."""

@@ -78,14 +78,17 @@ class PassBranch(FoldedBranch):
                 self.append(made)
 
     def _convolve_depthwise(self, weight: Tensor) -> None:
-        silu = len(self) > 0 and isinstance(self[-1], SiLU)
-        if silu:
+        silu, after, slot = False, False, None
+        while len(self):
+            last = self[-1]
+            if isinstance(last, SiLU) and not silu:
+                silu = True
+            elif isinstance(last, Modulate) and slot is None:
+                slot, after = last.slot, not silu
+            else:
+                break
             del self[-1]
-        slot = None
-        if len(self) and isinstance(self[-1], Modulate):
-            slot = cast(Modulate, self[-1]).slot
-            del self[-1]
-        self.append(FusedDepthwise(weight, slot, silu, self.dtype))
+        self.append(FusedDepthwise(weight, slot, silu, silu and after, self.dtype))
 
     def forward(
         self, x: Float[Tensor, "n c h w"], scales: list[Tensor], doubled: bool = False

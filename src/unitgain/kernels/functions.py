@@ -22,8 +22,9 @@ def activate(
     silu: float | None = None,
     fused: bool = True,
     dtype: torch.dtype | None = None,
+    after: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """Modulation, then SiLU times a constant: `silu * SiLU(scale x)`.
+    """Modulation, then SiLU times a constant: `silu * SiLU(scale x)`; or the other way around.
 
     Args:
         x: `[N, C, H, W]`.
@@ -31,14 +32,15 @@ def activate(
         silu: constant factor of the SiLU, 1 / 0.596 for `mp_silu` (Eq. 81); no SiLU by default.
         fused: whether a kernel may run.
         dtype: of the output; that of `x` by default.
+        after: whether the modulation comes after the SiLU: `scale * silu * SiLU(x)`.
     """
     if not (fused and usable(x, dtype=dtype)):
-        return reference.activate(x, scale, silu, dtype)
+        return reference.activate(x, scale, silu, dtype, after)
     if scale is None and silu is None:
         return x if dtype is None else x.to(dtype)
     from unitgain.kernels import operators
 
-    return operators.activate(x, _factors(scale), 1.0 if silu is None else silu, silu is not None, dtype)
+    return operators.activate(x, _factors(scale), 1.0 if silu is None else silu, silu is not None, dtype, after)
 
 
 def depthwise(
@@ -48,8 +50,9 @@ def depthwise(
     silu: float | None = None,
     fused: bool = True,
     dtype: torch.dtype | None = None,
+    after: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """Depthwise convolution of `activate(x, scale, silu)`, zero padding, the size kept.
+    """Depthwise convolution of `activate(x, scale, silu, after=after)`, zero padding, the size kept.
 
     Args:
         x: `[N, C, H, W]`.
@@ -58,21 +61,22 @@ def depthwise(
         silu: see `activate`.
         fused: whether a kernel may run.
         dtype: of the output; that of `x` by default.
+        after: see `activate`.
 
     A 3x3 convolution activates its input on the way in; others in a pass of its own, as they read each pixel too often.
     A weight whose taps lie `[k, k, C]` in memory (`by_taps`) is taken as it is; others are copied so in every call.
     """
     if not (fused and usable(x, dtype=dtype)):
-        return reference.depthwise(x, weight, scale, silu, dtype)
+        return reference.depthwise(x, weight, scale, silu, dtype, after)
     from unitgain.kernels import operators
 
     taps = weight.float().flatten(1).t().contiguous()
     k = weight.shape[-1]
     if k == 3:
         gain, bends = (1.0, False) if silu is None else (silu, True)
-        return operators.depthwise3(x, taps, _factors(scale), gain, bends, dtype)
+        return operators.depthwise3(x, taps, _factors(scale), gain, bends, dtype, after)
     if scale is not None or silu is not None:
-        x = activate(x, scale, silu, dtype=dtype)
+        x = activate(x, scale, silu, dtype=dtype, after=after)
     return operators.depthwise(x, taps, k, dtype)
 
 

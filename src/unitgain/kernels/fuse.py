@@ -40,24 +40,27 @@ class FusedBranch(Branch):
             return super().forward(x, emb)
         scale: Tensor | None = None
         silu: float | None = None
+        after = False
         for module in self:
             modulates, bends = isinstance(module, Modulation | UngainedModulation), isinstance(module, MPSiLU | nn.SiLU)
             if isinstance(module, nn.Dropout) and not (module.training and module.p):
                 continue
             if is_depthwise(module):
-                x = depthwise(x, cast(MPConv, module).effective(), scale, silu)
-                scale = silu = None
+                x = depthwise(x, cast(MPConv, module).effective(), scale, silu, after=after)
+                scale, silu, after = None, None, False
                 continue
-            if silu is not None or not (modulates or bends) or (modulates and scale is not None):
-                x = activate(x, scale, silu)
-                scale = silu = None
+            full = (modulates and scale is not None) or (bends and silu is not None)
+            if full or not (modulates or bends):
+                x = activate(x, scale, silu, after=after)
+                scale, silu, after = None, None, False
             if modulates:
+                after = silu is not None
                 scale = cast(Modulation | UngainedModulation, module).scale(emb)
             elif bends:
                 silu = 1 / SILU_MAGNITUDE if isinstance(module, MPSiLU) else 1.0
             else:
                 x = module(x)
-        return activate(x, scale, silu)
+        return activate(x, scale, silu, after=after)
 
 
 class FusedBlock(Block):

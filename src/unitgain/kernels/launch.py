@@ -17,19 +17,23 @@ DEPTH = 16  # rows that a program walks down where that is not tuned
 MAX_CHANNELS = 8192  # that pixel norm holds at once
 
 
-def activate(x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None) -> Tensor:
+def activate(
+    x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None, after: bool = False
+) -> Tensor:
     """Forward pass of `operators.activate`."""
     from unitgain.kernels.device import pointwise
 
     y = empty_like(x, dtype)
     samples, pixels, tile = _tiles(x, scale is not None)
     grid = (samples * _cdiv(pixels, tile["BLOCK_P"]), _cdiv(x.shape[1], tile["BLOCK_C"]))
-    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    how = {"MODULATE": scale is not None, "SILU": silu, "AFTER": after, **tile}
     _start(pointwise.activate_forward, grid, x, *_factors(scale, x), y, gain, pixels, x.shape[1], **how)
     return y
 
 
-def activate_backward(grad: Tensor, x: Tensor, scale: Tensor | None, gain: float, silu: bool) -> tuple[Tensor, Tensor]:
+def activate_backward(
+    grad: Tensor, x: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
+) -> tuple[Tensor, Tensor]:
     """Gradients of `x` and `scale` (empty without one)."""
     from unitgain.kernels.device import pointwise
 
@@ -39,13 +43,19 @@ def activate_backward(grad: Tensor, x: Tensor, scale: Tensor | None, gain: float
     part = _partial(x, scale is not None, samples, chunks, x.shape[1])
     grid = (samples * chunks, _cdiv(x.shape[1], tile["BLOCK_C"]))
     tensors = (grad, x, *_factors(scale, x), grad_x, part)
-    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    how = {"MODULATE": scale is not None, "SILU": silu, "AFTER": after, **tile}
     _start(pointwise.activate_backward, grid, *tensors, gain, pixels, x.shape[1], **how)
     return grad_x, part if scale is None else part.sum(1)
 
 
 def depthwise3(
-    x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None
+    x: Tensor,
+    taps: Tensor,
+    scale: Tensor | None,
+    gain: float,
+    silu: bool,
+    dtype: torch.dtype | None = None,
+    after: bool = False,
 ) -> Tensor:
     """Forward pass of `operators.depthwise` for 3x3."""
     y = empty_like(x, dtype)
@@ -56,13 +66,13 @@ def depthwise3(
         return samples * strips, _cdiv(channels, tile["BLOCK_C"])
 
     kernel, tile = _forward3(height, width, channels)
-    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    how = {"MODULATE": scale is not None, "SILU": silu, "AFTER": after, **tile}
     _start(kernel, grid, x, taps, *_factors(scale, x), y, gain, height, width, channels, **how)
     return y
 
 
 def depthwise3_backward(
-    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool
+    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `x`, `taps` and `scale` (empty without one)."""
     from unitgain.kernels.device import depthwise
@@ -75,7 +85,7 @@ def depthwise3_backward(
     scale_part = _partial(x, scale is not None, samples, strips, channels)
     grid = (samples * strips, _cdiv(channels, tile["BLOCK_C"]))
     tensors = (grad, x, taps, *_factors(scale, x), grad_x, weight_part, scale_part)
-    how = {"MODULATE": scale is not None, "SILU": silu, **tile}
+    how = {"MODULATE": scale is not None, "SILU": silu, "AFTER": after, **tile}
     _start(depthwise.backward3, grid, *tensors, gain, height, width, channels, **how)
     return grad_x, weight_part.sum(0), scale_part if scale is None else scale_part.sum(1)
 
@@ -208,7 +218,7 @@ def tuned3(kernel: Any) -> Any:
 
     return triton.autotune(
         configs=[triton.Config(tile, num_warps=warps) for tile, warps in TILES_3],
-        key=["height", "width", "channels", "MODULATE", "SILU"],
+        key=["height", "width", "channels", "MODULATE", "SILU", "AFTER"],
     )(kernel)
 
 

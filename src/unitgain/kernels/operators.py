@@ -13,31 +13,41 @@ from unitgain.kernels import launch
 
 
 @torch.library.custom_op("unitgain::activate", mutates_args=())
-def activate(x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None) -> Tensor:
-    """`gain silu(scale x)`; `scale` is `[N, C]`, float32, each row dense."""
-    return launch.activate(x, scale, gain, silu, dtype)
+def activate(
+    x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None, after: bool = False
+) -> Tensor:
+    """`gain silu(scale x)`, or `scale gain silu(x)` if `after`; `scale` is `[N, C]`, float32, each row dense."""
+    return launch.activate(x, scale, gain, silu, dtype, after)
 
 
 @torch.library.custom_op("unitgain::activate_backward", mutates_args=())
-def activate_backward(grad: Tensor, x: Tensor, scale: Tensor | None, gain: float, silu: bool) -> tuple[Tensor, Tensor]:
+def activate_backward(
+    grad: Tensor, x: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
+) -> tuple[Tensor, Tensor]:
     """Gradients of `x` and `scale`."""
-    return launch.activate_backward(grad, x, scale, gain, silu)
+    return launch.activate_backward(grad, x, scale, gain, silu, after)
 
 
 @torch.library.custom_op("unitgain::depthwise3", mutates_args=())
 def depthwise3(
-    x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None
+    x: Tensor,
+    taps: Tensor,
+    scale: Tensor | None,
+    gain: float,
+    silu: bool,
+    dtype: torch.dtype | None = None,
+    after: bool = False,
 ) -> Tensor:
-    """Depthwise 3x3 convolution of `gain silu(scale x)`; `taps` are `[9, C]`, float32."""
-    return launch.depthwise3(x, taps, scale, gain, silu, dtype)
+    """Depthwise 3x3 convolution of what `activate` gives; `taps` are `[9, C]`, float32."""
+    return launch.depthwise3(x, taps, scale, gain, silu, dtype, after)
 
 
 @torch.library.custom_op("unitgain::depthwise3_backward", mutates_args=())
 def depthwise3_backward(
-    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool
+    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `x`, `taps` and `scale`."""
-    return launch.depthwise3_backward(grad, x, taps, scale, gain, silu)
+    return launch.depthwise3_backward(grad, x, taps, scale, gain, silu, after)
 
 
 @torch.library.custom_op("unitgain::depthwise", mutates_args=())
@@ -87,25 +97,35 @@ def weighted_sum_backward(
 
 
 @activate.register_fake
-def _(x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None) -> Tensor:
+def _(
+    x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None, after: bool = False
+) -> Tensor:
     return launch.empty_like(x, dtype)
 
 
 @activate_backward.register_fake
-def _(grad: Tensor, x: Tensor, scale: Tensor | None, gain: float, silu: bool) -> tuple[Tensor, Tensor]:
+def _(
+    grad: Tensor, x: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
+) -> tuple[Tensor, Tensor]:
     return launch.empty_like(x), _scale_like(x, scale)
 
 
 @depthwise3.register_fake
 def _(
-    x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None
+    x: Tensor,
+    taps: Tensor,
+    scale: Tensor | None,
+    gain: float,
+    silu: bool,
+    dtype: torch.dtype | None = None,
+    after: bool = False,
 ) -> Tensor:
     return launch.empty_like(x, dtype)
 
 
 @depthwise3_backward.register_fake
 def _(
-    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool
+    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     return launch.empty_like(x), torch.empty_like(taps), _scale_like(x, scale)
 
@@ -157,25 +177,26 @@ def _image(grad: Tensor) -> Tensor:
 
 
 def _keep_activate(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, scale, ctx.gain, ctx.silu, _ = inputs
+    x, scale, ctx.gain, ctx.silu, _, ctx.after = inputs
     ctx.save_for_backward(x, scale)
 
 
 def _pull_activate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, scale = ctx.saved_tensors
-    grad_x, grad_scale = activate_backward(_image(grad), x, scale, ctx.gain, ctx.silu)
-    return grad_x, None if scale is None else grad_scale, None, None, None
+    grad_x, grad_scale = activate_backward(_image(grad), x, scale, ctx.gain, ctx.silu, ctx.after)
+    return grad_x, None if scale is None else grad_scale, None, None, None, None
 
 
 def _keep_depthwise3(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, taps, scale, ctx.gain, ctx.silu, _ = inputs
+    x, taps, scale, ctx.gain, ctx.silu, _, ctx.after = inputs
     ctx.save_for_backward(x, taps, scale)
 
 
 def _pull_depthwise3(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, taps, scale = ctx.saved_tensors
-    grad_x, grad_taps, grad_scale = depthwise3_backward(_image(grad), x, taps, scale, ctx.gain, ctx.silu)
-    return grad_x, grad_taps, None if scale is None else grad_scale, None, None, None
+    how = ctx.gain, ctx.silu, ctx.after
+    grad_x, grad_taps, grad_scale = depthwise3_backward(_image(grad), x, taps, scale, *how)
+    return grad_x, grad_taps, None if scale is None else grad_scale, None, None, None, None
 
 
 def _keep_depthwise(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -16,13 +16,17 @@ def activate(
     scale: Float[Tensor, "n c"] | None = None,
     silu: float | None = None,
     dtype: torch.dtype | None = None,
+    after: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """Modulation, then SiLU times a constant; see `functions.activate`."""
+    """Modulation and SiLU times a constant; see `functions.activate`."""
     dtype = dtype or x.dtype
     x = _wide(x, dtype)
-    if scale is not None:
-        x = x * scale[:, :, None, None].to(x.dtype)
-    return (x if silu is None else F.silu(x) * silu).to(dtype)
+    factors = None if scale is None else scale[:, :, None, None].to(x.dtype)
+    if factors is not None and not after:
+        x = x * factors
+    if silu is not None:
+        x = F.silu(x) * silu
+    return (x * factors if factors is not None and after else x).to(dtype)
 
 
 def depthwise(
@@ -31,10 +35,11 @@ def depthwise(
     scale: Float[Tensor, "n c"] | None = None,
     silu: float | None = None,
     dtype: torch.dtype | None = None,
+    after: bool = False,
 ) -> Float[Tensor, "n c h w"]:
     """Activation, then depthwise convolution; see `functions.depthwise`."""
     dtype = dtype or x.dtype
-    x = activate(_wide(x, dtype), scale, silu)
+    x = activate(_wide(x, dtype), scale, silu, after=after)
     return F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2, groups=len(weight)).to(dtype)
 
 

@@ -1,5 +1,5 @@
-/* Depthwise convolution of channels-last images, with what comes before and after it: out = conv(act(scale * x)), or
- * clamp(that + share * main).
+/* Depthwise convolution of channels-last images, with what comes before and after it: out = conv(act(scale * x)) or
+ * conv(scale * act(x)), or clamp(that + share * main).
  *
  * Libraries make three passes over memory of this, each rounding to the precision of the images. Here a row of a few
  * channels is read, scaled and activated once into a ring of `kernel` rows, which stays in the processor's first cache;
@@ -19,7 +19,7 @@ struct depthwise {
     const char *main;    /* as out, or of half its height and width, to be doubled; or null */
     const float *scale;  /* [batch][channels rounded up to CHANNELS], or null */
     const float *weight; /* [channels / CHANNELS, rounded up][kernel * kernel][CHANNELS], filled up with zeros */
-    int32_t type, out_type, main_type, main_doubled, activate, kernel; /* kernel: odd, at most MOST */
+    int32_t type, out_type, main_type, main_doubled, activate, after, kernel; /* scale `after` act? kernel: odd, at most MOST */
     float share, limit;
     int64_t batch, height, width, channels;
 };
@@ -29,7 +29,7 @@ struct part {
     const char *x, *main;
     char *out;
     int64_t channels; /* up to CHANNELS */
-    vector scale[VECTORS];
+    vector before[VECTORS], after[VECTORS]; /* factors, of which one is 1 */
     const float *weight;
 };
 
@@ -42,16 +42,16 @@ static inline __attribute__((always_inline)) void take_pixels(const struct depth
                                                               const int type, const int64_t channels) {
     const int64_t width = of->width, step = of->channels * ITEM(type);
     const int activate = of->activate, out_type = of->out_type;
-    vector scale[VECTORS];
-    for (int v = 0; v < VECTORS; v++) scale[v] = part->scale[v];
+    vector before[VECTORS], after[VECTORS];
+    for (int v = 0; v < VECTORS; v++) before[v] = part->before[v], after[v] = part->after[v];
     for (int64_t x = 0; x < width; x++, from += step, to += CHANNELS) {
         __builtin_prefetch(from + ahead);
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; v++) {
             vector value = {0};
             if (channels > v * LANES)
-                value = load_some(from + v * LANES * ITEM(type), channels - v * LANES, type) * scale[v];
-            if (activate) value = activated(value, out_type);
+                value = load_some(from + v * LANES * ITEM(type), channels - v * LANES, type) * before[v];
+            if (activate) value = activated(value, out_type) * after[v];
             *(vector *)(to + v * LANES) = value;
         }
     }
@@ -152,8 +152,11 @@ static struct part part_of(const struct depthwise *of, int64_t image, int64_t bl
                         .channels = least(left, CHANNELS),
                         .weight = of->weight + block * of->kernel * of->kernel * CHANNELS};
     for (int v = 0; v < VECTORS; v++) {
-        part.scale[v] = (vector){0} + 1.0f;
-        if (of->scale) part.scale[v] = *(const vector *)(of->scale + (image * blocks + block) * CHANNELS + v * LANES);
+        part.before[v] = part.after[v] = (vector){0} + 1.0f;
+        if (!of->scale) continue;
+        const vector scale = *(const vector *)(of->scale + (image * blocks + block) * CHANNELS + v * LANES);
+        if (of->activate && of->after) part.after[v] = scale;
+        else part.before[v] = scale;
     }
     return part;
 }

@@ -1,4 +1,4 @@
-"""Depthwise convolution with modulation and nonlinearity before it, and a sum after it, in one pass over memory."""
+"""Depthwise convolution with modulation and nonlinearity before it and a sum after it, in one pass over memory."""
 
 import ctypes
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
@@ -24,6 +24,7 @@ class _Depthwise(Structure):
         ("main_type", c_int32),
         ("main_doubled", c_int32),
         ("activate", c_int32),
+        ("after", c_int32),
         ("kernel", c_int32),
         ("share", c_float),
         ("limit", c_float),
@@ -40,23 +41,24 @@ def can_convolve(dtype: torch.dtype) -> bool:
 
 
 class Depthwise:
-    """`conv(act(scale * x))` or `clamp(that + share * main)` without gradients.
+    """`conv(act(scale * x))` or `conv(scale * act(x))`, or `clamp(that + share * main)`, without gradients.
 
     Inside in float32, but for `silu` to 1e-4 only where the result has 16 bits.
 
     Args:
         weight: `[C, 1, k, k]`, float32, k odd and at most 15.
         silu: whether `act` is `silu`; nothing otherwise.
+        after: whether the scale comes after it.
     """
 
-    def __init__(self, weight: Float[Tensor, "c 1 k k"], silu: bool) -> None:
+    def __init__(self, weight: Float[Tensor, "c 1 k k"], silu: bool, after: bool = False) -> None:
         found = _library()
         assert found is not None
         self._block = found.unitgain_depthwise_channels()
         self.channels, _, self.kernel, _ = weight.shape
         assert self.kernel % 2 == 1
         assert self.kernel <= 15
-        self.silu = silu
+        self.silu, self.after = silu, after
         packed = self._padded(weight.detach().cpu().reshape(self.channels, -1).t().float())
         self._weight = packed.view(self.kernel**2, -1, self._block).transpose(0, 1).contiguous()
 
@@ -73,7 +75,7 @@ class Depthwise:
 
         Args:
             x: images of float32, bfloat16 or, on processors with F16C, float16.
-            scale: factors of channels before all else, float32; none by default.
+            scale: factors of channels before or `after` the activation, float32; none by default.
             dtype: of the result, likewise; by default that of `x`.
             main: added `share` times to the result, likewise; nothing by default. If it is half as high and wide, its
                 pixels are doubled.
@@ -103,7 +105,7 @@ class Depthwise:
             halved = main.shape[2:] != out.shape[2:]
             assert out.shape == (*main.shape[:2], *(side * (1 + halved) for side in main.shape[2:]))
         where = [None if given is None else given.data_ptr() for given in (x, out, main, factors, self._weight)]
-        options = [*(TYPES[kind] for kind in kinds), halved, self.silu, self.kernel]
+        options = [*(TYPES[kind] for kind in kinds), halved, self.silu, self.after, self.kernel]
         if out.numel() and found.unitgain_depthwise(byref(_Depthwise(*where, *options, share, limit, n, h, w, c))):
             raise MemoryError(f"no memory for a depthwise convolution of {tuple(x.shape)}")
         return out

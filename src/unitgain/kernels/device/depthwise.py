@@ -56,6 +56,7 @@ def forward3(
     channels,
     MODULATE: tl.constexpr,
     SILU: tl.constexpr,
+    AFTER: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -85,9 +86,9 @@ def forward3(
         left = _pixels(x_ptr, p - 1, has_left, real, pixels, channels)
         mid = _pixels(x_ptr, p, inside, real, pixels, channels)
         right = _pixels(x_ptr, p + 1, has_right, real, pixels, channels)
-        left = activated(left, scale, gain, MODULATE, SILU)
-        mid = activated(mid, scale, gain, MODULATE, SILU)
-        right = activated(right, scale, gain, MODULATE, SILU)
+        left = activated(left, scale, gain, MODULATE, SILU, AFTER)
+        mid = activated(mid, scale, gain, MODULATE, SILU, AFTER)
+        right = activated(right, scale, gain, MODULATE, SILU, AFTER)
         y = last + w20 * left + w21 * mid + w22 * right
         last = here + w10 * left + w11 * mid + w12 * right
         here = w00 * left + w01 * mid + w02 * right
@@ -138,6 +139,7 @@ def backward3(
     channels,
     MODULATE: tl.constexpr,
     SILU: tl.constexpr,
+    AFTER: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -166,14 +168,13 @@ def backward3(
     for step in range(ROWS):
         p = (top + step) * width + column
         x = _pixels(x_ptr, p, inside, real, pixels, channels)
-        a = activated(x, scale, gain, MODULATE, SILU)
+        a = activated(x, scale, gain, MODULATE, SILU, AFTER)
         grad, s00, s01, s02 = _reached(grad_ptr, p + width, *sides, w00, w01, w02, a, zero, s00, s01, s02)
         grad, s10, s11, s12 = _reached(grad_ptr, p, *sides, w10, w11, w12, a, grad, s10, s11, s12)
         grad, s20, s21, s22 = _reached(grad_ptr, p - width, *sides, w20, w21, w22, a, grad, s20, s21, s22)
-        grad = pulled_back(grad, x, scale, gain, MODULATE, SILU)
+        grad, of_scale = pulled_back(grad, x, scale, gain, MODULATE, SILU, AFTER)
         if MODULATE:
-            sums += grad * x
-            grad = grad * scale
+            sums += of_scale
         mask = (inside & (p < pixels))[:, None] & real
         tl.store(grad_x_ptr + p[:, None] * channels, grad.to(grad_x_ptr.dtype.element_ty), mask=mask)
     part = weight_part_ptr + tl.program_id(0).to(tl.int64) * 9 * channels + lane

@@ -9,24 +9,32 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 
 @triton.jit
-def activated(x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr):
-    """`gain silu(scale x)`, without the parts that are switched off; zero for zero."""
-    if MODULATE:
+def activated(x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr, AFTER: tl.constexpr):
+    """`gain silu(scale x)` or, with AFTER, `scale gain silu(x)`, without what is switched off; zero for zero."""
+    if MODULATE and not AFTER:
         x = x * scale
     if SILU:
         x = x * tl.sigmoid(x) * gain
+    if MODULATE and AFTER:
+        x = x * scale
     return x
 
 
 @triton.jit
-def pulled_back(grad, x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr):
-    """From the gradient of `activated` to that of `scale x`."""
+def pulled_back(grad, x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr, AFTER: tl.constexpr):
+    """From the gradient of `activated` to those of `x` and, for its pixels apart, of `scale`."""
+    bent = x
+    if MODULATE and not AFTER:
+        bent = x * scale
     if SILU:
-        if MODULATE:
-            x = x * scale
-        share = tl.sigmoid(x)
-        grad = grad * gain * share * (1.0 + x * (1.0 - share))
-    return grad
+        share = tl.sigmoid(bent)
+        of_scale = grad * bent * share * gain
+        grad = grad * gain * share * (1.0 + bent * (1.0 - share))
+    if not (SILU and AFTER):
+        of_scale = grad * x
+    if MODULATE:
+        grad = grad * scale
+    return grad, of_scale
 
 
 @triton.jit
@@ -40,6 +48,7 @@ def activate_forward(
     channels,
     MODULATE: tl.constexpr,
     SILU: tl.constexpr,
+    AFTER: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -54,7 +63,7 @@ def activate_forward(
     scale = 1.0
     if MODULATE:
         scale = tl.load(scale_ptr + sample * scale_stride + c, mask=c < channels, other=0.0)[None, :]
-    y = activated(x, scale, gain, MODULATE, SILU)
+    y = activated(x, scale, gain, MODULATE, SILU, AFTER)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -71,6 +80,7 @@ def activate_backward(
     channels,
     MODULATE: tl.constexpr,
     SILU: tl.constexpr,
+    AFTER: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -86,11 +96,10 @@ def activate_backward(
     scale = 1.0
     if MODULATE:
         scale = tl.load(scale_ptr + sample * scale_stride + c, mask=c < channels, other=0.0)[None, :]
-    grad = pulled_back(grad, x, scale, gain, MODULATE, SILU)
+    grad, of_scale = pulled_back(grad, x, scale, gain, MODULATE, SILU, AFTER)
     if MODULATE:
-        part = tl.sum(grad * x, axis=0)
+        part = tl.sum(of_scale, axis=0)
         tl.store(part_ptr + tl.program_id(0).to(tl.int64) * channels + c, part, mask=c < channels)
-        grad = grad * scale
     tl.store(grad_x_ptr + offsets, grad.to(grad_x_ptr.dtype.element_ty), mask=mask)
 
 
