@@ -36,8 +36,9 @@ DataFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")
 class Prepare(Taking):
     """Make training data of any images.
 
-    SOURCE is a folder (classes: its first-level folders, or a dataset.json or labels.csv in it), a zip of the official
-    kind, tar or WebDataset shards, a parquet file or folder, a directory of the datasets library, or hub:org/name.
+    SOURCE is a folder (classes: its first-level folders, or a dataset.json, labels.csv, metadata.csv or metadata.jsonl
+    in it), a zip of the official kind, tar or WebDataset shards, tars of a class each, a parquet file or folder, a
+    directory of the datasets library, images that `unitgain sample` drew, or hub:org/name.
     An interrupted call goes on where it was when it is given again.
     """
 
@@ -72,7 +73,8 @@ class Prepare(Taking):
     """What to do about a picture that cannot be used: stop, or leave it out and list it."""
 
     split: Unset[str] = None
-    """Split of a data set that has several. Default: train."""
+    """Split of a data set that has several, such as the folders train, val and test; all: take them together.
+    Default: train on the Hub and in a directory of the datasets library; else it has to be said."""
 
     config: Unset[str] = None
     """Configuration of a data set on the Hub that has several."""
@@ -81,7 +83,7 @@ class Prepare(Taking):
     """Column of the pictures in a table. Default: found by its type and name."""
 
     label_column: Unset[str] = None
-    """Column of the labels in a table. Default: found by its name."""
+    """Column of the labels in a table, metadata.csv too. Default: found by its name."""
 
     classes: Unset[str] = None
     """Names of the classes, in order, with commas between them."""

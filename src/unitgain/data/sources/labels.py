@@ -1,10 +1,13 @@
-"""Classes of pictures: from folders, from the official `dataset.json`, from CSV, from columns of tables."""
+"""Labels of pictures: as numbers, and as files hold them: the official `dataset.json`, CSV, JSON Lines, our own."""
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +42,7 @@ def number(
             f"{where}: {len(missing)} of {len(labels)} pictures have no label, the first is {missing[0]}; give all or "
             "none (--no-labels)"
         )
-    if all(_is_number(label) for label in labels):
+    if all(is_number(label) for label in labels):
         values = np.array([int(label) for label in labels], dtype=np.int64)  # type: ignore[arg-type]
         known = tuple(names) if names is not None else tuple(map(str, range(int(values.max()) + 1)))
         wrong = np.flatnonzero((values < 0) | (values >= len(known)))
@@ -49,8 +52,10 @@ def number(
                 f"{where}: {keys[first]} has label {values[first]}, but classes are numbered 0 to {len(known) - 1}"
             )
         return values, known
-    texts = [str(label) for label in labels]
-    known = tuple(names) if names is not None else tuple(sorted(set(texts)))
+    texts = [unicodedata.normalize("NFC", str(label)) for label in labels]
+    known = (
+        tuple(unicodedata.normalize("NFC", name) for name in names) if names is not None else tuple(sorted(set(texts)))
+    )
     numbers = {name: index for index, name in enumerate(known)}
     for key, text in zip(keys, texts, strict=True):
         if text not in numbers:
@@ -58,45 +63,51 @@ def number(
     return np.array([numbers[text] for text in texts], dtype=np.int64), known
 
 
-def by_folder(keys: Sequence[str], where: str) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
-    """Classes from the first-level folder of each path, in order: by number if all are numbers, else by name.
+def read_labels(path: Path, column: str | None = None) -> dict[str, Label]:
+    """The labels in a CSV, JSON Lines or `dataset.json` file, by the name of the picture.
 
-    Folders that hold everything are passed over (`train/cat/1.png`: the class is `cat`).
+    Args:
+        path: of the file.
+        column: of the labels in a table; found by its name by default.
 
     Raises:
-        ValueError: if some pictures lie in folders and others beside them.
+        ValueError: if it is none of these.
     """
-    parts = [key.split("/") for key in keys]
-    depth = 0
-    while all(len(part) > depth + 2 and part[depth] == parts[0][depth] for part in parts):
-        depth += 1
-    inside = [len(part) > depth + 1 for part in parts]
-    if not any(inside):
-        return None, None
-    if not all(inside):
-        first = keys[inside.index(False)]
+    found = parse_labels(path.name, path.read_bytes(), str(path), column)
+    if found is None:
         raise ValueError(
-            f"{where}: {sum(inside)} pictures lie in folders, which name their classes, and "
-            f"{len(inside) - sum(inside)} lie beside them ({first}): move those into folders, or give --no-labels"
+            f"{path} holds no labels: expected columns of files ({', '.join(FILE_COLUMNS)}) and of labels "
+            f"({', '.join(LABEL_COLUMNS)}, or --label-column)"
         )
-    folders = {part[depth] for part in parts}
-    order = (lambda name: (int(name), name)) if all(map(_is_number, folders)) else None
-    names = sorted(folders, key=order)
-    numbers = {name: index for index, name in enumerate(names)}
-    return np.array([numbers[part[depth]] for part in parts], dtype=np.int64), tuple(names)
+    return found
 
 
-def read_labels(path: Path) -> dict[str, Label]:
-    """The labels in a CSV or `dataset.json` file, by the name of the picture.
+def parse_labels(name: str, data: bytes, where: str, column: str | None = None) -> dict[str, Label] | None:
+    """The labels in a file that may hold some, by the name of the picture.
+
+    Args:
+        name: of the file, which says what it is.
+        data: its bytes.
+        where: for messages.
+        column: as in `read_labels`.
+
+    Returns:
+        None if the file is of a kind that often holds none, and does not; empty if it says that there are none.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is not what its name says.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: labels are a CSV file or the official dataset.json") from error
-    return parse_json(text, str(path)) or {} if path.suffix.lower() == ".json" else parse_csv(text, str(path))
+        raise ValueError(f"{where} is no text in UTF-8: labels are a CSV file or the official dataset.json") from error
+    name = name.lower()
+    if name == "manifest.json":
+        return _drawn(text)
+    if name.endswith(".json"):
+        return parse_json(text, where) or {}
+    may_lack = name.startswith("metadata.")  # of Hugging Face image folders: captions, boxes or labels
+    return (parse_jsonl if name.endswith(".jsonl") else parse_csv)(text, where, column, may_lack)
 
 
 def parse_json(text: str | bytes, where: str) -> dict[str, Label] | None:
@@ -128,42 +139,109 @@ def class_names(text: str | bytes) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
-def parse_csv(text: str, where: str) -> dict[str, Label]:
+def parse_csv(text: str, where: str, column: str | None = None, may_lack: bool = False) -> dict[str, Label] | None:
     """A table with a header; the columns are found by their names.
 
     Raises:
-        ValueError: if there is no column of files or of labels.
+        ValueError: if there is no column of files or of labels, and there must be.
     """
     rows = csv.DictReader(io.StringIO(text))
-    columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-    file = next((columns[name] for name in FILE_COLUMNS if name in columns), None)
-    label = next((columns[name] for name in LABEL_COLUMNS if name in columns), None)
+    return _table(enumerate(rows, 2), list(rows.fieldnames or ()), where, column, may_lack)
+
+
+def parse_jsonl(text: str, where: str, column: str | None = None, may_lack: bool = False) -> dict[str, Label] | None:
+    """An object per line, as a row of a table.
+
+    Raises:
+        ValueError: if a line is no object, or as in `parse_csv`.
+    """
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for line, entry in enumerate(text.splitlines(), 1):
+        if entry.strip():
+            try:
+                row = json.loads(entry)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{where}, line {line} is no JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{where}, line {line} is {type(row).__name__}; expected an object per picture")
+            rows.append((line, row))
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
+    return _table(rows, names, where, column, may_lack)
+
+
+def _table(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], names: Sequence[str], where: str, wanted: str | None, may_lack: bool
+) -> dict[str, Label] | None:
+    file, label = find_column(names, FILE_COLUMNS), find_column(names, (wanted,) if wanted else LABEL_COLUMNS)
     if file is None or label is None:
+        if may_lack and wanted is None:
+            return None
         raise ValueError(
             f"{where} needs a header with a column of files ({', '.join(FILE_COLUMNS)}) and one of labels "
-            f"({', '.join(LABEL_COLUMNS)}); its columns are {', '.join(rows.fieldnames or ()) or 'none'}"
+            f"({wanted or ', '.join(LABEL_COLUMNS)}); its columns are {', '.join(names) or 'none'}"
         )
     found: dict[str, Label] = {}
-    for line, row in enumerate(rows, 2):
-        if not row[file] or not row[label]:
+    for line, row in rows:
+        path, value = row.get(file), row.get(label)
+        if not path or value in (None, ""):
             raise ValueError(f"{where}, line {line}: file or label is missing")
-        found[row[file].strip()] = row[label].strip()
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(f"{where}, line {line}: label {value!r}; one class per picture, as a number or a name")
+        found[str(path).strip()] = value.strip() if isinstance(value, str) else value
     return found
+
+
+def find_column(names: Sequence[str | None], wanted: Sequence[str]) -> str | None:
+    """The name of a column of a table: the first of those wanted that it has, as it is or else whatever the case."""
+    columns = {(name or "").strip().lower(): name or "" for name in reversed(names)}
+    columns |= {name: name for name in names if name}
+    found = (columns.get(one, columns.get(one.strip().lower())) for one in wanted)
+    return next((name for name in found if name is not None), None)
+
+
+def _drawn(text: str) -> dict[str, Label] | None:
+    """The classes in the manifest of images that this package drew."""
+    try:
+        manifest = json.loads(text)
+        if not str(manifest["format"]).startswith("unitgain-images/"):
+            return None
+        labels = {str(entry["file"]): entry["class"] for entry in manifest["images"]}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return {} if any(not isinstance(label, int) for label in labels.values()) else labels
 
 
 def look_up(found: Mapping[str, Label], keys: Sequence[str], where: str) -> tuple[list[Label], tuple[str, ...]]:
     """The label of each picture by its path or, where that fails, its name alone; and notes on labels left over.
 
+    Accents match however they are composed, which differs among systems.
+
     Raises:
-        ValueError: if no picture has one.
+        ValueError: if no picture has one, or one name stands for several pictures.
     """
-    plain = {key.removeprefix("./"): label for key, label in found.items()}
-    labels = [plain.get(key, plain.get(key.rpartition("/")[2])) for key in keys]
+    plain = {same_name(key): label for key, label in found.items()}
+    labels: list[Label] = []
+    used: dict[str, str] = {}  # names of rows, and a picture that has each
+    for key in keys:
+        path = same_name(key)
+        row = path if path in plain else path.rpartition("/")[2]
+        if row != path and used.setdefault(row, key) != key and row in plain:
+            raise ValueError(
+                f"{where}: {row} may be {used[row]} or {key}: give the paths of files, not their names alone"
+            )
+        labels.append(plain.get(row))
+        used[row] = key
     if found and all(label is None for label in labels):
         raise ValueError(f"{where} names none of the pictures: it has {next(iter(found))!r}, they are as {keys[0]!r}")
-    left = len(plain) - sum(key in plain or key.rpartition("/")[2] in plain for key in keys)
+    left = len(plain.keys() - used.keys())
     return labels, (f"{left} labels of {where} name pictures that are not there",) if left > 0 else ()
 
 
-def _is_number(label: Label) -> bool:
-    return isinstance(label, int) or (isinstance(label, str) and label.isascii() and label.lstrip("-").isdecimal())
+def same_name(name: str) -> str:
+    """A path in the one form that paths are compared in."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
+
+
+def is_number(label: Label) -> bool:
+    """Whether a label is a whole number, perhaps as text."""
+    return isinstance(label, int) or (isinstance(label, str) and re.fullmatch(r"-?[0-9]+", label) is not None)

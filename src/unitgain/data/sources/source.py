@@ -1,6 +1,7 @@
 """What every source of images offers."""
 
 import hashlib
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,9 +189,9 @@ def stamp(path: Path) -> tuple[str, int, int]:
 
 def is_picture(name: str) -> bool:
     """Whether a name is that of a picture."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return posixpath.splitext(name)[1].lower() in SUFFIXES
 
 
 def is_hidden(name: str) -> bool:
     """Whether a path is what an operating system leaves lying about."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return "/." in f"/{name}" or "/__MACOSX/" in f"/{name}/"

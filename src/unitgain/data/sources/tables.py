@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.sources.labels import LABEL_COLUMNS, Label, number
+from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
 from unitgain.data.sources.source import Indexed, Item, SourceOptions, Stream, digest, stamp
 from unitgain.extras import require
 
@@ -232,7 +232,7 @@ def _columns(schema: Any, name: str, options: SourceOptions) -> tuple[str, str |
 
     known = f"its columns are {', '.join(schema.names)}"
     fitting = [field.name for field in schema if holds_pictures(field.type)]
-    column = options.image_column or next((one for one in IMAGE_COLUMNS if one in fitting), None)
+    column = _chosen(fitting, options.image_column, IMAGE_COLUMNS)
     if column is None and len(fitting) == 1:
         column = fitting[0]
     if column is None or column not in fitting:
@@ -242,7 +242,7 @@ def _columns(schema: Any, name: str, options: SourceOptions) -> tuple[str, str |
             else f"{name} has {'several columns' if fitting else 'no column'} of encoded pictures; {known}; choose "
             "with --image-column"
         )
-    label = options.label_column or next((one for one in LABEL_COLUMNS if one in schema.names), None)
+    label = _chosen(schema.names, options.label_column, LABEL_COLUMNS)
     if options.no_labels or label is None:
         return column, None, None
     if label not in schema.names:
@@ -254,6 +254,11 @@ def _columns(schema: Any, name: str, options: SourceOptions) -> tuple[str, str |
         )
     feature = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     return column, label, feature.get(label, {}).get("names")
+
+
+def _chosen(names: Sequence[str], wanted: str | None, usual: Sequence[str]) -> str | None:
+    """The column that is wanted, as the table spells it if it is there; else the first usual one."""
+    return find_column(names, (wanted,)) or wanted if wanted is not None else find_column(names, usual)
 
 
 @functools.lru_cache(maxsize=8)

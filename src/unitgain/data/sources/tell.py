@@ -1,15 +1,18 @@
 """Tell what a source is by looking at it."""
 
+import dataclasses
 import tarfile
 import zipfile
 from pathlib import Path
 
-from unitgain.data.sources.files import open_folder, open_tars, open_zip
-from unitgain.data.sources.source import Indexed, SourceOptions, Stream
+from unitgain.data.sources.files import list_folder, open_folder, open_zip
+from unitgain.data.sources.listing import TAR_SUFFIXES
+from unitgain.data.sources.source import Indexed, Notes, SourceOptions, Stream
+from unitgain.data.sources.splits import ALL, choose_files
 from unitgain.data.sources.tables import open_hub, open_parquet, open_saved
+from unitgain.data.sources.tars import open_tars
 
 HUB = "hub:"
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def open_source(what: str, scratch: Path, options: SourceOptions | None = None) -> Indexed | Stream:
@@ -41,13 +44,45 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
 def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return open_saved(path, options)
-    for suffixes, opener in (((".parquet",), open_parquet), (TAR_SUFFIXES, None)):
-        found = sorted(file for file in path.rglob("*") if file.name.endswith(suffixes) and file.is_file())
-        if options.split and opener:  # named as on the Hub: train-00000-of-00004.parquet
-            found = [file for file in found if file.name.startswith(options.split) or file.parent.name == options.split]
-        if found:
-            return opener(found, options) if opener else open_tars(found, scratch, options)
-    return open_folder(path, options)
+    listing = list_folder(path, options)
+    kinds = {"pictures": listing.pictures, "tar archives": listing.archives, "parquet files": listing.parquet}
+    kind = _most(path, {kind: files for kind, files in kinds.items() if files})
+    if kind == "pictures":
+        return open_folder(path, options, listing)
+    names = sorted(kinds[kind])
+    names = [names[index] for index in choose_files(names, options.split, str(path))]
+    if options.split != ALL:
+        options = dataclasses.replace(options, split=None)
+    paths = [path / kinds[kind][name] for name in names]
+    source = open_parquet(paths, options) if kind == "parquet files" else open_tars(paths, scratch, options, names)
+    left = Notes()
+    for other in sorted(kinds.keys() - {kind}):
+        for name in kinds[other]:
+            left.add(f"{other} lie beside the {kind} and were left out", name)
+    source.notes = (*source.notes, *left.lines())
+    return source
+
+
+def _most(folder: Path, kinds: dict[str, dict[str, str]]) -> str:
+    """What a folder holds most of, by number and by bytes.
+
+    Raises:
+        ValueError: if these are not the same.
+    """
+    sizes = {kind: sum(map(_size, (folder / file for file in files.values()))) for kind, files in kinds.items()}
+    number = max(kinds, key=lambda kind: len(kinds[kind]), default="pictures")
+    if sizes and number != max(sizes, key=lambda kind: sizes[kind]):
+        listed = ", ".join(
+            f"{len(files):,} {kind} of {sizes[kind]:,} bytes ({next(iter(files))})" for kind, files in kinds.items()
+        )
+        raise ValueError(
+            f"{folder} holds {listed}: give the file or folder that is meant, or move the others elsewhere"
+        )
+    return number
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
@@ -55,7 +90,7 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         magic = file.read(4)
     if magic == b"PAR1":
         return open_parquet([path], options)
-    if path.name.endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
+    if path.name.lower().endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
         return open_tars([path], scratch, options)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
         return open_zip(path, options)

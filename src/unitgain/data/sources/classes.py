@@ -1,0 +1,243 @@
+"""The classes of the pictures in a folder or in archives: of files of labels, else of the folders they lie in."""
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.sources.labels import (
+    Label,
+    class_names,
+    is_number,
+    look_up,
+    number,
+    parse_labels,
+    read_labels,
+)
+from unitgain.data.sources.listing import LABEL_FILES, TAR_SUFFIXES, Listing, Place, parents
+from unitgain.data.sources.source import SUFFIXES, Notes, SourceOptions
+from unitgain.data.sources.splits import choose_folders
+
+GRID = "grid.png"  # all images on one sheet, beside those that this package drew
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Which pictures are taken, and their classes.
+
+    Attributes:
+        keys: their paths.
+        labels: int64, one per picture; None without.
+        classes: their names; None without.
+        notes: what the user should know.
+    """
+
+    keys: list[str]
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+def classify(
+    listing: Listing[Place],
+    name: str,
+    options: SourceOptions,
+    read: Callable[[Place], bytes],
+    beside: Mapping[str, Label] | None = None,
+) -> Classified:
+    """Choose pictures and find their classes.
+
+    Args:
+        listing: what there is.
+        name: of the source.
+        options: may choose a split, name another file of labels, or want none.
+        read: the bytes of a file, by its place.
+        beside: labels that the source itself gives, by path; these come first.
+
+    Raises:
+        ValueError: if there are no pictures, several splits and none is chosen, or labels do not fit.
+    """
+    tables = _Tables(listing, name, options, read)
+    keys = [key for key in listing.pictures if key not in tables.sheets]
+    if not keys:
+        raise ValueError(_nothing(listing, name))
+    kept, level = choose_folders(keys, options.split, name)
+    if len(kept) < len(keys):
+        chosen = set(kept)
+        for index, key in enumerate(keys):
+            if index not in chosen:
+                listing.notes.add("pictures are of other splits and were left out", key)
+    keys = [keys[index] for index in kept]
+    notes = listing.notes.lines()
+    if options.no_labels:
+        return Classified(keys, None, None, notes)
+    if options.labels is not None:
+        found, more = look_up(read_labels(options.labels, options.label_column), keys, str(options.labels))
+        return Classified(keys, *number(found, keys, str(options.labels), options.classes), (*notes, *more))
+    if beside and any(key in beside for key in keys):
+        return Classified(keys, *number([beside.get(key) for key in keys], keys, name, options.classes), notes)
+    labels, classes, more = tables.labels(keys) or _by_folders(listing, keys, level, name)
+    return Classified(keys, labels, classes, (*listing.notes.lines(), *more))
+
+
+class _Tables:
+    """Files of labels that a source holds; each speaks of the pictures in its folder and below."""
+
+    def __init__(
+        self, listing: Listing[Place], name: str, options: SourceOptions, read: Callable[[Place], bytes]
+    ) -> None:
+        self.listing, self.name, self.options, self.read = listing, name, options, read
+        self.found: dict[str, tuple[str, dict[str, Label]]] = {}  # by folder
+        self.sheets = set[str]()
+        self.names: tuple[str, ...] | None = options.classes
+        for table in sorted(listing.tables, key=lambda table: LABEL_FILES.index(posixpath.basename(table).lower())):
+            self._add(table)
+
+    def _add(self, table: str) -> None:
+        folder, file = posixpath.split(table)
+        own = file.lower() == "manifest.json"
+        if not (self.options.wants_labels or own):
+            return
+        if folder in self.found and not own:
+            self.listing.notes.add("files of labels were not used: another beside them counts", table)
+            return
+        data = self.read(self.listing.tables[table])
+        labels = parse_labels(file, data, f"{self.name}/{table}", self.options.label_column)
+        if labels is None:
+            self.listing.notes.add("files hold no labels and were not used", table)
+            return
+        if own:
+            self.sheets.add(posixpath.join(folder, GRID))
+        if self.options.wants_labels and folder not in self.found:
+            self.found[folder] = table, labels
+            if file.lower() == "dataset.json" and self.names is None:
+                self.names = class_names(data)
+
+    def labels(
+        self, keys: Sequence[str]
+    ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]] | None:
+        """Labels, classes and notes; None if there is no file of labels."""
+        below: dict[str, list[str]] = {}
+        for key in keys:
+            for folder in ("", *parents(key)):
+                if folder in self.found:
+                    below.setdefault(folder, []).append(key)
+        if not below:
+            return None
+        labels, more, where = dict[str, Label](), list[str](), ""
+        for folder in sorted(below, key=lambda folder: folder.count("/")):
+            table, rows = self.found[folder]
+            where = f"{self.name}/{table}"
+            start = len(folder) + 1 if folder else 0
+            values, notes = look_up(rows, [key[start:] for key in below[folder]], where)
+            labels |= {key: label for key, label in zip(below[folder], values, strict=True) if label is not None}
+            more += notes
+        where = where if len(below) == 1 else f"{self.name}: {len(below)} files of labels"
+        return *number([labels.get(key) for key in keys], keys, where, self.names), tuple(more)
+
+
+def _by_folders(
+    listing: Listing, keys: Sequence[str], level: int | None, name: str
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
+    """Classes from folders, with archives as folders where these are no shards of one set."""
+    splits = {key.split("/")[level] for key in keys if key.count("/") > level} if level is not None else set()
+
+    def parts(path: str, archives: bool) -> tuple[str, ...]:
+        kept = path.split("/")
+        if level is not None and len(kept) > level and kept[level] in splits:
+            del kept[level]
+        named = (_stem(part) if archives else "" if part.lower().endswith(TAR_SUFFIXES) else part for part in kept)
+        return tuple(unicodedata.normalize("NFC", part) for part in named if part)
+
+    def found(archives: bool) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
+        folders = [parts(folder, archives) for folder in sorted(listing.folders)]
+        return by_folder([parts(key, archives) for key in keys], name, folders)
+
+    result = found(archives=False)
+    if result[1] is not None:
+        return result
+    stems = sorted({_stem(part) for key in keys for part in key.split("/")[:-1] if part.lower().endswith(TAR_SUFFIXES)})
+    if len(stems) < 2:
+        return result
+    if is_series(stems):
+        return None, None, (f"{len(stems)} archives, {stems[0]} to {stems[-1]}, are taken for shards, not for classes",)
+    labels, classes, notes = found(archives=True)
+    return labels, classes, (*notes, f"{len(stems)} archives, {stems[0]} to {stems[-1]}, are taken for classes")
+
+
+def by_folder(
+    parts: Sequence[Sequence[str]], where: str, folders: Sequence[Sequence[str]] = ()
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
+    """Classes from the first-level folder of each path, in order: by number if all are numbers, else by name.
+
+    Folders that hold everything are passed over (`train/cat/1.png`: the class is `cat`).
+
+    Args:
+        parts: of the path of each picture.
+        where: they are, for messages.
+        folders: that there are, also without pictures.
+
+    Returns:
+        Labels, classes (None if there are no folders), and notes on what other tools may number otherwise.
+
+    Raises:
+        ValueError: if some pictures lie in folders and others beside them.
+    """
+    depth = 0
+    while all(len(part) > depth + 2 and part[depth] == parts[0][depth] for part in parts):
+        depth += 1
+    inside = [len(part) > depth + 1 for part in parts]
+    if not any(inside):
+        return None, None, ()
+    if not all(inside):
+        first = "/".join(parts[inside.index(False)])
+        raise ValueError(
+            f"{where}: {sum(inside)} pictures lie in folders, which name their classes, and "
+            f"{len(inside) - sum(inside)} lie beside them ({first}): move those into folders, or give --no-labels"
+        )
+    names = sorted({part[depth] for part in parts})
+    notes = Notes()
+    for folder in folders:
+        last = len(folder) - 1
+        used = names if last == depth else parts[0][last : last + 1]
+        if last <= depth and list(folder[:last]) == list(parts[0][:last]) and folder[last] not in used:
+            notes.add("folders hold no pictures and are no classes, which other tools may count", "/".join(folder))
+    lines = notes.lines()
+    if all(map(is_number, names)):
+        by_number = sorted(names, key=lambda name: (int(name), name))
+        if by_number != names:
+            lines += (f"classes are in the order of their numbers, {_few(by_number)}; as text it is {_few(names)}",)
+        names = by_number
+    numbers = {name: index for index, name in enumerate(names)}
+    return np.array([numbers[part[depth]] for part in parts], dtype=np.int64), tuple(names), lines
+
+
+def is_series(stems: Sequence[str]) -> bool:
+    """Whether names are those of shards: the same but for a number that counts, at most every other one missing."""
+    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    for stem in stems:
+        pieces = re.split(r"(\d+)", stem)
+        groups.setdefault(tuple(pieces[::2]), []).append(tuple(map(int, pieces[1::2])))
+    for numbers in groups.values():
+        varying = [set(column) for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+        if len(varying) == 1 and max(varying[0]) - min(varying[0]) < 2 * len(varying[0]):
+            return True
+    return False
+
+
+def _stem(archive: str) -> str:
+    suffix = next((suffix for suffix in TAR_SUFFIXES[1:] + TAR_SUFFIXES[:1] if archive.lower().endswith(suffix)), "")
+    return archive[: len(archive) - len(suffix)]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _nothing(listing: Listing, name: str) -> str:
+    other = "; ".join(listing.notes.lines())
+    return f"{name} holds no pictures ({', '.join(sorted(SUFFIXES))})" + (f": {other}" if other else "")

@@ -1,0 +1,200 @@
+"""Tar archives: plain, compressed, one within another, and the shards of WebDataset."""
+
+import bz2
+import functools
+import gzip
+import itertools
+import json
+import lzma
+import os
+import posixpath
+import shutil
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.sources.classes import classify
+from unitgain.data.sources.labels import LABEL_COLUMNS, Label
+from unitgain.data.sources.listing import LABEL_FILES, Listing, companions, plain_path, text
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, is_hidden, is_picture, stamp
+from unitgain.files import atomic
+from unitgain.trust import Limits
+
+COMPRESSION = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
+NESTED = 3  # archives within one another
+Span = tuple[int, int, int]  # archive, offset, size
+
+
+@dataclass(kw_only=True)
+class Tar(Indexed):
+    """Pictures in tar archives, in the order of the archives and within."""
+
+    paths: Sequence[Path]
+    where: NDArray[np.int64]  # [n, 3]: archive, offset, size
+
+    def fetch(self, index: int) -> bytes:
+        """The bytes of a member."""
+        archive, offset, size = self.where[index].tolist()
+        return _bytes_at(self.paths[archive], offset, size, self.limits)
+
+
+def open_tars(paths: Sequence[Path], scratch: Path, options: SourceOptions, names: Sequence[str] | None = None) -> Tar:
+    """Tar archives, plain or as WebDataset has them: files of one sample share their name up to the first dot.
+
+    Classes from `options.labels`, from the `.cls` or `.json` beside each picture, from files of labels, from
+    first-level folders, or from the names of archives that are no shards. Compressed archives are unpacked into
+    `scratch`, once.
+
+    Args:
+        paths: the archives.
+        scratch: folder for what has to be unpacked.
+        options: what may have to be said about them.
+        names: of the archives, paths within the folder that they lie in.
+
+    Raises:
+        ValueError: if one is damaged, there are no pictures, or labels do not fit.
+    """
+    scan = TarScan()
+    unpacked = [_uncompressed(path, scratch, index) for index, path in enumerate(paths)]
+    names = names or [path.name for path in paths]
+    for index, (path, plain) in enumerate(zip(paths, unpacked, strict=True)):
+        try:
+            scan.add(plain, f"{names[index]}/" if len(paths) > 1 else "")  # the same names may come in each
+        except (tarfile.TarError, OSError) as error:
+            raise ValueError(f"{path} is no whole tar archive: {error}") from error
+    name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    found = classify(
+        scan.all, name, options, lambda place: _bytes_at(unpacked[place[0]], *place[1:], options.limits), scan.beside
+    )
+    return Tar(
+        name=name,
+        paths=unpacked,
+        where=np.array([scan.all.pictures[key] for key in found.keys], dtype=np.int64).reshape(-1, 3),
+        keys=found.keys,
+        limits=options.limits,
+        labels=found.labels,
+        classes=found.classes,
+        notes=found.notes,
+        fingerprint=digest([*map(stamp, paths), found.classes, found.labels]),
+    )
+
+
+@dataclass
+class TarScan:
+    """What is in tar archives, and the labels beside pictures.
+
+    Attributes:
+        all: that all archives hold, each with its name before those of its files.
+        beside: labels of pictures.
+        count: of the archives.
+    """
+
+    all: Listing[Span] = field(default_factory=Listing[Span])
+    beside: dict[str, Label] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, path: Path, prefix: str) -> None:
+        """Scan the headers of an archive; `prefix` comes before the names of its files."""
+        with open(path, "rb") as file:
+            self._scan(file, prefix, path.stat().st_size, 1)
+        self.count += 1
+
+    def _scan(self, file: BinaryIO, prefix: str, end: int, depth: int) -> None:
+        """Scan the archive that begins where `file` is, and those within it."""
+        own, labels = Listing[Span](notes=self.all.notes), dict[str, Label]()
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in itertools.takewhile(lambda member: member.offset < end, archive):
+                self._add_member(own, labels, archive, member)
+        own.resolve_links()
+        for name in sorted(companions(own.pictures)):
+            del own.pictures[name]
+            own.notes.add("files are further pictures of a sample, such as masks, and were left out", prefix + name)
+        for name in own.parquet:
+            own.notes.add("tables within archives were left out: unpack the archive", prefix + name)
+        self.beside |= {prefix + name: labels[_sample(name)] for name in own.pictures if _sample(name) in labels}
+        self.all.pictures |= {prefix + name: place for name, place in own.pictures.items()}
+        self.all.tables |= {prefix + name: place for name, place in own.tables.items()}
+        self.all.folders |= {prefix + folder for folder in own.folders}
+        for name, (_, offset, size) in own.archives.items():
+            file.seek(offset)
+            if depth == NESTED or file.read(6).startswith((*COMPRESSION, ZSTANDARD)):
+                own.notes.add("archives within archives were left out: unpack the outer one", prefix + name)
+                continue
+            file.seek(offset)
+            self._scan(file, f"{prefix}{name}/", offset + size, depth + 1)
+
+    def _add_member(
+        self, own: Listing[Span], labels: dict[str, Label], archive: tarfile.TarFile, member: tarfile.TarInfo
+    ) -> None:
+        name = member.name
+        if member.isdir():
+            own.add_folder(name)
+        elif member.issym() or member.islnk():
+            folder = posixpath.dirname(name) if member.issym() else ""
+            own.add_link(name, posixpath.join(folder, member.linkname))
+        elif not member.isfile() or member.issparse():
+            if is_picture(name):
+                own.notes.add("files are devices, pipes or sparse and were left out", text(name))
+        elif name.endswith((".cls", ".json")) and posixpath.basename(name).lower() not in LABEL_FILES:
+            stream = archive.extractfile(member)
+            label = _label_beside(name, stream.read() if stream else b"")
+            plain = plain_path(name)
+            if label is not None and plain and not is_hidden(plain):
+                labels.setdefault(_sample(text(plain)), label)
+        else:
+            own.add(name, (self.count, member.offset_data, member.size))
+
+
+def _sample(name: str) -> str:
+    folder, file = posixpath.split(name)
+    return posixpath.join(folder, file.partition(".")[0])
+
+
+def _label_beside(name: str, data: bytes) -> Label:
+    text = data.decode("utf-8", errors="replace").strip()
+    if name.endswith(".cls"):
+        return text or None
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    found = (values.get(key) for key in LABEL_COLUMNS) if isinstance(values, dict) else ()
+    return next((label for label in found if isinstance(label, int | str) and not isinstance(label, bool)), None)
+
+
+def _uncompressed(path: Path, scratch: Path, index: int) -> Path:
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    opener = next((opener for start, opener in COMPRESSION.items() if magic.startswith(start)), None)
+    if opener is None:
+        if magic.startswith(ZSTANDARD):
+            raise ValueError(f"{path} is compressed with zstd, which cannot be read here: unpack it with unzstd first")
+        return path
+    plain = scratch / f"{index:05d}-{digest([stamp(path)])[:16]}.tar"
+    if not plain.exists():
+        try:
+            with atomic(plain) as temporary, opener(path, "rb") as packed, open(temporary, "wb") as file:
+                shutil.copyfileobj(packed, file, 2**20)  # type: ignore[misc]
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            raise ValueError(f"{path} cannot be unpacked: {error}") from error
+    return plain
+
+
+def _bytes_at(path: Path, offset: int, size: int, limits: Limits) -> bytes:
+    limits.check_item("it", size)
+    file = _open_file(path)
+    if os.fstat(file).st_size < offset + size:
+        raise OSError(f"{path} ends within it")
+    return os.pread(file, size, offset)
+
+
+@functools.lru_cache(maxsize=64)
+def _open_file(path: Path) -> int:
+    return os.open(path, os.O_RDONLY)
