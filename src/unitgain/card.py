@@ -1,11 +1,13 @@
 """Model cards: what a snapshot says of itself, as a page with the metadata of the Hugging Face Hub in front."""
 
+import html
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.recipes import RECIPES
+from unitgain.trust import one_line
 
 LICENSES = {"CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0"}  # as the Hub writes them
 
@@ -31,7 +33,8 @@ def model_card(
 
     known: dict[str, Any] = {"library_name": "unitgain", "tags": ["diffusion", "edm2", "unitgain"]}
     known["pipeline_tag"] = "unconditional-image-generation"
-    name = repo_id.rpartition("/")[2] if repo_id else header.recipe
+    name = one_line(repo_id.rpartition("/")[2] if repo_id else header.recipe)
+    data = one_line(header.data or "unknown")
     if header.license is not None:
         known |= _license(header.license)
     if metrics:
@@ -39,17 +42,17 @@ def model_card(
         known["eval_results"] = [
             EvalResult(
                 task_type="unconditional-image-generation",
-                dataset_type=(header.data or "unknown").lower(),
-                dataset_name=header.data or "unknown",
-                metric_type=metric.lower(),
-                metric_name=metric,
+                dataset_type=data.lower(),
+                dataset_name=data,
+                metric_type=one_line(metric.lower()),
+                metric_name=one_line(metric),
                 metric_value=float(value),
             )
             for metric, value in metrics.items()
         ]
     front = ModelCardData(**known).to_yaml()
     rows = _facts(header, parameters, dtype) | {metric: f"{value:g}" for metric, value in (metrics or {}).items()}
-    table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
+    table = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items())
     return _CARD.format(front=front, name=_cell(name), table=table, what=repo_id or "PATH", call=_call(header))
 
 
@@ -119,9 +122,9 @@ def _license(text: str) -> dict[str, str]:
         return {"license": LICENSES[text]}
     if re.fullmatch(r"[a-z0-9.-]+", text):
         return {"license": text}
-    return {"license": "other", "license_name": text}
+    return {"license": "other", "license_name": one_line(text)}
 
 
 def _cell(text: str) -> str:
-    """Text that stays within a cell of a table."""
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+    """Text that stays within a cell of a table, and is no Markdown or HTML."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(one_line(re.sub(r"\s+", " ", text)), quote=False))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from unitgain import console
 from unitgain.checkpoint.snapshot import load
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
@@ -103,7 +104,7 @@ class Timer:
 
 
 def run_demo(
-    config: DemoConfig, out: Path, *, fresh: bool = False, quiet: bool = False, say: Callable[[str], None] = print
+    config: DemoConfig, out: Path, *, fresh: bool = False, quiet: bool = False, say: Callable[[str], None] = console.say
 ) -> dict[str, Any] | None:
     """Run the demo in the folder `out`, or what is left of it to do.
 

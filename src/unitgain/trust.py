@@ -200,6 +200,16 @@ def printable(value: object) -> str:
     )
 
 
+def one_line(value: object) -> str:
+    """Text that may be shown as a part of a line: as `printable`, without line feeds and tabs."""
+    return "".join(_escaped(character) if character in "\n\t" else character for character in printable(value))
+
+
+def plot_label(value: object) -> str:
+    """Text for a figure of matplotlib, which takes what stands between dollars for mathematics."""
+    return printable(value).replace("$", r"\$")
+
+
 def csv_cell(value: object) -> object:
     """A value for a CSV file: text that a spreadsheet would take for a formula begins with an apostrophe."""
     if not isinstance(value, str):

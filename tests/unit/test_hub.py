@@ -72,7 +72,7 @@ def test_a_folder_comes_back_as_it_was(tmp_path, snapshot, header):
         "| trained on | three tiny things |",
         f"| network | 1x8x8, {parameters:,} parameters in float16 |",
         "| FID | 1.5 |",
-        "| class names | a, b\\|&lt;b>, c d |",
+        "| class names | a, b\\|&lt;b&gt;, c d |",
         'unitgain.load("org/tiny")',
         "label=0",
     ):

@@ -190,7 +190,9 @@ def test_wide_pictures_fit_the_page(folder):
 
 def test_watch_follows_a_run_until_it_is_finished(folder, monkeypatch):
     shown = io.StringIO()
-    monkeypatch.setattr("unitgain.cli.watch.Console", lambda: Console(file=shown, force_terminal=True, width=90))
+    monkeypatch.setattr("sys.stdout", shown)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "90")
     looks = []
 
     def look(where):

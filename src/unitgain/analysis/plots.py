@@ -10,6 +10,7 @@ from unitgain.arch.spec import TOKEN_DESIGNS
 from unitgain.arch.tokens import TOKENS, steps
 from unitgain.extras import require
 from unitgain.files import atomic
+from unitgain.trust import plot_label
 
 ENCODER, DECODER, ATTENTION, MODULATION, INK = "#9bb7d4", "#e3b48f", "#1f4e79", "#8fb996", "#333333"
 TITLES = {
@@ -57,14 +58,14 @@ def magnitude_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
             for bucket in rows[-1]["magnitudes"]:
                 values = [row["magnitudes"][bucket][quantity] for row in rows]
                 style = "-" if bucket.startswith("Enc") else "--"
-                ax.plot(nimg, values, style, color=colors[bucket], label=bucket, linewidth=1.3)
+                ax.plot(nimg, values, style, color=colors[bucket], label=plot_label(bucket), linewidth=1.3)
             ax.set_yscale("log", base=2)
             ax.grid(alpha=0.25)
             ax.spines[["top", "right"]].set_visible(False)
             ax.yaxis.set_major_formatter("{x:g}")
             if column == 0:
                 ax.set_ylabel(TITLES[quantity])
-        axes[0, column].set_title(name)
+        axes[0, column].set_title(plot_label(name))
         axes[-1, column].set_xlabel("images seen")
     axes[0, -1].legend(frameon=False, fontsize=7)
     return figure
@@ -91,7 +92,7 @@ def network_figure(spec: NetworkSpec, title: str) -> Any:
     """
     figure = require("matplotlib.figure", extra="plot").Figure(figsize=(12, 7.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(2, 1.3))
-    figure.suptitle(title)
+    figure.suptitle(plot_label(title))
     _draw_blocks(top, spec)
     _draw_branches(bottom, spec)
     return figure

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.checkpoint.convert import convert_folder, convert_network, origin, read_reference
-from unitgain.cli.arguments import Unset, bar
+from unitgain.cli.arguments import Unset
+from unitgain.console import bar, say
 from unitgain.metrics.reference import official_references, save_references
 from unitgain.train.config import Precision
 
@@ -57,9 +58,9 @@ class Convert:
         elif self.out.suffix == ".safetensors":
             of = origin(self.source, nimg=self.nimg, sigma_rel=self.sigma_rel, recipe=self.recipe)
             header = convert_network(self.source, self.out, of, dtype)
-            print(f"{self.out}: {header.recipe}, {header.nimg:,} images, sigma_rel {header.sigma_rel:g}")
+            say(f"{self.out}: {header.recipe}, {header.nimg:,} images, sigma_rel {header.sigma_rel:g}")
             if header.license is not None:
-                print(f"license of the weights: {header.license}")
+                say(f"license of the weights: {header.license}")
         else:
             raise ValueError(f"cannot tell what {self.out} is to be: name a .safetensors file, a .npz file, or --all")
 
@@ -70,7 +71,7 @@ class Convert:
             raise ValueError(f"{self.source} is no folder: leave out --all to convert a file")
         with bar("converting", "snapshots") as progress:
             written = convert_folder(self.source, self.out, recipe=self.recipe, dtype=dtype, on_progress=progress)
-        print(f"{len(written)} snapshots in {self.out}; see `unitgain ema list {self.out}`")
+        say(f"{len(written)} snapshots in {self.out}; see `unitgain ema list {self.out}`")
 
     def _reference(self) -> None:
         found = read_reference(self.source)
@@ -82,4 +83,4 @@ class Convert:
         summaries = {name: reference.summary for name, reference in references.items()}
         save_references(self.out, summaries, self.source.name, fingerprint=None)
         about = " and ".join(f"{name}, {len(summary.mean)} features" for name, summary in summaries.items())
-        print(f"{self.out}: {about}; the file does not say of how many images")
+        say(f"{self.out}: {about}; the file does not say of how many images")

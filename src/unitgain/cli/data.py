@@ -1,6 +1,5 @@
 """`unitgain data`."""
 
-import json
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Taking, Unset, bar, pick_device
+from unitgain.cli.arguments import Device, Taking, Unset, pick_device
+from unitgain.console import Console, bar, note, say, show_json
 from unitgain.data.check import Report, advice, check
 from unitgain.data.export import export
 from unitgain.data.fit import Fit, FitMode, Format
@@ -25,6 +24,7 @@ from unitgain.data.vae import PixelRange
 from unitgain.files import atomic
 from unitgain.parallel import processes
 from unitgain.serial import to_dict
+from unitgain.trust import one_line
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LISTED = 10  # of what may be many: errors, duplicates, classes
@@ -159,7 +159,7 @@ class Check:
             report = check(self.data, workers=self.workers, on_progress=progress)
         sentences = advice(report, read_manifest(self.data))
         if self.json:
-            print(json.dumps({**to_dict(report), "advice": sentences}, indent=1))
+            show_json({**to_dict(report), "advice": sentences})
         else:
             _print_report(report, sentences)
         if not report.healthy:
@@ -193,7 +193,7 @@ class Show:
         kind = self.out.suffix.lower().lstrip(".").replace("jpg", "jpeg")
         with atomic(self.out) as temporary:
             sheet.save(temporary, format=kind)
-        print(self.out)
+        say(self.out)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class Encode:
         with processes(pick_device(self.device)) as world:
             if world.main and self.normalization == "auto":
                 known = is_official(self.vae)
-                print(f"normalization: {'official' if known else 'measured on these latents'}", file=sys.stderr)
+                note(f"normalization: {'official' if known else 'measured on these latents'}")
             with bar("encoding", "images") if world.main else nullcontext() as progress:
                 manifest = encode(
                     self.data,
@@ -261,7 +261,7 @@ class Export:
         """Write the archive."""
         with bar("exporting", "images") as progress:
             export(PreparedDataset(self.data), self.zip, progress)
-        print(f"{self.zip}  ({self.zip.stat().st_size / 1e6:,.1f} MB)")
+        say(f"{self.zip}  ({self.zip.stat().st_size / 1e6:,.1f} MB)")
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ class Data:
 
 
 def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+    note(f"note: {text}")
 
 
 def _summarize(folder: Path, manifest: Manifest) -> None:
@@ -290,30 +290,30 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
     what, each = ("images", 1) if manifest.kind == "image" else ("latents", 2)  # mean and standard deviation
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     shape = f"{manifest.channels // each}x{manifest.resolution}x{manifest.resolution}"
-    print(f"{manifest.rows:,} {what} of {shape}{classes} in {folder} ({size:,.1f} MB)")
+    say(f"{manifest.rows:,} {what} of {shape}{classes} in {folder} ({size:,.1f} MB)")
     if manifest.enlarged:
-        print(f"{manifest.enlarged:,} pictures were smaller than {manifest.resolution} pixels and were enlarged")
+        say(f"{manifest.enlarged:,} pictures were smaller than {manifest.resolution} pixels and were enlarged")
     if manifest.skipped:
-        print(f"{manifest.skipped:,} pictures could not be used and were left out; {folder / SKIPPED} lists them")
+        say(f"{manifest.skipped:,} pictures could not be used and were left out; {folder / SKIPPED} lists them")
     if manifest.encoder is not None:
         for name, values in (("mean", manifest.mean), ("std", manifest.std)):
-            print(f"measured {name} per channel: {', '.join(f'{value:.4g}' for value in values)}")
+            say(f"measured {name} per channel: {', '.join(f'{value:.4g}' for value in values)}")
         for name in ("mean", "std"):
-            print(f"normalized with {name}: {', '.join(f'{value:.4g}' for value in manifest.encoder[name])}")
+            say(f"normalized with {name}: {', '.join(f'{value:.4g}' for value in manifest.encoder[name])}")
 
 
 def _print_report(report: Report, sentences: list[str]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True)
     shape = "x".join(map(str, report.shape))
     what = "images" if report.kind == "image" else "latents"
-    console.print(f"{report.rows:,} {what} of {shape}, {report.bytes / 1e6:,.1f} MB", markup=False)
+    console.print(f"{report.rows:,} {what} of {shape}, {report.bytes / 1e6:,.1f} MB")
     for count, text in ((report.enlarged, "were enlarged"), (report.skipped, "were left out when the data were made")):
         if count:
             console.print(f"{count:,} pictures {text}")
     if report.classes is not None:
         _print_balance(console, report.classes, report.counts)
     for file in report.damaged:
-        console.print(f"DAMAGED: {file}", markup=False)
+        console.print(f"DAMAGED: {one_line(file)}")
     _print_some(console, "rows cannot be used", [f"row {row}, {key}: {text}" for row, key, text in report.errors])
     groups = [" = ".join(key for _, key, _ in group) for group in report.duplicates]
     across = sum(len({label for _, _, label in group}) > 1 for group in report.duplicates)
@@ -324,7 +324,7 @@ def _print_report(report: Report, sentences: list[str]) -> None:
         table.add_row(str(channel), f"{mean:.4g}", f"{std:.4g}")
     console.print(table)
     for sentence in sentences:
-        console.print(sentence, markup=False)
+        console.print(sentence)
 
 
 def _print_balance(console: Console, classes: tuple[str, ...], counts: tuple[int, ...]) -> None:
@@ -341,13 +341,13 @@ def _print_balance(console: Console, classes: tuple[str, ...], counts: tuple[int
     for position, index in enumerate(shown):
         if position == LISTED and len(shown) < len(order):
             table.add_row("...", "", "")
-        table.add_row(classes[index], f"{counts[index]:,}", "#" * round(30 * counts[index] / max(largest, 1)))
+        table.add_row(one_line(classes[index]), f"{counts[index]:,}", "#" * round(30 * counts[index] / max(largest, 1)))
     console.print(table)
 
 
 def _print_some(console: Console, what: str, rows: list[str]) -> None:
-    console.print(f"{len(rows):,} {what}" + (":" if rows else ""), markup=False)
+    console.print(f"{len(rows):,} {what}" + (":" if rows else ""))
     for row in rows[:LISTED]:
-        console.print(f"  {row}", markup=False)
+        console.print(f"  {one_line(row)}")
     if len(rows) > LISTED:
         console.print(f"  and {len(rows) - LISTED:,} more (--json lists all)")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitgain.console import say
 from unitgain.demo import DemoConfig, run_demo
 
 
@@ -37,13 +38,11 @@ class Demo:
     def run(self) -> None:
         """Run the demo and say where the report is."""
         config = DemoConfig(seed=self.seed, duration=self.duration, images=self.images, steps=self.steps)
-        report = run_demo(
-            config, self.out, fresh=self.fresh, quiet=self.quiet, say=lambda text: print(text, flush=True)
-        )
+        report = run_demo(config, self.out, fresh=self.fresh, quiet=self.quiet, say=say)
         if report is None:
-            print("stopped; the same command without --fresh goes on from here")
+            say("stopped; the same command without --fresh goes on from here")
             return
-        print(
+        say(
             f"Frechet distance {report['fd_best']:.3f} at EMA length {report['best_sigma_rel']:g}, "
             f"{report['fd_raw']:.3f} with raw weights; {100 * report['class_accuracy']:.1f} % of the digits are "
             f"what was asked for; {report['seconds']:.0f} s in all\nlook at {self.out / 'report.html'}"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from unitgain.cli.arguments import Unset, bar, byte_bar
+from unitgain.cli.arguments import Unset
+from unitgain.console import Console, bar, byte_bar, say, show_json
 from unitgain.ema import Profile
 from unitgain.files import require_empty
 from unitgain.posthoc.convert import convert, find_sources
@@ -21,6 +21,7 @@ from unitgain.posthoc.reconstruct import reconstruct
 from unitgain.posthoc.solve import WARN_ABOVE, solve
 from unitgain.posthoc.targets import Length, Target, parse_lengths, parse_overrides, parse_targets
 from unitgain.train.config import Precision
+from unitgain.trust import one_line
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -39,7 +40,7 @@ class List:
         """Print one row per snapshot."""
         averages = list_averages(self.run_folder)
         if self.json:
-            print(json.dumps([_row(average) for average in averages], indent=1))
+            show_json([_row(average) for average in averages])
             return
         table = Table("file", "t", "profile", "length", "tensors", "MB", box=None)
         for average in averages:
@@ -48,7 +49,8 @@ class List:
             time = f"{average.t:,.0f}" if average.t.is_integer() else f"{average.t:,g}"
             shown = f"{length:.3f}" if "sigma_rel" in row["profile"] else f"{length:g}" if length else ""
             name = average.path.name if len(average.paths) == 1 else f"{average.path.name} (+{len(average.paths) - 1})"
-            table.add_row(name, time, average.kind, shown, str(len(average.entries)), f"{average.nbytes / 1e6:,.1f}")
+            size = f"{average.nbytes / 1e6:,.1f}"
+            table.add_row(one_line(name), time, average.kind, shown, str(len(average.entries)), size)
         Console().print(table)
 
 
@@ -116,7 +118,7 @@ class Reconstruct:
                 on_progress=progress,
             )
         for result in results:
-            print(f"{result.path}  (relative error of its profile: {result.error:.1e})")
+            say(f"{result.path}  (relative error of its profile: {result.error:.1e})")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Plot:
         check_suffix(self.out)
         planned = plan(self.run_folder, parse_targets(self.lengths), t=self.t, max_error=float("inf"))
         plot_profiles(planned.weights, planned.profiles, self.out)
-        print(self.out)
+        say(self.out)
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class Error:
         targets: list[Profile] = [Length(sigma_rel=length).profile(end) for length in lengths]
         error = solve(snapshots, targets, warn_above=None).error.tolist()
         if self.json:
-            print(json.dumps([{"sigma_rel": s, "error": e} for s, e in zip(lengths, error, strict=True)], indent=1))
+            show_json([{"sigma_rel": s, "error": e} for s, e in zip(lengths, error, strict=True)])
         else:
             table = Table("sigma_rel", "relative error", "", box=None)
             for length, value in zip(lengths, error, strict=True):
@@ -224,7 +226,7 @@ class Convert:
                 key=self.key,
                 on_progress=progress,
             )
-        print(f"{len(written)} snapshots in {self.out}, t = {sources[0].t:g} to {sources[-1].t:g}")
+        say(f"{len(written)} snapshots in {self.out}, t = {sources[0].t:g} to {sources[-1].t:g}")
 
 
 @dataclass(frozen=True)

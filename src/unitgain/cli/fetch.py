@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Unset, byte_bar
+from unitgain.cli.arguments import Unset
+from unitgain.console import byte_bar, say
 from unitgain.files import cache_folder
 from unitgain.presets import BASE_URL, NOTICE, PRESETS, REFERENCES, fetch, fetch_reference, preset
 
@@ -45,7 +46,7 @@ class Fetch:
             self._reference()
             return
         chosen = preset(self.preset)
-        print(NOTICE)
+        say(NOTICE)
         with byte_bar("fetching") as progress:
             found = fetch(
                 self.preset,
@@ -53,34 +54,34 @@ class Fetch:
                 offline=self.offline,
                 discard=self.discard,
                 base=self.mirror,
-                on_file=print,
+                on_file=say,
                 on_progress=progress,
             )
-        print(f"network: {found.network}")
+        say(f"network: {found.network}")
         if found.guide is not None:
-            print(f"guide: {found.guide}, guidance weight {chosen.guidance:g}")
-        print(f"published {chosen.metric}: {chosen.score:g}")
+            say(f"guide: {found.guide}, guidance weight {chosen.guidance:g}")
+        say(f"published {chosen.metric}: {chosen.score:g}")
 
     def _reference(self) -> None:
         if self.discard:
             raise ValueError("--discard is for networks, which are converted; references are used as they are")
-        print(NOTICE)
+        say(NOTICE)
         with byte_bar("fetching") as progress:
             path = fetch_reference(
                 self.preset,
                 cache=self.cache,
                 offline=self.offline,
                 base=self.mirror,
-                on_file=print,
+                on_file=say,
                 on_progress=progress,
             )
-        print(f"reference: {path}")
+        say(f"reference: {path}")
 
 
 def _list() -> None:
     width = max(map(len, PRESETS))
     for one in PRESETS.values():
         guide = "" if one.guide is None else f"  {one.guidance:.2f} x {one.guide.stem}"
-        print(f"{one.name:<{width}}  {one.metric:<9} {one.score:>6.2f}  sigma_rel {one.network.sigma_rel:.3f}{guide}")
-    print(f"{'  '.join(REFERENCES):<{width}}  reference statistics, FID and FD-DINOv2")
-    print(f"{NOTICE}\nCache: {cache_folder()}")
+        say(f"{one.name:<{width}}  {one.metric:<9} {one.score:>6.2f}  sigma_rel {one.network.sigma_rel:.3f}{guide}")
+    say(f"{'  '.join(REFERENCES):<{width}}  reference statistics, FID and FD-DINOv2")
+    say(f"{NOTICE}\nCache: {cache_folder()}")

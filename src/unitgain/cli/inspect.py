@@ -1,12 +1,10 @@
 """`unitgain inspect`."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from unitgain.analysis.cost import network_cost, network_memory, sampling_teraflops, training_zettaflops
@@ -16,11 +14,13 @@ from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.arguments import Unset
 from unitgain.cli.memory import MemoryOptions, memory_table
+from unitgain.console import Console, say, show_json
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.train.log import read_stats
 from unitgain.train.run import load_config
+from unitgain.trust import one_line
 
 # The rows of --ladder: names of recipes start so, rungs first.
 LADDERS = {
@@ -66,21 +66,21 @@ class Inspect:
             raise ValueError("--plot draws one network: give the name of a recipe instead of --ladder")
         rows = ladder_rows(ladder)
         if self.json:
-            print(json.dumps(rows, indent=1))
+            show_json(rows)
         else:
-            Console(width=max(Console().width, 112)).print(_ladder_table(ladder, rows))
+            Console(least=112).print(_ladder_table(ladder, rows))
 
     def _run_one(self, what: str) -> None:
         if self.plot is not None:
             save(network_figure(network_of(what), what), self.plot)
-            print(f"wrote {self.plot}")
+            say(f"wrote {self.plot}")
             return
         if self.memory.given:
             self._run_memory(what)
             return
         facts = describe(what)
         if self.json:
-            print(json.dumps(facts, indent=1))
+            show_json(facts)
             return
         if facts["kind"] == "recipe":
             Console().print(_cost_table(facts))
@@ -95,7 +95,7 @@ class Inspect:
             raise ValueError(f"{', '.join(self.memory.given)}: for recipes, and {what!r} is none; {hint}")
         found = self.memory.estimate(recipe(what))
         if self.json:
-            print(json.dumps({**to_dict(found), "total": found.total}, indent=1))
+            show_json({**to_dict(found), "total": found.total})
         else:
             Console().print(memory_table(what, self.memory, found))
 
@@ -265,12 +265,13 @@ def _recipe(what: Recipe) -> dict[str, Any]:
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
-    for name, value in facts.items():
+    for key, value in facts.items():
+        name = one_line(key)
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list) and len(value) > 6:
-            rows.append((prefix + name, f"{len(value)}, from {value[0]} to {value[-1]}"))
+            rows.append((prefix + name, one_line(f"{len(value)}, from {value[0]} to {value[-1]}")))
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append((prefix + name, f"{value:,}" if type(value) is int else text))
+            rows.append((prefix + name, f"{value:,}" if type(value) is int else one_line(text)))
     return rows

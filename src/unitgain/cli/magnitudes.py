@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from unitgain.analysis.magnitude import QUANTITIES
 from unitgain.analysis.plots import magnitude_figure, save
 from unitgain.cli.arguments import Unset
+from unitgain.console import Console, say, show_json
 from unitgain.train.run import load_config
 
 
@@ -38,9 +38,9 @@ class Magnitudes:
         measured = {str(run): read_magnitudes(run) for run in self.runs}
         if self.plot is not None:
             save(magnitude_figure(measured), self.plot)
-            print(f"wrote {self.plot}")
+            say(f"wrote {self.plot}")
         elif self.json:
-            print(json.dumps(measured, indent=1))
+            show_json(measured)
         else:
             for name, rows in measured.items():
                 Console().print(table(name, rows))

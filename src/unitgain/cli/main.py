@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 
 from unitgain import __version__
 from unitgain.cli.bench import Bench
@@ -26,6 +24,7 @@ from unitgain.cli.sweep import SweepCommand
 from unitgain.cli.train import Train
 from unitgain.cli.tune import Tune
 from unitgain.cli.watch import Watch
+from unitgain.console import Console, label, say
 from unitgain.train.errors import is_shared
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
@@ -42,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
-        print(__version__)
+        say(__version__)
         return
     command = tyro.cli(
         Demo
@@ -80,12 +79,12 @@ def main(args: Sequence[str] | None = None) -> None:
 def explain(error: Exception) -> int:
     """Print what went wrong, without a traceback; returns the exit code."""
     several, rank = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0")
-    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=several and is_shared(error) and rank != "0")
+    console = Console(stderr=True, soft_wrap=True, quiet=several and is_shared(error) and rank != "0")
     usage = isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError)
     known = usage or isinstance(error, OSError) or type(error).__module__.startswith("unitgain.")
     text = str(error) if known else f"{type(error).__name__}: {error}"
     where = f" rank {rank}:" if several and not is_shared(error) else ""
-    console.print(f"[bold red]error:[/]{where} {escape(text)}")
+    console.print(label("error:", f"{where} {text}", "bold red"))
     if not known:
         console.print(f"This was not expected. Set {TRACEBACK}=1 to see where it happened.")
     return 2 if usage else 1

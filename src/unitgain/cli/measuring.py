@@ -1,6 +1,5 @@
 """How `unitgain bench` measures and prints, as options that its commands share."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from unitgain.bench import turns
 from unitgain.bench.cases import Case, parse_case
@@ -18,6 +16,7 @@ from unitgain.bench.tables import cells, notes, rich_table, roofline_cells, slow
 from unitgain.bench.trace import check_path
 from unitgain.bench.turns import Pace
 from unitgain.cli.arguments import Device, Unset
+from unitgain.console import Console, plain, show_json
 from unitgain.serial import to_dict
 
 
@@ -51,8 +50,8 @@ class Measuring:
             check_path(self.profile)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
-        console = Console(file=sys.stderr)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        columns = (plain("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         try:
             with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
                 task = progress.add_task("starting", total=None)
@@ -67,15 +66,15 @@ class Measuring:
     def show(self, report: Report, roofline: bool = False) -> None:
         """Print what was measured."""
         if self.json:
-            print(json.dumps(to_dict(report), indent=1, default=str))
+            show_json(to_dict(report))
             return
-        console = Console(width=max(Console().width, 150) if not sys.stdout.isatty() else None)
+        console = Console(least=None if sys.stdout.isatty() else 150)
         console.print(rich_table(cells(report)))
         if roofline:
             console.print(rich_table(roofline_cells(report), "\nRoofline"))
         if self.profile is not None:
             console.print(rich_table(slow_cells(report.slow), f"\nSlowest operations; the trace is in {self.profile}"))
-        console.print("\n" + "\n".join(notes(report)), highlight=False)
+        console.print("\n" + "\n".join(notes(report)))
 
 
 @dataclass(frozen=True, kw_only=True)

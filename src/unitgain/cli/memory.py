@@ -95,7 +95,7 @@ def memory_table(name: str, options: MemoryOptions, found: MemoryEstimate) -> Ta
     for key, title in ROWS.items():
         if value := getattr(found, key):
             table.add_row(title, f"{value / 2**20:,.1f}")
-    table.add_row("[bold]sum", f"[bold]{found.total / 2**20:,.1f}")
+    table.add_row("sum", f"{found.total / 2**20:,.1f}", style="bold")
     where = "more" if found.process else "beside it, on the CPU: averages, and" if options.ema_device else "on the CPU:"
     table.add_row(f"{where} while a checkpoint is written", f"{found.host / 2**20:,.1f}")
     return table

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Taking, Unset, bar, byte_bar, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Taking, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
+from unitgain.console import Console, bar, byte_bar, label, say, show_json
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import Images, open_images
 from unitgain.evaluate.protocol import OnImages, Result, make_references, measure_images, references_of
@@ -153,11 +152,11 @@ class Metrics(Drawing, Taking):
         return open_images(self.reference, self.limits()), {}
 
     def _report(self, results: Sequence[Result]) -> None:
-        text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
         if self.out is not None:
+            text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
             write_text(self.out, text + "\n")
         if self.json:
-            print(text)
+            show_json([result.to_dict() for result in results])
         else:
             show(results)
 
@@ -201,9 +200,9 @@ class MetricsReference(Taking):
             if world.main:
                 save_references(self.out, summaries, images.source.name, fingerprint)
                 size = self.out.stat().st_size / 1e6
-                print(f"{len(images):,} images in the features of {', '.join(summaries)}: {self.out}, {size:,.1f} MB")
+                say(f"{len(images):,} images in the features of {', '.join(summaries)}: {self.out}, {size:,.1f} MB")
                 if images.source.formats.get("jpeg"):
-                    Console().print(f"[yellow]warning:[/] {jpeg_warning(images.source)}", soft_wrap=True)
+                    Console(soft_wrap=True).print(label("warning: ", jpeg_warning(images.source), "yellow"))
 
 
 def show(results: Sequence[Result]) -> None:
@@ -218,15 +217,15 @@ def show(results: Sequence[Result]) -> None:
             first.metric,
             f"{result.best:.6g}",
             "" if second is None else f"{second:.3g}",
-            escape(first.detector.name),
+            first.detector.name,
             f"{len(result.records)} x {first.images:,}" if repeated else f"{first.images:,}",
-            escape(first.reference.name) if first.reference else "",
+            first.reference.name if first.reference else "",
         )
     console = Console()
     console.print(table)
     lines = (line for result in results for record in result.records for line in record.warnings)
     for line in dict.fromkeys(lines):
-        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
+        console.print(label("warning: ", line, "yellow"), soft_wrap=True)
 
 
 def _bar(title: str, world: World) -> AbstractContextManager[OnImages | None]:

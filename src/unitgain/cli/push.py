@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from unitgain.cli.arguments import Unset
+from unitgain.console import say
 from unitgain.hub import CARD, check_repository, push_to_hub, save_pretrained
 
 
@@ -59,8 +60,8 @@ class Push:
                 metrics=metrics,
                 repo_id=self.repository,
             )
-            print((folder / CARD).read_text(encoding="utf-8"))
-            print(f"{folder} holds what would be sent; nothing was")
+            say((folder / CARD).read_text(encoding="utf-8"))
+            say(f"{folder} holds what would be sent; nothing was")
             return
         address = push_to_hub(
             self.snapshot,
@@ -72,7 +73,7 @@ class Push:
             license=self.license,
             metrics=metrics,
         )
-        print(address)
+        say(address)
 
 
 def parse_metrics(text: str) -> dict[str, float]:

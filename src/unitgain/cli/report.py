@@ -1,6 +1,5 @@
 """`unitgain report`."""
 
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 import tyro
 
 from unitgain.checkpoint.snapshot import SnapshotError
-from unitgain.cli.arguments import Device, Unset, bar, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
+from unitgain.console import bar, say, warn
 from unitgain.extras import require
 from unitgain.files import write_text
 from unitgain.report.history import History, read_history
@@ -64,7 +64,7 @@ class Report:
         require("matplotlib.figure", extra="plot")  # now rather than after the samples
         drawings, note = self._samples(history, seeds)
         write_text(out, run_page(history, drawings, note))
-        print(f"wrote {out}")
+        say(f"wrote {out}")
 
     def _samples(self, history: History, seeds: list[int]) -> tuple[list[Drawing], str]:
         """Pictures, and what is to be said of them."""
@@ -80,7 +80,7 @@ class Report:
         try:
             drawings = self._draw(snapshots, seeds, device)
         except (SnapshotError, ImportError, ValueError, OSError) as error:
-            print(f"WARNING: no samples: {error}", file=sys.stderr)
+            warn(f"no samples: {error}")
             return [], f"Not drawn: {error}"
         length = snapshots[-1].stem.partition("-")[2]
         return drawings, f"Seeds {self.seeds or SEEDS}, EMA length {length}, {SETTINGS.steps} steps of Heun's method."

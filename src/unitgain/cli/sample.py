@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Device, Unset, bar, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
+from unitgain.console import bar, say
 from unitgain.draw.run import draw
 from unitgain.parallel import processes
 
@@ -64,4 +65,4 @@ class Sample(Drawing):
                 )
             if world.main:
                 old = f"; {len(seeds) - drawn.new} were there" if drawn.new < len(seeds) else ""
-                print(f"{drawn.new} images drawn{old}; {drawn.total} in {self.out}")
+                say(f"{drawn.new} images drawn{old}; {drawn.total} in {self.out}")

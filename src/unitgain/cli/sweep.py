@@ -8,11 +8,11 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, bar, byte_bar, pick_device
+from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.cli.drawing import Sampling
+from unitgain.console import Console, bar, byte_bar, say
 from unitgain.metrics.networks import DINOV2
 from unitgain.parallel import World, processes
 from unitgain.posthoc.targets import parse_lengths
@@ -148,7 +148,7 @@ class SweepCommand(Bench):
             if world.main and len(found) > 1:
                 path = next(iter(self.runs)) / "sweep" / "runs.svg"
                 plot_runs({Path(run).name: results for run, results in found.items()}, path)
-                print(path)
+                say(path)
 
 
 def report(results: Sequence[Result], out: Path, guide: str | None = None) -> None:
@@ -172,4 +172,4 @@ def report(results: Sequence[Result], out: Path, guide: str | None = None) -> No
             result.metric, f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern, f"{result.value:.4g}"
         )
     Console().print(table)
-    print("\n".join(map(str, written)))
+    say("\n".join(map(str, written)))

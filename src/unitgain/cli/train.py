@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +12,7 @@ import tyro
 from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.cli.arguments import Device, Unset, parse_duration, pick_device
 from unitgain.cli.evaluation import EvaluationOptions
+from unitgain.console import say
 from unitgain.data.loader import Dataset
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.recipes import RECIPES, Recipe, recipe
@@ -186,10 +186,10 @@ class Train:
         if not result.main:
             return
         if result.finished:
-            print(f"finished at {result.nimg:,} images; next: unitgain ema reconstruct {shlex.quote(str(out))} 0.05")
+            say(f"finished at {result.nimg:,} images; next: unitgain ema reconstruct {shlex.quote(str(out))} 0.05")
         else:
-            print(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written. Resume with:")
-            print(f"  unitgain train --out {shlex.quote(str(out))} --resume", file=sys.stdout, flush=True)
+            say(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written. Resume with:")
+            say(f"  unitgain train --out {shlex.quote(str(out))} --resume")
 
     def _settings(self) -> tuple[Path, TrainConfig, Dataset]:
         if self.recipe is None and self.init is None and not (self.resume and self.out):
@@ -235,7 +235,7 @@ class Train:
         base = base.replace(**{name: value for name, value in noise.items() if value is not None})
         if self.classes == "recipe":
             if not base.network.label_dim and dataset.label_dim and not (self.quiet or self.resume):
-                print(f"note: the {dataset.label_dim} classes of the data are not used; --classes data uses them")
+                say(f"note: the {dataset.label_dim} classes of the data are not used; --classes data uses them")
             return base
         if self.classes == "data" and not dataset.label_dim:
             raise ValueError(f"--classes data: {dataset.name} has no labels")

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Unset, bar, pick_device
+from unitgain.cli.arguments import Unset, pick_device
 from unitgain.cli.sweep import Bench
+from unitgain.console import bar, say
 from unitgain.parallel import processes
 from unitgain.posthoc.targets import parse_lengths
 from unitgain.sweep.plots import best
@@ -66,18 +67,18 @@ class Tune(Bench):
                     first_seed=self.first_seed,
                     repeat=self.repeat,
                     seed=self.seed,
-                    on_cell=say,
+                    on_cell=say_cell,
                     on_images=progress,
                 )
             if world.main:
                 write_csv(out / "tune.csv", results)
-                print(f"best of {len(results)}: {tell(best(results))}")
-                print(out / "tune.csv")
+                say(f"best of {len(results)}: {tell(best(results))}")
+                say(out / "tune.csv")
 
 
-def say(count: int, result: Result) -> None:
+def say_cell(count: int, result: Result) -> None:
     """Print one cell as it is known."""
-    print(f"{count:3d}  {tell(result)}")
+    say(f"{count:3d}  {tell(result)}")
 
 
 def tell(result: Result) -> str:

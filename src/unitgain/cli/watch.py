@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 
+from unitgain.console import Console
 from unitgain.report.history import History, read_history
 from unitgain.report.terminal import frame
 

@@ -10,6 +10,7 @@ from unitgain.ema import Profile
 from unitgain.extras import require
 from unitgain.files import atomic
 from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights
+from unitgain.trust import plot_label
 
 STORED, WANTED, ACHIEVED, ERROR = "#9bb7d4", "#222222", "#7d3c98", "#c0392b"
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -44,7 +45,7 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, titl
     axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     axes[-1].set_xlabel("training time t")
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(plot_label(title), fontsize=10)
     _save(figure, path)
 
 
@@ -63,13 +64,13 @@ def plot_errors(lengths: Sequence[float], errors: Mapping[str, Sequence[float]],
     figure = _figure((5.6, 3.4))
     axes = figure.add_subplot()
     for name, values in errors.items():
-        axes.semilogy(lengths, values, "o-", markersize=3, label=name)
+        axes.semilogy(lengths, values, "o-", markersize=3, label=plot_label(name))
     axes.axhline(WARN_ABOVE, color=ERROR, linestyle=":", linewidth=1)
     axes.set_xlabel("EMA length sigma_rel")
     axes.set_ylabel("relative error of the profile")
     axes.legend(frameon=False, fontsize=8)
     if title:
-        axes.set_title(title, fontsize=10)
+        axes.set_title(plot_label(title), fontsize=10)
     _save(figure, path)
 
 

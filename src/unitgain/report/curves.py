@@ -7,6 +7,7 @@ from typing import Any
 from unitgain.extras import require
 from unitgain.report.history import Row, exp_u, pooled
 from unitgain.report.plots import ACCENT, INK, SOFT, new_axes, svg
+from unitgain.trust import plot_label
 
 TIMES = 5  # curves of noise levels
 POOLED = 5  # percent of the ticks that each of them stands for
@@ -74,7 +75,7 @@ def images_by_level(ticks: Sequence[Row]) -> str:
     figure, axes = new_axes("sigma", "share of images")
     names = [f"{sigma:.2g}" for sigma in _sigma(levels)]
     axes.bar(range(len(names)), [count / max(sum(levels["images"]), 1) for count in levels["images"]], color=SOFT)
-    axes.set_xticks(range(len(names)), names, fontsize=7, rotation=45)
+    axes.set_xticks(range(len(names)), [plot_label(name) for name in names], fontsize=7, rotation=45)
     return svg(figure)
 
 
@@ -95,7 +96,9 @@ def by_bucket(rows: Sequence[Row], quantity: str, label: str) -> str:
 def _lines(nimg: Sequence[int], lines: Mapping[str, Sequence[float]], label: str, logarithmic: bool) -> str:
     figure, axes = new_axes("images seen", label)
     for part, style in _styles(lines).items():
-        axes.plot(nimg, lines[part], label=part, linewidth=1.3, marker="o" if len(nimg) < 3 else None, **style)
+        axes.plot(
+            nimg, lines[part], label=plot_label(part), linewidth=1.3, marker="o" if len(nimg) < 3 else None, **style
+        )
     if logarithmic:
         axes.set_yscale("log")
     else:

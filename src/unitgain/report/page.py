@@ -1,11 +1,13 @@
 """A self-contained HTML page: text, tables, pictures and plots, no other file and no network."""
 
 import base64
+import html
 import io
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from PIL import Image
+
+from unitgain.trust import printable
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
@@ -28,12 +30,17 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
         lead: plain text below it.
         sections: (plain title, HTML) of each part.
     """
-    body = "\n".join(f"<h2>{escape(name)}</h2>\n{html}" for name, html in sections)
+    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     return (
         f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n'
         f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n{body}\n</body>\n</html>\n"
     )
+
+
+def escape(text: str) -> str:
+    """Plain text as HTML that shows it and does nothing else."""
+    return html.escape(printable(text))
 
 
 def paragraph(text: str) -> str:
@@ -80,8 +87,8 @@ def tiles(*figures: str) -> str:
     return f'<div class="tiles">{"".join(figures)}</div>'
 
 
-def _figure(html: str, caption: str) -> str:
-    return f"<figure>{html}<figcaption>{escape(caption)}</figcaption></figure>"
+def _figure(content: str, caption: str) -> str:
+    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _cell(value: object) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unitgain.extras import require
+from unitgain.trust import plot_label
 
 INK, ACCENT, SOFT = "#1f4e79", "#c0392b", "#9bb7d4"
 
@@ -31,7 +32,7 @@ def distance_curve(lengths: Sequence[float], distances: Sequence[float], raw: fl
 def class_bars(names: Sequence[str], accuracy: Sequence[float]) -> str:
     """Accuracy per class."""
     figure, axes = new_axes("class asked for", "named as asked")
-    axes.bar(names, accuracy, color=SOFT)
+    axes.bar([plot_label(name) for name in names], accuracy, color=SOFT)
     for i, value in enumerate(accuracy):
         axes.text(i, value, f"{100 * value:.0f}%", ha="center", va="bottom", fontsize=8)
     axes.set_ylim(0, 1.1)
@@ -42,8 +43,8 @@ def new_axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
     """A figure of matplotlib, and its axes."""
     figure = require("matplotlib.figure", extra="plot").Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    axes.set_xlabel(plot_label(xlabel))
+    axes.set_ylabel(plot_label(ylabel))
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from unitgain.report.chart import bar, curve
 from unitgain.report.history import History, exp_u, pooled
+from unitgain.trust import one_line
 
 FACTS = 34  # characters of the column of facts
 CHART = 5  # lines of the curve
@@ -47,12 +48,12 @@ def span(seconds: float) -> str:
 
 
 def _headline(history: History) -> Text:
-    line = Text(str(history.folder), style="bold")
+    line = Text(one_line(history.folder), style="bold")
     line.append(f"  {history.status}", style=STYLES[history.status])
     if history.config is not None:
-        line.append(f"  recipe {history.config.recipe.name}, data {history.config.data}")
+        line.append(one_line(f"  recipe {history.config.recipe.name}, data {history.config.data}"))
     if history.holder is not None:
-        line.append(f"  {history.holder.partition(' since ')[0]}", style="dim")
+        line.append(one_line(f"  {history.holder.partition(' since ')[0]}"), style="dim")
     line.truncate(200)
     return line
 
@@ -65,7 +66,7 @@ def _nothing(history: History) -> str:
 
 
 def _resume(history: History) -> str:
-    return f"Go on with: unitgain train --out {shlex.quote(str(history.folder))} --resume"
+    return f"Go on with: unitgain train --out {shlex.quote(one_line(history.folder))} --resume"
 
 
 def _progress(history: History, width: int) -> RenderableType:
@@ -131,7 +132,9 @@ def _facts(history: History) -> RenderableType:
     ]
     for row in history.metrics[-1:]:
         rows += [
-            (name[:15], f"{value:.4g}") for name, value in row["metrics"].items() if isinstance(value, int | float)
+            (one_line(name[:15]), f"{value:.4g}")
+            for name, value in row["metrics"].items()
+            if isinstance(value, int | float)
         ]
     table = Table.grid(padding=(0, 1, 0, 0))
     for name, value in rows:

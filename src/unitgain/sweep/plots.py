@@ -7,6 +7,7 @@ from typing import Any
 from unitgain.extras import require
 from unitgain.files import atomic
 from unitgain.sweep.run import Result
+from unitgain.trust import plot_label
 
 SUFFIXES = (".svg", ".png", ".pdf")
 FAINT = 0.45
@@ -65,7 +66,7 @@ def plot_map(results: Sequence[Result], path: Path, title: str = "") -> None:
             _map(figure, axes, own, lambda result: result.cell.guide_length, f"guide's EMA length, at w = {weight:g}")
         else:
             _map(figure, axes, own, lambda result: result.cell.guidance, "guidance w")
-        axes.set_title(metric, fontsize=10)
+        axes.set_title(plot_label(metric), fontsize=10)
     _save(figure, path, title)
 
 
@@ -93,7 +94,7 @@ def _curves(results: Sequence[Result], name: Callable[[Result], str], path: Path
             points = best_by([r for r in own if name(r) == curve], lambda result: result.cell.length)
             _curve(axes, curve, points, colors(0.9 * i / max(len(names) - 1, 1)))
         axes.set_xlabel("EMA length sigma_rel")
-        axes.set_ylabel(metric)
+        axes.set_ylabel(plot_label(metric))
         axes.legend(frameon=False, fontsize=7)
     _save(figure, path, title)
 
@@ -101,7 +102,7 @@ def _curves(results: Sequence[Result], name: Callable[[Result], str], path: Path
 def _curve(axes: Any, name: str, points: Mapping[float, Result], color: Any) -> None:
     lengths = sorted(points)
     values = [points[length].value for length in lengths]
-    axes.plot(lengths, values, "o-", markersize=3, color=color, label=name)
+    axes.plot(lengths, values, "o-", markersize=3, color=color, label=plot_label(name))
     if any(len(point.values) > 1 for point in points.values()):
         axes.fill_between(lengths, values, [points[length].worst for length in lengths], color=color, alpha=0.2)
     peak = best(list(points.values()))
@@ -117,7 +118,7 @@ def _map(figure: Any, axes: Any, results: Sequence[Result], row: Callable[[Resul
     axes.set_xticks(range(len(lengths)), [f"{length:g}" for length in lengths], rotation=60, fontsize=8)
     axes.set_yticks(range(len(rows)), [f"{each:g}" for each in rows], fontsize=8)
     axes.set_xlabel("EMA length sigma_rel")
-    axes.set_ylabel(label)
+    axes.set_ylabel(plot_label(label))
     peak = best(list(cells.values()))
     axes.plot(
         lengths.index(peak.cell.length),
@@ -153,7 +154,7 @@ def _save(figure: Any, path: Path, title: str) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(plot_label(title), fontsize=10)
     metadata = {"Date": None} if path.suffix == ".svg" else None
     with atomic(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)

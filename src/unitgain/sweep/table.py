@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitgain.files import write_text
+from unitgain.trust import csv_cell
 
 if TYPE_CHECKING:
     from unitgain.sweep.run import Result
@@ -67,5 +68,5 @@ def write_csv(path: Path, results: Sequence["Result"]) -> None:
     for result in results:
         cell = result.cell
         row = (result.metric, cell.length, cell.guidance, cell.guide_length, cell.pattern, result.value, result.worst)
-        writer.writerow(["" if each is None else each for each in (*row, len(result.values), result.images)])
+        writer.writerow(["" if each is None else csv_cell(each) for each in (*row, len(result.values), result.images)])
     write_text(path, buffer.getvalue())

@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import secrets
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from unitgain.console import warn
 from unitgain.extras import require
 from unitgain.files import write_text
+from unitgain.trust import printable
 
 WANDB = "wandb.json"  # in the run folder: which run of W&B it is
 
@@ -33,7 +34,7 @@ class Board(Protocol):
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     """The numbers in a line of `stats.jsonl` by the name under which they are shown: `gradient/Enc 8x8`."""
-    return {name: value for name, value in _named(row) if isinstance(value, int | float)}
+    return {printable(name): value for name, value in _named(row) if isinstance(value, int | float)}
 
 
 def _named(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -80,7 +81,7 @@ def boards(
             if not remembered:
                 raise
             said = f"this run was in W&B before and goes on without it: {error}. Delete {run / WANDB} not to be told"
-            print(f"WARNING: {said}", file=sys.stderr, flush=True)
+            warn(said)
     return found
 
 
@@ -92,6 +93,15 @@ def _project(run: Path) -> str | None:
         return str(json.loads((run / WANDB).read_text(encoding="utf-8"))["project"])
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _shown(value: Any) -> Any:
+    """The same JSON with no control characters in any text."""
+    if isinstance(value, Mapping):
+        return {printable(name): _shown(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(one) for one in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 class TensorBoard:
@@ -152,9 +162,9 @@ class WandB:
             self._run: Any = wandb.init(
                 project=project,
                 id=key,
-                name=run.resolve().name,
+                name=printable(run.resolve().name),
                 dir=str(run),
-                config=dict(config),
+                config=_shown(dict(config)),
                 resume="allow",
                 allow_val_change=True,
                 settings=wandb.Settings(console="off", silent=quiet),
@@ -180,7 +190,7 @@ class WandB:
             self._run.log(made(), step=nimg)
         except Exception as error:  # whatever it is, it is not worth a training run
             self._run = None
-            print(f"WARNING: W&B failed, the run goes on without it: {error}", file=sys.stderr, flush=True)
+            warn(f"W&B failed, the run goes on without it: {error}")
 
     def close(self) -> None:
         """Wait until everything is uploaded."""

@@ -2,17 +2,15 @@
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+from unitgain.console import Console, RateColumn, note, plain
 from unitgain.files import write_text
 from unitgain.train.boards import Board, scalars
 
@@ -66,17 +64,17 @@ class TrainProgress:
     """
 
     def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
-        console = Console(file=sys.stderr)
+        console = Console(stderr=True)
         self._quiet, self._lines = quiet, not console.is_terminal and not quiet
         self._total, self._start, self._began = total, nimg, time.monotonic()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            plain("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
+            plain("{task.completed:,.0f}/{task.total:,.0f} images"),
             RateColumn(),
-            TextColumn("{task.fields[status]}"),
+            plain("{task.fields[status]}"),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
+            plain("ETA"),
             TimeRemainingColumn(),
             console=console,
             disable=quiet or not console.is_terminal,
@@ -104,11 +102,9 @@ class TrainProgress:
             self._last_line = now
             rate = (row["nimg"] - self._start) / max(now - self._began, 1e-9)
             left = (self._total - row["nimg"]) / rate
-            print(
+            note(
                 f"{row['nimg']:,}/{self._total:,} images  {row['images_per_second']:.0f} images/s  "
-                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row)}  ETA {left:.0f} s",
-                file=sys.stderr,
-                flush=True,
+                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row)}  ETA {left:.0f} s"
             )
 
     @contextmanager
@@ -127,7 +123,7 @@ class TrainProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""
-        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._bar.console.print(text, soft_wrap=True)
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
@@ -151,19 +147,6 @@ def _speed(row: Mapping[str, Any], width: int = 1000) -> str:
     text = f"  {100 * row['peak_share']:.0f} % of peak" if width >= WIDE[0] else ""
     waits = row["data_wait_share"]
     return f"{text}  waits {100 * waits:.0f} % for data" if waits >= WORTH_SAYING and width >= WIDE[1] else text
-
-
-class RateColumn(ProgressColumn):
-    """Things per second of a rich progress bar."""
-
-    def __init__(self, unit: str = "images") -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        """The rate over the last seconds."""
-        speed = task.finished_speed or task.speed
-        return Text(f"- {self.unit}/s" if speed is None else f"{speed:,.3g} {self.unit}/s")
 
 
 def _nimg(line: str) -> float:

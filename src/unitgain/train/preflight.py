@@ -5,7 +5,6 @@ import json
 import platform
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from unitgain import __version__
+from unitgain.console import warn
 from unitgain.data.loader import Dataset
 from unitgain.parallel import World
 from unitgain.serial import differences, to_dict
@@ -53,10 +53,9 @@ def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Ex
 def warn_of_idle(world: World, config: TrainConfig) -> None:
     """Say so if some processes have less to do than others."""
     if world.main and (over := config.microbatches % world.size):
-        print(
-            f"WARNING: a batch of {config.microbatches} microbatches does not divide by {world.size} processes: in "
-            f"every step {world.size - over} of them wait for the others. Choose --microbatch so that it does",
-            file=sys.stderr,
+        warn(
+            f"a batch of {config.microbatches} microbatches does not divide by {world.size} processes: in "
+            f"every step {world.size - over} of them wait for the others. Choose --microbatch so that it does"
         )
 
 
@@ -142,10 +141,7 @@ def check_disk(state: TrainState, config: TrainConfig, run: Path, free: Callable
             f"{least / GIB:.2f} GiB: free some, or choose another folder"
         )
     if available < all_of_it:
-        print(
-            f"WARNING: {run} has {available / GIB:.2f} GiB free, the whole run writes about {all_of_it / GIB:.2f} GiB",
-            file=sys.stderr,
-        )
+        warn(f"{run} has {available / GIB:.2f} GiB free, the whole run writes about {all_of_it / GIB:.2f} GiB")
 
 
 def _at_once(world: World) -> float:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from unitgain.checkpoint.state import (
     set_aside,
     verify_files,
 )
+from unitgain.console import note, warn
 from unitgain.data.loader import Dataset
 from unitgain.files import require_empty, write_text
 from unitgain.parallel import World, load_tensors
@@ -154,7 +154,7 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, f
         if damage:
             if world.main:
                 aside = set_aside(path).name
-                print(f"WARNING: skipping a damaged checkpoint, now {aside}: {damage}", file=sys.stderr, flush=True)
+                warn(f"skipping a damaged checkpoint, now {aside}: {damage}")
             world.barrier()
             continue
         values = manifest["values"]
@@ -165,10 +165,9 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, f
         for name, value in values["window"].items():
             setattr(window, name, value)
         if world.main and values["processes"] != world.size:
-            print(
+            note(
                 f"{path.name} was written by {values['processes']} processes and goes on with {world.size}: the same "
-                "up to the order of floating-point sums",
-                file=sys.stderr,
+                "up to the order of floating-point sums"
             )
         return
     if paths:

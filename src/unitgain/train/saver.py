@@ -1,6 +1,5 @@
 """Checkpoints written beside the training: it goes on while the last one is on its way to the disk."""
 
-import sys
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from unitgain.checkpoint.state import (
     partial_folder,
     prune_checkpoints,
 )
+from unitgain.console import warn
 from unitgain.parallel import World, reason, save_tensors
 from unitgain.train.config import OnCheckpointError
 
@@ -79,7 +79,7 @@ class Saver:
             raise CheckpointError(text)
         if self.world.main:
             clear_partial(self.folder)
-            print(f"WARNING: {text}. The run goes on", file=sys.stderr, flush=True)
+            warn(f"{text}. The run goes on")
 
     def settle(self) -> None:
         """Wait until what this process has begun to write is done, well or badly."""
