@@ -45,7 +45,7 @@ from unitgain.train import TrainConfig, train
 
 PROCESSES = 2
 MOMENTS = ("any time", "optimizer step", "checkpoint write", "checkpoint seal", "snapshot")
-PRELOAD = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "torch._dynamo", "torch.onnx", "unitgain.train"]
+PRELOAD = ["torch.distributed.fsdp", "torch._dynamo", "torch.onnx", "unitgain.train"]
 DAMAGES = ("cut short", "bit flipped", "filled with zeros")
 PATIENCE = 30.0
 WAIT = 600.0  # seconds after which a process that should end by itself counts as hung
@@ -124,9 +124,7 @@ def worker(rank: int, port: int, run: str, kill: Kill | None, shard: bool, said:
 
 def arm(kill: Kill) -> None:
     """Have this process killed at the given moment."""
-    from torch.distributed.checkpoint import FileSystemWriter
-
-    from unitgain.checkpoint import snapshot
+    from unitgain.checkpoint import sharded, snapshot
     from unitgain.train import saver
 
     if kill.moment == "any time":
@@ -134,7 +132,7 @@ def arm(kill: Kill) -> None:
         return
     owner, name = {
         "optimizer step": (torch.optim.Adam, "step"),
-        "checkpoint write": (FileSystemWriter, "write_data"),
+        "checkpoint write": (sharded, "write_tensors"),
         "checkpoint seal": (saver, "commit"),
         "snapshot": (snapshot, "write_tensors"),
     }[kill.moment]

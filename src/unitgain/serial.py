@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -81,6 +82,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal and value in typing.get_args(hint):
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise ValueError(f"{where}: a number beyond the largest float")
         return float(value)
     if (
         (kind := origin or hint)

@@ -17,8 +17,9 @@ import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def plain_name(name: object, what: str = "name") -> str:
     return name
 
 
-def open_regular(path: Path, *, below: Path | None = None) -> BinaryIO:
+def open_regular(path: Path, *, below: Path | None = None) -> BufferedReader:
     """Open a file for reading if it is an ordinary one: no pipe, device or folder, which could block or never end.
 
     Args:

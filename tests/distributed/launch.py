@@ -11,7 +11,6 @@ import torch.multiprocessing
 
 PRELOAD = [
     "torch.distributed.fsdp",
-    "torch.distributed.checkpoint",
     "torch.distributed.tensor",
     "torch._dynamo",
     "torch.onnx",

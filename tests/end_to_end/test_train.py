@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import random
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,12 +18,14 @@ import torch
 import unitgain
 from unitgain import files
 from unitgain.checkpoint.snapshot import Snapshot
-from unitgain.checkpoint.state import CheckpointError
+from unitgain.checkpoint.state import CheckpointError, list_checkpoints
 from unitgain.data.dataset import ArrayDataset
 from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
 from unitgain.train.errors import TrainingError
+from unitgain.train.log import read_stats
+from unitgain.train.run import load_config
 from unitgain.train.speed import MACHINE
 
 
@@ -61,6 +66,15 @@ def interrupted(data, at, number=signal.SIGTERM):
     return Interrupted(
         name=data.name, images=data.images, labels=data.labels, classes=data.classes, at=at, number=number
     )
+
+
+class Dying(Interrupted):
+    """Fails instead."""
+
+    def rows(self, indices, out=None):
+        if self.at < len(indices):
+            raise OSError("the disk is gone")
+        return super().rows(indices, out)
 
 
 def test_a_run_leaves_what_it_promises(tmp_path, config, tiny_data):
@@ -203,7 +217,7 @@ def test_damaged_checkpoints_are_skipped_loudly(tmp_path, config, tiny_data, cap
     run(config, tmp_path / "whole", tiny_data)
     run(config, tmp_path / "hurt", interrupted(tiny_data, 70))
     newest = sorted((tmp_path / "hurt" / "checkpoints").iterdir())[-1]
-    state = newest / "__0_0.distcp"
+    state = newest / "00000.safetensors"
     damaged = bytearray(state.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     state.write_bytes(damaged)
@@ -213,8 +227,49 @@ def test_damaged_checkpoints_are_skipped_loudly(tmp_path, config, tiny_data, cap
     assert snapshots(tmp_path / "hurt") == snapshots(tmp_path / "whole")
     for folder in (tmp_path / "hurt" / "checkpoints").glob("[0-9]" * 10):
         (folder / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
-        run(config, tmp_path / "hurt", tiny_data, resume=True)
+    for _ in range(2):  # those set aside the first time are traces the second time
+        with pytest.raises(CheckpointError, match=r"3 damaged ones .*72\.damaged.* of 96 images; nothing"):
+            run(config, tmp_path / "hurt", tiny_data, resume=True)
+    assert snapshots(tmp_path / "hurt") == snapshots(tmp_path / "whole")
+
+
+def test_a_run_without_its_checkpoints_does_not_start_over(tmp_path, config, tiny_data):
+    folder = tmp_path / "a run"
+    run(config, folder, interrupted(tiny_data, 70))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    before = {path: data for path, data in before.items() if "checkpoints" not in path.parts}
+    shutil.rmtree(folder / "checkpoints")
+    for lost in (None, folder / ".checkpointed"):  # without the note, by how far it came
+        if lost is not None:
+            lost.unlink()
+            before.pop(lost)
+        with pytest.raises(CheckpointError, match="of 72 images; nothing was overwritten") as caught:
+            run(config, folder, tiny_data, resume=True)
+        assert {path: path.read_bytes() for path in before} == before
+    command = re.search(r"first: (mv .*?)\. To start", str(caught.value))[1]
+    assert f"--init '{folder}/snapshots/" in str(caught.value)
+    subprocess.run(shlex.split(command), check=True)
+    assert run(config, folder, tiny_data, resume=True).finished
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, config, tiny_data, capsys):
+    """What a job does that the queue starts again: nothing is lost that does not come again, byte for byte."""
+    run(config, tmp_path / "whole", tiny_data)
+    dying = Dying(name="tiny", images=tiny_data.images, labels=tiny_data.labels, classes=tiny_data.classes, at=24)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(replace(config, workers=0), tmp_path / "dead", dying)
+    assert read_stats(tmp_path / "dead") and not list_checkpoints(tmp_path / "dead" / "checkpoints")
+    assert run(config, tmp_path / "dead", tiny_data, resume=True).finished
+    assert "before its first checkpoint: it begins again" in capsys.readouterr().err
+    assert snapshots(tmp_path / "dead") == snapshots(tmp_path / "whole")
+
+
+def test_settings_are_the_same_bytes_after_a_resume(tmp_path, config, tiny_data):
+    whole = replace(config, recipe=config.recipe.replace(t_ref=300))  # as a library user may write it
+    run(whole, tmp_path, interrupted(tiny_data, 40))
+    before = (tmp_path / "config.json").read_bytes()
+    run(load_config(tmp_path), tmp_path, tiny_data, resume=True)
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_a_full_disk_stops_the_run_and_the_last_checkpoint_resumes_it(tmp_path, config, tiny_data, monkeypatch):

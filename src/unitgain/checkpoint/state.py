@@ -1,6 +1,6 @@
 """Training checkpoints: a folder that is whole or does not count.
 
-`<folder>/<nimg, 10 digits>/` holds what `unitgain.parallel.storage` writes and `manifest.json`, which is written last
+`<folder>/<nimg, 10 digits>/` holds what `unitgain.checkpoint.sharded` writes and `manifest.json`, which is written last
 and gives the size and the SHA-256 of every other file, and of itself. A folder without a valid manifest is not a
 checkpoint.
 """
@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.files import sync_folder, write_text
+from unitgain.trust import check_size, open_regular, plain_name, printable
 
-FORMAT = "unitgain-checkpoint/2"
+FORMAT = "unitgain-checkpoint/3"
+OLD = ("unitgain-checkpoint/1", "unitgain-checkpoint/2")
 MANIFEST = "manifest.json"
+MANIFEST_SIZE = 2**24  # bytes; that of a thousand processes has a tenth of it
 
 
 class CheckpointError(Exception):
@@ -62,35 +65,56 @@ def read_manifest(path: Path) -> dict[str, Any]:
         OldCheckpointError: if it is of another format.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest.get("format") == "unitgain-checkpoint/1":
+        with open_regular(path / MANIFEST, below=path) as file:
+            check_size(MANIFEST, os.fstat(file.fileno()).st_size, MANIFEST_SIZE, "MANIFEST_SIZE")
+            manifest = json.loads(file.read().decode("utf-8"))
+        digest = manifest.pop("sha256", None)
+        if manifest.get("format") in OLD and digest in (None, _digest(manifest)):
             raise OldCheckpointError(
-                f"{path} was written by an earlier version of unitgain, in the format unitgain-checkpoint/1; this one "
+                f"{path} was written by an earlier version of unitgain, in the format {manifest['format']}; this one "
                 f"reads {FORMAT}: finish the run with that version, or start again in another folder"
             )
-        digest = manifest.pop("sha256")
         if digest != _digest(manifest) or manifest["format"] != FORMAT:
             raise CheckpointError(f"{path / MANIFEST} does not match its checksum")
+        _check_files(manifest["files"])
+        if not isinstance(manifest["values"], dict):
+            raise ValueError("its values have no names")
     except OldCheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} has no valid manifest: {error!r}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = printable(f"{type(error).__name__}: {error}")[:1000]
+        raise CheckpointError(f"{path} has no valid manifest: {what}") from error
     return manifest
 
 
+def _check_files(files: Any) -> None:
+    """Whoever made the manifest made its checksum too: what it says is checked as if there were none."""
+    for name, entry in files.items():
+        if plain_name(name, "file") == MANIFEST:
+            raise ValueError(f"it lists itself, {MANIFEST}")
+        if type(entry["size"]) is not int or type(entry["sha256"]) is not str:
+            raise ValueError(f"it gives no size and checksum of {name}")
+
+
 def verify_files(path: Path, files: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Check that the files with these names are as the manifest says.
+    """Check that the files with these names are as the manifest says, and lie in the folder.
 
     Raises:
-        CheckpointError: if one is missing, or has another size or checksum.
+        CheckpointError: if one is missing, has another size or checksum, is no ordinary file, or a link.
     """
     for name in names:
         file, size = path / name, files[name]["size"]
-        if not file.is_file() or file.stat().st_size != size:
-            found = f"it has {file.stat().st_size}" if file.is_file() else "it is missing"
-            raise CheckpointError(f"{file} should have {size} bytes, but {found}")
-        if _sha256(file) != files[name]["sha256"]:
-            raise CheckpointError(f"{file} does not match its checksum")
+        try:
+            with open_regular(file, below=path) as handle:
+                found = os.fstat(handle.fileno()).st_size
+                if found != size:
+                    raise CheckpointError(f"{file} should have {size} bytes, but it has {found}")
+                if hashlib.file_digest(handle, "sha256").hexdigest() != files[name]["sha256"]:
+                    raise CheckpointError(f"{file} does not match its checksum")
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{file} should have {size} bytes, but it is missing") from error
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

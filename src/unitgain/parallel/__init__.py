@@ -1,11 +1,10 @@
 """Processes: the only room that imports torch.distributed.
 
-`world` (who works together), `engine` (DDP and FSDP2: gradients are summed), `storage` (sharded tensors on the disk).
+`world` (who works together), `engine` (DDP and FSDP2: gradients are summed).
 A program that uses them runs unchanged on one process and under torchrun.
 """
 
 from unitgain.parallel.engine import accumulate, distribute, full, is_sharded, local, reduce_replicated, shard_like
-from unitgain.parallel.storage import load_tensors, reason, save_tensors
 from unitgain.parallel.world import JoinError, World, is_lost, processes
 
 __all__ = [
@@ -16,11 +15,8 @@ __all__ = [
     "full",
     "is_lost",
     "is_sharded",
-    "load_tensors",
     "local",
     "processes",
-    "reason",
     "reduce_replicated",
-    "save_tensors",
     "shard_like",
 ]

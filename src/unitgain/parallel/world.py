@@ -59,12 +59,17 @@ class World:
                 if there is not tensor:
                     tensor.copy_(there)
 
-    def gather(self, value: T) -> list[T]:
-        """The values of all processes in the order of ranks, on every process; any picklable object."""
+    def gather(self, value: T, background: bool = False) -> list[T]:
+        """The values of all processes in the order of ranks, on every process; any picklable object.
+
+        Args:
+            value: of this process.
+            background: beside the training, from a thread of its own.
+        """
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.background if background else None)
         return values  # type: ignore[return-value]
 
     def broadcast(self, value: T) -> T:

@@ -24,7 +24,8 @@ from unitgain.train.health import Health
 from unitgain.train.lock import FolderLock
 from unitgain.train.log import StatsLog, TrainProgress, read_stats
 from unitgain.train.preflight import check_disk, check_folder, preflight
-from unitgain.train.run import Window, check_data, check_run, clear_leftovers, resume_from_newest, save_config
+from unitgain.train.resume import resume_from_newest
+from unitgain.train.run import Window, check_data, check_run, clear_leftovers, save_config
 from unitgain.train.saver import Saver
 from unitgain.train.signals import StopSignal
 from unitgain.train.state import TrainState
@@ -127,7 +128,7 @@ def _train(
     state.denoiser.dtype = DTYPES[config.dtype]
     window = Window()
     if resume:
-        resume_from_newest(config, state, window, folder, fingerprint)
+        resume_from_newest(config, state, window, run, fingerprint)
     together(world, "preparing the run folder", lambda: _prepare(config, run, state) if world.main else None)
     saver = Saver(folder, world, config.keep_checkpoints, config.keep_every, execution.on_checkpoint_error)
     with ExitStack() as stack:

@@ -1,30 +1,22 @@
-"""The folder of a run: its settings, whether it may be used, and where it goes on."""
+"""The folder of a run: its settings, and whether it may be used."""
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from unitgain.checkpoint.state import (
-    CheckpointError,
-    list_checkpoints,
-    read_manifest,
-    set_aside,
-    verify_files,
-)
-from unitgain.console import note, warn
 from unitgain.data.loader import Dataset
 from unitgain.files import require_empty, write_text
-from unitgain.parallel import World, load_tensors
 from unitgain.serial import from_dict, to_dict
 from unitgain.train.config import TrainConfig
-from unitgain.train.errors import TrainingError, together
+from unitgain.train.errors import TrainingError
 from unitgain.train.lock import LOCK
-from unitgain.train.state import TrainState, restore, state_tensors
+from unitgain.trust import check_size, open_regular, printable
 
 CONFIG, CHECKSUM = "config.json", ".config.sha256"
+CONFIG_SIZE = 2**24  # bytes that may be read; it has some kilobytes
 
 
 @dataclass
@@ -74,7 +66,12 @@ def check_run(config: TrainConfig, run: Path, resume: bool) -> None:
     if resume and (run / CONFIG).exists():
         refuse_changes(config, load_config(run), run)
     elif not (run.is_dir() and all(_is_leftover(path) for path in run.iterdir())):
-        require_empty(run, "choose another folder, or resume the run that is in it with --resume")
+        remedy = (
+            f"it holds no run to resume, for there is no {CONFIG}: choose another folder"
+            if resume
+            else "choose another folder, or resume the run that is in it with --resume"
+        )
+        require_empty(run, remedy)
 
 
 def _is_leftover(path: Path) -> bool:
@@ -91,7 +88,8 @@ def refuse_changes(config: TrainConfig, saved: TrainConfig, where: Path) -> None
 
 def save_config(config: TrainConfig, run: Path) -> None:
     """Write `config.json` and its checksum, unless they are there already."""
-    text = json.dumps(to_dict(config), indent=1) + "\n"
+    # Through `from_dict`: a whole number where a field takes any is written as it is after reading, 300.0.
+    text = json.dumps(to_dict(from_dict(TrainConfig, to_dict(config))), indent=1) + "\n"
     path, digest = run / CONFIG, hashlib.sha256(text.encode()).hexdigest()
     if path.is_file() and (run / CHECKSUM).is_file() and path.read_bytes() == text.encode():
         return
@@ -113,7 +111,9 @@ def load_config(run: Path, verify: bool = False) -> TrainConfig:
     path, checksum = run / CONFIG, run / CHECKSUM
     if not path.is_file():
         raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.json")
-    data = path.read_bytes()
+    with open_regular(path) as file:
+        check_size(str(path), os.fstat(file.fileno()).st_size, CONFIG_SIZE, "CONFIG_SIZE")
+        data = file.read()
     if verify and checksum.is_file() and checksum.read_bytes().strip() != hashlib.sha256(data).hexdigest().encode():
         raise TrainingError(
             f"{path} does not match its checksum: it is damaged, or was edited. Settings are changed with the options "
@@ -121,8 +121,8 @@ def load_config(run: Path, verify: bool = False) -> TrainConfig:
         )
     try:
         return from_dict(TrainConfig, json.loads(data.decode("utf-8")))
-    except ValueError as error:
-        raise TrainingError(f"{path} is damaged: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(f"{path} is damaged: {printable(error)}") from error
 
 
 def clear_leftovers(run: Path) -> None:
@@ -131,72 +131,3 @@ def clear_leftovers(run: Path) -> None:
         for path in folder.glob(".*.tmp"):
             with suppress(OSError):
                 path.unlink()
-
-
-def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, folder: Path, fingerprint: str) -> None:
-    """Restore the newest valid checkpoint, saying loudly which ones are damaged; without any the state stays new.
-
-    Args:
-        config: of the run.
-        state: changed in place, on all processes alike, however many wrote the checkpoint.
-        window: changed in place.
-        folder: of the checkpoints.
-        fingerprint: of the data.
-
-    Raises:
-        ValueError: if the checkpoint was made with other data, or settings that differ in what changes the numbers.
-        CheckpointError: if there are checkpoints and none is valid.
-    """
-    world = state.world
-    paths = world.broadcast(list_checkpoints(folder))
-    for path in reversed(paths):
-        manifest, damage = _verify(path, world)
-        if damage:
-            if world.main:
-                aside = set_aside(path).name
-                warn(f"skipping a damaged checkpoint, now {aside}: {damage}")
-            world.barrier()
-            continue
-        values = manifest["values"]
-        _check_values(config, values, path, state.device.type, fingerprint)
-        tensors, _ = state_tensors(state)
-        load_tensors(path, tensors, world)
-        restore(state, tensors, values)
-        for name, value in values["window"].items():
-            setattr(window, name, value)
-        if world.main and values["processes"] != world.size:
-            note(
-                f"{path.name} was written by {values['processes']} processes and goes on with {world.size}: the same "
-                "up to the order of floating-point sums"
-            )
-        return
-    if paths:
-        raise CheckpointError(
-            f"none of the {len(paths)} checkpoints in {folder} is intact: start again in another folder"
-        )
-
-
-def _verify(path: Path, world: World) -> tuple[dict[str, Any], str | None]:
-    """The manifest of a checkpoint, and what is wrong with it on any process; each checks a share of the files."""
-
-    def check() -> tuple[dict[str, Any], str | None]:
-        try:
-            manifest = read_manifest(path)
-            verify_files(path, manifest["files"], world.share(sorted(manifest["files"])))
-        except CheckpointError as error:
-            return {}, str(error)
-        return manifest, None
-
-    manifest, damage = together(world, f"checking {path}", check)
-    found = [text for text in world.gather(damage) if text]
-    return manifest, found[0] if found else None
-
-
-def _check_values(config: TrainConfig, values: dict[str, Any], path: Path, device: str, fingerprint: str) -> None:
-    refuse_changes(config, from_dict(TrainConfig, values["config"]), path)
-    if values["data"] != fingerprint:
-        raise ValueError(f"{path} was made with other data: give the data set that the run began with")
-    if values["device"] != device:
-        raise ValueError(f"{path} was made on {values['device']}: resume with --device {values['device']}")
-    if config.recipe.duration < values["nimg"]:
-        raise ValueError(f"duration = {config.recipe.duration}: the run in {path.parent} is at {values['nimg']} images")

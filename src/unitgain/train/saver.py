@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unitgain.checkpoint.sharded import save_tensors
 from unitgain.checkpoint.state import (
     CheckpointError,
     clear_partial,
@@ -16,8 +17,11 @@ from unitgain.checkpoint.state import (
     prune_checkpoints,
 )
 from unitgain.console import warn
-from unitgain.parallel import World, reason, save_tensors
+from unitgain.files import write_text
+from unitgain.parallel import World
 from unitgain.train.config import OnCheckpointError
+
+SEALED = ".checkpointed"  # beside the folder of checkpoints: the images of the newest that was ever written there
 
 
 class Saver:
@@ -90,11 +94,14 @@ class Saver:
         """What follows the writing of the tensors, in the background: all processes have written, rank 0 seals it."""
         try:
             if (error := saving.exception()) is not None:
-                raise CheckpointError(reason(error))
+                raise CheckpointError(str(error))
             if self.world.main:
                 commit(self.folder, values["nimg"], values)
+                write_text(self.folder.parent / SEALED, f"{values['nimg']}\n")
                 prune_checkpoints(self.folder, self.keep, self.keep_every)
         except BaseException as error:
-            done.set_exception(error if isinstance(error, Exception) else CheckpointError(reason(error)))
+            done.set_exception(
+                error if isinstance(error, Exception) else CheckpointError(f"{type(error).__name__}: {error}")
+            )
         else:
             done.set_result(None)

@@ -1,6 +1,6 @@
 """The state of a training run: networks, optimizer, averages; and what of it a checkpoint keeps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -196,10 +196,17 @@ def state_tensors(state: TrainState) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 
 @torch.no_grad()
-def restore(state: TrainState, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Finish the loading of a checkpoint into the tensors that `state_tensors` gave of this state."""
-    for index, (ema, saved) in enumerate(zip(state.emas, values["ema"], strict=True)):
+def restore(state: TrainState, tensors: dict[str, Tensor], nimg: int, averages: Sequence[Mapping[str, float]]) -> None:
+    """Finish the loading of a checkpoint into the tensors that `state_tensors` gave of this state.
+
+    Args:
+        state: changed in place.
+        tensors: as loaded.
+        nimg: images seen.
+        averages: the time `t` of each average.
+    """
+    for index, (ema, saved) in enumerate(zip(state.emas, averages, strict=True)):
         for name, own in ema.average.items():
             own.copy_(local(tensors[f"ema{index}.average.{name}"]))  # they lie elsewhere if averages do
         ema.t = float(saved["t"])
-    state.nimg = values["nimg"]
+    state.nimg = nimg

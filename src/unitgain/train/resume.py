@@ -1,0 +1,213 @@
+"""Where a run goes on: the newest checkpoint that is whole, each value of it checked before it is used."""
+
+import math
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unitgain.checkpoint.sharded import ShardError, load_tensors
+from unitgain.checkpoint.state import (
+    CheckpointError,
+    checkpoint_nimg,
+    list_checkpoints,
+    read_manifest,
+    set_aside,
+    verify_files,
+)
+from unitgain.console import note, warn
+from unitgain.parallel import World
+from unitgain.serial import from_dict
+from unitgain.train.config import TrainConfig
+from unitgain.train.errors import together
+from unitgain.train.levels import BINS
+from unitgain.train.log import read_stats
+from unitgain.train.run import CONFIG, Window, load_config, refuse_changes
+from unitgain.train.saver import SEALED
+from unitgain.train.state import TrainState, restore, state_tensors
+from unitgain.trust import printable
+
+
+def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, run: Path, fingerprint: str) -> None:
+    """Restore the newest valid checkpoint, saying loudly which ones are damaged.
+
+    Without any the state stays new where the run has never had one, which is said if it had begun.
+
+    Args:
+        config: of the run.
+        state: changed in place, on all processes alike, however many wrote the checkpoint.
+        window: changed in place.
+        run: its folder.
+        fingerprint: of the data.
+
+    Raises:
+        ValueError: if the checkpoint was made with other data, or settings that differ in what changes the numbers.
+        CheckpointError: if the run has had checkpoints and none is there that is valid, so that work would be lost.
+    """
+    world = state.world
+    for path in reversed(world.broadcast(list_checkpoints(run / "checkpoints"))):
+        manifest, damage = _verify(path, world)
+        if not damage:
+            _restore(config, state, window, path, manifest, fingerprint)
+            return
+        if world.main:
+            aside = set_aside(path).name
+            warn(f"skipping a damaged checkpoint, now {aside}: {damage}")
+        world.barrier()
+    traces = world.broadcast(traces_of_work(config, run) if world.main else None)
+    if traces is not None and traces.lost:
+        raise CheckpointError(traces.refusal())
+    if world.main and traces is not None and traces.images:
+        note(f"{run} was stopped after {traces.images:,} images, before its first checkpoint: it begins again")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a run without a valid checkpoint has left in its folder.
+
+    Attributes:
+        run: the folder.
+        images: that it was trained on, as far as statistics and snapshots tell.
+        damaged: names of the checkpoints that were set aside.
+        newest: its newest averaged snapshot, if there is one.
+        lost: whether there were checkpoints, so that starting over would lose work.
+    """
+
+    run: Path
+    images: int
+    damaged: tuple[str, ...]
+    newest: Path | None
+    lost: bool
+
+    def refusal(self) -> str:
+        """Why the run cannot go on, and what to do."""
+        has = [f"{len(self.damaged)} damaged ones ({', '.join(self.damaged)})"] if self.damaged else []
+        has += [f"statistics or snapshots of {self.images:,} images"] if self.images else []
+        folder = shlex.quote(str(self.run))
+        why = f"but the run has left {' and '.join(has)}" if has else "but there were some"
+        text = (
+            f"{self.run / 'checkpoints'} has no checkpoint to resume from, {why}; nothing was overwritten. Put a "
+            "checkpoint back if you have a copy. To start over, move the run away first: "
+            f"mv {folder} {shlex.quote(f'{self.run}.old')}"
+        )
+        if self.newest is not None:
+            text += (
+                f". To start a new run, in another folder, from the weights that are there, give it "
+                f"--init {shlex.quote(str(self.newest))}"
+            )
+        return text
+
+
+def traces_of_work(config: TrainConfig, run: Path) -> Traces:
+    """What is left of a run that has no checkpoint to resume from."""
+    folder = run / "checkpoints"
+    damaged = tuple(sorted(path.name for path in folder.glob("*.damaged")))
+    snapshots = [path for path in (run / "snapshots").glob("*.safetensors") if path.name[:10].isdecimal()]
+    images = max([_images(row) for row in read_stats(run)] + [int(path.name[:10]) for path in snapshots], default=0)
+    newest = max((path for path in snapshots if not path.stem.endswith("-raw")), default=None)
+    every = load_config(run).checkpoint_every if (run / CONFIG).is_file() else config.checkpoint_every
+    # A checkpoint is written while the training goes on, at most until the next one is due.
+    had = (run / SEALED).is_file() or images >= 2 * every + config.recipe.batch
+    return Traces(run, images, damaged, newest, bool(damaged) or had)
+
+
+def _images(row: dict[str, Any]) -> int:
+    nimg = row.get("nimg")
+    return nimg if isinstance(nimg, int) else 0
+
+
+def _restore(
+    config: TrainConfig, state: TrainState, window: Window, path: Path, manifest: dict[str, Any], fingerprint: str
+) -> None:
+    world = state.world
+    values = _read_values(manifest, path, state)
+    _check_values(config, values, path, state.device.type, fingerprint)
+    tensors, _ = state_tensors(state)
+    together(world, f"reading {path}", lambda: _load(path, manifest["files"], tensors))
+    restore(state, tensors, values.nimg, values.ema)
+    for item in fields(Window):
+        setattr(window, item.name, getattr(values.window, item.name))
+    if world.main and values.processes != world.size:
+        note(
+            f"{path.name} was written by {values.processes} processes and goes on with {world.size}: the same "
+            "up to the order of floating-point sums"
+        )
+
+
+def _verify(path: Path, world: World) -> tuple[dict[str, Any], str | None]:
+    """The manifest of a checkpoint, and what is wrong with it on any process; each checks a share of the files."""
+
+    def check() -> tuple[dict[str, Any], str | None]:
+        try:
+            manifest = read_manifest(path)
+            verify_files(path, manifest["files"], world.share(sorted(manifest["files"])))
+        except CheckpointError as error:
+            return {}, str(error)
+        return manifest, None
+
+    manifest, damage = together(world, f"checking {path}", check)
+    found = [text for text in world.gather(damage) if text]
+    return manifest, found[0] if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """What a checkpoint holds beside tensors.
+
+    Attributes:
+        nimg: images seen.
+        ema: time of each average, `{"t": ...}`.
+        window: sums since the last tick.
+        config: of the run.
+        device: kind of device that it was made on.
+        data: fingerprint of the data.
+        processes: that wrote it.
+    """
+
+    nimg: int
+    ema: list[dict[str, float]]
+    window: Window
+    config: TrainConfig
+    device: str
+    data: str
+    processes: int
+
+
+def _read_values(manifest: dict[str, Any], path: Path, state: TrainState) -> Values:
+    """The values of a checkpoint, each of its type and in its range."""
+    try:
+        values = from_dict(Values, manifest["values"], "values")
+        window, times = values.window, [float(average["t"]) for average in values.ema]
+        levels = [[float(number) for number in row] for row in window.levels]
+        counts = [window.steps, window.finite_steps, window.nonfinite_steps, window.nonfinite_run, values.nimg, *times]
+        numbers = [window.loss, *counts, *(number for row in levels for number in row)]
+        if len(times) != len(state.emas) or [len(row) for row in levels] not in ([], [BINS] * 3):
+            raise ValueError(f"there are {len(times)} times of averages and {len(levels)} rows of noise levels")
+        if min(counts) < 0 or not all(map(math.isfinite, numbers)):
+            raise ValueError("a number is negative or not finite")
+        if values.nimg != checkpoint_nimg(path):
+            raise ValueError(f"it is of {values.nimg} images")
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of this run: {printable(f'{type(error).__name__}: {error}')[:1000]}"
+        ) from error
+    return values
+
+
+def _load(path: Path, files: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    try:
+        load_tensors(path, files, tensors)
+    except ShardError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _check_values(config: TrainConfig, values: Values, path: Path, device: str, fingerprint: str) -> None:
+    refuse_changes(config, values.config, path)
+    if values.data != fingerprint:
+        raise ValueError(f"{path} was made with other data: give the data set that the run began with")
+    if values.device != device:
+        raise ValueError(f"{path} was made on {values.device}: resume with --device {values.device}")
+    if config.recipe.duration < values.nimg:
+        raise ValueError(f"duration = {config.recipe.duration}: the run in {path.parent} is at {values.nimg} images")
