@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unitgain.data import fit as fit_module
 from unitgain.data.fit import Fit, ImageError, decode, encode_image, fit_image, read_pixels
 
 
@@ -66,6 +67,42 @@ def test_adm_crop_is_its_definition(width, height, size):
 def test_adm_crop_of_any_size(width, height, size):
     image = noise(width, height, seed=width)
     assert np.array_equal(pixels(file(image), resolution=size), definition(image, size))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 120), st.integers(1, 900), st.integers(1, 48), st.booleans())
+def test_cut_before_it_is_enlarged_it_is_the_same(short, long, size, upright):
+    image = noise(*((short, long) if upright else (long, short)), seed=long)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module, "WHOLE", 0)
+        patch.setattr(fit_module, "MOST", 0)
+        found = np.asarray(fit_module.adm_crop(image, Fit(resolution=size))).astype(int)
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    width, height = (max(round(edge * size / min(image.size)), size) for edge in image.size)
+    for edges in ((width, image.height), (width, height)):  # Pillow may choose the other order, and rounds in between
+        image = image.resize(edges, Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    expected = np.asarray(image.crop((left, top, left + size, top + size))).astype(int)
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(65000, 1), (1, 65000), (30000, 3)])
+def test_a_line_takes_no_more_memory_than_a_picture(monkeypatch, width, height):
+    sizes = []
+    resize = Image.Image.resize
+
+    def counted(self, size, *args, **kwargs):
+        sizes.append(size[0] * size[1])
+        return resize(self, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    sizes.clear()
+    found = pixels(file(image), resolution=256).astype(int)
+    assert max(sizes) <= fit_module.WHOLE
+    middle = np.asarray(image).astype(int)[height // 2, width // 2]
+    assert np.abs(found[128, 128] - middle).max() <= 1
 
 
 def test_halving_is_the_mean_of_blocks():

@@ -20,6 +20,9 @@ FitMode = Literal["crop", "pad", "stretch"]
 Format = Literal["png", "webp"]
 # What Pillow decodes by itself: others start programs, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "QOI")
+WHOLE = 2**25  # pixels; larger pictures than that are cut before they are enlarged, which may round otherwise
+MOST = 4  # times the square that is cut out of it
+AROUND = 8  # pixels that bicubic needs around a part, when it shrinks to no less than half
 _lock = threading.Lock()  # of Pillow's limit, which is one for all threads
 
 
@@ -149,8 +152,10 @@ def adm_crop(image: Image.Image, fit: Fit) -> Image.Image:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
     width, height = (max(round(edge * scale), size) for edge in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
+    if width * height > max(WHOLE, MOST * size**2):
+        return _part(image, (width, height), (left, top, left + size, top + size))
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
 
 
@@ -173,6 +178,18 @@ def stretch(image: Image.Image, fit: Fit) -> Image.Image:
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _part(image: Image.Image, resized: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """What lies in a box of the picture resized to another size, to rounding, without the rest of it."""
+    scales = [old / new for old, new in zip(image.size, resized, strict=True)] * 2
+    sides = [side * scale for side, scale in zip(box, scales, strict=True)]
+    left, top = (max(math.floor(side) - AROUND, 0) for side in sides[:2])
+    right, bottom = (min(math.ceil(side) + AROUND, edge) for side, edge in zip(sides[2:], image.size, strict=True))
+    part = image.crop((left, top, right, bottom))
+    (width, height), bicubic = (box[2] - box[0], box[3] - box[1]), Image.Resampling.BICUBIC
+    part = part.resize((width, part.height), bicubic, box=(sides[0] - left, 0, sides[2] - left, part.height))
+    return part.resize((width, height), bicubic, box=(0, sides[1] - top, width, sides[3] - top))
 
 
 def _edge(fit: Fit) -> int:
