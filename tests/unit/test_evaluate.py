@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import zipfile
 
 import datasets
@@ -14,6 +15,9 @@ from vaes import save_vae
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
+from unitgain.data.fit import Fit
+from unitgain.data.prepare import prepare
+from unitgain.data.sources import SourceOptions
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, draw, open_network
 from unitgain.evaluate.generated import Generated
@@ -33,6 +37,7 @@ from unitgain.metrics.reference import (
 )
 from unitgain.sample import generate
 from unitgain.serial import to_dict
+from unitgain.trust import Limits
 
 
 def pictures(n, channels=3, edge=6, seed=0):
@@ -96,9 +101,10 @@ def test_what_lies_beside_drawn_images_is_no_image_and_tells_of_them(folder):
     (folder / "grid.png").write_bytes(encoded(pictures(1)[0]))
     assert len(open_images(str(folder))) == 71
     about = {
+        "format": "unitgain-images/1",
         "network": {"name": "net.safetensors", "sha256": "ab"},
         "settings": {"sampler": "heun", "steps": 8, "interval": [1, 2]},
-        "images": [{"seed": seed} for seed in (*range(60), *range(90, 100))],
+        "images": [{"seed": seed, "file": f"{seed}.png", "class": None} for seed in (*range(60), *range(90, 100))],
     }
     (folder / "manifest.json").write_text(json.dumps(about))
     images = open_images(str(folder))
@@ -115,14 +121,14 @@ def test_what_lies_beside_drawn_images_is_no_image_and_tells_of_them(folder):
 
 def test_unreadable_images_are_named(folder, tmp_path):
     (folder / "00" / "0005.png").write_bytes(b"\x89PNG damaged")
-    with pytest.raises(ImageError, match=r"cannot read 00/0005\.png"):
+    with pytest.raises(ImageError, match=r"00/0005\.png cannot be decoded"):
         read_all(open_images(str(folder)))
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("")
     (tmp_path / "broken.zip").write_bytes(b"PK no")
     for name, message in (
-        ("empty", "holds no images"),
-        ("text.txt", "neither a folder"),
+        ("empty", "holds no pictures"),
+        ("text.txt", "no source of images: expected a folder"),
         ("broken.zip", "no whole zip"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -141,10 +147,76 @@ def test_modes_of_images():
     assert decode(of("1", 1)).tolist() == [[[255, 255], [255, 255]]]
     assert decode(of("P", 0)).shape == (3, 2, 2)
     assert decode(of("RGBA", (1, 2, 3, 255)))[:, 0, 0].tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match="transparent"):
-        decode(of("RGBA", (1, 2, 3, 254)))
-    with pytest.raises(ValueError, match="8-bit"):
-        decode(of("I;16", 300))
+    assert decode(of("RGBA", (1, 2, 3, 0)))[:, 0, 0].tolist() == [255, 255, 255]  # on white
+    assert decode(of("LA", (7, 255)))[:, 0, 0].tolist() == [7]
+    assert decode(of("I;16", 300)).tolist() == [[[1, 1], [1, 1]]]
+
+
+def odd_pictures(root):
+    """Kinds of pictures that readers disagree about."""
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    root.mkdir()
+    for name, options in (
+        ("a.bmp", {}),
+        ("b.tif", {}),
+        ("c.jpg", {"exif": turned}),
+        ("d.gif", {}),
+        ("e.png", {}),
+        ("f.png", {}),
+    ):
+        image = {"e.png": wide.convert("L").convert("I;16"), "f.png": wide.convert("RGBA")}.get(name, wide)
+        if name == "f.png":
+            image.putalpha(100)
+        image.save(root / name, **options)
+    return root
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_metrics_see_what_prepare_sees(tmp_path, kind):
+    what = odd_pictures(tmp_path / "set")
+    if kind == "folder":
+        (what / "up").symlink_to(what)
+    else:
+        what = shutil.make_archive(str(tmp_path / "set"), kind, what)
+    prepare(str(what), tmp_path / "data", Fit(resolution=None), options=SourceOptions(no_labels=True))
+    notes = []
+    images, prepared = open_images(str(what), say=notes.append), open_images(str(tmp_path / "data"))
+    assert len(images) == len(prepared) == 6
+    every = range(6)
+    each = [torch.cat([part.expand(-1, 3, 6, 6) for part in found.batches(every)]) for found in (images, prepared)]
+    assert torch.equal(*each)
+    assert any("up" in note for note in notes) == (kind == "folder")
+
+
+def test_pictures_that_cannot_be_measured_are_named(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "empty.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"set: empty\.png is empty$"):
+        read_all(open_images(str(root)))
+    Image.new("1", (20000, 10000)).save(root / "empty.png")
+    with pytest.raises(ImageError, match=r"empty\.png .*20000x10000 pixels takes 600,000,000 .*raise --max-item-bytes"):
+        read_all(open_images(str(root)))
+    assert read_all(open_images(str(root), Limits(item=10**9))).shape == (1, 1, 10000, 20000)
+
+
+def test_splits_are_measured_apart(tmp_path):
+    for number, name in enumerate(("train/a.png", "val/b.png", "val/c.png")):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(encoded(pictures(3)[number]))
+    with pytest.raises(ValueError, match="choose one with --split"):
+        open_images(str(tmp_path / "set"))
+    assert torch.equal(read_all(open_images(str(tmp_path / "set"), split="val")), pictures(3)[1:])
+
+
+def test_tables_are_measured(tmp_path):
+    rows = {"image": [encoded(pixels, "JPEG" if i < 2 else "PNG") for i, pixels in enumerate(pictures(5))]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet", batch_size=2)
+    images = open_images(str(tmp_path / "a.parquet"))
+    assert images.source.formats == {"jpeg": 2, "other": 3}
+    assert torch.equal(read_all(images)[2:], pictures(5)[2:])
 
 
 def test_reading_ahead_keeps_the_order_and_stops():

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Device, Taking, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
-from unitgain.console import Console, bar, byte_bar, label, say, show_json
+from unitgain.console import Console, bar, byte_bar, label, note, say, show_json
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import Images, open_images
 from unitgain.evaluate.protocol import OnImages, Result, make_references, measure_images, references_of
@@ -26,6 +26,7 @@ from unitgain.metrics.record import jpeg_warning
 from unitgain.metrics.reference import Reference, save_references
 from unitgain.metrics.weights import open_detector, scale_of
 from unitgain.parallel import World, processes
+from unitgain.trust import Limits
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,18 @@ class Metrics(Drawing, Taking):
     """
 
     images: Annotated[str, tyro.conf.Positional]
-    """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, digits; or a network: a snapshot
-    (.safetensors), a preset that was fetched, with its guide, or a repository of the Hugging Face Hub."""
+    """Pictures: a folder, a zip or tar archive, prepared data, digits, ..., as `unitgain data prepare` reads them; or a
+    network: a snapshot (.safetensors), a preset that was fetched, with its guide, or a repository of the Hugging Face
+    Hub."""
 
     reference: Unset[str] = None
     """A reference (.npz, or official .pkl), or data, of which one is then made. An Inception score needs none."""
+
+    split: Unset[str] = None
+    """Of pictures that have several, such as the folders train and val; all: together."""
+
+    reference_split: Unset[str] = None
+    """The same of the data of --reference."""
 
     metrics: str = "fid"
     """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage; kid@dinov2 names a detector."""
@@ -114,7 +122,9 @@ class Metrics(Drawing, Taking):
         wanted = parse_metrics([name for name in self.metrics.split(",") if name], self.detector)
         with processes(pick_device(self.device)) as world:
             images = self._open(world)
-            data, references = self._reference() if any(metric.needs.reference for metric in wanted) else (None, {})
+            data, references = (
+                self._reference(world) if any(metric.needs.reference for metric in wanted) else (None, {})
+            )
             used = list(dict.fromkeys(metric.detector for metric in wanted))
             scale = images.scale if data is None else data.scale
             if "pixels" in references:
@@ -136,12 +146,12 @@ class Metrics(Drawing, Taking):
         if not names_network(self.images):
             if self.guide is not None or self.guidance is not None or self.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
-            return open_images(self.images, self.limits())
+            return _pictures(self.images, self.limits(), self.split, world)
         seeds = parse_seeds(self.seeds)
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
 
-    def _reference(self) -> tuple[Images | None, dict[str, Reference]]:
+    def _reference(self, world: World) -> tuple[Images | None, dict[str, Reference]]:
         """Data to make a reference of, or references."""
         if self.reference is None:
             raise ValueError(
@@ -149,7 +159,7 @@ class Metrics(Drawing, Taking):
             )
         if Path(self.reference).suffix in SUFFIXES:
             return None, open_references(Path(self.reference))
-        return open_images(self.reference, self.limits()), {}
+        return _pictures(self.reference, self.limits(), self.reference_split, world), {}
 
     def _report(self, results: Sequence[Result]) -> None:
         if self.out is not None:
@@ -169,7 +179,8 @@ class MetricsReference(Taking):
     """
 
     data: Annotated[str, tyro.conf.Positional]
-    """A folder of PNG, JPEG or WebP files, a zip of such, prepared data, or digits: all of the training set."""
+    """A folder, a zip or tar archive, prepared data, digits, ..., as `unitgain data prepare` reads them: all of the
+    training set."""
 
     out: Path
     """The file to write, .npz."""
@@ -179,6 +190,9 @@ class MetricsReference(Taking):
 
     features: bool = False
     """Also keep the features of every image, which KID, precision, recall, density and coverage need."""
+
+    split: Unset[str] = None
+    """Of data that have several, such as the folders train and val; all: together."""
 
     weights: Weights = field(default_factory=Weights)
 
@@ -191,7 +205,7 @@ class MetricsReference(Taking):
             raise ValueError(f"--out {self.out}: a reference is an .npz file")
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
         with processes(pick_device(self.device)) as world:
-            images = open_images(self.data, self.limits())
+            images = _pictures(self.data, self.limits(), self.split, world)
             opened = self.weights.open(names, world, images.scale)
             with _bar("reading", world) as progress:
                 summaries, fingerprint = make_references(
@@ -203,6 +217,12 @@ class MetricsReference(Taking):
                 say(f"{len(images):,} images in the features of {', '.join(summaries)}: {self.out}, {size:,.1f} MB")
                 if images.source.formats.get("jpeg"):
                     Console(soft_wrap=True).print(label("warning: ", jpeg_warning(images.source), "yellow"))
+
+
+def _pictures(name: str, limits: Limits, split: str | None, world: World) -> Images:
+    """Pictures that lie somewhere; the first process says what was left out."""
+    say = (lambda text: note(f"note: {text}")) if world.main else (lambda _: None)
+    return open_images(name, limits, split, say)
 
 
 def show(results: Sequence[Result]) -> None:

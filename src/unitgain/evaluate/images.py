@@ -1,37 +1,38 @@
-"""Images to measure: a folder, a zip archive, prepared data, or the embedded digits."""
+"""Images to measure: any source of `unitgain data prepare` but a stream, prepared data, or the embedded digits."""
 
-import io
 import json
 import os
+import tempfile
 import threading
 import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from contextlib import nullcontext
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unitgain.data.digits import digits
-from unitgain.extras import require
+from unitgain.data.fit import Fit, ImageError, flatten
+from unitgain.data.fit import decode as decode_picture
+from unitgain.data.sources import Indexed, SourceOptions, open_source
+from unitgain.data.sources.files import Folder, Zip
+from unitgain.data.sources.tables import Parquet, SavedDataset, count_jpegs
+from unitgain.data.sources.tars import Tar
 from unitgain.metrics.record import Source
 from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
 
 T = TypeVar("T")
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-MANIFEST, GRID = "manifest.json", "grid.png"  # beside images that this package drew
-JPEG_START = b"\xff\xd8\xff"
+KINDS = {Folder: "folder", Zip: "zip", Tar: "tar", Parquet: "parquet", SavedDataset: "prepared"}
+JPEGS = ("jpg", "jpeg", "jpe", "jfif")
+MANIFEST = "manifest.json"  # beside images that this package drew
 READERS = min(8, os.cpu_count() or 1)
 BATCH = 64
-
-
-class ImageError(Exception):
-    """An image cannot be read."""
 
 
 @runtime_checkable
@@ -59,18 +60,19 @@ class FileImages:
     """Encoded images, decoded a few at a time ahead of their use.
 
     Args:
+        files: where they are.
         source: what they are.
-        names: of each, for messages.
-        read: the bytes of an image by its number; called from several threads.
-        limits: what one may take.
+        scratch: what `files` has unpacked, which goes with this object.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], read: Callable[[int], bytes], limits: Limits) -> None:
-        self.source, self.names, self.read, self.limits = source, names, read, limits
+    def __init__(self, files: Indexed, source: Source, scratch: tempfile.TemporaryDirectory | None = None) -> None:
+        self.files, self.source, self._scratch = files, source, scratch
         self.scale: tuple[float, float] | None = None
+        apart = isinstance(files, Folder | Tar)  # other libraries do not say that threads may share an open file
+        self._lock = nullcontext() if apart else threading.Lock()
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.files)
 
     def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
         """As in `Images`.
@@ -88,10 +90,14 @@ class FileImages:
             yield torch.stack(waiting)
 
     def _decode(self, number: int) -> Tensor:
+        with self._lock:
+            (item,) = self.files.read(number, number + 1)
         try:
-            return decode(self.read(number))
-        except (UnidentifiedImageError, OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ImageError(f"{self.source.name}: cannot read {self.names[number]}: {error}") from error
+            if item.data is None:
+                raise ImageError(item.error)
+            return decode(item.data, self.files.limits)
+        except ImageError as error:
+            raise ImageError(f"{self.source.name}: {item.key} {error}") from error
 
 
 class Digits:
@@ -112,45 +118,47 @@ class Digits:
             yield self.images[torch.tensor(list(numbers[start : start + BATCH]))]
 
 
-def open_images(name: str, limits: Limits = DEFAULT_LIMITS) -> Images:
+def open_images(
+    name: str,
+    limits: Limits = DEFAULT_LIMITS,
+    split: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Images:
     """Images by name.
 
     Args:
-        name: `digits`, a folder with PNG, JPEG or WebP files at any depth, a zip archive of such, or prepared data.
+        name: `digits`, or a source as `unitgain.data.prepare` takes it: a folder, an archive, prepared data, ...
         limits: what an image may take.
+        split: of a set that has several; "all" for all of them.
+        say: told what the user should know about the source, such as files that were left out.
 
     Raises:
         FileNotFoundError: if there is nothing of that name.
-        ValueError: if there are no images in it, or latents.
+        ValueError: if there are no images in it, latents, or several splits and none is chosen.
     """
     path = Path(name)
     if name == "digits" and not path.exists():
         return Digits()
-    if (path / "state.json").is_file():
-        return _prepared(path, limits)
-    if path.is_dir():
-        return _folder(path, limits)
-    if path.suffix == ".zip" and path.is_file():
-        return _zip(path, limits)
-    if path.exists():
-        raise ValueError(f"{path} is neither a folder of images nor a zip archive of them")
-    raise FileNotFoundError(f"no images at {path}: name a folder, a zip archive, prepared data, or digits")
+    if not path.exists():
+        raise FileNotFoundError(f"no images at {path}: name a folder, a zip archive, prepared data, or digits")
+    scratch = tempfile.TemporaryDirectory()
+    files = open_source(name, Path(scratch.name), SourceOptions(no_labels=True, split=split, limits=limits))
+    assert isinstance(files, Indexed), "only sets on the Hub are streams"
+    for note in files.notes:
+        say(note)
+    source = Source(kind=KINDS[type(files)], name=files.name, formats=_formats(files), **_drawn(_manifest(files)))
+    return FileImages(files, source, scratch)
 
 
-def decode(data: bytes) -> UInt8[Tensor, "c h w"]:
-    """An 8-bit image, 1 channel if it is grey and 3 otherwise.
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "c h w"]:
+    """A picture as `unitgain data prepare` reads it: upright, on white, 8 bits; 1 channel if it is grey, 3 otherwise.
 
     Raises:
-        ValueError: if it is transparent, or has more than 8 bits.
+        ImageError: if it cannot be decoded, or is larger than `limits` allow.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its mode is {image.mode}; 8-bit images are measured")
-        if image.has_transparency_data:
-            alpha = image.convert("RGBA").getchannel("A")
-            if alpha.getextrema() != (255, 255):
-                raise ValueError("it is transparent in places: put it on a background first")
-        pixels = torch.from_numpy(np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")))
+    image = decode_picture(data, limits)
+    grey = image.mode.startswith(("1", "L", "I", "F"))
+    pixels = torch.from_numpy(np.array(flatten(image, Fit(resolution=None, channels=1 if grey else 3))))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
@@ -170,85 +178,35 @@ def ahead(function: Callable[[int], T], numbers: Sequence[int], depth: int = 4 *
                 future.cancel()
 
 
-def _is_image(name: str) -> bool:
-    parts = Path(name).parts
-    return Path(name).suffix.lower() in FORMATS and not any(part.startswith((".", "__MACOSX")) for part in parts)
+def _manifest(files: Indexed) -> bytes | None:
+    """What lies beside images that this package drew."""
+    if isinstance(files, Folder) and (files.root / MANIFEST).is_file():
+        return read_regular(files.root / MANIFEST, files.limits)
+    if isinstance(files, Zip):
+        with zipfile.ZipFile(files.path) as archive:
+            return read_member(archive, MANIFEST, files.limits) if MANIFEST in archive.namelist() else None
+    return None
 
 
-def _folder(root: Path, limits: Limits) -> FileImages:
-    found = sorted(path for path in root.rglob("*") if _is_image(str(path.relative_to(root))) and path.is_file())
-    drawn = (root / MANIFEST).is_file()
-    paths = [path for path in found if not (drawn and path == root / GRID)]
-    names = [path.relative_to(root).as_posix() for path in paths]
-    manifest = (root / MANIFEST).read_text(encoding="utf-8") if drawn else None
-
-    def read(number: int) -> bytes:
-        return read_regular(paths[number], limits)
-
-    return FileImages(_source("folder", root, names, manifest), names, read, limits)
-
-
-def _zip(path: Path, limits: Limits) -> FileImages:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            listed = archive.namelist()
-            manifest = archive.read(MANIFEST).decode() if MANIFEST in listed else None
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no whole zip archive: {error}") from error
-    names = sorted(name for name in listed if _is_image(name) and not (manifest and name == GRID))
-    local = threading.local()  # a file of its own per thread: reading from one is not safe
-
-    def read(number: int) -> bytes:
-        if not hasattr(local, "archive"):
-            local.archive = zipfile.ZipFile(path)
-        return read_member(local.archive, names[number], limits)
-
-    return FileImages(_source("zip", path, names, manifest), names, read, limits)
+def _formats(files: Indexed) -> dict[str, int]:
+    """Number of images by format: by their names, or in tables by their first bytes."""
+    if isinstance(files, Parquet | SavedDataset):
+        jpegs = count_jpegs(files)
+        return {kind: count for kind, count in (("jpeg", jpegs), ("other", len(files) - jpegs)) if count}
+    suffixes = Counter(PurePosixPath(key).suffix.lower().lstrip(".") for key in files.keys)
+    counts = Counter[str]()
+    for suffix, count in suffixes.items():
+        counts["jpeg" if suffix in JPEGS else suffix] += count
+    return dict(counts)
 
 
-def _prepared(path: Path, limits: Limits) -> FileImages:
-    datasets = require("datasets", extra="data")
-    table = datasets.load_from_disk(str(path))
-    if "image" not in getattr(table, "column_names", ()):
-        what = "latents: decode them to images first" if "latent" in table.column_names else "no column `image`"
-        raise ValueError(f"{path} holds {what}")
-    if isinstance(table.features["image"], datasets.Image):
-        table = table.cast_column("image", datasets.Image(decode=False))
-
-    def read(number: int) -> bytes:
-        value: Any = table[number]["image"]
-        return value["bytes"] if isinstance(value, dict) else value
-
-    names = [f"row {number}" for number in range(len(table))]
-    source = Source(kind="prepared", name=str(path), formats=_table_formats(table))
-    return FileImages(source, names, read, limits)
-
-
-def _table_formats(table: Any) -> dict[str, int]:
-    """JPEG and other images of a `datasets` table with encoded images, by their first bytes."""
-    compute = require("pyarrow.compute", extra="data")
-    column = table.with_format("arrow")[:]["image"]
-    if hasattr(column.type, "fields"):
-        column = compute.struct_field(column, "bytes")
-    starts = compute.binary_slice(column, 0, len(JPEG_START))
-    jpegs = compute.sum(compute.equal(starts, JPEG_START)).as_py() or 0
-    return {kind: count for kind, count in (("jpeg", jpegs), ("other", len(table) - jpegs)) if count}
-
-
-def _source(kind: str, path: Path, names: Sequence[str], manifest: str | None) -> Source:
-    if not names:
-        raise ValueError(f"{path} holds no images ({', '.join(FORMATS)})")
-    formats = Counter(FORMATS[Path(name).suffix.lower()] for name in names)
-    return Source(kind=kind, name=str(path), formats=dict(formats), **_drawn(manifest))
-
-
-def _drawn(manifest: str | None) -> dict[str, Any]:
+def _drawn(manifest: bytes | None) -> dict[str, Any]:
     """What a manifest of `unitgain sample` says of images that it lies beside."""
     try:
-        about = json.loads(manifest or "{}")
+        about = json.loads(manifest or b"{}")
         seeds = [entry["seed"] for entry in about.get("images", ())]
         return {"seeds": as_ranges(seeds) if seeds else None, **drawn(about)}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 

@@ -13,7 +13,7 @@ class Source:
     """Where the measured images come from.
 
     Args:
-        kind: "folder", "zip", "prepared", "digits", "snapshot" or "images".
+        kind: "folder", "zip", "tar", "parquet", "prepared", "digits", "snapshot" or "images".
         name: path or name.
         seeds: of generated images, as text (`0-49999`); None if unknown.
         snapshot: path of the network that drew them; None if unknown.

@@ -16,6 +16,7 @@ from unitgain.extras import require
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values", "jpg", "png", "webp")
 EXTRA = "data"
+JPEG_START = b"\xff\xd8\xff"
 
 
 @dataclass(kw_only=True)
@@ -221,6 +222,22 @@ def picture_bytes(value: Any, root: Path | None) -> bytes:
     raise OSError(f"the row holds no picture but {type(value).__name__}")
 
 
+def count_jpegs(rows: Parquet | SavedDataset) -> int:
+    """How many pictures are JPEG files, by their first bytes."""
+    compute = require("pyarrow.compute", extra=EXTRA)
+    if isinstance(rows, SavedDataset):
+        columns = iter([_saved(rows.root, rows.split, rows.column).with_format("arrow")[:][rows.column]])
+    else:
+        groups = np.unique(rows.where[:, :2], axis=0).tolist()
+        columns = (_row_group(rows.paths[file], group, rows.column) for file, group in groups)
+    found = 0
+    for column in columns:
+        files = compute.struct_field(column, "bytes") if hasattr(column.type, "fields") else column
+        starts = compute.binary_slice(files, 0, len(JPEG_START))
+        found += compute.sum(compute.equal(starts, JPEG_START)).as_py() or 0
+    return found
+
+
 def _columns(schema: Any, name: str, options: SourceOptions) -> tuple[str, str | None, list[str] | None]:
     """The columns of pictures and labels, and the names of the classes if the table says them."""
     import pyarrow as pa
@@ -232,6 +249,8 @@ def _columns(schema: Any, name: str, options: SourceOptions) -> tuple[str, str |
 
     known = f"its columns are {', '.join(schema.names)}"
     fitting = [field.name for field in schema if holds_pictures(field.type)]
+    if not options.image_column and "latent" in schema.names and not find_column(fitting, IMAGE_COLUMNS):
+        raise ValueError(f"{name} holds latents: decode them to images first")
     column = _chosen(fitting, options.image_column, IMAGE_COLUMNS)
     if column is None and len(fitting) == 1:
         column = fitting[0]
