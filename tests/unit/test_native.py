@@ -1,6 +1,7 @@
 """Parts written in C against the same in PyTorch."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -175,6 +176,73 @@ def test_what_the_compiler_says_is_passed_on(tmp_path, monkeypatch):
         with pytest.raises(RuntimeError, match="unknown processor"):
             build.library("combine")
         assert not list(tmp_path.glob("native/*"))
+    finally:
+        build.library.cache_clear()
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache of its own, with one library, and how to open it anew; the path of the library and what opened it."""
+    if shutil.which("cc") is None:
+        pytest.skip("no compiler")
+    monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path))
+    monkeypatch.setenv(NATIVE, "1")
+    build.library.cache_clear()
+    assert build.library("linear") is not None
+    yield tmp_path / "native"
+    build.library.cache_clear()
+
+
+def reopen():
+    build.library.cache_clear()
+    return build.library("linear")
+
+
+def test_the_cache_is_private_and_what_is_loaded_is_whole(own_cache):
+    (path,) = own_cache.iterdir()
+    assert own_cache.stat().st_mode & 0o777 == 0o700 and path.stat().st_mode & 0o077 == 0
+    whole, made = path.read_bytes(), path.stat().st_mtime_ns
+    assert reopen() and path.stat().st_mtime_ns == made
+    for damage in (whole[:4096], whole[:-1], whole[:2000] + b"\0" + whole[2001:], b"", whole + b"\0"):
+        path.unlink()  # the process has the old one mapped
+        path.write_bytes(damage)
+        path.chmod(0o600)
+        assert reopen()  # compiled again: a cut one would end the process when it is first called
+        assert [found.read_bytes() for found in own_cache.iterdir()] == [whole]
+    path.chmod(0o622)
+    own_cache.chmod(0o777)
+    assert reopen()
+    assert own_cache.stat().st_mode & 0o777 == 0o700 and path.stat().st_mode & 0o077 == 0
+
+
+def test_folders_and_libraries_of_others_are_not_used(own_cache, monkeypatch):
+    monkeypatch.setattr(build, "_user", lambda: os.geteuid() + 1)
+    with pytest.raises(RuntimeError, match="not a folder of this user"):
+        reopen()
+    monkeypatch.undo()
+    elsewhere = own_cache.rename(own_cache.with_name("elsewhere"))
+    own_cache.symlink_to(elsewhere)
+    monkeypatch.setenv("UNITGAIN_CACHE", str(own_cache.parent))
+    monkeypatch.setenv(NATIVE, "1")
+    with pytest.raises(RuntimeError, match="not a folder of this user"):
+        reopen()
+    monkeypatch.setenv(NATIVE, "")
+    assert reopen() is None
+
+
+def test_a_compiler_that_cannot_be_parsed_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", 'gcc "')
+    monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path))
+    build.library.cache_clear()
+    try:
+        assert build.library("linear") is None
+        build.library.cache_clear()
+        monkeypatch.setenv(NATIVE, "1")
+        with pytest.raises(RuntimeError, match="CC='gcc \"' is no command: No closing quotation"):
+            build.library("linear")
+        if shutil.which("cc"):
+            monkeypatch.setenv("CC", "  ")
+            assert build.library("linear") is not None
     finally:
         build.library.cache_clear()
 

@@ -6,15 +6,17 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unitgain.files import atomic, cache_folder
+from unitgain.files import atomic, cache_folder, make_folder
 
 NATIVE = "UNITGAIN_NATIVE"
 """Environment variable: 0 for no C at all, 1 to be told why it cannot be used; by default it is used if it can be."""
@@ -31,7 +33,8 @@ SECONDS = 120  # that a compiler may take
 def library(name: str) -> ctypes.CDLL | None:
     """The library of `name`.c, from the cache or compiled now; None where that is switched off or fails.
 
-    It is compiled for this processor and kept under a name that depends on the source, the compiler and the processor.
+    It is compiled for this processor and kept under a name that depends on the source, the compiler, the processor and
+    its own bytes, in a folder that is private to the user: what is loaded is whole, and was made by the same user.
 
     Raises:
         RuntimeError: if it cannot be had and `UNITGAIN_NATIVE` is 1; the message says why.
@@ -70,24 +73,70 @@ def _compiled(name: str) -> Path:
     compiler = _compiler()
     version = _run([*compiler, "--version"])
     identity = "\0".join([text, *shared, version, *compiler, *FLAGS, _processor()])
-    path = cache_folder() / "native" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    if not path.exists():
-        with atomic(path) as temporary, tempfile.TemporaryDirectory() as folder:
-            made = str(Path(folder) / f"{name}.o")
-            # Not linked with a library of threads: those of torch, which are there already, are the ones to use.
-            threads = ["-fopenmp"] if "#pragma omp" in text else []
-            _run([*compiler, *FLAGS, *threads, "-c", "-o", made, str(source)])
-            _run([*compiler, "-shared", "-o", str(temporary), made, "-lm"])
+    folder = _private(cache_folder() / "native")
+    stem = f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    for path in sorted(folder.glob(f"{stem}-*.so")):
+        if _is_intact(path):
+            return path
+        path.unlink(missing_ok=True)  # cut short, or not ours
+    with tempfile.TemporaryDirectory() as scratch:
+        unlinked, made = Path(scratch) / f"{name}.o", Path(scratch) / f"{name}.so"
+        # Not linked with a library of threads: those of torch, which are there already, are the ones to use.
+        threads = ["-fopenmp"] if "#pragma omp" in text else []
+        _run([*compiler, *FLAGS, *threads, "-c", "-o", str(unlinked), str(source)])
+        _run([*compiler, "-shared", "-o", str(made), str(unlinked), "-lm"])
+        path = folder / f"{stem}-{_digest(made)}.so"
+        with atomic(path) as temporary:
+            shutil.copyfile(made, temporary)
+    path.chmod(0o600)  # whatever the umask says
     return path
 
 
+def _private(folder: Path) -> Path:
+    """Make a folder, if it is not there, that nobody but this user can enter.
+
+    Raises:
+        OSError: if it is another user's, or a link.
+    """
+    make_folder(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != _user():
+        raise PermissionError(f"{folder} is not a folder of this user: choose another place with UNITGAIN_CACHE")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether this user made a library, nobody else can write to it, and its bytes are those of its name."""
+    found = path.lstat()
+    private = stat.S_ISREG(found.st_mode) and found.st_uid == _user() and not found.st_mode & 0o022
+    return private and path.stem.endswith(f"-{_digest(path)}")
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0  # as `stat` says where there are no numbers of users
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _run(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=True)
+    return done.stdout
 
 
 def _compiler() -> list[str]:
-    if os.environ.get("CC"):
-        return shlex.split(os.environ["CC"])
+    given = os.environ.get("CC", "")
+    try:
+        if command := shlex.split(given):
+            return command
+    except ValueError as error:
+        raise FileNotFoundError(f"CC={given!r} is no command: {error}") from error
     for name in COMPILERS:
         if (path := shutil.which(name)) is not None:
             return [path]
