@@ -129,11 +129,15 @@ def read_regular(path: Path, limits: Limits, *, below: Path | None = None) -> by
         LimitError: if it is longer than one item may be.
         OSError: as in `open_regular`.
     """
+    name, parts, total = printable(path), list[bytes](), 0
     with open_regular(path, below=below) as file:
-        limits.check_item(printable(path), os.fstat(file.fileno()).st_size)
-        data = file.read(limits.item + 1)  # some files of the system say that they are empty, and never end
-    limits.check_item(printable(path), len(data))
-    return data
+        size = os.fstat(file.fileno()).st_size
+        limits.check_item(name, size)
+        while part := file.read(max(size - total, 2**16)):  # some files of the system say that they are empty
+            parts.append(part)
+            total += len(part)
+            limits.check_item(name, total)
+    return b"".join(parts)
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limits: Limits) -> bytes:

@@ -14,9 +14,9 @@ from PIL import Image
 from unitgain.data.check import advice, check
 from unitgain.data.export import export
 from unitgain.data.fit import Fit
+from unitgain.data.manifest import DataError, read_manifest
 from unitgain.data.prepare import prepare
 from unitgain.data.prepared import PreparedDataset, measured_encoder
-from unitgain.data.shards import DataError, read_manifest
 from unitgain.data.sheet import contact_sheet
 
 
@@ -62,27 +62,30 @@ def test_healthy_data(root):
     assert report.scale.std == pytest.approx(seen.std(correction=0).item(), abs=1e-5)
 
 
-def test_broken_rows_wrong_labels_and_changed_files_are_found(root):
+def test_broken_rows_and_changed_files_are_found(root):
     images = [encoded(picture(seed, 8, 8)) for seed in range(4)]
-    rewrite(
-        root / "data", 1, image=[images[0], b"broken", encoded(picture(9, 4, 4)), *images[2:]], label=[0, 1, 1, 7, 2]
-    )
+    rewrite(root / "data", 1, image=[images[0], b"broken", encoded(picture(9, 4, 4)), *images[2:]])
     report = check(root / "data")
     assert not report.healthy
     assert [(row, key) for row, key, _ in report.errors] == [
         (6, PreparedDataset(root / "data").key(6)),
         (7, PreparedDataset(root / "data").key(7)),
-        (8, PreparedDataset(root / "data").key(8)),
     ]
     assert "cannot identify" in report.errors[0][2]
-    assert "(4, 4, 3)" in report.errors[1][2]
-    assert "has label 7, but there are 3 classes" in report.errors[2][2]
+    assert "is 4x4, RGB, not 8x8, RGB" in report.errors[1][2]
     assert report.damaged == ("data-00001.arrow has changed: its checksum differs",)
     with pytest.raises(DataError, match=r"row 6 .* cannot be decoded.*unitgain data check"):
         PreparedDataset(root / "data").rows(np.array([6]))
     (root / "data" / "data-00002.arrow").unlink()
     with pytest.raises(DataError, match=r"data-00002\.arrow is missing"):
         check(root / "data")
+
+
+def test_labels_out_of_range_are_refused(root):
+    rewrite(root / "data", 1, label=[0, 1, 1, 7, -1])
+    for use in (PreparedDataset, check):
+        with pytest.raises(DataError, match=r"row 3 has label 7, but there are 3 classes; 2 such rows|has changed"):
+            use(root / "data")
 
 
 def uniform(root, name, low, high):

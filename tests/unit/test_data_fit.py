@@ -234,7 +234,7 @@ def test_arrays_of_official_archives():
 def test_what_is_stored_comes_back(format):
     for channels in (1, 3):
         image = noise(17, 17, channels)
-        found = read_pixels(encode_image(image, format), channels)
+        found = read_pixels(encode_image(image, format), channels, image.size)
         assert np.array_equal(found.squeeze(), np.asarray(image))
 
 

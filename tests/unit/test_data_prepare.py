@@ -16,9 +16,9 @@ from pictures import contents, encoded, folder_of, picture
 
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.fit import Fit, fit_image
+from unitgain.data.manifest import DataError, read_manifest
 from unitgain.data.prepare import BrokenPictureError, prepare
 from unitgain.data.prepared import PreparedDataset, measured_encoder
-from unitgain.data.shards import DataError, read_manifest
 from unitgain.data.sources import SourceOptions
 from unitgain.data.workers import WorkerError, in_order
 

@@ -15,9 +15,10 @@ from unitgain.data.check import Report, advice, check
 from unitgain.data.export import export
 from unitgain.data.fit import Fit, FitMode, Format
 from unitgain.data.latents import Normalization, encode, is_official
+from unitgain.data.manifest import Manifest, read_manifest
 from unitgain.data.prepare import OnError, prepare
 from unitgain.data.prepared import PreparedDataset
-from unitgain.data.shards import SKIPPED, Manifest, read_manifest
+from unitgain.data.shards import SKIPPED
 from unitgain.data.sheet import contact_sheet
 from unitgain.data.sources import SourceOptions
 from unitgain.data.vae import PixelRange

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.encoder import DATA_STD, PixelEncoder
+from unitgain.data.manifest import DataError, Manifest, read_manifest
 from unitgain.data.prepared import PreparedDataset, measured_encoder
-from unitgain.data.shards import DataError, Manifest, damage, latent_sums, read_manifest
+from unitgain.data.shards import damage, latent_sums
 from unitgain.data.workers import cores, in_order
 
 ROWS_PER_TASK = 256
@@ -95,7 +96,7 @@ class Part:
 
 
 def check(folder: Path, *, workers: int | None = None, on_progress: Callable[[int, int], None] | None = None) -> Report:
-    """Read and decode every row.
+    """Compare the files with their hashes, then read and decode every row.
 
     Raises:
         FileNotFoundError: if there is no prepared data.
@@ -114,11 +115,10 @@ def check(folder: Path, *, workers: int | None = None, on_progress: Callable[[in
         parts.append(part)
         if on_progress is not None:
             on_progress(sum(part.rows for part in parts), len(dataset))
-    errors = [error for part in parts for error in part.errors] + _wrong_labels(dataset)
+    errors = [error for part in parts for error in part.errors]
     counts: tuple[int, ...] = ()
     if dataset.labels is not None:
-        known = dataset.labels[(dataset.labels >= 0) & (dataset.labels < dataset.label_dim)]
-        counts = tuple(np.bincount(known.numpy(), minlength=dataset.label_dim).tolist())
+        counts = tuple(np.bincount(dataset.labels.numpy(), minlength=dataset.label_dim).tolist())
     mean, std = _moments(parts)
     return Report(
         name=dataset.name,
@@ -210,14 +210,6 @@ def _moments(parts: list[Part]) -> tuple[NDArray[np.float64], NDArray[np.float64
     mean = np.sum([part.sums for part in parts], axis=0) / values
     square = np.sum([part.squares for part in parts], axis=0) / values
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
-
-
-def _wrong_labels(dataset: PreparedDataset) -> list[tuple[int, str, str]]:
-    if dataset.labels is None:
-        return []
-    wrong = ((dataset.labels < 0) | (dataset.labels >= dataset.label_dim)).nonzero().flatten().tolist()
-    known = f"but there are {dataset.label_dim} classes"
-    return [(row, dataset.key(row), f"has label {int(dataset.labels[row])}, {known}") for row in wrong]
 
 
 def _duplicates(dataset: PreparedDataset, digests: list[bytes]) -> tuple[tuple[tuple[int, str, int | None], ...], ...]:

@@ -1,5 +1,6 @@
 """From what is stored, 8-bit pixels or latents, to what the network sees, and back."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class PixelEncoder:
     kind: str = "pixels"
 
     def __post_init__(self) -> None:
-        if not self.std > 0 or self.kind != "pixels":
+        if not (self.std > 0 and math.isfinite(self.mean) and math.isfinite(self.std)) or self.kind != "pixels":
             raise ValueError(f"a pixel encoder needs std > 0 and kind 'pixels', not std={self.std}, kind={self.kind!r}")
 
     @classmethod
@@ -82,7 +83,8 @@ class LatentEncoder:
     kind: str = "latents"
 
     def __post_init__(self) -> None:
-        if self.kind != "latents" or len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+        known = all(map(math.isfinite, (*self.mean, *self.std))) and all(s > 0 for s in self.std)
+        if self.kind != "latents" or len(self.mean) != len(self.std) or not known:
             raise ValueError(
                 "a latent encoder needs kind 'latents' and a mean and a positive std for each channel, not "
                 f"kind={self.kind!r}, mean={self.mean}, std={self.std}"

@@ -51,7 +51,8 @@ def _member(dataset: PreparedDataset, index: int) -> bytes:
         np.save(buffer, dataset.rows(np.array([index]))[0][0].numpy())
         return buffer.getvalue()
     data = dataset.stored(index)
-    read_pixels(data, dataset.stored_shape[0])  # nothing that cannot be decoded gets into an archive
+    channels, height, width = dataset.stored_shape
+    read_pixels(data, channels, (width, height))  # nothing that cannot be decoded gets into an archive
     if data.startswith(PNG):
         return data
     return encode_image(to_image(dataset.rows(np.array([index]))[0][0]), "png")

@@ -5,6 +5,7 @@ import math
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -96,10 +97,26 @@ def encode_image(image: Image.Image, format: Format) -> bytes:
     return buffer.getvalue()
 
 
-def read_pixels(data: Any, channels: int) -> NDArray[np.uint8]:
-    """Pixels `[H, W, C]` of an encoded image of the prepared form; `data` is bytes or a buffer of them."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
+def read_pixels(data: Any, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Pixels `[H, W, C]` of an encoded image of the prepared form.
+
+    Args:
+        data: bytes or a buffer of them.
+        channels: 3 or 1.
+        size: width and height that it must have.
+
+    Raises:
+        ImageError: if it is another picture than that; and whatever Pillow raises at a damaged one.
+    """
+
+    def check(image: Image.Image) -> None:
+        modes = ("L",) if channels == 1 and image.format == "PNG" else ("RGB",)  # WebP has no grey
+        if image.size != size or image.mode not in modes:
+            raise ImageError(f"is {image.width}x{image.height}, {image.mode}, not {size[0]}x{size[1]}, {modes[0]}")
+
+    image = _load(data, check, ("PNG", "WEBP"))
+    image = image.convert("L") if channels == 1 and image.mode != "L" else image
+    return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
@@ -113,7 +130,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are still no bomb
-            image = _load(data, limits)
+            image = _load(data, lambda image: _check_size(image, data, limits), FORMATS)
             with suppress(Exception):  # damaged EXIF is no reason to lose a picture
                 ImageOps.exif_transpose(image, in_place=True)
             return image
@@ -207,33 +224,40 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))  # as Pillow does for 16-bit RGB
 
 
-def _load(data: Any, limits: Limits) -> Image.Image:
-    """A picture with its pixels, of which there are no more than `limits` allow; Pillow has a limit of its own."""
+def _load(data: Any, check: Callable[[Image.Image], None], formats: tuple[str, ...]) -> Image.Image:
+    """A picture with its pixels, if `check` has nothing against it before they are there.
+
+    Pillow has a limit of its own, one for the whole process, which is lifted where a picture is past it.
+    """
     try:
-        return _load_within(data, limits)
+        return _load_checked(data, check, formats)
     except Image.DecompressionBombError:
         with _lock:
             pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                return _load_within(data, limits)
+                return _load_checked(data, check, formats)
             finally:
                 Image.MAX_IMAGE_PIXELS = pillows
 
 
-def _load_within(data: Any, limits: Limits) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    for width, height in (image.size, *_inner_sizes(image, data)):
-        depth = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;16") else 1
-        pixel = max(depth * len(image.getbands()), 3)  # whatever it is, it becomes RGB
-        limits.check_item(f"decoded, its {width}x{height} pixels", width * height * pixel)
+def _load_checked(data: Any, check: Callable[[Image.Image], None], formats: tuple[str, ...]) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=formats)
+    check(image)
     image.load()
     return image
 
 
-def _inner_sizes(image: Image.Image, data: Any) -> list[tuple[int, int]]:
+def _check_size(image: Image.Image, data: bytes, limits: Limits) -> None:
+    for width, height in (image.size, *_inner_sizes(image, data)):
+        depth = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;16") else 1
+        pixel = max(depth * len(image.getbands()), 3)  # whatever it is, it becomes RGB
+        limits.check_item(f"decoded, its {width}x{height} pixels", width * height * pixel)
+
+
+def _inner_sizes(image: Image.Image, data: bytes) -> list[tuple[int, int]]:
     """Of the PNG files in an icon, which may be of another size than it says."""
     starts = [entry.offset for entry in image.ico.entry] if isinstance(image, IcoImageFile) else []
-    parts = [bytes(data[start : start + 24]) for start in starts]
+    parts = [data[start : start + 24] for start in starts]
     return [struct.unpack(">II", part[16:]) for part in parts if part[:4] == b"\x89PNG" and len(part) == 24]
 
 

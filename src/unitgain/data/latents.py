@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from unitgain.data.encoder import OFFICIAL_VAE, LatentEncoder
+from unitgain.data.manifest import Manifest, Shard
 from unitgain.data.prepared import PreparedDataset
-from unitgain.data.shards import Manifest, Shard, ShardWriter, features, latent_sums, moments
+from unitgain.data.shards import ShardWriter, features, latent_sums, moments
 from unitgain.data.vae import PixelRange, downsampling, latent_channels, load_vae, vae_encode
 from unitgain.data.workers import cores
 from unitgain.parallel import World

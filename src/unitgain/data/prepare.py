@@ -17,16 +17,8 @@ from PIL import Image
 
 from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
-from unitgain.data.shards import (
-    UNFINISHED,
-    Manifest,
-    Shard,
-    ShardWriter,
-    Skipped,
-    check_destination,
-    features,
-    latent_sums,
-)
+from unitgain.data.manifest import UNFINISHED, Manifest, Shard, Skipped
+from unitgain.data.shards import ShardWriter, check_destination, features, latent_sums
 from unitgain.data.sources import Indexed, Item, SourceOptions, Stream, open_source
 from unitgain.data.workers import cores, in_order
 from unitgain.extras import require

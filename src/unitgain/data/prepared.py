@@ -10,9 +10,10 @@ from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.data.encoder import Encoder, PixelEncoder, encoder_from_dict
+from unitgain.data.arrow import map_batches
+from unitgain.data.encoder import Encoder, LatentEncoder, PixelEncoder, encoder_from_dict
 from unitgain.data.fit import read_pixels
-from unitgain.data.shards import DataError, Manifest, Shard, read_manifest
+from unitgain.data.manifest import MANIFEST, DataError, Manifest, Shard, read_manifest
 from unitgain.extras import require
 
 
@@ -40,12 +41,12 @@ class PreparedDataset:
         self.folder = Path(folder)
         self.name = str(folder)
         self.manifest = read_manifest(self.folder)
-        self.encoder = encoder or _default_encoder(self.manifest)
+        self.encoder = encoder or _default_encoder(self.manifest, self.folder / MANIFEST)
         self.classes = self.manifest.classes
         self._open()
 
     def _open(self) -> None:
-        parts = [_read_shard(self.folder, shard, self.manifest.kind) for shard in self.manifest.shards]
+        parts = [_read_shard(self.folder, shard, self.manifest) for shard in self.manifest.shards]
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
         self._columns = [column for column, _, _ in parts]
         self._keys = [keys for _, _, keys in parts]
@@ -149,13 +150,11 @@ class PreparedDataset:
         channels, height, width = self.stored_shape
         data = self._columns[shard][row].as_buffer()
         try:
-            pixels = read_pixels(data, channels)
+            pixels = read_pixels(data, channels, (width, height))
         except Exception as error:  # the decoders raise whatever they like
             key = self._keys[shard][row].as_py()
             where = f"data {self.name}: row {row + int(self._starts[shard])} ({key})"
             raise DataError(f"{where} cannot be decoded: {error}; `unitgain data check` lists all such rows") from error
-        if pixels.shape[:2] != (height, width):
-            raise DataError(f"data {self.name}: row {row} of shard {shard} is {pixels.shape}, not {self.stored_shape}")
         return pixels.transpose(2, 0, 1)
 
 
@@ -174,27 +173,57 @@ def measured_encoder(manifest: Manifest) -> PixelEncoder:
     return PixelEncoder(mean=mean, std=std)
 
 
-def _default_encoder(manifest: Manifest) -> Encoder:
+def _default_encoder(manifest: Manifest, path: Path) -> Encoder:
     if manifest.kind == "image":
         return PixelEncoder()
     if manifest.encoder is None:
-        raise DataError("latents without the encoder that made them: unitgain.json is damaged")
-    return encoder_from_dict(manifest.encoder)
+        raise DataError(f"{path} is damaged: it has latents, and no encoder that made them")
+    try:
+        encoder = encoder_from_dict(manifest.encoder)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(encoder, LatentEncoder) or 2 * len(encoder.mean) != manifest.channels:
+        raise DataError(f"{path} is damaged: its encoder is none for latents of {manifest.channels // 2} channels")
+    return encoder
 
 
-def _read_shard(folder: Path, shard: Shard, column: str) -> tuple[Any, NDArray[np.int64], Any]:
-    """The mapped columns of a shard: values, labels, keys."""
+def _read_shard(folder: Path, shard: Shard, manifest: Manifest) -> tuple[Any, NDArray[np.int64], Any]:
+    """The mapped columns of a shard: values, labels, keys; checked against the manifest."""
     pa = require("pyarrow", extra="data")
-    path = folder / shard.file
+    path, kind = folder / shard.file, manifest.kind
     if not path.is_file() or path.stat().st_size != shard.bytes:
         raise DataError(f"{path} is missing or was cut short: prepare the data again")
+    types = {kind: pa.binary(), "label": pa.int64(), "key": pa.string()}
+    if manifest.classes is None:
+        del types["label"]
     try:
-        with pa.memory_map(str(path)) as file:
-            (batch,) = list(pa.ipc.open_stream(file))
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        batches = map_batches(path, list(types))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
-    labels = batch.column("label").to_numpy() if "label" in batch.schema.names else np.zeros(0, np.int64)
-    return batch.column(column), labels, batch.column("key")
+    if [batch.num_rows for batch in batches] != [shard.rows]:
+        raise DataError(f"{path} does not hold {shard.rows} rows in one piece, as the manifest says")
+    (batch,) = batches
+    for name, wanted in types.items():
+        column = batch.column(name)
+        if column.type != wanted or column.null_count:
+            raise DataError(f"{path}: column {name!r} is {column.type}, with {column.null_count} nulls; not {wanted}")
+    _, offsets, data = batch.column(kind).buffers()
+    ends = np.frombuffer(offsets, np.int32, count=shard.rows + 1)
+    if ends[0] != 0 or ends[-1] != data.size:
+        raise DataError(f"{path} is damaged: its rows do not begin and end where their bytes do")
+    return batch.column(kind), _labels(batch, manifest, path), batch.column("key")
+
+
+def _labels(batch: Any, manifest: Manifest, path: Path) -> NDArray[np.int64]:
+    if manifest.classes is None:
+        return np.zeros(0, np.int64)
+    labels = batch.column("label").to_numpy()
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(manifest.classes)))
+    if len(wrong):
+        first = int(wrong[0])
+        known = f"there are {len(manifest.classes)} classes"
+        raise DataError(f"{path}: row {first} has label {labels[first]}, but {known}; {len(wrong)} such rows in all")
+    return labels
 
 
 def _fixed(column: Any, shape: Sequence[int], folder: Path) -> NDArray[np.float32]:

@@ -11,124 +11,21 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.data.manifest import MANIFEST, UNFINISHED, DataError, Manifest, Shard, read_json, read_manifest
 from unitgain.extras import require
 from unitgain.files import atomic, require_empty, write_text
 from unitgain.serial import differences, from_dict, to_dict
+from unitgain.trust import open_regular
 
-FORMAT = "unitgain-data/1"
-MANIFEST = "unitgain.json"
 SKIPPED = "skipped.jsonl"
-UNFINISHED = ".unfinished"
 SETTINGS = "settings.json"
 EXTRA = "data"
-
-
-class DataError(Exception):
-    """Prepared data are damaged or incomplete."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """A picture that was left out, and why."""
-
-    key: str
-    error: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """A finished shard.
-
-    Attributes:
-        file: its name.
-        kind: of its rows, as in `Manifest`.
-        rows: images in it.
-        bytes: size of the file.
-        sha256: of the file.
-        items: pictures of the source that it stands for, those that were skipped too.
-        values: pixels (or places of the latents) per channel, over all its rows.
-        sums: of the values, per channel.
-        squares: sums of the squares of the values, per channel.
-        enlarged: images that had to be enlarged.
-        skipped: pictures that could not be used.
-    """
-
-    file: str
-    kind: Literal["image", "latent"]
-    rows: int
-    bytes: int
-    sha256: str
-    items: int
-    values: int
-    sums: tuple[float, ...]
-    squares: tuple[float, ...]
-    enlarged: int = 0
-    skipped: tuple[Skipped, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What `unitgain.json` says.
-
-    Attributes:
-        kind: "image": encoded 8-bit images; "latent": float32 means, then standard deviations, `[2 C, h, w]`.
-        resolution: edge of the images or latents.
-        channels: as stored; for latents twice those that the network sees.
-        rows: number of images.
-        classes: their names; None without labels.
-        mean: per channel; of pixels in 0...255, or of drawn latents.
-        std: per channel, as `mean`.
-        encoder: of latents: what draws and standardizes them, and the VAE that decodes.
-        enlarged: images that had to be enlarged.
-        skipped: pictures that could not be used; they are listed in `skipped.jsonl`.
-        settings: how it was made.
-        fingerprint: of all that matters for training.
-        shards: the files, in order.
-    """
-
-    format: str = FORMAT
-    kind: Literal["image", "latent"]
-    resolution: int
-    channels: int
-    rows: int
-    classes: tuple[str, ...] | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    encoder: dict[str, Any] | None = None
-    enlarged: int = 0
-    skipped: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str
-    shards: tuple[Shard, ...]
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """What is in a prepared folder.
-
-    Raises:
-        FileNotFoundError: if it is none, or one that is not finished.
-        DataError: if its `unitgain.json` is damaged.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        if (folder / UNFINISHED).is_dir():
-            raise FileNotFoundError(f"{folder} is not finished: run the command that was to make it again")
-        what = "does not exist" if not folder.exists() else f"holds no prepared data: it has no {MANIFEST}"
-        raise FileNotFoundError(f"{folder} {what}; make it with: unitgain data prepare SOURCE {folder} --resolution 64")
-    try:
-        manifest = from_dict(Manifest, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    if manifest.format != FORMAT:
-        raise DataError(f"{path} is in the format {manifest.format!r}; this version reads {FORMAT!r}")
-    return manifest
 
 
 class ShardWriter:
@@ -166,7 +63,7 @@ class ShardWriter:
     def _begin(self) -> None:
         path = self.journal / SETTINGS
         if path.exists():
-            self._refuse(json.loads(path.read_text(encoding="utf-8")), "an unfinished job")
+            self._refuse(read_json(path), "an unfinished job")
         else:
             write_text(path, json.dumps(self.settings, indent=1) + "\n")
         for leftover in (*self.folder.glob(".*.tmp"), *self.journal.glob(".*.tmp")):  # of a process that was killed
@@ -188,7 +85,10 @@ class ShardWriter:
     def _read_journal(self) -> dict[int, Shard]:
         found = {}
         for path in sorted(self.journal.glob("[0-9]*.json")):
-            shard = from_dict(Shard, json.loads(path.read_text(encoding="utf-8")))
+            try:
+                shard = from_dict(Shard, read_json(path))
+            except ValueError as error:
+                raise DataError(f"{path} is damaged: delete {self.folder} and start again; {error}") from error
             if not damage(self.folder, shard):
                 found[int(path.stem)] = shard
         return found
@@ -289,7 +189,7 @@ def damage(folder: Path, shard: Shard) -> str:
 
 def sha256(path: Path) -> str:
     """Of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,0 +1,162 @@
+"""What `unitgain.json` says of prepared data, and whether it can be so."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unitgain.serial import from_dict
+from unitgain.trust import Limits, parse_json, plain_name, read_regular
+
+FORMAT = "unitgain-data/1"
+MANIFEST = "unitgain.json"
+UNFINISHED = ".unfinished"
+ABOUT = Limits(item=2**30)  # a million shards
+LARGEST = 16384  # edge of an image
+
+
+class DataError(Exception):
+    """Prepared data are damaged or incomplete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A picture that was left out, and why."""
+
+    key: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A finished shard.
+
+    Attributes:
+        file: its name.
+        kind: of its rows, as in `Manifest`.
+        rows: images in it.
+        bytes: size of the file.
+        sha256: of the file.
+        items: pictures of the source that it stands for, those that were skipped too.
+        values: pixels (or places of the latents) per channel, over all its rows.
+        sums: of the values, per channel.
+        squares: sums of the squares of the values, per channel.
+        enlarged: images that had to be enlarged.
+        skipped: pictures that could not be used.
+
+    Raises:
+        ValueError: if it names a file elsewhere, or a number cannot be.
+    """
+
+    file: str
+    kind: Literal["image", "latent"]
+    rows: int
+    bytes: int
+    sha256: str
+    items: int
+    values: int
+    sums: tuple[float, ...]
+    squares: tuple[float, ...]
+    enlarged: int = 0
+    skipped: tuple[Skipped, ...] = ()
+
+    def __post_init__(self) -> None:
+        plain_name(self.file, "Shard.file")
+        counts = (self.rows, self.bytes, self.items, self.values, self.enlarged)
+        if min(counts) < 0 or self.rows > max(self.bytes, 0) or len(self.sums) != len(self.squares):
+            raise ValueError(
+                f"{self.file}: {self.rows} rows in {self.bytes} bytes, with {self.values} values: cannot be"
+            )
+        if not all(map(math.isfinite, (*self.sums, *self.squares))):
+            raise ValueError(f"{self.file}: its sums are not finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `unitgain.json` says.
+
+    Attributes:
+        kind: "image": encoded 8-bit images; "latent": float32 means, then standard deviations, `[2 C, h, w]`.
+        resolution: edge of the images or latents.
+        channels: as stored; for latents twice those that the network sees.
+        rows: number of images.
+        classes: their names; None without labels.
+        mean: per channel; of pixels in 0...255, or of drawn latents.
+        std: per channel, as `mean`.
+        encoder: of latents: what draws and standardizes them, and the VAE that decodes.
+        enlarged: images that had to be enlarged.
+        skipped: pictures that could not be used; they are listed in `skipped.jsonl`.
+        settings: how it was made.
+        fingerprint: of all that matters for training.
+        shards: the files, in order.
+
+    Raises:
+        ValueError: if its numbers do not agree with each other.
+    """
+
+    format: str = FORMAT
+    kind: Literal["image", "latent"]
+    resolution: int
+    channels: int
+    rows: int
+    classes: tuple[str, ...] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    encoder: dict[str, Any] | None = None
+    enlarged: int = 0
+    skipped: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str
+    shards: tuple[Shard, ...]
+
+    def __post_init__(self) -> None:
+        means = self.channels // 2 if self.kind == "latent" else self.channels
+        if not 1 <= self.resolution <= LARGEST or not (self.channels in (1, 3) if self.kind == "image" else means):
+            raise ValueError(f"{self.kind} of {self.channels} channels, {self.resolution}x{self.resolution}: cannot be")
+        if len(self.mean) != means or len(self.std) != means or not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError(f"mean {self.mean} and std {self.std}: {means} finite values each are expected")
+        if self.classes is not None and not self.classes:
+            raise ValueError("classes: none are named; null says that there are no labels")
+        if not self.shards or self.rows != sum(shard.rows for shard in self.shards):
+            raise ValueError(f"{self.rows} rows, where its {len(self.shards)} shards say otherwise")
+        if len({shard.file for shard in self.shards}) < len(self.shards):
+            raise ValueError("a shard is named twice")
+        for shard in self.shards:
+            if shard.kind != self.kind or not shard.rows or shard.values != shard.rows * self.resolution**2:
+                raise ValueError(
+                    f"{shard.file}: {shard.rows} rows, kind {shard.kind!r}, {shard.values} values: cannot be"
+                )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What is in a prepared folder.
+
+    Raises:
+        FileNotFoundError: if it is none, or one that is not finished.
+        DataError: if its `unitgain.json` is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        if (folder / UNFINISHED).is_dir():
+            raise FileNotFoundError(f"{folder} is not finished: run the command that was to make it again")
+        what = "does not exist" if not folder.exists() else f"holds no prepared data: it has no {MANIFEST}"
+        raise FileNotFoundError(f"{folder} {what}; make it with: unitgain data prepare SOURCE {folder} --resolution 64")
+    about = read_json(path)
+    try:
+        if isinstance(about, dict) and about.get("format") != FORMAT:
+            raise DataError(f"{path} is in the format {about.get('format')!r}; this version reads {FORMAT!r}")
+        return from_dict(Manifest, about)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON beside prepared data says.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        return parse_json(read_regular(path, ABOUT), "it")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
