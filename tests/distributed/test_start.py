@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import runs
 import torch
 from launch import launch
 
-from unitgain.parallel import JoinError, processes
+from unitgain.parallel import JoinError, processes, world
 from unitgain.train import TrainConfig
 from unitgain.train.errors import PreflightError, SharedError
 from unitgain.train.lock import FolderInUseError, FolderLock
@@ -79,6 +80,67 @@ def test_a_missing_rank_is_named(monkeypatch):
     monkeypatch.setenv("RANK", "3")
     with pytest.raises(ValueError, match="WORLD_SIZE=3, but RANK=3: start the processes with torchrun"), processes():
         pass
+
+
+LAUNCHER = """
+import os, subprocess, sys, time
+from torch.distributed import TCPStore
+store = TCPStore("127.0.0.1", 0, 2, True, wait_for_workers=False)
+env = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": sys.argv[1], "MASTER_ADDR": "127.0.0.1"}
+env |= {"MASTER_PORT": str(store.port), "TORCHELASTIC_RUN_ID": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[2]], env={**os.environ, **env})
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+WORKER = """
+import signal, sys, threading, time
+from unitgain.parallel import processes
+asked = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: asked.set())
+print("there", flush=True)
+with processes():
+    print("begun", flush=True)
+    sys.exit(7 if asked.wait(30) else 0)
+"""
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_processes_end_when_torchrun_is_killed(size):
+    """One of two that waits for the other; and one alone, which is asked to stop."""
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(size), WORKER], stdout=-1, stderr=-1, text=True)
+    worker = None
+    try:
+        worker = int(launcher.stdout.readline())
+        assert launcher.stdout.readline() == "there\n"
+        if size == 1:
+            assert launcher.stdout.readline() == "begun\n"
+        time.sleep(0.5)
+        launcher.kill()
+        launcher.wait()
+        began = time.monotonic()
+        said = launcher.stderr.read()  # to its end: the worker has ended
+        assert time.monotonic() - began < 20
+        assert "rank 0: torchrun is gone; stopping" in said or "Connection" in said
+    finally:
+        launcher.kill()
+        if worker is not None:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        launcher.communicate()
+
+
+def test_a_launcher_that_is_gone_is_not_waited_for(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in {**variables, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(world, "AGENT", 0.5)
+    began = time.monotonic()
+    with pytest.raises(JoinError, match="rank 1 cannot reach torchrun at"), processes():
+        pass
+    assert time.monotonic() - began < 20
 
 
 def test_clocks_that_differ_are_refused():

@@ -4,7 +4,10 @@ On one process nothing is initialized and every operation is the identity.
 """
 
 import os
+import signal
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +21,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 POLL = 0.05  # seconds between looks at who has come
+LOOK = 1.0  # seconds between looks at whether the launcher is there
+AGENT = 30.0  # seconds in which torchrun's own store must answer: it is there before the processes are
 
 
 class JoinError(Exception):
@@ -110,24 +115,54 @@ def processes(
         group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
         yield World(dist.get_rank(), dist.get_world_size(), device, group)
         return
-    if size == 1:
-        yield World(device=device)
-        return
-    if device.type == "cuda":
-        device = _own_gpu()
-    rank, store = _join(size, start, cancelled)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=timeout),
-        device_id=device if device.type == "cuda" else None,
-    )
+    with _launcher_watched() as begun:
+        if size == 1:
+            begun.set()
+            yield World(device=device)
+            return
+        if device.type == "cuda":
+            device = _own_gpu()
+        rank, store = _join(size, start, cancelled)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=timeout),
+            device_id=device if device.type == "cuda" else None,
+        )
+        try:
+            group = dist.new_group(backend="gloo")
+            begun.set()
+            yield World(rank, size, device, group)
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _launcher_watched() -> Iterator[threading.Event]:
+    """Notice when torchrun itself is killed, which leaves its processes to themselves; set the event when all have met.
+
+    Until then the process ends at once; afterwards it gets a SIGTERM, on which training stops with a checkpoint.
+    """
+    begun, over, launcher = threading.Event(), threading.Event(), os.getppid()
+
+    def watch() -> None:
+        while not over.wait(LOOK):
+            if os.getppid() == launcher:
+                continue
+            print(f"rank {os.environ.get('RANK', '0')}: torchrun is gone; stopping", file=sys.stderr, flush=True)
+            if not begun.is_set():
+                os._exit(1)  # it may wait for others in calls that nothing interrupts, and has begun nothing
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=watch, name="unitgain-launcher", daemon=True).start()
     try:
-        yield World(rank, size, device, dist.new_group(backend="gloo"))
+        yield begun
     finally:
-        dist.destroy_process_group()
+        over.set()
 
 
 def is_lost(error: BaseException) -> bool:
@@ -156,15 +191,15 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
         raise ValueError(f"WORLD_SIZE={size}, but {given}: start the processes with torchrun")
     end = time.monotonic() + seconds
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         # Not waiting for workers here: on its own the store would say that some are missing, but not which.
-        agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         store = dist.TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             size,
             is_master=rank == 0 and not agent,
-            timeout=timedelta(seconds=seconds),
+            timeout=timedelta(seconds=min(seconds, AGENT) if agent else seconds),
             wait_for_workers=False,
             multi_tenant=True,
         )
@@ -172,9 +207,11 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
         store = dist.PrefixStore(f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         store.set(f"here/{rank}", socket.gethostname())
     except RuntimeError as error:
+        if agent:
+            raise JoinError(f"rank {rank} cannot reach torchrun at {where}, which may have ended: {error}") from error
         raise JoinError(f"rank {rank} cannot reach rank 0 at {where} within {seconds:.0f} s: {error}") from error
     missing = list(range(size))
-    while missing := [other for other in missing if not store.check([f"here/{other}"])]:
+    while missing := _absent(missing, store, rank, where):
         names = ", ".join(map(str, missing))
         if why := cancelled():
             raise JoinError(f"stopped by {why} while waiting for rank {names}; nothing was begun")
@@ -185,3 +222,10 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
             )
         time.sleep(POLL)
     return rank, store
+
+
+def _absent(ranks: Sequence[int], store: dist.Store, rank: int, where: str) -> list[int]:
+    try:
+        return [other for other in ranks if not store.check([f"here/{other}"])]
+    except RuntimeError as error:
+        raise JoinError(f"rank {rank} lost the store at {where}: whoever keeps it has ended: {error}") from error
