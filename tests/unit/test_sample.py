@@ -177,10 +177,13 @@ def test_churn_needs_a_source_of_noise():
         stochastic_heun(gaussian_denoiser(0.5), torch.randn(1, 1, 2, 2), sigma_grid(4))
 
 
-def test_seeds_are_modulo_2_32_and_independent_of_their_neighbours():
+def test_seeds_are_independent_of_their_neighbours_and_no_two_are_one():
     one = SampleGenerators([5]).randn((2, 3))
     assert torch.equal(one[0], SampleGenerators([4, 5, 6]).randn((2, 3))[1])
-    assert torch.equal(one, SampleGenerators([5 + 2**32]).randn((2, 3)))
+    assert not torch.equal(one, SampleGenerators([2**32 - 1]).randn((2, 3)))
+    for wrong in (2**32, 2**64, 5 + 2**32, -1):  # which official generators take modulo 2^32
+        with pytest.raises(ValueError, match=f"seed {wrong} is out of range: .* from 0 to 4294967295"):
+            SampleGenerators([0, wrong])
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import torch
 import tyro
 
+from unitgain.sample.seeds import check_seeds
 from unitgain.trust import Limits
 
 MAX_SEEDS = 10_000_000
@@ -43,7 +44,7 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds from text: `7`, a list `1,2,5`, a range `0-63` with both ends, or a mixture.
 
     Raises:
-        ValueError: if a part is none of these, or a seed comes twice.
+        ValueError: if a part is none of these, a seed is out of range, or comes twice.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -51,6 +52,7 @@ def parse_seeds(text: str) -> list[int]:
         if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
             raise ValueError(f"cannot read the seeds {part!r}: write 7, 1,2,5 or a range as 0-63")
         last = int(match[2] or match[1])
+        check_seeds([last])
         if last - int(match[1]) >= MAX_SEEDS:
             raise ValueError(f"the seeds {part!r} are more than {MAX_SEEDS:,} images: draw them in parts")
         seeds += range(int(match[1]), last + 1)

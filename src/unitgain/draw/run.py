@@ -24,6 +24,7 @@ from unitgain.guide import Guided
 from unitgain.parallel import World
 from unitgain.sample import generate
 from unitgain.sample.generation import check_labels
+from unitgain.sample.seeds import check_seeds
 from unitgain.version import __version__
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ def draw(
         OSError: if something cannot be written; the next call goes on.
     """
     world = world or World()
+    check_seeds(seeds)
     denoiser = guide_by(main, guide, settings)
     decode = decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae)
     if settings.label is not None:

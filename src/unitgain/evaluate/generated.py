@@ -14,6 +14,7 @@ from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.images import as_ranges, drawn
 from unitgain.metrics.record import Source
 from unitgain.sample.generation import check_labels
+from unitgain.sample.seeds import check_seeds
 
 
 class Generated:
@@ -45,6 +46,7 @@ class Generated:
         device: torch.device | str = "cpu",
         batch: int = 64,
     ) -> None:
+        check_seeds(seeds)
         self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
         self.device, self.batch = torch.device(device), batch
         if settings.label is not None:

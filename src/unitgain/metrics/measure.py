@@ -15,6 +15,7 @@ from unitgain.metrics.record import Record, ReferenceInfo, Source, warnings_for
 from unitgain.metrics.reference import Reference
 from unitgain.metrics.summary import Summary, Wanted, summarize
 from unitgain.parallel import World
+from unitgain.sample.seeds import check_seeds
 
 References = Reference | Mapping[str, Reference]
 
@@ -30,6 +31,9 @@ class Settings:
         k_precision: neighbours for precision and recall.
         k_density: neighbours for density and coverage.
         splits: of the Inception score.
+
+    Raises:
+        ValueError: if the seed is out of range.
     """
 
     kid_subsets: int = 100
@@ -38,6 +42,9 @@ class Settings:
     k_precision: int = 3
     k_density: int = 5
     splits: int = 10
+
+    def __post_init__(self) -> None:
+        check_seeds([self.kid_seed], "kid_seed")
 
 
 def measure(

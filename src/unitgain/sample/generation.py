@@ -10,7 +10,7 @@ from torch import Tensor
 from unitgain.denoiser import Denoiser, DenoiserLike
 from unitgain.guide import Guided
 from unitgain.sample.samplers import Denoise, Sampler, heun
-from unitgain.sample.seeds import SampleGenerators
+from unitgain.sample.seeds import SampleGenerators, check_seeds
 from unitgain.sample.tiles import tiled
 
 
@@ -41,10 +41,11 @@ def generate(
         time in the order of `seeds`.
 
     Raises:
-        ValueError: if a label is out of range, or given for an unconditional network, or there are not as many as
-            seeds, or as many weights of guidance, or `batch` is not positive.
+        ValueError: if a seed or a label is out of range, or a label is given for an unconditional network, or there are
+            not as many as seeds, or as many weights of guidance, or `batch` is not positive.
     """
     spec = denoiser.spec
+    check_seeds(seeds)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     asked = [label] * len(seeds) if isinstance(label, int) else label

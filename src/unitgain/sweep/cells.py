@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from unitgain.draw.settings import DrawSettings
 from unitgain.ema import check_sigma_rel
 from unitgain.posthoc.targets import Length, Target
+from unitgain.sample.seeds import check_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class SweepConfig:
                 f"a sweep needs images >= 2, repeat >= 1 and a first seed >= 0, "
                 f"not {self.images}, {self.repeat} and {self.first_seed}"
             )
+        check_seeds(self.seeds(self.repeat - 1), "the last seed of the sweep,")
         if bool(self.patterns) != (self.base is not None):
             raise ValueError(
                 "patterns of tensors need a base, the length of all other tensors, and the other way round"

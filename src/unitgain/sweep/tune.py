@@ -9,6 +9,7 @@ from typing import Any
 
 from unitgain.draw.run import on_main
 from unitgain.extras import require
+from unitgain.sample.seeds import check_seeds
 from unitgain.serial import to_dict
 from unitgain.sweep.cells import Cell, SweepConfig
 from unitgain.sweep.run import Report, Result, Sweep
@@ -117,6 +118,7 @@ def tune(
         ImportError: if optuna is missing.
         ValueError: as a sweep of the space.
     """
+    check_seeds([seed])
     world = bench.world
     config = space.config(images, first_seed, repeat, bench)
     _check(bench, config, evaluations)

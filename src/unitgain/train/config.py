@@ -7,6 +7,7 @@ import torch
 
 from unitgain.metrics.names import parse_metrics
 from unitgain.recipe import Recipe
+from unitgain.sample.seeds import check_seeds
 from unitgain.serial import differences, to_dict
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -159,6 +160,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
 
+        check_seeds([self.seed])
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers = {self.workers}: must not be negative")
         for name in ("magnitudes_every", "keep_every"):
