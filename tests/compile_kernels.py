@@ -17,21 +17,15 @@ import triton  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from unitgain.kernels.device import depthwise, norm, pointwise  # noqa: E402
+from unitgain.kernels.device import depthwise  # noqa: E402
 
-FLOATS = {"gain", "eps", "limit", "of_a", "of_b"}
+FLOATS = {"gain"}
 PLAIN = {"weight_ptr", "scale_ptr", "part_ptr", "weight_part_ptr", "scale_part_ptr"}  # float32 whatever the images are
 BOTH = {"MODULATE": True, "SILU": True, "AFTER": False}
 MODERN = BOTH | {"AFTER": True}  # EDM2+ modulates after the SiLU
 TILE = {"BLOCK_P": 32, "BLOCK_C": 64}
 STRIP = {"ROWS": 16, "BLOCK_W": 8, "BLOCK_C": 64}
 KERNELS = (
-    (pointwise.activate_forward, BOTH | TILE),
-    (pointwise.activate_backward, BOTH | TILE),
-    (pointwise.sum_forward, {"CLAMP": True, "BLOCK": 2048}),
-    (pointwise.sum_backward, {"CLAMP": True, "BLOCK": 2048}),
-    (norm.norm_forward, {"BLOCK_P": 8, "BLOCK_C": 256}),
-    (norm.norm_backward, {"BLOCK_P": 8, "BLOCK_C": 256}),
     (depthwise.forward3, BOTH | STRIP),
     (depthwise.forward3, MODERN | STRIP),
     (depthwise.backward3, BOTH | STRIP),
@@ -39,22 +33,16 @@ KERNELS = (
     (depthwise.forward, {"K": 7} | TILE),
     (depthwise.backward, {"K": 7} | TILE),
 )
-WIDE = (  # with a main path in float32: what is read, or written, so
-    (pointwise.activate_forward, BOTH | TILE, {"x_ptr"}),
-    (pointwise.sum_forward, {"CLAMP": True, "BLOCK": 2048}, {"a_ptr", "y_ptr"}),
-    (norm.norm_forward, {"BLOCK_P": 8, "BLOCK_C": 256}, {"y_ptr"}),
-    (depthwise.forward3, BOTH | STRIP, {"x_ptr"}),
-)
 
 
-def compiled(kernel, constants: dict, dtype: str, capability: int, wide: set = frozenset()) -> bytes:
+def compiled(kernel, constants: dict, dtype: str, capability: int) -> bytes:
     """Machine code, with sizes that are multiples of 16, as Triton assumes where they are."""
     signature, attributes = {}, {}
     for position, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
         elif name.endswith("_ptr"):
-            signature[name] = "*fp32" if name in PLAIN | wide else f"*{dtype}"
+            signature[name] = "*fp32" if name in PLAIN else f"*{dtype}"
         else:
             signature[name] = "fp32" if name in FLOATS else "i32"
         if signature[name].startswith("*") or signature[name] == "i32":
@@ -77,8 +65,7 @@ def usage(code: bytes) -> str:
 
 for target in sys.argv[1:]:
     capability, dtype = target.split(":")
-    for kernel, constants, *wide in (*KERNELS, *WIDE):
-        code = compiled(kernel, constants, dtype, int(capability), *wide)
-        also = f" with {', '.join(sorted(wide[0]))} in fp32" if wide else ""
-        print(f"sm_{capability} {dtype} {kernel.__name__}{also}: {usage(code)}")
+    for kernel, constants in KERNELS:
+        code = compiled(kernel, constants, dtype, int(capability))
+        print(f"sm_{capability} {dtype} {kernel.__name__}: {usage(code)}")
 print(f"unitgain {unitgain.__version__}, Triton {triton.__version__}")

@@ -58,8 +58,9 @@ class Sampling:
     fast (on one processor, with AVX-512); their weights take 2 to 4 times the memory. Differs in the rounding."""
 
     kernels: bool = False
-    """Run the networks on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no GPU has run
-    them: measure before you rely on them (unitgain bench forward NETWORK:bfloat16+kernels). Differs in the rounding."""
+    """Run depthwise convolutions on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no
+    GPU has run them: measure before you rely on them (unitgain bench forward NETWORK:bfloat16+kernels). Differs in the
+    rounding."""
 
     graph: bool = False
     """Record what an evaluation starts on the GPU as a CUDA graph, and replay it: for networks so small, or batches,

@@ -134,8 +134,8 @@ class Train:
     may round differently than without."""
 
     kernels: bool = False
-    """Run blocks on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no GPU has run them:
-    measure before you rely on them (unitgain bench train NETWORK:bfloat16+kernels)."""
+    """Run depthwise convolutions on kernels of our own (Triton, the extra kernels), for GPUs. They are tested, but no
+    GPU has run them: measure before you rely on them (unitgain bench train NETWORK:bfloat16+kernels)."""
 
     no_normalize_once: bool = False
     """Save memory: normalize weights anew for each microbatch rather than once a step."""

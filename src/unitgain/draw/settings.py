@@ -38,7 +38,7 @@ class DrawSettings:
             differs in the rounding.
         compile: the networks are compiled (`torch.compile`), which takes a while at the start; not with `exact`.
         no_winograd: 3x3 convolutions are made by their definition on CPUs too; not with `exact`, which does so anyway.
-        kernels: the networks run on the Triton kernels (`unitgain.kernels`), for GPUs; not with `exact`.
+        kernels: depthwise convolutions run on the Triton kernels (`unitgain.kernels`), for GPUs; not with `exact`.
         graph: evaluations are recorded as CUDA graphs and replayed; not with `exact` or `compile`.
         vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
 

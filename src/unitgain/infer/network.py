@@ -33,7 +33,7 @@ class FoldedUNet(nn.Module):
         fused: whether what happens between convolutions is made in C, and depthwise and 1x1 convolutions with what is
             before and after, where that is faster.
         filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
-        kernels: whether blocks run on the Triton kernels; not with the other two.
+        kernels: whether depthwise convolutions run on the Triton kernels; not with the other two.
         at_once: images that libraries get at a time where C makes convolutions, whatever is given: they sum in another
             order for more, and so an image does not depend on how many come with it, if they are a multiple of this.
             None for all.

@@ -14,7 +14,8 @@ from unitgain.infer.fused import pays_to_filter
 from unitgain.infer.graphs import Graphs
 from unitgain.infer.layers import can_pack, supported
 from unitgain.infer.network import FoldedUNet, freeze
-from unitgain.kernels.support import demand, no_blocks
+from unitgain.kernels.fuse import is_depthwise
+from unitgain.kernels.support import demand, no_depthwise
 from unitgain.native import can_convolve, can_pass
 from unitgain.sample.tiles import tile_size
 
@@ -141,9 +142,9 @@ def prepare(
         winograd: filter 3x3 convolutions where that is faster: on CPUs, without compilation, with images of 8x8 or
             more; in bfloat16 with products of 16-bit integers, where the processor has VNNI and no AMX. Weights
             then take 1.8 to 4 times the memory, more where outputs are no multiple of 64.
-        kernels: run the blocks on the Triton kernels (`unitgain.kernels`), on GPUs: pixel norm, modulation with `silu`,
-            depthwise convolutions with both, and sums with their clamp in one pass each. Networks of rungs F and G and
-            EDM2+ only. Off by default because nobody has measured it: no GPU has run it yet. Goes with `compile`.
+        kernels: run depthwise convolutions, with the modulation and the `silu` before them, on the Triton kernels
+            (`unitgain.kernels`), on GPUs. For EDM2+ only. Off by default because nobody has measured it: no GPU has run
+            it yet. Goes with `compile`, which fuses the rest.
         graph: record a CUDA graph for each shape of `x` when it first occurs, and replay it afterwards, without
             compiling; saves the time that the processor takes to start one operation after the other, which small
             batches wait for. Not with `compile`. Off by default for the same reason.
@@ -199,8 +200,8 @@ def _check_options(
         raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
     if kernels:
         demand(device, dtype)
-        if not isinstance(denoiser.network, MPUNet | PlainUNet):
-            raise no_blocks(f"a network of design {denoiser.spec.design!r}")
+        if not any(is_depthwise(module) for module in denoiser.network.modules()):
+            raise no_depthwise(f"this network of design {denoiser.spec.design!r}")
     if graph and compile:
         raise ValueError("graph=True and compile exclude each other: compile='reduce-overhead' uses CUDA graphs itself")
     if graph and device.type != "cuda":

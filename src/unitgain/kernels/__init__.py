@@ -1,6 +1,9 @@
-"""Kernels for GPUs, in Triton: what is memory-bound in EDM2+, forward and backward in one pass each; off by default."""
+"""Kernels for GPUs, in Triton: depthwise convolutions with what comes before them, forward and backward.
 
-from unitgain.kernels.functions import activate, depthwise, pixel_norm, weighted_sum
+Off by default. Whatever else is bound by memory (pixel norm, sums, SiLU, modulation), `torch.compile` fuses.
+"""
+
+from unitgain.kernels.functions import depthwise
 from unitgain.kernels.fuse import fuse, unfuse
 
-__all__ = ["activate", "depthwise", "fuse", "pixel_norm", "unfuse", "weighted_sum"]
+__all__ = ["depthwise", "fuse", "unfuse"]

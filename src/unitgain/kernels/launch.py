@@ -11,41 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TILE = 2048  # elements that a program of a pointwise kernel holds
+TILE = 2048  # elements that a program of a convolution of any size holds
 STRIP = 8  # pixels across, in a strip of the 3x3 convolution
 DEPTH = 16  # rows that a program walks down where that is not tuned
-MAX_CHANNELS = 8192  # that pixel norm holds at once
-
-
-def activate(
-    x: Tensor, scale: Tensor | None, gain: float, silu: bool, dtype: torch.dtype | None = None, after: bool = False
-) -> Tensor:
-    """Forward pass of `operators.activate`."""
-    from unitgain.kernels.device import pointwise
-
-    y = empty_like(x, dtype)
-    samples, pixels, tile = _tiles(x, scale is not None)
-    grid = (samples * _cdiv(pixels, tile["BLOCK_P"]), _cdiv(x.shape[1], tile["BLOCK_C"]))
-    how = {"MODULATE": scale is not None, "SILU": silu, "AFTER": after, **tile}
-    _start(pointwise.activate_forward, grid, x, *_factors(scale, x), y, gain, pixels, x.shape[1], **how)
-    return y
-
-
-def activate_backward(
-    grad: Tensor, x: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `x` and `scale` (empty without one)."""
-    from unitgain.kernels.device import pointwise
-
-    grad_x = empty_like(x)
-    samples, pixels, tile = _tiles(x, scale is not None)
-    chunks = _cdiv(pixels, tile["BLOCK_P"])
-    part = _partial(x, scale is not None, samples, chunks, x.shape[1])
-    grid = (samples * chunks, _cdiv(x.shape[1], tile["BLOCK_C"]))
-    tensors = (grad, x, *_factors(scale, x), grad_x, part)
-    how = {"MODULATE": scale is not None, "SILU": silu, "AFTER": after, **tile}
-    _start(pointwise.activate_backward, grid, *tensors, gain, pixels, x.shape[1], **how)
-    return grad_x, part if scale is None else part.sum(1)
 
 
 def depthwise3(
@@ -54,11 +22,10 @@ def depthwise3(
     scale: Tensor | None,
     gain: float,
     silu: bool,
-    dtype: torch.dtype | None = None,
     after: bool = False,
 ) -> Tensor:
     """Forward pass of `operators.depthwise` for 3x3."""
-    y = empty_like(x, dtype)
+    y = empty_like(x)
     samples, channels, height, width = x.shape
 
     def grid(tile: dict[str, Any]) -> tuple[int, int]:
@@ -90,11 +57,11 @@ def depthwise3_backward(
     return grad_x, weight_part.sum(0), scale_part if scale is None else scale_part.sum(1)
 
 
-def depthwise(x: Tensor, taps: Tensor, k: int, dtype: torch.dtype | None = None) -> Tensor:
+def depthwise(x: Tensor, taps: Tensor, k: int) -> Tensor:
     """Forward pass of `operators.depthwise` for any odd kernel, without activation."""
     from unitgain.kernels.device import depthwise
 
-    y = empty_like(x, dtype)
+    y = empty_like(x)
     samples, channels, height, width = x.shape
     tile = _block(height * width, channels)
     grid = (samples * _cdiv(height * width, tile["BLOCK_P"]), _cdiv(channels, tile["BLOCK_C"]))
@@ -116,70 +83,15 @@ def depthwise_backward(grad: Tensor, x: Tensor, taps: Tensor, k: int) -> tuple[T
     return grad_x, part.sum(0)
 
 
-def pixel_norm(x: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
-    """Forward pass of `operators.pixel_norm`."""
-    from unitgain.kernels.device import norm
-
-    y = empty_like(x, dtype)
-    pixels, tile = _rows(x)
-    _start(norm.norm_forward, (_cdiv(pixels, tile["BLOCK_P"]),), x, y, eps, pixels, x.shape[1], **tile)
-    return y
-
-
-def pixel_norm_backward(grad: Tensor, x: Tensor, eps: float) -> Tensor:
-    """Gradient of `x`."""
-    from unitgain.kernels.device import norm
-
-    grad_x = empty_like(x)
-    pixels, tile = _rows(x)
-    _start(norm.norm_backward, (_cdiv(pixels, tile["BLOCK_P"]),), grad, x, grad_x, eps, pixels, x.shape[1], **tile)
-    return grad_x
-
-
-def weighted_sum(
-    a: Tensor, b: Tensor, of_a: float, of_b: float, limit: float | None, dtype: torch.dtype | None = None
-) -> Tensor:
-    """Forward pass of `operators.weighted_sum`."""
-    from unitgain.kernels.device import pointwise
-
-    y = empty_like(a, summed(a, b, dtype))
-    numbers, block = (of_a, of_b, limit or 0.0, a.numel()), _line(a)
-    _start(pointwise.sum_forward, (_cdiv(a.numel(), block),), a, b, y, *numbers, CLAMP=limit is not None, BLOCK=block)
-    return y
-
-
-def weighted_sum_backward(
-    grad: Tensor,
-    y: Tensor,
-    of_a: float,
-    of_b: float,
-    limit: float | None,
-    types: tuple[torch.dtype | None, torch.dtype | None],
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `a` and `b`, of these types, from the output `y`, which is not looked at without a limit."""
-    from unitgain.kernels.device import pointwise
-
-    tensors = (grad, y, empty_like(grad, types[0]), empty_like(grad, types[1]))
-    numbers, block = (of_a, of_b, limit or 0.0, grad.numel()), _line(grad)
-    grid = (_cdiv(grad.numel(), block),)
-    _start(pointwise.sum_backward, grid, *tensors, *numbers, CLAMP=limit is not None, BLOCK=block)
-    return tensors[2], tensors[3]
-
-
-def summed(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
-    """Of a sum: as asked for, else the wider of its parts'."""
-    return torch.promote_types(a.dtype, b.dtype) if dtype is None else dtype
-
-
 def _start(kernel: Any, grid: Any, *arguments: Any, **constants: int) -> None:
     """Start a kernel on the device of its first argument, a tensor."""
     with torch.cuda.device_of(arguments[0]):
         kernel[grid](*arguments, **constants)
 
 
-def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory for an image of the same kind, channels-last; of its own type by default."""
-    return torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
+def empty_like(x: Tensor) -> Tensor:
+    """Memory for an image of the same kind, channels-last."""
+    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 def _factors(scale: Tensor | None, x: Tensor) -> tuple[Tensor, int]:
@@ -231,31 +143,10 @@ TILES_3 = (
 """Tiles to choose from, with the number of warps."""
 
 
-def _tiles(x: Tensor, per_sample: bool) -> tuple[int, int, dict[str, int]]:
-    """Samples, pixels of each, and the tile; all pixels are one sample's where nothing depends on the sample."""
-    samples, channels, height, width = x.shape
-    pixels = height * width
-    if not per_sample:
-        samples, pixels = 1, samples * pixels
-    return samples, pixels, _block(pixels, channels)
-
-
 def _block(pixels: int, channels: int) -> dict[str, int]:
     """A tile of some pixels and some channels."""
     block_c = min(64, _power(channels))
     return {"BLOCK_P": min(TILE // block_c, _power(pixels)), "BLOCK_C": block_c}
-
-
-def _rows(x: Tensor) -> tuple[int, dict[str, int]]:
-    """All pixels, and a tile that holds every channel of some."""
-    samples, channels, height, width = x.shape
-    pixels, block_c = samples * height * width, _power(channels)
-    return pixels, {"BLOCK_P": min(max(1, TILE // block_c), _power(pixels)), "BLOCK_C": block_c}
-
-
-def _line(x: Tensor) -> int:
-    """Elements of a tile where position does not matter."""
-    return min(TILE, _power(x.numel()))
 
 
 def _cdiv(a: int, b: int) -> int:

@@ -16,9 +16,9 @@ def interpreted() -> bool:
     """Whether kernels are interpreted, which `TRITON_INTERPRET=1` sets before Triton is imported."""
     import triton  # pyright: ignore[reportMissingImports]
 
-    from unitgain.kernels.device.pointwise import activate_forward
+    from unitgain.kernels.device.depthwise import forward3
 
-    return not isinstance(activate_forward, triton.JITFunction)
+    return not isinstance(forward3, triton.JITFunction)
 
 
 @torch.compiler.assume_constant_result

@@ -10,26 +10,17 @@ from unitgain.extras import require
 DTYPES = {torch.float32, torch.float16, torch.bfloat16}
 
 
-def usable(*images: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether kernels take these images, channels-last, of known types, on a GPU (or interpreted on the CPU).
-
-    Args:
-        images: of one shape and device.
-        dtype: that the output shall have; one of theirs by default.
-    """
-    x = images[0]
-    types = {image.dtype for image in images} | ({dtype} if dtype is not None else set())
-    if x.ndim != 4 or not types <= DTYPES or not x.numel() or x[0].numel() >= 2**31:
+def usable(x: Tensor) -> bool:
+    """Whether kernels take this image: channels-last, of a known type, on a GPU (or interpreted on the CPU)."""
+    if x.ndim != 4 or x.dtype not in DTYPES or not x.numel() or x[0].numel() >= 2**31:
         return False
-    if any(image.shape != x.shape or image.device != x.device for image in images):
-        return False
-    if not all(image.is_contiguous(memory_format=torch.channels_last) for image in images):
+    if not x.is_contiguous(memory_format=torch.channels_last):
         return False
     if not x.is_cuda and (x.device.type != "cpu" or not os.environ.get("TRITON_INTERPRET")):
         return False
     from unitgain.kernels.ready import runs_on  # imports the compiler of torch, which takes seconds
 
-    return all(runs_on(x.device, one) for one in types)
+    return runs_on(x.device, x.dtype)
 
 
 def demand(device: torch.device, dtype: torch.dtype) -> None:
@@ -53,9 +44,6 @@ def demand(device: torch.device, dtype: torch.dtype) -> None:
         raise ValueError(f"the kernels cannot compute in {dtype} on {device}, which is too old for it: take float16")
 
 
-def no_blocks(what: str) -> ValueError:
+def no_depthwise(what: str) -> ValueError:
     """The error for a network that the kernels are not for."""
-    return ValueError(
-        f"{what} has no residual blocks made of tokens, which is what the kernels are for: they take EDM2's rungs F "
-        "and G and all of EDM2+"
-    )
+    return ValueError(f"{what} has no depthwise convolutions, which is what the kernels are for: they take EDM2+ alone")

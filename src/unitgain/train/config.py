@@ -193,7 +193,7 @@ class Execution:
             replica on each (DDP).
         recompute: forget activations inside blocks and compute them again in the backward pass, to save memory.
         compile: compile the blocks of the network, which takes minutes at the start.
-        kernels: run blocks on Triton kernels (`unitgain.kernels`), which no GPU has run yet.
+        kernels: run depthwise convolutions on Triton kernels (`unitgain.kernels`), which no GPU has run yet.
         normalize_once: normalize weights once for all microbatches of a step, where one process trains; more memory.
         ema_device: where the averages are kept; None for beside the parameters.
         max_time: seconds after which the run stops as on a signal; None for no limit.

@@ -110,7 +110,7 @@ class TrainState:
                 rather than keep a replica on each (DDP).
             recompute: forget the activations inside blocks and compute them again in the backward pass.
             compile: compile every block (`torch.compile`).
-            kernels: have blocks run on the Triton kernels (`unitgain.kernels.fuse`).
+            kernels: have depthwise convolutions run on the Triton kernels (`unitgain.kernels.fuse`).
             normalize_once: as the attribute.
             ema_device: where the averages are kept; None for beside the parameters.
         """

@@ -1,13 +1,41 @@
 """Depthwise convolutions that keep the size (zero padding), with modulation and SiLU of the input on the way in.
 
-Conventions as in `pointwise`; p counts the pixels of one sample. Weights are `[k * k, C]`, float32. The activation of
-zero is zero, so it may be applied to the padding too.
+Images lie channels-last: pixel p of a sample and channel c at `p * channels + c`. Whatever is stored, arithmetic is in
+float32. Accesses outside an image are masked and read zero. Weights are `[k * k, C]`, float32. The activation of zero
+is zero, so it may be applied to the padding too.
 """
 
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from unitgain.kernels.device.pointwise import activated, pulled_back
+
+@triton.jit
+def activated(x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr, AFTER: tl.constexpr):
+    """`gain silu(scale x)` or, with AFTER, `scale gain silu(x)`, without what is switched off; zero for zero."""
+    if MODULATE and not AFTER:
+        x = x * scale
+    if SILU:
+        x = x * tl.sigmoid(x) * gain
+    if MODULATE and AFTER:
+        x = x * scale
+    return x
+
+
+@triton.jit
+def pulled_back(grad, x, scale, gain, MODULATE: tl.constexpr, SILU: tl.constexpr, AFTER: tl.constexpr):
+    """From the gradient of `activated` to those of `x` and, for its pixels apart, of `scale`."""
+    bent = x
+    if MODULATE and not AFTER:
+        bent = x * scale
+    if SILU:
+        share = tl.sigmoid(bent)
+        of_scale = grad * bent * share * gain
+        grad = grad * gain * share * (1.0 + bent * (1.0 - share))
+    if not (SILU and AFTER):
+        of_scale = grad * x
+    if MODULATE:
+        grad = grad * scale
+    return grad, of_scale
 
 
 @triton.jit
