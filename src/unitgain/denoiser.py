@@ -41,6 +41,7 @@ class Denoiser(nn.Module):
         dtype: precision in which the network computes (float32, bfloat16 or float16); parameters stay as they are,
             the embedding and the preconditioning stay in float32 (Appendix D.2).
         encoder: how images become what the network sees, as a snapshot's header has it; None where that is not known.
+        label_dropout: share of images that it was trained on without their label; None where that is not known.
     """
 
     def __init__(self, spec: NetworkSpec, sigma_data: float = 0.5) -> None:
@@ -51,6 +52,7 @@ class Denoiser(nn.Module):
         self.sigma_data = sigma_data
         self.dtype = torch.float32
         self.encoder: dict[str, Any] | None = None
+        self.label_dropout: float | None = None
         self.network = build(spec)
 
     def forward(

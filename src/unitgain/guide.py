@@ -60,10 +60,12 @@ class Guided(nn.Module):
         spec: that of `main`.
         sigma_data: of both.
         encoder: of both, where known.
+        label_dropout: that of `main`, where known.
 
     Raises:
-        ValueError: if the networks do not fit each other in resolution, channels, sigma_data, encoder or classes, or
-            the weight or the interval is out of range.
+        ValueError: if the networks do not fit each other in resolution, channels, sigma_data, encoder or classes, if
+            `main` is to guide itself and never saw images without labels, or the weight or the interval is out of
+            range.
     """
 
     def __init__(
@@ -74,15 +76,16 @@ class Guided(nn.Module):
         interval: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        _check_weight(weight, main.spec.label_dim)
+        if interval is not None and not 0 <= interval[0] < interval[1]:
+            raise ValueError(f"interval = {interval}: noise levels (lo, hi) with 0 <= lo < hi")
         if guide is None or guide is main:
             guide = None
             _check_unlabelled(main)
         else:
             _check_pair(main, guide)
-        _check_weight(weight, main.spec.label_dim)
-        if interval is not None and not 0 <= interval[0] < interval[1]:
-            raise ValueError(f"interval = {interval}: noise levels (lo, hi) with 0 <= lo < hi")
         self.spec, self.sigma_data, self.encoder = main.spec, main.sigma_data, main.encoder
+        self.label_dropout = _label_dropout(main)
         self.main, self.guide = main, guide
         self.weight = weight
         self.interval = interval
@@ -154,10 +157,20 @@ def _mix(weight: Tensor, main: Tensor, guide: Tensor) -> Tensor:
     return weight * main + (1 - weight) * guide
 
 
+def _label_dropout(main: DenoiserLike) -> float | None:
+    return getattr(main, "label_dropout", None)  # a denoiser of someone else's may not say
+
+
 def _check_unlabelled(main: DenoiserLike) -> None:
     if not main.spec.label_dim:
         raise ValueError(
             "an unconditional network cannot guide itself, for it has no label to leave out: name another network"
+        )
+    if _label_dropout(main) == 0:
+        raise ValueError(
+            "this network cannot guide itself, for it was trained with its labels alone (label dropout 0) and what it "
+            "says without one means nothing. Either name another network as the guide, one that is smaller, less "
+            "trained or unconditional (--guide NETWORK), or use a network that was trained with label dropout"
         )
 
 

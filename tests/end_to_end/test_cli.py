@@ -177,7 +177,7 @@ def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys)
     assert "is not empty" in call(capsys, "sample", snapshot, "--out", snapshot.parent, code=2).err
 
 
-def test_sample_guided_by_another_network_and_by_itself(run, snapshot, tmp_path, capsys):
+def test_sample_guided_by_another_network(run, snapshot, tmp_path, capsys):
     weaker = run / "snapshots" / "0000000080-0.100.safetensors"
     options = ["--seeds", "0-3", "--steps", "4", "--sigma-max", "10", "--device", "cpu"]
     draws = {
@@ -185,7 +185,6 @@ def test_sample_guided_by_another_network_and_by_itself(run, snapshot, tmp_path,
         "one": ["--guide", weaker, "--guidance", "1"],
         "weaker": ["--guide", weaker, "--guidance", "2"],
         "low": ["--guide", weaker, "--guidance", "2", "--interval", "100", "200"],
-        "self": ["--guide", "self", "--guidance", "2000"],  # labels make 1e-4 of what so short a training has learned
         "euler": ["--sampler", "euler"],
     }
     seen = {}
@@ -193,7 +192,7 @@ def test_sample_guided_by_another_network_and_by_itself(run, snapshot, tmp_path,
         call(capsys, "sample", snapshot, "--out", tmp_path / name, *options, *more)
         seen[name] = b"".join(path.read_bytes() for path in sorted((tmp_path / name).glob("*/*.png")))
     assert seen["plain"] == seen["one"] == seen["low"]
-    assert len({seen[name] for name in ("plain", "weaker", "self", "euler")}) == 4
+    assert len({seen[name] for name in ("plain", "weaker", "euler")}) == 3
     made = json.loads((tmp_path / "weaker" / "manifest.json").read_text())
     assert (made["guide"]["nimg"], made["settings"]["guidance"]) == (80, 2.0)
     assert json.loads((tmp_path / "one" / "manifest.json").read_text())["guide"] is None  # it had no say
@@ -300,6 +299,7 @@ def test_demo_refuses_nonsense_before_it_trains(tmp_path, capsys, options):
         (["--guide", "self"], "without --guidance"),
         (["--guide", "self", "--guidance", "nan"], "guidance = nan"),
         (["--guide", "self", "--guidance", "2", "--interval", "2", "1"], "0 <= lo < hi"),
+        (["--guide", "self", "--guidance", "2"], "label dropout 0"),
         (["--guide", "missing", "--guidance", "2"], "missing"),
         (["--S-churn", "3"], "belong to the sampler stochastic_heun"),
     ],

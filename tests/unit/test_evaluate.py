@@ -348,6 +348,7 @@ def test_generated_images_are_measured_without_being_kept(snapshot):
 def test_what_is_measured_is_what_sample_writes(snapshot, tmp_path, settings):
     """Byte for byte, guided or not; and a record says the same of either."""
     main, guide = open_network(str(snapshot)), None
+    main.denoiser.label_dropout = 0.1
     drawing, seeds = DrawSettings(steps=3, **settings), range(3, 12)
     draw(main, guide, drawing, seeds, tmp_path / "drawn", batch=4)
     images, files = Generated(main, guide, drawing, seeds, batch=5), open_images(str(tmp_path / "drawn"))

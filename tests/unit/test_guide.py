@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from unitgain.arch import NetworkSpec
+from unitgain.checkpoint.snapshot import SnapshotHeader, load, write_snapshot
+from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.guide import Guided, PerClass
+from unitgain.infer import prepare
+from unitgain.serial import to_dict
 
 SPEC = NetworkSpec(
     resolution=8, channels=1, label_dim=3, model_channels=8, channel_mult=(1, 2), num_blocks=1, channels_per_head=8
@@ -157,3 +161,46 @@ def test_a_guided_denoiser_may_guide(main, guide):
     torch.testing.assert_close(
         Guided(inner, None, 1.5)(X, 0.7, LABEL), 1.5 * inner(X, 0.7, LABEL) - 0.5 * inner(X, 0.7)
     )
+
+
+@pytest.mark.parametrize(("label_dropout", "known"), [(0.0, True), (0, True), (0.1, False), (None, False)])
+def test_a_network_that_never_was_without_labels_does_not_guide_itself(main, guide, label_dropout, known):
+    main.label_dropout = label_dropout
+    others = [main, prepare(main), Guided(main, guide, 2.0)]
+    for other in others if known else []:
+        for itself in (None, other):
+            with pytest.raises(
+                ValueError, match=r"label dropout 0.*--guide NETWORK\), or use a network that was trained"
+            ):
+                Guided(other, itself, 1.5)
+    if not known:
+        assert [Guided(other, None, 1.5).label_dropout for other in others] == [label_dropout] * 3
+    Guided(main, guide, 1.5)  # another network may guide it
+    unconditional = network(label_dim=0)
+    unconditional.label_dropout = 0.0
+    Guided(main, unconditional, 1.5)
+    main.label_dropout = None
+
+
+def test_a_denoiser_that_does_not_say_may_guide_itself(main):
+    class Foreign(torch.nn.Module):
+        spec, sigma_data, encoder = main.spec, main.sigma_data, None
+        forward = staticmethod(main.forward)
+
+    assert Guided(Foreign(), None, 1.5).label_dropout is None
+
+
+def test_stored_networks_know_how_they_were_trained(tmp_path, main):
+    header = SnapshotHeader(
+        network=main.spec,
+        sigma_data=0.5,
+        nimg=8,
+        profile={"kind": "raw"},
+        recipe="tiny",
+        encoder=to_dict(PixelEncoder()),
+    )
+    write_snapshot(tmp_path / header.filename(), header, main.state_dict())
+    stored = load(tmp_path / header.filename())
+    assert stored.label_dropout == 0
+    with pytest.raises(ValueError, match="label dropout 0"):
+        Guided(stored, None, 1.5)

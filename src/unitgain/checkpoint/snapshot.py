@@ -237,6 +237,7 @@ class Snapshot:
         except RuntimeError as error:
             raise SnapshotError(f"{self.path}: its tensors do not fit its network: {error}") from error
         denoiser.encoder = self.header.encoder
+        denoiser.label_dropout = getattr(self.header, "label_dropout", 0.0)  # nothing stored yet was trained with any
         return denoiser.requires_grad_(False).eval()
 
 
