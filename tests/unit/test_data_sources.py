@@ -290,3 +290,23 @@ def test_sources_travel_to_other_processes(tmp_path):
         source = opened(what, tmp_path)
         assert items(pickle.loads(pickle.dumps(source))) == items(source)
     assert np.array_equal(source.labels, [0, 0, 0, 1, 1, 1, 2, 2, 2])
+
+
+def test_labels_that_are_far_apart_are_numbered(tmp_path):
+    """Labels as numbers are taken as they are, unless that would name very many classes for nothing."""
+    root = write_folder(tmp_path / "a")
+    names = [str(path.relative_to(root)) for path in sorted(root.rglob("*.png"))]
+    values = [2024000123, 7, 10**30]
+    rows = [[name, values[index % 3]] for index, name in enumerate(names)]
+    (root / "dataset.json").write_text(json.dumps({"labels": rows}))
+    source = opened(root, tmp_path)
+    assert source.classes == ("7", "2024000123", str(10**30))
+    assert source.labels.tolist() == [[1, 0, 2][index % 3] for index in range(len(names))]
+    assert any(f"far apart, 7 to {10**30}: the 3 that are there" in note for note in source.notes)
+    (root / "dataset.json").write_text(json.dumps({"labels": [[name, 99_999] for name in names]}))
+    assert len(opened(root, tmp_path).classes) == 100_000
+    (root / "dataset.json").write_text(
+        json.dumps({"labels": [[name, -index * 10**9] for index, name in enumerate(names)]})
+    )
+    with pytest.raises(ValueError, match="has label -1000000000, but classes"):
+        opened(root, tmp_path)

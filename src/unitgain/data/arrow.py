@@ -1,7 +1,8 @@
 """Files of Arrow record batches from elsewhere: mapped, and believed only as far as they were looked at."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,42 @@ def map_batches(path: Path, columns: Sequence[str] | None = None) -> list[Any]:
         ValueError: if it is damaged, or packed so that it would have to be unpacked.
     """
     pa = require("pyarrow", extra="data")
+    batches = []
+    with _mapped(path) as file:
+        messages = pa.ipc.MessageReader.open_stream(file)
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        for message in messages:
+            if message.type != "record batch" or _is_compressed(message.metadata.to_pybytes()):
+                raise ValueError(f"a {message.type} in it is no plain record batch")
+            batch = pa.ipc.read_record_batch(message, schema)
+            batch = batch if columns is None else batch.select(list(columns))
+            batch.validate(full=True)
+            batches.append(batch)
+    return batches
+
+
+def read_schema(path: Path) -> Any:
+    """The columns of a file in Arrow's stream format.
+
+    Raises:
+        As `map_batches`.
+    """
+    pa = require("pyarrow", extra="data")
+    with _mapped(path) as file:
+        return pa.ipc.read_schema(pa.ipc.MessageReader.open_stream(file).read_next_message())
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[Any]:
+    """A file, and one kind of error for all that may be wrong with it."""
+    pa = require("pyarrow", extra="data")
     with open_regular(path):
         pass
-    batches = []
     try:
         with pa.memory_map(str(path)) as file:
-            messages = pa.ipc.MessageReader.open_stream(file)
-            schema = pa.ipc.read_schema(messages.read_next_message())
-            for message in messages:
-                if message.type != "record batch" or _is_compressed(message.metadata.to_pybytes()):
-                    raise ValueError(f"a {message.type} in it is no plain record batch")
-                batch = pa.ipc.read_record_batch(message, schema)
-                batch = batch if columns is None else batch.select(list(columns))
-                batch.validate(full=True)
-                batches.append(batch)
+            yield file
     except (pa.ArrowException, OSError, KeyError, StopIteration, struct.error) as error:
         raise ValueError(f"it is damaged: {printable(error) or type(error).__name__}") from error
-    return batches
 
 
 def _is_compressed(metadata: bytes) -> bool:

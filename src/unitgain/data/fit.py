@@ -1,5 +1,6 @@
 """Any picture file to 8-bit pixels of one size."""
 
+import functools
 import io
 import math
 import struct
@@ -13,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
-from PIL.IcoImagePlugin import IcoImageFile
 
 from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, printable, read_npy
 
@@ -24,6 +24,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM
 WHOLE = 2**25  # pixels; larger pictures than that are cut before they are enlarged, which may round otherwise
 MOST = 4  # times the square that is cut out of it
 AROUND = 8  # pixels that bicubic needs around a part, when it shrinks to no less than half
+ICON = b"\0\0\1\0"
 _lock = threading.Lock()  # of Pillow's limit, which is one for all threads
 
 
@@ -83,7 +84,8 @@ def fit_image(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> tuple[I
         return image, False
     edge = max(width, height) if fit.mode == "pad" else min(width, height)
     if image.size != (fit.resolution, fit.resolution):
-        image = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.mode](image, fit)
+        resize = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.mode]
+        image = _of_any_size(functools.partial(resize, image, fit))
     return image, edge < fit.resolution
 
 
@@ -130,7 +132,9 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are still no bomb
-            image = _load(data, lambda image: _check_size(image, data, limits), FORMATS)
+            if data[:4] == ICON:
+                _check_icon(data, limits)
+            image = _load(data, lambda image: _check_size(image, limits), FORMATS)
             with suppress(Exception):  # damaged EXIF is no reason to lose a picture
                 ImageOps.exif_transpose(image, in_place=True)
             return image
@@ -225,40 +229,44 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _load(data: Any, check: Callable[[Image.Image], None], formats: tuple[str, ...]) -> Image.Image:
-    """A picture with its pixels, if `check` has nothing against it before they are there.
+    """A picture with its pixels, if `check` has nothing against it before they are there."""
 
-    Pillow has a limit of its own, one for the whole process, which is lifted where a picture is past it.
-    """
+    def load() -> Image.Image:
+        image = Image.open(io.BytesIO(data), formats=formats)
+        check(image)
+        image.load()
+        return image
+
+    return _of_any_size(load)
+
+
+def _of_any_size(make: Callable[[], Image.Image]) -> Image.Image:
+    """What `make` returns, without Pillow's own limit: one for the whole process, and lifted only where it is met."""
     try:
-        return _load_checked(data, check, formats)
+        return make()
     except Image.DecompressionBombError:
         with _lock:
             pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                return _load_checked(data, check, formats)
+                return make()
             finally:
                 Image.MAX_IMAGE_PIXELS = pillows
 
 
-def _load_checked(data: Any, check: Callable[[Image.Image], None], formats: tuple[str, ...]) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=formats)
-    check(image)
-    image.load()
-    return image
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    depth = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;16") else 1
+    pixel = max(depth * len(image.getbands()), 3)  # whatever it is, it becomes RGB
+    limits.check_item(f"decoded, its {image.width}x{image.height} pixels", image.width * image.height * pixel)
 
 
-def _check_size(image: Image.Image, data: bytes, limits: Limits) -> None:
-    for width, height in (image.size, *_inner_sizes(image, data)):
-        depth = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;16") else 1
-        pixel = max(depth * len(image.getbands()), 3)  # whatever it is, it becomes RGB
-        limits.check_item(f"decoded, its {width}x{height} pixels", width * height * pixel)
-
-
-def _inner_sizes(image: Image.Image, data: bytes) -> list[tuple[int, int]]:
-    """Of the PNG files in an icon, which may be of another size than it says."""
-    starts = [entry.offset for entry in image.ico.entry] if isinstance(image, IcoImageFile) else []
-    parts = [data[start : start + 24] for start in starts]
-    return [struct.unpack(">II", part[16:]) for part in parts if part[:4] == b"\x89PNG" and len(part) == 24]
+def _check_icon(data: bytes, limits: Limits) -> None:
+    """Check the sizes of the pictures in an icon: Pillow decodes one on opening, whatever the icon says of its size."""
+    for index in range(min(int.from_bytes(data[4:6], "little"), len(data) // 16)):
+        start = int.from_bytes(data[18 + 16 * index : 22 + 16 * index], "little")
+        header = data[start : start + 24].ljust(24, b"\0")
+        is_png = header[:4] == b"\x89PNG"
+        width, height = struct.unpack(">II", header[16:]) if is_png else struct.unpack("<ii", header[4:12])
+        limits.check_item(f"decoded, its {width}x{height} pixels", 3 * abs(width * height))
 
 
 def _from_array(data: bytes) -> Image.Image:

@@ -21,8 +21,10 @@ from unitgain.data.digits import digits
 from unitgain.data.fit import Fit, ImageError, flatten
 from unitgain.data.fit import decode as decode_picture
 from unitgain.data.sources import Indexed, SourceOptions, open_source
+from unitgain.data.sources.columns import count_jpegs
 from unitgain.data.sources.files import Folder, Zip
-from unitgain.data.sources.tables import Parquet, SavedDataset, count_jpegs
+from unitgain.data.sources.parquet import Parquet
+from unitgain.data.sources.saved import SavedDataset
 from unitgain.data.sources.tars import Tar
 from unitgain.metrics.record import Source
 from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
@@ -191,7 +193,7 @@ def _manifest(files: Indexed) -> bytes | None:
 def _formats(files: Indexed) -> dict[str, int]:
     """Number of images by format: by their names, or in tables by their first bytes."""
     if isinstance(files, Parquet | SavedDataset):
-        jpegs = count_jpegs(files)
+        jpegs = count_jpegs(files.parts())
         return {kind: count for kind, count in (("jpeg", jpegs), ("other", len(files) - jpegs)) if count}
     suffixes = Counter(PurePosixPath(key).suffix.lower().lstrip(".") for key in files.keys)
     counts = Counter[str]()

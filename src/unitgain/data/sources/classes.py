@@ -77,9 +77,11 @@ def classify(
         return Classified(keys, None, None, notes)
     if options.labels is not None:
         found, more = look_up(read_labels(options.labels, options.label_column), keys, str(options.labels))
-        return Classified(keys, *number(found, keys, str(options.labels), options.classes), (*notes, *more))
+        labels, classes, further = number(found, keys, str(options.labels), options.classes)
+        return Classified(keys, labels, classes, (*notes, *more, *further))
     if beside and any(key in beside for key in keys):
-        return Classified(keys, *number([beside.get(key) for key in keys], keys, name, options.classes), notes)
+        labels, classes, more = number([beside.get(key) for key in keys], keys, name, options.classes)
+        return Classified(keys, labels, classes, (*notes, *more))
     labels, classes, more = tables.labels(keys) or _by_folders(listing, keys, level, name)
     return Classified(keys, labels, classes, (*listing.notes.lines(), *more))
 
@@ -137,7 +139,8 @@ class _Tables:
             labels |= {key: label for key, label in zip(below[folder], values, strict=True) if label is not None}
             more += notes
         where = where if len(below) == 1 else f"{self.name}: {len(below)} files of labels"
-        return *number([labels.get(key) for key in keys], keys, where, self.names), tuple(more)
+        numbers, classes, notes = number([labels.get(key) for key in keys], keys, where, self.names)
+        return numbers, classes, (*more, *notes)
 
 
 def _by_folders(

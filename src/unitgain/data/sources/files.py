@@ -95,7 +95,9 @@ def open_zip(path: Path, options: SourceOptions) -> Zip:
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no whole zip archive: {error}") from error
     listing = Listing[str]()
-    for member in archive.infolist():
+    members = archive.infolist()
+    options.limits.check_source(f"{path}, unpacked,", sum(member.file_size for member in members), path.stat().st_size)
+    for member in members:
         _add_member(listing, archive, member)
     listing.resolve_links()
     listing.pictures = dict(sorted(listing.pictures.items()))

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.trust import parse_json as read_json
+
 Label = int | str | None
 FILE_COLUMNS = ("file", "file_name", "filename", "name", "path", "image", "key")
 LABEL_COLUMNS = ("label", "class", "category", "labels", "class_name", "cls", "target")
+FAR_APART = 100_000  # a number of classes that nobody has by tenths
 
 
 def number(
     labels: Sequence[Label], keys: Sequence[str], where: str, names: Sequence[str] | None = None
-) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
-    """Labels as numbers, and the names of the classes.
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
+    """Labels as numbers, the names of the classes, and notes.
 
-    Integers, also as text, are taken as they are, and the classes are named by them unless `names` are given. Text is
-    numbered in alphabetical order, or in that of `names`.
+    Integers, also as text, are taken as they are, and the classes are named by them unless `names` are given; where
+    they are far apart, those that are there are numbered in their order. Text is numbered in alphabetical order, or in
+    that of `names`.
 
     Args:
         labels: one per picture; all None for none.
@@ -35,7 +38,7 @@ def number(
         ValueError: if some pictures have a label and others not, or a number is negative or past the names.
     """
     if all(label is None for label in labels):
-        return None, None
+        return None, None, ()
     if None in labels:
         missing = [key for key, label in zip(keys, labels, strict=True) if label is None]
         raise ValueError(
@@ -43,15 +46,7 @@ def number(
             "none (--no-labels)"
         )
     if all(is_number(label) for label in labels):
-        values = np.array([int(label) for label in labels], dtype=np.int64)  # type: ignore[arg-type]
-        known = tuple(names) if names is not None else tuple(map(str, range(int(values.max()) + 1)))
-        wrong = np.flatnonzero((values < 0) | (values >= len(known)))
-        if len(wrong):
-            first = int(wrong[0])
-            raise ValueError(
-                f"{where}: {keys[first]} has label {values[first]}, but classes are numbered 0 to {len(known) - 1}"
-            )
-        return values, known
+        return _as_given([int(label) for label in labels if label is not None], keys, where, names)
     texts = [unicodedata.normalize("NFC", str(label)) for label in labels]
     known = (
         tuple(unicodedata.normalize("NFC", name) for name in names) if names is not None else tuple(sorted(set(texts)))
@@ -60,7 +55,26 @@ def number(
     for key, text in zip(keys, texts, strict=True):
         if text not in numbers:
             raise ValueError(f"{where}: {key} has label {text!r}, which is none of the {len(known)} classes named")
-    return np.array([numbers[text] for text in texts], dtype=np.int64), known
+    return np.array([numbers[text] for text in texts], dtype=np.int64), known, ()
+
+
+def _as_given(
+    values: Sequence[int], keys: Sequence[str], where: str, names: Sequence[str] | None
+) -> tuple[NDArray[np.int64], tuple[str, ...], tuple[str, ...]]:
+    highest, distinct = max(values), sorted(set(values))
+    if names is None and distinct[0] >= 0 and highest >= max(FAR_APART, 10 * len(distinct)):
+        numbers = {value: index for index, value in enumerate(distinct)}
+        note = (
+            f"{where}: labels are far apart, {distinct[0]} to {highest}: the {len(distinct)} that are there are "
+            "numbered in their order"
+        )
+        return np.array([numbers[value] for value in values]), tuple(map(str, distinct)), (note,)
+    count = len(names) if names is not None else highest + 1
+    for key, value in zip(keys, values, strict=True):
+        if not 0 <= value < count:
+            raise ValueError(f"{where}: {key} has label {value}, but classes are numbered 0 to {count - 1}")
+    known = tuple(names) if names is not None else tuple(map(str, range(count)))
+    return np.array(values, dtype=np.int64), known, ()
 
 
 def read_labels(path: Path, column: str | None = None) -> dict[str, Label]:
@@ -118,7 +132,7 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Label] | None:
     """
     form = 'expected {"labels": [["name.png", 3], ...]} or {"labels": null}'
     try:
-        labels = json.loads(text)["labels"]
+        labels = read_json(text, where)["labels"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where} is not in the official form: {form}") from error
     if labels is None:
@@ -135,7 +149,8 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Label] | None:
 
 def class_names(text: str | bytes) -> tuple[str, ...] | None:
     """The names of the classes, which our own exports add to the official form."""
-    names = json.loads(text).get("classes")
+    about = read_json(text, "a file of labels")
+    names = about.get("classes") if isinstance(about, dict) else None
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
@@ -143,10 +158,13 @@ def parse_csv(text: str, where: str, column: str | None = None, may_lack: bool =
     """A table with a header; the columns are found by their names.
 
     Raises:
-        ValueError: if there is no column of files or of labels, and there must be.
+        ValueError: if there is no column of files or of labels, and there must be, or it is no CSV.
     """
     rows = csv.DictReader(io.StringIO(text))
-    return _table(enumerate(rows, 2), list(rows.fieldnames or ()), where, column, may_lack)
+    try:
+        return _table(enumerate(rows, 2), list(rows.fieldnames or ()), where, column, may_lack)
+    except csv.Error as error:
+        raise ValueError(f"{where}, line {rows.line_num} is no CSV: {error}") from error
 
 
 def parse_jsonl(text: str, where: str, column: str | None = None, may_lack: bool = False) -> dict[str, Label] | None:
@@ -158,10 +176,7 @@ def parse_jsonl(text: str, where: str, column: str | None = None, may_lack: bool
     rows: list[tuple[int, dict[str, Any]]] = []
     for line, entry in enumerate(text.splitlines(), 1):
         if entry.strip():
-            try:
-                row = json.loads(entry)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}, line {line} is no JSON: {error}") from error
+            row = read_json(entry, f"{where}, line {line}")
             if not isinstance(row, dict):
                 raise ValueError(f"{where}, line {line} is {type(row).__name__}; expected an object per picture")
             rows.append((line, row))
@@ -202,11 +217,11 @@ def find_column(names: Sequence[str | None], wanted: Sequence[str]) -> str | Non
 def _drawn(text: str) -> dict[str, Label] | None:
     """The classes in the manifest of images that this package drew."""
     try:
-        manifest = json.loads(text)
+        manifest = read_json(text, "manifest.json")
         if not str(manifest["format"]).startswith("unitgain-images/"):
             return None
         labels = {str(entry["file"]): entry["class"] for entry in manifest["images"]}
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return None
     return {} if any(not isinstance(label, int) for label in labels.values()) else labels
 

@@ -4,11 +4,9 @@ import bz2
 import functools
 import gzip
 import itertools
-import json
 import lzma
 import os
 import posixpath
-import shutil
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -24,11 +22,13 @@ from unitgain.data.sources.labels import LABEL_COLUMNS, Label
 from unitgain.data.sources.listing import LABEL_FILES, Listing, companions, plain_path, text
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, is_hidden, is_picture, stamp
 from unitgain.files import atomic
-from unitgain.trust import Limits
+from unitgain.trust import Limits, open_regular, parse_json
 
 COMPRESSION = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 NESTED = 3  # archives within one another
+LARGEST_LABEL = 2**20  # bytes of a file beside a picture
+LARGEST_HEADER = 2**24
 Span = tuple[int, int, int]  # archive, offset, size
 
 
@@ -62,7 +62,7 @@ def open_tars(paths: Sequence[Path], scratch: Path, options: SourceOptions, name
         ValueError: if one is damaged, there are no pictures, or labels do not fit.
     """
     scan = TarScan()
-    unpacked = [_uncompressed(path, scratch, index) for index, path in enumerate(paths)]
+    unpacked = [_uncompressed(path, scratch, index, options.limits) for index, path in enumerate(paths)]
     names = names or [path.name for path in paths]
     for index, (path, plain) in enumerate(zip(paths, unpacked, strict=True)):
         try:
@@ -102,14 +102,14 @@ class TarScan:
 
     def add(self, path: Path, prefix: str) -> None:
         """Scan the headers of an archive; `prefix` comes before the names of its files."""
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             self._scan(file, prefix, path.stat().st_size, 1)
         self.count += 1
 
     def _scan(self, file: BinaryIO, prefix: str, end: int, depth: int) -> None:
         """Scan the archive that begins where `file` is, and those within it."""
         own, labels = Listing[Span](notes=self.all.notes), dict[str, Label]()
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[arg-type]
             for member in itertools.takewhile(lambda member: member.offset < end, archive):
                 self._add_member(own, labels, archive, member)
         own.resolve_links()
@@ -142,7 +142,11 @@ class TarScan:
         elif not member.isfile() or member.issparse():
             if is_picture(name):
                 own.notes.add("files are devices, pipes or sparse and were left out", text(name))
-        elif name.endswith((".cls", ".json")) and posixpath.basename(name).lower() not in LABEL_FILES:
+        elif (
+            name.endswith((".cls", ".json"))
+            and member.size <= LARGEST_LABEL
+            and posixpath.basename(name).lower() not in LABEL_FILES
+        ):
             stream = archive.extractfile(member)
             label = _label_beside(name, stream.read() if stream else b"")
             plain = plain_path(name)
@@ -150,6 +154,19 @@ class TarScan:
                 labels.setdefault(_sample(text(plain)), label)
         else:
             own.add(name, (self.count, member.offset_data, member.size))
+
+
+class _Headers:
+    """A file, for `tarfile`, which reads headers as long as they say that they are."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """As that of a file."""
+        if size > LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._file.read(size)
 
 
 def _sample(name: str) -> str:
@@ -162,15 +179,15 @@ def _label_beside(name: str, data: bytes) -> Label:
     if name.endswith(".cls"):
         return text or None
     try:
-        values = json.loads(text)
+        values = parse_json(text, name)
     except ValueError:
         return None
     found = (values.get(key) for key in LABEL_COLUMNS) if isinstance(values, dict) else ()
     return next((label for label in found if isinstance(label, int | str) and not isinstance(label, bool)), None)
 
 
-def _uncompressed(path: Path, scratch: Path, index: int) -> Path:
-    with open(path, "rb") as file:
+def _uncompressed(path: Path, scratch: Path, index: int, limits: Limits) -> Path:
+    with open_regular(path) as file:
         magic = file.read(6)
     opener = next((opener for start, opener in COMPRESSION.items() if magic.startswith(start)), None)
     if opener is None:
@@ -181,7 +198,9 @@ def _uncompressed(path: Path, scratch: Path, index: int) -> Path:
     if not plain.exists():
         try:
             with atomic(plain) as temporary, opener(path, "rb") as packed, open(temporary, "wb") as file:
-                shutil.copyfileobj(packed, file, 2**20)  # type: ignore[misc]
+                while part := packed.read(2**20):
+                    file.write(part)
+                    limits.check_source(f"{path}, unpacked,", file.tell(), path.stat().st_size)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise ValueError(f"{path} cannot be unpacked: {error}") from error
     return plain

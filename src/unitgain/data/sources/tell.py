@@ -6,10 +6,12 @@ import zipfile
 from pathlib import Path
 
 from unitgain.data.sources.files import list_folder, open_folder, open_zip
+from unitgain.data.sources.hub import open_hub
 from unitgain.data.sources.listing import TAR_SUFFIXES
+from unitgain.data.sources.parquet import open_parquet
+from unitgain.data.sources.saved import open_saved
 from unitgain.data.sources.source import Indexed, Notes, SourceOptions, Stream
 from unitgain.data.sources.splits import ALL, choose_files
-from unitgain.data.sources.tables import open_hub, open_parquet, open_saved
 from unitgain.data.sources.tars import open_tars
 
 HUB = "hub:"

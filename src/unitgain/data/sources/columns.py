@@ -1,0 +1,120 @@
+"""Columns of tables: which hold the pictures and their labels, and what is in a row."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unitgain.data.sources.labels import LABEL_COLUMNS, find_column
+from unitgain.data.sources.source import SourceOptions
+from unitgain.extras import require
+from unitgain.trust import Limits, parse_json, read_regular
+
+IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values", "jpg", "png", "webp")
+JPEG_START = b"\xff\xd8\xff"
+
+
+def find_columns(
+    schema: Any, features: Any, name: str, options: SourceOptions
+) -> tuple[str, str | None, list[str] | None]:
+    """The columns of pictures and labels, and the names of the classes if the table says them.
+
+    Args:
+        schema: of Arrow.
+        features: of the columns, as the `datasets` library describes them; anything at all.
+        name: of the table, for messages.
+        options: may name columns, or want no labels.
+
+    Raises:
+        ValueError: if there is no such column, or labels are neither numbers nor text.
+    """
+    import pyarrow as pa
+
+    def holds_pictures(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    known = f"its columns are {', '.join(schema.names)}"
+    fitting = [field.name for field in schema if holds_pictures(field.type)]
+    if not options.image_column and "latent" in schema.names and not find_column(fitting, IMAGE_COLUMNS):
+        raise ValueError(f"{name} holds latents: decode them to images first")
+    column = _chosen(fitting, options.image_column, IMAGE_COLUMNS)
+    if column is None and len(fitting) == 1:
+        column = fitting[0]
+    if column is None or column not in fitting:
+        raise ValueError(
+            f"{name} has no column {column!r} with encoded pictures; {known}"
+            if column
+            else f"{name} has {'several columns' if fitting else 'no column'} of encoded pictures; {known}; choose "
+            "with --image-column"
+        )
+    label = _chosen(schema.names, options.label_column, LABEL_COLUMNS)
+    if options.no_labels or label is None:
+        return column, None, None
+    if label not in schema.names:
+        raise ValueError(f"{name} has no column {label!r}; {known}")
+    kind = schema.field(label).type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ValueError(
+            f"{name}: the labels in {label!r} are {kind}; one integer or text per picture (or --no-labels)"
+        )
+    return column, label, _class_names(features, label)
+
+
+def features_of(schema: Any, name: str) -> Any:
+    """What the `datasets` library left in a schema about its columns.
+
+    Raises:
+        ValueError: if it is no JSON.
+    """
+    about = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"), f"{name}: what it says of its columns")
+    return about.get("info", {}).get("features") if isinstance(about, dict) and _is_object(about, "info") else None
+
+
+def _chosen(names: Sequence[str], wanted: str | None, usual: Sequence[str]) -> str | None:
+    """The column that is wanted, as the table spells it if it is there; else the first usual one."""
+    return find_column(names, (wanted,)) or wanted if wanted is not None else find_column(names, usual)
+
+
+def _class_names(features: Any, label: str) -> list[str] | None:
+    feature = features.get(label) if isinstance(features, dict) else None
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return names if isinstance(names, list) and names and all(isinstance(name, str) for name in names) else None
+
+
+def _is_object(about: dict[str, Any], name: str) -> bool:
+    return isinstance(about.get(name), dict)
+
+
+def picture_bytes(value: Any, root: Path | None, limits: Limits) -> bytes:
+    """The file of a picture as a table holds it: bytes, or a struct of bytes and path.
+
+    Args:
+        value: of the row.
+        root: folder that a path is in; None if there is none, as on the Hub.
+        limits: what the picture may take.
+
+    Raises:
+        LimitError: if it takes more.
+        OSError: if there are no bytes, or the path leads nowhere or out of the folder.
+    """
+    if isinstance(value, Mapping):
+        path = value.get("path")
+        if value.get("bytes") is None and isinstance(path, str) and root is not None:
+            return read_regular(root / path, limits, below=root)
+        value = value.get("bytes")
+    if not isinstance(value, bytes):
+        raise OSError(f"the row holds no bytes of a picture but {type(value).__name__}")
+    limits.check_item("it", len(value))
+    return value
+
+
+def count_jpegs(columns: Iterable[Any]) -> int:
+    """How many pictures in parts of a column are JPEG files, by their first bytes."""
+    compute = require("pyarrow.compute", extra="data")
+    found = 0
+    for column in columns:
+        files = compute.struct_field(column, "bytes") if hasattr(column.type, "fields") else column
+        starts = compute.binary_slice(files, 0, len(JPEG_START))
+        found += compute.sum(compute.equal(starts, JPEG_START)).as_py() or 0
+    return found

@@ -1,0 +1,177 @@
+"""Parquet files with a column of pictures."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.sources.columns import features_of, find_columns, picture_bytes
+from unitgain.data.sources.labels import Label, number
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.extras import require
+from unitgain.trust import Limits, open_regular, printable
+
+ROWS = 32  # at a time, where they are small
+LABELS = 8192
+LONGEST_LABEL = 4096  # characters
+
+
+@dataclass(kw_only=True)
+class Parquet(Indexed):
+    """Rows of parquet files, in the order of the files."""
+
+    paths: Sequence[Path]
+    column: str
+    where: NDArray[np.int64]  # [n, 3]: file, row group, row in it
+
+    def fetch(self, index: int) -> bytes:
+        """The bytes of the picture in a row."""
+        file, group, row = self.where[index].tolist()
+        path = self.paths[file]
+        return picture_bytes(_rows(path, group, self.column, self.limits).at(row), path.parent, self.limits)
+
+    def parts(self) -> Iterator[Any]:
+        """The column of pictures, a few rows at a time."""
+        for file, group in np.unique(self.where[:, :2], axis=0).tolist():
+            yield from _read(self.paths[file], group, self.column, self.limits, ROWS)
+
+
+def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Parquet:
+    """Parquet files with a column of pictures (bytes, or a struct of bytes and path) and perhaps one of labels.
+
+    Raises:
+        ImportError: if pyarrow is missing.
+        ValueError: if one is damaged, there is no such column, or labels do not fit.
+    """
+    name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+    where: list[NDArray[np.int64]] = []
+    labels: list[Label] = []
+    column = label_column = names = None
+    for index, path in enumerate(paths):
+        try:
+            groups, schema = _groups(path)
+            if column is None:
+                column, label_column, names = find_columns(schema, features_of(schema, name), name, options)
+            if label_column:
+                labels += _labels(path, len(groups), label_column, options.limits)
+        except _TableError as error:
+            raise ValueError(f"{path} is no whole parquet file: {error}") from error
+        where += [_places(index, group, rows) for group, rows in enumerate(groups)]
+    places = np.concatenate(where) if where else np.empty((0, 3), np.int64)
+    if not len(places) or column is None:
+        raise ValueError(f"{name} holds no rows")
+    keys = [f"{paths[file].name}/{index:09d}" for index, file in enumerate(places[:, 0].tolist())]
+    numbers, classes, notes = number(labels or [None] * len(keys), keys, name, options.classes or names)
+    return Parquet(
+        name=name,
+        paths=list(paths),
+        column=column,
+        where=places,
+        keys=keys,
+        limits=options.limits,
+        labels=numbers,
+        classes=classes,
+        notes=notes,
+        fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
+    )
+
+
+class _TableError(Exception):
+    """A file is no whole table."""
+
+
+def _groups(path: Path) -> tuple[list[int], Any]:
+    """The number of rows in each group, and the schema.
+
+    Raises:
+        _TableError: if the file is damaged, or cannot hold as many rows as it says: of pictures, each takes a byte.
+    """
+    size = path.stat().st_size
+    try:
+        file = _open(path)
+        groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        schema = file.schema_arrow
+    except Exception as error:  # pyarrow raises whatever its parts do
+        raise _TableError(printable(error) or type(error).__name__) from error
+    if min(groups, default=0) < 0 or sum(groups) > size:
+        raise _TableError(f"it says that it holds {sum(groups):,} rows in {size:,} bytes")
+    return groups, schema
+
+
+def _labels(path: Path, groups: int, column: str, limits: Limits) -> list[Label]:
+    labels: list[Label] = []
+    known: dict[Label, Label] = {}
+    for group in range(groups):
+        for part in _read(path, group, column, limits, LABELS):
+            for label in part.to_pylist():
+                if isinstance(label, str) and len(label) > LONGEST_LABEL:
+                    raise _TableError(
+                        f"a label of {len(label):,} characters: more than {LONGEST_LABEL:,} name no class"
+                    )
+                labels.append(known.setdefault(label, label))
+    return labels
+
+
+def _places(file: int, group: int, rows: int) -> NDArray[np.int64]:
+    return np.stack([np.full(rows, file), np.full(rows, group), np.arange(rows)], axis=1)
+
+
+def _read(path: Path, group: int, column: str, limits: Limits, most: int) -> Iterator[Any]:
+    """A column of a row group, in parts that take no more than an item may.
+
+    One value may stand for all rows of a group, so as many rows may each take all that the group takes.
+
+    Raises:
+        _TableError: if it is damaged.
+    """
+    try:
+        file = _open(path)
+        about = file.metadata.row_group(group)
+        chunks = (about.column(index) for index in range(about.num_columns))
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if _is_of(chunk.path_in_schema, column))
+        step = max(1, min(most, limits.item // max(size, 1)))
+        for batch in file.iter_batches(step, row_groups=[group], columns=[column], use_threads=False):
+            yield batch.column(0)
+    except Exception as error:  # as above
+        raise _TableError(printable(error) or type(error).__name__) from error
+
+
+def _is_of(path: str, column: str) -> bool:
+    return path == column or path.startswith(f"{column}.")
+
+
+class _Rows:
+    """The rows of a group, forward."""
+
+    def __init__(self, path: Path, group: int, column: str, limits: Limits) -> None:
+        self._again = functools.partial(_read, path, group, column, limits, ROWS)
+        self._parts, self._part, self._start = self._again(), None, 0
+
+    def at(self, row: int) -> Any:
+        """The value of a row; one before the last that was asked for costs reading from the first."""
+        if self._part is None or row < self._start:
+            self._parts, self._start = self._again(), 0
+            self._part = next(self._parts, None)
+        while self._part is not None and row >= self._start + len(self._part):
+            self._start += len(self._part)
+            self._part = next(self._parts, None)
+        if self._part is None:
+            raise OSError(f"row {row} is not there")
+        return self._part[row - self._start].as_py()
+
+
+@functools.lru_cache(maxsize=2)
+def _rows(path: Path, group: int, column: str, limits: Limits) -> _Rows:
+    return _Rows(path, group, column, limits)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(path: Path) -> Any:
+    parquet = require("pyarrow.parquet", extra="data")
+    with open_regular(path):
+        pass
+    return parquet.ParquetFile(path, memory_map=True)

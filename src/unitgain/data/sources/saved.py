@@ -1,0 +1,121 @@
+"""Directories that the `datasets` library saved."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.arrow import map_batches, read_schema
+from unitgain.data.sources.columns import features_of, find_columns, picture_bytes
+from unitgain.data.sources.hub import choose_split
+from unitgain.data.sources.labels import Label, number
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, read_regular
+
+
+@dataclass(kw_only=True)
+class SavedDataset(Indexed):
+    """Rows of a directory that `datasets.Dataset.save_to_disk` wrote, memory-mapped."""
+
+    root: Path
+    files: Sequence[Path]
+    column: str
+
+    def fetch(self, index: int) -> bytes:
+        """The bytes of the picture in a row."""
+        starts, parts = _column(tuple(self.files), self.column)
+        part = int(np.searchsorted(starts, index, side="right")) - 1
+        return picture_bytes(parts[part][index - int(starts[part])].as_py(), self.root, self.limits)
+
+    def parts(self) -> Iterator[Any]:
+        """The column of pictures, in parts."""
+        yield from _column(tuple(self.files), self.column)[1]
+
+
+def open_saved(root: Path, options: SourceOptions) -> SavedDataset:
+    """A directory of `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk`; a prepared one too.
+
+    Raises:
+        ImportError: if pyarrow is missing.
+        ValueError: if it is damaged, has several splits and none is chosen, or no column of pictures, or labels do not
+            fit.
+    """
+    folder, split = root, options.split
+    if (root / "dataset_dict.json").exists():
+        split = choose_split(_names(root / "dataset_dict.json", "splits"), split, str(root))
+        folder = root / split
+    files = _files(folder)
+    try:
+        schema = read_schema(files[0])
+        features = _features(folder) or features_of(schema, str(files[0]))
+        column, label_column, names = find_columns(schema, features, str(root), options)
+        count = int(_column(tuple(files), column)[0][-1])
+        labels: list[Label] = [None] * count
+        if label_column:
+            labels = [label for part in _column(tuple(files), label_column)[1] for label in part.to_pylist()]
+    except OSError as error:
+        raise ValueError(f"{root} is damaged: {error}") from error
+    keys = [f"{index:09d}" for index in range(count)]
+    numbers, classes, notes = number(labels, keys, str(root), options.classes or names)
+    return SavedDataset(
+        name=str(root) if split is None else f"{root} ({split})",
+        root=folder,
+        files=files,
+        column=column,
+        keys=keys,
+        limits=options.limits,
+        labels=numbers,
+        classes=classes,
+        notes=notes,
+        fingerprint=digest([*map(stamp, files), column, label_column, classes]),
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    """The Arrow files of a split, which lie in its folder."""
+    state = _object(folder / "state.json")
+    entries = state.get("_data_files")
+    if state.get("_indices_data_files"):
+        raise ValueError(f"{folder} holds a choice of rows by their numbers: save it after flatten_indices()")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{folder / 'state.json'} names no files")
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
+    return [folder / plain_name(name, f"{folder / 'state.json'}: a file") for name in names]
+
+
+def _names(path: Path, field: str) -> list[str]:
+    names = _object(path).get(field)
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{path} names no {field}")
+    return [plain_name(name, f"{path}: one of {field}") for name in names]
+
+
+def _features(folder: Path) -> Any:
+    path = folder / "dataset_info.json"
+    return _object(path).get("features") if path.is_file() else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        values = parse_json(read_regular(path, DEFAULT_LIMITS), str(path))
+    except OSError as error:
+        raise ValueError(f"{path.parent} is no directory of the datasets library: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is no directory of the datasets library: it holds {type(values).__name__}")
+    return values
+
+
+@functools.lru_cache(maxsize=4)
+def _column(files: tuple[Path, ...], name: str) -> tuple[NDArray[np.int64], list[Any]]:
+    """A mapped column in parts, and the number of the first row of each, and of all rows."""
+    parts = []
+    for path in files:
+        try:
+            parts += [batch.column(name) for batch in map_batches(path, [name])]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return np.cumsum([0, *map(len, parts)]), parts
