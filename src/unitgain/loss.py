@@ -1,12 +1,28 @@
 """The training loss: noise levels, weighting, learned uncertainty (EDM2, Eqs. 13-16 and 21)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.denoiser import Denoiser, Label
+
+
+class Loss(NamedTuple):
+    """What a loss says of a batch.
+
+    Attributes:
+        loss: of every pixel, `[N, C, H, W]`, float32. Training sums over pixels and takes the mean over the batch.
+        error: weighted denoising error `lambda(sigma) (D - y)^2` of each image, the mean over pixels, `[N]`, without a
+            gradient: 1 for a network that knows nothing.
+        u: u(sigma), `[N]`, as it is in the loss.
+    """
+
+    loss: Float[Tensor, "n c h w"]
+    error: Float[Tensor, " n"]
+    u: Float[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +61,8 @@ class EDMLoss:
         sigma: Float[Tensor, " n"],
         noise: Float[Tensor, "n c h w"],
         label: Label = None,
-    ) -> Float[Tensor, "n c h w"]:
-        """Loss of every pixel, `lambda / exp(u) (D(y + sigma n) - y)^2 + u` (Eq. 21), not reduced.
+    ) -> Loss:
+        """`lambda / exp(u) (D(y + sigma n) - y)^2 + u` (Eq. 21), and what it is made of.
 
         Args:
             denoiser: D; its `sigma_data` is used.
@@ -55,12 +71,11 @@ class EDMLoss:
             sigma: noise levels `[N]`, as from `draw`.
             noise: unit noise n, shape of `clean`, as from `draw`.
             label: as the denoiser takes it.
-
-        Returns:
-            `[N, C, H, W]`, float32. Training sums over pixels and takes the mean over the batch.
         """
         level = sigma[:, None, None, None]
         denoised = denoiser(clean + level * noise, sigma, label)
         weight = self.weight(level, denoiser.sigma_data)
-        u = uncertainty(sigma)[:, None, None, None]
-        return weight / u.exp() * (denoised - clean) ** 2 + u
+        u = uncertainty(sigma)
+        square = (denoised - clean) ** 2
+        loss = weight / u[:, None, None, None].exp() * square + u[:, None, None, None]
+        return Loss(loss, weight.flatten() * square.detach().flatten(1).mean(1), u)

@@ -10,13 +10,13 @@ from launch import launch
 
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.parallel import processes
-from unitgain.train import trainer
+from unitgain.train import loop
 from unitgain.train.saver import Saver
-from unitgain.train.trainer import Trainer
+from unitgain.train.snapshots import Snapshots
 
 PHASES = {
-    "step": (trainer, "train_step", signal.SIGTERM),
-    "snapshot": (Trainer, "write_snapshot", signal.SIGINT),
+    "step": (loop, "train_step", signal.SIGTERM),
+    "snapshot": (Snapshots, "report", signal.SIGINT),
     "checkpoint": (Saver, "start", signal.SIGUSR1),
 }
 

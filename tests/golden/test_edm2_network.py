@@ -54,7 +54,7 @@ def test_loss_and_every_gradient(golden, networks):
         project_weights(network.train())
     loss_function = EDMLoss(golden.config["P_mean"], golden.config["P_std"])
     sigma = loss_function.sigma(golden["normal"].flatten())
-    loss = loss_function(denoiser, uncertainty, golden["clean"], sigma, golden["noise"], golden["labels"])
+    loss = loss_function(denoiser, uncertainty, golden["clean"], sigma, golden["noise"], golden["labels"]).loss
     assert relative_error(loss.detach(), golden["loss"]) < TOLERANCE
     (loss.sum() / len(loss)).backward()  # sum over pixels, mean over the batch
     gradients = rename(golden.under("grad."), channels_per_head=16)

@@ -117,7 +117,7 @@ def test_training_in_every_precision_gives_float32_gradients(dtype):
     denoiser.dtype = dtype
     loss = EDMLoss(-0.8, 1.0)
     clean = 0.5 * torch.randn(2, 4, 32, 32)
-    loss(denoiser, uncertainty, clean, *loss.draw(clean), labels(spec, 2)).mean().backward()
+    loss(denoiser, uncertainty, clean, *loss.draw(clean), labels(spec, 2)).loss.mean().backward()
     for name, parameter in denoiser.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.dtype == torch.float32
@@ -182,7 +182,8 @@ def test_loss_is_one_at_initialization_for_every_noise_level():
     clean = 0.5 * torch.randn(64, 4, 32, 32)
     for sigma in (0.02, 0.5, 10.0):
         value = loss(denoiser, uncertainty, clean, torch.full((64,), sigma), torch.randn_like(clean))
-        assert value.mean().item() == pytest.approx(1, abs=0.03)
+        assert value.loss.mean().item() == pytest.approx(1, abs=0.03)
+        assert torch.allclose(value.error, value.loss.flatten(1).mean(1))  # u = 0
 
 
 def test_loss_is_least_where_the_uncertainty_is_the_log_of_the_raw_loss():

@@ -2,7 +2,6 @@
 
 import json
 import time
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,16 +11,25 @@ from unitgain.data.loader import Loader
 from unitgain.denoiser import Denoiser
 from unitgain.loss import EDMLoss
 from unitgain.parallel import World
-from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
-from unitgain.train.health import Health
-from unitgain.train.parts import SMALL, StepProbe, watch_step, weight_part
+from unitgain.train import Execution, Microbatch, Observer, TrainConfig, TrainState, train, train_step
+from unitgain.train.parts import SMALL, StepProbe, weight_part
+from unitgain.train.run import Window
 from unitgain.train.speed import Speed, peak_memory
+from unitgain.train.statistics import Statistics
 
 
 def batch_of(recipe):
     clean = 0.5 * torch.randn(recipe.batch, 1, 8, 8)
     sigma, noise = EDMLoss(recipe.P_mean, recipe.P_std).draw(clean)
     return [Microbatch(clean=clean, sigma=sigma, noise=noise)]
+
+
+class Around(Observer):
+    """Looks at the optimizer's step."""
+
+    def __init__(self, state):
+        self.probe = StepProbe(state.modules)
+        self.before_update, self.after_update = self.probe.before, self.probe.after
 
 
 def test_magnitudes_of_a_step_are_those_of_the_tensors(tiny_recipe):
@@ -38,9 +46,9 @@ def test_magnitudes_of_a_step_are_those_of_the_tensors(tiny_recipe):
         gradients.update({name: p.grad.clone() for name, p in named.items()})
 
     state.optimizer.register_step_pre_hook(look)
-    with watch_step(state.optimizer, state.modules) as probe:
-        train_step(state, tiny_recipe, batch_of(tiny_recipe))
-    parts = probe.parts(World())
+    around = Around(state)
+    train_step(state, tiny_recipe, batch_of(tiny_recipe), observers=[around])
+    parts = around.probe.parts(World())
     order = ["embedding", "Enc 8x8", "Enc 4x4", "Dec 4x4", "Dec 8x8", "output", "uncertainty", SMALL]
     assert list(parts) == order
     for part, found in parts.items():
@@ -58,11 +66,8 @@ def test_magnitudes_of_a_step_are_those_of_the_tensors(tiny_recipe):
 
 def test_a_step_that_is_not_made_is_noticed(tiny_recipe):
     state = TrainState.start(tiny_recipe)
-    with watch_step(state.optimizer, state.modules) as probe:
-        pass
     with pytest.raises(AssertionError, match="made no step"):
-        probe.parts(World())
-    assert not state.optimizer._optimizer_step_pre_hooks
+        StepProbe(state.modules).parts(World())
 
 
 def test_watching_a_step_waits_for_nothing(tiny_spec):
@@ -85,25 +90,23 @@ def test_parts_by_name():
     assert weight_part("denoiser.network.enc.8x8_block0.norm.bias", 1) == SMALL
 
 
-class Blind(Health):
+class Blind(Statistics):
     """Does not look."""
 
-    def __init__(self):
+    def after(self, microbatch, loss):
         pass
 
-    def watch(self, last=False):
-        return nullcontext()
-
-    watch_step = watch
-
-    def shown(self, microbatches):
-        return microbatches
-
-    def settle(self, window):
+    def before_update(self):
         pass
 
-    def row(self, window, images, seconds):
-        return {"peak_share": 0.0, "data_wait_share": 0.0}
+    def after_update(self):
+        pass
+
+    def report(self, report):
+        pass
+
+    def settle(self):
+        return Window()
 
 
 def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data, monkeypatch):
@@ -112,9 +115,10 @@ def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data, mo
     seen, unseen = tmp_path / "seen", tmp_path / "unseen"
     train(config, seen, tiny_data, quiet=True, tensorboard=False)
     with monkeypatch.context() as patched:
-        patched.setattr("unitgain.train.loop.Health.start", lambda *_: Blind())
+        patched.setattr("unitgain.train.loop.Statistics", Blind)
+        patched.setattr("unitgain.train.loop.Magnitudes", lambda run: Observer())
         train(config, unseen, tiny_data, quiet=True, tensorboard=False)
-    assert "noise_levels" not in (unseen / "stats.jsonl").read_text()
+    assert not (unseen / "stats.jsonl").exists()
     for path in (seen / "snapshots").iterdir():
         assert path.read_bytes() == (unseen / "snapshots" / path.name).read_bytes(), path.name
     rows = [json.loads(line) for line in (seen / "stats.jsonl").read_text().splitlines()]
@@ -130,10 +134,41 @@ def test_looking_changes_no_number_of_a_run(tmp_path, tiny_recipe, tiny_data, mo
         assert 0 <= row["data_wait_share"] <= 1
 
 
-def test_speed_is_counted_from_what_is_known(tiny_spec, tiny_data):
+def test_observers_of_ones_own_see_every_step(tmp_path, tiny_recipe, tiny_data):
+    config = TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32, microbatch=4)
+    seen, errors = [], []
+
+    class Own(Observer):
+        def __init__(self, run):
+            self.run = run
+
+        def start(self):
+            seen.append("start")
+
+        def after(self, microbatch, loss):
+            assert not loss.error.requires_grad
+            errors.append(loss.error.mean().item())
+
+        def report(self, report):
+            seen.append((self.run.state.nimg, report.loss))
+
+        def end(self):
+            seen.append("end")
+
+    train(config, tmp_path / "run", tiny_data, quiet=True, tensorboard=False, observe=lambda run: [Own(run)])
+    assert (seen[0], seen[-1]) == ("start", "end")
+    steps = tiny_recipe.duration // tiny_recipe.batch
+    assert [nimg for nimg, _ in seen[1:-1]] == [(step + 1) * tiny_recipe.batch for step in range(steps)]
+    assert len(errors) == steps * tiny_recipe.batch // 4
+    assert errors[0] == pytest.approx(1.0, abs=0.5)  # of a network that knows nothing
+
+
+def test_speed_is_counted_from_what_is_known(tiny_recipe, tiny_data):
+    tiny_spec = tiny_recipe.network
+    config = TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32)
     with Loader(tiny_data, 0) as loader:
-        plain = Speed.measure(tiny_spec, torch.float32, False, loader, World())
-        twice = Speed.measure(tiny_spec, torch.float32, True, loader, World())
+        plain = Speed.measure(config, Execution(), loader, World())
+        twice = Speed.measure(config, Execution(recompute=True), loader, World())
         assert plain.flops == 3 * network_cost(tiny_spec).flops
         assert twice.flops == 4 * network_cost(tiny_spec).flops
         assert plain.peak == twice.peak > 0

@@ -109,7 +109,7 @@ def plain_step(recipe: Recipe, device: torch.device, dtype: torch.dtype = torch.
             project(state)
         total = torch.zeros((), device=device)
         for microbatch in microbatches:
-            loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
+            loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label).loss
             (loss.sum() * (recipe.loss_scaling / recipe.batch)).backward()
             total += loss.detach().mean() * (len(microbatch.clean) / recipe.batch)
         for parameter in parameters:

@@ -3,6 +3,16 @@
 from unitgain.train.config import Evaluation, Execution, Init, TrainConfig
 from unitgain.train.loop import train
 from unitgain.train.state import TrainState
-from unitgain.train.step import Microbatch, train_step
+from unitgain.train.step import Microbatch, Observer, train_step
 
-__all__ = ["Evaluation", "Execution", "Init", "Microbatch", "TrainConfig", "TrainState", "train", "train_step"]
+__all__ = [
+    "Evaluation",
+    "Execution",
+    "Init",
+    "Microbatch",
+    "Observer",
+    "TrainConfig",
+    "TrainState",
+    "train",
+    "train_step",
+]

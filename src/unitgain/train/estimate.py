@@ -166,7 +166,7 @@ def step_on(
     def one_pass() -> None:
         clean = torch.empty(size, spec.channels, spec.resolution, spec.resolution)
         label = torch.zeros(size, spec.label_dim) if spec.label_dim else None  # one-hot: fake classes are no numbers
-        loss = objective(clean, torch.ones(size), torch.empty_like(clean), label)
+        loss = objective(clean, torch.ones(size), torch.empty_like(clean), label).loss
         (loss.sum() * 1.0).backward()
 
     def two_passes() -> None:

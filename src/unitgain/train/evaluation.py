@@ -1,7 +1,6 @@
 """Evaluation of a run on the way: grids of samples at fixed seeds, and metrics, drawn by an average of the weights."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from unitgain.parallel import World, full
 from unitgain.sample import generate
 from unitgain.serial import to_dict
 from unitgain.train.config import TrainConfig
+from unitgain.train.context import Run
 from unitgain.train.errors import together
-from unitgain.train.log import StatsLog, TrainProgress, read_stats
+from unitgain.train.log import read_stats
 from unitgain.train.meter import Abandoned, Meter, turns
 from unitgain.train.state import TrainState
+from unitgain.train.step import Observer, StepReport
 
 FEW_CLASSES = 20  # a grid has a row for each of so many
 
@@ -95,48 +96,36 @@ class Evaluator:
         """Where the grid at so many images goes."""
         return self.run / "samples" / f"{nimg:010d}.png"
 
-    def evaluate(
-        self,
-        state: TrainState,
-        previous: int,
-        listen: Callable[[], object],
-        log: StatsLog | None,
-        progress: TrainProgress,
-    ) -> float:
+    def evaluate(self, run: Run, previous: int) -> None:
         """Draw and measure what is due; all processes call this together.
 
         The state of the run is not touched, nor torch's random numbers.
 
         Args:
-            state: of the run.
+            run: under way; its time to wait is added to, and all of its processes are asked whether they are to stop,
+                which abandons the evaluation.
             previous: images seen when this was called last.
-            listen: asks all processes whether they are to stop; a true answer abandons the evaluation.
-            log: of rank 0.
-            progress: of the run.
-
-        Returns:
-            Seconds that it took.
         """
-        began, nimg = time.monotonic(), state.nimg
-        last = nimg >= self.recipe.duration
-        sheet, metrics = self.world.broadcast(self.due(previous, nimg, last) if self.world.main else (False, False))
+        began, nimg = time.monotonic(), run.state.nimg
+        due = self.due(previous, nimg, run.finished) if self.world.main else (False, False)
+        sheet, metrics = self.world.broadcast(due)
         if not (sheet or metrics):
-            return 0.0
-        progress.note(f"evaluating at {nimg:,} images")
+            return
+        run.progress.note(f"evaluating at {nimg:,} images")
         devices = [self.world.device] if self.world.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            network = self.network(state)
+            network = self.network(run.state)
             try:
                 if sheet:
-                    self.draw(network, nimg, listen, log, progress)
+                    self.draw(network, run)
                 if metrics and self.meter is not None:
-                    self.measure(self.meter, network, nimg, listen, log, progress)
+                    self.measure(self.meter, network, run)
             except Abandoned:
-                progress.note(f"evaluation at {nimg:,} images abandoned; it is made up for when the run is resumed")
+                run.progress.note(f"evaluation at {nimg:,} images abandoned; it is made up for when the run is resumed")
         del network
         if devices:
             torch.cuda.empty_cache()
-        return time.monotonic() - began
+        run.paused += time.monotonic() - began
 
     def network(self, state: TrainState) -> Network:
         """The average as a network to draw with, whole on each process; a copy."""
@@ -152,14 +141,7 @@ class Evaluator:
         prepared = prepare(denoiser.requires_grad_(False).eval(), DTYPES[self.settings.dtype])
         return Network(name=f"{self.run.name}, EMA length {length_of(ema)}", denoiser=prepared, record={})
 
-    def draw(
-        self,
-        network: Network,
-        nimg: int,
-        listen: Callable[[], object],
-        log: StatsLog | None,
-        progress: TrainProgress,
-    ) -> None:
+    def draw(self, network: Network, run: Run) -> None:
         """Draw the grid, a row per class where there are few, and write it."""
         spec, count = self.recipe.network, self.settings.samples
         columns = None
@@ -168,9 +150,9 @@ class Evaluator:
             columns = count // spec.label_dim
             labels = [number // columns for number in range(columns * spec.label_dim)]
             count = len(labels)
-        sigmas, parts = self.drawing.sigmas(), []
-        with progress.beside("drawing samples", count) as done:
-            for seeds in turns(self.world, count, self.settings.batch, listen):
+        sigmas, parts, nimg = self.drawing.sigmas(), [], run.state.nimg
+        with run.progress.beside("drawing samples", count) as done:
+            for seeds in turns(self.world, count, self.settings.batch, run.listen):
                 label = None if labels is None else [labels[seed] for seed in seeds]
                 shown = sum(len(part) for part in parts)
                 for _, _, images in generate(
@@ -193,34 +175,49 @@ class Evaluator:
             picture = grid(pixels, columns)
             with atomic(self.path(nimg)) as temporary:
                 picture.save(temporary, format="PNG")
-            if log is not None:
-                log.image("samples", nimg, np.asarray(picture))
-                log.write({"nimg": nimg, "grid": self.grid})
+            if run.log is not None:
+                run.log.image("samples", nimg, np.asarray(picture))
+            run.write({"grid": self.grid})
 
         together(self.world, f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
 
-    def measure(
-        self,
-        meter: Meter,
-        network: Network,
-        nimg: int,
-        listen: Callable[[], object],
-        log: StatsLog | None,
-        progress: TrainProgress,
-    ) -> None:
+    def measure(self, meter: Meter, network: Network, run: Run) -> None:
         """Draw images, measure them as they come, and write a line of statistics."""
         s = self.settings
         seeds = range(s.metrics_images)
         images = Generated(network, None, self.drawing, seeds, device=self.world.device, batch=s.batch)
-        with progress.beside("measuring", len(images)) as done:
-            values = meter.measure(images, listen, done)
-        if log is not None:
-            log.write({"nimg": nimg, "metrics": values, "evaluation": self.measurement})
-        found = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
-        progress.note(f"at {nimg:,} images: {', '.join(found)}")
+        with run.progress.beside("measuring", len(images)) as done:
+            values = meter.measure(images, run.listen, done)
+        run.write({"metrics": values, "evaluation": self.measurement})
+        said = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
+        run.progress.note(f"at {run.state.nimg:,} images: {', '.join(said)}")
 
     def _intervals(self) -> tuple[int, int]:
         return self.settings.samples_every, self.settings.metrics_every
+
+
+class Evaluation(Observer):
+    """Evaluates what is due after a step, and before the first one what a signal cut short.
+
+    Args:
+        run: under way.
+        evaluator: draws and measures.
+    """
+
+    def __init__(self, run: Run, evaluator: Evaluator) -> None:
+        self.run, self.evaluator = run, evaluator
+
+    def start(self) -> None:
+        """Make up for what a signal cut short."""
+        self._evaluate()
+
+    def report(self, report: StepReport) -> None:
+        """Evaluate what is due."""
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        if not self.run.stop.agreed:
+            self.evaluator.evaluate(self.run, self.run.state.nimg - self.run.config.recipe.batch)
 
 
 def open_evaluator(config: TrainConfig, dataset: Dataset, run: Path, world: World) -> Evaluator | None:

@@ -5,15 +5,14 @@ images in each; the outer two are open. What is measured is the denoising error 
 the mean over pixels: 1 for a network that knows nothing. Eq. 21 divides it by exp(u(sigma)), which learns its mean.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from unitgain.loss import Loss
 from unitgain.parallel import World, full
 
 BINS = 12
@@ -37,28 +36,18 @@ class NoiseLevels:
 
     Attributes:
         sums: `[3, bins]`, float64: denoising error, loss (Eq. 21), images; those with an infinite loss are left out.
-        counts: whether images count at the moment; a process that only fills up its share has some that do not.
     """
 
     def __init__(self, P_mean: float, P_std: float, device: torch.device | str = "cpu") -> None:
         self.centres = torch.tensor(centres(P_mean, P_std), device=device)
         self.edges = (self.centres[1:] + self.centres[:-1]) / 2
         self.sums = torch.zeros(3, BINS, dtype=torch.float64, device=device)
-        self.counts = True
-        self._seen: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def add(self, sigma: Float[Tensor, " n"], u: Float[Tensor, " n"], loss: Float[Tensor, "n c h w"]) -> None:
-        """Take in images.
-
-        Args:
-            sigma: noise levels.
-            u: u(sigma) as it was in the loss.
-            loss: Eq. 21 by pixel.
-        """
-        loss = loss.detach().flatten(1).mean(1)
-        error = (loss - u) * u.exp()  # no digits are lost: the difference is about 1 where u has been learned
-        values = torch.stack([error, loss, torch.ones_like(loss)]).double()
+    def add(self, sigma: Float[Tensor, " n"], loss: Loss) -> None:
+        """Take in images of these noise levels."""
+        mean = loss.loss.detach().flatten(1).mean(1)
+        values = torch.stack([loss.error, mean, torch.ones_like(mean)]).double()
         values = torch.where(values.isfinite().all(0), values, 0.0)
         values = (values / STEP).round() * STEP
         place = torch.bucketize(sigma.log(), self.edges)
@@ -71,32 +60,6 @@ class NoiseLevels:
         world.sum([total])
         self.sums.zero_()
         return total.tolist()
-
-    @contextmanager
-    def watch(self, objective: nn.Module, uncertainty: nn.Module) -> Iterator[None]:
-        """Take in what passes through the objective while the block runs.
-
-        Args:
-            objective: gives the loss of every pixel; on one process or distributed.
-            uncertainty: u(sigma), which it calls.
-        """
-        handles = [
-            uncertainty.register_forward_hook(self._see_uncertainty),
-            objective.register_forward_hook(self._see_loss),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _see_uncertainty(self, _module: nn.Module, args: tuple[Any, ...], u: Tensor) -> None:
-        self._seen = args[0].detach(), u.detach()
-
-    def _see_loss(self, _module: nn.Module, _args: Any, loss: Tensor) -> None:
-        if self._seen is not None and self.counts:
-            self.add(*self._seen, loss)
-        self._seen = None
 
 
 def added(sums: Sequence[Sequence[float]], more: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -1,7 +1,8 @@
 """A training run from its start to its end: who trains, in which folder, from which checkpoint, and how it stops."""
 
 import os
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,27 @@ from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.checkpoint.state import clear_partial
 from unitgain.data.loader import Dataset
 from unitgain.data.order import derive
-from unitgain.parallel import is_lost, processes
+from unitgain.parallel import World, is_lost, processes
 from unitgain.serial import to_dict
 from unitgain.train.batches import Batches
 from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
+from unitgain.train.context import Run
 from unitgain.train.errors import LostProcessError, is_shared, together
-from unitgain.train.evaluation import Evaluator, open_evaluator
+from unitgain.train.evaluation import Evaluation, open_evaluator
 from unitgain.train.finetune import Inheritance, open_inheritance
-from unitgain.train.health import Health
 from unitgain.train.lock import FolderLock
 from unitgain.train.log import StatsLog, TrainProgress, read_stats
 from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.resume import resume_from_newest
 from unitgain.train.run import Window, check_data, check_run, clear_leftovers, save_config
-from unitgain.train.saver import Saver
-from unitgain.train.signals import StopSignal
+from unitgain.train.saver import Checkpoints, Saver
+from unitgain.train.signals import REASONS, StopSignal
+from unitgain.train.snapshots import Snapshots
+from unitgain.train.speed import Speed
 from unitgain.train.state import TrainState
-from unitgain.train.trainer import Trainer
+from unitgain.train.statistics import Magnitudes, Statistics
+from unitgain.train.step import Observer, train_step
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def train(
     *,
     resume: bool = False,
     execution: Execution | None = None,
+    observe: Callable[[Run], Sequence[Observer]] = lambda run: (),
     **how: Any,
 ) -> TrainResult:
     """Train to the end of the recipe's duration, or until SIGINT, SIGTERM or SIGUSR1.
@@ -71,6 +76,7 @@ def train(
         resume: go on from the newest valid checkpoint of the run, or start where there is none. A restart by torchrun
             (`--max-restarts`) always does.
         execution: how to carry it out.
+        observe: makes observers of one's own, which look at the run after those that write its folder.
         how: fields of `Execution`, instead of it or to change some.
 
     Raises:
@@ -97,21 +103,57 @@ def train(
             together(world, "locking the run folder", lambda: stack.enter_context(lock))
             check_folder(world, run)
             batches = Batches(config, dataset, world)
-            return _train(config, execution, run, batches, stop, resume, fingerprint, evaluator, inheritance)
+            stack.callback(batches.loader.close)
+            state = _open_state(config, execution, inheritance, world)
+            window = Window()
+            if resume:
+                resume_from_newest(config, state, window, run, fingerprint)
+            together(world, "preparing the run folder", lambda: _prepare(config, run, state) if world.main else None)
+            open_log = lambda: _open_log(config, execution, run, state.nimg) if world.main else None  # noqa: E731
+            log = together(world, "opening the logs", open_log)
+            if log is not None:
+                stack.callback(log.close)
+            progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
+            under_way = Run(config, run, dataset, state, stop, log, stack.enter_context(progress))
+            if inheritance is not None:
+                _tell(under_way, inheritance)
+            speed = Speed.measure(config, execution, batches.loader, world)
+            statistics = Statistics(under_way, window, speed)
+            checkpoints = Checkpoints(under_way, statistics, fingerprint, execution.on_checkpoint_error)
+            observers = [Magnitudes(under_way), statistics, Snapshots(under_way), checkpoints]
+            if evaluator is not None:
+                observers.append(Evaluation(under_way, evaluator))
+            with _said_once(under_way, checkpoints.saver):
+                loop(under_way, batches, [*observers, *observe(under_way)], checkpoints.votes)
+    return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.agreed, world.main)
 
 
-def _train(
-    config: TrainConfig,
-    execution: Execution,
-    run: Path,
-    batches: Batches,
-    stop: StopSignal,
-    resume: bool,
-    fingerprint: str,
-    evaluator: Evaluator | None,
-    inheritance: Inheritance | None,
-) -> TrainResult:
-    world, folder = batches.world, run / "checkpoints"
+def loop(run: Run, batches: Batches, observers: Sequence[Observer], votes: Callable[[], Sequence[float]]) -> None:
+    """Step until the duration is over, or all processes have agreed to stop.
+
+    Args:
+        run: under way.
+        batches: its data, as this process sees them.
+        observers: what looks at it, in this order.
+        votes: what this process has to say to the others in each step, the reasons to stop first.
+    """
+    run.listen()  # a signal that came while the run was being set up
+    for observer in observers:
+        observer.start()
+    while not run.finished and not run.stop.agreed:
+        with ExitStack() as watching:
+            for observer in observers:
+                watching.enter_context(observer.watching())
+            microbatches = batches.at(run.state.nimg)
+            report = train_step(run.state, run.config.recipe, microbatches, votes, observers=observers)
+        run.stop.hear(report.votes[: len(REASONS)])
+        for observer in observers:
+            observer.report(report)
+    for observer in observers:
+        observer.end()
+
+
+def _open_state(config: TrainConfig, execution: Execution, inheritance: Inheritance | None, world: World) -> TrainState:
     torch.manual_seed(derive(config.seed))
     state = TrainState.start(
         config.recipe,
@@ -126,40 +168,31 @@ def _train(
         ema_device=execution.ema_device,
     )
     state.denoiser.dtype = DTYPES[config.dtype]
-    window = Window()
-    if resume:
-        resume_from_newest(config, state, window, run, fingerprint)
-    together(world, "preparing the run folder", lambda: _prepare(config, run, state) if world.main else None)
-    saver = Saver(folder, world, config.keep_checkpoints, config.keep_every, execution.on_checkpoint_error)
-    with ExitStack() as stack:
-        stack.callback(batches.loader.close)
-        open_log = lambda: _open_log(config, execution, run, state.nimg) if world.main else None  # noqa: E731
-        log = together(world, "opening the logs", open_log)
-        if log is not None:
-            stack.callback(log.close)
-        progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
-        stack.enter_context(progress)
-        if inheritance is not None and log is not None:
-            if not any("init" in row for row in read_stats(run)):  # a run that was killed early wrote it
-                log.write({"nimg": 0, "init": inheritance.record()})
-            progress.note("\n".join(inheritance.report()))
-        health = Health.start(config, execution, batches, state)
-        stack.enter_context(health.watch())
-        trainer = Trainer(
-            config, run, batches, state, window, saver, stop, fingerprint, log, progress, health, evaluator
-        )
-        try:
-            trainer.run_to_end()
-        except Exception as error:
-            if world.size == 1 or is_shared(error):  # then no process waits in vain for another
-                saver.settle()
-            if world.size > 1 and is_lost(error):
-                raise LostProcessError(
-                    f"rank {world.rank} lost another process at {state.nimg} images: {error}. The output of the one "
-                    "that failed first says why; the last checkpoint is intact"
-                ) from error
-            raise
-    return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.agreed, world.main)
+    return state
+
+
+def _tell(run: Run, inheritance: Inheritance) -> None:
+    if run.log is not None:
+        if not any("init" in row for row in read_stats(run.folder)):  # a run that was killed early wrote it
+            run.log.write({"nimg": 0, "init": inheritance.record()})
+        run.progress.note("\n".join(inheritance.report()))
+
+
+@contextmanager
+def _said_once(run: Run, saver: Saver) -> Iterator[None]:
+    """Let what is being written come to its end, and say of a lost process who has to be asked."""
+    world, state = run.world, run.state
+    try:
+        yield
+    except Exception as error:
+        if world.size == 1 or is_shared(error):  # then no process waits in vain for another
+            saver.settle()
+        if world.size > 1 and is_lost(error):
+            raise LostProcessError(
+                f"rank {world.rank} lost another process at {state.nimg} images: {error}. The output of the one "
+                "that failed first says why; the last checkpoint is intact"
+            ) from error
+        raise
 
 
 def _open_log(config: TrainConfig, execution: Execution, run: Path, nimg: int) -> StatsLog:

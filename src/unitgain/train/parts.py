@@ -5,8 +5,6 @@ u(sigma); gains, and biases where a rung has them, are a part of their own, beca
 layers. The magnitude of a part is the root mean square over its elements (EDM2, Eq. 3).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,21 +70,6 @@ class StepProbe:
             sums[part] = sums.get(part, torch.zeros(3, dtype=torch.float64)) + squares
             sizes[part] = sizes.get(part, 0) + parameter.numel()
         return {part: _magnitudes(sums[part], sizes[part]) for part in sorted(sums, key=_place)}
-
-
-@contextmanager
-def watch_step(optimizer: torch.optim.Optimizer, modules: nn.Module) -> Iterator[StepProbe]:
-    """Look at the step that an optimizer makes while the block runs; costs a copy of the weights meanwhile."""
-    probe = StepProbe(modules)
-    handles = [
-        optimizer.register_step_pre_hook(lambda *_: probe.before()),
-        optimizer.register_step_post_hook(lambda *_: probe.after()),
-    ]
-    try:
-        yield probe
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def weight_part(name: str, ndim: int) -> str:

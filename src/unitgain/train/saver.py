@@ -10,6 +10,7 @@ from torch import Tensor
 from unitgain.checkpoint.sharded import save_tensors
 from unitgain.checkpoint.state import (
     CheckpointError,
+    checkpoint_nimg,
     clear_partial,
     commit,
     list_checkpoints,
@@ -19,7 +20,12 @@ from unitgain.checkpoint.state import (
 from unitgain.console import warn
 from unitgain.files import write_text
 from unitgain.parallel import World
+from unitgain.serial import to_dict
 from unitgain.train.config import OnCheckpointError
+from unitgain.train.context import Run
+from unitgain.train.state import state_tensors
+from unitgain.train.statistics import Statistics
+from unitgain.train.step import Observer, StepReport
 
 SEALED = ".checkpointed"  # beside the folder of checkpoints: the images of the newest that was ever written there
 
@@ -105,3 +111,57 @@ class Saver:
             )
         else:
             done.set_result(None)
+
+
+class Checkpoints(Observer):
+    """Writes the whole state at its interval, at the end, and when the run is to stop.
+
+    Args:
+        run: under way.
+        statistics: of the run, whose window a checkpoint keeps.
+        fingerprint: of the data.
+        on_error: as for `Saver`.
+    """
+
+    def __init__(
+        self, run: Run, statistics: Statistics, fingerprint: str, on_error: OnCheckpointError = "stop"
+    ) -> None:
+        config = run.config
+        folder = run.folder / "checkpoints"
+        self.saver = Saver(folder, run.world, config.keep_checkpoints, config.keep_every, on_error)
+        self.run, self.statistics, self.fingerprint = run, statistics, fingerprint
+
+    def votes(self) -> list[float]:
+        """What this process has to say to the others in each step: reasons to stop, and whether writing has failed."""
+        return [*self.run.stop.votes(), float(self.saver.failed())]
+
+    def report(self, report: StepReport) -> None:
+        """Hear whether the one under way has failed anywhere, and begin the one that is due."""
+        if report.votes[-1]:
+            self.saver.finish()
+        if self.run.finished or self.run.stop.agreed or self.run.due(self.run.config.checkpoint_every):
+            self.write()
+
+    def end(self) -> None:
+        """Leave no state behind that is not on the disk: a signal may have come before the first step."""
+        if self.run.stop.agreed and self.saver.nimg != self.run.state.nimg and not self._there():
+            self.write()
+        self.saver.finish()
+
+    def write(self) -> None:
+        """Begin to write the whole state; what is too old is deleted when it is there."""
+        run = self.run
+        window = self.statistics.settle()
+        tensors, values = state_tensors(run.state)
+        mine = {
+            "window": to_dict(window),
+            "config": to_dict(run.config),
+            "device": run.state.device.type,
+            "data": self.fingerprint,
+            "processes": run.world.size,
+        }
+        self.saver.start(run.state.nimg, tensors, {**values, **mine})
+
+    def _there(self) -> bool:
+        names = map(checkpoint_nimg, list_checkpoints(self.saver.folder))
+        return self.run.world.broadcast(self.run.state.nimg in names)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unitgain.denoiser import Denoiser, Label, make_uncertainty
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.kernels import fuse
-from unitgain.loss import EDMLoss
+from unitgain.loss import EDMLoss, Loss
 from unitgain.parallel import World, accumulate, distribute, is_sharded, local
 from unitgain.recipe import Recipe
 from unitgain.recipes import create
@@ -18,7 +18,7 @@ from unitgain.train.blocks import blocks, compile_blocks, recompute_blocks
 
 
 class Objective(nn.Module):
-    """What is trained, as one module that can be distributed: networks in, loss of every pixel out.
+    """What is trained, as one module that can be distributed: images in, loss out.
 
     Args:
         denoiser: the network in training.
@@ -32,8 +32,8 @@ class Objective(nn.Module):
         self.uncertainty = uncertainty
         self.loss = loss
 
-    def forward(self, clean: Tensor, sigma: Tensor, noise: Tensor, label: Label) -> Tensor:
-        """Eq. 21, `[N, C, H, W]`."""
+    def forward(self, clean: Tensor, sigma: Tensor, noise: Tensor, label: Label) -> Loss:
+        """Eq. 21."""
         return self.loss(self.denoiser, self.uncertainty, clean, sigma, noise, label)
 
 
@@ -152,7 +152,7 @@ class TrainState:
         image = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=device)
         label = torch.zeros(1, dtype=torch.int64, device=device) if spec.label_dim else None
         with accumulate(self.objective, last=True):
-            self.objective(image, torch.ones(1, device=device), image, label).sum().backward()
+            self.objective(image, torch.ones(1, device=device), image, label).loss.sum().backward()
         self.optimizer.zero_grad(set_to_none=True)
 
     @property

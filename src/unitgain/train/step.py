@@ -1,7 +1,7 @@
 """One step of training (EDM2, Sections 2.3 and 3, Appendix D.2)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unitgain.denoiser import Label
 from unitgain.layers import normalized_once, project_weights
+from unitgain.loss import Loss
 from unitgain.parallel import World, accumulate, is_sharded, local, reduce_replicated
 from unitgain.recipe import Recipe
 from unitgain.train.state import TrainState
@@ -53,12 +54,46 @@ class StepReport:
     votes: tuple[float, ...] = ()
 
 
+class Observer:
+    """What looks at a run while it trains, and changes no number of it: statistics, snapshots, checkpoints and so on.
+
+    Each method does nothing unless a subclass says otherwise. All processes call them together, in the order in which
+    they stand here; none but `start`, `report` and `end` may wait for the device.
+    """
+
+    def start(self) -> None:
+        """Before the first step of this process, of a new run or a resumed one."""
+
+    def watching(self) -> AbstractContextManager[object]:
+        """Around a whole step, for hooks in modules."""
+        return nullcontext()
+
+    def before(self, microbatch: Microbatch) -> None:
+        """Before the forward pass of a microbatch."""
+
+    def after(self, microbatch: Microbatch, loss: Loss) -> None:
+        """After the forward pass of a microbatch that counts."""
+
+    def before_update(self) -> None:
+        """Before the optimizer: gradients are whole and finite."""
+
+    def after_update(self) -> None:
+        """After the optimizer, before the averages."""
+
+    def report(self, report: StepReport) -> None:
+        """After the step, which counts now."""
+
+    def end(self) -> None:
+        """After the last step of this process."""
+
+
 def train_step(
     state: TrainState,
     recipe: Recipe,
     microbatches: Iterable[Microbatch],
     votes: Callable[[], Sequence[float]] = tuple,
     blind: bool | None = None,
+    observers: Sequence[Observer] = (),
 ) -> StepReport:
     """One training step, in the order that keeps the numbers of the official implementation.
 
@@ -77,6 +112,7 @@ def train_step(
         votes: gives numbers that all processes are to add up; they travel with the loss and cost nothing.
         blind: replace non-finite gradients without looking whether there are any, so that the device is waited for
             once, at the end of the step; None for so on GPUs.
+        observers: look at the microbatches and at the optimizer's step.
     """
     batch = recipe.batch
     modules = state.modules
@@ -85,26 +121,34 @@ def train_step(
     total = torch.zeros((), device=state.device)
     with normalized_once(modules) if state.normalize_once else nullcontext():
         for microbatch in microbatches:
+            for observer in observers:
+                observer.before(microbatch)
             with accumulate(state.objective, microbatch.last):
-                loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
-                (loss.sum() * (recipe.loss_scaling / batch if microbatch.counts else 0.0)).backward()
+                found = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
+                (found.loss.sum() * (recipe.loss_scaling / batch if microbatch.counts else 0.0)).backward()
             if microbatch.counts:
-                total += loss.detach().mean() * (len(microbatch.clean) / batch)
+                total += found.loss.detach().mean() * (len(microbatch.clean) / batch)
+                for observer in observers:
+                    observer.after(microbatch, found)
     reduce_replicated(state.objective, state.world)
     news = _agree(state.world, total, all_finite(modules), votes())
     # To ask a GPU whether all is well would have it wait: there the values are replaced in any case.
     blind = state.device.type == "cuda" if blind is None else blind
-    found = replace_nonfinite(modules, state.world) if blind or news[1] else None
+    nonfinite = replace_nonfinite(modules, state.world) if blind or news[1] else None
     lr = recipe.learning_rate(state.nimg)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
+    for observer in observers:
+        observer.before_update()
     state.optimizer.step()
+    for observer in observers:
+        observer.after_update()
     state.optimizer.zero_grad(set_to_none=True)
     state.nimg += batch
     for ema in state.emas:
         ema.update(t=state.nimg, dt=batch)
     loss, broken, *heard = news.tolist()
-    return StepReport(loss, lr, named(found) if broken and found is not None else {}, tuple(heard))
+    return StepReport(loss, lr, named(nonfinite) if broken and nonfinite is not None else {}, tuple(heard))
 
 
 def _agree(world: World, loss: Tensor, finite: Tensor, votes: Sequence[float]) -> Tensor:
