@@ -2,32 +2,28 @@
 
 import fcntl
 import hashlib
-import http.client
 import json
 import os
 import shutil
+import stat
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from unitgain.files import sync_folder, write_text
+from unitgain.kinds import HEAD, Kind, kind_of
+from unitgain.transfer import SCHEMES, Answer, Deadline, DownloadError, Interrupted, Restart, public, request, valid
+from unitgain.trust import Limits, parse_json, read_regular
 
-CHUNK = 2**20
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+__all__ = ["DownloadError", "Record", "check_sha256", "download", "is_offline"]
+
+LARGEST = 20_000_000_000  # bytes of one file, by default: the largest official network has 3 GB
+LONGEST = 86_400.0  # seconds for one file, by default
+NOTES = Limits(item=100_000)  # bytes of the notes beside a file
 Progress = Callable[[int, int], None]
-
-
-class DownloadError(Exception):
-    """A file cannot be fetched, or is not what it was."""
-
-
-class _Interrupted(Exception):
-    """Worth another attempt."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Record:
     """What is known of a fetched file; kept beside it as JSON.
 
     Attributes:
-        url: where it came from; empty for a file that was put there by hand.
+        url: where it came from, without a password; empty for a file that was put there by hand.
         size: in bytes.
         sha256: of its contents, taken when it was first seen here.
     """
@@ -54,28 +50,36 @@ def download(
     url: str,
     path: Path,
     *,
+    kind: Kind | None = None,
+    accept: Callable[[Path], object] | None = None,
     sha256: str | None = None,
     offline: bool = False,
     on_progress: Progress | None = None,
     attempts: int = 5,
     timeout: float = 30.0,
     pause: float = 1.0,
+    largest: int = LARGEST,
+    longest: float = LONGEST,
 ) -> Record:
     """Make `path` a copy of what is at `url`, if it is not there yet; proxies are those of the environment.
 
     What an interrupted call has fetched is kept beside it and gone on from, if the server still has the same file. A
     file that is there is checked against the SHA-256 that was taken when it was fetched; one that was put there by hand
-    is taken as it is.
+    is taken as it is. What is refused is not kept.
 
     Args:
-        url: http or https.
+        url: http or https; https stays https.
         path: the file.
+        kind: what its first bytes must be.
+        accept: called with the whole file before it gets its name; what it raises is raised, and the file not kept.
         sha256: what its SHA-256 must be, if known.
         offline: never use the network.
         on_progress: called with (bytes done, in all).
         attempts: how often to begin, or go on, after an interruption.
-        timeout: seconds without an answer that count as one.
+        timeout: seconds without an answer, or with fewer than a thousand bytes each, that count as one.
         pause: seconds before the second attempt; doubles each time.
+        largest: bytes that it may have.
+        longest: seconds that all of it may take.
 
     Raises:
         DownloadError: if it cannot be fetched, saying why and what to do; or if what is there, or came, is not what was
@@ -90,22 +94,20 @@ def download(
         raise DownloadError(
             f"{path.name} is not in {path.parent}, and the network is not to be used; {_by_hand(url, path)}"
         )
-    if not url.startswith(("http://", "https://")):
-        raise DownloadError(f"{url} is no address that begins with http:// or https://")
+    if not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        raise DownloadError(f"{public(url)} is no address that begins with http:// or https://")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(f".{path.name}.part")) as file:
-        for attempt in range(1, attempts + 1):
-            try:
-                _fetch(url, file, path, on_progress, timeout)
-                break
-            except _Interrupted as error:
-                if attempt == attempts:
-                    raise DownloadError(
-                        f"{url} could not be fetched: {error}. What has come is kept: run the command again to go on. "
-                        f"Without a network, {_by_hand(url, path)}"
-                    ) from None
-                time.sleep(pause * 2 ** (attempt - 1))
-        return _settle(url, file, path, kept, sha256)
+    fetching = _Fetching(url, path, kind, on_progress, timeout, largest, Deadline(longest))
+    with _own(_part_path(path)) as file:
+        try:
+            fetching.all_of_it(file, attempts, pause)
+            return _settle(url, file, path, kept, sha256, accept)
+        except BaseException as error:
+            # What was interrupted is kept; what was refused, or is nothing, is not.
+            if not isinstance(error, _StoppedError | KeyboardInterrupt) or not os.fstat(file.fileno()).st_size:
+                _part_path(path).unlink(missing_ok=True)
+                _state_path(path).unlink(missing_ok=True)
+            raise
 
 
 def check_sha256(where: str, found: str, expected: str | None) -> None:
@@ -116,91 +118,131 @@ def check_sha256(where: str, found: str, expected: str | None) -> None:
         )
 
 
-def _by_hand(url: str, path: Path) -> str:
-    return f"fetch {url} elsewhere and put it at {path}"
+class _StoppedError(DownloadError):
+    """What has come is right as far as it goes."""
 
 
-def _fetch(url: str, file: BinaryIO, path: Path, on_progress: Progress | None, timeout: float) -> None:
-    """Bring the partial file to its full length, or raise `_Interrupted`."""
-    have, state = file.seek(0, os.SEEK_END), _state(path)
-    headers = {"User-Agent": "unitgain", "Accept-Encoding": "identity"}
-    if have and state.get("url") == url and state.get("validator"):
-        headers |= {"Range": f"bytes={have}-", "If-Range": state["validator"]}
-    else:
-        have = file.truncate(0)
-    try:
-        opener = (
-            urllib.request.build_opener()
-        )  # a new one each time: it reads the environment's proxies when it is made
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as answer:
-            have, total = _begin(url, file, path, have, answer)
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
+@dataclass(frozen=True)
+class _Fetching:
+    """A file on its way."""
+
+    url: str
+    path: Path
+    kind: Kind | None
+    on_progress: Progress | None
+    timeout: float
+    largest: int
+    deadline: Deadline
+
+    def all_of_it(self, file: BinaryIO, attempts: int, pause: float) -> None:
+        """Bring the partial file to its full length."""
+        shown = public(self.url)
+        for attempt in range(1, attempts + 1):
+            try:
+                self.attempt(file)
+                return
+            except Interrupted as error:
+                if isinstance(error, Restart):
+                    file.truncate(0)
+                if not self.deadline.left:
+                    raise _StoppedError(
+                        f"{shown} did not come within {self.deadline.seconds:,.0f} seconds. What has come is kept: run "
+                        "the command again to go on"
+                    ) from None
+                if attempt == attempts:
+                    raise _StoppedError(
+                        f"{shown} could not be fetched: {error}. What has come is kept: run the command again to go "
+                        f"on. Without a network, {_by_hand(self.url, self.path)}"
+                    ) from None
+                time.sleep(min(pause * 2 ** (attempt - 1), self.deadline.left))
+
+    def attempt(self, file: BinaryIO) -> None:
+        """Go on from what is there, or begin; raises `Interrupted` where that ends too early."""
+        have, validator = file.seek(0, os.SEEK_END), _validator(self.path, self.url)
+        if not validator or have > self.largest:
+            have = file.truncate(0)
+        with request(self.url, have, validator, self.timeout, self.deadline) as (answer, read):
+            self.begin(file, answer)
+            have, known = answer.start, False
+            while chunk := read():
                 have += len(chunk)
-                if on_progress is not None:
-                    on_progress(have, total if total is not None else have)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # more is here than there
-            file.truncate(0)
-            raise _Interrupted("the server has another file than before") from None
-        if error.code in TRANSIENT:
-            raise _Interrupted(f"the server answers {error.code} {error.reason}") from None
-        remedy = "the file is not there any more, or was never public" if error.code in (404, 410) else "it is refused"
-        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}: {remedy}") from None
-    except urllib.error.URLError as error:
-        raise _Interrupted(f"no connection ({error.reason})") from None
-    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise _Interrupted(f"the connection broke ({type(error).__name__})") from None
-    file.flush()
-    if total is not None and have != total:
-        if have > total:
-            file.truncate(0)
-        raise _Interrupted(f"{have:,} of {total:,} bytes came")
+                self.check_size(have)
+                file.write(chunk)
+                if have >= HEAD and not known:
+                    self.check_kind(file)
+                    known = True
+                if self.on_progress is not None:
+                    self.on_progress(have, have if answer.total is None else answer.total)
+        file.flush()
+        if answer.total is not None and have != answer.total:
+            raise (Interrupted if have < answer.total else Restart)(f"{have:,} of {answer.total:,} bytes came")
+        if not have:
+            raise DownloadError(f"{public(self.url)}: the server sends an empty file")
+        self.check_kind(file)
+
+    def begin(self, file: BinaryIO, answer: Answer) -> None:
+        """Make ready for a body: its place, the room for it, and a note of what it is a part of."""
+        file.truncate(answer.start)
+        file.seek(answer.start)
+        if answer.total is not None:
+            self.check_size(answer.total)
+            missing, free = answer.total - answer.start, shutil.disk_usage(self.path.parent).free
+            if missing > free:
+                raise _StoppedError(
+                    f"{public(self.url)} needs {missing:,} bytes, but {self.path.parent} has {free:,} free"
+                )
+        note = {"url": public(self.url), "validator": answer.validator}
+        write_text(_state_path(self.path), json.dumps(note))
+
+    def check_size(self, size: int) -> None:
+        """Refuse what is too large."""
+        if size > self.largest:
+            raise DownloadError(
+                f"{public(self.url)} has {size:,} bytes or more, over the limit of {self.largest:,}: it is not what it "
+                "should be, or too large to be fetched so"
+            )
+
+    def check_kind(self, file: BinaryIO) -> None:
+        """Look at the first bytes."""
+        file.flush()
+        head = os.pread(file.fileno(), HEAD, 0)
+        if self.kind is not None and not self.kind.fits(head):
+            raise DownloadError(
+                f"{public(self.url)} is not {self.kind.name}: it is {kind_of(head)}. It is not kept; "
+                f"{_by_hand(self.url, self.path)}"
+            )
 
 
-def _begin(url: str, file: BinaryIO, path: Path, have: int, answer: Any) -> tuple[int, int | None]:
-    """Take in the headers of an answer; returns where the body goes and the length of the whole."""
-    length = answer.headers.get("Content-Length")
-    rest = int(length) if length is not None and length.isdigit() else None
-    if have and answer.status == 206:
-        unit, _, span = answer.headers.get("Content-Range", "").partition(" ")
-        start, _, whole = span.partition("-")[0], None, span.rpartition("/")[2]
-        if unit != "bytes" or start != str(have) or not whole.isdigit():
-            file.truncate(0)
-            raise _Interrupted("the server answers with another part than was asked for")
-        total = int(whole)
-    else:  # all of it: from the beginning
-        have, total = file.truncate(0), rest
-    file.seek(have)
-    free = shutil.disk_usage(path.parent).free
-    if total is not None and total - have > free:
-        raise DownloadError(f"{url} needs {total - have:,} bytes, but {path.parent} has {free:,} free")
-    validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-    if validator.startswith("W/"):
-        validator = ""  # says that two files are alike, not that their bytes are
-    write_text(_state_path(path), json.dumps({"url": url, "validator": validator, "total": total}))
-    return have, total
+def _by_hand(url: str, path: Path) -> str:
+    return f"fetch {public(url)} elsewhere and put it at {path}"
 
 
-def _settle(url: str, file: BinaryIO, path: Path, kept: Record | None, sha256: str | None) -> Record:
+def _settle(
+    url: str,
+    file: BinaryIO,
+    path: Path,
+    kept: Record | None,
+    sha256: str | None,
+    accept: Callable[[Path], object] | None,
+) -> Record:
     """Give the whole file its name and write down what it is."""
     os.fsync(file.fileno())
     file.seek(0)
-    record = Record(url, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())  # type: ignore[arg-type]
-    partial = path.with_name(f".{path.name}.part")
+    found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    record = Record(public(url), os.fstat(file.fileno()).st_size, found)
     if kept is not None and kept.sha256 != record.sha256:
-        file.truncate(0)
         raise DownloadError(
-            f"{url} has the SHA-256 {record.sha256}, but had {kept.sha256} when it was fetched before; if it was "
-            f"changed on purpose, delete {_record_path(path)} and fetch it again"
+            f"{record.url} has the SHA-256 {record.sha256}, but had {kept.sha256} when it was fetched before; if it "
+            f"was changed on purpose, delete {_record_path(path)} and fetch it again"
         )
     if sha256 is not None and record.sha256 != sha256.lower():
-        file.truncate(0)
         raise DownloadError(
-            f"{url} has the SHA-256 {record.sha256}, expected was {sha256}: it is another file, and is not kept"
+            f"{record.url} has the SHA-256 {record.sha256}, expected was {sha256}: it is another file, and is not kept"
         )
+    if accept is not None:
+        accept(_part_path(path))
     write_text(_record_path(path), json.dumps(asdict(record), indent=1) + "\n")
-    os.replace(partial, path)
+    os.replace(_part_path(path), path)
     sync_folder(path.parent)
     _state_path(path).unlink(missing_ok=True)
     return record
@@ -219,38 +261,60 @@ def _checked(path: Path, kept: Record | None) -> Record:
     return kept
 
 
-def _record_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
+def _part_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _state_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.part.json")
 
 
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
 def _record(path: Path) -> Record | None:
+    where = _record_path(path)
     try:
-        return Record(**json.loads(_record_path(path).read_text(encoding="utf-8")))
+        record = Record(**parse_json(read_regular(where, NOTES), "it"))
+        if type(record.url) is not str or type(record.size) is not int or type(record.sha256) is not str:
+            raise ValueError("its values are no address, size and SHA-256")
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise DownloadError(f"{_record_path(path)} is damaged ({error}): delete it and {path.name}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise DownloadError(f"{where} is damaged ({error}): delete it and {path.name}") from None
+    return record
 
 
-def _state(path: Path) -> Mapping[str, Any]:
+def _validator(path: Path, url: str) -> str:
+    """What tells the version of the file that a part is of; empty if there is none, or no sense in the note of it."""
     try:
-        state = json.loads(_state_path(path).read_text(encoding="utf-8"))
+        note = parse_json(read_regular(_state_path(path), NOTES), "it")
     except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+        return ""
+    return valid(note.get("validator")) if isinstance(note, dict) and note.get("url") == public(url) else ""
 
 
 @contextmanager
-def _locked(partial: Path) -> Generator[BinaryIO, None, None]:
-    """The partial file, for this process alone."""
-    with open(partial, "a+b") as appending:
-        try:
-            fcntl.flock(appending, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DownloadError(f"another process is fetching {partial.name[1:-5]}: wait for it to end") from None
-        with open(partial, "r+b") as file:  # not appending: the whole may have to begin anew
+def _own(partial: Path) -> Generator[BinaryIO, None, None]:
+    """The partial file, for this process alone: an ordinary one of one name, made if it is missing."""
+    try:
+        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if not partial.is_symlink():
+            raise
+        raise DownloadError(f"{partial} is a link, which is not followed ({error.strerror}): delete it") from None
+    try:
+        there, mine = os.fstat(handle), False
+        if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
+            raise DownloadError(f"{partial} is no ordinary file of one name: delete it")
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have had it, and given it its name, since it was opened.
+            mine = os.path.samestat(partial.lstat(), there)
+        if not mine:
+            raise DownloadError(f"another process is fetching {partial.name[1:-5]}: wait for it to end")
+        with os.fdopen(handle, "r+b", closefd=False) as file:
             yield file
+    finally:
+        os.close(handle)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitgain.checkpoint.convert import LICENSE, convert_network, origin, read_reference, whole
+from unitgain.checkpoint.convert import LICENSE, convert_network, origin, read_network, read_reference, whole
 from unitgain.download import Progress, download
 from unitgain.files import cache_folder
+from unitgain.kinds import PICKLE
 from unitgain.recipe import Recipe, Score
 from unitgain.recipes import RECIPES
 from unitgain.serial import suggest
@@ -160,7 +161,7 @@ def fetch(
         if whole(out) is None:
             pickle = out.with_suffix(".pkl")
             say(f"fetching {file.url(base)}")
-            download(file.url(base), pickle, offline=offline, on_progress=on_progress)
+            download(file.url(base), pickle, kind=PICKLE, accept=read_network, offline=offline, on_progress=on_progress)
             say(f"converting {pickle.name}")
             convert_network(pickle, out, origin(pickle))
             if discard:
@@ -209,6 +210,6 @@ def fetch_reference(
     url = f"{base.rstrip('/')}/dataset-refs/{REFERENCES[name]}.pkl"
     if on_file is not None and not path.is_file():
         on_file(f"fetching {url}")
-    download(url, path, offline=offline, on_progress=on_progress)
+    download(url, path, kind=PICKLE, accept=read_reference, offline=offline, on_progress=on_progress)
     read_reference(path)
     return path

@@ -54,6 +54,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         rest = body[start:]
+        if fault in ("chunked", "cut chunked"):  # a length that is not said beforehand, and an end that is
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(rest), rest) + (b"0\r\n\r\n" if fault == "chunked" else b""))
+            return
         if fault != "no length":
             self.send_header("Content-Length", str(len(rest) + (10**15 if fault == "huge" else 0)))
         self.send_header("ETag", server.tag)
@@ -111,7 +116,8 @@ def test_a_file_comes_once_and_is_checked_ever_after(tmp_path, server):
         (["cut", "no ranges"], [None, f"bytes={len(BODY) // 2}-"]),
         (["cut", "wrong range"], [None, f"bytes={len(BODY) // 2}-", None]),
         ([500, 429], [None, None, None]),
-        (["no length"], [None]),
+        (["chunked"], [None]),
+        (["cut chunked"], [None, None]),
         (["cut", 416], [None, f"bytes={len(BODY) // 2}-", None]),
     ],
 )
@@ -140,10 +146,19 @@ def test_a_later_call_goes_on_unless_the_file_has_changed(tmp_path, server):
 
 def test_what_cannot_be_fetched(tmp_path, server, monkeypatch):
     path = tmp_path / "file.pkl"
-    for fault, words in ((404, "404.*not there any more"), (403, "403.*refused"), ("huge", "bytes, but .* free")):
+    for fault, words in (
+        (404, "404.*not there any more"),
+        (403, "403.*refused"),
+        ("huge", "over the limit of"),
+        ("no length", "how long the file is"),
+    ):
         server.faults = [fault]
         with pytest.raises(DownloadError, match=words):
             get(server, path)
+        assert not list(tmp_path.iterdir())
+    server.faults = ["huge"]
+    with pytest.raises(DownloadError, match=r"bytes, but .* free"):
+        get(server, path, largest=10**16)
     server.faults = [503] * 3
     with pytest.raises(DownloadError, match="503"):
         get(server, path, attempts=3)
@@ -289,6 +304,7 @@ def test_reference_statistics(tmp_path, server, capsys):
     assert fetch_reference("refs-img512", cache=tmp_path, offline=True) == path
     for args, code, words in (
         (["refs-img64", *to], 2, "builtins"),
+        (["refs-img64", *to], 2, "builtins"),  # and not kept
         (["refs-img64", *to, "--discard"], 2, "used as they are"),
         (["refs-img12", *to], 2, "did you mean 'refs-img512'"),
         (["refs-img64", "--offline", "--cache", str(tmp_path / "none")], 1, "dataset-refs/img64.pkl elsewhere and put"),

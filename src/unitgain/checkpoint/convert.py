@@ -130,6 +130,17 @@ def convert_network(path: Path, out: Path, origin: Origin, dtype: str | None = N
     return header
 
 
+def read_network(path: Path) -> official.OfficialNetwork:
+    """What an official file says of its network; its tensors are records and are not read.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        Refused: if it is no official network.
+    """
+    with _opened(path) as (root, reader, _):
+        return official.network(root, reader)
+
+
 def find_networks(folder: Path) -> list[Path]:
     """The raw snapshots in a folder, by images seen and length.
 

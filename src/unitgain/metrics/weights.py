@@ -1,16 +1,19 @@
 """Weights of detectors: from a path, or fetched once into a cache."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from unitgain.download import check_sha256, download
+from unitgain.download import DownloadError, check_sha256, download
 from unitgain.files import cache_folder
+from unitgain.kinds import ZIP
 from unitgain.metrics.detectors import Detector, DetectorInfo, Function, Pixels, file_hash
 from unitgain.metrics.networks import DINOV2, DinoV2, open_script
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+LARGEST = 2_000_000_000  # bytes of weights that are fetched; Inception's have 95 MB
 
 
 def open_detector(
@@ -63,11 +66,22 @@ def scale_of(info: DetectorInfo) -> tuple[float, float] | None:
 
 
 def fetch(url: str, sha256: str | None = None, on_bytes: Callable[[int, int], None] | None = None) -> Path:
-    """The file behind an address, downloaded into the cache at the first call and checked at each later one.
+    """The TorchScript file behind an address, downloaded into the cache at the first call, checked at each later one.
 
     Raises:
         DownloadError: if it cannot be fetched, or its hash is another one.
     """
     path = cache_folder() / url.rpartition("/")[2]
-    download(url, path, sha256=sha256, on_progress=on_bytes)
+    download(url, path, kind=ZIP, accept=_whole, largest=LARGEST, sha256=sha256, on_progress=on_bytes)
     return path
+
+
+def _whole(path: Path) -> None:
+    """Raise `DownloadError` unless a file is a zip archive with the records of a TorchScript one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise DownloadError(f"what came is no whole zip archive ({error}), and is not kept") from None
+    if not {"constants.pkl", "data.pkl"} <= names:
+        raise DownloadError("what came is a zip archive, but not of TorchScript, and is not kept")
