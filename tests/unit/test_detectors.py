@@ -2,10 +2,12 @@
 
 import hashlib
 import http.server
+import io
 import json
 import pickle
 import sys
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -204,8 +206,17 @@ def test_pixels_know_their_scale():
         Pixels(std=0)
 
 
+def torchscript_like():
+    """A zip archive with the records of a TorchScript file."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name in ("net/constants.pkl", "net/data.pkl"):
+            archive.writestr(name, b"weights" * 1000)
+    return made.getvalue()
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
-    content, requests = b"weights" * 1000, 0
+    content, requests = torchscript_like(), 0
 
     def do_GET(self):
         type(self).requests += 1
@@ -241,7 +252,7 @@ def test_weights_are_fetched_once_and_checked_at_each_use(server, tmp_path):
     seen = []
     path = fetch(f"{url}/net.pt", on_bytes=lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == handler.content
-    assert seen[-1] == (7000, 7000)
+    assert seen[-1] == (len(handler.content), len(handler.content))
     assert fetch(f"{url}/net.pt", digest) == path
     assert handler.requests == 1
     with pytest.raises(DownloadError, match="expected was 00"):
