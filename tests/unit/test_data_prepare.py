@@ -3,10 +3,13 @@
 import errno
 import io
 import json
+import subprocess
+import sys
 import zipfile
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from deaths import die, die_until_done
@@ -14,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import contents, encoded, folder_of, picture
 
+from unitgain.data import workers
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.fit import Fit, fit_image
 from unitgain.data.manifest import DataError, read_manifest
 from unitgain.data.prepare import BrokenPictureError, prepare
 from unitgain.data.prepared import PreparedDataset, measured_encoder
+from unitgain.data.shards import _array
 from unitgain.data.sources import SourceOptions
 from unitgain.data.workers import WorkerError, in_order
 
@@ -247,6 +252,39 @@ def test_shards_of_any_size_hold_the_same_rows(tmp_path_factory, count, shard):
 def test_a_killed_worker_is_an_error_and_no_hang():
     with pytest.raises(WorkerError, match="a worker process was killed; if memory ran out"):
         list(in_order(die, None, range(3), 2))
+
+
+def square(_, number):
+    return number**2
+
+
+def test_processes_are_started_where_they_pay(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: 8)
+    assert [workers.paying(seconds) for seconds in (0, 0.5, 1.3, 3, 100)] == [1, 1, 2, 5, 8]
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "ProcessPoolExecutor", None)  # which would fail
+        assert list(in_order(square, None, range(5), count=5)) == [0, 1, 4, 9, 16]
+        assert list(in_order(square, None, [], count=0)) == []
+        patch.setattr(workers, "paying", lambda seconds: 2)
+        with pytest.raises(TypeError):
+            list(in_order(square, None, range(5), count=5))
+    monkeypatch.setattr(workers, "paying", lambda seconds: 2)
+    assert list(in_order(square, None, range(5), count=5)) == [0, 1, 4, 9, 16]  # the first of them here
+
+
+def test_pandas_is_not_imported(pictures, tmp_path):
+    """It takes half a second, which is as long as hundreds of pictures take."""
+    code = (
+        "import sys, pathlib, unitgain.data.prepare as p; from unitgain.data.fit import Fit; "
+        f"p.prepare({str(pictures)!r}, pathlib.Path({str(tmp_path / 'data')!r}), Fit(resolution=8)); "
+        "print('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_columns_are_those_of_arrow():
+    for values, kind in (([b"a", b"", b"bcd"], pa.binary()), (["é", "", "x"], pa.string()), ([3, 0, -1], pa.int64())):
+        assert _array(values).equals(pa.array(values, kind))
 
 
 def test_a_full_disk_says_for_which_file(pictures, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from unitgain.data.encoder import LatentEncoder
 from unitgain.data.loader import Dataset, Loader
 from unitgain.data.order import indices
 from unitgain.data.prepared import PreparedDataset
-from unitgain.data.shards import ShardWriter, features, latent_sums
+from unitgain.data.shards import Column, ShardWriter, features, latent_sums
 from unitgain.extras import require
 from unitgain.serial import to_dict
 
@@ -78,7 +78,6 @@ def data(
 
 def write_latents(folder: Path, count: int) -> np.memmap:
     """The same random latents in the prepared form (`latents`) and as one raw file, which is returned as a map."""
-    pyarrow = require("pyarrow", extra="data")
     generator = np.random.default_rng(0)
     writer = ShardWriter(folder / "latents", {"kind": "benchmark"})
     with open(folder / "raw", "wb") as raw:
@@ -86,8 +85,8 @@ def write_latents(folder: Path, count: int) -> np.memmap:
             rows = generator.standard_normal((min(512, count - start), *MOMENTS), dtype=np.float32)
             raw.write(rows.tobytes())
             sums, squares = latent_sums(rows)
-            columns = {"latent": pyarrow.array([row.tobytes() for row in rows], pyarrow.binary())}
-            columns["key"] = pyarrow.array([str(start + row) for row in range(len(rows))], pyarrow.string())
+            columns: dict[str, Column] = {"latent": [row.tobytes() for row in rows]}
+            columns["key"] = [str(start + row) for row in range(len(rows))]
             values = len(rows) * MOMENTS[1] * MOMENTS[2]
             writer.write(index, columns, kind="latent", items=len(rows), values=values, sums=sums, squares=squares)
     encoder = to_dict(LatentEncoder.official())

@@ -96,7 +96,7 @@ class Prepare(Taking):
     """Pictures per file. Default: up to 1024, fewer when they are large."""
 
     workers: Unset[int] = None
-    """Processes. Default: one per core."""
+    """Processes. Default: as many as pay, one per core at most."""
 
     def run(self) -> None:
         """Make the data, or go on with them."""

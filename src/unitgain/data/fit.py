@@ -6,6 +6,7 @@ import math
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def encode_image(image: Image.Image, format: Format) -> bytes:
     if format == "webp":
         image.save(buffer, format="WEBP", lossless=True)
     else:
-        image.save(buffer, format="PNG")
+        # Runs alone, after PNG's filters: half the time of the usual search, and within a few percent of its size.
+        image.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from unitgain.data.encoder import OFFICIAL_VAE, LatentEncoder
 from unitgain.data.manifest import Manifest, Shard
 from unitgain.data.prepared import PreparedDataset
-from unitgain.data.shards import ShardWriter, features, latent_sums, moments
+from unitgain.data.shards import Column, ShardWriter, features, latent_sums, moments
 from unitgain.data.vae import PixelRange, downsampling, latent_channels, load_vae, vae_encode
 from unitgain.data.workers import cores
 from unitgain.parallel import World
@@ -142,14 +142,12 @@ class _Job:
         return range(start, start + self.dataset.manifest.shards[index].rows)
 
     def _write(self, writer: ShardWriter, index: int, latents: np.ndarray) -> Shard:
-        import pyarrow as pa
-
         rows = self._rows(index)
         sums, squares = latent_sums(latents)
-        columns = {"latent": pa.array([row.tobytes() for row in latents], pa.binary())}
+        columns: dict[str, Column] = {"latent": [row.tobytes() for row in latents]}
         if self.dataset.labels is not None:
-            columns["label"] = pa.array(self.dataset.labels[rows.start : rows.stop].numpy(), pa.int64())
-        columns["key"] = pa.array([self.dataset.key(row) for row in rows], pa.string())
+            columns["label"] = self.dataset.labels[rows.start : rows.stop].tolist()
+        columns["key"] = [self.dataset.key(row) for row in rows]
         values = len(rows) * latents.shape[2] * latents.shape[3]
         return writer.write(index, columns, kind="latent", items=len(rows), values=values, sums=sums, squares=squares)
 

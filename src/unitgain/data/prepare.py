@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
 from unitgain.data.manifest import UNFINISHED, Manifest, Shard, Skipped
-from unitgain.data.shards import ShardWriter, check_destination, features, latent_sums
+from unitgain.data.shards import Column, ShardWriter, check_destination, features, latent_sums
 from unitgain.data.sources import Indexed, Item, SourceOptions, Stream, open_source
-from unitgain.data.workers import cores, in_order
+from unitgain.data.workers import in_order
 from unitgain.extras import require
 from unitgain.serial import to_dict
 from unitgain.trust import Limits, printable, read_npy
@@ -29,7 +28,6 @@ OnError = Literal["fail", "skip"]
 Progress = Callable[[int, int | None], None]
 NPY = b"\x93NUMPY"
 CHUNK = 32  # pictures per task of a worker
-FEWEST_PER_WORKER = 128  # below, starting a process costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def prepare(
         fit: how pictures become images.
         options: what may have to be said about the source.
         on_error: "fail": a picture that cannot be used stops everything; "skip": it is left out and listed.
-        workers: processes; by default one per core.
+        workers: processes; by default as many as there are cores and as pay.
         shard: pictures per shard; by default up to 1024, fewer when they are large.
         on_progress: called with the pictures done and all of them (None if unknown).
         say: told what the user should know about the source.
@@ -151,11 +149,9 @@ class _Job:
             shared, tasks = (self.source, fit, self.source.limits), _ranges(self.source, self.writer, size)
         else:
             shared, tasks = (None, fit, self.source.limits), _chunks(self.source, self.writer, size)
-        processes = workers or cores()
-        if self.total is not None and workers is None:
-            processes = max(1, min(processes, self.total // FEWEST_PER_WORKER))
+        count = None if self.total is None else -(-(self.total - self.done) // CHUNK)
         try:
-            for task, rows in in_order(_process, shared, tasks, processes):
+            for task, rows in in_order(_process, shared, tasks, workers, count):
                 self.add(task, rows)
             return self.finish()
         except BaseException:
@@ -189,14 +185,12 @@ class _Job:
         """Write the rows collected so far as a shard."""
         if not self.rows:
             return
-        import pyarrow as pa
-
         good = [row for row in self.rows if row.data is not None]
         kind = self.shape.kind if self.shape else "image"
-        columns = {kind: pa.array([row.data for row in good], pa.binary())}
+        columns: dict[str, Column] = {kind: [row.data for row in good if row.data is not None]}
         if self.source.classes is not None:
-            columns["label"] = pa.array([row.label for row in good], pa.int64())
-        columns["key"] = pa.array([row.key for row in good], pa.string())
+            columns["label"] = [row.label for row in good if row.label is not None]
+        columns["key"] = [row.key for row in good]
         self.writer.write(
             self.shard,
             columns,
@@ -216,6 +210,8 @@ class _Job:
         shape, classes = self.shape or Shape("image", 3, 0), self.source.classes
         entry: dict[str, Any] = {"kind": shape.kind, "resolution": shape.edge, "channels": shape.channels}
         if shape.kind == "latent":  # of an official archive: made with the official VAE
+            from unitgain.data.encoder import LatentEncoder  # brings torch, which pixels do without
+
             entry["encoder"] = to_dict(LatentEncoder.official())
         return self.writer.finish(features(shape.kind, classes), classes=classes, **entry)
 

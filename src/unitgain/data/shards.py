@@ -26,6 +26,7 @@ from unitgain.trust import open_regular
 SKIPPED = "skipped.jsonl"
 SETTINGS = "settings.json"
 EXTRA = "data"
+Column = list[bytes] | list[str] | list[int]
 
 
 class ShardWriter:
@@ -93,13 +94,16 @@ class ShardWriter:
                 found[int(path.stem)] = shard
         return found
 
-    def write(self, index: int, columns: Mapping[str, Any], **entry: Any) -> Shard:
+    def write(self, index: int, columns: Mapping[str, Column], **entry: Any) -> Shard:
         """Write shard number `index`; atomic, so that what is there is whole.
 
         Args:
             index: of the shard.
-            columns: Arrow arrays by name; with no rows no file is written.
+            columns: bytes, text or whole numbers by name; with no rows no file is written.
             entry: fields of `Shard` but for the file's own.
+
+        Raises:
+            ValueError: if a column takes more than Arrow's 2 GiB.
         """
         rows = len(next(iter(columns.values())))
         name = f"data-{index:05d}.arrow"
@@ -107,7 +111,7 @@ class ShardWriter:
         size, digest = 0, ""
         if rows:
             pa = require("pyarrow", extra=EXTRA)
-            batch = pa.record_batch(dict(columns))
+            batch = pa.record_batch({name: _array(values) for name, values in columns.items()})
             with atomic(path) as temporary:
                 with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, batch.schema) as stream:
                     stream.write_batch(batch)
@@ -154,6 +158,20 @@ class ShardWriter:
         write_text(self.folder / MANIFEST, json.dumps(to_dict(manifest), indent=1) + "\n")
         shutil.rmtree(self.journal)
         return manifest
+
+
+def _array(values: Column) -> Any:
+    """An Arrow array of its buffers: `pyarrow.array` would import pandas first, which takes half a second."""
+    pa = require("pyarrow", extra=EXTRA)
+    parts = [value.encode() if isinstance(value, str) else value for value in values if not isinstance(value, int)]
+    if not parts:
+        return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.array(values, np.int64))])
+    ends = np.cumsum([0, *map(len, parts)])
+    if ends[-1] >= 2**31:
+        raise ValueError(f"{len(values)} rows take {ends[-1]:,} bytes, over the 2 GiB of a file: set a smaller --shard")
+    kind = pa.string() if isinstance(values[0], str) else pa.binary()
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(parts))]
+    return pa.Array.from_buffers(kind, len(parts), buffers)
 
 
 def check_destination(folder: Path) -> None:

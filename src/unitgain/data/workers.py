@@ -1,19 +1,23 @@
 """A function over many tasks in several processes, results in order."""
 
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+STARTING = 0.3  # seconds until processes work: they import what they need first
 TASKS_AHEAD = 4  # per process: enough to keep it busy while results are written, few enough to bound memory
 
 _work: Callable[[Any], Any]
@@ -28,8 +32,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def paying(seconds: float) -> int:
+    """Processes that end work of so many seconds sooner than one of them would."""
+    return max(1, min(cores(), int(seconds / (2 * STARTING))))
+
+
 def in_order(
-    function: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task], workers: int
+    function: Callable[[Shared, Task], Result],
+    shared: Shared,
+    tasks: Iterable[Task],
+    workers: int | None = None,
+    count: int | None = None,
 ) -> Iterator[Result]:
     """`function(shared, task)` for each task, in the order of `tasks`.
 
@@ -37,18 +50,27 @@ def in_order(
         function: at the top of a module.
         shared: sent to each process once.
         tasks: taken as they are needed, a few ahead.
-        workers: processes; with 1 everything happens in this one.
+        workers: processes; with 1 everything happens in this one; by default as many as pay, by the time that the first
+            task takes here.
+        count: of the tasks, if it is known.
 
     Raises:
         WorkerError: if a process was killed, by lack of memory for instance.
     """
+    tasks, context = iter(tasks), None
+    if workers is None:
+        workers = cores() if count is None else 1
+        if cores() > 1 and (count is None or count > 1):
+            context = _context(function)
+        for task in itertools.islice(tasks, 0 if count is None else 1):
+            start = time.perf_counter()
+            result = function(shared, task)
+            workers = paying((time.perf_counter() - start) * ((count or 1) - 1))
+            yield result
     if workers <= 1:
         yield from (function(shared, task) for task in tasks)
         return
-    # Processes that start from a fresh server inherit no threads or locks; it imports what they need once.
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload([function.__module__])
+    context = context or _context(function)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(function, shared))
     pending: deque[Future[Result]] = deque()
     try:
@@ -62,6 +84,18 @@ def in_order(
         raise WorkerError("a worker process was killed; if memory ran out, use fewer with --workers") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context(function: Callable[..., Any]) -> BaseContext:
+    """Processes that start from a fresh server inherit no threads or locks; it imports what they need once, from now on
+    and beside this process.
+    """
+    if os.name != "posix":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    forkserver.ensure_running()
+    return context
 
 
 def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
