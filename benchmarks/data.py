@@ -19,14 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from machine import write_results
-from unitgain.bench.data import copying, loading, write_latents
+from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit
+from unitgain.data.loader import Dataset, Loader
+from unitgain.data.order import indices
 from unitgain.data.prepare import prepare
 from unitgain.data.prepared import PreparedDataset
+from unitgain.data.shards import Column, ShardWriter, features, latent_sums
+from unitgain.serial import to_dict
 
+MOMENTS = (8, 64, 64)  # mean and deviation of a latent of 4x64x64
 SIZE = (500, 375)  # of the files, as photographs of ImageNet have it
 
 
@@ -107,6 +113,49 @@ def measure_loader(folder: Path, count: int, batch: int, batches: int, repeats: 
         found[f"ratio_{name}"] = statistics.median(ratios)
         found[f"ratio_{name}_worst"] = min(ratios)
     return found
+
+
+def write_latents(folder: Path, count: int) -> np.memmap:
+    """The same random latents in the prepared form (`latents`) and as one raw file, which is returned as a map."""
+    generator = np.random.default_rng(0)
+    writer = ShardWriter(folder / "latents", {"kind": "benchmark"})
+    with open(folder / "raw", "wb") as raw:
+        for index, start in enumerate(range(0, count, 512)):
+            rows = generator.standard_normal((min(512, count - start), *MOMENTS), dtype=np.float32)
+            raw.write(rows.tobytes())
+            sums, squares = latent_sums(rows)
+            columns: dict[str, Column] = {"latent": [row.tobytes() for row in rows]}
+            columns["key"] = [str(start + row) for row in range(len(rows))]
+            values = len(rows) * MOMENTS[1] * MOMENTS[2]
+            writer.write(index, columns, kind="latent", items=len(rows), values=values, sums=sums, squares=squares)
+    encoder = to_dict(LatentEncoder.official())
+    entry = {"kind": "latent", "resolution": MOMENTS[1], "channels": MOMENTS[0], "classes": None, "encoder": encoder}
+    writer.finish(features("latent", None), **entry)
+    mapped = np.memmap(folder / "raw", np.float32, "r", shape=(count, *MOMENTS))
+    last = np.array([count - 1])
+    assert np.array_equal(PreparedDataset(folder / "latents").rows(last)[0].numpy()[0], mapped[count - 1])
+    return mapped
+
+
+def copying(mapped: np.memmap, batch: int, batches: int) -> Callable[[], None]:
+    """Copy random rows out of a memory map: what NumPy alone takes."""
+
+    def run() -> None:
+        for start in range(0, batch * batches, batch):
+            assert mapped[indices(start, batch, len(mapped), 0)].shape == (batch, *mapped.shape[1:])
+
+    return run
+
+
+def loading(dataset: Dataset, batch: int, batches: int, workers: int) -> Callable[[], None]:
+    """The same rows through the loader, its threads started and stopped."""
+
+    def run() -> None:
+        with Loader(dataset, 0, workers=workers) as loader:
+            for start in range(0, batch * batches, batch):
+                assert loader.fetch(start, batch)[0].shape == torch.Size((batch, *dataset.stored_shape))
+
+    return run
 
 
 def markdown(results: dict[str, dict]) -> str:

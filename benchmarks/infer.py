@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from machine import RESULTS, in_parts, verdict
+from footprint import footprint
+from machine import RESULTS, in_parts
 from unitgain.bench.cases import Case, open_denoiser, parse_mode
-from unitgain.bench.footprint import footprint
 from unitgain.bench.forward import forward
+from unitgain.bench.measure import Pace
 from unitgain.bench.sampling import sampling
-from unitgain.bench.turns import Pace
 from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.infer import fastest_dtype
@@ -30,11 +30,6 @@ from unitgain.serial import to_dict
 
 NETWORKS = {"EDM2-S": "edm2-img64-s", "EDM2+-S": "edm2plus-img64-s"}
 SMALL = {"EDM2-S": "digits", "EDM2+-S": "pixels64-mini"}
-# Of the time of plain EDM2-S over that of the row, by batch.
-FASTER = {("EDM2-S", "fast"): {1: 6.5, 8: 5.0}, ("EDM2+-S", "fast"): {1: 12.0, 8: 7.0}}
-FASTER[("EDM2-S", "float32")] = {1: 1.4, 8: 1.0}
-ERRORS = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}
-MEMORY, OVERHEAD, PREPARE = 0.6, 1.05, 2.0
 
 
 def modes(compile: bool) -> list[str]:
@@ -51,7 +46,7 @@ def measure_forward(networks: dict[str, str], batch: int, repeats: int, compile:
     cases = [Case(name, mode, f"{label} {mode}") for label, name in networks.items() for mode in modes(compile)]
     # Beside it what Winograd's filtering gains; EDM2+ has no convolutions to filter.
     cases.insert(len(cases) // 2, Case(networks["EDM2-S"], "fast+direct", f"EDM2-S {fastest_name()}+direct"))
-    return to_dict(forward(cases, batch=batch, pace=Pace(repeats=repeats), on_progress=said()))
+    return to_dict(forward(cases, batch=batch, pace=Pace(repeats=repeats)))
 
 
 def fastest_name() -> str:
@@ -101,19 +96,7 @@ def measure_prepare(networks: dict[str, str], modes: list[str]) -> dict[str, lis
 
 def measure_sample(networks: dict[str, str], steps: int) -> dict[str, Any]:
     cases = [Case(networks["EDM2+-S"], "fast", "EDM2+-S fast")]
-    return to_dict(sampling(cases, batch=1, steps=steps, pace=Pace(repeats=2), on_progress=said()))
-
-
-def said() -> Any:
-    """A line for each thing that begins."""
-    lines: list[str] = []
-
-    def say(what: str, *_: object) -> None:
-        if what not in lines:
-            lines.append(what)
-            print(f"  {what}", flush=True)
-
-    return say
+    return to_dict(sampling(cases, batch=1, steps=steps, pace=Pace(repeats=2)))
 
 
 def page(found: dict[str, Any]) -> str:
@@ -123,8 +106,8 @@ def page(found: dict[str, Any]) -> str:
         "",
         "Evaluations of D at 3x64x64, 1000 classes, random weights and gains. `plain`: float32, contiguous, weights "
         "normalized in every evaluation; the others are prepared. Times are medians of turns in one process, ratios "
-        "medians of the ratios of a turn; error: of D, relative, against plain. `of peak` and `floor` count the "
-        "multiply-adds of convolutions by their definition: those of EDM2 are made with fewer, by Winograd's "
+        "medians of the ratios of a turn; error: of D, relative, against plain. `of peak` counts the "
+        "multiply-accumulates of convolutions by their definition: those of EDM2 are made with fewer, by Winograd's "
         "filtering, but for `+direct`.",
     ]
     for part, report in found.items():
@@ -142,28 +125,27 @@ def page(found: dict[str, Any]) -> str:
         lines += ["", "## Preparing again", "", "| network | s, the third time |", "|---|---|"]
         lines += [f"| {name} | {seconds[-1]:.2f} |" for name, seconds in found["preparing"].items()]
         lines += ["", "The tables above have the first time, with memory that the system hands out for it."]
-    return "\n".join([*lines, "", "## Wanted", "", *wanted(found)])
+    return "\n".join(lines)
 
 
 def forward_lines(report: dict[str, Any]) -> list[str]:
     plain = {row["name"].split()[0]: row["seconds"] for row in report["rows"] if row["name"].endswith("plain")}
     lines = [
-        "| network | ms | quartiles | x plain EDM2-S | x plain | of peak | floor ms | error | prepare s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | ms | quartiles | x plain EDM2-S | x plain | of peak | error | prepare s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
-        facts, roof = row["facts"], row["roofline"]
+        facts = row["facts"]
         made = f"{facts['prepare_seconds']:.2f}" if "prepare_seconds" in facts else ""
         lines.append(
             f"| {row['name']} | {row['seconds'] * 1e3:.0f} | {row['seconds_low'] * 1e3:.0f} to "
             f"{row['seconds_high'] * 1e3:.0f} | {row['ratio']:.2f} "
-            f"| {plain[row['name'].split()[0]] / row['seconds']:.2f} | {roof['share']:.0%} | {roof['floor'] * 1e3:.0f} "
+            f"| {plain[row['name'].split()[0]] / row['seconds']:.2f} | {row['share']:.0%} "
             f"| {facts['error']:.1e} | {made} |"
         )
     rates = ", ".join(f"{name} {rate / 1e9:.0f} G" for name, rate in report["peaks"].items())
-    lines += ["", f"Square matrix products, multiply-adds per second: {rates}. Copies within memory: "]
-    lines[-1] += f"{report['bandwidth'] / 1e9:.1f} GB/s. Load average at the end: {report['load']:.1f}."
-    return lines
+    end = f"Load average at the end: {report['load']:.1f}."
+    return [*lines, "", f"Square matrix products, multiply-accumulates per second: {rates}. {end}"]
 
 
 def memory_lines(found: dict[str, Any]) -> list[str]:
@@ -177,47 +159,6 @@ def memory_lines(found: dict[str, Any]) -> list[str]:
         f"| {name} | {one['opening'] / 1e6:.0f} | {one['evaluating'] / 1e6:.0f} | {one['process'] / 1e6:.0f} |"
         for name, one in found.items()
     ]
-
-
-def wanted(found: dict[str, Any]) -> list[str]:
-    """Every target that there is a figure for."""
-    lines = ["| | wanted | measured | met |", "|---|---|---|---|"]
-    for part, report in found.items():
-        if not part.startswith("batch"):
-            continue
-        batch = report["settings"]["batch"]
-        for (network, mode), targets in FASTER.items():
-            rows = [row for row in report["rows"] if row["name"].split()[0] == network and counts(row["name"], mode)]
-            if batch in targets and rows:
-                best = max(rows, key=lambda row: row["ratio"])
-                name = f"{best['name']}, batch {batch}, x plain EDM2-S"
-                lines.append(f"| {name} | {verdict(best['ratio'], targets[batch])} |")
-        for row in report["rows"]:
-            limit = ERRORS.get(row["name"].split()[1].partition("+")[0])
-            if limit is not None:
-                error = verdict(row["facts"]["error"], limit, at_most=True)
-                lines.append(f"| {row['name']}, batch {batch}, error of D | {error} |")
-        for row in report["rows"]:
-            if row["name"].startswith("EDM2-S") and "prepare_seconds" in row["facts"]:
-                took = verdict(row["facts"]["prepare_seconds"], PREPARE, at_most=True)
-                lines.append(f"| preparing {row['name']}, s | {took} |")
-    for key in [key for key in found.get("memory", {}) if key.startswith("EDM2+-S fast")]:
-        for mode in ("fast", "fast+direct"):
-            other = key.replace("EDM2+-S fast", f"EDM2-S {mode}")
-            ours, theirs = found["memory"][key], found["memory"][other]
-            for what in ("opening", "evaluating", "process"):
-                share = ours[what] / max(theirs[what], 1)
-                lines.append(f"| {key} over {other}, memory {what} | {verdict(share, MEMORY, at_most=True)} |")
-    if "sample" in found:
-        ratio = found["sample"]["rows"][0]["facts"]["over_evaluations"]
-        lines.append(f"| a whole sample over its evaluations | {verdict(ratio, OVERHEAD, at_most=True)} |")
-    return lines
-
-
-def counts(name: str, mode: str) -> bool:
-    """Whether a row counts for a target: any low precision for `fast`."""
-    words = name.split()[1].partition("+")[0]
-    return words == mode if mode == "float32" else words in ("bfloat16", "float16")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unitgain.bench.machine import machine
+from unitgain.bench.measure import machine
 from unitgain.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,9 +57,3 @@ def in_parts(
         write_results(name, found, page(found), device=device, folder=folder)
     write_results(name, found, page(found), device=device, folder=folder)
     return found
-
-
-def verdict(measured: float, target: float, at_most: bool = False) -> str:
-    """A row's end: what was wanted, what was measured, and whether that is met."""
-    met = measured <= target if at_most else measured >= target
-    return f"{'<=' if at_most else '>='} {target:g} | {measured:.3g} | {'yes' if met else 'no'}"

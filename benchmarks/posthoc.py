@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from averages import combine, read_and_convert, read_and_convert_in_chunks, shapes, write_snapshots
 from machine import write_results
 from unitgain.bench.memory import PeakMemory
-from unitgain.bench.posthoc import combine, read_and_convert, read_and_convert_in_chunks, shapes, write_snapshots
 from unitgain.ema import PowerEMA
 from unitgain.posthoc import SnapshotStore
 from unitgain.posthoc.files import list_averages

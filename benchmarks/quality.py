@@ -2,7 +2,7 @@
 
 The network of the demo is trained on the digits, which takes a minute or two on two cores, and its best average is
 sampled as it was trained and prepared in every precision that the processor has, with the same seeds and the protocol
-of the demo. Wanted: a Frechet distance to the real digits within 2 % of that of the network as trained, in float32.
+of the demo.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from unitgain.infer import fastest_dtype, prepare
 from unitgain.infer.layers import supported
 from unitgain.sample import generate
 
-WITHIN = 0.02
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -78,16 +77,15 @@ def page(results: dict[str, Any]) -> str:
         "# Quality in low precision",
         "",
         f"The digits, {settings['images']} images of the same seeds, {settings['steps']} steps of Heun's method, EMA "
-        f"length {settings['length']:g}; pixels have standard deviation 0.5. Wanted: a distance within {WITHIN:.0%}.",
+        f"length {settings['length']:g}; pixels have standard deviation 0.5.",
         "",
-        "| network | Frechet distance | change | met | named right | mean difference | largest difference |",
-        "|---|---|---|---|---|---|---|",
+        "| network | Frechet distance | change | named right | mean difference | largest difference |",
+        "|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
-        met = "yes" if abs(row["change"]) <= WITHIN else "no"
         name = row["mode"] if row["mode"] == "as trained" else f"prepared, {row['mode']}"
         lines.append(
-            f"| {name} | {row['fd']:.4f} | {row['change']:+.2%} | {met} | {row['accuracy']:.1%} "
+            f"| {name} | {row['fd']:.4f} | {row['change']:+.2%} | {row['accuracy']:.1%} "
             f"| {row['mean_difference']:.1e} | {row['largest_difference']:.1e} |"
         )
     lines += ["", f"The default on this machine is {results['fastest']}."]

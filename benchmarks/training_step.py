@@ -9,16 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS, verdict, write_results
+from machine import RESULTS, write_results
 from unitgain.bench.cases import Case
-from unitgain.bench.tables import cells, markdown, notes, roofline_cells
+from unitgain.bench.measure import Pace
+from unitgain.bench.tables import cells, markdown, notes
 from unitgain.bench.training import training
-from unitgain.bench.turns import Pace
 from unitgain.recipe import Recipe
 from unitgain.recipes import PIXELS32
 from unitgain.serial import to_dict
 
-TARGET = 1.5
 WIDTH = 64
 BRANCHES = {"EDM2": "s c m s c", "EDM2+": PIXELS32.network.branch}
 MODES = ("plain", "float32", "bfloat16")
@@ -48,16 +47,13 @@ def main(arguments: list[str] | None = None) -> None:
     made = recipes(args.small)
     found: dict[str, Any] = {}
     parts = ["# Training step", "", (__doc__ or "").partition("\n\n")[2].strip()]
-    wanted = ["", "## Wanted", "", "| | wanted | measured | met |", "|---|---|---|---|"]
     for label, recipe in made.items():
         print(f"{label} ...", flush=True)
         cases = [Case(recipe, mode, f"{label} {mode}") for mode in args.modes]
         report = training(cases, batch=args.batch, pace=Pace(seconds=args.seconds))
         found[label] = to_dict(report)
         parts += ["", f"## {label}, batch {args.batch}", "", markdown(cells(report)), "", " ".join(notes(report))]
-        parts += ["", markdown(roofline_cells(report))]
-        wanted += [f"| {row.name}, x plain | {verdict(row.ratio, TARGET)} |" for row in report.rows[1:]]
-    text = "\n".join([*parts, *wanted])
+    text = "\n".join(parts)
     write_results("training_step", found, text, folder=folder)
     print(text)
 

@@ -130,8 +130,7 @@ def tiny_data() -> ArrayDataset:
 @pytest.fixture
 def quick_bench(monkeypatch):
     """Short turns, no measurement of the machine, no search for garbage among everything that tests import."""
-    monkeypatch.setattr("unitgain.bench.turns.SHORTEST", 0.0)
-    monkeypatch.setattr("unitgain.bench.turns.FEWEST", 1)
+    monkeypatch.setattr("unitgain.bench.measure.SHORTEST", 0.0)
+    monkeypatch.setattr("unitgain.bench.measure.FEWEST", 1)
     monkeypatch.setattr("unitgain.bench.measure.matrix_peak", lambda device, dtype: 1e9)
-    monkeypatch.setattr("unitgain.bench.measure.memory_bandwidth", lambda device: 1e9)
     monkeypatch.setattr("unitgain.bench.memory.gc.collect", lambda: 0)

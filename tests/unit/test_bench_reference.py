@@ -1,14 +1,15 @@
 """The official network beside ours: a stand-in for its code, with its names of parameters, computes what ours does."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from unitgain.bench.cases import Case
-from unitgain.bench.forward import forward
-from unitgain.bench.reference import load_reference, precond
-from unitgain.bench.turns import Pace
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from reference import compare, load_reference, precond
+from unitgain.bench.measure import Pace
 from unitgain.denoiser import Denoiser
 
 STAND_IN = """
@@ -61,9 +62,7 @@ def checkout(tmp_path, quick_bench):
 @pytest.mark.parametrize("label_dim", [3, 0])
 def test_the_same_weights_in_both(checkout, tiny_recipe, label_dim):
     recipe = tiny_recipe.replace(network=tiny_recipe.network.replace(label_dim=label_dim), sigma_data=0.6)
-    report = forward(
-        [Case(recipe, "plain"), Case(recipe, "float32")], batch=2, pace=Pace(repeats=1), reference=checkout
-    )
+    report = compare(checkout, recipe, ["plain", "float32"], batch=2, pace=Pace(repeats=1))
     reference, plain, prepared = report.rows
     assert reference.name == "reference"
     assert reference.ratio == 1.0
@@ -113,7 +112,7 @@ def test_what_is_no_checkout(checkout, tmp_path, tiny_spec):
 def test_an_edm2plus_network_has_no_reference(checkout, tiny_recipe):
     other = tiny_recipe.replace(network=tiny_recipe.network.replace(branch="s d E s P m s d"))
     with pytest.raises(ValueError, match="not a network with branch"):
-        forward([Case(other, "plain")], reference=checkout, pace=Pace(repeats=1))
+        compare(checkout, other, ["plain"], pace=Pace(repeats=1))
 
 
 def test_outputs_without_a_label(checkout, tiny_recipe):

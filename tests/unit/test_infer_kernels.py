@@ -16,7 +16,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
 from unitgain.bench.cases import Case
 from unitgain.bench.forward import forward
-from unitgain.bench.turns import Pace
+from unitgain.bench.measure import Pace
 from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder

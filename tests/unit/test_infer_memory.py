@@ -1,12 +1,17 @@
 """What a prepared network holds, against the sum of its parameters, and what opening it takes."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import relative_error, trained
 
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from footprint import footprint
 from unitgain.arch import NetworkSpec
 from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
-from unitgain.bench.footprint import footprint
 from unitgain.bench.memory import in_use
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder

@@ -23,6 +23,9 @@ from unitgain.denoiser import Denoiser, parameter_count
 NFE = 63
 """Evaluations of the network for one image: 32 steps of Heun's method, the last without correction (D.1)."""
 
+PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
+"""Operations that multiply and accumulate; so does attention, which is called by several names."""
+
 VAE_DECODER_GFLOPS = 1260.9
 """Cost of decoding one 64x64x4 latent to 512x512 pixels (Fig. 9)."""
 
@@ -49,6 +52,11 @@ class Cost:
     def gflops(self) -> float:
         """Operations of one evaluation, in 10^9."""
         return self.flops / 1e9
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one evaluation, in convolutions and matrix products, attention included."""
+        return sum(n for name, n in self.by_op.items() if name in PRODUCTS or "scaled_dot_product" in name)
 
 
 def network_cost(spec: NetworkSpec) -> Cost:

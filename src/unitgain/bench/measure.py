@@ -1,6 +1,10 @@
-"""Things to measure, and what comes of measuring them."""
+"""Several things timed in turns in one process, so that what else the machine does falls on all of them alike."""
 
+import math
+import os
+import platform
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +13,38 @@ from typing import Any
 import torch
 
 from unitgain.analysis.peak import matrix_peak
-from unitgain.bench.machine import load, machine
 from unitgain.bench.memory import PeakMemory
-from unitgain.bench.roofline import Counts, Roofline, memory_bandwidth, roofline
-from unitgain.bench.trace import Slow, trace_to
-from unitgain.bench.turns import Pace, Progress, calls_for, once, quartiles, ratios, take_turns, waiter
+
+SHORTEST = 0.01  # seconds of a timing; what takes less is called several times, which makes the clock's error small
+FEWEST = 3  # turns, however long they take
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to measure.
+
+    Args:
+        repeats: turns; None for as many as fit into `seconds`.
+        seconds: for all turns together, at least three of them; not used if `repeats` is given.
+
+    Raises:
+        ValueError: if either is not positive.
+    """
+
+    repeats: int | None = None
+    seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.repeats is not None and self.repeats < 1:
+            raise ValueError(f"repeats = {self.repeats}: must be at least 1")
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"seconds = {self.seconds}: must be a positive number of seconds")
+
+    def over(self, turns: int, elapsed: float) -> bool:
+        """Whether so many turns, which took `elapsed` seconds, are enough."""
+        if self.repeats is not None:
+            return turns >= self.repeats
+        return turns >= FEWEST and elapsed >= self.seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +54,9 @@ class Work:
     Args:
         name: in tables, unlike any other.
         run: does it once.
-        items: how many images, rows or bytes one call does.
+        items: how many images one call does.
         dtype: in which most of it is computed: the peak it is measured against.
-        counts: what a call computes and moves; None if that is not known.
+        macs: multiply-accumulates of a call, in convolutions and matrix products; None if that is not known.
         held: bytes that stay in memory between calls, weights above all; None if that is not known.
         facts: anything else to be reported, as JSON values.
     """
@@ -34,7 +65,7 @@ class Work:
     run: Callable[[], object]
     items: int
     dtype: torch.dtype = torch.float32
-    counts: Counts | None = None
+    macs: int | None = None
     held: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,8 +84,9 @@ class Row:
         ratio: how many times faster per item than the first one, the median over turns.
         ratio_low, ratio_high: quartiles.
         held: bytes that stay in memory; None if that was not measured.
-        gained: bytes above these at the peak of a call; None if that was not measured.
-        roofline: what it computes and how near that is to what the machine can do; None if it is not counted.
+        gained: bytes above these at the peak of a call.
+        macs: multiply-accumulates of a call; None if they are not counted.
+        share: of the rate of square matrix products in this precision; likewise.
         facts: those of the work.
     """
 
@@ -69,41 +101,31 @@ class Row:
     ratio_low: float
     ratio_high: float
     held: int | None
-    gained: int | None
-    roofline: Roofline | None
+    gained: int
+    macs: int | None
+    share: float | None
     facts: dict[str, Any]
-
-    @property
-    def memory(self) -> int | None:
-        """Bytes at the peak of a call, with what stays; None if that was not measured."""
-        return None if self.gained is None else (self.held or 0) + self.gained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Comparison:
     """What came of measuring several things in turns.
 
     Attributes:
-        what: was measured: "forward", ...
-        unit: of items: "images", "rows" or "bytes".
+        what: was measured: "forward", "train" or "sample".
         device: kind of device.
         settings: of the measurement, as JSON values.
-        peaks: multiply-adds per second of square matrix products, by dtype.
-        bandwidth: bytes per second of copies within memory, read and written; None if it was not needed.
+        peaks: multiply-accumulates per second of square matrix products, by dtype.
         rows: one for each.
-        slow: the slowest operations of each, if a trace was taken.
         machine: where.
         load: average load of the machine over the last five minutes, this process included.
     """
 
     what: str
-    unit: str
     device: str
     settings: dict[str, Any]
     peaks: dict[str, float]
-    bandwidth: float | None
     rows: tuple[Row, ...]
-    slow: tuple[Slow, ...]
     machine: dict[str, Any]
     load: float
 
@@ -116,85 +138,106 @@ def measure(
     works: Sequence[Work],
     *,
     what: str,
-    unit: str = "images",
     device: torch.device | str = "cpu",
     pace: Pace | None = None,
     settings: Mapping[str, Any] | None = None,
-    trace: Path | None = None,
-    on_progress: Progress | None = None,
-) -> Report:
-    """Warm each up, take its memory, time all in turns, and trace them if wanted.
+) -> Comparison:
+    """Warm each up, take its memory, and time all in turns.
 
     Args:
         works: what to measure; ratios are to the first.
         what: is measured, for the report.
-        unit: of their items.
         device: where they run.
         pace: how long to measure; by default 10 seconds, at least three turns.
         settings: for the report.
-        trace: a file for a trace of one call of each, in the format of Chrome (`chrome://tracing`, Perfetto).
-        on_progress: is told what is going on.
     """
-    tell = on_progress or (lambda *_: None)
     pace, device = pace or Pace(), torch.device(device)
-    peaks, bandwidth = _rates(works, device, tell)
+    counted = dict.fromkeys(work.dtype for work in works if work.macs is not None)
+    peaks = {dtype: matrix_peak(device, dtype) for dtype in counted}
     gained, calls = {}, {}
-    for index, work in enumerate(works):
-        tell(f"warming up {work.name}", index, len(works))
+    for work in works:
         work.run()
         with PeakMemory(device) as memory:
-            seconds = once(work.run, waiter(device))
-        gained[work.name], calls[work.name] = memory.gained, calls_for(seconds)
-    timings = take_turns({work.name: work.run for work in works}, pace, device, calls, on_progress)
-    rows = []
-    for work in works:
-        peak = peaks[_short(work.dtype)] if work.counts is not None else None
-        rows.append(
-            _row(work, timings[work.name], works[0], timings[works[0].name], gained[work.name], peak, bandwidth)
-        )
-    slow: list[Slow] = []
-    if trace is not None:
-        tell("tracing", 0, None)
-        slow = trace_to(trace, {work.name: work.run for work in works}, device)
-    return Report(
+            seconds = once(work.run, device)
+        gained[work.name] = memory.gained
+        calls[work.name] = max(1, math.ceil(SHORTEST / max(seconds, 1e-7)))
+    timings = take_turns({work.name: work.run for work in works}, pace, device, calls)
+    first = [seconds / works[0].items for seconds in timings[works[0].name]]
+    return Comparison(
         what=what,
-        unit=unit,
         device=device.type,
         settings={"repeats": pace.repeats, "seconds": pace.seconds, **(settings or {})},
-        peaks=peaks,
-        bandwidth=bandwidth,
-        rows=tuple(rows),
-        slow=tuple(slow),
+        peaks={str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()},
+        rows=tuple(_row(work, timings[work.name], first, gained[work.name], peaks.get(work.dtype)) for work in works),
         machine=machine(device),
-        load=load(),
+        load=os.getloadavg()[1] if hasattr(os, "getloadavg") else 0.0,
     )
 
 
-def _rates(works: Sequence[Work], device: torch.device, tell: Progress) -> tuple[dict[str, float], float | None]:
-    """What the machine can do: products in each precision, and copies."""
-    dtypes = dict.fromkeys(work.dtype for work in works if work.counts is not None)
-    if not dtypes:
-        return {}, None
-    tell("measuring matrix products and copies", 0, None)
-    return {_short(dtype): matrix_peak(device, dtype) for dtype in dtypes}, memory_bandwidth(device)
+def take_turns(
+    runs: Mapping[str, Callable[[], object]],
+    pace: Pace,
+    device: torch.device | str = "cpu",
+    calls: Mapping[str, int] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds per call of each, one value a turn; every other turn goes backwards.
+
+    Args:
+        runs: what to time, warmed up.
+        pace: how long.
+        device: what they run on, which is waited for.
+        calls: of each in a timing; 1 by default.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    start, turns = time.perf_counter(), 0
+    while not pace.over(turns, time.perf_counter() - start):
+        for name in list(runs) if turns % 2 == 0 else reversed(list(runs)):
+            seconds[name].append(once(runs[name], device, (calls or {}).get(name, 1)))
+        turns += 1
+    return seconds
 
 
-def _row(
-    work: Work,
-    seconds: list[float],
-    first: Work,
-    first_seconds: list[float],
-    gained: int,
-    peak: float | None,
-    bandwidth: float | None,
-) -> Row:
-    median = statistics.median(seconds)
-    low, high = quartiles(seconds)
-    faster = [ratio * work.items / first.items for ratio in ratios(first_seconds, seconds)]
+def once(run: Callable[[], object], device: torch.device | str = "cpu", calls: int = 1) -> float:
+    """Seconds that a call takes, the mean of `calls`; the device has done what it was given before and after."""
+    wait = torch.get_device_module(device).synchronize
+    wait()
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    wait()
+    return (time.perf_counter() - start) / calls
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """Lower and upper quartile; of one value that value."""
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Processor, cores, threads, torch, and the GPU if `device` is one; nothing that names the machine."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    facts = {
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if torch.device(device).type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def _row(work: Work, seconds: list[float], first: list[float], gained: int, peak: float | None) -> Row:
+    """`first` are the seconds per item of the first work: turn by turn, so that drift of the machine falls out."""
+    median, (low, high) = statistics.median(seconds), quartiles(seconds)
+    faster = [one * work.items / two for one, two in zip(first, seconds, strict=True)]
     ratio_low, ratio_high = quartiles(faster)
-    roof = None
-    if work.counts is not None and peak is not None and bandwidth is not None:
-        roof = roofline(work.counts, peak, bandwidth, median)
     return Row(
         name=work.name,
         items=work.items,
@@ -208,10 +251,7 @@ def _row(
         ratio_high=ratio_high,
         held=work.held,
         gained=gained,
-        roofline=roof,
+        macs=work.macs,
+        share=None if work.macs is None or peak is None else work.macs / median / peak,
         facts=dict(work.facts),
     )
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

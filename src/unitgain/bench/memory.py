@@ -73,12 +73,8 @@ def in_use(device: torch.device | str = "cpu") -> int:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.memory_allocated(device)
-    return _status("RssAnon")
-
-
-def highest() -> int:
-    """Bytes of this process at its highest since it began, files that it has mapped included; 0 if not known."""
-    return _status("VmHWM")
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def give_back() -> None:
@@ -86,12 +82,3 @@ def give_back() -> None:
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _status(key: str) -> int:
-    if not STATUS.exists():
-        return 0
-    for line in STATUS.read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
-    return 0

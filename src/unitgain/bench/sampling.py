@@ -2,16 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from unitgain.bench.cases import Case, inputs, lay_out, open_denoiser, parse_mode
-from unitgain.bench.measure import Report, Work, measure
+from unitgain.bench.forward import forward_macs
+from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
-from unitgain.bench.roofline import forward_counts
-from unitgain.bench.turns import Pace, Progress
 from unitgain.denoiser import Denoiser
 from unitgain.guide import Guided
 from unitgain.recipe import Recipe
@@ -30,9 +28,7 @@ def sampling(
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
     pace: Pace | None = None,
-    trace: Path | None = None,
-    on_progress: Progress | None = None,
-) -> Report:
+) -> Comparison:
     """Measure whole samples, and for each the evaluations of its networks alone, all in turns.
 
     Args:
@@ -44,8 +40,6 @@ def sampling(
         guidance: weight; 1 for none, which never evaluates the guide.
         device: where.
         pace: how long.
-        trace: file for a trace.
-        on_progress: is told what is going on.
 
     Returns:
         A row for each case, with the fact `over_evaluations`: its time over that of as many evaluations of the denoiser
@@ -60,28 +54,16 @@ def sampling(
         raise ValueError(f"batch = {batch}: must be at least 1")
     sigmas = sigma_grid(steps)
     works: list[Work] = []
-    for index, case in enumerate(cases):
-        if on_progress is not None:
-            on_progress(f"making {case.name}", index, len(cases))
+    for case in cases:
         draws = Draws(case, guide, guidance, torch.device(device))
         batch = batch or tile_size(draws.main, device)
         works += draws.works(batch, sigmas, sampler)
     settings = {"batch": batch, "steps": steps, "sampler": sampler, "guidance": guidance}
-    report = measure(
-        works, what="sample", device=device, pace=pace, settings=settings, trace=trace, on_progress=on_progress
-    )
-    return with_overhead(report)
-
-
-def with_overhead(report: Report) -> Report:
-    """The report with the time of each sampler over that of its evaluations alone."""
-    rows = []
-    for row in report.rows:
+    comparison = measure(works, what="sample", device=device, pace=pace, settings=settings)
+    for row in comparison.rows:
         if not row.name.endswith(ALONE):
-            alone = report.row(row.name + ALONE)
-            row = dataclasses.replace(row, facts={**row.facts, "over_evaluations": row.seconds / alone.seconds})
-        rows.append(row)
-    return dataclasses.replace(report, rows=tuple(rows))
+            row.facts["over_evaluations"] = row.seconds / comparison.row(row.name + ALONE).seconds
+    return comparison
 
 
 class Draws:
@@ -110,9 +92,7 @@ class Draws:
     def works(self, batch: int, sigmas: Tensor, sampler: str) -> list[Work]:
         """Whole samples, and the evaluations alone."""
         number = evaluations(sampler, len(sigmas) - 1)
-        counts = forward_counts(self.main.spec, batch, self.mode.dtype)
-        for other in self.evaluated[1:]:
-            counts = counts.and_then(forward_counts(other.spec, batch, self.mode.dtype))
+        macs = batch * number * sum(forward_macs(network.spec) for network in self.evaluated)
         x, _, label = inputs(self.main, batch, self.device)
         levels = sigmas[:-1].float().to(self.device).repeat_interleave(-(-number // (len(sigmas) - 1)))[:number]
 
@@ -128,7 +108,7 @@ class Draws:
             run=draw,
             items=batch,
             dtype=self.mode.dtype,
-            counts=counts.times(number),
+            macs=macs,
             held=self.held,
             facts={
                 "evaluations": number * len(self.evaluated),

@@ -1,18 +1,16 @@
 """Training steps of a recipe on random images of the right shape."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
 from unitgain.bench.cases import Case
-from unitgain.bench.measure import Report, Work, measure
+from unitgain.bench.forward import forward_macs
+from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
-from unitgain.bench.roofline import step_counts
 from unitgain.bench.steps import Variant, parse_step
-from unitgain.bench.turns import Pace, Progress
 from unitgain.loss import EDMLoss
-from unitgain.recipe import Recipe, trained_parameters
+from unitgain.recipe import Recipe
 from unitgain.recipes import DIGITS
 from unitgain.train.step import Microbatch
 
@@ -26,9 +24,7 @@ def training(
     device: torch.device | str = "cpu",
     pace: Pace | None = None,
     variants: Mapping[str, Variant] | None = None,
-    trace: Path | None = None,
-    on_progress: Progress | None = None,
-) -> Report:
+) -> Comparison:
     """Measure training steps, all cases in turns.
 
     Args:
@@ -37,8 +33,6 @@ def training(
         device: where.
         pace: how long.
         variants: steps of your own, by the name that modes call them.
-        trace: file for a trace.
-        on_progress: is told what is going on.
 
     Returns:
         Rows in images; each case has its own weights, optimizer and averages, which `held` contains.
@@ -49,15 +43,11 @@ def training(
     device, known = torch.device(device), dict(variants or {})
     works = []
     rehearse(device)
-    for index, case in enumerate(cases):
-        if on_progress is not None:
-            on_progress(f"making {case.name}", index, len(cases))
+    for case in cases:
         variant = known[case.mode] if case.mode in known else parse_step(case.mode)
         works.append(_work(case, variant, sized(case.recipe, batch), device))
     settings = {"batch": batch if batch is not None else [work.items for work in works]}
-    return measure(
-        works, what="train", device=device, pace=pace, settings=settings, trace=trace, on_progress=on_progress
-    )
+    return measure(works, what="train", device=device, pace=pace, settings=settings)
 
 
 def sized(recipe: Recipe, batch: int | None) -> Recipe:
@@ -105,15 +95,12 @@ def _work(case: Case, variant: Variant, recipe: Recipe, device: torch.device) ->
     with PeakMemory(device) as memory:
         step = variant.start(recipe, device)
         step(parts)  # makes what optimizers make in their first step
-    averages = len(recipe.ema) + bool(recipe.ema_half_life)
-    counts = step_counts(recipe.network, recipe.batch, size, variant.dtype, trained_parameters(recipe), averages)
-    facts = {"microbatch": size}
     return Work(
         name=case.name,
         run=lambda: step(parts),
         items=recipe.batch,
         dtype=variant.dtype,
-        counts=counts,
+        macs=3 * recipe.batch * forward_macs(recipe.network),  # forward, for the input, and for the weight
         held=memory.kept,
-        facts=facts,
+        facts={"microbatch": size},
     )

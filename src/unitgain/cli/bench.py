@@ -1,21 +1,13 @@
 """`unitgain bench`."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from unitgain.bench.cases import MODES
-from unitgain.bench.data import ROWS, data
-from unitgain.bench.forward import forward
-from unitgain.bench.posthoc import posthoc
-from unitgain.bench.sampling import sampling
-from unitgain.bench.steps import STEPS
-from unitgain.bench.training import training
 from unitgain.cli.arguments import Unset, pick_device
 from unitgain.cli.drawing import SamplerName
-from unitgain.cli.measuring import Comparing, Measuring
+from unitgain.cli.measuring import Comparing
 
 NetworkName = Annotated[Unset[str], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
 
@@ -37,24 +29,15 @@ class Forward(Comparing):
     batch: int = 1
     """Images of an evaluation."""
 
-    reference: Unset[Path] = None
-    """A checkout of the official EDM2 code, which is run: its network gets the weights of the first one and is measured
-    first."""
-
     def run(self) -> None:
         """Measure and print."""
+        from unitgain.bench.cases import MODES
+        from unitgain.bench.forward import forward
+
         cases = self.cases(self.network, MODES, "plain,fast")
-        with self.watched() as progress:
-            report = forward(
-                cases,
-                batch=self.batch,
-                device=pick_device(self.device),
-                pace=self.pace(),
-                reference=self.reference,
-                trace=self.profile,
-                on_progress=progress,
-            )
-            self.show(report, self.roofline)
+        with self.measuring() as pace:
+            comparison = forward(cases, batch=self.batch, device=pick_device(self.device), pace=pace)
+        self.show(comparison)
 
 
 @dataclass(frozen=True)
@@ -74,19 +57,15 @@ class Train(Comparing):
 
     def run(self) -> None:
         """Measure and print."""
+        from unitgain.bench.steps import STEPS
+        from unitgain.bench.training import training
+
         device = pick_device(self.device)
         default = "plain,float32,bfloat16" if device.type == "cuda" else "plain,float32"
         cases = self.cases(self.network, STEPS, default)
-        with self.watched() as progress:
-            report = training(
-                cases,
-                batch=self.batch,
-                device=device,
-                pace=self.pace(),
-                trace=self.profile,
-                on_progress=progress,
-            )
-            self.show(report, self.roofline)
+        with self.measuring() as pace:
+            comparison = training(cases, batch=self.batch, device=device, pace=pace)
+        self.show(comparison)
 
 
 @dataclass(frozen=True)
@@ -113,11 +92,14 @@ class Sample(Comparing):
 
     def run(self) -> None:
         """Measure and print."""
+        from unitgain.bench.cases import MODES
+        from unitgain.bench.sampling import sampling
+
         if self.guide is not None and self.guidance == 1:
             raise ValueError(f"--guide {self.guide} without --guidance: say how much, as in --guidance 1.5")
         cases = self.cases(self.network, MODES, "fast")
-        with self.watched() as progress:
-            report = sampling(
+        with self.measuring() as pace:
+            comparison = sampling(
                 cases,
                 batch=self.batch,
                 steps=self.steps,
@@ -125,86 +107,14 @@ class Sample(Comparing):
                 guide=self.guide,
                 guidance=self.guidance,
                 device=pick_device(self.device),
-                pace=self.pace(),
-                trace=self.profile,
-                on_progress=progress,
+                pace=pace,
             )
-            self.show(report, self.roofline)
-
-
-@dataclass(frozen=True)
-class Posthoc(Measuring):
-    """Averages from synthetic snapshots, against reading the same files and converting them to float32."""
-
-    snapshots: int = 16
-    """Files."""
-
-    parameters: float = 20e6
-    """Parameters of each, stored in float16."""
-
-    lengths: int = 16
-    """Averages made in one pass."""
-
-    folder: Unset[Path] = None
-    """Where the files go, which are deleted afterwards: 2 bytes per parameter and file. Default: the temporary one."""
-
-    def run(self) -> None:
-        """Measure and print."""
-        with self.watched() as progress:
-            report = posthoc(
-                snapshots=self.snapshots,
-                parameters=self.parameters,
-                lengths=self.lengths,
-                folder=self.folder,
-                pace=self.pace(),
-                trace=self.profile,
-                on_progress=progress,
-            )
-            self.show(report)
-
-
-@dataclass(frozen=True)
-class Data(Measuring):
-    """The loader of training data, by threads."""
-
-    data: Annotated[Unset[Path], tyro.conf.Positional] = None
-    """Prepared data. Default: synthetic latents, which NumPy reads too, out of a memory map."""
-
-    batch: int = 64
-    """Rows of a call."""
-
-    batches: int = 16
-    """Calls of a run, which starts and stops the threads."""
-
-    rows: int = ROWS
-    """Synthetic latents, 128 KiB each, on the disk twice."""
-
-    workers: tuple[int, ...] = (0, 1)
-    """Threads to try."""
-
-    folder: Unset[Path] = None
-    """Where the synthetic latents go; they are deleted afterwards. Default: the temporary one."""
-
-    def run(self) -> None:
-        """Measure and print."""
-        with self.watched() as progress:
-            report = data(
-                self.data,
-                batch=self.batch,
-                batches=self.batches,
-                rows=self.rows,
-                workers=self.workers,
-                temporary=self.folder,
-                pace=self.pace(),
-                trace=self.profile,
-                on_progress=progress,
-            )
-            self.show(report)
+        self.show(comparison)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure how fast networks, training, samplers, averages and data are here.
+    """Measure how fast networks, training and samplers are here.
 
     Everything is timed in turns in one process; medians, and ratios to the first. The share of the peak is that of the
     rate of matrix products, which is measured in the same process. docs/speed.md explains the figures.
@@ -214,8 +124,6 @@ class Bench:
         Annotated[Forward, tyro.conf.subcommand("forward")]
         | Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
-        | Annotated[Posthoc, tyro.conf.subcommand("posthoc")]
-        | Annotated[Data, tyro.conf.subcommand("data")]
     ) = field()
 
     def run(self) -> None:

@@ -4,25 +4,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
-from unitgain.bench import turns
-from unitgain.bench.cases import Case, parse_case
-from unitgain.bench.measure import Report
-from unitgain.bench.tables import cells, notes, rich_table, roofline_cells, slow_cells
-from unitgain.bench.trace import check_path
-from unitgain.bench.turns import Pace
 from unitgain.cli.arguments import Device, Unset
-from unitgain.console import Console, plain, show_json
+from unitgain.console import Console, show_json
 from unitgain.serial import to_dict
+
+if TYPE_CHECKING:
+    from unitgain.bench.cases import Case
+    from unitgain.bench.measure import Comparison, Pace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measuring:
-    """How things are measured, and what is printed."""
+class Comparing:
+    """What is compared, how it is measured, and what is printed."""
+
+    compare: tuple[str, ...] = ()
+    """Several of NETWORK:MODE, measured in turns with NETWORK, if that is given; ratios are to the first."""
+
+    device: Device = "auto"
+    """Where to measure."""
 
     repeats: Unset[int] = None
     """How often each is timed, in turns. Default: as often as fits into --seconds, at least three times."""
@@ -33,70 +36,17 @@ class Measuring:
     threads: Unset[int] = None
     """Threads of torch. Default: as many as torch takes by itself."""
 
-    profile: Unset[Path] = None
-    """Write a trace of one call of each to this .json file, for chrome://tracing or Perfetto, and print the slowest
-    operations."""
-
     json: bool = False
     """Print JSON, which has everything that was measured."""
 
-    @contextmanager
-    def watched(self) -> Iterator[turns.Progress]:
-        """Threads as asked for, and a progress bar on standard error, where that is a terminal."""
-        self.pace()
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads {self.threads}: must be at least 1")
-        if self.profile is not None:
-            check_path(self.profile)
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        console = Console(stderr=True)
-        columns = (plain("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        try:
-            with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-                task = progress.add_task("starting", total=None)
-                yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
-        finally:
-            torch.set_num_threads(before)
-
-    def pace(self) -> Pace:
-        """As asked for."""
-        return Pace(self.repeats, self.seconds)
-
-    def show(self, report: Report, roofline: bool = False) -> None:
-        """Print what was measured."""
-        if self.json:
-            show_json(to_dict(report))
-            return
-        console = Console(least=None if sys.stdout.isatty() else 150)
-        console.print(rich_table(cells(report)))
-        if roofline:
-            console.print(rich_table(roofline_cells(report), "\nRoofline"))
-        if self.profile is not None:
-            console.print(rich_table(slow_cells(report.slow), f"\nSlowest operations; the trace is in {self.profile}"))
-        console.print("\n" + "\n".join(notes(report)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparing(Measuring):
-    """The same, for networks."""
-
-    compare: tuple[str, ...] = ()
-    """Several of NETWORK:MODE, measured in turns with NETWORK, if that is given; ratios are to the first."""
-
-    device: Device = "auto"
-    """Where to measure."""
-
-    roofline: bool = False
-    """Also print what each computes and moves, how long this machine needs for that at the least, and what it took.
-    JSON always has it."""
-
-    def cases(self, network: str | None, known: tuple[str, ...], default: str) -> list[Case]:
+    def cases(self, network: str | None, known: tuple[str, ...], default: str) -> "list[Case]":
         """What to compare; a network alone is compared in the default modes, one among others in the last of them.
 
         Raises:
             ValueError: if there is nothing to measure, or twice the same.
         """
+        from unitgain.bench.cases import parse_case
+
         if network is None and not self.compare:
             raise ValueError("name what to measure: NETWORK, NETWORK:MODE or --compare NETWORK:MODE NETWORK:MODE ...")
         one = default.split(",")[-1]
@@ -106,3 +56,37 @@ class Comparing(Measuring):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{twice} is named twice: each case once")
         return cases
+
+    @contextmanager
+    def measuring(self) -> "Iterator[Pace]":
+        """Threads as asked for, and a sign of life on standard error, where that is a terminal."""
+        import torch
+
+        from unitgain.bench.measure import Pace
+
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads {self.threads}: must be at least 1")
+        pace, before = Pace(self.repeats, self.seconds), torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            with Console(stderr=True).status("measuring"):
+                yield pace
+        finally:
+            torch.set_num_threads(before)
+
+    def show(self, comparison: "Comparison") -> None:
+        """Print what was measured."""
+        from unitgain.bench.tables import cells, notes
+
+        if self.json:
+            show_json(to_dict(comparison))
+            return
+        head, rows = cells(comparison)
+        table = Table(box=None)
+        for index, name in enumerate(head):
+            table.add_column(name, justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console = Console(least=None if sys.stdout.isatty() else 150)
+        console.print(table)
+        console.print("\n" + "\n".join(notes(comparison)))

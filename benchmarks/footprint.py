@@ -9,7 +9,7 @@ import torch
 
 from unitgain.bench.cases import check_network, inputs, open_denoiser, parse_mode
 from unitgain.bench.forward import as_trained, no_gradients
-from unitgain.bench.memory import PeakMemory, highest
+from unitgain.bench.memory import STATUS, PeakMemory
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def footprint(network: str, mode: str, *, batch: int = 1, device: str = "cpu", t
     check_network(network)
     asked = {"network": network, "mode": mode, "batch": batch, "device": device}
     asked["threads"] = threads or torch.get_num_threads()
-    command = [sys.executable, "-m", "unitgain.bench.footprint", json.dumps(asked)]
+    command = [sys.executable, __file__, json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {network}:{mode} failed: {done.stderr.strip()[-500:]}")
@@ -69,6 +69,12 @@ def measure_here(network: str, mode: str, batch: int, device: str) -> Footprint:
         run()
     taken = opening.kept + evaluating.gained
     return Footprint(opening.gained, taken, 0 if device == "cuda" else highest())
+
+
+def highest() -> int:
+    """Bytes of this process at its highest since it began, files that it has mapped included; 0 if not known."""
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def _main() -> None:

@@ -1,8 +1,7 @@
-"""Reconstruction of averages from synthetic snapshots, against reading the same files and converting them."""
+"""Synthetic snapshots, their reconstruction, and reading the same files and converting them, its measure."""
 
 import json
 import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,8 +9,6 @@ from pathlib import Path
 
 import torch
 
-from unitgain.bench.measure import Report, Work, measure
-from unitgain.bench.turns import Pace, Progress
 from unitgain.ema import PowerProfile
 from unitgain.posthoc import stream
 from unitgain.posthoc.files import Average, list_averages
@@ -21,62 +18,6 @@ from unitgain.posthoc.solve import FitWarning
 from unitgain.posthoc.store import name_of
 from unitgain.posthoc.targets import describe
 from unitgain.posthoc.writer import write_average
-
-
-def posthoc(
-    *,
-    snapshots: int = 16,
-    parameters: float = 20e6,
-    lengths: int = 16,
-    folder: Path | None = None,
-    pace: Pace | None = None,
-    trace: Path | None = None,
-    on_progress: Progress | None = None,
-) -> Report:
-    """Measure how fast snapshots become averages, which are dropped: no disk is written while the clock runs.
-
-    Args:
-        snapshots: files, of float16 weights.
-        parameters: in each.
-        lengths: averages made in one pass.
-        folder: where the files go, which are deleted afterwards; 2 bytes per parameter and file.
-        pace: how long.
-        trace: file for a trace.
-        on_progress: is told what is going on.
-
-    Returns:
-        Rows in bytes of the snapshots: `read+convert` reads every file whole and converts it to float32, a file per
-        thread; `read+convert in chunks` does the same with the reader and the buffers of the reconstruction; `combine`
-        is the reconstruction, checksums included.
-
-    Raises:
-        ValueError: if a number is out of range.
-    """
-    if snapshots < 2 or lengths < 1 or parameters < 1:
-        raise ValueError(
-            f"averages need 2 snapshots, 1 length and 1 parameter at least, not {snapshots}, {lengths} and {parameters}"
-        )
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        if on_progress is not None:
-            on_progress(f"writing {snapshots} snapshots", 0, None)
-        write_snapshots(Path(name), snapshots, parameters)
-        averages = list_averages(Path(name))
-        size = sum(average.nbytes for average in averages)
-        runs: dict[str, Callable[[], object]] = {
-            "read+convert": lambda: read_and_convert(averages),
-            "read+convert in chunks": lambda: read_and_convert_in_chunks(averages),
-            "combine": combine(Path(name), spread_lengths(lengths)),
-        }
-        settings = {"snapshots": snapshots, "parameters": int(parameters), "lengths": lengths}
-        works = [Work(name=name, run=run, items=size) for name, run in runs.items()]
-        return measure(
-            works, what="posthoc", unit="bytes", pace=pace, settings=settings, trace=trace, on_progress=on_progress
-        )
-
-
-def spread_lengths(count: int) -> list[float]:
-    """Relative lengths sigma_rel from 0.03 to 0.23, so many."""
-    return [round(0.03 + 0.2 * index / max(count - 1, 1), 4) for index in range(count)]
 
 
 def shapes(parameters: float) -> dict[str, tuple[int, ...]]:

@@ -1,8 +1,13 @@
-"""The official EDM2 network from a checkout of its code, with our weights in it, to be measured beside ours."""
+"""The official EDM2 network beside ours, with the same weights: `python benchmarks/reference.py CHECKOUT edm2-img64-s`.
 
+CHECKOUT is one of the official code, which is run: `training.networks_edm2.Precond` is imported from it, built with the
+constructor arguments of the network and given its weights. Only networks of config G have a counterpart there.
+"""
+
+import argparse
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unitgain.bench.cases import parse_mode
+from unitgain.bench.forward import Evaluations, no_gradients, relative_error
+from unitgain.bench.measure import Comparison, Pace, Work, measure
+from unitgain.bench.tables import cells, markdown, notes
 from unitgain.checkpoint.nvidia import to_state
 from unitgain.denoiser import Denoiser, Uncertainty
+from unitgain.recipe import Recipe
 
 MODULE, CLASS = "training.networks_edm2", "Precond"
 
@@ -98,3 +108,38 @@ def first_on_path(path: Path) -> Iterator[None]:
         for name in mine():
             del sys.modules[name]
         sys.modules.update(aside)
+
+
+def compare(
+    checkout: Path,
+    network: str | Recipe,
+    modes: Sequence[str],
+    batch: int = 1,
+    device: torch.device | str = "cpu",
+    pace: Pace | None = None,
+) -> Comparison:
+    """Evaluations of the official network, which comes first, and of ours in modes of `unitgain bench forward`."""
+    evaluations = Evaluations(network, batch, device)
+    reference = load_reference(checkout, evaluations.denoiser, device)
+    run = no_gradients(lambda: reference(*evaluations.inputs))
+    facts = {"error": relative_error(run(), evaluations.expected)}
+    works = [Work(name="reference", run=run, items=batch, dtype=reference.dtype, facts=facts)]
+    works += [evaluations.work(mode, parse_mode(mode, device)) for mode in modes]
+    return measure(works, what="forward", device=device, pace=pace, settings={"batch": batch})
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("network", help="as in `unitgain bench forward`")
+    parser.add_argument("--modes", nargs="*", default=["plain", "fast"])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    found = compare(args.checkout, args.network, args.modes, args.batch, args.device)
+    print(markdown(cells(found)), *notes(found), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
