@@ -34,7 +34,7 @@ def map_batches(path: Path, columns: Sequence[str] | None = None) -> list[Any]:
         schema = pa.ipc.read_schema(messages.read_next_message())
         for message in messages:
             if message.type != "record batch" or _is_compressed(message.metadata.to_pybytes()):
-                raise ValueError(f"a {message.type} in it is no plain record batch")
+                raise ValueError(f"{path} is damaged: a {message.type} in it is no plain record batch")
             batch = pa.ipc.read_record_batch(message, schema)
             batch = batch if columns is None else batch.select(list(columns))
             batch.validate(full=True)
@@ -50,7 +50,9 @@ def read_schema(path: Path) -> Any:
     """
     pa = require("pyarrow", extra="data")
     with _mapped(path) as file:
-        return pa.ipc.read_schema(pa.ipc.MessageReader.open_stream(file).read_next_message())
+        schema = pa.ipc.read_schema(pa.ipc.MessageReader.open_stream(file).read_next_message())
+        list(schema.names)  # which may be no text
+        return schema
 
 
 @contextmanager
@@ -62,8 +64,8 @@ def _mapped(path: Path) -> Iterator[Any]:
     try:
         with pa.memory_map(str(path)) as file:
             yield file
-    except (pa.ArrowException, OSError, KeyError, StopIteration, struct.error) as error:
-        raise ValueError(f"it is damaged: {printable(error) or type(error).__name__}") from error
+    except (pa.ArrowException, OSError, KeyError, StopIteration, UnicodeDecodeError, struct.error) as error:
+        raise ValueError(f"{path} is damaged: {printable(error) or type(error).__name__}") from error
 
 
 def _is_compressed(metadata: bytes) -> bool:

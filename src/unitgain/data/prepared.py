@@ -199,7 +199,7 @@ def _read_shard(folder: Path, shard: Shard, manifest: Manifest) -> tuple[Any, ND
     try:
         batches = map_batches(path, list(types))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error}") from error
+        raise DataError(str(error)) from error
     if [batch.num_rows for batch in batches] != [shard.rows]:
         raise DataError(f"{path} does not hold {shard.rows} rows in one piece, as the manifest says")
     (batch,) = batches

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from unitgain.metrics import frechet, neighbours
 from unitgain.metrics.detectors import DetectorInfo, file_hash
 from unitgain.metrics.summary import Summary
 from unitgain.serial import from_dict, to_dict
+from unitgain.trust import Limits, open_regular, parse_json, printable, read_member, read_npy
 
 FORMAT = "unitgain-reference/1"
+UNPACKED = 2**29  # bytes that any reference may take: a mean and a covariance of 2048 features take 34 MB
+LOOSENED = 4  # times its own size that a larger one, with features of all images, may take
 OFFICIAL = {"fid": "inception", "fd_dinov2": "dinov2"}  # entries of the official reference files
 
 
@@ -119,17 +123,32 @@ def load_references(path: Path) -> dict[str, Reference]:
     if not path.is_file():
         raise FileNotFoundError(f"no reference at {path}: make one with `unitgain metrics reference DATA --out {path}`")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        arrays = _arrays(path)
         if "mu" in arrays:
             return official_references({"fid": arrays}, path.name, file_hash(path))
-        about = json.loads(str(arrays["about"]))
+        about = parse_json(str(arrays["about"]), "what it says of itself")
         if about["format"] != FORMAT:
-            raise ReferenceFileError(f"{path} is a reference of format {about['format']}, not {FORMAT}")
+            raise ReferenceFileError(f"{path} is a reference of format {about['format']!r}, not {FORMAT}")
         return {key: _reference(path, about, key, arrays) for key in about["detectors"]}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        why = "no .npz archive" if "pickle" in str(error) else error  # NumPy advises to open it unsafely
+    except (ReferenceFileError, MemoryError):
+        raise
+    except Exception as error:  # archives, arrays and JSON each have errors of their own
+        why = printable(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__} {error}"
         raise ReferenceFileError(f"{path} is damaged or no reference: {why}") from error
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz` file, if they take little more than it does."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        limit = max(UNPACKED, LOOSENED * os.fstat(file.fileno()).st_size)
+        members = {member.filename: member.file_size for member in archive.infolist()}
+        total = sum(members.values())
+        if total > limit:
+            raise ReferenceFileError(
+                f"{path} takes {total:,} bytes unpacked, over {limit:,}: if that is right, write it with np.savez"
+            )
+        limits = Limits(item=limit)
+        return {name.removesuffix(".npy"): read_npy(read_member(archive, name, limits)) for name in members}
 
 
 def official_references(
@@ -145,7 +164,10 @@ def official_references(
     found = {}
     for key, detector in OFFICIAL.items():
         if key in entries:
-            mean, cov = (np.asarray(entries[key][part], dtype=np.float64) for part in ("mu", "sigma"))
+            entry = entries[key]
+            if not isinstance(entry, Mapping) or not {"mu", "sigma"} <= entry.keys():
+                raise ReferenceFileError(f"{name}: {key} holds no mean `mu` and covariance `sigma`")
+            mean, cov = np.asarray(entry["mu"]), np.asarray(entry["sigma"])
             info = DetectorInfo(name=detector, hash=None, resize="unknown")
             found[detector] = Reference(summary=_summary(info, 0, mean, cov, name), name=name, hash=hash)
     if not found:
@@ -156,24 +178,32 @@ def official_references(
 def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[str, Any]) -> Reference:
     entry = about["detectors"][key]
     info = from_dict(DetectorInfo, entry["detector"])
-    summary = _summary(info, entry["n"], arrays[f"{key}/mean"], arrays[f"{key}/cov"], str(path))
+    count, fingerprint = entry["n"], about["fingerprint"]
+    if type(count) is not int or not 0 <= count < 2**53 or not isinstance(fingerprint, str | None):
+        raise ReferenceFileError(f"{path}: {count!r} images with the fingerprint {fingerprint!r}: cannot be")
+    summary = _summary(info, count, arrays[f"{key}/mean"], arrays[f"{key}/cov"], str(path))
     rows = arrays.get(f"{key}/features")
     if rows is not None:
-        if rows.shape != (summary.n, len(summary.mean)):
+        if rows.shape != (summary.n, len(summary.mean)) or rows.dtype.kind != "f" or not np.isfinite(rows).all():
             raise ReferenceFileError(f"{path}: features of {key} are {rows.shape} for {summary.n} images")
-        summary = Summary(
-            detector=info, n=summary.n, mean=summary.mean, cov=summary.cov, rows=torch.from_numpy(rows).float()
-        )
-    count = summary.n or None  # official statistics do not say it
+        features = torch.from_numpy(rows.astype(np.float32))
+        summary = Summary(detector=info, n=summary.n, mean=summary.mean, cov=summary.cov, rows=features)
     return Reference(
-        summary=summary, name=about["name"], hash=file_hash(path), fingerprint=about["fingerprint"], count=count
+        summary=summary,
+        name=str(about["name"]),
+        hash=file_hash(path),
+        fingerprint=fingerprint,
+        count=count or None,  # official statistics do not say it
     )
 
 
 def _summary(info: DetectorInfo, n: int, mean: np.ndarray, cov: np.ndarray, where: str) -> Summary:
+    if mean.dtype.kind not in "fiu" or cov.dtype.kind not in "fiu":
+        raise ReferenceFileError(f"{where}: mean and covariance are {mean.dtype} and {cov.dtype}, not numbers")
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not np.isfinite(mean).all() & np.isfinite(cov).all():
         raise ReferenceFileError(f"{where}: mean {mean.shape} and covariance {cov.shape} do not fit, or are not finite")
-    return Summary(detector=info, n=n, mean=torch.from_numpy(mean).double(), cov=torch.from_numpy(cov).double())
+    mean, cov = mean.astype(np.float64), cov.astype(np.float64)  # copies: what was read may not be written to
+    return Summary(detector=info, n=n, mean=torch.from_numpy(mean), cov=torch.from_numpy(cov))
 
 
 class Fingerprint:

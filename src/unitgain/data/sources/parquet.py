@@ -95,6 +95,7 @@ def _groups(path: Path) -> tuple[list[int], Any]:
         file = _open(path)
         groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         schema = file.schema_arrow
+        list(schema.names)  # which may be no text
     except Exception as error:  # pyarrow raises whatever its parts do
         raise _TableError(printable(error) or type(error).__name__) from error
     if min(groups, default=0) < 0 or sum(groups) > size:

@@ -114,8 +114,5 @@ def _column(files: tuple[Path, ...], name: str) -> tuple[NDArray[np.int64], list
     """A mapped column in parts, and the number of the first row of each, and of all rows."""
     parts = []
     for path in files:
-        try:
-            parts += [batch.column(name) for batch in map_batches(path, [name])]
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        parts += [batch.column(name) for batch in map_batches(path, [name])]
     return np.cumsum([0, *map(len, parts)]), parts
