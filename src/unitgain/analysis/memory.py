@@ -1,16 +1,63 @@
-"""How many bytes of tensors live at the peak of a computation, found without computing.
+"""Bytes of tensors, without any: of what is trained, by its shapes, and at the peak of a computation.
 
-The computation runs on fake tensors, which have shapes, types and a device but no numbers; every storage is counted
-from its first appearance until it is freed. What kernels take and give back within one operation is not seen.
+A computation runs on fake tensors, which have shapes, types and a device but no numbers; every storage is counted from
+its first appearance until it is freed. What kernels take and give back within one operation is not seen.
+
+Weights, gradients, Adam's moments and averages are float32. Under DDP each process holds all of them. FSDP2 cuts rows
+into equal shares, rounded up; scalars stay whole. It gathers blocks as they run, and what is outside the blocks (the
+embedding, the output layer, u(sigma)) once per pass.
 """
 
+import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+WORD = 4  # bytes of float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Shapes of what is trained: parameters of each block, and those outside all blocks."""
+
+    blocks: tuple[tuple[torch.Size, ...], ...]
+    rest: tuple[torch.Size, ...]
+
+    @property
+    def all(self) -> list[torch.Size]:
+        """Of all parameters."""
+        return [shape for part in (*self.blocks, self.rest) for shape in part]
+
+
+def shapes_of(module: nn.Module, blocks: Sequence[nn.Module]) -> Shapes:
+    """Shapes of a module, on any device (meta for free), that is trained in these blocks."""
+    inner = {parameter for block in blocks for parameter in block.parameters()}
+    return Shapes(
+        blocks=tuple(tuple(parameter.shape for parameter in block.parameters()) for block in blocks),
+        rest=tuple(parameter.shape for parameter in module.parameters() if parameter not in inner),
+    )
+
+
+def copy_bytes(shapes: Shapes, processes: int, shard: bool) -> int:
+    """Memory of one number for each parameter (a weight, a gradient, ...), on the process that has most of them."""
+    share = processes if shard else 1
+    return WORD * sum(math.ceil(shape[0] / share) * math.prod(shape[1:]) if shape else 1 for shape in shapes.all)
+
+
+def gathered_bytes(shapes: Shapes, shard: bool) -> int:
+    """Memory that FSDP2 takes in a pass beside that: weights outside the blocks, and twice the largest block with its
+    gradient, as the next one is gathered while one computes; none under DDP.
+    """
+    if not shard:
+        return 0
+    largest = max(sum(math.prod(shape) for shape in block) for block in shapes.blocks)
+    return WORD * (2 * sum(math.prod(shape) for shape in shapes.rest) + 2 * 2 * largest)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -1,8 +1,7 @@
 """How much memory a run will take on each device, before it is started.
 
-State is counted from the shapes of the parameters (`unitgain.analysis.scaling`), a forward and backward pass is run on
-tensors without numbers (`unitgain.analysis.memory`), and the process itself is measured by training next to nothing in
-a fresh one.
+State is counted from the shapes of the parameters, a forward and backward pass is run on tensors without numbers (both
+in `unitgain.analysis.memory`), and the process itself is measured by training next to nothing in a fresh one.
 """
 
 import os
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from unitgain.analysis.memory import peak_bytes
-from unitgain.analysis.scaling import Shapes, copy_bytes, shapes_of, working_bytes
+from unitgain.analysis.memory import Shapes, copy_bytes, gathered_bytes, peak_bytes, shapes_of
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.denoiser import Denoiser, make_uncertainty
 from unitgain.layers import normalized_once
@@ -123,7 +121,7 @@ def estimate(
         gradients=gradients,
         optimizer=2 * of_state,
         averages=averages,
-        gathered=working_bytes(shapes, shard),
+        gathered=gathered_bytes(shapes, shard),
         activations=one_pass,
         kept=int(kept * one_pass) if on_cpu and sys.platform == "linux" else 0,
         process=0 if not on_cpu else process if process is not None else process_bytes(),
