@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, forkserver
-from multiprocessing.context import BaseContext
+from multiprocessing import connection
 from typing import Any, TypeVar
 
 Shared = TypeVar("Shared")
@@ -57,11 +56,9 @@ def in_order(
     Raises:
         WorkerError: if a process was killed, by lack of memory for instance.
     """
-    tasks, context = iter(tasks), None
+    tasks = iter(tasks)
     if workers is None:
         workers = cores() if count is None else 1
-        if cores() > 1 and (count is None or count > 1):
-            context = _context(function)
         for task in itertools.islice(tasks, 0 if count is None else 1):
             start = time.perf_counter()
             result = function(shared, task)
@@ -70,7 +67,10 @@ def in_order(
     if workers <= 1:
         yield from (function(shared, task) for task in tasks)
         return
-    context = context or _context(function)
+    # Processes that start from a fresh server inherit no threads or locks; it imports what they need once.
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    if hasattr(context, "set_forkserver_preload"):
+        context.set_forkserver_preload([function.__module__])
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(function, shared))
     pending: deque[Future[Result]] = deque()
     try:
@@ -84,18 +84,6 @@ def in_order(
         raise WorkerError("a worker process was killed; if memory ran out, use fewer with --workers") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _context(function: Callable[..., Any]) -> BaseContext:
-    """Processes that start from a fresh server inherit no threads or locks; it imports what they need once, from now on
-    and beside this process.
-    """
-    if os.name != "posix":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
-    forkserver.ensure_running()
-    return context
 
 
 def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
