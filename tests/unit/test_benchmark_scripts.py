@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -14,6 +15,7 @@ import averages
 import data
 import infer
 import machine
+import preparing
 import quality
 import speed
 import training_step
@@ -142,3 +144,22 @@ def test_the_loader_and_a_memory_map(tmp_path):
     mapped = data.write_latents(tmp_path, 8)
     data.copying(mapped, 4, 2)()
     data.loading(PreparedDataset(tmp_path / "latents"), 4, 2, 2)()
+
+
+def test_preparing(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "OURS", preparing.SCRIPT)  # the command itself takes seconds to start
+    monkeypatch.setattr(preparing, "write_photographs", lambda folder, count: folder_of(folder, count))
+    found = preparing.measure_commands(tmp_path, [2, 3], 8, 2, {"peer": preparing.SCRIPT})
+    assert [row["ratio"] for row in (found["2"]["unitgain data prepare"], found["3"]["unitgain data prepare"])] == [
+        1,
+        1,
+    ]
+    assert found["3"]["peer"]["least"] <= found["3"]["peer"]["ratio"] <= found["3"]["peer"]["most"]
+    assert f"| 3 | peer | {found['3']['peer']['seconds']:.1f} |" in preparing.markdown(found, 8, 2)
+    assert not list(tmp_path.glob("out*"))
+
+
+def folder_of(folder, count):
+    folder.mkdir()
+    for index in range(count):
+        Image.new("RGB", (20, 12)).save(folder / f"{index:06d}.jpg")
