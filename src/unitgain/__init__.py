@@ -1,31 +1,90 @@
 """unitgain: magnitude-preserving diffusion models in PyTorch.
 
 `load(what)` opens a snapshot, on disk or on the Hub, as a denoiser, `create(name)` makes a fresh one from a recipe;
-`unitgain.sample.generate` draws images with either, and with a `Guided` pair of them. Post-hoc EMA is in `unitgain.ema`
-and `unitgain.posthoc`.
+`generate` draws images with either, and with a `Guided` pair of them; `prepare` makes them fast. Post-hoc EMA is in
+`unitgain.ema` and `unitgain.posthoc`, training in `unitgain.train`. Everything is imported when it is asked for.
 """
 
-from unitgain import arch, ema, ops, posthoc, recipes, sample
-from unitgain.checkpoint import nvidia
-from unitgain.guide import Guided
-from unitgain.hub import load, push_to_hub, save_pretrained
-from unitgain.metrics import frechet
-from unitgain.recipes import create
+from typing import TYPE_CHECKING
+
+from unitgain.lazy import offer
 from unitgain.version import __version__
 
+if TYPE_CHECKING:
+    from unitgain import arch, ema, ops, posthoc, recipes, sample
+    from unitgain.arch import NetworkSpec
+    from unitgain.checkpoint import nvidia
+    from unitgain.denoiser import Denoiser
+    from unitgain.ema import ExponentialEMA, PowerEMA
+    from unitgain.guide import Guided
+    from unitgain.hub import load, push_to_hub, save_pretrained
+    from unitgain.infer import prepare
+    from unitgain.loss import EDMLoss
+    from unitgain.metrics import frechet
+    from unitgain.posthoc import SnapshotStore, reconstruct
+    from unitgain.recipe import Recipe
+    from unitgain.recipes import create, list_recipes
+    from unitgain.sample import generate, heun, sigma_grid
+
 __all__ = [
+    "Denoiser",
+    "EDMLoss",
+    "ExponentialEMA",
     "Guided",
+    "NetworkSpec",
+    "PowerEMA",
+    "Recipe",
+    "SnapshotStore",
     "__version__",
     "arch",
     "create",
     "ema",
     "frechet",
+    "generate",
+    "heun",
+    "list_recipes",
     "load",
     "nvidia",
     "ops",
     "posthoc",
+    "prepare",
     "push_to_hub",
     "recipes",
+    "reconstruct",
     "sample",
     "save_pretrained",
+    "sigma_grid",
 ]
+
+__getattr__, __dir__ = offer(
+    __name__,
+    {
+        "Denoiser": "unitgain.denoiser",
+        "EDMLoss": "unitgain.loss",
+        "ExponentialEMA": "unitgain.ema",
+        "Guided": "unitgain.guide",
+        "NetworkSpec": "unitgain.arch",
+        "PowerEMA": "unitgain.ema",
+        "Recipe": "unitgain.recipe",
+        "SnapshotStore": "unitgain.posthoc",
+        "__version__": "unitgain.version",
+        "arch": "unitgain",
+        "create": "unitgain.recipes",
+        "ema": "unitgain",
+        "frechet": "unitgain.metrics",
+        "generate": "unitgain.sample",
+        "heun": "unitgain.sample",
+        "list_recipes": "unitgain.recipes",
+        "load": "unitgain.hub",
+        "nvidia": "unitgain.checkpoint",
+        "ops": "unitgain",
+        "posthoc": "unitgain",
+        "prepare": "unitgain.infer",
+        "push_to_hub": "unitgain.hub",
+        "recipes": "unitgain",
+        "reconstruct": "unitgain.posthoc",
+        "sample": "unitgain",
+        "save_pretrained": "unitgain.hub",
+        "sigma_grid": "unitgain.sample",
+    },
+)

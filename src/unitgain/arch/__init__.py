@@ -1,6 +1,19 @@
 """Networks: what one is (`spec`), its residual block (`block`) and the U-Net around the blocks (`unet`)."""
 
-from unitgain.arch.spec import NetworkSpec
-from unitgain.arch.unet import build
+from typing import TYPE_CHECKING
+
+from unitgain.lazy import offer
+
+if TYPE_CHECKING:
+    from unitgain.arch.spec import NetworkSpec
+    from unitgain.arch.unet import build
 
 __all__ = ["NetworkSpec", "build"]
+
+__getattr__, __dir__ = offer(
+    __name__,
+    {
+        "NetworkSpec": "unitgain.arch.spec",
+        "build": "unitgain.arch.unet",
+    },
+)

@@ -3,3 +3,7 @@
 `detectors` < `moments`, `kernel`, `neighbours`, `inception_score`, `frechet` < `summary` (what one pass leaves) <
 `reference` (the same of the real images, on disk) < `measure`.
 """
+
+from unitgain.lazy import offer
+
+__getattr__, __dir__ = offer(__name__)

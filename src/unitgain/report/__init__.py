@@ -3,3 +3,7 @@
 `page` (HTML), `plots` and `curves` (SVG), `chart` (characters); `history` reads the folder of a run; `run` and
 `samples` make its page, `terminal` its live view; `digits` is the demo's page.
 """
+
+from unitgain.lazy import offer
+
+__getattr__, __dir__ = offer(__name__)

@@ -5,11 +5,16 @@ images `[N, C, H, W]` and a scalar noise level: a denoiser with its label bound,
 draws the images of seeds with any of them.
 """
 
-from unitgain.sample.generation import generate
-from unitgain.sample.samplers import SAMPLERS, Sampler, dpmpp_2m, euler, evaluations, heun, stochastic_heun
-from unitgain.sample.schedule import sigma_grid
-from unitgain.sample.seeds import SampleGenerators
-from unitgain.sample.tiles import Tiled, tile_size, tiled
+from typing import TYPE_CHECKING
+
+from unitgain.lazy import offer
+
+if TYPE_CHECKING:
+    from unitgain.sample.generation import generate
+    from unitgain.sample.samplers import SAMPLERS, Sampler, dpmpp_2m, euler, evaluations, heun, stochastic_heun
+    from unitgain.sample.schedule import sigma_grid
+    from unitgain.sample.seeds import SampleGenerators
+    from unitgain.sample.tiles import Tiled, tile_size, tiled
 
 __all__ = [
     "SAMPLERS",
@@ -26,3 +31,22 @@ __all__ = [
     "tile_size",
     "tiled",
 ]
+
+__getattr__, __dir__ = offer(
+    __name__,
+    {
+        "SAMPLERS": "unitgain.sample.samplers",
+        "SampleGenerators": "unitgain.sample.seeds",
+        "Sampler": "unitgain.sample.samplers",
+        "Tiled": "unitgain.sample.tiles",
+        "dpmpp_2m": "unitgain.sample.samplers",
+        "euler": "unitgain.sample.samplers",
+        "evaluations": "unitgain.sample.samplers",
+        "generate": "unitgain.sample.generation",
+        "heun": "unitgain.sample.samplers",
+        "sigma_grid": "unitgain.sample.schedule",
+        "stochastic_heun": "unitgain.sample.samplers",
+        "tile_size": "unitgain.sample.tiles",
+        "tiled": "unitgain.sample.tiles",
+    },
+)

@@ -1,18 +1,28 @@
 """Training: what a run is (`config`), one step (`step`), the loop around it (`loop`)."""
 
-from unitgain.train.config import Evaluation, Execution, Init, TrainConfig
-from unitgain.train.loop import train
-from unitgain.train.state import TrainState
-from unitgain.train.step import Microbatch, Observer, train_step
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Evaluation",
-    "Execution",
-    "Init",
-    "Microbatch",
-    "Observer",
-    "TrainConfig",
-    "TrainState",
-    "train",
-    "train_step",
-]
+from unitgain.lazy import offer
+
+if TYPE_CHECKING:
+    from unitgain.train.config import Evaluation, Execution, Init, TrainConfig
+    from unitgain.train.loop import train
+    from unitgain.train.state import TrainState
+    from unitgain.train.step import Microbatch, Observer, train_step
+
+__all__ = ["Evaluation", "Execution", "Init", "Microbatch", "Observer", "TrainConfig", "TrainState", "train", "train_step"]
+
+__getattr__, __dir__ = offer(
+    __name__,
+    {
+        "Evaluation": "unitgain.train.config",
+        "Execution": "unitgain.train.config",
+        "Init": "unitgain.train.config",
+        "Microbatch": "unitgain.train.step",
+        "Observer": "unitgain.train.step",
+        "TrainConfig": "unitgain.train.config",
+        "TrainState": "unitgain.train.state",
+        "train": "unitgain.train.loop",
+        "train_step": "unitgain.train.step",
+    },
+)
