@@ -4,10 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-import torch
-
 from unitgain.arch import NetworkSpec
-from unitgain.denoiser import Denoiser, make_uncertainty, parameter_count
 from unitgain.ema import check_sigma_rel
 
 MIMG = 1_000_000
@@ -134,6 +131,10 @@ class Recipe:
 
 def trained_parameters(recipe: Recipe) -> int:
     """Parameters that training by a recipe learns, as the papers count them: the network's and those of u(sigma)."""
+    import torch
+
+    from unitgain.denoiser import Denoiser, make_uncertainty, parameter_count
+
     with torch.device("meta"):
         network = Denoiser(recipe.network)
         uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)

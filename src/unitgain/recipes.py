@@ -1,12 +1,28 @@
 """Recipes by name: those of both papers, and small ones for real users."""
 
+from typing import TYPE_CHECKING
+
 from unitgain.arch import NetworkSpec
 from unitgain.arch.ladder import edm2, edm2_rungs, edm2plus, edm2plus_rungs
-from unitgain.denoiser import Denoiser
 from unitgain.recipe import MIMG, Recipe, Score
 from unitgain.serial import suggest
 
-__all__ = ["DIGITS", "MIMG", "PIXELS32", "PIXELS64", "PIXELS64_MINI", "RECIPES", "Recipe", "Score", "create", "recipe"]
+if TYPE_CHECKING:
+    from unitgain.denoiser import Denoiser
+
+__all__ = [
+    "DIGITS",
+    "MIMG",
+    "PIXELS32",
+    "PIXELS64",
+    "PIXELS64_MINI",
+    "RECIPES",
+    "Recipe",
+    "Score",
+    "create",
+    "list_recipes",
+    "recipe",
+]
 
 MI = 2**20  # the papers count 2147.5 million images for 2048 of these
 
@@ -341,7 +357,12 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def create(what: str | NetworkSpec | Recipe) -> Denoiser:
+def list_recipes() -> tuple[str, ...]:
+    """Names of all recipes, for `recipe` and `create`."""
+    return tuple(RECIPES)
+
+
+def create(what: str | NetworkSpec | Recipe) -> "Denoiser":
     """A freshly initialized denoiser.
 
     Args:
@@ -350,6 +371,8 @@ def create(what: str | NetworkSpec | Recipe) -> Denoiser:
     Raises:
         ValueError: if no recipe has this name.
     """
+    from unitgain.denoiser import Denoiser
+
     if isinstance(what, NetworkSpec):
         return Denoiser(what)
     chosen = recipe(what) if isinstance(what, str) else what

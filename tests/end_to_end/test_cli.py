@@ -200,7 +200,7 @@ def test_sample_guided_by_another_network(run, snapshot, tmp_path, capsys):
 
 def test_sample_takes_the_guide_of_a_preset(run, snapshot, tmp_path, capsys, monkeypatch):
     pair = Fetched(snapshot, run / "snapshots" / "0000000080-0.100.safetensors")
-    for module in ("unitgain.hub", "unitgain.cli.drawing"):
+    for module in ("unitgain.hub", "unitgain.presets"):
         monkeypatch.setattr(f"{module}.fetched", lambda name: pair)
     preset = "edm2-img512-s-guid-fid"
     options = ["--seeds", "0-1", "--steps", "2", "--device", "cpu"]

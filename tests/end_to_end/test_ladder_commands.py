@@ -55,7 +55,7 @@ def test_every_recipe_is_found(monkeypatch):
 
 def test_ladder_has_a_row_per_rung(capsys, monkeypatch):
     cost = type("Cost", (), {"gflops": 2.0})
-    monkeypatch.setattr("unitgain.cli.inspect.network_cost", lambda network: cost)  # counted in test_ladder
+    monkeypatch.setattr("unitgain.analysis.cost.network_cost", lambda network: cost)  # counted in test_ladder
     names = [row["name"] for row in ladder_rows("edm2")]
     assert names[:7] == [f"edm2-img512-config-{rung}" for rung in "abcdefg"]
     assert len(names) == len(set(names)) == 7 + 7 + 5

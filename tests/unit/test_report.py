@@ -201,7 +201,7 @@ def test_watch_follows_a_run_until_it_is_finished(folder, monkeypatch):
         write(where, *(tick(at) for at in range(32, nimg + 1, 32)))
         return read_history(where)
 
-    monkeypatch.setattr("unitgain.cli.watch.read_history", look)
+    monkeypatch.setattr("unitgain.report.history.read_history", look)
     Watch(folder, every=0.01).run()
     assert looks == [32, 64, 96]
     assert all(f"{nimg}/96 images" in shown.getvalue() for nimg in looks)

@@ -2,13 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-import torch
 import tyro
 
 from unitgain.sample.seeds import check_seeds
 from unitgain.trust import Limits
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_SEEDS = 10_000_000
 Device = Literal["auto", "cpu", "cuda"]
@@ -75,12 +77,14 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def pick_device(device: Device) -> torch.device:
+def pick_device(device: Device) -> "torch.device":
     """The device of that name; "auto" is the GPU where there is one.
 
     Raises:
         ValueError: if a GPU is asked for and torch finds none.
     """
+    import torch
+
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here; use --device cpu")
     if device == "auto":

@@ -1,6 +1,6 @@
 """`unitgain bench`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
@@ -110,22 +110,3 @@ class Sample(Comparing):
                 pace=pace,
             )
         self.show(comparison)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Measure how fast networks, training and samplers are here.
-
-    Everything is timed in turns in one process; medians, and ratios to the first. The share of the peak is that of the
-    rate of matrix products, which is measured in the same process. docs/speed.md explains the figures.
-    """
-
-    command: (
-        Annotated[Forward, tyro.conf.subcommand("forward")]
-        | Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Sample, tyro.conf.subcommand("sample")]
-    ) = field()
-
-    def run(self) -> None:
-        """Run the subcommand."""
-        self.command.run()

@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unitgain.checkpoint.convert import convert_folder, convert_network, origin, read_reference
 from unitgain.cli.arguments import Unset
 from unitgain.console import bar, say
-from unitgain.metrics.reference import official_references, save_references
 from unitgain.train.config import Precision
 
 
@@ -48,6 +46,8 @@ class Convert:
 
     def run(self) -> None:
         """Write the snapshots or the reference file."""
+        from unitgain.checkpoint.convert import convert_network, origin
+
         dtype = None if self.dtype == "stored" else self.dtype
         if self.all:
             self._folder(dtype)
@@ -65,6 +65,8 @@ class Convert:
             raise ValueError(f"cannot tell what {self.out} is to be: name a .safetensors file, a .npz file, or --all")
 
     def _folder(self, dtype: str | None) -> None:
+        from unitgain.checkpoint.convert import convert_folder
+
         if self.nimg is not None or self.sigma_rel is not None:
             raise ValueError("--nimg and --sigma-rel are of one file; with --all the names of the files say them")
         if not self.source.is_dir():
@@ -74,6 +76,9 @@ class Convert:
         say(f"{len(written)} snapshots in {self.out}; see `unitgain ema list {self.out}`")
 
     def _reference(self) -> None:
+        from unitgain.checkpoint.convert import read_reference
+        from unitgain.metrics.reference import official_references, save_references
+
         found = read_reference(self.source)
         if self.metric is not None:
             if self.metric not in found:

@@ -2,30 +2,25 @@
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, Taking, Unset, pick_device
 from unitgain.console import Console, bar, note, say, show_json
-from unitgain.data.check import Report, advice, check
-from unitgain.data.export import export
 from unitgain.data.fit import Fit, FitMode, Format
-from unitgain.data.latents import Normalization, encode, is_official
 from unitgain.data.manifest import Manifest, read_manifest
-from unitgain.data.prepare import OnError, prepare
-from unitgain.data.prepared import PreparedDataset
-from unitgain.data.shards import SKIPPED
-from unitgain.data.sheet import contact_sheet
+from unitgain.data.settings import Normalization, OnError, PixelRange
 from unitgain.data.sources import SourceOptions
-from unitgain.data.vae import PixelRange
 from unitgain.files import atomic
-from unitgain.parallel import processes
 from unitgain.serial import to_dict
 from unitgain.trust import one_line
+
+if TYPE_CHECKING:
+    from unitgain.data.check import Report
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LISTED = 10  # of what may be many: errors, duplicates, classes
@@ -100,6 +95,8 @@ class Prepare(Taking):
 
     def run(self) -> None:
         """Make the data, or go on with them."""
+        from unitgain.data.prepare import prepare
+
         fit = Fit(
             resolution=self.resolution,
             mode=self.fit,
@@ -156,6 +153,8 @@ class Check:
 
     def run(self) -> None:
         """Print what was found."""
+        from unitgain.data.check import advice, check
+
         with bar("checking", "images") as progress:
             report = check(self.data, workers=self.workers, on_progress=progress)
         sentences = advice(report, read_manifest(self.data))
@@ -188,6 +187,9 @@ class Show:
 
     def run(self) -> None:
         """Write the picture."""
+        from unitgain.data.prepared import PreparedDataset
+        from unitgain.data.sheet import contact_sheet
+
         if self.out.suffix.lower() not in PICTURES:
             raise ValueError(f"--out {self.out}: must end in {', '.join(PICTURES)}")
         sheet = contact_sheet(PreparedDataset(self.data), self.columns, self.rows, self.seed)
@@ -229,6 +231,9 @@ class Encode:
 
     def run(self) -> None:
         """Make the latents, or go on with them."""
+        from unitgain.data.latents import encode, is_official
+        from unitgain.parallel import processes
+
         with processes(pick_device(self.device)) as world:
             if world.main and self.normalization == "auto":
                 known = is_official(self.vae)
@@ -260,26 +265,12 @@ class Export:
 
     def run(self) -> None:
         """Write the archive."""
+        from unitgain.data.export import export
+        from unitgain.data.prepared import PreparedDataset
+
         with bar("exporting", "images") as progress:
             export(PreparedDataset(self.data), self.zip, progress)
         say(f"{self.zip}  ({self.zip.stat().st_size / 1e6:,.1f} MB)")
-
-
-@dataclass(frozen=True)
-class Data:
-    """Prepare images for training, check and show them, encode them to latents, export them for the official code."""
-
-    command: (
-        Annotated[Prepare, tyro.conf.subcommand("prepare")]
-        | Annotated[Check, tyro.conf.subcommand("check")]
-        | Annotated[Show, tyro.conf.subcommand("show")]
-        | Annotated[Encode, tyro.conf.subcommand("encode")]
-        | Annotated[Export, tyro.conf.subcommand("export")]
-    ) = field()
-
-    def run(self) -> None:
-        """Run the subcommand."""
-        self.command.run()
 
 
 def _note(text: str) -> None:
@@ -287,6 +278,8 @@ def _note(text: str) -> None:
 
 
 def _summarize(folder: Path, manifest: Manifest) -> None:
+    from unitgain.data.shards import SKIPPED
+
     classes = f", {len(manifest.classes)} classes" if manifest.classes is not None else ""
     what, each = ("images", 1) if manifest.kind == "image" else ("latents", 2)  # mean and standard deviation
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
@@ -303,7 +296,7 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
             say(f"normalized with {name}: {', '.join(f'{value:.4g}' for value in manifest.encoder[name])}")
 
 
-def _print_report(report: Report, sentences: list[str]) -> None:
+def _print_report(report: "Report", sentences: list[str]) -> None:
     console = Console(soft_wrap=True)
     shape = "x".join(map(str, report.shape))
     what = "images" if report.kind == "image" else "latents"

@@ -1,10 +1,10 @@
 """`unitgain demo`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unitgain.console import say
-from unitgain.demo import DemoConfig, run_demo
+from unitgain.demo.settings import DemoConfig
 
 
 @dataclass(frozen=True)
@@ -20,25 +20,16 @@ class Demo:
     fresh: bool = False
     """Delete an earlier demo in the folder and start again."""
 
-    seed: int = DemoConfig.seed
-    """Seed of everything random."""
-
-    duration: int = DemoConfig.duration
-    """Training images; a multiple of the batch."""
-
-    images: int = DemoConfig.images
-    """Images drawn at each EMA length."""
-
-    steps: int = DemoConfig.steps
-    """Sampling steps."""
+    settings: DemoConfig = field(default_factory=DemoConfig)
 
     quiet: bool = False
     """Show no progress bar."""
 
     def run(self) -> None:
         """Run the demo and say where the report is."""
-        config = DemoConfig(seed=self.seed, duration=self.duration, images=self.images, steps=self.steps)
-        report = run_demo(config, self.out, fresh=self.fresh, quiet=self.quiet, say=say)
+        from unitgain.demo.run import run_demo
+
+        report = run_demo(self.settings, self.out, fresh=self.fresh, quiet=self.quiet, say=say)
         if report is None:
             say("stopped; the same command without --fresh goes on from here")
             return

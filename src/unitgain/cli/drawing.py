@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 
 from unitgain.cli.arguments import Unset
-from unitgain.draw.networks import SELF, Network, open_network
-from unitgain.draw.settings import DrawSettings
-from unitgain.infer import fastest_dtype
-from unitgain.presets import PRESETS, fetched
 from unitgain.train.config import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from unitgain.draw.networks import Network
+    from unitgain.draw.settings import DrawSettings
 
 SamplerName = Literal["heun", "stochastic_heun", "euler", "dpmpp_2m"]
 
@@ -69,14 +70,18 @@ class Sampling:
     vae: Unset[str] = None
     """Folder or Hub id of the VAE that decodes latents. Default: the one that the network names."""
 
-    def settings(self, device: torch.device, guidance: float = 1.0) -> DrawSettings:
+    def settings(self, device: "torch.device", guidance: float = 1.0) -> "DrawSettings":
         """The options that change the images, on this device, with this weight of guidance."""
+        from unitgain.draw.settings import DrawSettings
+
         names = {field.name for field in fields(DrawSettings)} & {field.name for field in fields(self)}
         given = {name: getattr(self, name) for name in names - {"guidance", "dtype"}}
         return DrawSettings(guidance=guidance, dtype=self.precision(device), **given)
 
-    def precision(self, device: torch.device) -> str:
+    def precision(self, device: "torch.device") -> str:
         """The precision that was asked for, or the fastest that the device has."""
+        from unitgain.infer import fastest_dtype
+
         if self.dtype != "auto":
             return self.dtype
         return "float32" if self.exact else str(fastest_dtype(device)).removeprefix("torch.")
@@ -114,6 +119,8 @@ class Drawing(Sampling):
         Raises:
             ValueError: if the options do not go together.
         """
+        from unitgain.presets import PRESETS, fetched
+
         if self.guide is None and self.guidance is None and not Path(network).exists():
             found = PRESETS.get(network)
             if found is not None and found.guide is not None:
@@ -124,12 +131,14 @@ class Drawing(Sampling):
             raise ValueError("--guidance and --interval need a --guide: a network, or self")
         return self.guide, 1.0 if self.guidance is None else self.guidance
 
-    def networks(self, network: str, device: torch.device) -> tuple[Network, Network | None, DrawSettings]:
+    def networks(self, network: str, device: "torch.device") -> "tuple[Network, Network | None, DrawSettings]":
         """The network of this name, what guides it if that is another one, and the settings.
 
         Raises:
             ValueError: if the options do not go together.
         """
+        from unitgain.draw.networks import SELF, open_network
+
         guide, weight = self.guided_by(network)
         settings = self.settings(device, weight)
         names = [network] if guide in (None, SELF) else [network, str(guide)]

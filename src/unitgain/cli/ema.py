@@ -1,27 +1,21 @@
 """`unitgain ema`."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.table import Table
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, bar, byte_bar, say, show_json
-from unitgain.ema import Profile
 from unitgain.files import require_empty
-from unitgain.posthoc.convert import convert, find_sources
-from unitgain.posthoc.files import Average, list_averages
-from unitgain.posthoc.output import JOURNAL
-from unitgain.posthoc.planning import plan, usable
-from unitgain.posthoc.plot import check_suffix, plot_errors, plot_profiles
-from unitgain.posthoc.reconstruct import reconstruct
-from unitgain.posthoc.solve import WARN_ABOVE, solve
-from unitgain.posthoc.targets import Length, Target, parse_lengths, parse_overrides, parse_targets
 from unitgain.train.config import Precision
 from unitgain.trust import one_line
+
+if TYPE_CHECKING:
+    from unitgain.posthoc.files import Average
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -38,6 +32,8 @@ class List:
 
     def run(self) -> None:
         """Print one row per snapshot."""
+        from unitgain.posthoc.files import list_averages
+
         averages = list_averages(self.run_folder)
         if self.json:
             show_json([_row(average) for average in averages])
@@ -94,6 +90,10 @@ class Reconstruct:
 
     def run(self) -> None:
         """Write one snapshot per length."""
+        from unitgain.posthoc.output import JOURNAL
+        from unitgain.posthoc.reconstruct import reconstruct
+        from unitgain.posthoc.targets import Target, parse_overrides, parse_targets
+
         overrides = parse_overrides(self.override)
         lengths = parse_targets(self.lengths)
         targets = [
@@ -139,6 +139,10 @@ class Plot:
 
     def run(self) -> None:
         """Write the picture."""
+        from unitgain.posthoc.planning import plan
+        from unitgain.posthoc.plot import check_suffix, plot_profiles
+        from unitgain.posthoc.targets import parse_targets
+
         check_suffix(self.out)
         planned = plan(self.run_folder, parse_targets(self.lengths), t=self.t, max_error=float("inf"))
         plot_profiles(planned.weights, planned.profiles, self.out)
@@ -166,6 +170,13 @@ class Error:
 
     def run(self) -> None:
         """Print one row per length."""
+        from unitgain.ema import Profile
+        from unitgain.posthoc.files import list_averages
+        from unitgain.posthoc.planning import usable
+        from unitgain.posthoc.plot import check_suffix, plot_errors
+        from unitgain.posthoc.solve import WARN_ABOVE, solve
+        from unitgain.posthoc.targets import Length, parse_lengths
+
         if self.plot is not None:
             check_suffix(self.plot)
         lengths = parse_lengths(self.lengths)
@@ -212,6 +223,9 @@ class Convert:
 
     def run(self) -> None:
         """Write one snapshot per checkpoint."""
+        from unitgain.posthoc.convert import convert, find_sources
+        from unitgain.posthoc.targets import parse_targets
+
         lengths = [] if self.averaged is None else parse_targets(self.averaged)
         if len(lengths) > 1:
             raise ValueError(f"--averaged {self.averaged}: the weights have one length")
@@ -229,24 +243,7 @@ class Convert:
         say(f"{len(written)} snapshots in {self.out}, t = {sources[0].t:g} to {sources[-1].t:g}")
 
 
-@dataclass(frozen=True)
-class Ema:
-    """Post-hoc EMA: list what a run has stored, reconstruct averages of any length, say how well that goes."""
-
-    command: (
-        Annotated[List, tyro.conf.subcommand("list")]
-        | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
-        | Annotated[Plot, tyro.conf.subcommand("plot")]
-        | Annotated[Error, tyro.conf.subcommand("error")]
-        | Annotated[Convert, tyro.conf.subcommand("convert")]
-    ) = field()
-
-    def run(self) -> None:
-        """Run the subcommand."""
-        self.command.run()
-
-
-def _row(average: Average) -> dict:
+def _row(average: "Average") -> dict:
     time = int(average.t) if average.t.is_integer() else average.t
     return {
         "path": str(average.path),

@@ -9,7 +9,6 @@ import tyro
 from unitgain.cli.arguments import Unset
 from unitgain.console import byte_bar, say
 from unitgain.files import cache_folder
-from unitgain.presets import BASE_URL, NOTICE, PRESETS, REFERENCES, fetch, fetch_reference, preset
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,13 @@ class Fetch:
     cache: Unset[Path] = None
     """Folder to keep files in. Default: $UNITGAIN_CACHE, else ~/.cache/unitgain."""
 
-    mirror: str = BASE_URL
-    """Address that the files lie under."""
+    mirror: Unset[str] = None
+    """Address that the files lie under. Default: that of the official release."""
 
     def run(self) -> None:
         """Fetch, convert and say where the snapshots are."""
+        from unitgain.presets import BASE_URL, NOTICE, REFERENCES, fetch, preset
+
         if not self.preset:
             _list()
             return
@@ -53,7 +54,7 @@ class Fetch:
                 cache=self.cache,
                 offline=self.offline,
                 discard=self.discard,
-                base=self.mirror,
+                base=self.mirror or BASE_URL,
                 on_file=say,
                 on_progress=progress,
             )
@@ -63,6 +64,8 @@ class Fetch:
         say(f"published {chosen.metric}: {chosen.score:g}")
 
     def _reference(self) -> None:
+        from unitgain.presets import BASE_URL, NOTICE, fetch_reference
+
         if self.discard:
             raise ValueError("--discard is for networks, which are converted; references are used as they are")
         say(NOTICE)
@@ -71,7 +74,7 @@ class Fetch:
                 self.preset,
                 cache=self.cache,
                 offline=self.offline,
-                base=self.mirror,
+                base=self.mirror or BASE_URL,
                 on_file=say,
                 on_progress=progress,
             )
@@ -79,6 +82,8 @@ class Fetch:
 
 
 def _list() -> None:
+    from unitgain.presets import NOTICE, PRESETS, REFERENCES
+
     width = max(map(len, PRESETS))
     for one in PRESETS.values():
         guide = "" if one.guide is None else f"  {one.guidance:.2f} x {one.guide.stem}"

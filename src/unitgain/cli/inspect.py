@@ -7,10 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from unitgain.analysis.cost import network_cost, network_memory, sampling_teraflops, training_zettaflops
-from unitgain.analysis.plots import network_figure, save
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.arguments import Unset
 from unitgain.cli.memory import MemoryOptions, memory_table
@@ -19,7 +16,6 @@ from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.train.log import read_stats
-from unitgain.train.run import load_config
 from unitgain.trust import one_line
 
 # The rows of --ladder: names of recipes start so, rungs first.
@@ -71,6 +67,8 @@ class Inspect:
             Console(least=112).print(_ladder_table(ladder, rows))
 
     def _run_one(self, what: str) -> None:
+        from unitgain.analysis.plots import network_figure, save
+
         if self.plot is not None:
             save(network_figure(network_of(what), what), self.plot)
             say(f"wrote {self.plot}")
@@ -124,6 +122,8 @@ def recipe_facts(what: Recipe) -> dict[str, Any]:
 
     Parameters are those that training learns, u(sigma) included, as the papers count them.
     """
+    from unitgain.analysis.cost import network_cost, network_memory, sampling_teraflops, training_zettaflops
+
     cost = network_cost(what.network)
     return {
         "name": what.name,
@@ -142,6 +142,8 @@ def recipe_facts(what: Recipe) -> dict[str, Any]:
 
 def ladder_rows(ladder: str) -> list[dict[str, Any]]:
     """One row per rung and size of a paper, as JSON values."""
+    from unitgain.analysis.cost import network_cost, sampling_teraflops, training_zettaflops
+
     names: dict[str, None] = {}
     for prefix in LADDERS[ladder]:
         names |= dict.fromkeys(name for name in RECIPES if name.startswith(prefix) and not name.endswith("-uncond"))
@@ -232,6 +234,8 @@ def describe(what: str) -> dict[str, Any]:
 
 def describe_snapshot(path: Path) -> dict[str, Any]:
     """Header, size and dtypes of a snapshot whose checksum is right."""
+    from unitgain.checkpoint.snapshot import Snapshot
+
     with Snapshot(path) as snapshot:
         dtypes: dict[str, int] = {}
         for _, tensor in snapshot.verified():
@@ -243,6 +247,8 @@ def describe_snapshot(path: Path) -> dict[str, Any]:
 
 def describe_run(run: Path) -> dict[str, Any]:
     """Settings, progress, snapshots and checkpoints of a run."""
+    from unitgain.train.run import load_config
+
     config = load_config(run)
     ticks = [row for row in read_stats(run) if "loss" in row]
     nimg = ticks[-1]["nimg"] if ticks else 0

@@ -8,11 +8,8 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from unitgain.analysis.magnitude import QUANTITIES
-from unitgain.analysis.plots import magnitude_figure, save
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, say, show_json
-from unitgain.train.run import load_config
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,8 @@ class Magnitudes:
 
     def run(self) -> None:
         """Print or draw it."""
+        from unitgain.analysis.plots import magnitude_figure, save
+
         if not self.runs:
             raise ValueError("name the folder of a run, such as: unitgain magnitudes runs/digits --plot magnitudes.svg")
         measured = {str(run): read_magnitudes(run) for run in self.runs}
@@ -53,6 +52,8 @@ def read_magnitudes(run: Path) -> list[dict[str, Any]]:
         FileNotFoundError: if there is no run.
         ValueError: if it has none.
     """
+    from unitgain.train.run import load_config
+
     load_config(run)
     stats = run / "stats.jsonl"
     lines = stats.read_text(encoding="utf-8").splitlines() if stats.exists() else []
@@ -64,6 +65,8 @@ def read_magnitudes(run: Path) -> list[dict[str, Any]]:
 
 def table(name: str, rows: list[dict[str, Any]]) -> Table:
     """First and last measurement of a run, by bucket."""
+    from unitgain.analysis.magnitude import QUANTITIES
+
     first, last = rows[0], rows[-1]
     title = f"{name}: {first['nimg']:,} -> {last['nimg']:,} images"
     made = Table("bucket", *(quantity.replace("_", " ") for quantity in QUANTITIES), title=title, box=None)

@@ -1,36 +1,23 @@
-"""The entry point of `unitgain`."""
+"""The entry point of `unitgain`: finds the command, and imports nothing that another one needs."""
 
 import os
+import shutil
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tyro
 
-from unitgain import __version__
-from unitgain.cli.bench import Bench
-from unitgain.cli.convert import Convert
-from unitgain.cli.data import Data
-from unitgain.cli.demo import Demo
-from unitgain.cli.ema import Ema
-from unitgain.cli.fetch import Fetch
-from unitgain.cli.inspect import Inspect
-from unitgain.cli.magnitudes import Magnitudes
-from unitgain.cli.metrics import Metrics, MetricsReference
-from unitgain.cli.push import Push
-from unitgain.cli.report import Report
-from unitgain.cli.sample import Sample
-from unitgain.cli.sweep import SweepCommand
-from unitgain.cli.train import Train
-from unitgain.cli.tune import Tune
-from unitgain.cli.watch import Watch
+from unitgain.cli.commands import COMMANDS, GROUPS
 from unitgain.console import Console, label, say
-from unitgain.train.errors import is_shared
+from unitgain.serial import suggest
+from unitgain.version import __version__
 
 DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-preserving diffusion models."
-REFERENCE = "metrics reference"  # a command of two words; `metrics` alone takes images
 TRACEBACK = "UNITGAIN_TRACEBACK"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+HELP = ("-h", "--help")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -39,35 +26,10 @@ def main(args: Sequence[str] | None = None) -> None:
     Exits with 0 when all went well, 2 when the command was used wrongly (an unknown name, a value out of range, an
     output folder that is not empty), 1 when it failed (a damaged file, a full disk), 130 when it was interrupted.
     """
-    args = list(sys.argv[1:] if args is None else args)
-    if args == ["--version"]:
-        say(__version__)
-        return
-    command = tyro.cli(
-        Demo
-        | Data
-        | Train
-        | Watch
-        | Report
-        | Ema
-        | Sample
-        | Metrics
-        | Annotated[MetricsReference, tyro.conf.subcommand(name=REFERENCE)]
-        | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
-        | Tune
-        | Convert
-        | Fetch
-        | Push
-        | Inspect
-        | Magnitudes
-        | Bench,  # type: ignore[arg-type]
-        prog="unitgain",
-        description=DESCRIPTION,
-        args=[REFERENCE, *args[2:]] if " ".join(args[:2]) == REFERENCE else args,
-        config=CONFIG,
-    )
     try:
-        command.run()
+        command = read(sys.argv[1:] if args is None else args)
+        if command is not None:
+            command.run()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -76,15 +38,68 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(explain(error))
 
 
+def read(args: Sequence[str]) -> Any:
+    """The command that was asked for, with its options; None if that was help or the version, which is shown.
+
+    Raises:
+        ValueError: if there is no such command.
+        SystemExit: if its options are wrong, or its help was asked for.
+    """
+    first, second = [*args, "", ""][:2]
+    if args and first == "--version":
+        say(__version__)
+        return None
+    if first in ("", *HELP):
+        return _overview("unitgain", DESCRIPTION, _firsts(), asked=bool(first))
+    name = f"{first} {second}" if f"{first} {second}" in COMMANDS else first
+    if name in COMMANDS:
+        rest = list(args)[len(name.split()) :]
+        chosen = COMMANDS[name].load()
+        reader = getattr(chosen, "read", None)  # one whose defaults depend on what is given reads for itself
+        return reader(rest) if reader else tyro.cli(chosen, prog=f"unitgain {name}", args=rest, config=CONFIG)
+    if first not in GROUPS:
+        raise ValueError(f"unknown command {first!r}; {suggest(first, _firsts())}")
+    own = {name.split()[1]: one.summary for name, one in COMMANDS.items() if name.startswith(f"{first} ")}
+    if second not in ("", *HELP):
+        raise ValueError(f"unknown command {f'{first} {second}'!r}; {suggest(second, own)}")
+    return _overview(f"unitgain {first}", GROUPS[first], own, asked=bool(second))
+
+
+def _firsts() -> dict[str, str]:
+    """First words of commands, and what is said of them, in order."""
+    first = {name.split()[0]: "" for name in COMMANDS}
+    return {name: GROUPS[name] if name in GROUPS else COMMANDS[name].summary for name in first}
+
+
+def _overview(prog: str, description: str, commands: Mapping[str, str], asked: bool) -> None:
+    """Show the commands; where nobody asked for that, one is missing."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    edge = max(map(len, commands)) + 4
+    say(f"usage: {prog} COMMAND [OPTIONS]\n\n{textwrap.fill(description, width)}\n")
+    for name, summary in commands.items():
+        lines = textwrap.wrap(summary, max(width - edge, 20))
+        say(f"  {name:<{edge - 2}}" + f"\n{' ' * edge}".join(lines))
+    say(f"\nOptions of a command: {prog} COMMAND --help")
+    if not asked:
+        sys.exit(2)
+
+
 def explain(error: Exception) -> int:
     """Print what went wrong, without a traceback; returns the exit code."""
     several, rank = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0")
-    console = Console(stderr=True, soft_wrap=True, quiet=several and is_shared(error) and rank != "0")
+    shared = several and _is_shared(error)
+    console = Console(stderr=True, soft_wrap=True, quiet=shared and rank != "0")
     usage = isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError)
     known = usage or isinstance(error, OSError) or type(error).__module__.startswith("unitgain.")
     text = str(error) if known else f"{type(error).__name__}: {error}"
-    where = f" rank {rank}:" if several and not is_shared(error) else ""
+    where = f" rank {rank}:" if several and not shared else ""
     console.print(label("error:", f"{where} {text}", "bold red"))
     if not known:
         console.print(f"This was not expected. Set {TRACEBACK}=1 to see where it happened.")
     return 2 if usage else 1
+
+
+def _is_shared(error: Exception) -> bool:
+    from unitgain.train.errors import is_shared
+
+    return is_shared(error)

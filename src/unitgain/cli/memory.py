@@ -1,14 +1,16 @@
 """The memory estimate of `unitgain inspect`: options and table."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.recipe import Recipe
 from unitgain.train.config import Precision
-from unitgain.train.estimate import MemoryEstimate, estimate
+
+if TYPE_CHECKING:
+    from unitgain.train.estimate import MemoryEstimate
 
 ROWS = {
     "weights": "weights",
@@ -63,12 +65,14 @@ class MemoryOptions:
         """Options that are not what they are by default."""
         return [f"--{one.name.replace('_', '-')}" for one in fields(self) if getattr(self, one.name) != one.default]
 
-    def estimate(self, recipe: Recipe) -> MemoryEstimate:
+    def estimate(self, recipe: Recipe) -> "MemoryEstimate":
         """The memory of training by a recipe, with these options.
 
         Raises:
             ValueError: if an option is out of range, or they do not go together.
         """
+        from unitgain.train.estimate import estimate
+
         batch = recipe.batch if self.batch is None else self.batch
         if batch < 1 or self.gpus < 1:
             raise ValueError(f"--batch {batch} --gpus {self.gpus}: must be at least 1")
@@ -86,7 +90,7 @@ class MemoryOptions:
         )
 
 
-def memory_table(name: str, options: MemoryOptions, found: MemoryEstimate) -> Table:
+def memory_table(name: str, options: MemoryOptions, found: "MemoryEstimate") -> Table:
     """A row per part, and the sum."""
     title = f"{name}: memory per {NAMES[options.kind]} at the peak of a step, MiB"
     table = Table(box=None, title=title, title_justify="left", min_width=60)

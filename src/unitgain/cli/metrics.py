@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
@@ -13,20 +13,16 @@ from rich.table import Table
 from unitgain.cli.arguments import Device, Taking, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.console import Console, bar, byte_bar, label, note, say, show_json
-from unitgain.evaluate.generated import Generated
-from unitgain.evaluate.images import Images, open_images
-from unitgain.evaluate.protocol import OnImages, Result, make_references, measure_images, references_of
-from unitgain.evaluate.references import SUFFIXES, open_references
 from unitgain.files import write_text
-from unitgain.hub import names_network
-from unitgain.metrics.detectors import Detector
-from unitgain.metrics.names import parse_metrics
-from unitgain.metrics.networks import DINOV2
-from unitgain.metrics.record import jpeg_warning
-from unitgain.metrics.reference import Reference, save_references
-from unitgain.metrics.weights import open_detector, scale_of
-from unitgain.parallel import World, processes
+from unitgain.metrics.names import DINOV2, parse_metrics
 from unitgain.trust import Limits
+
+if TYPE_CHECKING:
+    from unitgain.evaluate.images import Images
+    from unitgain.evaluate.protocol import OnImages, Result
+    from unitgain.metrics.detectors import Detector
+    from unitgain.metrics.reference import Reference
+    from unitgain.parallel import World
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Weights:
     dinov2: str = DINOV2
     """Folder or Hub id of DINOv2's weights."""
 
-    def open(self, names: Sequence[str], world: World, scale: tuple[float, float] | None) -> list[Detector]:
+    def open(self, names: Sequence[str], world: "World", scale: tuple[float, float] | None) -> "list[Detector]":
         """The detectors; the first process fetches weights before the others look for them.
 
         Args:
@@ -50,6 +46,8 @@ class Weights:
             world: all its processes call this.
             scale: of `pixels`.
         """
+        from unitgain.metrics.weights import open_detector
+
         if not world.main:
             world.barrier()
         fetches = world.main and "inception" in names and self.inception is None
@@ -119,6 +117,10 @@ class Metrics(Drawing, Taking):
 
     def run(self) -> None:
         """Measure and print."""
+        from unitgain.evaluate.protocol import measure_images, references_of
+        from unitgain.metrics.weights import scale_of
+        from unitgain.parallel import processes
+
         wanted = parse_metrics([name for name in self.metrics.split(",") if name], self.detector)
         with processes(pick_device(self.device)) as world:
             images = self._open(world)
@@ -142,7 +144,10 @@ class Metrics(Drawing, Taking):
             if world.main:
                 self._report(results)
 
-    def _open(self, world: World) -> Images:
+    def _open(self, world: "World") -> "Images":
+        from unitgain.evaluate.generated import Generated
+        from unitgain.hub import names_network
+
         if not names_network(self.images):
             if self.guide is not None or self.guidance is not None or self.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
@@ -151,8 +156,10 @@ class Metrics(Drawing, Taking):
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
 
-    def _reference(self, world: World) -> tuple[Images | None, dict[str, Reference]]:
+    def _reference(self, world: "World") -> "tuple[Images | None, dict[str, Reference]]":
         """Data to make a reference of, or references."""
+        from unitgain.evaluate.references import SUFFIXES, open_references
+
         if self.reference is None:
             raise ValueError(
                 "--reference says what to measure against: an .npz of `unitgain metrics reference DATA`, or data"
@@ -161,7 +168,7 @@ class Metrics(Drawing, Taking):
             return None, open_references(Path(self.reference))
         return _pictures(self.reference, self.limits(), self.reference_split, world), {}
 
-    def _report(self, results: Sequence[Result]) -> None:
+    def _report(self, results: "Sequence[Result]") -> None:
         if self.out is not None:
             text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
             write_text(self.out, text + "\n")
@@ -201,6 +208,11 @@ class MetricsReference(Taking):
 
     def run(self) -> None:
         """Read all images and write the file."""
+        from unitgain.evaluate.protocol import make_references
+        from unitgain.metrics.record import jpeg_warning
+        from unitgain.metrics.reference import save_references
+        from unitgain.parallel import processes
+
         if self.out.suffix != ".npz":
             raise ValueError(f"--out {self.out}: a reference is an .npz file")
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
@@ -219,13 +231,15 @@ class MetricsReference(Taking):
                     Console(soft_wrap=True).print(label("warning: ", jpeg_warning(images.source), "yellow"))
 
 
-def _pictures(name: str, limits: Limits, split: str | None, world: World) -> Images:
+def _pictures(name: str, limits: Limits, split: str | None, world: "World") -> "Images":
     """Pictures that lie somewhere; the first process says what was left out."""
+    from unitgain.evaluate.images import open_images
+
     say = (lambda text: note(f"note: {text}")) if world.main else (lambda _: None)
     return open_images(name, limits, split, say)
 
 
-def show(results: Sequence[Result]) -> None:
+def show(results: "Sequence[Result]") -> None:
     """A table, and what to beware of."""
     repeated = len(results[0].records) > 1
     values = ("best", "spread") if repeated else ("value", "±")
@@ -248,5 +262,5 @@ def show(results: Sequence[Result]) -> None:
         console.print(label("warning: ", line, "yellow"), soft_wrap=True)
 
 
-def _bar(title: str, world: World) -> AbstractContextManager[OnImages | None]:
+def _bar(title: str, world: "World") -> "AbstractContextManager[OnImages | None]":
     return bar(title, "images") if world.main else nullcontext()

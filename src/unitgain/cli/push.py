@@ -9,7 +9,6 @@ import tyro
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import say
-from unitgain.hub import CARD, check_repository, push_to_hub, save_pretrained
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Push:
 
     def run(self) -> None:
         """Send the repository and print its address, or write it to a folder."""
+        from unitgain.hub import CARD, check_repository, push_to_hub, save_pretrained
+
         check_repository(self.repository)
         metrics = parse_metrics(self.metrics) if self.metrics is not None else None
         if self.dry_run is not None:

@@ -3,19 +3,20 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 
-from unitgain.checkpoint.snapshot import SnapshotError
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.console import bar, say, warn
 from unitgain.extras import require
 from unitgain.files import write_text
-from unitgain.report.history import History, read_history
-from unitgain.report.run import run_page
-from unitgain.report.samples import SETTINGS, Drawing, choose_snapshots, draw_over_time, kept_drawings
+
+if TYPE_CHECKING:
+    import torch
+
+    from unitgain.report.history import History
+    from unitgain.report.samples import Drawing
 
 SEEDS = "0-7"
 
@@ -54,6 +55,9 @@ class Report:
 
     def run(self) -> None:
         """Write it, and say where."""
+        from unitgain.report.history import read_history
+        from unitgain.report.run import run_page
+
         if self.times < 1:
             raise ValueError(f"--times {self.times}: must be at least 1")
         seeds = parse_seeds(self.seeds or SEEDS)
@@ -66,8 +70,11 @@ class Report:
         write_text(out, run_page(history, drawings, note))
         say(f"wrote {out}")
 
-    def _samples(self, history: History, seeds: list[int]) -> tuple[list[Drawing], str]:
+    def _samples(self, history: "History", seeds: list[int]) -> "tuple[list[Drawing], str]":
         """Pictures, and what is to be said of them."""
+        from unitgain.checkpoint.snapshot import SnapshotError
+        from unitgain.report.samples import SETTINGS, choose_snapshots, kept_drawings
+
         if self.no_samples:
             return [], ""
         asked = self.seeds is not None or self.sigma_rel is not None
@@ -85,8 +92,10 @@ class Report:
         length = snapshots[-1].stem.partition("-")[2]
         return drawings, f"Seeds {self.seeds or SEEDS}, EMA length {length}, {SETTINGS.steps} steps of Heun's method."
 
-    def _draw(self, snapshots: list[Path], seeds: list[int], device: torch.device) -> list[Drawing]:
+    def _draw(self, snapshots: list[Path], seeds: list[int], device: "torch.device") -> "list[Drawing]":
         """Draw, with a progress bar."""
+        from unitgain.report.samples import draw_over_time
+
         total = len(snapshots) * len(seeds)
         with nullcontext() if self.quiet else bar("samples", "images") as progress:
             report = None if progress is None else lambda done: progress(done, total)

@@ -10,8 +10,6 @@ import tyro
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.console import bar, say
-from unitgain.draw.run import draw
-from unitgain.parallel import processes
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,9 @@ class Sample(Drawing):
 
     def run(self) -> None:
         """Write the images."""
+        from unitgain.draw.run import draw
+        from unitgain.parallel import processes
+
         seeds = parse_seeds(self.seeds)
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"--columns {self.columns}: must be at least 1")

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.cli.drawing import Sampling
 from unitgain.console import Console, bar, byte_bar, say
-from unitgain.metrics.networks import DINOV2
-from unitgain.parallel import World, processes
-from unitgain.posthoc.targets import parse_lengths
-from unitgain.sweep.cells import SweepConfig
-from unitgain.sweep.judge import Judge
-from unitgain.sweep.plots import best_by, plot_curves, plot_map, plot_runs
-from unitgain.sweep.run import Result, Sweep, prepare, sweep
-from unitgain.sweep.table import write_csv
+from unitgain.metrics.names import DINOV2
+
+if TYPE_CHECKING:
+    import torch
+
+    from unitgain.parallel import World
+    from unitgain.sweep.cells import SweepConfig
+    from unitgain.sweep.judge import Judge
+    from unitgain.sweep.run import Result, Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,17 @@ class Bench(Sampling):
     device: Device = "auto"
     """Where to draw and measure."""
 
-    def judge(self, world: World) -> Judge:
+    def judge(self, world: "World") -> "Judge":
         """Metrics with their detectors and references."""
+        from unitgain.sweep.judge import Judge
+
         names = [name.strip() for name in self.metric.split(",")]
         return Judge.open(names, self.reference, world.device, inception=self.inception, dinov2=self.dinov2)
 
-    def open(self, run: Path, out: Path, judge: Judge, world: World, base: float | None = None) -> Sweep:
+    def open(self, run: Path, out: Path, judge: "Judge", world: "World", base: float | None = None) -> "Sweep":
         """A run ready to be swept."""
+        from unitgain.sweep.run import Sweep
+
         return Sweep(
             run,
             judge,
@@ -112,8 +116,11 @@ class SweepCommand(Bench):
     out: Unset[Path] = None
     """Folder for the table, the averages and the pictures, of a single run. Default: RUN/sweep."""
 
-    def config(self, device: torch.device) -> SweepConfig:
+    def config(self, device: "torch.device") -> "SweepConfig":
         """The cells that were asked for."""
+        from unitgain.posthoc.targets import parse_lengths
+        from unitgain.sweep.cells import SweepConfig
+
         return SweepConfig(
             lengths=tuple(parse_lengths(self.lengths)),
             guidance=tuple(parse_lengths(self.guidance)),
@@ -128,6 +135,10 @@ class SweepCommand(Bench):
 
     def run(self) -> None:
         """Sweep, then write table and pictures."""
+        from unitgain.parallel import processes
+        from unitgain.sweep.plots import plot_runs
+        from unitgain.sweep.run import Result, prepare, sweep
+
         if not self.runs:
             raise ValueError("name the folder of a run")
         if self.out is not None and len(self.runs) > 1:
@@ -151,8 +162,11 @@ class SweepCommand(Bench):
                 say(path)
 
 
-def report(results: Sequence[Result], out: Path, guide: str | None = None) -> None:
+def report(results: "Sequence[Result]", out: Path, guide: str | None = None) -> None:
     """Write the table and the pictures of a sweep, named by its guide, and print the best cells."""
+    from unitgain.sweep.plots import best_by, plot_curves, plot_map
+    from unitgain.sweep.table import write_csv
+
     stem = "sweep" if guide is None else f"sweep-{Path(guide).stem}"
     table_file, curves, heat = out / f"{stem}.csv", out / f"{stem}-curves.svg", out / f"{stem}-map.svg"
     write_csv(table_file, results)

@@ -5,21 +5,20 @@ import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.cli.arguments import Device, Unset, parse_duration, pick_device
 from unitgain.cli.evaluation import EvaluationOptions
 from unitgain.console import say
-from unitgain.data.loader import Dataset
-from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.recipes import RECIPES, Recipe, recipe
-from unitgain.train import Evaluation, Execution, Init, TrainConfig, train
 from unitgain.train.config import Normalize, OnCheckpointError, Precision
-from unitgain.train.finetune import fitted, open_init
-from unitgain.train.run import load_config
+
+if TYPE_CHECKING:
+    from unitgain.checkpoint.snapshot import SnapshotHeader
+    from unitgain.data.loader import Dataset
+    from unitgain.train import Init, TrainConfig
 
 DIGITS = "digits"
 
@@ -162,6 +161,8 @@ class Train:
 
     def run(self) -> None:
         """Train, and say how it ended."""
+        from unitgain.train import Execution, train
+
         out, config, dataset = self._settings()
         result = train(
             config,
@@ -191,7 +192,9 @@ class Train:
             say(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written. Resume with:")
             say(f"  unitgain train --out {shlex.quote(str(out))} --resume")
 
-    def _settings(self) -> tuple[Path, TrainConfig, Dataset]:
+    def _settings(self) -> "tuple[Path, TrainConfig, Dataset]":
+        from unitgain.train.run import load_config
+
         if self.recipe is None and self.init is None and not (self.resume and self.out):
             raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
         if self.recipe is None and self.out is None:
@@ -211,15 +214,19 @@ class Train:
         about = {"data": name, "data_fingerprint": dataset.fingerprint, "init": init}
         return out, dataclasses.replace(config, **about), dataset
 
-    def _init(self, saved: TrainConfig | None) -> tuple[Init | None, SnapshotHeader | None]:
+    def _init(self, saved: "TrainConfig | None") -> "tuple[Init | None, SnapshotHeader | None]":
         """The snapshot to start from. A run that is resumed needs it no more, but it must be no other one."""
+        from unitgain.train.finetune import open_init
+
         before = None if saved is None else saved.init
         if self.init is None or (before is not None and before.name == self.init):
             return before, None
         return open_init(self.init)
 
-    def _recipe(self, header: SnapshotHeader | None, dataset: Dataset) -> Recipe:
+    def _recipe(self, header: "SnapshotHeader | None", dataset: "Dataset") -> Recipe:
         """The recipe that was named, or that of the snapshot, with its network as the data need it."""
+        from unitgain.train.finetune import fitted
+
         if self.recipe is not None or header is None:
             return recipe(str(self.recipe))
         if header.recipe not in RECIPES:
@@ -229,7 +236,7 @@ class Train:
             )
         return recipe(header.recipe).replace(network=fitted(header, dataset), sigma_data=header.sigma_data)
 
-    def _fit_network(self, base: Recipe, dataset: Dataset) -> Recipe:
+    def _fit_network(self, base: Recipe, dataset: "Dataset") -> Recipe:
         """The recipe with the classes and noise levels that were asked for."""
         noise = {name: getattr(self, name) for name in ("sigma_data", "P_mean", "P_std")}
         base = base.replace(**{name: value for name, value in noise.items() if value is not None})
@@ -241,8 +248,10 @@ class Train:
             raise ValueError(f"--classes data: {dataset.name} has no labels")
         return base.replace(network=base.network.replace(label_dim=dataset.label_dim if self.classes == "data" else 0))
 
-    def _override(self, saved: TrainConfig | None, base: Recipe) -> TrainConfig:
+    def _override(self, saved: "TrainConfig | None", base: Recipe) -> "TrainConfig":
         """The settings of `saved` or, for a new run, the defaults of `base`, with what was given as options."""
+        from unitgain.train import Evaluation, TrainConfig
+
         batch = base.batch if self.batch is None else self.batch
         given = {name: getattr(self, name) for name in ("duration", "snapshot_every", "tick", "checkpoint_every")}
         whole = {name: _whole(name, images, batch) for name, images in given.items() if images is not None}
@@ -267,12 +276,14 @@ class Train:
         return TrainConfig(recipe=changed, **{**defaults, **chosen})
 
 
-def load_data(name: str, normalize: Normalize = "official") -> Dataset:
+def load_data(name: str, normalize: Normalize = "official") -> "Dataset":
     """The data set of that name: `digits`, or a folder of prepared data.
 
     Raises:
         ValueError: if there is none, or `normalize` does not go with it.
     """
+    from unitgain.data.prepared import PreparedDataset, measured_encoder
+
     if name == DIGITS:
         from unitgain.data.digits import digits
 

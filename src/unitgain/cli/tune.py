@@ -3,19 +3,16 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from unitgain.cli.arguments import Unset, pick_device
 from unitgain.cli.sweep import Bench
 from unitgain.console import bar, say
-from unitgain.parallel import processes
-from unitgain.posthoc.targets import parse_lengths
-from unitgain.sweep.plots import best
-from unitgain.sweep.run import Result
-from unitgain.sweep.table import write_csv
-from unitgain.sweep.tune import Axis, Space, tune
+
+if TYPE_CHECKING:
+    from unitgain.sweep.run import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +46,12 @@ class Tune(Bench):
 
     def run(self) -> None:
         """Search, then print the best."""
+        from unitgain.parallel import processes
+        from unitgain.posthoc.targets import parse_lengths
+        from unitgain.sweep.plots import best
+        from unitgain.sweep.table import write_csv
+        from unitgain.sweep.tune import Axis, Space, tune
+
         guide_lengths = None if self.guide_lengths is None else Axis(tuple(parse_lengths(self.guide_lengths)))
         space = Space(
             lengths=Axis(tuple(parse_lengths(self.lengths))),
@@ -76,12 +79,12 @@ class Tune(Bench):
                 say(out / "tune.csv")
 
 
-def say_cell(count: int, result: Result) -> None:
+def say_cell(count: int, result: "Result") -> None:
     """Print one cell as it is known."""
     say(f"{count:3d}  {tell(result)}")
 
 
-def tell(result: Result) -> str:
+def tell(result: "Result") -> str:
     """A cell and its value."""
     cell = result.cell
     guide = "" if cell.guide_length is None else f", the guide's {cell.guide_length:g}"

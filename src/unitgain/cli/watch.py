@@ -3,15 +3,16 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import RenderableType
 from rich.live import Live
 
 from unitgain.console import Console
-from unitgain.report.history import History, read_history
-from unitgain.report.terminal import frame
+
+if TYPE_CHECKING:
+    from unitgain.report.history import History
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Watch:
 
     def run(self) -> None:
         """Show it."""
+        from unitgain.report.history import read_history
+
         if not self.every > 0:
             raise ValueError(f"--every {self.every}: must be a positive number of seconds")
         console = Console()
@@ -47,5 +50,7 @@ class Watch:
                 live.update(_shown(history, console), refresh=True)
 
 
-def _shown(history: History, console: Console) -> RenderableType:
+def _shown(history: "History", console: Console) -> RenderableType:
+    from unitgain.report.terminal import frame
+
     return frame(history, console.width, plain=console.options.ascii_only)

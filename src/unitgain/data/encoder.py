@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from unitgain.data.vae import PixelRange, load_vae, vae_decode
+from unitgain.data.settings import PixelRange
+from unitgain.data.vae import load_vae, vae_decode
 from unitgain.serial import from_dict
 
 # Of the latents of stabilityai/sd-vae-ft-mse, fed with images in [0, 1], over ImageNet-512 (official networks).

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +19,12 @@ from torch import Tensor
 from unitgain.data.encoder import OFFICIAL_VAE, LatentEncoder
 from unitgain.data.manifest import Manifest, Shard
 from unitgain.data.prepared import PreparedDataset
+from unitgain.data.settings import Normalization, PixelRange
 from unitgain.data.shards import Column, ShardWriter, features, latent_sums, moments
-from unitgain.data.vae import PixelRange, downsampling, latent_channels, load_vae, vae_encode
+from unitgain.data.vae import downsampling, latent_channels, load_vae, vae_encode
 from unitgain.data.workers import cores
 from unitgain.parallel import World
 from unitgain.serial import to_dict
-
-Normalization = Literal["auto", "official", "measured"]
 
 
 def encode(

@@ -17,6 +17,7 @@ from PIL import Image
 
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
 from unitgain.data.manifest import UNFINISHED, Manifest, Shard, Skipped
+from unitgain.data.settings import OnError
 from unitgain.data.shards import Column, ShardWriter, check_destination, features, latent_sums
 from unitgain.data.sources import Indexed, Item, SourceOptions, Stream, open_source
 from unitgain.data.workers import in_order
@@ -24,7 +25,6 @@ from unitgain.extras import require
 from unitgain.serial import to_dict
 from unitgain.trust import Limits, printable, read_npy
 
-OnError = Literal["fail", "skip"]
 Progress = Callable[[int, int | None], None]
 NPY = b"\x93NUMPY"
 CHUNK = 32  # pictures per task of a worker

@@ -6,15 +6,15 @@ meant for them must keep that, so it is the default here.
 
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from unitgain.data.settings import PixelRange
 from unitgain.extras import require
 
-PixelRange = Literal["0..1", "-1..1"]
 DECODED_AT_ONCE = 8  # the decoder's activations are large
 
 

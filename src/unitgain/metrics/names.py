@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from unitgain.serial import suggest
 
+DINOV2 = "facebook/dinov2-large"  # ViT-L/14, 1024 features
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from unitgain.extras import require
 from unitgain.metrics.detectors import DetectorInfo, check_features, file_hash, rgb
+from unitgain.metrics.names import DINOV2
 
-DINOV2 = "facebook/dinov2-large"  # ViT-L/14, 1024 features
 DINOV2_EDGE = 224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -10,7 +10,8 @@ from unitgain.download import DownloadError, check_sha256, download
 from unitgain.files import cache_folder
 from unitgain.kinds import ZIP
 from unitgain.metrics.detectors import Detector, DetectorInfo, Function, Pixels, file_hash
-from unitgain.metrics.networks import DINOV2, DinoV2, open_script
+from unitgain.metrics.names import DINOV2
+from unitgain.metrics.networks import DinoV2, open_script
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 LARGEST = 2_000_000_000  # bytes of weights that are fetched; Inception's have 95 MB

@@ -12,8 +12,7 @@ from unitgain.data.digits import digits
 from unitgain.evaluate.references import open_references
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.measure import measure, plan
-from unitgain.metrics.names import Metric, parse_metrics
-from unitgain.metrics.networks import DINOV2
+from unitgain.metrics.names import DINOV2, Metric, parse_metrics
 from unitgain.metrics.record import Record, Source
 from unitgain.metrics.reference import Reference
 from unitgain.metrics.summary import Wanted, summarize

@@ -10,7 +10,17 @@ if TYPE_CHECKING:
     from unitgain.train.state import TrainState
     from unitgain.train.step import Microbatch, Observer, train_step
 
-__all__ = ["Evaluation", "Execution", "Init", "Microbatch", "Observer", "TrainConfig", "TrainState", "train", "train_step"]
+__all__ = [
+    "Evaluation",
+    "Execution",
+    "Init",
+    "Microbatch",
+    "Observer",
+    "TrainConfig",
+    "TrainState",
+    "train",
+    "train_step",
+]
 
 __getattr__, __dir__ = offer(
     __name__,

@@ -1,14 +1,15 @@
 """What a training run is: a recipe, a seed, and how it is carried out."""
 
 from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal, Union
 
 from unitgain.metrics.names import parse_metrics
 from unitgain.recipe import Recipe
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import differences, to_dict
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Normalize = Literal["official", "measured"]
@@ -203,7 +204,7 @@ class Execution:
         wandb: also log to Weights & Biases, in this project; None for not.
     """
 
-    device: torch.device | str = "cpu"
+    device: Union[str, "torch.device"] = "cpu"
     shard: bool = False
     recompute: bool = False
     compile: bool = False

@@ -11,8 +11,7 @@ from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.references import open_references
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.measure import find_reference, measure, plan
-from unitgain.metrics.names import ALIASES, parse_metrics
-from unitgain.metrics.networks import DINOV2
+from unitgain.metrics.names import ALIASES, DINOV2, parse_metrics
 from unitgain.metrics.reference import Reference
 from unitgain.metrics.weights import open_detector, scale_of
 from unitgain.parallel import World

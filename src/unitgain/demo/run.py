@@ -20,71 +20,22 @@ from unitgain import console
 from unitgain.checkpoint.snapshot import load
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
+from unitgain.demo.settings import DemoConfig
 from unitgain.denoiser import Denoiser, parameter_count
-from unitgain.ema import check_sigma_rel
 from unitgain.extras import require
 from unitgain.files import require_empty, write_text
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import Reconstruction, reconstruct
 from unitgain.recipes import DIGITS
 from unitgain.report.digits import digits_page
-from unitgain.sample import generate, sigma_grid
+from unitgain.sample import generate
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
 from unitgain.train.log import read_stats
 from unitgain.train.run import load_config
 
-LENGTHS = (0.03, 0.06, 0.10, 0.15, 0.21)
 COLUMNS = 10  # of the grids, one per class
 ROWS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """What the demo does.
-
-    Args:
-        seed: of the training run.
-        duration: training images.
-        lengths: EMA lengths to sweep.
-        images: images drawn at each length, at least 2; seeds 0, 1, ..., the same at every length.
-        steps: of Heun's method.
-        sigma_min: last noise level before 0; 8-bit digits show nothing finer.
-        sigma_max: first noise level, far above the 0.5 of the data.
-    """
-
-    seed: int = 0
-    duration: int = DIGITS.duration
-    lengths: tuple[float, ...] = LENGTHS
-    images: int = 448
-    steps: int = 12
-    sigma_min: float = 0.02
-    sigma_max: float = 30.0
-
-    def __post_init__(self) -> None:
-        DIGITS.replace(duration=self.duration)
-        self.sigmas()
-        for sigma_rel in self.lengths:
-            check_sigma_rel(sigma_rel)
-        if self.images < 2 or not self.lengths:
-            raise ValueError(
-                f"the demo needs at least 2 images and 1 length, not {self.images} and {len(self.lengths)}"
-            )
-
-    def sigmas(self) -> Tensor:
-        """The noise levels of sampling."""
-        return sigma_grid(self.steps, self.sigma_min, self.sigma_max)
-
-    def training(self, dataset: ArrayDataset) -> TrainConfig:
-        """The training run."""
-        recipe = DIGITS.replace(duration=self.duration)
-        return TrainConfig(
-            recipe=recipe,
-            data=dataset.name,
-            seed=self.seed,
-            tick=recipe.snapshot_every // 5,
-            checkpoint_every=recipe.duration,
-        )
 
 
 @dataclass
@@ -126,7 +77,7 @@ def run_demo(
     run = out / "run"
     timer = Timer(say)
     dataset = digits()
-    training = config.training(dataset)
+    training = config.training(dataset.name)
     if not is_demo(out):
         require_empty(out, "choose another folder with --out")
     elif fresh:

@@ -1,0 +1,7 @@
+"""What may be chosen when data are prepared and encoded, apart from what does it, so that options show at once."""
+
+from typing import Literal
+
+OnError = Literal["fail", "skip"]  # about a picture that cannot be used
+Normalization = Literal["auto", "official", "measured"]  # of latents
+PixelRange = Literal["0..1", "-1..1"]  # what a VAE is fed with
