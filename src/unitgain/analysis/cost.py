@@ -108,10 +108,6 @@ class OperationCounter(TorchDispatchMode):
         by_path: operations by the innermost module's name, "" outside all.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # or torch imports its compiler, which takes longer than all the counting
-
     def __init__(self) -> None:
         super().__init__()
         self.by_op: Counter[str] = Counter()

@@ -68,10 +68,6 @@ class LiveBytes(TorchDispatchMode):
         peak: the most that lived at a time.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # or torch imports its compiler, which takes longer than all the counting
-
     def __init__(self) -> None:
         super().__init__()
         self.now = 0

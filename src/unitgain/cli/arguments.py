@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
-from unitgain.sample.seeds import check_seeds
 from unitgain.trust import Limits
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         ValueError: if a part is none of these, a seed is out of range, or comes twice.
     """
+    from unitgain.sample.seeds import check_seeds
+
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)

@@ -6,7 +6,6 @@ On one process nothing is initialized and every operation is the identity.
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from unitgain.console import note
 
 T = TypeVar("T")
 POLL = 0.05  # seconds between looks at who has come
@@ -151,7 +152,7 @@ def _launcher_watched() -> Iterator[threading.Event]:
         while not over.wait(LOOK):
             if os.getppid() == launcher:
                 continue
-            print(f"rank {os.environ.get('RANK', '0')}: torchrun is gone; stopping", file=sys.stderr, flush=True)
+            note(f"rank {os.environ.get('RANK', '0')}: torchrun is gone; stopping")
             if not begun.is_set():
                 os._exit(1)  # it may wait for others in calls that nothing interrupts, and has begun nothing
             os.kill(os.getpid(), signal.SIGTERM)
