@@ -11,9 +11,9 @@ from unitgain.lazy import offer
 
 if TYPE_CHECKING:
     from unitgain.sample.generation import generate
+    from unitgain.sample.generators import SampleGenerators
     from unitgain.sample.samplers import SAMPLERS, Sampler, dpmpp_2m, euler, evaluations, heun, stochastic_heun
     from unitgain.sample.schedule import sigma_grid
-    from unitgain.sample.seeds import SampleGenerators
     from unitgain.sample.tiles import Tiled, tile_size, tiled
 
 __all__ = [
@@ -36,7 +36,7 @@ __getattr__, __dir__ = offer(
     __name__,
     {
         "SAMPLERS": "unitgain.sample.samplers",
-        "SampleGenerators": "unitgain.sample.seeds",
+        "SampleGenerators": "unitgain.sample.generators",
         "Sampler": "unitgain.sample.samplers",
         "Tiled": "unitgain.sample.tiles",
         "dpmpp_2m": "unitgain.sample.samplers",

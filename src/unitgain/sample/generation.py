@@ -9,8 +9,9 @@ from torch import Tensor
 
 from unitgain.denoiser import Denoiser, DenoiserLike
 from unitgain.guide import Guided
+from unitgain.sample.generators import SampleGenerators
 from unitgain.sample.samplers import Denoise, Sampler, heun
-from unitgain.sample.seeds import SampleGenerators, check_seeds
+from unitgain.sample.seeds import check_seeds
 from unitgain.sample.tiles import tiled
 
 
