@@ -262,7 +262,7 @@ def test_processes_are_started_where_they_pay(monkeypatch):
     monkeypatch.setattr(workers, "cores", lambda: 8)
     assert [workers.paying(seconds) for seconds in (0, 0.5, 1.3, 3, 100)] == [1, 1, 2, 5, 8]
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "ProcessPoolExecutor", None)  # which would fail
+        patch.setattr(workers, "Pool", None)  # which would fail
         assert list(in_order(square, None, range(5), count=5)) == [0, 1, 4, 9, 16]
         assert list(in_order(square, None, [], count=0)) == []
         patch.setattr(workers, "paying", lambda seconds: 2)
@@ -297,3 +297,27 @@ def test_a_full_disk_says_for_which_file(pictures, tmp_path, monkeypatch):
             make(pictures, tmp_path / "data")
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
     assert make(pictures, tmp_path / "data").rows == 12
+
+
+def refuse(*_):
+    raise ValueError("no semaphores")
+
+
+def fail(_, number):
+    if number == 3:
+        raise ValueError("three")
+    return bytes(number * 2**20)  # more than a pipe holds
+
+
+def test_processes_need_no_semaphores(monkeypatch):
+    """What they are made of outlives a job that is killed with all its processes."""
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    assert list(in_order(square, None, range(50), 3)) == [number**2 for number in range(50)]
+
+
+def test_an_error_of_a_task_comes_in_its_turn():
+    results = in_order(fail, None, (n for n in range(9)), 2)
+    assert [len(next(results)) for _ in range(3)] == [0, 2**20, 2**21]
+    with pytest.raises(ValueError, match="three") as caught:
+        next(results)
+    assert "in fail" in caught.value.__notes__[0]

@@ -3,14 +3,16 @@
 import itertools
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 Shared = TypeVar("Shared")
@@ -18,8 +20,6 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 STARTING = 0.3  # seconds until processes work: they import what they need first
 TASKS_AHEAD = 4  # per process: enough to keep it busy while results are written, few enough to bound memory
-
-_work: Callable[[Any], Any]
 
 
 class WorkerError(Exception):
@@ -71,39 +71,107 @@ def in_order(
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload([function.__module__])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(function, shared))
-    pending: deque[Future[Result]] = deque()
+    pool = Pool(context, function, shared, workers)
     try:
-        for task in tasks:
-            pending.append(pool.submit(_run, task))
-            if len(pending) >= TASKS_AHEAD * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise WorkerError("a worker process was killed; if memory ran out, use fewer with --workers") from error
+        yield from pool.map(tasks)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.close()
 
 
-def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
-    global _work
+class Pool:
+    """Processes that are talked to through pipes: the library's pools need semaphores, which outlive a killed job.
+
+    Args:
+        context: starts processes.
+        function: as in `in_order`.
+        shared: likewise.
+        workers: number of processes.
+    """
+
+    def __init__(self, context: BaseContext, function: Callable[..., Any], shared: Any, workers: int) -> None:
+        self._processes: list[Any] = []
+        self._owed: dict[Any, deque[int]] = {}  # numbers of tasks that each has yet to do
+        self._done: dict[int, tuple[bool, Any]] = {}
+        try:
+            for _ in range(workers):
+                ours, theirs = context.Pipe()
+                self._owed[ours] = deque()
+                with theirs:
+                    given = theirs, function, shared
+                    process = context.Process(target=_work, args=given, daemon=True)  # type: ignore[attr-defined]
+                    process.start()
+                self._processes.append(process)
+        except BaseException:
+            self.close()
+            raise
+
+    def map(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """The result of each task, in their order; raises what a task raised.
+
+        Raises:
+            WorkerError: if a process was killed.
+        """
+        tasks, given = iter(tasks), 0
+        for first in itertools.count():
+            while given - first < TASKS_AHEAD * len(self._owed):
+                task = next(tasks, _END)
+                if task is _END:
+                    break
+                pipe = min(self._owed, key=lambda pipe: len(self._owed[pipe]))
+                with _watched():
+                    pipe.send(task)
+                self._owed[pipe].append(given)
+                given += 1
+            if first == given:
+                return
+            while first not in self._done:
+                for pipe in connection.wait(self._owed):
+                    with _watched():
+                        self._done[self._owed[pipe].popleft()] = pipe.recv()  # type: ignore[index, union-attr]
+            good, result = self._done.pop(first)
+            if not good:
+                raise result
+            yield result
+
+    def close(self) -> None:
+        """End the processes, whatever they are at."""
+        for pipe in self._owed:
+            pipe.close()  # they end when they notice
+        for process in self._processes:
+            process.join()
+
+
+_END = object()
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise WorkerError("a worker process was killed; if memory ran out, use fewer with --workers") from error
+
+
+def _work(pipe: connection.Connection, function: Callable[[Any, Any], Any], shared: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-    def work(task: Any) -> Any:
-        return function(shared, task)
-
-    _work = work
+    tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_take, args=(pipe, tasks), daemon=True).start()
+    while True:
+        pipe.send(_result(function, shared, tasks.get()))
 
 
-def _run(task: Any) -> Any:
-    return _work(task)
+def _take(pipe: connection.Connection, tasks: queue.SimpleQueue) -> None:
+    """Take tasks as they come, so that the parent never waits for a process that waits for the parent."""
+    while True:
+        try:
+            tasks.put(pipe.recv())
+        except (EOFError, OSError):  # the parent has closed the pipe, or was killed
+            os._exit(1)
 
 
-def _end_with_parent() -> None:
-    """A parent that was killed cannot tell; without this its processes would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+def _result(function: Callable[[Any, Any], Any], shared: Any, task: Any) -> tuple[bool, Any]:
+    try:
+        return True, function(shared, task)
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # which does not travel by itself
+        return False, error
