@@ -1,6 +1,5 @@
 """Synthetic snapshots, their reconstruction, and reading the same files and converting them, its measure."""
 
-import json
 import os
 import threading
 import warnings
@@ -9,15 +8,14 @@ from pathlib import Path
 
 import torch
 
-from unitgain.ema import PowerProfile
+from unitgain.checkpoint.facts import facts_of
+from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
+from unitgain.checkpoint.writer import write_average
+from unitgain.ema import PowerProfile, describe, file_name
 from unitgain.posthoc import stream
-from unitgain.posthoc.files import Average, list_averages
 from unitgain.posthoc.jobs import Job, jobs
 from unitgain.posthoc.reconstruct import plan
 from unitgain.posthoc.solve import FitWarning
-from unitgain.posthoc.store import name_of
-from unitgain.posthoc.targets import describe
-from unitgain.posthoc.writer import write_average
 
 
 def shapes(parameters: float) -> dict[str, tuple[int, ...]]:
@@ -37,13 +35,12 @@ def write_snapshots(folder: Path, count: int, parameters: float) -> None:
     noise = torch.randn(max(sizes.values()), generator=generator).half()
     for index in range(count):
         t, sigma_rel = (index // 2 + 1) * 1000, (0.05, 0.10)[index % 2]
-        profile = PowerProfile.of(t, sigma_rel)
+        profile = describe(PowerProfile.of(t, sigma_rel))
         tensors = {name: noise[: sizes[name]].reshape(shape) for name, shape in shapes(parameters).items()}
-        metadata = {"t": json.dumps(t), "profile": json.dumps(describe(profile)), "buffers": "[]"}
-        write_average(folder / name_of(t, profile), tensors, metadata)
+        write_average(folder / file_name(t, profile), facts_of(t, profile, ()), tensors)
 
 
-def read_and_convert(averages: Sequence[Average]) -> None:
+def read_and_convert(averages: Sequence[Snapshot]) -> None:
     """Read every tensor whole and convert it to float32: what anyone would write, a file per thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -71,7 +68,7 @@ def read_and_convert(averages: Sequence[Average]) -> None:
     torch.set_num_threads(threads)
 
 
-def read_and_convert_in_chunks(averages: Sequence[Average]) -> None:
+def read_and_convert_in_chunks(averages: Sequence[Snapshot]) -> None:
     """The same through the reader, buffers and threads of the reconstruction, without its combination."""
     work = [Job(n, tuple(a.entries[n] for a in averages), torch.zeros(0, len(averages))) for n in averages[0].entries]
     stream.run(work, lambda *_: None, verify=False)
@@ -82,6 +79,6 @@ def combine(folder: Path, lengths: Sequence[float]) -> Callable[[], None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # nobody will use these averages
         planned = plan(folder, lengths)
-    assert len(planned.sources) == len(list_averages(folder))
+    assert len(planned.sources) == len(list_snapshots(folder))
     work = list(jobs(planned.sources, sorted(planned.copy_from.entries), planned.columns, planned.copy_from))
     return lambda: stream.run(work, lambda *_: None)

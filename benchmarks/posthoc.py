@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from averages import combine, read_and_convert, read_and_convert_in_chunks, shapes, write_snapshots
 from machine import write_results
 from unitgain.bench.memory import PeakMemory
+from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.ema import PowerEMA
 from unitgain.posthoc import SnapshotStore
-from unitgain.posthoc.files import list_averages
 from unitgain.posthoc.reconstruct import reconstruct
 
 LENGTHS = [round(0.03 + 0.0133 * i, 4) for i in range(16)]
@@ -45,7 +45,7 @@ def measure_reconstruction(folder: Path, snapshots: int, parameters: float, repe
     """The first claim."""
     print(f"writing {snapshots} snapshots", flush=True)
     write_snapshots(folder / "run", snapshots, parameters)
-    averages = list_averages(folder / "run")
+    averages = list_snapshots(folder / "run")
     total = sum(average.nbytes for average in averages)
     combined = combine(folder / "run", LENGTHS)
 

@@ -124,7 +124,8 @@ def worker(rank: int, port: int, run: str, kill: Kill | None, shard: bool, said:
 
 def arm(kill: Kill) -> None:
     """Have this process killed at the given moment."""
-    from unitgain.checkpoint import sharded, snapshot
+    from unitgain.checkpoint import sharded
+    from unitgain.posthoc import store
     from unitgain.train import saver
 
     if kill.moment == "any time":
@@ -134,7 +135,7 @@ def arm(kill: Kill) -> None:
         "optimizer step": (torch.optim.Adam, "step"),
         "checkpoint write": (sharded, "write_tensors"),
         "checkpoint seal": (saver, "commit"),
-        "snapshot": (snapshot, "write_tensors"),
+        "snapshot": (store, "write_average"),
     }[kill.moment]
     setattr(owner, name, counted(getattr(owner, name), kill))
 

@@ -16,6 +16,7 @@ import stat
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -182,14 +183,19 @@ def read_npy(data: bytes | memoryview) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
-def parse_json(data: str | bytes, what: str) -> Any:
+def parse_json(data: str | bytes, what: str, *, unique: bool = False) -> Any:
     """What JSON says.
+
+    Args:
+        data: the text.
+        what: it is, for the error.
+        unique: refuse a name that an object has twice, which readers take differently.
 
     Raises:
         ValueError: naming `what`, if it is no JSON, no UTF-8, or nested too deeply.
     """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} is no JSON that can be read: {error}") from error
 
@@ -240,6 +246,14 @@ def _bzip2_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
         raise zipfile.BadZipFile(f"{printable(info.filename)} is damaged: its length or checksum differs")
     return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"it has {printable(repr(twice))[:100]} twice")
+    return found
 
 
 def _escaped(character: str) -> str:

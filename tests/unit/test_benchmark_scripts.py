@@ -21,11 +21,10 @@ import speed
 import training_step
 from footprint import Footprint, footprint
 from unitgain.bench.cases import open_denoiser
-from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
+from unitgain.checkpoint.snapshot import SnapshotHeader, list_snapshots, power_profile, write_snapshot
 from unitgain.data.digits import digits
 from unitgain.data.prepared import PreparedDataset
 from unitgain.ema import sigma_rel_to_gamma
-from unitgain.posthoc.files import list_averages
 from unitgain.recipes import DIGITS
 from unitgain.serial import to_dict
 
@@ -132,7 +131,7 @@ def test_memory_in_a_process_of_its_own():
 
 def test_averages_and_what_reading_them_takes(tmp_path):
     averages.write_snapshots(tmp_path, 4, 1e5)
-    files = list_averages(tmp_path)
+    files = list_snapshots(tmp_path)
     assert {file.nbytes for file in files} == {2 * 100_000}
     averages.read_and_convert(files)
     averages.read_and_convert_in_chunks(files)

@@ -7,11 +7,11 @@ import torch
 import transformers
 from torch import nn
 
+from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.ema import PowerEMA
 from unitgain.hooks import accelerate as accelerate_hook
 from unitgain.hooks import lightning as lightning_hook
 from unitgain.hooks import transformers as transformers_hook
-from unitgain.posthoc.files import list_averages
 
 STEPS, EVERY = 12, 3
 DATA = torch.randn(STEPS * 2, 5, generator=torch.Generator().manual_seed(3))
@@ -42,7 +42,7 @@ def check(store, prefix=""):
     for ema, reference in zip(store.emas, expected, strict=True):
         for name, tensor in reference.tensors().items():
             torch.testing.assert_close(ema.tensors()[prefix + name], tensor, rtol=1e-5, atol=1e-7)
-    assert sorted({average.t for average in list_averages(store.folder)}) == [3, 6, 9, 12]
+    assert sorted({average.t for average in list_snapshots(store.folder)}) == [3, 6, 9, 12]
 
 
 class Lit(pl.LightningModule):
@@ -92,7 +92,7 @@ def test_lightning_resumes_and_refuses_a_checkpoint_without_averages(tmp_path):
     trainer = lightning_trainer(tmp_path, second, max_steps=STEPS, max_epochs=9)
     trainer.fit(Lit(), loader, ckpt_path=tmp_path / "at7.ckpt", weights_only=False)
     assert second.store.t == STEPS
-    assert sorted({average.t for average in list_averages(tmp_path / "ema")}) == [3, 6, 9, 12]
+    assert sorted({average.t for average in list_snapshots(tmp_path / "ema")}) == [3, 6, 9, 12]
     saved = torch.load(tmp_path / "at7.ckpt", weights_only=False)
     saved["callbacks"] = {}
     torch.save(saved, tmp_path / "without.ckpt")

@@ -16,16 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import unitgain
-from unitgain.checkpoint.snapshot import SnapshotError
+from unitgain.checkpoint.facts import facts_of
+from unitgain.checkpoint.snapshot import SnapshotError, list_snapshots
+from unitgain.checkpoint.writer import write_average
 from unitgain.cli.main import main
-from unitgain.ema import ExponentialEMA, PowerEMA
+from unitgain.ema import RAW, ExponentialEMA, PowerEMA, describe, file_name
 from unitgain.native import can_combine
 from unitgain.posthoc import Length, SnapshotStore, Target, estimate, plan, reconstruct, stream
 from unitgain.posthoc.convert import convert, find_sources
-from unitgain.posthoc.files import list_averages
-from unitgain.posthoc.store import name_of
 from unitgain.posthoc.thin import errors, thin
-from unitgain.posthoc.writer import write_average
 
 PWRITE = os.pwrite
 
@@ -85,7 +84,7 @@ def test_reconstruction_equals_direct_tracking(tmp_path, product):
         for name, average in ema.average.items():
             assert relative_error(tensors[name], average) < 5e-3
         assert torch.equal(tensors["1.running_mean"], ema.buffers["1.running_mean"])  # copied, not averaged
-    total = sum(average.nbytes for average in list_averages(tmp_path / "run"))
+    total = sum(average.nbytes for average in list_snapshots(tmp_path / "run"))
     assert done[-1][0] == done[-1][1]
     assert 0.95 * total < done[-1][1] <= total  # each byte once, buffers of one snapshot only
 
@@ -109,7 +108,7 @@ def test_lengths_by_pattern_and_sharded_output(run, tmp_path):
     target = Target(sigma_rel=0.15, overrides={"2.*": Length(sigma_rel=0.07), "2.bias": Length(sigma_rel=0.2)})
     (mixed,) = reconstruct(run, [target], tmp_path / "mixed", dtype="float32", shard_bytes=40_000)
     plain = reconstruct(run, [0.15, 0.07, 0.2], tmp_path / "plain", dtype="float32")
-    (average,) = list_averages(tmp_path / "mixed")
+    (average,) = list_snapshots(tmp_path / "mixed")
     assert len(average.paths) > 1 and mixed.path == average.path
     found = {name: tensor for path in average.paths for name, tensor in load_file(path).items()}
     for name, index in (("0.weight", 0), ("2.weight", 1), ("2.bias", 2)):
@@ -144,7 +143,7 @@ def test_raw_weights_and_one_exponential_average(tmp_path):
         (lambda data: data[:-100], "cut short"),
         (lambda data: data[:6], "no safetensors file"),
         (lambda data: data[:-50] + bytes([data[-50] ^ 1]) + data[-49:], "does not match its checksum"),
-        (lambda data: data[:20] + b"\xff" + data[21:], "damaged header"),
+        (lambda data: data[:20] + b"\xff" + data[21:], "its header is no JSON"),
     ],
 )
 def test_damaged_snapshots_are_refused_and_nothing_is_written(run, tmp_path, product, change, message):
@@ -181,8 +180,7 @@ def test_bad_input_each_with_its_own_error(run, tmp_path):
 def test_raw_snapshots_alone_give_the_mean_of_the_weights_they_stand_for(tmp_path):
     """Each raw weight counts for the time until half way to its neighbours, whatever the profile asked for."""
     for t, value in ((100, 1.0), (200, 2.0), (300, 4.0)):
-        metadata = {"t": str(t), "profile": '{"kind": "raw"}', "buffers": "[]"}
-        write_average(tmp_path / "run" / f"{t:010d}-raw.safetensors", {"w": torch.full((3,), value)}, metadata)
+        write_average(tmp_path / "run" / file_name(t, RAW), facts_of(t, RAW, ()), {"w": torch.full((3,), value)})
     planned = plan(tmp_path / "run", [0.2])
     assert [(p.start, p.t) for p in planned.weights.snapshots] == [(0, 150), (150, 250), (250, 300)]
     (made,) = reconstruct(tmp_path / "run", [0.2], tmp_path / "out", dtype="float32")
@@ -202,7 +200,7 @@ def test_a_missing_shard_is_named(tmp_path):
     lost = sorted(tmp_path.glob("*-0.100.00002-of-*"))[-1]
     lost.unlink()
     with pytest.raises(SnapshotError, match=f"shard {lost.stem}".replace(".", r"\.")):
-        list_averages(tmp_path)
+        list_snapshots(tmp_path)
 
 
 def test_a_store_refuses_times_that_are_there_and_goes_on_when_resumed(tmp_path):
@@ -223,14 +221,14 @@ def test_a_store_refuses_times_that_are_there_and_goes_on_when_resumed(tmp_path)
     again = SnapshotStore(tmp_path, module, every=10)
     again.load_state_dict(state)
     walk(module, again, 5)
-    assert sorted({average.t for average in list_averages(tmp_path)}) == [10, 20, 30]
+    assert sorted({average.t for average in list_snapshots(tmp_path)}) == [10, 20, 30]
 
 
 def test_values_that_float16_cannot_hold_are_refused(tmp_path):
     module = network()
     with torch.no_grad():
         module[0].weight.fill_(1e6)
-    with pytest.raises(ValueError, match=r"0\.weight holds values that are not finite in torch\.float16"):
+    with pytest.raises(SnapshotError, match=r"0\.weight holds values that are not finite in float16"):
         SnapshotStore(tmp_path, module, every=1).update(1, 1)
     assert not list(tmp_path.glob("*"))
 
@@ -239,14 +237,14 @@ def test_keep_and_budget(tmp_path):
     module = network()
     newest = SnapshotStore(tmp_path / "newest", module, every=1, keep=3)
     walk(module, newest, 8)
-    assert sorted({average.t for average in list_averages(tmp_path / "newest")}) == [6, 7, 8]
+    assert sorted({average.t for average in list_snapshots(tmp_path / "newest")}) == [6, 7, 8]
     module = network()
     store = SnapshotStore(tmp_path / "budget", module, every=1, budget=12 * newest.snapshot_bytes)
     predicted = store.estimate(24)
     walk(module, store, 24)
-    times = sorted({average.t for average in list_averages(tmp_path / "budget")})
+    times = sorted({average.t for average in list_snapshots(tmp_path / "budget")})
     assert times == list(predicted.kept) and len(times) == 12
-    size = sum(average.nbytes for average in list_averages(tmp_path / "budget"))
+    size = sum(average.nbytes for average in list_snapshots(tmp_path / "budget"))
     assert size == predicted.total_bytes <= 12 * newest.snapshot_bytes
     last = store.thinnings[-1]
     assert last.t == 24 and all(last.error[length] >= last.error_before[length] for length in last.error)
@@ -380,13 +378,14 @@ def test_a_store_that_dies_at_any_operation_keeps_what_was_there_and_goes_on(tmp
     shutil.copytree(store.folder, tmp_path / "copy")
     number, written = 0, None
     while number := number + 1:
-        store.folder = tmp_path / str(number)
-        shutil.copytree(tmp_path / "copy", store.folder)
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "copy", folder)
+        store = SnapshotStore(folder, store.emas, every=1e9, dtype="float32", shard_bytes=shard_bytes)
         died = crash(store.write, number)
         left = {path.name: path.read_bytes() for path in store.folder.glob("[!.]*")}
         assert before.items() <= left.items()
         try:
-            assert [average.t for average in list_averages(store.folder)][:2] == [10, 10]
+            assert [average.t for average in list_snapshots(store.folder)][:2] == [10, 10]
         except SnapshotError as error:
             assert "writing may have been cut short" in str(error)
             assert shard_bytes
@@ -397,7 +396,7 @@ def test_a_store_that_dies_at_any_operation_keeps_what_was_there_and_goes_on(tmp
         after = {path.name: path.read_bytes() for path in store.folder.iterdir()}
         assert before.items() <= after.items()
         assert len(after) == 2 * len(before)
-        assert len(list_averages(store.folder)) == 4
+        assert len(list_snapshots(store.folder)) == 4
         written = written or after
         assert after == written
     assert number > 4
@@ -463,7 +462,7 @@ def test_commands(run, tmp_path, capsys):
     main(["ema", "plot", str(run), "0.06,0.2", "--out", str(tmp_path / "p.svg")])
     assert (tmp_path / "p.svg").read_text().count("<path") > 32 and (tmp_path / "e.png").stat().st_size > 5000
     main(["ema", "reconstruct", str(run), "0.06,half_life=20", "--override", "2.*=0.2"])
-    assert len(list_averages(run / "ema")) == 2
+    assert len(list_snapshots(run / "ema")) == 2
     for wrong in (["ema", "plot", str(run), "0.1", "--out", "p.txt"], ["ema", "reconstruct", str(run), "0.5"]):
         with pytest.raises(SystemExit) as exit_:
             main(wrong)
@@ -471,5 +470,6 @@ def test_commands(run, tmp_path, capsys):
 
 
 def test_names_of_files():
-    assert name_of(2.5, PowerEMA(nn.Linear(1, 1), 0.05).profile_at(2.5)) == "0000000002.500-0.050.safetensors"
-    assert name_of(7.0, None) == "0000000007-raw.safetensors"
+    described = describe(PowerEMA(nn.Linear(1, 1), 0.05).profile_at(2.5))
+    assert file_name(2.5, described) == "0000000002.500-0.050.safetensors"
+    assert file_name(7.0, RAW) == "0000000007-raw.safetensors"

@@ -70,10 +70,12 @@ def test_any_reader_of_safetensors_can_read_it(tmp_path, header, denoiser):
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         assert set(file.keys()) == set(denoiser.state_dict())
-    assert metadata["format"] == "unitgain/1"
-    assert json.loads(metadata["network"])["resolution"] == 8
-    assert json.loads(metadata["profile"])["sigma_rel"] == 0.05
-    assert {"sigma_data", "nimg", "recipe", "encoder", "classes", "sha256"} <= metadata.keys()
+    assert metadata.keys() == {"unitgain"}
+    facts = json.loads(metadata["unitgain"])
+    assert (facts["format"], facts["t"], facts["profile"]["sigma_rel"]) == ("unitgain/2", 4096, 0.05)
+    assert facts["denoiser"]["network"]["resolution"] == 8
+    assert {"sigma_data", "recipe", "encoder", "classes"} <= facts["denoiser"].keys()
+    assert facts["sums"].keys() == set(denoiser.state_dict())
 
 
 def test_same_contents_same_bytes(tmp_path, header, denoiser):
@@ -135,7 +137,8 @@ def test_a_damaged_header_is_noticed_before_any_tensor_is_read(tmp_path, header,
     path = tmp_path / "s"
     write_snapshot(path, header, denoiser.state_dict())
     good = path.read_bytes()
-    for old, new in ((b"power", b"pover"), (b"gamma", b"gamna"), (b"4096", b"4097"), (b"tiny", b"tinx")):
+    for old, new in ((b"power", b"pover"), (b"gamma", b"gamna"), (b":4096}", b":4097}"), (b"tiny", b"tinx")):
+        assert old in good
         path.write_bytes(good.replace(old, new, 1))
         with pytest.raises(SnapshotError, match="header does not match its checksum"):
             Snapshot(path)
@@ -155,7 +158,7 @@ def test_other_files_are_refused(tmp_path, header, denoiser):
     with pytest.raises(FileNotFoundError, match="no snapshot at"):
         unitgain.load(tmp_path / "missing.safetensors")
     save_file({"a": torch.zeros(2)}, tmp_path / "plain.safetensors")
-    with pytest.raises(SnapshotError, match="not a snapshot of format unitgain/1"):
+    with pytest.raises(SnapshotError, match="not a snapshot of format unitgain/2; `unitgain ema convert` makes"):
         unitgain.load(tmp_path / "plain.safetensors")
     tensors = dict(denoiser.state_dict())
     tensors.pop("network.out_gain")

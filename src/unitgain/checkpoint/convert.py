@@ -122,6 +122,7 @@ def convert_network(path: Path, out: Path, origin: Origin, dtype: str | None = N
         recipe=origin.recipe,
         encoder=found.encoder,
         data=origin.data,
+        label_dropout=0.0 if denoiser.spec.label_dim else None,  # the official loop has none
         license=origin.license,
     )
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in kept.values()}

@@ -1,226 +1,167 @@
-"""Snapshots: averaged weights in one safetensors file that describes itself and notices damage."""
+"""Snapshots: averaged weights in safetensors files that describe themselves and notice damage.
 
-import dataclasses
+One format holds the averages of denoisers and of any other network, in one file or in shards,
+`<stem>.<i, 5 digits>-of-<n, 5 digits>.safetensors`; `unitgain.checkpoint.facts` says what is in its header.
+"""
+
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.tensors import raw_bytes, write_tensors
+from unitgain.checkpoint.facts import (
+    DTYPES,
+    FORMAT,
+    KEY,
+    OLDER,
+    SnapshotError,
+    SnapshotHeader,
+    check_facts,
+    digest,
+)
+from unitgain.checkpoint.tensors import Entry, checksum, map_file, raw_bytes, read_header, tensor_at
+from unitgain.checkpoint.writer import write_snapshot
 from unitgain.denoiser import Denoiser
-from unitgain.files import atomic
-from unitgain.serial import from_dict, to_dict
+from unitgain.ema import Profile, power_profile, profile_of
+from unitgain.trust import parse_json, printable
 
-FORMAT = "unitgain/1"
-# What the `profile` entry says of each kind of average.
-PROFILE_KEYS: dict[str, tuple[str, ...]] = {"power": ("sigma_rel", "gamma"), "exponential": ("half_life",), "raw": ()}
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+__all__ = [
+    "DTYPES",
+    "FORMAT",
+    "Snapshot",
+    "SnapshotError",
+    "SnapshotHeader",
+    "list_snapshots",
+    "load",
+    "power_profile",
+    "unfinished",
+    "write_snapshot",
+]
 
-
-class SnapshotError(Exception):
-    """A file is not a snapshot, or is damaged."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SnapshotHeader:
-    """What a snapshot says of itself.
-
-    Args:
-        network: the network whose parameters it holds.
-        sigma_data: standard deviation of the training data.
-        nimg: images seen in training.
-        profile: averaging profile, `{"kind": "power", "sigma_rel": ..., "gamma": ...}`,
-            `{"kind": "exponential", "half_life": ...}` or `{"kind": "raw"}`.
-        recipe: name of the recipe.
-        encoder: how images become what the network sees, as `unitgain.data.encoder` writes it.
-        classes: names of the classes, if known.
-        data: name of what it was trained on, if known.
-        license: of the weights, if known.
-    """
-
-    network: NetworkSpec
-    sigma_data: float
-    nimg: int
-    profile: dict[str, Any]
-    recipe: str
-    encoder: dict[str, Any]
-    classes: tuple[str, ...] | None = None
-    data: str | None = None
-    license: str | None = None
-
-    def __post_init__(self) -> None:
-        kind = self.profile.get("kind")
-        if kind not in PROFILE_KEYS or not all(
-            isinstance(self.profile.get(k), int | float) for k in PROFILE_KEYS[kind]
-        ):
-            kinds = "; ".join(f"{name} with {', '.join(keys) or 'nothing more'}" for name, keys in PROFILE_KEYS.items())
-            raise ValueError(f"a snapshot's profile must be one of {kinds}; not {self.profile!r}")
-
-    @property
-    def sigma_rel(self) -> float | None:
-        """Relative EMA length of a power-function average; None for others."""
-        return self.profile.get("sigma_rel") if self.profile["kind"] == "power" else None
-
-    def replace(self, **changes: object) -> "SnapshotHeader":
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
-
-    def filename(self) -> str:
-        """`<nimg, 10 digits>-<sigma_rel, 3 decimals>.safetensors`, or `-raw`, or `-hl<half-life>`."""
-        if self.profile["kind"] == "exponential":
-            length = f"hl{self.profile['half_life']:g}"
-        else:
-            length = "raw" if self.sigma_rel is None else f"{self.sigma_rel:.3f}"
-        return f"{self.nimg:010d}-{length}.safetensors"
-
-
-def power_profile(sigma_rel: float, gamma: float) -> dict[str, Any]:
-    """The `profile` entry of a power-function average."""
-    return {"kind": "power", "sigma_rel": sigma_rel, "gamma": gamma}
-
-
-def write_snapshot(path: Path, header: SnapshotHeader, tensors: Mapping[str, Tensor], dtype: str = "float16") -> None:
-    """Write a snapshot, atomically.
-
-    Args:
-        path: the file; replaced if it is there.
-        header: what it says of itself.
-        tensors: parameters and buffers of the denoiser under their canonical names.
-        dtype: of the parameters in the file: "float16" (default, as in the paper), "bfloat16" or "float32". The Fourier
-            buffers stay in float32: they are few, and small errors in a frequency become large ones in a phase.
-
-    Raises:
-        ValueError: if `dtype` is none of these.
-        SnapshotError: if a tensor has values that are not finite in it; nothing is written.
-        OSError: if it cannot be written; nothing is left behind.
-    """
-    if dtype not in DTYPES:
-        raise ValueError(f"snapshot dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    stored = {}
-    for name, tensor in tensors.items():
-        kept = tensor.detach().to("cpu", torch.float32 if is_buffer(name) else DTYPES[dtype]).contiguous()
-        if not torch.isfinite(kept).all():
-            remedy = "" if dtype == "float32" else "; store snapshots in float32"
-            raise SnapshotError(f"not written: tensor {name} holds values that are not finite in {dtype}{remedy}")
-        stored[name] = kept
-    metadata = _metadata(header)
-    digest = Digest(metadata)
-    for name in sorted(stored):
-        digest.update(name, stored[name])
-    with atomic(path) as temporary:
-        write_tensors(temporary, stored, {**metadata, "sha256": digest.hex()})
-
-
-def is_buffer(name: str) -> bool:
-    """Whether a canonical name is a constant of the network, the frequencies and phases, rather than a parameter."""
-    return name.endswith((".freqs", ".phases"))
-
-
-class Digest:
-    """SHA-256 of a snapshot: its metadata in the order of keys, then its tensors in the order of names."""
-
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        self._hash = hashlib.sha256()
-        for key in sorted(metadata):
-            if key != "sha256":
-                self._hash.update(f"{key}\0{metadata[key]}\0".encode())
-
-    def update(self, name: str, tensor: Tensor) -> None:
-        """Take in the next tensor."""
-        self.begin(name, tensor.dtype, tuple(tensor.shape))
-        self.feed(raw_bytes(tensor))
-
-    def begin(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        """Take in what is known of the next tensor before its bytes, which `feed` takes part by part."""
-        self._hash.update(f"{name}\0{dtype}\0{shape}\0".encode())
-
-    def feed(self, data: memoryview) -> None:
-        """Take in the next bytes of the tensor begun last."""
-        self._hash.update(data)
-
-    def hex(self) -> str:
-        """The digest so far, 64 hexadecimal digits."""
-        return self._hash.hexdigest()
+SHARD = re.compile(r"(.*)\.(\d{5})-of-(\d{5})")
+MAX_MODULES = 2**16  # of a network that is built because a file says so; the largest of the papers has 1,000
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 class Snapshot:
-    """A snapshot open for reading; a context manager.
+    """A snapshot open for reading, its header checked; a context manager.
 
     Args:
-        path: the file.
+        path: the file, or one of its shards; the others are those beside it.
 
     Attributes:
-        header: what it says of itself.
-        names: names of its tensors, sorted.
+        path: the file, or the first of its shards.
+        paths: the file, or all of its shards.
+        entries: its tensors by name.
+        names: of its tensors, sorted.
+        buffers: names of tensors that are not averages.
+        t: when it was taken.
+        described: how it was averaged, as `unitgain.ema.describe` has it.
+        facts: all that it says of itself, but checksums.
+        sha256: over all that its header says, checksums of its tensors too.
 
     Raises:
         FileNotFoundError: if there is no file.
-        SnapshotError: if it is not a snapshot, is cut short, or its header is damaged.
+        SnapshotError: if it is not a snapshot, is cut short, its header is damaged, or a shard is missing.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"no snapshot at {self.path}")
-        try:
-            self._file: Any = safe_open(self.path, framework="pt")
-            self._metadata: dict[str, str] = self._file.metadata() or {}
-            self.names = sorted(self._file.keys())
-        except (SafetensorError, UnicodeDecodeError, ValueError) as error:
-            raise SnapshotError(f"{self.path} is damaged or no safetensors file: {error}") from error
-        if self._metadata.get("format") != FORMAT:
-            found = self._metadata.get("format")
-            raise SnapshotError(f"{self.path} is not a snapshot of format {FORMAT}: its header says {found!r}")
-        if self._metadata.get("header_sha256") != header_digest(self._metadata):
-            raise SnapshotError(f"{self.path} is damaged: its header does not match its checksum")
-        try:
-            self.header = _header(self._metadata)
-        except (ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(f"{self.path} has a damaged header: {error}") from error
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no snapshot at {printable(path)}")
+        match = SHARD.fullmatch(path.stem)
+        self.paths = (path,) if match is None else _shards(_groups(path.parent).get(match[1], [path]))
+        self.path = self.paths[0]
+        self.entries: dict[str, Entry] = {}
+        self._mapped: dict[Path, Tensor] = {}
+        self.facts: dict[str, Any] = {}
+        digests: list[str] = []
+        for number, own in enumerate(self.paths, start=1):
+            facts, entries, header = read_facts(own)
+            if facts.pop("shard", None) != (None if match is None else [number, len(self.paths)]):
+                raise SnapshotError(f"{own} is another shard than its name says, or none")
+            digests.append(facts.pop("sha256"))
+            if number == 1:
+                self.facts, self._header = facts, header
+            elif facts != self.facts:
+                raise SnapshotError(f"{own} and {self.path} are shards of different snapshots")
+            if twice := self.entries.keys() & entries.keys():
+                raise SnapshotError(f"{own}: tensor {printable(min(twice))} is in another shard too")
+            self.entries |= entries
+        self.sha256 = digests[0] if match is None else hashlib.sha256("".join(digests).encode()).hexdigest()
+        self.names = sorted(self.entries)
+        self.t = float(self.facts["t"])
+        self.described: dict[str, Any] = self.facts["profile"]
+        self.buffers = frozenset[str](self.facts["buffers"])
 
     def __enter__(self) -> "Snapshot":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file = None
+        self._mapped.clear()
 
     @property
-    def sha256(self) -> str:
-        """The checksum that it carries."""
-        return self._metadata.get("sha256", "")
-
-    def tensor(self, name: str) -> Tensor:
-        """One tensor as it is stored, on the CPU."""
-        try:
-            return self._file.get_tensor(name)
-        except SafetensorError as error:
-            raise SnapshotError(f"{self.path}: tensor {name} cannot be read: {error}") from error
-
-    def verified(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors in the order of names; the checksum is checked after the last.
+    def header(self) -> SnapshotHeader:
+        """What the snapshot of a denoiser says of itself.
 
         Raises:
-            SnapshotError: if the checksum is not the one in the header; discard what was read.
+            SnapshotError: if it is of something else.
         """
-        digest = Digest(self._metadata)
+        if self._header is None:
+            raise SnapshotError(f"{self.path} holds averages of something else than a denoiser")
+        return self._header
+
+    @property
+    def kind(self) -> str:
+        """Of its averaging profile: "power", "exponential", "uniform" or "raw"."""
+        return self.described["kind"]
+
+    def profile(self) -> Profile | None:
+        """How it was averaged; None for raw weights."""
+        return profile_of(self.described, self.t)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its tensors."""
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    def averaged(self, name: str) -> bool:
+        """Whether a tensor is an average, and not a buffer or of integers."""
+        dtype = self.entries[name].dtype
+        return name not in self.buffers and (dtype.is_floating_point or dtype.is_complex)
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor as it is stored, on the CPU, mapped from the file; not checked against its checksum."""
+        if name not in self.entries:
+            raise SnapshotError(f"{self.path} has no tensor {printable(name)}")
+        entry = self.entries[name]
+        try:
+            if entry.path not in self._mapped:
+                self._mapped[entry.path] = map_file(entry.path, entry.path.stat().st_size)
+            return tensor_at(self._mapped[entry.path], entry)
+        except (ValueError, RuntimeError) as error:
+            raise SnapshotError(f"{entry.path}: tensor {printable(name)} cannot be read: {error}") from error
+
+    def verified(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors in the order of names, each checked against its checksum.
+
+        Raises:
+            SnapshotError: if one is not what the header says.
+        """
         for name in self.names:
             tensor = self.tensor(name)
-            digest.update(name, tensor)
+            if checksum(raw_bytes(tensor)) != self.entries[name].sum:
+                raise damaged(self.entries[name], name)
             yield name, tensor
-        if digest.hex() != self._metadata.get("sha256"):
-            raise SnapshotError(
-                f"{self.path} is damaged: its contents do not match its checksum; fetch or write it again"
-            )
 
     def denoiser(self, mapped: bool = False) -> Denoiser:
-        """The denoiser in evaluation mode, checked against the checksum.
+        """The denoiser in evaluation mode, checked against the checksums.
 
         Args:
             mapped: leave the parameters in the file, in its precision, and map them into memory: only to be prepared,
@@ -229,15 +170,17 @@ class Snapshot:
         Raises:
             SnapshotError: if the file is damaged, or its tensors are not those of its network.
         """
-        with torch.device("meta"):
-            denoiser = Denoiser(self.header.network, self.header.sigma_data)
-        tensors = {name: tensor if mapped else tensor.to(torch.float32, copy=True) for name, tensor in self.verified()}
+        header = self.header
         try:
+            check_number(header.network, len(self.entries))
+            with torch.device("meta"):
+                denoiser = Denoiser(header.network, header.sigma_data)
+            check_tensors(self.entries, denoiser.state_dict())
+            tensors = {name: one if mapped else one.to(torch.float32, copy=True) for name, one in self.verified()}
             denoiser.load_state_dict(tensors, assign=True)
-        except RuntimeError as error:
-            raise SnapshotError(f"{self.path}: its tensors do not fit its network: {error}") from error
-        denoiser.encoder = self.header.encoder
-        denoiser.label_dropout = getattr(self.header, "label_dropout", 0.0)  # nothing stored yet was trained with any
+        except (*_WRONG, RuntimeError) as error:
+            raise SnapshotError(f"{self.path}: its tensors do not fit its network: {printable(error)}") from error
+        denoiser.encoder, denoiser.label_dropout = header.encoder, header.label_dropout
         return denoiser.requires_grad_(False).eval()
 
 
@@ -245,7 +188,7 @@ def load(path: Path | str) -> Denoiser:
     """Open a snapshot as a denoiser: float32, on the CPU, in evaluation mode, without gradients.
 
     Args:
-        path: a `.safetensors` file written by training or by reconstruction.
+        path: a `.safetensors` file written by training or by reconstruction, or one of its shards.
 
     Raises:
         FileNotFoundError: if there is no file.
@@ -255,20 +198,113 @@ def load(path: Path | str) -> Denoiser:
         return snapshot.denoiser()
 
 
-def _metadata(header: SnapshotHeader) -> dict[str, str]:
-    late = ("data", "license")  # not in the first files: where they are unknown, the bytes stay as they were
-    given = {name: value for name, value in to_dict(header).items() if value is not None or name not in late}
-    values = {name: json.dumps(value, sort_keys=True) for name, value in given.items()}
-    metadata = {"format": FORMAT, **values}
-    return {**metadata, "header_sha256": header_digest(metadata)}
+def list_snapshots(folder: Path) -> list[Snapshot]:
+    """The snapshots of a run (its `snapshots` folder, or the folder itself), by time and name.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        SnapshotError: if one cannot be opened, or a shard is missing.
+    """
+    inner = folder / "snapshots"
+    inner = inner if inner.is_dir() else folder
+    groups = _groups(inner)
+    if not groups:
+        raise FileNotFoundError(f"no snapshots (*.safetensors) in {inner}")
+    return sorted((Snapshot(_shards(paths)[0]) for paths in groups.values()), key=lambda snapshot: snapshot.t)
 
 
-def header_digest(metadata: Mapping[str, str]) -> str:
-    """The `header_sha256` of a snapshot: the digest of its metadata without the two checksums."""
-    plain = {key: value for key, value in metadata.items() if key not in ("sha256", "header_sha256")}
-    return Digest(plain).hex()
+def unfinished(folder: Path) -> list[Path]:
+    """Shards of snapshots that have no first shard, which is written last: their writing was cut short."""
+    firsts = [(paths, SHARD.fullmatch(paths[0].stem)) for paths in _groups(folder).values()]
+    return [path for paths, match in firsts if match and int(match[2]) > 1 for path in paths]
 
 
-def _header(metadata: Mapping[str, str]) -> SnapshotHeader:
-    names = {field.name for field in dataclasses.fields(SnapshotHeader)}
-    return from_dict(SnapshotHeader, {name: json.loads(text) for name, text in metadata.items() if name in names})
+def damaged(entry: Entry, name: str) -> SnapshotError:
+    """The error for a tensor that is not what the header says."""
+    return SnapshotError(
+        f"{entry.path} is damaged: tensor {printable(name)} does not match its checksum; fetch or write it again"
+    )
+
+
+def check_number(spec: NetworkSpec, tensors: int) -> None:
+    """Raise `ValueError` if a network has more modules than so many tensors could fill, before it is built."""
+    blocks = len(spec.channel_mult) * (2 * spec.num_blocks + 2)
+    modules = blocks * (max(len(spec.tokens), len(spec.decoder_tokens)) + 1)
+    if modules > min(8 * tensors + 64, MAX_MODULES):
+        raise ValueError(f"it describes a network of {modules:,} modules, and has {tensors:,} tensors")
+
+
+def check_tensors(entries: Mapping[str, Entry], expected: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless tensors have the names and shapes that are expected, and floating dtypes."""
+    for name in sorted(expected.keys() ^ entries.keys()):
+        raise ValueError(f"tensor {name} is {'missing' if name in expected else 'of no use to it'}")
+    for name, tensor in expected.items():
+        if entries[name].shape != tuple(tensor.shape) or not entries[name].dtype.is_floating_point:
+            entry = entries[name]
+            raise ValueError(f"tensor {name} is {entry.dtype} {entry.shape}, and should have shape {(*tensor.shape,)}")
+
+
+def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Entry], SnapshotHeader | None]:
+    """What one file says of itself, its tensors, to which `sums` have moved, and what it says of a denoiser."""
+    try:
+        header, entries = read_header(path)
+    except _WRONG as error:
+        raise SnapshotError(f"{path} is damaged or no safetensors file: {printable(error)}") from error
+    try:
+        metadata = header.pop("__metadata__", {})
+        if KEY not in metadata:
+            raise SnapshotError(f"{path} is not a snapshot of format {FORMAT}{_remedy(metadata.get('format'))}")
+        facts = parse_json(metadata[KEY], "what it says of itself", unique=True)
+        if facts.get("format") != FORMAT:
+            raise SnapshotError(
+                f"{path} is not a snapshot of format {FORMAT}: it says {printable(facts.get('format'))[:50]}; a newer "
+                "version of unitgain may read it"
+            )
+        if facts.get("sha256") != digest(facts, header):
+            raise SnapshotError(f"{path} is damaged: its header does not match its checksum")
+        about = check_facts(facts, entries)
+        sums = facts.pop("sums")
+    except _WRONG as error:
+        raise SnapshotError(f"{path} has a damaged header: {printable(error)}") from error
+    return facts, {name: replace(entry, sum=int(sums[name], 16)) for name, entry in entries.items()}, about
+
+
+def _remedy(older: object) -> str:
+    if older in OLDER:
+        return f", but of {older}, a format from before the first release: make it again with this version"
+    return "; `unitgain ema convert` makes snapshots of plain safetensors and torch.save files"
+
+
+def _groups(folder: Path) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("[!.]*.safetensors")):
+        match = SHARD.fullmatch(path.stem)
+        groups.setdefault(match[1] if match else path.stem, []).append(path)
+    return groups
+
+
+def _shards(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The shards of one snapshot, if they are all there.
+
+    Raises:
+        SnapshotError: if one is missing, or there are those of two.
+    """
+    matches = [SHARD.fullmatch(path.stem) for path in paths]
+    if len(paths) == 1 and matches[0] is None:
+        return tuple(paths)
+    counts = {int(match[3]) if match else 0 for match in matches}
+    if len(counts) > 1:
+        raise SnapshotError(f"{paths[0]} and {paths[-1]} are shards of different sets: keep one of them")
+    (count,) = counts
+    present = {int(match[2]) for match in matches if match}
+    for number in range(1, count + 1):
+        if number not in present:
+            stem = matches[0][1] if matches[0] else ""
+            cut = "; the first is written last, so its writing may have been cut short: then delete the others"
+            raise SnapshotError(
+                f"shard {stem}.{number:05d}-of-{count:05d}.safetensors is missing from {paths[0].parent}: "
+                f"{len(present)} of {count} are there{cut if number == 1 else ''}"
+            )
+    if len(present) != count:
+        raise SnapshotError(f"{paths[0]}: {len(present)} shards are there, and {count} in all")
+    return tuple(paths)

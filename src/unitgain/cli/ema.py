@@ -1,6 +1,5 @@
 """`unitgain ema`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,12 +9,11 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, bar, byte_bar, say, show_json
-from unitgain.files import require_empty
 from unitgain.train.config import Precision
 from unitgain.trust import one_line
 
 if TYPE_CHECKING:
-    from unitgain.posthoc.files import Average
+    from unitgain.checkpoint.snapshot import Snapshot
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -32,9 +30,9 @@ class List:
 
     def run(self) -> None:
         """Print one row per snapshot."""
-        from unitgain.posthoc.files import list_averages
+        from unitgain.checkpoint.snapshot import list_snapshots
 
-        averages = list_averages(self.run_folder)
+        averages = list_snapshots(self.run_folder)
         if self.json:
             show_json([_row(average) for average in averages])
             return
@@ -90,7 +88,6 @@ class Reconstruct:
 
     def run(self) -> None:
         """Write one snapshot per length."""
-        from unitgain.posthoc.output import JOURNAL
         from unitgain.posthoc.reconstruct import reconstruct
         from unitgain.posthoc.targets import Target, parse_overrides, parse_targets
 
@@ -101,8 +98,6 @@ class Reconstruct:
             for one in lengths
         ]
         out = self.out or self.run_folder / "ema"
-        if not (out / JOURNAL).exists() and not (out.is_dir() and all(p.name.startswith(".") for p in out.iterdir())):
-            require_empty(out)
         with byte_bar("reconstructing") as progress:
             results = reconstruct(
                 self.run_folder,
@@ -115,6 +110,7 @@ class Reconstruct:
                 normalize=not self.no_normalize,
                 verify=not self.no_verify,
                 threads=self.threads,
+                empty=True,
                 on_progress=progress,
             )
         for result in results:
@@ -170,8 +166,8 @@ class Error:
 
     def run(self) -> None:
         """Print one row per length."""
+        from unitgain.checkpoint.snapshot import list_snapshots
         from unitgain.ema import Profile
-        from unitgain.posthoc.files import list_averages
         from unitgain.posthoc.planning import usable
         from unitgain.posthoc.plot import check_suffix, plot_errors
         from unitgain.posthoc.solve import WARN_ABOVE, solve
@@ -180,7 +176,7 @@ class Error:
         if self.plot is not None:
             check_suffix(self.plot)
         lengths = parse_lengths(self.lengths)
-        averages, snapshots = usable(list_averages(self.run_folder), self.run_folder)
+        averages, snapshots = usable(list_snapshots(self.run_folder), self.run_folder)
         end = self.t if self.t is not None else max(average.t for average in averages)
         targets: list[Profile] = [Length(sigma_rel=length).profile(end) for length in lengths]
         error = solve(snapshots, targets, warn_above=None).error.tolist()
@@ -243,13 +239,13 @@ class Convert:
         say(f"{len(written)} snapshots in {self.out}, t = {sources[0].t:g} to {sources[-1].t:g}")
 
 
-def _row(average: "Average") -> dict:
+def _row(average: "Snapshot") -> dict:
     time = int(average.t) if average.t.is_integer() else average.t
     return {
         "path": str(average.path),
         "t": time,
         "nimg": time,
-        "profile": json.loads(average.metadata["profile"]),
+        "profile": average.described,
         "shards": len(average.paths),
         "tensors": len(average.entries),
         "bytes": average.nbytes,

@@ -98,6 +98,10 @@ class Train:
     snapshot_dtype: Unset[Precision] = None
     """Precision of stored averages. Default: float16."""
 
+    snapshot_budget: Unset[float] = None
+    """GB that stored averages may take; old ones are given up such that averages of other lengths suffer least.
+    Default: all are kept."""
+
     snapshot_every: Unset[int] = None
     """Images between snapshots; rounded up to whole batches. Default: the recipe's."""
 
@@ -265,6 +269,8 @@ class Train:
         names = ("seed", "microbatch", "dtype", "snapshot_dtype", "magnitudes_every", "keep_checkpoints", "keep_every")
         names += ("normalize", "workers")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None} | whole
+        if self.snapshot_budget is not None:
+            chosen["snapshot_budget"] = int(self.snapshot_budget * 1e9)
         chosen |= {name: True for name in ("flip", "cache") if getattr(self, name)}
         before = saved.evaluation if saved is not None else Evaluation()
         chosen["evaluation"] = self.evaluation.settings(before, snapshot_every)

@@ -24,6 +24,7 @@
 #define ROWS 4
 #endif
 #define BLOCK 512 /* values of each source at a time; 64 sources make 128 kB of float32 */
+#define PAGE 4096 /* bytes that a checksum weighs alike; a block lies in one */
 
 typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
 
@@ -111,10 +112,11 @@ int unitgain_combine_rows(void) { return ROWS; }
 int64_t unitgain_combine_scratch(int64_t sources) { return sources * BLOCK + ROWS * BLOCK; }
 
 /* sources: addresses, `dtypes` theirs; weights: [ceil(results / ROWS)][sources][ROWS], filled up with zeros; out:
- * [results][stride]; sums: one per source, or null. */
+ * [results][stride]; first: number of the first value in its tensor, a multiple of BLOCK; sums: one per source, or
+ * null: page k of a tensor counts 2k + 1 times. */
 void unitgain_combine(const char *const *sources, const int32_t *dtypes, int64_t count, int64_t width,
-                      const float *weights, int64_t results, float *out, int64_t stride, uint64_t *sums,
-                      float *scratch) {
+                      const float *weights, int64_t results, float *out, int64_t stride, int64_t first,
+                      uint64_t *sums, float *scratch) {
     float *tail = scratch + count * BLOCK;
     for (int64_t s = 0; sums && s < count; s++) sums[s] = 0;
     for (int64_t start = 0; start < width; start += BLOCK) {
@@ -123,7 +125,7 @@ void unitgain_combine(const char *const *sources, const int32_t *dtypes, int64_t
             const int64_t item = dtypes[s] == FLOAT32 ? 4 : 2;
             const char *from = sources[s] + start * item;
             float *to = scratch + s * BLOCK;
-            if (sums) sums[s] += sum_words(from, size * item);
+            if (sums) sums[s] += sum_words(from, size * item) * (2 * (uint64_t)((first + start) * item / PAGE) + 1);
             if (dtypes[s] == FLOAT32)
                 memcpy(to, from, size * 4);
             else if (dtypes[s] == FLOAT16)
@@ -132,14 +134,14 @@ void unitgain_combine(const char *const *sources, const int32_t *dtypes, int64_t
                 from_bfloat(from, to, size);
             if (size < BLOCK) memset(to + size, 0, (BLOCK - size) * 4);
         }
-        for (int64_t first = 0; first < results; first += ROWS) {
-            const float *packed = weights + first * count;
-            const int direct = size == BLOCK && first + ROWS <= results;
-            float *to = direct ? out + first * stride + start : tail;
+        for (int64_t row = 0; row < results; row += ROWS) {
+            const float *packed = weights + row * count;
+            const int direct = size == BLOCK && row + ROWS <= results;
+            float *to = direct ? out + row * stride + start : tail;
             const int64_t step = direct ? stride : BLOCK;
             for (int64_t i = 0; i < size; i += 2 * LANES) multiply(packed, scratch + i, count, to + i, step);
-            for (int64_t r = 0; !direct && r < ROWS && first + r < results; r++)
-                memcpy(out + (first + r) * stride + start, tail + r * BLOCK, size * 4);
+            for (int64_t r = 0; !direct && r < ROWS && row + r < results; r++)
+                memcpy(out + (row + r) * stride + start, tail + r * BLOCK, size * 4);
         }
     }
 }

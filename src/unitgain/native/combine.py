@@ -34,13 +34,14 @@ class Combination:
         self._weights = padded.view(-1, rows, self.sources).transpose(1, 2).contiguous()
         self._scratch = torch.empty(scratch(self.sources))
 
-    def __call__(self, sources: Sequence[int], out: Tensor, sums: bool) -> list[int]:
+    def __call__(self, sources: Sequence[int], out: Tensor, first: int, sums: bool) -> list[int]:
         """Combine one run of values of each source.
 
         Args:
             sources: addresses of their first bytes.
             out: `[results, width]`, float32, contiguous along the last dimension; overwritten.
-            sums: also add up what was read: 64-bit words, the last one filled up with zeros, modulo 2^64.
+            first: number of the first value in its tensor, a multiple of 512.
+            sums: also add up what was read, as `unitgain.checkpoint.tensors.checksum` does.
 
         Returns:
             One sum per source, or nothing.
@@ -59,6 +60,7 @@ class Combination:
             self.results,
             out.data_ptr(),
             out.stride(0),
+            first,
             found,
             self._scratch.data_ptr(),
         )
@@ -72,9 +74,8 @@ def _functions() -> tuple | None:
     if found is None:
         return None
     address, integer = ctypes.c_void_p, ctypes.c_int64
-    found.unitgain_combine.argtypes = [address, address, integer, integer, address, integer, address, integer] + [
-        address
-    ] * 2
+    found.unitgain_combine.argtypes = [address, address, integer, integer, address, integer, address]
+    found.unitgain_combine.argtypes += [integer, integer, address, address]
     found.unitgain_combine.restype = None
     found.unitgain_combine_scratch.argtypes = [integer]
     found.unitgain_combine_scratch.restype = integer

@@ -1,7 +1,6 @@
 """Checkpoints of any project into a folder of snapshots: all it takes is tensors and times."""
 
 import csv
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from unitgain.checkpoint.snapshot import DTYPES
-from unitgain.ema import Profile
+from unitgain.checkpoint.facts import DTYPES, facts_of
+from unitgain.checkpoint.writer import stored, write_average
+from unitgain.ema import RAW, describe, file_name
 from unitgain.files import require_empty
-from unitgain.posthoc.store import name_of
-from unitgain.posthoc.targets import Length, describe
-from unitgain.posthoc.writer import stored, write_average
+from unitgain.posthoc.targets import Length
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
@@ -102,21 +100,11 @@ def convert(
             name = next(iter(sorted(set(own.items()) ^ set(shapes.items()))))[0]
             raise ValueError(f"{source.path} and {sources[0].path} hold different networks: they differ in {name}")
         shapes = own
-        profile: Profile | None = None if averaged is None or source.t == 0 else averaged.profile(source.t)
-        time = int(source.t) if float(source.t).is_integer() else source.t
-        metadata = {
-            "t": json.dumps(time),
-            "profile": json.dumps({"kind": "raw"} if profile is None else describe(profile), sort_keys=True),
-            "buffers": json.dumps(sorted(name for name, tensor in state.items() if not tensor.is_floating_point())),
-            "source": source.path.name,
-        }
-        tensors = {
-            name: stored(tensor, DTYPES[dtype] if dtype else tensor.dtype, name)
-            if tensor.is_floating_point()
-            else tensor.contiguous()
-            for name, tensor in state.items()
-        }
-        written += write_average(out / name_of(source.t, profile), tensors, metadata, shard_bytes=shard_bytes)
+        profile = describe(averaged.profile(source.t)) if averaged is not None and source.t > 0 else RAW
+        tensors = {name: stored(name, tensor, DTYPES[dtype] if dtype else None) for name, tensor in state.items()}
+        buffers = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+        facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
+        written += write_average(out / file_name(source.t, profile), facts, tensors, shard_bytes=shard_bytes)
         if on_progress is not None:
             on_progress(done, len(sources))
     return written

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.posthoc.files import Average, Entry
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.tensors import Entry
 
 CHUNK = 32768  # values per file and turn: fewer, and calls cost more than reading
 
@@ -20,14 +21,12 @@ class Job:
     Attributes:
         name: of the tensor.
         entries: where it lies, one per source.
-        weights: `[results, sources]` in the precision to work in; None to pass one source on as it is.
-        copied: index of that source.
+        weights: `[results, sources]` in the precision to work in; None to pass the one source on as it is.
     """
 
     name: str
     entries: tuple[Entry, ...]
     weights: Tensor | None
-    copied: int = 0
 
     @property
     def turns(self) -> list[tuple[int, int]]:
@@ -37,7 +36,7 @@ class Job:
 
 
 def jobs(
-    sources: Sequence[Average], names: Sequence[str], columns: Callable[[str], NDArray[Any]], copy_from: Average
+    sources: Sequence[Snapshot], names: Sequence[str], columns: Callable[[str], NDArray[Any]], copy_from: Snapshot
 ) -> Iterator[Job]:
     """The work on each of the tensors `names`.
 
@@ -48,14 +47,12 @@ def jobs(
         copy_from: the snapshot whose buffers are passed on, one of `sources`.
     """
     for name in names:
-        entries = tuple(source.entries[name] for source in sources)
         if copy_from.averaged(name):
+            entries = tuple(source.entries[name].real() for source in sources)
             precision = torch.float64 if any(entry.dtype == torch.float64 for entry in entries) else torch.float32
             yield Job(name, entries, torch.tensor(columns(name).T.tolist(), dtype=precision))
-        elif copy_from.sha256 is None:
+        else:
             yield Job(name, (copy_from.entries[name],), None)
-        else:  # the checksum wants all of each file
-            yield Job(name, entries, None, sources.index(copy_from))
 
 
 def turns(work: Sequence[Job]) -> Iterator[tuple[int, int, int]]:

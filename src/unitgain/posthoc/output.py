@@ -3,73 +3,86 @@
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from unitgain.checkpoint.snapshot import DTYPES, Digest, SnapshotError, header_digest
-from unitgain.ema import PowerProfile
-from unitgain.files import sweep, write_text
-from unitgain.posthoc.files import FORMAT, Average, checksum
+from unitgain.checkpoint.facts import DTYPES, SnapshotError, facts_of
+from unitgain.checkpoint.snapshot import read_facts
+from unitgain.checkpoint.tensors import PAGE, Layout, checksum, raw_bytes
+from unitgain.checkpoint.writer import Writer, check_finite, shard, shard_facts, shard_paths
+from unitgain.ema import describe, file_name
+from unitgain.files import require_empty, sweep, write_text
 from unitgain.posthoc.planning import Plan
-from unitgain.posthoc.targets import Target, describe, moment
-from unitgain.posthoc.writer import Layout, Writer, shard, shard_paths
+from unitgain.posthoc.targets import Target
 
 JOURNAL = ".reconstruct.json"
+MADE = "reconstruction"  # in the `extra` of a result: what was asked for, of which snapshots
 SYNC_SECONDS = 10.0  # work that a crash may cost
 _LOCK = threading.Lock()
 
 
 def filename(target: Target) -> str:
-    """`<t, 10 digits>-<length>.safetensors`; `-mixed-` and a hash of them where tensors have lengths of their own."""
+    """As snapshots are named; `-mixed-` and a hash of them where tensors have lengths of their own."""
     assert target.t is not None
     mixed = ""
     if target.overrides:
         about = json.dumps([[pattern, repr(length)] for pattern, length in target.overrides.items()])
         mixed = f"-mixed-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
-    return f"{moment(target.t)}-{target}{mixed}.safetensors"
+    return file_name(target.t, described(target), mixed)
+
+
+def described(target: Target) -> dict[str, Any]:
+    """The averaging profile of a result, as a file has it."""
+    assert target.t is not None
+    found = describe(target.profile(target.t))
+    if target.sigma_rel is not None:
+        found["sigma_rel"] = target.sigma_rel  # as it was asked for, to the last digit
+    if target.overrides:
+        found["overrides"] = {name: describe(one.profile(target.t)) for name, one in target.overrides.items()}
+    return found
 
 
 class Output:
     """The results in the making: one `Writer` per file, and a journal of the tensors that are done.
 
-    A context: left by `SnapshotError` or `ValueError`, it removes what it holds; otherwise the next call goes on.
+    A context: left by `SnapshotError` or `ValueError`, it removes what it holds; otherwise the next call goes on. Every
+    result says what it was made of, so that a call that was interrupted when it was nearly over knows its files.
 
     Args:
         planned: what is made.
-        paths: of the results.
+        out: folder of the results.
         dtype: of averaged tensors; None for that of the snapshots.
         shard_bytes: largest size of a file.
     """
 
-    def __init__(self, planned: Plan, paths: Sequence[Path], dtype: str | None, shard_bytes: int | None) -> None:
-        self._plan = planned
-        self._paths = list(paths)
-        self._folder = self._paths[0].parent
-        entries = planned.copy_from.entries
-        chosen = None if dtype is None else DTYPES[dtype]
+    def __init__(self, planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None) -> None:
+        self._source, self._folder = planned.copy_from, out
         self._layout: Layout = {
-            name: ((chosen or entry.dtype) if planned.copy_from.averaged(name) else entry.dtype, entry.shape)
-            for name, entry in entries.items()
+            name: (
+                DTYPES[dtype]
+                if dtype and entry.dtype.is_floating_point and self._source.averaged(name)
+                else entry.dtype,
+                entry.shape,
+            )
+            for name, entry in self._source.entries.items()
         }
         self._shards = shard(self._layout, shard_bytes)
         self._shard_of = {name: index for index, names in enumerate(self._shards) for name in names}
-        self._metadata = [_metadata(planned.copy_from, target) for target in planned.targets]
-        self._key = self._fingerprint(dtype, shard_bytes)
-        self._sums: list[dict[str, int]] = [{} for _ in self._paths]
-        self._parts: list[dict[str, int]] = [{} for _ in self._paths]
+        asked = [[filename(target), target.t, described(target)] for target in planned.targets]
+        made_of = [source.sha256 for source in planned.sources]
+        matrix = hashlib.sha256(planned.weights.matrix.tobytes()).hexdigest()
+        text = json.dumps([made_of, asked, matrix, dtype, shard_bytes], sort_keys=True)
+        self._key = hashlib.sha256(text.encode()).hexdigest()
+        self._facts = [self._facts_of(target) for target in planned.targets]
+        self._files = [shard_paths(out / filename(target), len(self._shards)) for target in planned.targets]
+        self._sums: list[dict[str, int]] = [{} for _ in self._files]
+        self._parts: list[dict[str, int]] = [{} for _ in self._files]
         self._done: list[str] = []
         self._synced = monotonic()
-        self._writers: list[list[Writer]] = []
-        self._finished: set[str] = set()
-
-    @property
-    def _digests(self) -> bool:
-        return self._plan.copy_from.metadata["format"] != FORMAT
+        self._writers: list[list[Writer | None]] = []
 
     def __enter__(self) -> "Output":
         return self
@@ -78,54 +91,70 @@ class Output:
         """Let go of the files: what cannot become whole is removed, what is unfinished stays for the next call."""
         try:
             if kind is not None and issubclass(kind, SnapshotError | ValueError):
-                self._discard()
+                for writer in self._open_writers():
+                    writer.discard()
+                (self._folder / JOURNAL).unlink(missing_ok=True)
             elif kind is not None and issubclass(kind, KeyboardInterrupt):
                 self.save()
         finally:
-            self._close()
+            for writer in self._open_writers():
+                writer.close()
+
+    def check_folder(self) -> None:
+        """Check that the folder is empty, or holds what an interrupted call of the same left, which may be all.
+
+        Raises:
+            FileExistsError: if there is anything else in it.
+        """
+        own = {file.name for files in self._files for file in files}
+        visible = [path for path in self._folder.iterdir() if path.name[0] != "."] if self._folder.is_dir() else []
+        if not self._folder.is_dir() or any(path.name not in own or not self._is_ours(path) for path in visible):
+            require_empty(self._folder)
 
     def resume(self) -> list[str]:
         """Open the files, taking up what an interrupted call left; returns the tensors still to do."""
         sweep(self._folder)
-        journal = self._folder / JOURNAL
+        finished = [[self._is_ours(file) for file in files] for files in self._files]
         try:
-            state: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
+            state: dict[str, Any] = json.loads((self._folder / JOURNAL).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             state = {}
-        if state.get("key") == self._key:
+        partials = [[file.with_name(f".{file.name}.partial") for file in files] for files in self._files]
+        if all(all(row) for row in finished):
+            self._done = sorted(self._layout)
+        elif state.get("key") == self._key and all(
+            whole or partial.exists()
+            for row in zip(finished, partials, strict=True)
+            for whole, partial in zip(*row, strict=True)
+        ):
             self._done = list(state["done"])
             self._sums = [{name: int(total, 16) for name, total in sums.items()} for sums in state["sums"]]
-        for path in self._paths:
-            files = shard_paths(path, len(self._shards))
-            partials = [file.with_name(f".{file.name}.partial") for file in files]
-            if self._done and not all(p.exists() or f.exists() for p, f in zip(partials, files, strict=True)):
-                self._done, self._sums = [], [{} for _ in self._paths]
-            if not self._done:
-                for partial in partials:
-                    partial.unlink(missing_ok=True)
-        for path, metadata in zip(self._paths, self._metadata, strict=True):
-            row: list[Writer] = []
-            for file, names in zip(shard_paths(path, len(self._shards)), self._shards, strict=True):
-                partial = file.with_name(f".{file.name}.partial")
-                if self._done and not partial.exists():
-                    self._finished.add(file.name)  # complete, and named so
-                row.append(Writer(partial, metadata, names, sums=not self._digests))
-            self._writers.append(row)
+        else:
+            finished = [[False for _ in files] for files in self._files]
+            for partial in (partial for row in partials for partial in row):
+                partial.unlink(missing_ok=True)
+        for row, wholes, facts in zip(partials, finished, self._facts, strict=True):
+            parts = zip(row, wholes, self._shards, strict=True)
+            writers = [
+                None if whole else Writer(partial, shard_facts(facts, number, len(row)), names)
+                for number, (partial, whole, names) in enumerate(parts)
+            ]
+            self._writers.append(writers)
         done = set(self._done)
         return [name for name in sorted(self._layout) if name not in done]
 
     def sink(self, name: str, start: int, values: Tensor) -> None:
-        """Take in values `[targets, elements]`, or one row for all."""
-        dtype = self._layout[name][0]
+        """Take in values `[targets, elements]`, or one row for all; complex ones as pairs."""
+        dtype = self._layout[name][0].to_real() if self._layout[name][0].is_complex else self._layout[name][0]
         kept = values if values.dtype == dtype else values.to(dtype)
-        if self._plan.copy_from.averaged(name) and not torch.isfinite(kept).all():
-            raise ValueError(f"tensor {name} holds values that are not finite in {dtype}: nothing is written")
-        shard_index = self._shard_of[name]
+        if self._source.averaged(name):
+            check_finite(name, kept)
         totals: list[int] = []
         for index, row in enumerate(self._writers):
             one = kept[index if len(kept) > 1 else 0].contiguous()
-            row[shard_index].write(name, start, one)
-            totals.append(checksum(one.view(torch.uint8)))
+            if (writer := row[self._shard_of[name]]) is not None:
+                writer.write(name, start, one)
+            totals.append(checksum(raw_bytes(one), start * dtype.itemsize // PAGE))
         with _LOCK:
             for parts, total in zip(self._parts, totals, strict=True):
                 parts[name] = (parts.get(name, 0) + total) % 2**64
@@ -140,72 +169,39 @@ class Output:
 
     def save(self) -> None:
         """Flush the data, then the journal."""
-        for row in self._writers:
-            for writer in row:
-                writer.sync()
+        for writer in self._open_writers():
+            writer.sync()
         sums = [{name: f"{total:016x}" for name, total in sums.items()} for sums in self._sums]
         write_text(self._folder / JOURNAL, json.dumps({"key": self._key, "done": self._done, "sums": sums}))
         self._synced = monotonic()
 
     def finish(self) -> list[Path]:
         """Give the files their names; of several shards the first comes last."""
-        self.save()
-        results: list[Path] = []
-        for path, row, sums, metadata in zip(self._paths, self._writers, self._sums, self._metadata, strict=True):
-            files = shard_paths(path, len(self._shards))
-            sha256 = self._sha256(row, metadata) if self._digests and files[0].name not in self._finished else None
+        if any(self._open_writers()):
+            self.save()
+        for files, row, sums in zip(self._files, self._writers, self._sums, strict=True):
             for file, writer, names in reversed(list(zip(files, row, self._shards, strict=True))):
-                if file.name in self._finished:
-                    writer.discard()
-                else:
-                    writer.finish(file, {name: sums[name] for name in names}, sha256)
-            results.append(files[0])
+                if writer is not None:
+                    writer.finish(file, {name: sums[name] for name in names})
         (self._folder / JOURNAL).unlink(missing_ok=True)
-        return results
+        return [files[0] for files in self._files]
 
-    def _close(self) -> None:
-        for row in self._writers:
-            for writer in row:
-                writer.close()
+    def _open_writers(self) -> list[Writer]:
+        return [writer for row in self._writers for writer in row if writer is not None]
 
-    def _discard(self) -> None:
-        for row in self._writers:
-            for writer in row:
-                writer.discard()
-        (self._folder / JOURNAL).unlink(missing_ok=True)
+    def _is_ours(self, file: Path) -> bool:
+        """Whether a file is there that the same call has finished."""
+        try:
+            facts, _, _ = read_facts(file)
+        except (OSError, SnapshotError):
+            return False
+        return facts.get("extra", {}).get(MADE) == self._key
 
-    def _sha256(self, row: Sequence[Writer], metadata: dict[str, str]) -> str:
-        digest = Digest(metadata)
-        for name in sorted(self._layout):
-            digest.update(name, row[self._shard_of[name]].read(name))
-        return digest.hex()
-
-    def _fingerprint(self, dtype: str | None, shard_bytes: int | None) -> str:
-        files = [
-            (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-            for source in self._plan.sources
-            for path in source.paths
-        ]
-        asked = [(str(path), metadata) for path, metadata in zip(self._paths, self._metadata, strict=True)]
-        matrix = hashlib.sha256(self._plan.weights.matrix.tobytes()).hexdigest()
-        text = json.dumps([files, asked, matrix, dtype, shard_bytes], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _metadata(source: Average, target: Target) -> dict[str, str]:
-    """The header of a result: that of the snapshots, with its own time and profile."""
-    assert target.t is not None
-    profile = target.profile(target.t)
-    described = describe(profile)
-    if isinstance(profile, PowerProfile) and target.sigma_rel is not None:
-        described["sigma_rel"] = target.sigma_rel
-    if target.overrides:
-        described["overrides"] = {
-            pattern: describe(length.profile(target.t)) for pattern, length in target.overrides.items()
-        }
-    time = int(target.t) if float(target.t).is_integer() else target.t
-    key = "t" if source.metadata["format"] == FORMAT else "nimg"
-    metadata = {**source.metadata, key: json.dumps(time), "profile": json.dumps(described, sort_keys=True)}
-    if "header_sha256" in metadata:
-        metadata["header_sha256"] = header_digest(metadata)
-    return metadata
+    def _facts_of(self, target: Target) -> dict[str, Any]:
+        """What a result says of itself: what the snapshots say, with its own time and profile."""
+        assert target.t is not None
+        source = self._source.facts
+        facts = facts_of(
+            target.t, described(target), source["buffers"], extra=source.get("extra", {}) | {MADE: self._key}
+        )
+        return facts | ({"denoiser": source["denoiser"]} if "denoiser" in source else {})

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.ema import Profile, UniformProfile
-from unitgain.posthoc.files import Average, check_same_network, list_averages
 from unitgain.posthoc.solve import Weights, solve
 from unitgain.posthoc.targets import Length, Target, as_target
 
@@ -29,11 +29,11 @@ class Plan:
         copy_from: the snapshot whose buffers are passed on, the last that is not after the targets.
     """
 
-    sources: tuple[Average, ...]
+    sources: tuple[Snapshot, ...]
     targets: tuple[Target, ...]
     profiles: tuple[Profile, ...]
     weights: Weights
-    copy_from: Average
+    copy_from: Snapshot
 
     def columns(self, name: str) -> NDArray[np.float64]:
         """Weights `[sources, targets]` for one tensor."""
@@ -74,7 +74,7 @@ def plan(
             the last snapshot, or unreachable.
     """
     run = Path(run)
-    averages, profiles = usable(list_averages(run), run)
+    averages, profiles = usable(list_snapshots(run), run)
     check_same_network(averages)
     last = max(average.t for average in averages)
     end = last if t is None else t
@@ -104,7 +104,7 @@ def plan(
     return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied])
 
 
-def usable(averages: Sequence[Average], run: Path) -> tuple[list[Average], list[Profile]]:
+def usable(averages: Sequence[Snapshot], run: Path) -> tuple[list[Snapshot], list[Profile]]:
     """The averages of a run with their profiles; of a run that has only raw weights, those.
 
     Raw weights stand for the time until half way to their neighbours, as if they had not moved in it.
@@ -135,7 +135,25 @@ def usable(averages: Sequence[Average], run: Path) -> tuple[list[Average], list[
     return chosen, profiles
 
 
-def _check_overrides(targets: Sequence[Target], average: Average) -> None:
+def check_same_network(averages: Sequence[Snapshot]) -> None:
+    """Raise `ValueError` unless all snapshots have the same tensors, and are of the same network if they name it."""
+    last = averages[-1]
+    for average in averages[:-1]:
+        where = f"{average.path} and {last.path} hold different networks"
+        if average.facts.get("denoiser", {}).get("network") != last.facts.get("denoiser", {}).get("network"):
+            raise ValueError(where)
+        if average.entries.keys() != last.entries.keys():
+            name = min(average.entries.keys() ^ last.entries.keys())
+            raise ValueError(f"{where}: only one has tensor {name}")
+        for name, entry in average.entries.items():
+            if entry.shape != last.entries[name].shape or entry.dtype.is_complex != last.entries[name].dtype.is_complex:
+                raise ValueError(
+                    f"{where}: tensor {name} is {entry.dtype} {entry.shape} in one and {last.entries[name].dtype} "
+                    f"{last.entries[name].shape} in the other"
+                )
+
+
+def _check_overrides(targets: Sequence[Target], average: Snapshot) -> None:
     for target in targets:
         for pattern in target.overrides:
             if not any(fnmatchcase(name, pattern) for name in average.entries):

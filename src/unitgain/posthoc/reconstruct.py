@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitgain.checkpoint.snapshot import DTYPES
+from unitgain.checkpoint.writer import check_dtype
 from unitgain.ema import gamma_to_sigma_rel
 from unitgain.posthoc import stream
 from unitgain.posthoc.jobs import jobs
 from unitgain.posthoc.output import Output, filename
-from unitgain.posthoc.planning import UNREACHABLE, Plan, plan
+from unitgain.posthoc.planning import UNREACHABLE, plan
 from unitgain.posthoc.targets import Length, Target
 
 
@@ -41,6 +41,7 @@ def reconstruct(
     verify: bool = True,
     threads: int = 0,
     max_error: float = UNREACHABLE,
+    empty: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Reconstruction]:
     """Write snapshots averaged at lengths that training did not track, reading each stored one once.
@@ -60,56 +61,45 @@ def reconstruct(
         verify: check the checksums of what is read.
         threads: 0 for one per processor.
         max_error: as in `plan`.
+        empty: refuse a folder that holds anything but what an interrupted call of the same left.
         on_progress: called with (bytes read, bytes in all).
 
     Returns:
         What was written, in the order of `targets`.
 
     Raises:
+        FileExistsError: if `out` is not `empty`, as it should be.
         FileNotFoundError: if there are no snapshots.
         SnapshotError: if one is damaged; nothing is written.
         ValueError: as `plan`, and if two lengths are equal in the three decimals of their file's name, or a result has
             values that are not finite in `dtype`.
         OSError: if something cannot be written.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if dtype is not None:
+        check_dtype(dtype)
     if nimg is not None and t is not None:
         raise ValueError("nimg and t are the same thing: give one of them")
     planned = plan(run, targets, t=nimg if t is None else t, normalize=normalize, max_error=max_error)
-    out = Path(out)
     names = [filename(target) for target in planned.targets]
     if len(set(names)) < len(names):
         raise ValueError(f"two of the lengths {list(targets)} are equal in three decimals, the name of their file")
-    with Output(planned, [out / name for name in names], dtype, shard_bytes) as output:
-        _fill(output, planned, verify, threads, on_progress)
+    with Output(planned, Path(out), dtype, shard_bytes) as output:
+        if empty:
+            output.check_folder()
+        work = list(jobs(planned.sources, output.resume(), planned.columns, planned.copy_from))
+        stream.run(
+            work,
+            output.sink,
+            threads=threads,
+            verify=verify,
+            on_progress=on_progress,
+            on_tensor=output.tensor_done,
+        )
         paths = output.finish()
     return [
         Reconstruction(path, _sigma_rel(target), planned.error(target))
         for path, target in zip(paths, planned.targets, strict=True)
     ]
-
-
-def _fill(
-    output: Output, planned: Plan, verify: bool, threads: int, on_progress: Callable[[int, int], None] | None
-) -> None:
-    """Stream what an interrupted call has left to do."""
-    left = output.resume()
-    work = list(jobs(planned.sources, left, planned.columns, planned.copy_from))
-    hashed = verify and any(source.sha256 for source in planned.sources)
-    whole = len(left) == len(planned.copy_from.entries)  # else a part was read by the call that was interrupted
-    hashes = stream.Hashes(planned.sources) if hashed and whole else None
-    stream.run(
-        work,
-        output.sink,
-        threads=threads,
-        verify=verify,
-        hashes=hashes,
-        on_progress=on_progress,
-        on_tensor=output.tensor_done,
-    )
-    if hashed:
-        (hashes or stream.hash_all(planned.sources)).check()
 
 
 def _sigma_rel(target: Target) -> float | None:

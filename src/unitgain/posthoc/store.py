@@ -1,22 +1,25 @@
 """Snapshots of running averages, written while training by a callback for any loop; what they take of the disk."""
 
-import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from unitgain.checkpoint.snapshot import DTYPES
-from unitgain.ema import EMA, PowerEMA, PowerProfile, Profile
+from unitgain.checkpoint.facts import DTYPES, SnapshotHeader, facts_of
+from unitgain.checkpoint.names import tracked_names
+from unitgain.checkpoint.snapshot import unfinished
+from unitgain.checkpoint.writer import check_dtype, check_finite, write_average
+from unitgain.ema import EMA, RAW, PowerEMA, PowerProfile, Profile, describe, file_name
 from unitgain.files import sweep
-from unitgain.posthoc.files import Average, list_averages, unfinished
-from unitgain.posthoc.targets import describe, moment
+from unitgain.parallel import full
 from unitgain.posthoc.thin import LENGTHS, errors, thin
-from unitgain.posthoc.writer import stored, write_average
 
 Keep = Literal["all"] | int | Callable[[Sequence[float]], Sequence[float]]
+NAME = re.compile(r"(\d{10,}(?:\.\d{3})?)-(?!raw\b)", re.ASCII)  # of an average's file, as `file_name` makes them
 PAIR = (0.05, 0.10)  # the lengths that the paper stores
 
 
@@ -73,7 +76,10 @@ class Thinning:
 class SnapshotStore:
     """Averages of a module, updated and written every so often.
 
-    Files are written atomically under `<folder>/<t>-<length>.safetensors`; see `unitgain.posthoc.files`.
+    Files are written atomically under `<folder>/<t>-<length>.safetensors`; see `unitgain.checkpoint.facts`. Names of
+    tensors are those of the module without its wrappers (DDP, `torch.compile`), and a strict `load_state_dict` takes
+    them: tied parameters are there under each name, buffers that do not persist are not. Complex parameters stay as
+    they are, complex64.
 
     Args:
         folder: for the snapshots; made if it is not there.
@@ -85,6 +91,9 @@ class SnapshotStore:
         lengths: sigma_rel that the thinning cares for.
         shard_bytes: largest size of a file; None for one file per average.
         metadata: more of one's own for the headers: text by name.
+        header: what snapshots of a denoiser say of themselves, but for time and profile.
+        resumed: the trackers go on from a checkpoint: snapshots of a later time are replaced as training comes to them
+            again. `load_state_dict` says so too.
         main: whether this process writes; all processes must make the same calls where parameters are sharded.
 
     Attributes:
@@ -103,12 +112,13 @@ class SnapshotStore:
         lengths: Sequence[float] = LENGTHS,
         shard_bytes: int | None = None,
         metadata: Mapping[str, str] | None = None,
+        header: SnapshotHeader | None = None,
+        resumed: bool = False,
         main: bool = True,
     ) -> None:
         if not every > 0:
             raise ValueError(f"every = {every}: the time between snapshots must be positive")
-        if dtype not in DTYPES:
-            raise ValueError(f"snapshot dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        check_dtype(dtype)
         if isinstance(keep, int) and keep < 2:
             raise ValueError(f"keep = {keep}: averages of other lengths need at least 2 snapshots")
         if keep != "all" and budget is not None:
@@ -121,14 +131,12 @@ class SnapshotStore:
         if len(set(profiles)) < len(profiles):
             raise ValueError("two of the trackers have the same length: one of them is enough")
         self.every, self.dtype, self.keep, self.budget = every, dtype, keep, budget
-        self.lengths, self.shard_bytes, self.metadata, self.main = (
-            tuple(lengths),
-            shard_bytes,
-            dict(metadata or {}),
-            main,
-        )
+        self.lengths, self.shard_bytes, self.main = tuple(lengths), shard_bytes, main
+        self.metadata, self.header = dict(metadata or {}), header
         self.thinnings: list[Thinning] = []
-        self._resumed = False
+        self._names = tracked_names(self.emas[0].module)
+        self._resumed = resumed
+        self._there: dict[float, list[Path]] | None = None  # files of averages by time, once they are known
         if budget is not None and budget < 2 * self.snapshot_bytes:
             raise ValueError(
                 f"a budget of {budget} bytes holds fewer than 2 snapshots of {self.snapshot_bytes} bytes: give more, "
@@ -172,21 +180,30 @@ class SnapshotStore:
         """Write the averages as they are now, and delete what is not to be kept.
 
         Raises:
-            ValueError: if an average is not finite in the dtype of the files, or the folder holds snapshots of this
-                time or later that this run has not written.
+            SnapshotError: if an average is not finite in the dtype of the files.
+            ValueError: if the folder holds snapshots of this time or later that this run has not written.
             OSError: if they cannot be written.
         """
-        if self.main:
-            self._tidy()
-        there = self._there() if self.main else []
-        self._check_order(there)
-        for ema in self.emas:
-            tensors = self._tensors(ema)
-            if self.main:
-                write_average(self._path(ema), tensors, self._header(ema), shard_bytes=self.shard_bytes)
-        self._resumed = False
-        if self.main:
-            self._delete_old()
+        self.take()()
+
+    def take(self, raw: bool = False) -> Callable[[], None]:
+        """Copy the averages as they are now; what is returned writes them as `write` does, once, from any thread.
+
+        All processes must call this together where parameters are sharded; there is nothing to write but on the main
+        one, and what is taken first is to be written first.
+
+        Args:
+            raw: the weights of the module itself instead, in their own dtypes.
+        """
+        t = self.t
+        if raw:
+            module = self.emas[0].module
+            whole = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            files = [(RAW, {name: self._copy(full(whole[own].detach())) for name, own in self._names.items()})]
+        else:
+            averages = [self._average(ema) for ema in self.emas]
+            files = [(describe(ema.profile_at(t)), own) for ema, own in zip(self.emas, averages, strict=True)]
+        return (lambda: self._write(t, files)) if self.main else lambda: None
 
     def estimate(self, duration: float) -> Estimate:
         """What a run of this length will take of the disk; nothing is written.
@@ -216,51 +233,67 @@ class SnapshotStore:
             raise ValueError(f"the state has {len(state['emas'])} trackers, but there are {len(self.emas)}")
         for ema, own in zip(self.emas, state["emas"], strict=True):
             ema.load_state_dict(own)
-        self._resumed = True
+        self._resumed, self._there = True, None
 
-    def _tidy(self) -> None:
-        """Remove what a process that was killed while it wrote has left."""
-        sweep(self.folder)
-        for path in unfinished(self.folder) if self._resumed else ():
-            path.unlink()
+    def _known(self) -> dict[float, list[Path]]:
+        """The files of averages by time. What is there is looked for once, by name, as a damaged one must not stop the
+        run; what is written is remembered.
+        """
+        if self._there is None:
+            sweep(self.folder)  # what a process that was killed while it wrote has left
+            for path in unfinished(self.folder) if self._resumed else ():
+                path.unlink()
+            self._there = {}
+            for path in sorted(self.folder.glob("*.safetensors")):
+                if match := NAME.match(path.name):
+                    self._there.setdefault(float(match[1]), []).append(path)
+        return self._there
 
-    def _there(self) -> list[Average]:
-        return list_averages(self.folder) if any(self.folder.glob("[!.]*.safetensors")) else []
-
-    def _check_order(self, there: Sequence[Average]) -> None:
-        later = [average for average in there if average.t >= self.t]
+    def _check_order(self, there: dict[float, list[Path]], now: float) -> None:
+        later = [t for t in there if t >= now]
         if later and not self._resumed:
             raise ValueError(
-                f"{later[0].path} is of t = {later[0].t:g}, and the run is at {self.t:g}: choose an empty folder for a "
-                "new run, or load the state of the run that wrote it (load_state_dict)"
+                f"{there[min(later)][0]} is of t = {min(later):g}, and the run is at {now:g}: choose an empty folder "
+                "for a new run, or load the state of the run that wrote it (load_state_dict)"
             )
-        for average in later:  # written after the checkpoint that the run was resumed from
-            _delete(average)
+        for t in later:  # written after the checkpoint that the run was resumed from
+            self._delete(t)
 
-    def _tensors(self, ema: EMA) -> dict[str, Tensor]:
-        averaged = ema.average.keys()
-        return {
-            name: stored(tensor, DTYPES[self.dtype], name)
-            if name in averaged
-            else tensor.detach().to("cpu", copy=True).contiguous()
-            for name, tensor in ema.full_tensors()
-        }
+    def _delete(self, t: float) -> None:
+        for path in self._known().pop(t):
+            path.unlink(missing_ok=True)
 
-    def _header(self, ema: EMA) -> dict[str, str]:
-        time = int(ema.t) if ema.t.is_integer() else ema.t
-        return {
-            **self.metadata,
-            "t": json.dumps(time),
-            "profile": json.dumps(describe(ema.profile_at(ema.t)), sort_keys=True),
-            "buffers": json.dumps(sorted(ema.buffers)),
-        }
+    def _average(self, ema: EMA) -> dict[str, Tensor]:
+        whole = {name: self._copy(tensor, name in ema.average) for name, tensor in ema.full_tensors()}
+        return {name: whole[own] for name, own in self._names.items()}
 
-    def _path(self, ema: EMA) -> Path:
-        return self.folder / name_of(ema.t, ema.profile_at(ema.t))
+    def _copy(self, tensor: Tensor, average: bool = False) -> Tensor:
+        """A tensor that was gathered on all processes, as it is stored; where nothing is written, nothing of it."""
+        if not self.main:
+            return torch.empty(0)
+        dtype = DTYPES[self.dtype] if average and tensor.is_floating_point() else tensor.dtype
+        return tensor.to("cpu", dtype, copy=True)
 
-    def _delete_old(self) -> None:
-        there = self._there()
-        times = sorted({average.t for average in there})
+    def _write(self, t: float, files: Sequence[tuple[dict[str, Any], dict[str, Tensor]]]) -> None:
+        there = self._known()
+        averaged = self.emas[0].average
+        buffers = [name for name, own in self._names.items() if own not in averaged]
+        for name, tensor in (item for _, tensors in files for item in tensors.items()):
+            check_finite(name, tensor)
+        raw = files[0][0] is RAW
+        if not raw:
+            self._check_order(there, t)
+        for described, tensors in files:
+            facts = facts_of(t, described, buffers, self.header, self.metadata)
+            paths = write_average(self.folder / file_name(t, described), facts, tensors, shard_bytes=self.shard_bytes)
+            if not raw:
+                there.setdefault(t, []).extend(paths)
+        if not raw:
+            self._resumed = False
+            self._delete_old(there)
+
+    def _delete_old(self, there: dict[float, list[Path]]) -> None:
+        times = sorted(there)
         if self.budget is not None:
             kept = thin(times, self.budget // self.snapshot_bytes, self.profiles_at, self.lengths)
         elif isinstance(self.keep, int):
@@ -275,9 +308,8 @@ class SnapshotStore:
         before = dict(zip(self.lengths, errors(times, self.profiles_at, self.lengths).tolist(), strict=True))
         after = dict(zip(self.lengths, errors(kept, self.profiles_at, self.lengths).tolist(), strict=True))
         self.thinnings.append(Thinning(times[-1], removed, after, before))
-        for average in there:
-            if average.t in removed:
-                _delete(average)
+        for t in removed:
+            self._delete(t)
 
 
 def estimate(
@@ -321,27 +353,13 @@ def estimate(
 
 
 def snapshot_bytes(ema: EMA, dtype: str) -> int:
-    """Size of one average in a file of that dtype, without the header; sharded parameters count whole."""
-    whole = {name: tensor.numel() for name, tensor in ema.module.named_parameters()}
-    size = sum(whole.get(name, tensor.numel()) for name, tensor in ema.average.items()) * DTYPES[dtype].itemsize
-    return size + sum(tensor.numel() * tensor.element_size() for tensor in ema.buffers.values())
-
-
-def name_of(t: float, profile: Profile | None) -> str:
-    """`<t, 10 digits>-<length>.safetensors`, where a time that is no whole number has decimals."""
-    if profile is None:
-        return f"{moment(t)}-raw.safetensors"
-    described = describe(profile)
-    match described["kind"]:
-        case "power":
-            length = f"{described['sigma_rel']:.3f}"
-        case "exponential":
-            length = f"hl{described['half_life']:g}"
-        case kind:
-            length = str(kind)
-    return f"{moment(t)}-{length}.safetensors"
-
-
-def _delete(average: Average) -> None:
-    for path in average.paths:
-        path.unlink(missing_ok=True)
+    """Size of one average in a file of that dtype, without the header; sharded parameters count whole, tied ones for
+    each of their names.
+    """
+    whole = {**dict(ema.module.named_parameters()), **dict(ema.module.named_buffers())}  # not only this process's shard
+    own = {**ema.average, **ema.buffers}
+    size = 0
+    for name in tracked_names(ema.module).values():
+        real = name in ema.average and own[name].is_floating_point()
+        size += whole[name].numel() * (DTYPES[dtype] if real else own[name].dtype).itemsize
+    return size

@@ -6,7 +6,6 @@ done in C where it can be compiled (`unitgain.native`). Elsewhere all files are 
 would have the threads wait for each other's turn in Python.
 """
 
-import mmap
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,60 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unitgain.checkpoint.snapshot import Digest, SnapshotError
+from unitgain.checkpoint.snapshot import SnapshotError, damaged
+from unitgain.checkpoint.tensors import PAGE, checksum, map_file
 from unitgain.native import Combination, can_combine
-from unitgain.posthoc.files import Average
 from unitgain.posthoc.jobs import Job, turns
 
 BLOCK = 8192  # values per file and matrix product: 64 files make 2 MB of float32
 Sink = Callable[[str, int, Tensor], None]
 Progress = Callable[[int, int], None]
-
-
-class Hashes:
-    """SHA-256 of files while they stream by, for files that have no checksums per tensor.
-
-    Args:
-        sources: the snapshots, in the order of the entries of jobs.
-    """
-
-    def __init__(self, sources: Sequence[Average]) -> None:
-        self._sources = sources
-        self._digests = [Digest(source.metadata) for source in sources]
-        self._next = 0
-        self._turn = threading.Condition()
-
-    def take(self, number: int, job: Job, start: int, rows: Sequence[memoryview]) -> None:
-        """Take in turn `number`: threads wait for the turns before it, which are on their way in other threads."""
-        with self._turn:
-            self._turn.wait_for(lambda: self._next in (number, -1))
-            if self._next == -1:
-                return
-        for digest, entry, row in zip(self._digests, job.entries, rows, strict=True):
-            if start == 0:
-                digest.begin(job.name, entry.dtype, entry.shape)
-            digest.feed(row)
-        with self._turn:
-            self._next += 1
-            self._turn.notify_all()
-
-    def abandon(self) -> None:
-        """Let nobody wait any longer."""
-        with self._turn:
-            self._next = -1
-            self._turn.notify_all()
-
-    def check(self) -> None:
-        """Compare with what the headers say.
-
-        Raises:
-            SnapshotError: if a file is damaged.
-        """
-        for source, digest in zip(self._sources, self._digests, strict=True):
-            if source.sha256 is not None and source.sha256 != digest.hex():
-                raise SnapshotError(
-                    f"{source.path} is damaged: its contents do not match its checksum; fetch or write it again"
-                )
 
 
 def run(
@@ -79,7 +32,6 @@ def run(
     *,
     threads: int = 0,
     verify: bool = True,
-    hashes: Hashes | None = None,
     on_progress: Progress | None = None,
     on_tensor: Callable[[str], None] | None = None,
 ) -> None:
@@ -91,7 +43,6 @@ def run(
             overwritten afterwards. Tensors without weights come as one row in their own dtype.
         threads: number of threads; 0 for one per processor.
         verify: check the checksums of tensors that have them.
-        hashes: take everything in that is read; `work` must be all tensors in the order of names.
         on_progress: called with (bytes read, bytes in all).
         on_tensor: called when all of a tensor is done and checked, in the order of `work`, from the calling thread.
 
@@ -99,18 +50,17 @@ def run(
         SnapshotError: if a file ends too early or does not match its checksum.
     """
     ahead = _Ahead(work, verify, on_progress, on_tensor)
-    with _files(work) as files, _pool(threads) as (pool, count):
+    files = _files(work)
+    with _pool(threads) as (pool, count):
         try:
-            for number, (index, start, size) in enumerate(turns(work)):
-                future = pool.submit(_turn, work[index], start, size, files, sink, verify, hashes, number)
+            for index, start, size in turns(work):
+                future = pool.submit(_turn, work[index], start, size, files, sink, verify)
                 ahead.add(future, index, size)
                 if len(ahead) >= 8 * count:
                     ahead.collect(FIRST_COMPLETED)
             ahead.collect(ALL_COMPLETED)
         except BaseException:
             ahead.cancel()
-            if hashes is not None:
-                hashes.abandon()
             raise
 
 
@@ -162,17 +112,6 @@ class _Ahead:
             future.cancel()
 
 
-def hash_all(sources: Sequence[Average]) -> Hashes:
-    """Read and hash files, without doing anything else with them."""
-    hashes = Hashes(sources)
-    work = [Job(name, tuple(s.entries[name] for s in sources), None) for name in sorted(sources[0].entries)]
-    with _files(work) as files:
-        for number, (index, start, size) in enumerate(turns(work)):
-            job = work[index]
-            hashes.take(number, job, start, _rows(_read(job, start, size, files), job, size))
-    return hashes
-
-
 _local = threading.local()
 
 
@@ -201,32 +140,15 @@ def _read(job: Job, start: int, size: int, files: Mapping[Path, Tensor]) -> Tens
     return raw
 
 
-def _rows(raw: Tensor, job: Job, size: int) -> list[memoryview]:
-    """The bytes of each source without padding."""
-    widths = [size * entry.dtype.itemsize for entry in job.entries]
-    return [row[:width].numpy().data for row, width in zip(raw, widths, strict=True)]
-
-
-def _turn(
-    job: Job,
-    start: int,
-    size: int,
-    files: Mapping[Path, Tensor],
-    sink: Sink,
-    verify: bool,
-    hashes: Hashes | None,
-    number: int,
-) -> list[int]:
+def _turn(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: Sink, verify: bool) -> list[int]:
     """One run of elements; returns the checksums of what was read, per source."""
-    if hashes is None and job.weights is not None and _in_c(job):
+    if job.weights is not None and _in_c(job):
         return _combine(job, start, size, files, sink, verify)
     raw = _read(job, start, size, files)
-    if hashes is not None:
-        hashes.take(number, job, start, _rows(raw, job, size))
-    sums = [int(total) for total in raw.view(torch.int64).sum(1)] if verify else []
+    sums = [checksum(row, start * e.dtype.itemsize // PAGE) for row, e in zip(raw, job.entries, strict=True) if verify]
     if job.weights is None:
-        entry = job.entries[job.copied]
-        row = raw[job.copied, : size * entry.dtype.itemsize]
+        entry = job.entries[0]
+        row = raw[0, : size * entry.dtype.itemsize]
         sink(job.name, start, row.view(entry.dtype)[None])
         return sums
     result = _buffer("result", (len(job.weights), size), job.weights.dtype)
@@ -259,36 +181,26 @@ def _combine(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink
         kept = _local.combination = job, Combination(job.weights, [entry.dtype for entry in job.entries])
     result = _buffer("result", (len(job.weights), size), job.weights.dtype)
     parts = [files[e.path].data_ptr() + e.offset + start * e.dtype.itemsize for e in job.entries]
-    sums = kept[1](parts, result, sums=verify)
+    sums = kept[1](parts, result, start, sums=verify)
     sink(job.name, start, result)
     return sums
 
 
 def _compare(job: Job, sums: Sequence[int]) -> None:
     for entry, found in zip(job.entries, sums, strict=True):
-        if entry.sum is not None and entry.sum != found:
-            raise SnapshotError(
-                f"{entry.path} is damaged: tensor {job.name} does not match its checksum; fetch or write it again"
-            )
+        if entry.sum != found:
+            raise damaged(entry, job.name)
 
 
-@contextmanager
-def _files(work: Sequence[Job]) -> Generator[Mapping[Path, Tensor], None, None]:
-    """All files as tensors of bytes; mapped, so that nothing is in memory but what the system keeps of the disk."""
+def _files(work: Sequence[Job]) -> Mapping[Path, Tensor]:
+    """All files as tensors of bytes."""
     ends: dict[Path, int] = {}
     for entry in (entry for job in work for entry in job.entries):
         ends[entry.path] = max(ends.get(entry.path, 0), entry.offset + entry.nbytes)
-    files: dict[Path, Tensor] = {}
-    for path, end in ends.items():
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size < end:
-                raise SnapshotError(f"{path} was cut short after it was opened: fetch or write it again")
-            if end:
-                mapped = mmap.mmap(file.fileno(), end, access=mmap.ACCESS_COPY)
-                files[path] = torch.frombuffer(mapped, dtype=torch.uint8)
-            else:
-                files[path] = torch.empty(0, dtype=torch.uint8)
-    yield files
+    try:
+        return {path: map_file(path, end) for path, end in ends.items()}
+    except ValueError as error:
+        raise SnapshotError(str(error)) from error
 
 
 @contextmanager

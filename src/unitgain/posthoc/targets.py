@@ -5,17 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
 
-from unitgain.ema import (
-    DensityProfile,
-    ExponentialProfile,
-    PowerProfile,
-    Profile,
-    UniformProfile,
-    gamma_to_sigma_rel,
-    sigma_rel_to_gamma,
-)
+from unitgain.ema import ExponentialProfile, PowerProfile, Profile, gamma_to_sigma_rel, sigma_rel_to_gamma
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,28 +82,6 @@ def as_target(value: "float | Target | Length", t: float | None = None) -> Targe
             sigma_rel=given.sigma_rel, gamma=given.gamma, half_life=given.half_life, t=t, overrides=given.overrides
         )
     return target
-
-
-def moment(t: float) -> str:
-    """A time as names of files have it: 10 digits, and decimals where it is no whole number."""
-    return f"{t:010.0f}" if float(t).is_integer() else f"{t:014.3f}"
-
-
-def describe(profile: Profile) -> dict[str, Any]:
-    """A profile as the header of a file has it; its time is apart.
-
-    Raises:
-        ValueError: if it is a density of one's own, which no header can hold.
-    """
-    match profile:
-        case PowerProfile():
-            return {"kind": "power", "sigma_rel": float(f"{profile.sigma_rel:.9g}"), "gamma": profile.gamma}
-        case ExponentialProfile():
-            return {"kind": "exponential", "half_life": profile.half_life}
-        case UniformProfile():
-            return {"kind": "uniform", "start": profile.start}
-        case DensityProfile():
-            raise ValueError("a density of one's own cannot be written to a file: store power or exponential averages")
 
 
 def parse_lengths(text: str) -> list[float]:

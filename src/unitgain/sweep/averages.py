@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unitgain.posthoc.files import list_averages
+from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.posthoc.reconstruct import filename, reconstruct
 from unitgain.posthoc.targets import Target, as_target
 
@@ -24,7 +24,7 @@ class Averages:
 
     def __init__(self, run: Path, folder: Path, t: float | None = None) -> None:
         self.run = run
-        stored = list_averages(run)
+        stored = list_snapshots(run)
         self.t = max(average.t for average in stored) if t is None else t
         files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for one in stored for path in one.paths]
         about = json.dumps([str(run.resolve()), files])

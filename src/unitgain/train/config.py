@@ -29,6 +29,7 @@ FREE = (
     "keep_checkpoints",
     "keep_every",
     "snapshot_dtype",
+    "snapshot_budget",
     "nonfinite_limit",
 )
 
@@ -121,6 +122,8 @@ class TrainConfig:
             Another value sums gradients in other groups and draws other noise, so it is part of what a run is.
         dtype: precision of the network: "float32", "bfloat16" or "float16"; the embedding stays in float32.
         snapshot_dtype: precision of stored averages: "float16" (as in the paper), "bfloat16" or "float32".
+        snapshot_budget: bytes that the averages may take: old ones are given up so that those of other lengths can
+            still be reconstructed well (`unitgain.posthoc.thin`); None to keep all.
         tick: images between lines of statistics.
         magnitudes_every: images between measurements of the magnitudes of activations and weights; 0 for none.
         checkpoint_every: images between checkpoints.
@@ -145,6 +148,7 @@ class TrainConfig:
     microbatch: int | None = None
     dtype: Precision = "float32"
     snapshot_dtype: Precision = "float16"
+    snapshot_budget: int | None = None
     tick: int
     magnitudes_every: int = 0
     checkpoint_every: int

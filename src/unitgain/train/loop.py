@@ -119,11 +119,12 @@ def train(
                 _tell(under_way, inheritance)
             speed = Speed.measure(config, execution, batches.loader, world)
             statistics = Statistics(under_way, window, speed)
-            checkpoints = Checkpoints(under_way, statistics, fingerprint, execution.on_checkpoint_error)
-            observers = [Magnitudes(under_way), statistics, Snapshots(under_way), checkpoints]
+            snapshots = Snapshots(under_way, resume)
+            checkpoints = Checkpoints(under_way, statistics, snapshots, fingerprint, execution.on_checkpoint_error)
+            observers = [Magnitudes(under_way), statistics, snapshots, checkpoints]
             if evaluator is not None:
                 observers.append(Evaluation(under_way, evaluator))
-            with _said_once(under_way, checkpoints.saver):
+            with _said_once(under_way, snapshots, checkpoints.saver):
                 loop(under_way, batches, [*observers, *observe(under_way)], checkpoints.votes)
     return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.agreed, world.main)
 
@@ -179,7 +180,7 @@ def _tell(run: Run, inheritance: Inheritance) -> None:
 
 
 @contextmanager
-def _said_once(run: Run, saver: Saver) -> Iterator[None]:
+def _said_once(run: Run, snapshots: Snapshots, saver: Saver) -> Iterator[None]:
     """Let what is being written come to its end, and say of a lost process who has to be asked."""
     world, state = run.world, run.state
     try:
@@ -187,6 +188,7 @@ def _said_once(run: Run, saver: Saver) -> Iterator[None]:
     except Exception as error:
         if world.size == 1 or is_shared(error):  # then no process waits in vain for another
             saver.settle()
+            snapshots.settle()
         if world.size > 1 and is_lost(error):
             raise LostProcessError(
                 f"rank {world.rank} lost another process at {state.nimg} images: {error}. The output of the one "

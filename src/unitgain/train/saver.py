@@ -23,6 +23,7 @@ from unitgain.parallel import World
 from unitgain.serial import to_dict
 from unitgain.train.config import OnCheckpointError
 from unitgain.train.context import Run
+from unitgain.train.snapshots import Snapshots
 from unitgain.train.state import state_tensors
 from unitgain.train.statistics import Statistics
 from unitgain.train.step import Observer, StepReport
@@ -52,8 +53,12 @@ class Saver:
         self.nimg = -1
         self._pending: Future[None] | None = None
 
-    def start(self, nimg: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+    def start(
+        self, nimg: int, tensors: dict[str, Tensor], values: dict[str, Any], after: Future[None] | None = None
+    ) -> None:
         """Begin to write a checkpoint, when the one before is done; the tensors may change when this returns.
+
+        It is not sealed before `after` is done: what a run writes before it stays written when it goes on from here.
 
         Raises:
             CheckpointError: if the one before could not be written; see `finish`.
@@ -62,7 +67,7 @@ class Saver:
         self.nimg = nimg
         self._pending = Future()
         saving = save_tensors(partial_folder(self.folder, nimg), tensors, self.world)
-        saving.add_done_callback(partial(self._commit, self._pending, values))
+        saving.add_done_callback(partial(self._commit, self._pending, values, after))
 
     def failed(self) -> bool:
         """Whether this process knows that the checkpoint under way cannot be written; does not wait."""
@@ -96,11 +101,15 @@ class Saver:
         if self._pending is not None:
             self._pending.exception()
 
-    def _commit(self, done: Future[None], values: dict[str, Any], saving: Future[Any]) -> None:
+    def _commit(
+        self, done: Future[None], values: dict[str, Any], after: Future[None] | None, saving: Future[Any]
+    ) -> None:
         """What follows the writing of the tensors, in the background: all processes have written, rank 0 seals it."""
         try:
             if (error := saving.exception()) is not None:
                 raise CheckpointError(str(error))
+            if after is not None and (error := after.exception()) is not None:
+                raise CheckpointError(f"snapshots could not be written: {error}")
             if self.world.main:
                 commit(self.folder, values["nimg"], values)
                 write_text(self.folder.parent / SEALED, f"{values['nimg']}\n")
@@ -119,17 +128,23 @@ class Checkpoints(Observer):
     Args:
         run: under way.
         statistics: of the run, whose window a checkpoint keeps.
+        snapshots: of the run.
         fingerprint: of the data.
         on_error: as for `Saver`.
     """
 
     def __init__(
-        self, run: Run, statistics: Statistics, fingerprint: str, on_error: OnCheckpointError = "stop"
+        self,
+        run: Run,
+        statistics: Statistics,
+        snapshots: Snapshots,
+        fingerprint: str,
+        on_error: OnCheckpointError = "stop",
     ) -> None:
         config = run.config
         folder = run.folder / "checkpoints"
         self.saver = Saver(folder, run.world, config.keep_checkpoints, config.keep_every, on_error)
-        self.run, self.statistics, self.fingerprint = run, statistics, fingerprint
+        self.run, self.statistics, self.snapshots, self.fingerprint = run, statistics, snapshots, fingerprint
 
     def votes(self) -> list[float]:
         """What this process has to say to the others in each step: reasons to stop, and whether writing has failed."""
@@ -160,7 +175,7 @@ class Checkpoints(Observer):
             "data": self.fingerprint,
             "processes": run.world.size,
         }
-        self.saver.start(run.state.nimg, tensors, {**values, **mine})
+        self.saver.start(run.state.nimg, tensors, {**values, **mine}, after=self.snapshots.pending)
 
     def _there(self) -> bool:
         names = map(checkpoint_nimg, list_checkpoints(self.saver.folder))

@@ -1,13 +1,11 @@
-"""Averaged weights on disk while training, and the weights themselves at the end."""
+"""Averaged weights on disk while training, and the weights themselves at the end: written beside the training."""
 
-from typing import Any
+from concurrent.futures import Future
+from threading import Thread
 
-import torch
-from torch import Tensor
-
-from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
-from unitgain.ema import ExponentialEMA, PowerEMA
-from unitgain.parallel import full
+from unitgain.checkpoint.facts import SnapshotHeader
+from unitgain.ema import RAW
+from unitgain.posthoc import SnapshotStore
 from unitgain.serial import to_dict
 from unitgain.train.context import Run
 from unitgain.train.errors import together
@@ -15,58 +13,91 @@ from unitgain.train.step import Observer, StepReport
 
 
 class Snapshots(Observer):
-    """Writes each average at its interval and at the end.
+    """Writes each average at its interval and at the end; training goes on while they are on their way to the disk.
 
     Args:
         run: under way.
+        resumed: it goes on from a checkpoint: snapshots of a later time are replaced as it comes to them again.
+
+    Attributes:
+        store: of the averages.
+        pending: what is being written on this process; a checkpoint that follows is not sealed before it is done.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, resumed: bool = False) -> None:
         self.run = run
+        self.store = SnapshotStore(
+            run.folder / "snapshots",
+            run.state.emas,
+            every=run.config.recipe.snapshot_every,
+            dtype=run.config.snapshot_dtype,
+            budget=run.config.snapshot_budget,
+            header=header_of(run),
+            resumed=resumed,
+            main=run.world.main,
+        )
+        self.pending: Future[None] | None = None
 
     def report(self, report: StepReport) -> None:
-        """Write what is due."""
-        run = self.run
-        if run.finished or run.due(run.config.recipe.snapshot_every):
-            for ema in run.state.emas:
-                tensors = {name: self._kept(tensor) for name, tensor in ema.full_tensors()}
-                self.write(self.header(profile_entry(ema)), tensors, run.config.snapshot_dtype)
-        if run.finished:
-            tensors = {name: self._kept(full(tensor)) for name, tensor in run.state.denoiser.state_dict().items()}
-            self.write(self.header({"kind": "raw"}), tensors, "float32")
+        """Begin to write what is due."""
+        if self.run.finished or self.run.due(self.run.config.recipe.snapshot_every):
+            self.write()
+        if self.run.finished:
+            self.write(raw=True)
 
-    def header(self, profile: dict[str, Any]) -> SnapshotHeader:
-        """What a snapshot taken now says of itself."""
-        config, dataset = self.run.config, self.run.dataset
-        recipe = config.recipe
-        return SnapshotHeader(
-            network=recipe.network,
-            sigma_data=recipe.sigma_data,
-            nimg=self.run.state.nimg,
-            profile=profile,
-            recipe=recipe.name,
-            encoder=to_dict(dataset.encoder),
-            classes=dataset.classes if recipe.network.label_dim else None,
-            data=dataset.name,
-            license=config.init.license if config.init is not None else None,
-        )
+    def end(self) -> None:
+        """Wait for what is being written."""
+        self.finish()
 
-    def write(self, header: SnapshotHeader, tensors: dict[str, Tensor], dtype: str) -> None:
-        """Write one file, on rank 0."""
-        path, main = self.run.folder / "snapshots" / header.filename(), self.run.world.main
-        together(
-            self.run.world,
-            f"writing {path}",
-            lambda: write_snapshot(path, header, tensors, dtype) if main else None,
-        )
+    def write(self, raw: bool = False) -> None:
+        """Begin to write the averages as they are now, or the weights themselves in float32; all processes together.
 
-    def _kept(self, tensor: Tensor) -> Tensor:
-        """A tensor that was gathered on all processes, where it is needed; elsewhere nothing of it."""
-        return tensor.cpu() if self.run.world.main else torch.empty(0)
+        Raises:
+            SharedError, SnapshotError, OSError: if those before could not be written; see `finish`.
+        """
+        self.finish()
+        write, done = self.store.take(raw), Future[None]()
+
+        def work() -> None:
+            try:
+                write()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self.pending = done
+        Thread(target=work, name="unitgain-snapshots", daemon=True).start()
+
+    def finish(self) -> None:
+        """Wait until what was begun is on the disk; all processes must call this together.
+
+        Raises:
+            SharedError: if it is not, on any of several processes.
+            SnapshotError, OSError: if it is not, on the only one.
+        """
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            together(self.run.world, f"writing snapshots to {self.store.folder}", pending.result)
+
+    def settle(self) -> None:
+        """Wait until what this process has begun to write is done, well or badly."""
+        if self.pending is not None:
+            self.pending.exception()
 
 
-def profile_entry(ema: PowerEMA | ExponentialEMA) -> dict[str, Any]:
-    """The `profile` entry of a snapshot of this average."""
-    if isinstance(ema, PowerEMA):
-        return power_profile(ema.sigma_rel, ema.gamma)
-    return {"kind": "exponential", "half_life": ema.half_life}
+def header_of(run: Run) -> SnapshotHeader:
+    """What snapshots of a run say of themselves, but for time and profile."""
+    recipe, dataset, init = run.config.recipe, run.dataset, run.config.init
+    return SnapshotHeader(
+        network=recipe.network,
+        sigma_data=recipe.sigma_data,
+        nimg=0,
+        profile=RAW,
+        recipe=recipe.name,
+        encoder=to_dict(dataset.encoder),
+        classes=dataset.classes if recipe.network.label_dim else None,
+        data=dataset.name,
+        label_dropout=0.0 if recipe.network.label_dim else None,
+        license=init.license if init is not None else None,
+    )
