@@ -23,8 +23,7 @@ from unitgain.ema import sigma_rel_to_gamma
 from unitgain.report.curves import over_training
 from unitgain.report.page import page, paragraph, table
 from unitgain.serial import to_dict
-from unitgain.sweep.cells import Cell
-from unitgain.sweep.run import Result
+from unitgain.sweep.cells import Cell, CellResult
 from unitgain.sweep.table import write_csv
 from unitgain.train import boards
 
@@ -167,7 +166,7 @@ def test_a_model_card_keeps_its_front_matter(header):
 def test_tables_hold_no_formulas(tmp_path):
     cell = Cell(length=0.1, pattern='=HYPERLINK("http://evil")')
     rows = []
-    write_csv(tmp_path / "sweep.csv", [Result(cell=cell, metric="@SUM(1)\x1b[2J", values=(1.0,), images=4), *rows])
+    write_csv(tmp_path / "sweep.csv", [CellResult(cell=cell, metric="@SUM(1)\x1b[2J", values=(1.0,), images=4), *rows])
     with open(tmp_path / "sweep.csv", newline="") as file:
         _, row = csv.reader(file)
     assert row[0] == r"'@SUM(1)\x1b[2J" and row[4].startswith("'=HYPERLINK")

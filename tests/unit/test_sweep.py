@@ -19,7 +19,7 @@ from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.targets import Length, Target
 from unitgain.sample import generate
-from unitgain.sweep import Axis, Cell, Judge, Result, Space, Sweep, SweepConfig, sweep, tune, write_csv
+from unitgain.sweep import Axis, Cell, CellResult, Judge, Space, Sweep, SweepConfig, sweep, tune, write_csv
 from unitgain.sweep.plots import best, best_by, plot_curves, plot_map, plot_runs
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig, train
@@ -203,9 +203,9 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_drawn(runs, judge, t
     assert not list(tmp_path.glob("cells*"))
 
 
-def results_of(function: Callable[[float, float], float], repeat: int = 1) -> list[Result]:
+def results_of(function: Callable[[float, float], float], repeat: int = 1) -> list[CellResult]:
     return [
-        Result(
+        CellResult(
             cell=Cell(length=length, guidance=weight, guide_length=None if weight == 1 else length),
             metric="fd",
             values=tuple(function(length, weight) + 0.1 * k for k in range(repeat)),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitgain.files import sync_folder, write_text
+from unitgain.files import sha256, sync_folder, write_text
 from unitgain.trust import check_size, open_regular, plain_name, printable
 
 FORMAT = "unitgain-checkpoint/3"
@@ -47,7 +47,7 @@ def commit(folder: Path, nimg: int, values: Mapping[str, Any]) -> Path:
         OSError: if it cannot be written; older checkpoints stay.
     """
     final, partial = folder / f"{nimg:010d}", partial_folder(folder, nimg)
-    files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(partial.iterdir())}
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(partial.iterdir())}
     manifest = {"format": FORMAT, "nimg": nimg, "values": dict(values), "files": files}
     write_text(partial / MANIFEST, json.dumps({**manifest, "sha256": _digest(manifest)}, indent=1))
     if final.exists():  # the same run came here before, or something damaged did
@@ -161,8 +161,3 @@ def clear_partial(folder: Path) -> None:
 
 def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import torch
 
     from unitgain.parallel import World
-    from unitgain.sweep.cells import SweepConfig
+    from unitgain.sweep.cells import CellResult, SweepConfig
     from unitgain.sweep.judge import Judge
-    from unitgain.sweep.run import Result, Sweep
+    from unitgain.sweep.run import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class SweepCommand(Bench):
         """Sweep, then write table and pictures."""
         from unitgain.parallel import processes
         from unitgain.sweep.plots import plot_runs
-        from unitgain.sweep.run import Result, prepare, sweep
+        from unitgain.sweep.run import prepare, sweep
 
         if not self.runs:
             raise ValueError("name the folder of a run")
@@ -146,7 +146,7 @@ class SweepCommand(Bench):
         with processes(pick_device(self.device)) as world:
             config = self.config(world.device)
             judge = self.judge(world)
-            found: dict[str, list[Result]] = {}
+            found: dict[str, list[CellResult]] = {}
             for run in self.runs:
                 out = self.out or run / "sweep"
                 bench = self.open(run, out, judge, world, self.base)
@@ -162,7 +162,7 @@ class SweepCommand(Bench):
                 say(path)
 
 
-def report(results: "Sequence[Result]", out: Path, guide: str | None = None) -> None:
+def report(results: "Sequence[CellResult]", out: Path, guide: str | None = None) -> None:
     """Write the table and the pictures of a sweep, named by its guide, and print the best cells."""
     from unitgain.sweep.plots import best_by, plot_curves, plot_map
     from unitgain.sweep.table import write_csv

@@ -12,7 +12,7 @@ from unitgain.cli.sweep import Bench
 from unitgain.console import bar, say
 
 if TYPE_CHECKING:
-    from unitgain.sweep.run import Result
+    from unitgain.sweep.cells import CellResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +79,12 @@ class Tune(Bench):
                 say(out / "tune.csv")
 
 
-def say_cell(count: int, result: "Result") -> None:
+def say_cell(count: int, result: "CellResult") -> None:
     """Print one cell as it is known."""
     say(f"{count:3d}  {tell(result)}")
 
 
-def tell(result: "Result") -> str:
+def tell(result: "CellResult") -> str:
     """A cell and its value."""
     cell = result.cell
     guide = "" if cell.guide_length is None else f", the guide's {cell.guide_length:g}"

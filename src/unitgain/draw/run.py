@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from unitgain.sample.generation import check_labels
 from unitgain.sample.seeds import check_seeds
 from unitgain.version import __version__
 
-T = TypeVar("T")
 GRID_MOST = 400  # images of a contact sheet
 
 
@@ -124,20 +123,20 @@ def draw(
     archived = out.suffix == ".zip"
     root = parts_of(out) if archived else out
     made = describe(main, guide, settings, world.device)
-    whole = on_main(world, lambda: _open(out, root, made))
+    whole = world.on_main(lambda: _open(out, root, made))
     left = [seed for seed in seeds if seed not in whole]
     there = len(seeds) - len(left)
     folder = ImageFolder(root, made, out, world.rank)
     if on_progress is not None and world.main:
         on_progress(there, len(seeds))
-    advance = _reporter(on_progress if world.main else None, there, len(seeds), world.size)
+    advance = world.progress(on_progress if world.main else None, len(seeds), before=there)
     for chosen, labels, pixels in pictures(
         denoiser, decode, world.share(left), settings, batch=batch, on_images=advance
     ):
         for i, seed in enumerate(chosen):
             folder.write(seed, None if labels is None else int(labels[i]), pixels[i])
     world.barrier()
-    total = on_main(world, lambda: _close(folder, out, archived, columns, contact_sheet))
+    total = world.on_main(lambda: _close(folder, out, archived, columns, contact_sheet))
     return Drawn(total, len(left))
 
 
@@ -187,26 +186,3 @@ def _sheet(root: Path, entries: Sequence[Entry], columns: int | None) -> Image.I
             pixels = torch.from_numpy(np.array(image))
         images.append(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1))
     return grid(torch.stack(images), columns)
-
-
-def _reporter(
-    on_progress: Callable[[float, int], None] | None, there: int, total: int, size: int
-) -> Callable[[float], None] | None:
-    """The others are presumed to be as far as this process."""
-    return None if on_progress is None else lambda done: on_progress(min(there + done * size, total), total)
-
-
-def on_main(world: World, function: Callable[[], T]) -> T:
-    """Call `function` in the first process; all get its result, or raise its error."""
-    found: tuple[T | None, Exception | None] = (None, None)
-    if world.main:
-        try:
-            found = (function(), None)
-        except Exception as error:
-            if world.size == 1:
-                raise
-            found = (None, error)
-    result, error = world.broadcast(found)
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]

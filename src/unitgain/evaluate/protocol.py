@@ -18,7 +18,7 @@ from unitgain.metrics.summary import Summary, Wanted, summarize
 from unitgain.parallel import World
 from unitgain.serial import to_dict
 
-OnImages = Callable[[int, int], None]
+OnImages = Callable[[float, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def measure_images(
     done = 0
     runs: list[list[Record]] = []
     for part, numbers in rounds:
-        progress = _progress(on_images, done, total, world.size)
+        progress = world.progress(on_images, total, before=done)
         source = dataclasses.replace(part.source, **_seeds(part, numbers))
         runs.append(
             measure(
@@ -139,7 +139,7 @@ def make_references(
             yield batch
 
     wanted = {detector.info.name: Wanted(rows=rows) for detector in detectors}
-    progress = _progress(on_images, 0, len(images), world.size)
+    progress = world.progress(on_images, len(images))
     summaries = summarize(seen(), detectors, wanted, world=world, on_images=progress)
     return summaries, fingerprint.hex(world.gather(fingerprint.hex()))
 
@@ -188,7 +188,3 @@ def _seeds(images: Images, numbers: Sequence[int]) -> Mapping[str, Any]:
     return (
         {} if len(numbers) == len(images) else {"seeds": None, "name": f"{images.source.name} [{as_ranges(numbers)}]"}
     )
-
-
-def _progress(on_images: OnImages | None, before: int, total: int, size: int) -> Callable[[int], None] | None:
-    return None if on_images is None else lambda done: on_images(min(before + done * size, total), total)

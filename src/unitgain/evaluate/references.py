@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from unitgain import files
 from unitgain.checkpoint.convert import read_reference
-from unitgain.metrics.detectors import file_hash
 from unitgain.metrics.reference import Reference, load_references, official_references
 
 SUFFIXES = (".npz", ".pkl")  # of files that hold a reference
@@ -18,5 +18,5 @@ def open_references(path: Path) -> dict[str, Reference]:
         Refused: if a pickle holds anything else than statistics.
     """
     if path.suffix == ".pkl":
-        return official_references(read_reference(path), path.name, file_hash(path))
+        return official_references(read_reference(path), path.name, files.sha256(path))
     return load_references(path)

@@ -170,12 +170,6 @@ def rgb(images: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n 3 h w"]:
     return images.expand(-1, 3, -1, -1)
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

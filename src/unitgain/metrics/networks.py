@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unitgain.extras import require
-from unitgain.metrics.detectors import DetectorInfo, check_features, file_hash, rgb
+from unitgain.files import sha256
+from unitgain.metrics.detectors import DetectorInfo, check_features, rgb
 from unitgain.metrics.names import DINOV2
 
 DINOV2_EDGE = 224
@@ -75,7 +76,7 @@ def open_script(path: Path, device: torch.device | str = "cpu", name: str | None
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} is no TorchScript file (of torch.jit.save) that opens here: {first}") from error
-    info = DetectorInfo(name=name or path.name, hash=file_hash(path), resize="inside the detector")
+    info = DetectorInfo(name=name or path.name, hash=sha256(path), resize="inside the detector")
     kind = ScriptClassifier if "return_features" in arguments(module) else Script
     return kind(module, info, device)
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitgain.files import atomic
+from unitgain.files import atomic, sha256
 from unitgain.metrics import frechet, neighbours
-from unitgain.metrics.detectors import DetectorInfo, file_hash
+from unitgain.metrics.detectors import DetectorInfo
 from unitgain.metrics.summary import Summary
 from unitgain.serial import from_dict, to_dict
 from unitgain.trust import Limits, open_regular, parse_json, printable, read_member, read_npy
@@ -125,7 +125,7 @@ def load_references(path: Path) -> dict[str, Reference]:
     try:
         arrays = _arrays(path)
         if "mu" in arrays:
-            return official_references({"fid": arrays}, path.name, file_hash(path))
+            return official_references({"fid": arrays}, path.name, sha256(path))
         about = parse_json(str(arrays["about"]), "what it says of itself")
         if about["format"] != FORMAT:
             raise ReferenceFileError(f"{path} is a reference of format {about['format']!r}, not {FORMAT}")
@@ -191,7 +191,7 @@ def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[s
     return Reference(
         summary=summary,
         name=str(about["name"]),
-        hash=file_hash(path),
+        hash=sha256(path),
         fingerprint=fingerprint,
         count=count or None,  # official statistics do not say it
     )

@@ -12,6 +12,7 @@ from unitgain.metrics.detectors import Classifier, Detector, DetectorInfo
 from unitgain.metrics.inception_score import InceptionScore
 from unitgain.metrics.moments import Moments
 from unitgain.parallel import World
+from unitgain.sample.tiles import whole_tiles
 
 TILE = 64
 
@@ -121,7 +122,7 @@ def tiles(batches: Iterable[Tensor], tile: int = TILE) -> Iterator[tuple[Tensor,
 
 def _filled(parts: Sequence[Tensor], tile: int) -> Tensor:
     joined = torch.cat(list(parts))
-    return joined[torch.arange(tile, device=joined.device) % len(joined)]
+    return joined[whole_tiles(len(joined), tile, joined.device)]
 
 
 class _Kept:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from unitgain import files
 from unitgain.download import DownloadError, check_sha256, download
 from unitgain.files import cache_folder
 from unitgain.kinds import ZIP
-from unitgain.metrics.detectors import Detector, DetectorInfo, Function, Pixels, file_hash
+from unitgain.metrics.detectors import Detector, DetectorInfo, Function, Pixels
 from unitgain.metrics.names import DINOV2
 from unitgain.metrics.networks import DinoV2, open_script
 
@@ -48,7 +49,7 @@ def open_detector(
     if name == "inception":
         path = inception or fetch(INCEPTION_URL, sha256, on_bytes)
         if inception is not None and path.is_file():
-            check_sha256(str(path), file_hash(path), sha256)
+            check_sha256(str(path), files.sha256(path), sha256)
         return open_script(path, device, name)
     if name == "dinov2":
         return DinoV2(dinov2, device)

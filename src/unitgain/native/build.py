@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unitgain.files import atomic, cache_folder, make_folder
+from unitgain.files import atomic, cache_folder, make_folder, sha256
 
 NATIVE = "UNITGAIN_NATIVE"
 """Environment variable: 0 for no C at all, 1 to be told why it cannot be used; by default it is used if it can be."""
@@ -85,7 +85,7 @@ def _compiled(name: str) -> Path:
         threads = ["-fopenmp"] if "#pragma omp" in text else []
         _run([*compiler, *FLAGS, *threads, "-c", "-o", str(unlinked), str(source)])
         _run([*compiler, "-shared", "-o", str(made), str(unlinked), "-lm"])
-        path = folder / f"{stem}-{_digest(made)}.so"
+        path = folder / f"{stem}-{sha256(made)}.so"
         with atomic(path) as temporary:
             shutil.copyfile(made, temporary)
     path.chmod(0o600)  # whatever the umask says
@@ -113,16 +113,11 @@ def _is_intact(path: Path) -> bool:
     """Whether this user made a library, nobody else can write to it, and its bytes are those of its name."""
     found = path.lstat()
     private = stat.S_ISREG(found.st_mode) and found.st_uid == _user() and not found.st_mode & 0o022
-    return private and path.stem.endswith(f"-{_digest(path)}")
+    return private and path.stem.endswith(f"-{sha256(path)}")
 
 
 def _user() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0  # as `stat` says where there are no numbers of users
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _run(command: list[str]) -> str:

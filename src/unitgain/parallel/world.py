@@ -86,6 +86,38 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
+    def on_main(self, function: Callable[[], T]) -> T:
+        """Call `function` in the first process; all get its result, or raise its error."""
+        if self.size == 1:
+            return function()
+        outcome: tuple[T | None, Exception | None] = (None, None)
+        if self.main:
+            try:
+                outcome = (function(), None)
+            except Exception as error:
+                outcome = (None, error)
+        result, error = self.broadcast(outcome)
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]
+
+    def progress(
+        self, on_progress: Callable[[float, int], Any] | None, total: int, before: float = 0
+    ) -> Callable[[float], None] | None:
+        """Counts what all processes do by what this one does: the others are taken to be as far.
+
+        Args:
+            on_progress: called with (done by all, `total`); None for no progress.
+            total: of all processes.
+            before: done by all before this process begins to count.
+
+        Returns:
+            A function to call with what this process has done; None without `on_progress`.
+        """
+        if on_progress is None:
+            return None
+        return lambda done: on_progress(min(before + done * self.size, total), total)
+
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This process's part of `items`: every `size`-th one from `rank` on; sizes differ by at most one."""
         return items[self.rank :: self.size]

@@ -42,13 +42,21 @@ class Tiled(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor | float, label: Label = None) -> Tensor:
         """As the denoiser's."""
         sigma = torch.as_tensor(sigma, device=x.device)
-        filled = torch.arange(len(x) + -len(x) % self.tile, device=x.device) % len(x)
+        filled = whole_tiles(len(x), self.tile, x.device)
         parts: list[Tensor] = []
         for start in range(0, len(filled), self.at_once):
             rows = filled[start : start + self.at_once]
             level = sigma.reshape(-1)[rows] if sigma.numel() > 1 else sigma
             parts.append(self.denoiser(x[rows], level, None if label is None else label[rows]))
         return torch.cat(parts)[: len(x)]
+
+
+def whole_tiles(count: int, tile: int, device: torch.device | str = "cpu") -> Tensor:
+    """Numbers of `count` rows, from the first again until they fill tiles: a row does not depend on how many there are.
+
+    Libraries sum in another order at another batch size.
+    """
+    return torch.arange(count + -count % tile, device=device) % count
 
 
 def tiled(denoiser: DenoiserLike, device: torch.device | str) -> DenoiserLike:

@@ -4,10 +4,10 @@ Averages are reconstructed once per length, every cell is drawn from the same se
 table on disk: a sweep goes on where it stopped, and one with more cells computes those.
 """
 
-from unitgain.sweep.cells import Cell, SweepConfig
+from unitgain.sweep.cells import Cell, CellResult, SweepConfig
 from unitgain.sweep.judge import Judge
-from unitgain.sweep.run import Result, Sweep, sweep
+from unitgain.sweep.run import Sweep, sweep
 from unitgain.sweep.table import write_csv
 from unitgain.sweep.tune import Axis, Space, tune
 
-__all__ = ["Axis", "Cell", "Judge", "Result", "Space", "Sweep", "SweepConfig", "sweep", "tune", "write_csv"]
+__all__ = ["Axis", "Cell", "CellResult", "Judge", "Space", "Sweep", "SweepConfig", "sweep", "tune", "write_csv"]

@@ -109,3 +109,32 @@ class SweepConfig:
         """Seeds of one repetition."""
         first = self.first_seed + repetition * self.images
         return range(first, first + self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What one metric says of one cell.
+
+    Attributes:
+        cell: which.
+        metric: its name.
+        values: one per repetition.
+        images: in each.
+        higher: higher is better.
+    """
+
+    cell: Cell
+    metric: str
+    values: tuple[float, ...]
+    images: int
+    higher: bool = False
+
+    @property
+    def value(self) -> float:
+        """The best of the repetitions, as the papers report it."""
+        return max(self.values) if self.higher else min(self.values)
+
+    @property
+    def worst(self) -> float:
+        """The worst of them."""
+        return min(self.values) if self.higher else max(self.values)

@@ -6,14 +6,14 @@ from typing import Any
 
 from unitgain.extras import require
 from unitgain.files import atomic
-from unitgain.sweep.run import Result
+from unitgain.sweep.cells import CellResult
 from unitgain.trust import plot_label
 
 SUFFIXES = (".svg", ".png", ".pdf")
 FAINT = 0.45
 
 
-def plot_curves(results: Sequence[Result], path: Path, title: str = "") -> None:
+def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> None:
     """Each metric against the EMA length in a panel of its own, the best point of each curve marked.
 
     A curve per weight of guidance, as in Figs. 6 and 14, of a sweep over tensors one per pattern, as in Fig. 5b. Where
@@ -30,17 +30,17 @@ def plot_curves(results: Sequence[Result], path: Path, title: str = "") -> None:
     """
     by_pattern = any(result.cell.pattern for result in results)
 
-    def name(result: Result) -> str:
+    def name(result: CellResult) -> str:
         guidance = f"w = {result.cell.guidance:g}"
         return f"{result.cell.pattern}, {guidance}" if by_pattern else guidance
 
     _curves(results, name, path, title)
 
 
-def plot_runs(runs: Mapping[str, Sequence[Result]], path: Path, title: str = "") -> None:
+def plot_runs(runs: Mapping[str, Sequence[CellResult]], path: Path, title: str = "") -> None:
     """As `plot_curves`, a curve per run at its best weight of guidance (Fig. 5a)."""
     owner = {id(result): run for run, results in runs.items() for result in results}
-    kept: list[Result] = []
+    kept: list[CellResult] = []
     for results in runs.values():
         for metric in dict.fromkeys(result.metric for result in results):
             own = [result for result in results if result.metric == metric]
@@ -49,7 +49,7 @@ def plot_runs(runs: Mapping[str, Sequence[Result]], path: Path, title: str = "")
     _curves(kept, lambda result: f"{owner[id(result)]}, w = {result.cell.guidance:g}", path, title)
 
 
-def plot_map(results: Sequence[Result], path: Path, title: str = "") -> None:
+def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None:
     """Each metric over EMA length and weight of guidance, a panel for each; the best cell is marked.
 
     Where the guide's length is swept too, the axes are the two lengths, at the best weight of guidance.
@@ -70,20 +70,20 @@ def plot_map(results: Sequence[Result], path: Path, title: str = "") -> None:
     _save(figure, path, title)
 
 
-def best(results: Sequence[Result]) -> Result:
+def best(results: Sequence[CellResult]) -> CellResult:
     """The best of some results of one metric."""
     return (max if results[0].higher else min)(results, key=lambda result: result.value)
 
 
-def best_by(results: Sequence[Result], key: Callable[[Result], Any]) -> dict[Any, Result]:
+def best_by(results: Sequence[CellResult], key: Callable[[CellResult], Any]) -> dict[Any, CellResult]:
     """The best of each group, groups in the order of their first result."""
-    groups: dict[Any, list[Result]] = {}
+    groups: dict[Any, list[CellResult]] = {}
     for result in results:
         groups.setdefault(key(result), []).append(result)
     return {name: best(group) for name, group in groups.items()}
 
 
-def _curves(results: Sequence[Result], name: Callable[[Result], str], path: Path, title: str) -> None:
+def _curves(results: Sequence[CellResult], name: Callable[[CellResult], str], path: Path, title: str) -> None:
     metrics = _metrics(results, path)
     figure, panels = _panels(len(metrics), 5.2)
     colors = require("matplotlib", extra="plot").colormaps["viridis"]
@@ -99,7 +99,7 @@ def _curves(results: Sequence[Result], name: Callable[[Result], str], path: Path
     _save(figure, path, title)
 
 
-def _curve(axes: Any, name: str, points: Mapping[float, Result], color: Any) -> None:
+def _curve(axes: Any, name: str, points: Mapping[float, CellResult], color: Any) -> None:
     lengths = sorted(points)
     values = [points[length].value for length in lengths]
     axes.plot(lengths, values, "o-", markersize=3, color=color, label=plot_label(name))
@@ -109,7 +109,7 @@ def _curve(axes: Any, name: str, points: Mapping[float, Result], color: Any) -> 
     axes.plot(peak.cell.length, peak.value, "o", markersize=9, fillstyle="none", color=color)
 
 
-def _map(figure: Any, axes: Any, results: Sequence[Result], row: Callable[[Result], Any], label: str) -> None:
+def _map(figure: Any, axes: Any, results: Sequence[CellResult], row: Callable[[CellResult], Any], label: str) -> None:
     cells = best_by(results, lambda result: (row(result), result.cell.length))
     rows = sorted({each for each, _ in cells if each is not None})
     lengths = sorted({length for _, length in cells})
@@ -132,7 +132,7 @@ def _map(figure: Any, axes: Any, results: Sequence[Result], row: Callable[[Resul
     figure.colorbar(image, ax=axes)
 
 
-def _metrics(results: Sequence[Result], path: Path) -> list[str]:
+def _metrics(results: Sequence[CellResult], path: Path) -> list[str]:
     check_picture(path)
     if not results:
         raise ValueError("there are no results to plot")

@@ -10,45 +10,16 @@ from typing import Any
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.draw.decode import decoder
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
-from unitgain.draw.run import describe, on_main, pictures
+from unitgain.draw.run import describe, pictures
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import source_of
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
 from unitgain.serial import to_dict
 from unitgain.sweep.averages import Averages
-from unitgain.sweep.cells import Cell, SweepConfig
+from unitgain.sweep.cells import Cell, CellResult, SweepConfig
 from unitgain.sweep.judge import Judge
 from unitgain.sweep.table import Table, key_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What one metric says of one cell.
-
-    Attributes:
-        cell: which.
-        metric: its name.
-        values: one per repetition.
-        images: in each.
-        higher: higher is better.
-    """
-
-    cell: Cell
-    metric: str
-    values: tuple[float, ...]
-    images: int
-    higher: bool = False
-
-    @property
-    def value(self) -> float:
-        """The best of the repetitions, as the papers report it."""
-        return max(self.values) if self.higher else min(self.values)
-
-    @property
-    def worst(self) -> float:
-        """The worst of them."""
-        return min(self.values) if self.higher else max(self.values)
 
 
 @dataclass
@@ -202,10 +173,12 @@ def prepare(
         known = bench.table.rows()
         return [(cell, seeds) for cell, seeds in work if not all(k in known for k in bench.keys(cell, seeds).values())]
 
-    return on_main(bench.world, left)
+    return bench.world.on_main(left)
 
 
-def sweep(bench: Sweep, config: SweepConfig, *, on_images: Callable[[float, int], None] | None = None) -> list[Result]:
+def sweep(
+    bench: Sweep, config: SweepConfig, *, on_images: Callable[[float, int], None] | None = None
+) -> list[CellResult]:
     """Evaluate all cells that are not in the table; interrupted, the next call goes on.
 
     Args:
@@ -226,44 +199,21 @@ def sweep(bench: Sweep, config: SweepConfig, *, on_images: Callable[[float, int]
     total = sum(len(seeds) for _, seeds in left)
     done = 0
     for cell, seeds in world.share(left):
-        report = None
-        if on_images is not None and world.main:
-            report = Report(on_images, done, world.size, total)
-        bench.evaluate(cell, seeds, report)
+        progress = world.progress(on_images if world.main else None, total, before=done * world.size)
+        bench.evaluate(cell, seeds, progress)
         done += len(seeds)
     if on_images is not None and world.main:
         on_images(total, total)
     world.barrier()
-    return on_main(world, lambda: list(_results(bench, config)))
+    return world.on_main(lambda: list(_results(bench, config)))
 
 
-@dataclass(frozen=True)
-class Report:
-    """Reports the images of all processes, the others taken to be as far as this one.
-
-    Args:
-        on_images: called with (images drawn, images to draw).
-        before: what this process drew before the present cell.
-        size: number of processes.
-        total: images to draw in all.
-    """
-
-    on_images: Callable[[float, int], None]
-    before: int
-    size: int
-    total: int
-
-    def __call__(self, done: float) -> None:
-        """Report that `done` images of the present cell are drawn."""
-        self.on_images(min((self.before + done) * self.size, self.total), self.total)
-
-
-def _results(bench: Sweep, config: SweepConfig) -> Iterator[Result]:
+def _results(bench: Sweep, config: SweepConfig) -> Iterator[CellResult]:
     known = bench.table.rows()
     for name, metric in zip(bench.judge.names, bench.judge.metrics(), strict=True):
         for cell in config.cells(tied=bench.tied):
             keys = [bench.keys(cell, config.seeds(k))[name] for k in range(config.repeat)]
-            yield Result(
+            yield CellResult(
                 cell=cell,
                 metric=name,
                 values=tuple(known[key]["value"] for key in keys),

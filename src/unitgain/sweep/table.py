@@ -6,13 +6,11 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unitgain.files import write_text
+from unitgain.sweep.cells import CellResult
 from unitgain.trust import csv_cell
-
-if TYPE_CHECKING:
-    from unitgain.sweep.run import Result
 
 COLUMNS = ("metric", "length", "guidance", "guide_length", "pattern", "value", "worst", "repeat", "images")
 
@@ -60,7 +58,7 @@ class Table:
             return file.read() == b"\n"
 
 
-def write_csv(path: Path, results: Sequence["Result"]) -> None:
+def write_csv(path: Path, results: Sequence[CellResult]) -> None:
     """One line per cell and metric, atomically: the value is the best of the repetitions, beside it the worst."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unitgain.draw.run import on_main
 from unitgain.extras import require
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import to_dict
-from unitgain.sweep.cells import Cell, SweepConfig
-from unitgain.sweep.run import Report, Result, Sweep
+from unitgain.sweep.cells import Cell, CellResult, SweepConfig
+from unitgain.sweep.run import Sweep
 from unitgain.sweep.table import key_of
 
 JOURNAL = "tune.journal"
@@ -91,9 +90,9 @@ def tune(
     first_seed: int = 0,
     repeat: int = 1,
     seed: int = 0,
-    on_cell: Callable[[int, Result], None] | None = None,
+    on_cell: Callable[[int, CellResult], None] | None = None,
     on_images: Callable[[float, int], None] | None = None,
-) -> list[Result]:
+) -> list[CellResult]:
     """Search for the best cell of a space with a given number of evaluations.
 
     The study is kept in the folder of the sweep, and what is measured in its table: a search goes on where it stopped,
@@ -124,22 +123,22 @@ def tune(
     _check(bench, config, evaluations)
     budget = min(evaluations, len(config.cells(tied=bench.tied)))
     searches: list[Search] = []  # one, in the first process
-    on_main(world, lambda: searches.append(Search(bench, space, config, seed)))
-    while cells := on_main(world, lambda: _round(searches[0], budget, world.size)):
+    world.on_main(lambda: searches.append(Search(bench, space, config, seed)))
+    while cells := world.on_main(lambda: _round(searches[0], budget, world.size)):
         for cell in world.share(cells):
             for k in range(repeat):
-                report = None
-                if on_images is not None and world.main:
-                    before = (len(searches[0].results) * repeat + k) * images
-                    report = Report(on_images, before, world.size, budget * repeat * images)
-                bench.evaluate(cell, config.seeds(k), report)
+                progress = None
+                if world.main:
+                    before = (len(searches[0].results) * repeat + k * world.size) * images
+                    progress = world.progress(on_images, budget * repeat * images, before)
+                bench.evaluate(cell, config.seeds(k), progress)
         world.barrier()
         for search in searches:
             for cell in cells:
                 search.tell(cell)
                 if on_cell is not None:
                     on_cell(len(search.results), search.results[cell])
-    return on_main(world, lambda: list(searches[0].results.values()))
+    return world.on_main(lambda: list(searches[0].results.values()))
 
 
 def _check(bench: Sweep, config: SweepConfig, evaluations: int) -> None:
@@ -168,7 +167,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         metric = bench.judge.metrics()[0]
         self.name, self.higher = bench.judge.names[0], metric.needs.higher
-        self.results: dict[Cell, Result] = {}
+        self.results: dict[Cell, CellResult] = {}
         self._trials: dict[Cell, Any] = {}
         bench.out.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(bench.out / JOURNAL)))
@@ -243,8 +242,10 @@ class Search:
         nearest = min(free, key=lambda indices: sum((a - b) ** 2 for a, b in zip(indices, centre, strict=True)))
         return dict(zip(axes, nearest, strict=True))
 
-    def _result(self, cell: Cell, values: Sequence[float]) -> Result:
-        return Result(cell=cell, metric=self.name, values=tuple(values), images=self.config.images, higher=self.higher)
+    def _result(self, cell: Cell, values: Sequence[float]) -> CellResult:
+        return CellResult(
+            cell=cell, metric=self.name, values=tuple(values), images=self.config.images, higher=self.higher
+        )
 
     def _study_name(self, seed: int) -> str:
         # Studies from before there was a choice are found by the names that they have.
