@@ -3,8 +3,10 @@
 import errno
 import io
 import json
+import multiprocessing
 import subprocess
 import sys
+import time
 import zipfile
 
 import datasets
@@ -258,8 +260,16 @@ def square(_, number):
     return number**2
 
 
+def slow_square(_, number):
+    time.sleep(0.1)
+    return number**2
+
+
 def test_processes_are_started_where_they_pay(monkeypatch):
     monkeypatch.setattr(workers, "cores", lambda: 8)
+    monkeypatch.setattr("os.getloadavg", lambda: (9.0, 0.0, 0.0))
+    assert [workers.paying(seconds) for seconds in (3, 13, 100)] == [1, 2, 8]
+    monkeypatch.setattr("os.getloadavg", lambda: (7.0, 9.0, 9.0))
     assert [workers.paying(seconds) for seconds in (0, 0.5, 1.3, 3, 100)] == [1, 1, 2, 5, 8]
     with monkeypatch.context() as patch:
         patch.setattr(workers, "Pool", None)  # which would fail
@@ -269,7 +279,12 @@ def test_processes_are_started_where_they_pay(monkeypatch):
         with pytest.raises(TypeError):
             list(in_order(square, None, range(5), count=5))
     monkeypatch.setattr(workers, "paying", lambda seconds: 2)
-    assert list(in_order(square, None, range(5), count=5)) == [0, 1, 4, 9, 16]  # the first of them here
+    assert list(in_order(square, None, range(500), count=500)) == [n**2 for n in range(500)]  # some of them here
+    assert list(in_order(slow_square, None, range(20), count=20)) == [n**2 for n in range(20)]
+    results = in_order(slow_square, None, range(20), count=20)
+    assert [next(results), next(results)] == [0, 1]
+    results.close()
+    assert not multiprocessing.active_children()
 
 
 def test_pandas_is_not_imported(pictures, tmp_path):

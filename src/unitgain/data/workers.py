@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
@@ -19,6 +20,7 @@ Shared = TypeVar("Shared")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 STARTING = 0.3  # seconds until processes work: they import what they need first
+BUSY = 20  # times that, per process, which work has to take where others work too
 TASKS_AHEAD = 4  # per process: enough to keep it busy while results are written, few enough to bound memory
 
 
@@ -33,7 +35,10 @@ def cores() -> int:
 
 def paying(seconds: float) -> int:
     """Processes that end work of so many seconds sooner than one of them would."""
-    return max(1, min(cores(), int(seconds / (2 * STARTING))))
+    busy = (
+        hasattr(os, "getloadavg") and os.getloadavg()[0] >= cores()
+    )  # more may do no more there, and all have to start
+    return max(1, min(cores(), int(seconds / ((BUSY if busy else 2) * STARTING))))
 
 
 def in_order(
@@ -50,13 +55,13 @@ def in_order(
         shared: sent to each process once.
         tasks: taken as they are needed, a few ahead.
         workers: processes; with 1 everything happens in this one; by default as many as pay, by the time that the first
-            task takes here.
+            task takes here, and this one works while they start.
         count: of the tasks, if it is known.
 
     Raises:
         WorkerError: if a process was killed, by lack of memory for instance.
     """
-    tasks = iter(tasks)
+    tasks, measured = iter(tasks), workers is None
     if workers is None:
         workers = cores() if count is None else 1
         for task in itertools.islice(tasks, 0 if count is None else 1):
@@ -71,11 +76,18 @@ def in_order(
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload([function.__module__])
-    pool = Pool(context, function, shared, workers)
+    starter = ThreadPoolExecutor(1)
+    pool = starter.submit(Pool, context, function, shared, workers)
     try:
-        yield from pool.map(tasks)
+        for task in tasks if measured else ():
+            yield function(shared, task)
+            if pool.done():
+                break
+        yield from pool.result().map(tasks)
     finally:
-        pool.close()
+        starter.shutdown()
+        if pool.exception() is None:
+            pool.result().close()
 
 
 class Pool:
