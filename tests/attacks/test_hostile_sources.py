@@ -5,8 +5,11 @@ Each call runs in a process with little memory, so that a crash and a flood are 
 
 import bz2
 import gzip
+import io
+import json
 import lzma
 import os
+import random
 import struct
 import tarfile
 import zipfile
@@ -14,11 +17,15 @@ import zlib
 
 import pytest
 from bounded import outcome
-from hostile import HUGE, bomb, chunk, prepared
+from hostile import FIT, HUGE, bomb, chunk, prepared
 from pictures import encoded, folder_of, picture
 from PIL import Image
 
 from unitgain.data.manifest import read_manifest
+from unitgain.data.prepare import fit_item
+from unitgain.data.sources import Item, SourceOptions, open_source
+from unitgain.data.sources.files import open_archive
+from unitgain.data.sources.tars import _open_file
 from unitgain.evaluate.images import open_images
 from unitgain.trust import Limits
 
@@ -165,3 +172,69 @@ def test_a_label_does_not_decide_how_many_classes_are_named(tmp_path):
     (root / "labels.csv").write_text("file,label\na/0.png,2024000123\na/1.png,1000000000\n")
     assert outcome(prepared, root, tmp_path)[0] == "returned"
     assert read_manifest(tmp_path / "prepared").classes == ("1000000000", "2024000123")
+
+
+def archive_of(path, kind):
+    """Four pictures with their labels, in an archive of this kind."""
+    files = {f"{index % 2}/{index}.png": encoded(picture(index, 8, 8)) for index in range(4)}
+    labels = json.dumps({"labels": [[name, index] for index, name in enumerate(files)]}).encode()
+    if kind in METHODS:
+        return zip_of(path, files | {"dataset.json": labels}, METHODS[kind])
+    with tarfile.open(path, f"w:{kind}") as archive:
+        for name, content in (files | {f"{name[:-3]}cls": b"7" for name in files}).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
+METHODS |= {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+
+
+@pytest.mark.parametrize("kind", ["stored", "deflated", "bzip2", "lzma", "", "gz", "bz2", "xz"])
+def test_any_byte_of_an_archive_may_be_wrong(tmp_path, kind):
+    path = archive_of(tmp_path / "a.zip" if kind in METHODS else tmp_path / f"a.tar{'.' * bool(kind)}{kind}", kind)
+
+    def all_of_them():
+        whole, draw, refused = path.read_bytes(), random.Random(0), 0
+        for step in range(80):
+            content = bytearray(whole)
+            for _ in range(1 + step % 3):
+                content[draw.randrange(len(whole))] ^= draw.randrange(1, 256)
+            path.write_bytes(content)
+            open_archive.cache_clear()
+            _open_file.cache_clear()
+            try:
+                source = open_source(str(path), tmp_path / "scratch", SourceOptions())
+                rows = [fit_item(item, FIT, source.limits) for item in source.read(0, len(source))]
+                assert all(row.data or row.error for row in rows)
+            except ValueError as error:
+                assert path.name in str(error), repr(error)
+                refused += 1
+        return refused
+
+    found, refused = outcome(all_of_them)
+    assert found == "returned", refused
+    assert refused > 3
+
+
+def test_any_byte_of_a_picture_may_be_wrong():
+    """A decoder may fail in its own way, and nothing else."""
+    images = [picture(0, 40, 30), picture(1, 40, 30).convert("P"), picture(2, 40, 30).convert("RGBA")]
+    kinds = [("PNG", 0), ("PNG", 1), ("PNG", 2), ("JPEG", 0), ("WEBP", 2), ("GIF", 1), ("BMP", 0), ("TIFF", 0)]
+    kinds += [("PPM", 0), ("TGA", 2), ("ICO", 2), ("JPEG2000", 0), ("QOI", 0)]
+
+    def all_of_them():
+        draw = random.Random(0)
+        for kind, image in kinds:
+            whole = encoded(images[image], kind)
+            for step in range(60):
+                content = bytearray(whole)
+                reach = len(whole) if step % 2 else min(len(whole), 128)
+                for _ in range(1 + step % 3):
+                    content[draw.randrange(reach)] ^= draw.randrange(1, 256)
+                row = fit_item(Item("x", bytes(content)), FIT, Limits(item=10**7))
+                assert row.data or row.error
+
+    assert outcome(all_of_them) == ["returned", None]

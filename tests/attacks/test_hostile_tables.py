@@ -20,6 +20,7 @@ from pictures import encoded, picture
 
 from unitgain.data.sources import SourceOptions, open_source, parquet
 from unitgain.data.sources import saved as saved_files
+from unitgain.data.sources.columns import picture_bytes
 from unitgain.metrics.reference import ReferenceFileError, load_references
 from unitgain.trust import Limits
 
@@ -44,6 +45,11 @@ def test_paths_in_tables_stay_below_the_table(tmp_path, path):
     assert found == "returned" and names == ["a.parquet/000000000"] and list(left) == ["a.parquet/000000001"]
     found, text = outcome(prepared, saved(tmp_path / "saved", {"image": pa.array(rows[1:], kind)}), tmp_path / "2")
     assert found == "DataError" and "no image is left" in text
+
+
+def test_sets_of_the_hub_name_no_paths():
+    with pytest.raises(OSError, match="no bytes of a picture"):
+        picture_bytes({"bytes": None, "path": "/etc/passwd"}, None, Limits())
 
 
 def saved(folder, columns, **state):

@@ -27,7 +27,7 @@ from unitgain.data.sources.parquet import Parquet
 from unitgain.data.sources.saved import SavedDataset
 from unitgain.data.sources.tars import Tar
 from unitgain.metrics.record import Source
-from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
+from unitgain.trust import DEFAULT_LIMITS, Limits, printable, read_member, read_regular
 
 T = TypeVar("T")
 KINDS = {Folder: "folder", Zip: "zip", Tar: "tar", Parquet: "parquet", SavedDataset: "prepared"}
@@ -100,6 +100,9 @@ class FileImages:
             return decode(item.data, self.files.limits)
         except ImageError as error:
             raise ImageError(f"{self.source.name}: {item.key} {error}") from error
+        except Exception as error:  # such as a MemoryError
+            why = f"cannot be used: {type(error).__name__} {printable(error)}".rstrip()
+            raise ImageError(f"{self.source.name}: {item.key} {why}") from error
 
 
 class Digits:

@@ -12,7 +12,7 @@ from pathlib import Path
 from unitgain.data.sources.classes import classify
 from unitgain.data.sources.listing import Listing, text
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
-from unitgain.trust import DEFAULT_LIMITS, read_member, read_regular
+from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, printable, read_member, read_regular
 
 LONGEST_LINK = 4096  # bytes of a path
 
@@ -92,8 +92,8 @@ def open_zip(path: Path, options: SourceOptions) -> Zip:
     """
     try:
         archive = open_archive(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no whole zip archive: {error}") from error
+    except Exception as error:  # BadZipFile, OSError, struct.error, NotImplementedError, ...
+        raise ValueError(f"{path} is no whole zip archive: {printable(error)}") from error
     listing = Listing[str]()
     members = archive.infolist()
     options.limits.check_source(f"{path}, unpacked,", sum(member.file_size for member in members), path.stat().st_size)
@@ -103,7 +103,7 @@ def open_zip(path: Path, options: SourceOptions) -> Zip:
     listing.pictures = dict(sorted(listing.pictures.items()))
     for name in (*listing.archives, *listing.parquet):
         listing.notes.add("archives within it were left out: unpack it, and give the folder", name)
-    found = classify(listing, str(path), options, lambda member: read_member(archive, member, options.limits))
+    found = classify(listing, str(path), options, lambda member: _read(archive, member, options.limits))
     return Zip(
         name=str(path),
         path=path,
@@ -161,12 +161,21 @@ def _stamp(path: Path) -> tuple[int, int]:
         return -1, -1
 
 
+def _read(archive: zipfile.ZipFile, name: str, limits: Limits) -> bytes:
+    try:
+        return read_member(archive, name, limits)
+    except LimitError as error:
+        raise LimitError(f"{archive.filename}: {error}") from error
+    except Exception as error:  # of whatever the decompressors make of it
+        raise ValueError(f"{archive.filename}: {printable(name)} cannot be read: {printable(error)}") from error
+
+
 def _add_member(listing: Listing[str], archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     name = member.filename
     if member.is_dir():
         listing.add_folder(name)
     elif stat.S_ISLNK(member.external_attr >> 16) and member.file_size <= LONGEST_LINK:
-        target = read_member(archive, name, DEFAULT_LIMITS).decode("utf-8", "replace")
+        target = _read(archive, name, DEFAULT_LIMITS).decode("utf-8", "replace")
         listing.add_link(name, posixpath.join(posixpath.dirname(name.replace("\\", "/")), target))
     else:
         listing.add(name, name)

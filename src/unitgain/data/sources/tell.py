@@ -13,6 +13,7 @@ from unitgain.data.sources.saved import open_saved
 from unitgain.data.sources.source import Indexed, Notes, SourceOptions, Stream
 from unitgain.data.sources.splits import ALL, choose_files
 from unitgain.data.sources.tars import open_tars
+from unitgain.trust import open_regular
 
 HUB = "hub:"
 
@@ -88,7 +89,7 @@ def _size(path: Path) -> int:
 
 
 def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         magic = file.read(4)
     if magic == b"PAR1":
         return open_parquet([path], options)
