@@ -90,10 +90,11 @@ def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str
     average = {
         "power": f"power function, sigma_rel {header.profile.get('sigma_rel', 0):.3f}",
         "exponential": f"exponential, half-life {header.profile.get('half_life', 0):,.0f} images",
+        "unknown": "of a length that is not known",
     }.get(kind, "none: the weights of the last step")
     facts = {
         "recipe": header.recipe,
-        "images seen": f"{header.nimg:,}",
+        "images seen": f"{header.nimg:,}" if header.nimg else "not known",
         "weight average": average,
         "trained on": header.data or "not recorded",
         "network": f"{spec.channels}x{spec.resolution}x{spec.resolution}, {parameters:,} parameters in {dtype}",

@@ -17,6 +17,7 @@ from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader, write
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.files import staged, write_text
 from unitgain.infer import Prepared
+from unitgain.kinds import refuse_pickle
 from unitgain.presets import PRESETS, fetched
 from unitgain.serial import to_dict
 
@@ -51,6 +52,7 @@ def load(
 
     Raises:
         FileNotFoundError: if there is no file, and `what` is no name of anything else.
+        ValueError: if it is a pickle, which has to be converted first.
         SnapshotError: if it is no snapshot, or damaged.
         HubError: if the repository or its file is not there or cannot be reached.
     """
@@ -72,8 +74,9 @@ def locate(
     if not path.exists() and isinstance(what, str):
         if what in PRESETS:
             return fetched(what).network
-        if HUB_ID.fullmatch(what) and path.suffix != ".safetensors":
+        if HUB_ID.fullmatch(what) and path.suffix not in (".safetensors", ".pkl", ".pickle", ".pt", ".pth"):
             return _from_hub(what, file, revision, token)
+    refuse_pickle(path)
     return path
 
 

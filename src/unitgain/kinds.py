@@ -7,6 +7,7 @@ from pathlib import Path
 from unitgain.trust import open_regular
 
 HEAD = 1024  # bytes that tell
+TEXT, UNKNOWN = "text", "of a kind that is not known here"
 LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -72,5 +73,24 @@ def kind_of(head: bytes) -> str:
     if text.lstrip()[:1] in (b"{", b"["):
         return "text like JSON"
     if b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "text"
-    return "of a kind that is not known here"
+        return TEXT
+    return UNKNOWN
+
+
+def refuse_pickle(path: Path) -> None:
+    """Say of an official pickle, where a snapshot is wanted, that it has to be converted first.
+
+    Raises:
+        ValueError: if it is a pickle, or the archive of one.
+    """
+    if not path.is_file() or path.suffix == ".safetensors":
+        return
+    head = read_head(path)
+    if PICKLE.fits(head) and not head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"):
+        target = f"{path.stem}.safetensors"
+        raise ValueError(
+            f"{path} is a pickle, as official networks are, and is not run: convert it first: unitgain convert {path} "
+            f"{target}"
+        )
+    if ZIP.fits(head) or PICKLE.fits(head):
+        raise ValueError(f"{path} is a file of torch.save, not a snapshot: `unitgain ema convert` makes those of it")

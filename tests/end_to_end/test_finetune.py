@@ -13,20 +13,31 @@ from PIL import Image
 import unitgain
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
+from unitgain.checkpoint.uncertainty import read_uncertainty, write_uncertainty
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.images import grid
-from unitgain.denoiser import Denoiser
+from unitgain.denoiser import Denoiser, Uncertainty
 from unitgain.draw import DrawSettings, Network
 from unitgain.evaluate.generated import Generated
 from unitgain.infer import prepare
 from unitgain.ops import normalize
 from unitgain.parallel import World
 from unitgain.posthoc import reconstruct
+from unitgain.recipes import RECIPES
 from unitgain.serial import to_dict
-from unitgain.train import Evaluation, TrainConfig, TrainState, train, train_step
+from unitgain.train import Evaluation, Init, TrainConfig, TrainState, train, train_step
 from unitgain.train.batches import Batches
-from unitgain.train.finetune import LABEL, at_level, check_fit, fitted, open_inheritance, open_init
+from unitgain.train.finetune import (
+    LABEL,
+    Inheritance,
+    at_level,
+    check_fit,
+    fitted,
+    open_inheritance,
+    open_init,
+    recipe_of,
+)
 from unitgain.train.log import read_stats
 
 
@@ -147,7 +158,10 @@ def test_networks_and_data_that_do_not_fit_are_refused(tmp_path, tiny_recipe, ti
         check_fit(latents, config(tiny_recipe, snapshot), dataset)
     shifted = header.replace(encoder=to_dict(PixelEncoder(mean=100.0)))
     assert "mean: 100.0 -> 127.5" in check_fit(shifted, config(tiny_recipe, snapshot), dataset)["encoder"]
-    with pytest.raises(ValueError, match=r"convert it first: unitgain convert edm2\.pkl"):
+    (tmp_path / "edm2.pkl").write_bytes(b"\x80\x04}.")
+    with pytest.raises(ValueError, match=r"convert it first: unitgain convert .*edm2\.pkl"):
+        open_init(str(tmp_path / "edm2.pkl"))
+    with pytest.raises(FileNotFoundError):
         open_init("edm2.pkl")
     write(tmp_path / "start.safetensors", tiny_spec, nimg=1)
     other = config(tiny_recipe, snapshot)
@@ -273,3 +287,24 @@ def test_official_designs_are_matched_too(tmp_path):
         with torch.device("meta"):
             names, others = (set(Denoiser(s).state_dict()) for s in (spec, larger))
         assert {at_level(name, larger, spec) for name in others} == names
+
+
+def test_an_official_network_of_no_known_recipe(tmp_path, tiny_spec):
+    """It is trained by the recipe of the nearest official one; u(sigma) goes on from that of the file."""
+    path = tmp_path / "mine.safetensors"
+    write(path, tiny_spec, recipe="official")
+    with Snapshot(path) as snapshot:
+        header, tensors = snapshot.header, {name: tensor.float() for name, tensor in snapshot.verified()}
+    found, said = recipe_of(header)
+    assert (found.name, found.lr) == ("official", RECIPES["edm2-img64-xs"].lr) and "edm2-img64-xs stands in" in said
+    with pytest.raises(ValueError, match="name one"):
+        recipe_of(header.replace(network=tiny_spec.replace(branch="s d E s P s m d")))
+    known = Uncertainty(found.uncertainty_channels)
+    write_uncertainty(path, known.state_dict())
+    own = found.replace(network=tiny_spec)
+    for beside in (read_uncertainty(path), None):
+        inheritance = Inheritance(Init(name=str(path), sha256=""), header, dict(tensors), None, uncertainty=beside)
+        state = TrainState.start(own, adapt=inheritance.into)
+        same = torch.equal(state.uncertainty.linear.weight, known.linear.weight)
+        assert same == (beside is not None)
+        assert ("beside the snapshot" in inheritance.changes["u(sigma)"]) == same

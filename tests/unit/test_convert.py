@@ -16,7 +16,8 @@ from unitgain.checkpoint.convert import Origin, convert_folder, convert_network,
 from unitgain.checkpoint.nvidia import from_state, rename
 from unitgain.checkpoint.official import PIXELS
 from unitgain.checkpoint.records import Refused
-from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
+from unitgain.checkpoint.uncertainty import read_uncertainty, uncertainty_path
 from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder
 from unitgain.ema import PowerProfile, sigma_rel_to_gamma
@@ -164,8 +165,12 @@ def test_origin_by_name(tmp_path):
     )
     own = origin(tmp_path / "network-snapshot-0008388-0.100.pkl", recipe="mine")
     assert (own.recipe, own.license, own.data) == ("mine", None, None)
-    with pytest.raises(ValueError, match="give --nimg and --sigma-rel"):
-        origin(tmp_path / "network.pkl")
+    unknown = origin(tmp_path / "network.pkl")
+    assert (unknown.nimg, unknown.sigma_rel, unknown.recipe) == (None, None, "official")
+    short = origin(tmp_path / "phema-8388-.1.pkl")
+    assert (short.nimg, short.sigma_rel) == (8 * MI, 0.1)
+    traditional = origin(tmp_path / "network-snapshot-0008388.pkl")
+    assert (traditional.nimg, traditional.sigma_rel) == (8 * MI, None)
     assert origin(tmp_path / "network.pkl", nimg=5, sigma_rel=0.1).recipe == "official"
 
 
@@ -251,7 +256,7 @@ def test_folders_that_do_not_fit(tmp_path, raw_snapshots):
     write_official(folder / "network-snapshot-0041943-0.050.pkl", config_of())
     with pytest.raises(ValueError, match="different networks"):
         convert_folder(folder, tmp_path / "run")
-    assert len(list((tmp_path / "run").iterdir())) == 8
+    assert len(list((tmp_path / "run").glob("*.safetensors"))) == 8
     (folder / "other-0041943-0.050.pkl").write_bytes(b"")
     with pytest.raises(ValueError, match="of the same time and length"):
         convert_folder(folder, tmp_path / "run")
@@ -327,9 +332,17 @@ def test_reference_statistics_that_are_none(tmp_path):
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     write_official(tmp_path / "a.pkl")
     np.savez(tmp_path / "reference.npz", **statistics(0))
+    (tmp_path / "page.pkl").write_text("<!DOCTYPE html>\n<html>404</html>")
+    (tmp_path / "pointer.pkl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n")
+    torch.save({"net": torch.ones(2)}, tmp_path / "state.pt")
+    (tmp_path / "edm.pkl").write_bytes(dumps({"ema": Persistent("EDMPrecond", {}), "loss_fn": None}))
     (tmp_path / "reference.pkl").write_bytes(pickle.dumps({"fid": statistics(0)}))
     for args, words in (
-        (["a.pkl", "a.safetensors"], "give --nimg and --sigma-rel"),
+        (["none.pkl", "a.txt"], "no file at"),
+        (["page.pkl", "a.safetensors"], "it is an HTML page"),
+        (["pointer.pkl", "a.safetensors"], "git lfs pull"),
+        (["state.pt", "a.safetensors"], "a zip archive, as torch.save"),
+        (["edm.pkl", "a.safetensors"], "network of the first EDM paper"),
         (["a.pkl", "a.txt", "--nimg", "8", "--sigma-rel", "0.1"], "cannot tell what"),
         (["a.pkl", "a", "--all"], "no folder: leave out --all"),
         ([".", "a"], "add --all"),
@@ -346,3 +359,141 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
         assert words in capsys.readouterr().err.replace("\n", " "), args
     main(["convert", str(tmp_path / "a.pkl"), str(tmp_path / "a.safetensors"), "--nimg", "8", "--sigma-rel", "0.1"])
     assert "official, 8 images, sigma_rel 0.1" in capsys.readouterr().out
+
+
+def test_no_clamp_is_no_clamp(tmp_path):
+    """`clip_act=None` clamps nothing; other arguments that are None mean nothing."""
+    config = config_of(clip_act=None)
+    state = write_official(tmp_path / "a.pkl", config)
+    header = convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+    assert header.network.clip_act is None
+    denoiser = unitgain.load(tmp_path / "a.safetensors")
+    clamped, free = (from_state(state, config_of(clip_act=value))[0].eval() for value in (0.01, 1e6))
+    x, label = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
+    assert torch.equal(denoiser(x, 1.0, label), free(x, 1.0, label))
+    assert not torch.allclose(denoiser(x, 1.0, label), clamped(x, 1.0, label), rtol=0.01)
+    prepared = unitgain.prepare(unitgain.load(tmp_path / "a.safetensors"))
+    assert torch.allclose(prepared(x, 1.0, label), free(x, 1.0, label), rtol=0.05, atol=0.05)
+    write_official(tmp_path / "a.pkl", config_of(dropout=None), state=state)
+    with pytest.raises(Refused, match="dropout is None"):
+        convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_no_encoder_is_plain_rgb(tmp_path, missing):
+    whole = contents(random_state(config_of()), config_of())
+    whole["encoder"] = None
+    if missing:
+        del whole["encoder"]
+    (tmp_path / "a.pkl").write_bytes(dumps(whole))
+    assert convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE).encoder == PIXELS
+
+
+def test_what_a_name_does_not_say_is_unknown(tmp_path, capsys):
+    write_official(tmp_path / "mynet.pkl")
+    main(["convert", str(tmp_path / "mynet.pkl"), str(tmp_path / "mynet.safetensors")])
+    printed = capsys.readouterr()
+    assert "images seen not known, length of the average not known" in printed.out and "--nimg" in printed.err
+    with Snapshot(tmp_path / "mynet.safetensors") as snapshot:
+        assert (snapshot.header.nimg, snapshot.header.profile) == (0, {"kind": "unknown"})
+    assert unitgain.load(tmp_path / "mynet.safetensors").spec.resolution == 8
+    (tmp_path / "run").mkdir()
+    write_official(tmp_path / "run" / "network-snapshot-0008388.pkl")
+    (path,) = convert_folder(tmp_path / "run", tmp_path / "converted")
+    assert path.name == "0008388608-unknown.safetensors"
+    main(["ema", "list", str(tmp_path / "converted")])
+    assert "unknown" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="do not say how they were averaged"):
+        reconstruct(tmp_path / "converted", [0.1], tmp_path / "ema")
+
+
+def test_u_of_sigma_is_kept_beside(tmp_path):
+    state = write_official(tmp_path / "a.pkl")
+    convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+    found = read_uncertainty(tmp_path / "a.safetensors")
+    uncertainty = from_state(state, config_of())[1]
+    for name, tensor in uncertainty.state_dict().items():
+        assert torch.equal(found[name], tensor), name
+    path = uncertainty_path(tmp_path / "a.safetensors")
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    with pytest.raises(SnapshotError, match="damaged"):
+        read_uncertainty(tmp_path / "a.safetensors")
+    assert read_uncertainty(tmp_path / "b.safetensors") is None
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_way_back(tmp_path, capsys, beside):
+    """What was read from an official file comes out of a snapshot as it was, u(sigma) too, but for its precision."""
+    config = config_of(dropout=0.1, clip_act=None)
+    state = write_official(tmp_path / "a.pkl", config)
+    convert_network(tmp_path / "a.pkl", tmp_path / "a.safetensors", HERE)
+    if not beside:
+        uncertainty_path(tmp_path / "a.safetensors").unlink()
+    main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "back.pt")])
+    assert ("u(sigma) is 0" in capsys.readouterr().err) == (not beside)
+    found = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert found["state"].keys() == state.keys()
+    for name, tensor in state.items():
+        if beside or not name.startswith("logvar_"):
+            assert torch.equal(found["state"][name].to(tensor.dtype), tensor), name
+    assert (found["nimg"], found["sigma_rel"], found["config"]["clip_act"]) == (1024, 0.05, None)
+    if not beside:
+        assert from_state(found["state"], found["config"])[1](torch.ones(2)).abs().max() == 0
+    with pytest.raises(SystemExit):
+        main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "back.pkl")])
+    assert "source code of the official classes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_references_there_and_back(tmp_path, capsys):
+    given = {"fid": {**statistics(0), "num_images": 50}, "fd_dinov2": {**statistics(1), "num_images": np.int64(50)}}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(given))
+    main(["convert", str(tmp_path / "a.pkl"), str(tmp_path / "a.npz")])
+    assert "of 50 images" in capsys.readouterr().out
+    assert load_references(tmp_path / "a.npz")["inception"].count == 50
+    main(["convert", str(tmp_path / "a.npz"), str(tmp_path / "b.pkl")])
+    data = (tmp_path / "b.pkl").read_bytes()
+    assert b"numpy.core.multiarray" in data and b"numpy._core" not in data
+    for found in (pickle.loads(data), read_reference(tmp_path / "b.pkl")):
+        assert found.keys() == given.keys()
+        for name, one in found.items():
+            assert np.array_equal(one["mu"], given[name]["mu"]) and np.array_equal(one["sigma"], given[name]["sigma"])
+            assert one["num_images"] == 50
+    for number in (-1, 0.5, 0, "x"):
+        (tmp_path / "c.pkl").write_bytes(pickle.dumps({"fid": {**given["fid"], "num_images": number}}))
+        with pytest.raises(Refused):
+            read_reference(tmp_path / "c.pkl")
+
+
+@pytest.mark.parametrize("command", [["sample"], ["inspect"], ["ema", "list"], ["train", "digits", "--init"]])
+def test_pickles_where_snapshots_are_wanted(tmp_path, capsys, command):
+    write_official(tmp_path / "net.pkl")
+    given = [*command, str(tmp_path / "net.pkl")]
+    given += ["--out", str(tmp_path / "out")] if command[0] in ("sample", "train") else []
+    with pytest.raises(SystemExit) as stop:
+        main(given)
+    assert stop.value.code == 2
+    assert "convert it first: unitgain convert" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "net.pkl").unlink()
+    with pytest.raises(SystemExit) as stop:
+        main(given)
+    assert stop.value.code == 2
+    assert "convert it first" not in capsys.readouterr().err
+
+
+def test_a_fresh_run_of_the_official_loop(tmp_path, raw_snapshots, capsys):
+    """It also writes snapshots before the first step, and other files lie about."""
+    folder, _ = raw_snapshots
+    for name in ("network-snapshot-0000000-0.050.pkl", "best.pkl", "network-snapshot-0000042-0.050.pkl"):
+        write_official(folder / name)
+    (folder / "training-state-0008388.pt").write_bytes(b"")
+    main(["convert", str(folder), str(tmp_path / "run"), "--all"])
+    printed = capsys.readouterr()
+    assert "8 snapshots in" in printed.out
+    said = " ".join(printed.err.split())
+    for words in (
+        "0000000-0.050.pkl: it was taken before the first step",
+        "best.pkl: its name",
+        "0042-0.050.pkl: no",
+    ):
+        assert words in said
+    reconstruct(tmp_path / "run", [0.07], tmp_path / "ema")

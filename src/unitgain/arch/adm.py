@@ -190,7 +190,7 @@ class ADMBlock(nn.Module):
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else made.layer(in_channels, out_channels, (1, 1))
         self.attention = made.attention(out_channels, spec.channels_per_head) if attention else nn.Identity()
-        self.clip_act = spec.clip_act if made.clamp else math.inf
+        self.clip_act = spec.clip_act if made.clamp and spec.clip_act is not None else math.inf
 
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h2 w2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""

@@ -1,5 +1,6 @@
 """The residual block of token rungs (EDM2 F and G, all of EDM2+): a main path, and a branch made of tokens."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -178,7 +179,7 @@ class Block(nn.Module):
         super().__init__()
         self.mode: Resampling = mode
         self.res_balance = spec.res_balance
-        self.clip_act = spec.clip_act
+        self.clip_act = math.inf if spec.clip_act is None else spec.clip_act
         self.add = functions(spec).add
         self.shortcut = MPConv(in_channels, out_channels, (1, 1)) if in_channels != out_channels else nn.Identity()
         self.branch = self.make_branch(spec, in_channels, out_channels)
@@ -201,7 +202,7 @@ class Block(nn.Module):
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""
         main, branch = self.paths(resample(x, self.mode), emb)
         x = self.attention(self.add(main, branch, self.res_balance))
-        return x.clamp(-self.clip_act, self.clip_act)
+        return x if math.isinf(self.clip_act) else x.clamp(-self.clip_act, self.clip_act)
 
 
 class EncoderBlock(Block):

@@ -42,7 +42,8 @@ class NetworkSpec:
         concat_balance: share of the skip connection in the decoder's input (t of Eq. 103).
         res_balance: share of the residual branch (t of Eq. 88).
         attn_balance: share of self-attention (t of Eq. 88).
-        clip_act: activations are clamped to +-clip_act at the end of each block, but in "adm" (Appendix D.2).
+        clip_act: activations are clamped to +-clip_act at the end of each block, but in "adm" (Appendix D.2); None for
+            no clamp.
 
     Raises:
         ValueError: if a field is out of its range, naming the field, the value and the remedy.
@@ -66,7 +67,7 @@ class NetworkSpec:
     concat_balance: float = 0.5
     res_balance: float = 0.3
     attn_balance: float = 0.3
-    clip_act: float = 256.0
+    clip_act: float | None = 256.0
 
     def __post_init__(self) -> None:
         for name in ("resolution", "channels", "model_channels", "num_blocks", "channels_per_head", "expansion"):
@@ -91,7 +92,7 @@ class NetworkSpec:
         self._require("dropout", 0 <= self.dropout < 1, "is a probability in [0, 1)")
         for name in ("label_balance", "concat_balance", "res_balance", "attn_balance"):
             self._require(name, 0 <= getattr(self, name) <= 1, "is a share in [0, 1]")
-        self._require("clip_act", self.clip_act > 0, "must be positive")
+        self._require("clip_act", self.clip_act is None or self.clip_act > 0, "must be positive, or None for no clamp")
         self._require("kernel", self.kernel >= 1 and self.kernel % 2 == 1, "must be odd, such as 3, 5 or 7")
         self._require("design", self.design in get_args(Design), f"must be one of {', '.join(get_args(Design))}")
         self._check_branches()

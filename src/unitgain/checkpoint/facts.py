@@ -41,9 +41,9 @@ class SnapshotHeader:
     Args:
         network: the network whose parameters it holds.
         sigma_data: standard deviation of the training data.
-        nimg: images seen in training.
+        nimg: images seen in training; 0 where a file from elsewhere does not say it.
         profile: averaging profile, `{"kind": "power", "sigma_rel": ..., "gamma": ...}`,
-            `{"kind": "exponential", "half_life": ...}` or `{"kind": "raw"}`.
+            `{"kind": "exponential", "half_life": ...}`, `{"kind": "raw"}` or `{"kind": "unknown"}`.
         recipe: name of the recipe.
         encoder: how images become what the network sees, as `unitgain.data.encoder` writes it.
         classes: names of the classes, if known.

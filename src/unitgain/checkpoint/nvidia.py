@@ -69,7 +69,7 @@ def spec_from_config(config: Mapping[str, Any]) -> NetworkSpec:
             raise ValueError(f"unknown official constructor argument {name!r}; {suggest(name, DEFAULTS)}")
     values = {**DEFAULTS, **config}
     for name, value in values.items():
-        if value is None:
+        if value is None and name != "clip_act":  # that one says that nothing is clamped
             raise ValueError(f"official constructor argument {name!r} is missing")
     return NetworkSpec(
         resolution=values["img_resolution"],

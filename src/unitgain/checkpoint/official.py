@@ -22,6 +22,16 @@ PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
 CONTAINERS = frozenset(f"torch.nn.modules.container.{name}" for name in ("ModuleDict", "ModuleList", "Sequential"))
 NETWORK_CLASSES = frozenset({"Precond", "UNet", "Block", "MPConv", "MPFourier"})
 ENCODER_CLASSES = frozenset({"StabilityVAEEncoder", "StandardRGBEncoder"})
+# Of the first paper of these authors (Karras et al. 2022), whose files are of the same format.
+EDM_CLASSES = frozenset({"EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond", "SongUNet", "DhariwalUNet"}) | {
+    "UNetBlock",
+    "PositionalEmbedding",
+    "FourierEmbedding",
+    "EDMLoss",
+    "VPLoss",
+    "VELoss",
+    "AugmentPipe",
+}
 CLASSES = NETWORK_CLASSES | ENCODER_CLASSES | {"EDM2Loss"}
 # All that an official file may name. dtypes and devices are attributes that nothing here reads.
 NAMES = (
@@ -119,6 +129,11 @@ def _meta(call: Call) -> tuple[str, Mapping[Any, object]]:
     if type(meta) is not dict or call.state is not None:
         raise Refused(f"{where}: an object without the dict that describes it")
     kind, version, class_name, state = (meta.get(key) for key in ("type", "version", "class_name", "state"))
+    if isinstance(class_name, str) and class_name in EDM_CLASSES:
+        raise Refused(
+            f"{where}: an object of class {class_name}: this is a network of the first EDM paper (Karras et al. 2022), "
+            "not of EDM2; those are not converted"
+        )
     if kind != "class" or version != VERSION:
         raise Refused(f"{where}: an object of another type or version than 'class' and {VERSION}")
     if type(class_name) is not str or class_name not in CLASSES:
@@ -185,14 +200,18 @@ def _config(state: Mapping[Any, object]) -> dict[str, Any]:
             given[name] = state[name]
     config = {}
     for name, value in given.items():
-        if value is None:
-            continue  # as if it were not given
-        if name in WITHOUT_EFFECT:
+        if value is None and name not in DEFAULTS:
+            continue  # of what only None is known: the official default
+        if value is None and name == "clip_act":
+            config[name] = None  # nothing is clamped
+        elif name in WITHOUT_EFFECT:
             if type(value) not in (bool, list, tuple) or value not in WITHOUT_EFFECT[name]:
                 raise Refused(f"constructor argument {name} is not one of {WITHOUT_EFFECT[name]}")
         elif name not in DEFAULTS:
             shown = f"{name[:64]!a}" if isinstance(name, str) else describe(name)
             raise Refused(f"constructor argument {shown} is not known; known: {', '.join(DEFAULTS)}")
+        elif value is None:
+            raise Refused(f"constructor argument {name} is None, which means nothing that is known")
         else:
             config[name] = _argument(name, value)
     return config
@@ -214,6 +233,8 @@ def _argument(name: str, value: object) -> Any:
 
 
 def _encoder(record: object, reader: Reader) -> dict[str, Any]:
+    if record is None:  # as the official tools read it: plain RGB
+        return dict(PIXELS)
     name, state = _object(record)
     if name == "StandardRGBEncoder":
         return dict(PIXELS)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.cli.arguments import Unset
-from unitgain.console import bar, say
+from unitgain.console import bar, note, say
 from unitgain.train.config import Precision
 
 
@@ -16,24 +16,25 @@ class Convert:
     """Make snapshots of official EDM2 files (.pkl), and reference files of their statistics; runs nothing in them.
 
     FILE.pkl OUT.safetensors converts a network; FOLDER OUT --all a folder of raw snapshots, which `unitgain ema` then
-    reads; FILE.pkl or FILE.npz to OUT.npz reference statistics, for `unitgain metrics`. Checkpoints of other projects:
-    `unitgain ema convert`.
+    reads; FILE.pkl or FILE.npz to OUT.npz reference statistics, for `unitgain metrics`. The way back: a snapshot to
+    OUT.pt, weights by their official names, and a reference to OUT.pkl. Checkpoints of other projects: `unitgain ema
+    convert`.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """An official .pkl file, reference statistics (.pkl or .npz), or with --all a folder of raw snapshots."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """What to write: a .safetensors file, a .npz file, or with --all a folder; what is whole in there is kept."""
+    """What to write: a .safetensors, .npz, .pt or .pkl file, or with --all a folder; what is whole in there is kept."""
 
     all: bool = False
     """Convert every raw snapshot of a folder."""
 
     nimg: Unset[int] = None
-    """Images seen in training. Default: as the file's name says."""
+    """Images seen in training. Default: as the file's name says; else not known."""
 
     sigma_rel: Unset[float] = None
-    """Length of the average. Default: as the file's name says."""
+    """Length of the average. Default: as the file's name says; else not known."""
 
     recipe: Unset[str] = None
     """Name of the recipe. Default: the official run, where a name says it."""
@@ -45,24 +46,73 @@ class Convert:
     """Precision of the snapshots; stored: as in the files, float16."""
 
     def run(self) -> None:
-        """Write the snapshots or the reference file."""
-        from unitgain.checkpoint.convert import convert_network, origin
-
+        """Write what the name of the output says."""
         dtype = None if self.dtype == "stored" else self.dtype
+        if not self.source.exists():
+            raise FileNotFoundError(f"no file at {self.source}")
         if self.all:
             self._folder(dtype)
         elif self.source.is_dir():
             raise ValueError(f"{self.source} is a folder: add --all to convert the raw snapshots in it")
+        elif self.source.suffix == ".safetensors":
+            self._back()
         elif self.out.suffix == ".npz":
             self._reference()
+        elif self.out.suffix == ".pkl" and self.source.suffix == ".npz":
+            self._reference_back()
         elif self.out.suffix == ".safetensors":
-            of = origin(self.source, nimg=self.nimg, sigma_rel=self.sigma_rel, recipe=self.recipe)
-            header = convert_network(self.source, self.out, of, dtype)
-            say(f"{self.out}: {header.recipe}, {header.nimg:,} images, sigma_rel {header.sigma_rel:g}")
-            if header.license is not None:
-                say(f"license of the weights: {header.license}")
+            self._network(dtype)
         else:
             raise ValueError(f"cannot tell what {self.out} is to be: name a .safetensors file, a .npz file, or --all")
+
+    def _network(self, dtype: str | None) -> None:
+        from unitgain.checkpoint.convert import convert_network, origin
+
+        of = origin(self.source, nimg=self.nimg, sigma_rel=self.sigma_rel, recipe=self.recipe)
+        header = convert_network(self.source, self.out, of, dtype)
+        images = f"{header.nimg:,} images" if header.nimg else "images seen not known"
+        length = "length of the average not known" if of.sigma_rel is None else f"sigma_rel {of.sigma_rel:g}"
+        say(f"{self.out}: {header.recipe}, {images}, {length}")
+        if not header.nimg or of.sigma_rel is None:
+            note("the name does not say all of it: --nimg and --sigma-rel do, where post-hoc EMA or a card needs them")
+        if header.license is not None:
+            say(f"license of the weights: {header.license}")
+
+    def _back(self) -> None:
+        from unitgain.checkpoint.export import WHY_NOT, export_network
+        from unitgain.checkpoint.uncertainty import uncertainty_path
+
+        if self.out.suffix == ".pkl":
+            raise ValueError(WHY_NOT)
+        if self.out.suffix != ".pt":
+            raise ValueError(
+                f"cannot tell what {self.out} is to be: a snapshot becomes a .pt file for the official code"
+            )
+        known = export_network(self.source, self.out)
+        say(f"{self.out}: weights by their official names and constructor arguments")
+        if not known:
+            note(f"no {uncertainty_path(self.source).name} is there: u(sigma) is 0, which only training would notice")
+
+    def _reference_back(self) -> None:
+        from unitgain.checkpoint.export import export_references
+        from unitgain.metrics.reference import OFFICIAL, load_references
+
+        known = {detector: name for name, detector in OFFICIAL.items()}
+        found = load_references(self.source)
+        chosen = {known[name]: one for name, one in found.items() if name in known}
+        if self.metric is not None:
+            chosen = {name: one for name, one in chosen.items() if name == self.metric}
+        if not chosen:
+            raise ValueError(
+                f"{self.source} has statistics of {', '.join(found)}; official ones are {', '.join(OFFICIAL)}"
+            )
+        entries = {
+            name: {"mu": one.summary.mean.numpy(), "sigma": one.summary.cov.numpy()}
+            | ({"num_images": one.count} if one.count else {})
+            for name, one in chosen.items()
+        }
+        export_references(entries, self.out)
+        say(f"{self.out}: {' and '.join(entries)}, as the official tools read them")
 
     def _folder(self, dtype: str | None) -> None:
         from unitgain.checkpoint.convert import convert_folder
@@ -72,7 +122,9 @@ class Convert:
         if not self.source.is_dir():
             raise ValueError(f"{self.source} is no folder: leave out --all to convert a file")
         with bar("converting", "snapshots") as progress:
-            written = convert_folder(self.source, self.out, recipe=self.recipe, dtype=dtype, on_progress=progress)
+            written = convert_folder(
+                self.source, self.out, recipe=self.recipe, dtype=dtype, on_progress=progress, on_skip=note
+            )
         say(f"{len(written)} snapshots in {self.out}; see `unitgain ema list {self.out}`")
 
     def _reference(self) -> None:
@@ -88,4 +140,6 @@ class Convert:
         summaries = {name: reference.summary for name, reference in references.items()}
         save_references(self.out, summaries, self.source.name, fingerprint=None)
         about = " and ".join(f"{name}, {len(summary.mean)} features" for name, summary in summaries.items())
-        say(f"{self.out}: {about}; the file does not say of how many images")
+        counts = {reference.count for reference in references.values()}
+        known = f"of {' and '.join(f'{count:,}' for count in sorted(filter(None, counts)))} images"
+        say(f"{self.out}: {about}; {'the file does not say of how many images' if None in counts else known}")

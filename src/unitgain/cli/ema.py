@@ -9,6 +9,7 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, bar, byte_bar, say, show_json
+from unitgain.kinds import refuse_pickle
 from unitgain.train.config import Precision
 from unitgain.trust import one_line
 
@@ -32,6 +33,7 @@ class List:
         """Print one row per snapshot."""
         from unitgain.checkpoint.snapshot import list_snapshots
 
+        refuse_pickle(self.run_folder)
         averages = list_snapshots(self.run_folder)
         if self.json:
             show_json([_row(average) for average in averages])

@@ -11,8 +11,8 @@ import tyro
 
 from unitgain.cli.arguments import Device, Unset, parse_duration, pick_device
 from unitgain.cli.evaluation import EvaluationOptions
-from unitgain.console import say
-from unitgain.recipes import RECIPES, Recipe, recipe
+from unitgain.console import note, say
+from unitgain.recipes import Recipe, recipe
 from unitgain.train.config import Normalize, OnCheckpointError, Precision
 
 if TYPE_CHECKING:
@@ -229,16 +229,14 @@ class Train:
 
     def _recipe(self, header: "SnapshotHeader | None", dataset: "Dataset") -> Recipe:
         """The recipe that was named, or that of the snapshot, with its network as the data need it."""
-        from unitgain.train.finetune import fitted
+        from unitgain.train.finetune import fitted, recipe_of
 
         if self.recipe is not None or header is None:
             return recipe(str(self.recipe))
-        if header.recipe not in RECIPES:
-            raise ValueError(
-                f"{self.init} names the recipe {header.recipe!r}, which is not known here: name one, as in "
-                f"unitgain train RECIPE --init {self.init}"
-            )
-        return recipe(header.recipe).replace(network=fitted(header, dataset), sigma_data=header.sigma_data)
+        base, said = recipe_of(header)
+        if said and not self.quiet:
+            note(said)
+        return base.replace(network=fitted(header, dataset), sigma_data=header.sigma_data)
 
     def _fit_network(self, base: Recipe, dataset: "Dataset") -> Recipe:
         """The recipe with the classes and noise levels that were asked for."""

@@ -14,7 +14,10 @@ from unitgain.ema.profiles import (
 
 RAW: dict[str, Any] = {"kind": "raw"}
 # What a description says of each kind of average.
-KEYS = {"power": ("sigma_rel", "gamma"), "exponential": ("half_life",), "uniform": ("start",), "raw": ()}
+KEYS = {"power": ("sigma_rel", "gamma"), "exponential": ("half_life",), "uniform": ("start",)} | {
+    "raw": (),
+    "unknown": (),  # an average from elsewhere that does not say how long it is
+}
 
 
 def describe(profile: Profile | None) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def official_references(
 ) -> dict[str, Reference]:
     """References from official statistics: `{"fid": {"mu": ..., "sigma": ...}, "fd_dinov2": {...}}`.
 
-    They say neither how many images nor which weights they are of, which results then warn of.
+    They do not say which weights they are of, and some not of how many images (`num_images`); results warn of it.
 
     Raises:
         ReferenceFileError: if shapes do not fit or there is nothing known among them.
@@ -169,7 +169,9 @@ def official_references(
                 raise ReferenceFileError(f"{name}: {key} holds no mean `mu` and covariance `sigma`")
             mean, cov = np.asarray(entry["mu"]), np.asarray(entry["sigma"])
             info = DetectorInfo(name=detector, hash=None, resize="unknown")
-            found[detector] = Reference(summary=_summary(info, 0, mean, cov, name), name=name, hash=hash)
+            count = int(entries[key].get("num_images", 0))
+            summary = _summary(info, count, mean, cov, name)
+            found[detector] = Reference(summary=summary, name=name, hash=hash, count=count or None)
     if not found:
         raise ReferenceFileError(f"{name} holds none of {', '.join(OFFICIAL)}")
     return found

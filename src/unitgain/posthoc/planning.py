@@ -110,8 +110,11 @@ def usable(averages: Sequence[Snapshot], run: Path) -> tuple[list[Snapshot], lis
     Raw weights stand for the time until half way to their neighbours, as if they had not moved in it.
 
     Raises:
-        ValueError: if two are of the same time and length.
+        ValueError: if two are of the same time and length, or none says how it was averaged.
     """
+    averages = [average for average in averages if average.kind != "unknown"]
+    if not averages:
+        raise ValueError(f"the snapshots in {run} do not say how they were averaged: nothing can be made of them")
     chosen = [average for average in averages if average.kind != "raw"] or list(averages)
     if chosen[0].kind == "raw":
         times = [average.t for average in chosen]

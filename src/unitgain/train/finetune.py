@@ -7,28 +7,34 @@ this run alone. Until then each average is the snapshot itself.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader
 from unitgain.checkpoint.state import list_checkpoints
+from unitgain.checkpoint.uncertainty import read_uncertainty
 from unitgain.data.loader import Dataset
 from unitgain.denoiser import Denoiser
 from unitgain.hub import locate
 from unitgain.layers import MPConv
 from unitgain.ops import normalize
 from unitgain.parallel import World
+from unitgain.recipe import Recipe
+from unitgain.recipes import RECIPES
 from unitgain.serial import differences, to_dict
 from unitgain.train.config import Init, TrainConfig
 from unitgain.train.errors import together
 
 # What may differ between a snapshot and the network that starts from it.
 ADAPTED = ("resolution", "channels", "label_dim", "attn_resolutions", "dropout")
+OFFICIAL_RECIPES = ("edm2-img64", "edm2-img512")  # for pixels, and for latents
+SIZES = ("xxs", "xs", "s", "m", "l", "xl", "xxl")
 LABEL = "network.embedding.label.weight"
 
 
@@ -41,6 +47,7 @@ class Inheritance:
         header: what it says of itself.
         tensors: of it, float32; let go when they are used.
         classes: names of the classes of the run's data, if it has labels.
+        uncertainty: state of the u(sigma) that belongs to it, if it is beside it.
 
     Attributes:
         kept: names of tensors that were taken over as they are.
@@ -52,13 +59,14 @@ class Inheritance:
     header: SnapshotHeader
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
+    uncertainty: dict[str, Tensor] | None = None
     kept: list[str] = field(default_factory=list)
     numbers: int = 0
     changes: dict[str, str] = field(default_factory=dict)
 
     @torch.no_grad()
-    def into(self, denoiser: Denoiser) -> None:
-        """Give a new network what fits it; notes what did not."""
+    def into(self, denoiser: Denoiser, uncertainty: nn.Module | None = None) -> None:
+        """Give a new network, and its u(sigma), what fits it; notes what did not."""
         old, own = self.header.network, denoiser.state_dict()
         left, self.tensors = self.tensors, {}
         for name, tensor in own.items():
@@ -72,7 +80,12 @@ class Inheritance:
                 was = "not in the snapshot" if found is None else f"{_size(found)} in the snapshot"
                 self.changes[name] = f"new, {_size(tensor)}: {was}"
         self.changes |= {name: f"left out, {_size(tensor)}" for name, tensor in left.items()}
-        self.changes["u(sigma)"] = "new: snapshots do not hold it"
+        own_u = {} if uncertainty is None else uncertainty.state_dict()
+        if uncertainty is not None and self.uncertainty is not None and _same_shapes(own_u, self.uncertainty):
+            uncertainty.load_state_dict(self.uncertainty)
+            self.changes["u(sigma)"] = "that beside the snapshot"
+        else:
+            self.changes["u(sigma)"] = "new: snapshots do not hold it, and none that fits is beside this one"
         self.changes["averages"] = "start from the snapshot, with time 0: they know this run alone"
 
     def report(self) -> list[str]:
@@ -126,8 +139,6 @@ def open_init(name: str) -> tuple[Init, SnapshotHeader]:
         SnapshotError: if it is damaged.
         HubError: if the repository cannot be reached.
     """
-    if Path(name).suffix in (".pkl", ".pickle"):
-        raise ValueError(f"--init {name}: convert it first: unitgain convert {name} network.safetensors")
     with Snapshot(locate(name)) as snapshot:
         return Init(name=name, sha256=snapshot.sha256, license=snapshot.header.license), snapshot.header
 
@@ -147,6 +158,30 @@ def fitted(header: SnapshotHeader, dataset: Dataset) -> NetworkSpec:
     return spec.replace(
         resolution=height, channels=channels, label_dim=dataset.label_dim, attn_resolutions=tuple(attention)
     )
+
+
+def recipe_of(header: SnapshotHeader) -> tuple[Recipe, str]:
+    """The recipe of a snapshot, and a line to show where it had to be chosen.
+
+    A network of EDM2 from elsewhere, whose recipe has no name here, is trained on by that of the official network of
+    its kind, latents or pixels, that is nearest in width, under the name that it has.
+
+    Raises:
+        ValueError: if it is of another kind.
+    """
+    if header.recipe in RECIPES:
+        return RECIPES[header.recipe], ""
+    if header.network.design != "magnitude-preserving" or header.network.branch != NetworkSpec.branch:
+        raise ValueError(f"the snapshot names the recipe {header.recipe!r}, which is not known here: name one")
+    kind = OFFICIAL_RECIPES[header.encoder.get("kind") == "latents"]
+    width = header.network.model_channels
+    known = [RECIPES[name] for name in (f"{kind}-{size}" for size in SIZES) if name in RECIPES]
+    near = min(known, key=lambda one: abs(one.network.model_channels - width))
+    said = (
+        f"the recipe {header.recipe!r} of the snapshot is not known here: {near.name} stands in, the nearest in width; "
+        "name a recipe to choose another"
+    )
+    return near.replace(name=header.recipe, summary="", scores=()), said
 
 
 def check_fit(header: SnapshotHeader, config: TrainConfig, dataset: Dataset) -> dict[str, str]:
@@ -191,13 +226,15 @@ def open_inheritance(
         return None
 
     def read() -> Inheritance:
-        with Snapshot(locate(init.name)) as snapshot:
+        path = locate(init.name)
+        with Snapshot(path) as snapshot:
             if snapshot.sha256 != init.sha256:
                 raise ValueError(f"{init.name} is another snapshot than the one that the run is to start from")
             changes = check_fit(snapshot.header, config, dataset)
             tensors = {name: tensor.float() for name, tensor in snapshot.verified()}
             classes = dataset.classes if config.recipe.network.label_dim else None
-            return Inheritance(init, snapshot.header, tensors, classes, changes=changes)
+            beside = read_uncertainty(path)
+            return Inheritance(init, snapshot.header, tensors, classes, uncertainty=beside, changes=changes)
 
     return together(world, f"reading {init.name}", read)
 
@@ -210,6 +247,11 @@ def at_level(name: str, new: NetworkSpec, old: NetworkSpec) -> str:
         return f"{match[1]}{resolution}x{resolution}_"
 
     return re.sub(r"(\b(?:enc|dec)\.)(\d+)x\2_", renamed, name)
+
+
+def _same_shapes(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    shapes, others = ({name: tensor.shape for name, tensor in state.items()} for state in (one, other))
+    return shapes == others
 
 
 def _size(tensor: Tensor) -> str:

@@ -159,7 +159,7 @@ def _open_state(config: TrainConfig, execution: Execution, inheritance: Inherita
     state = TrainState.start(
         config.recipe,
         world.device,
-        adapt=lambda denoiser: inheritance.into(denoiser) if inheritance is not None else None,
+        adapt=lambda *new: inheritance.into(*new) if inheritance is not None else None,
         world=world,
         shard=execution.shard,
         recompute=execution.recompute,

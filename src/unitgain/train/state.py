@@ -66,7 +66,7 @@ class TrainState:
         cls,
         recipe: Recipe,
         device: torch.device | str = "cpu",
-        adapt: Callable[[Denoiser], object] = lambda _: None,
+        adapt: Callable[[Denoiser, nn.Module], object] = lambda *_: None,
         **how: Any,
     ) -> "TrainState":
         """The state before the first step, initialized from torch's global generator.
@@ -74,12 +74,13 @@ class TrainState:
         Args:
             recipe: its network, optimizer, loss and averages are used.
             device: where to train.
-            adapt: changes the new network in place, on the CPU, before anything is made of it; alike on all processes.
+            adapt: changes the new network and its u(sigma) in place, on the CPU, before anything is made of them;
+                alike on all processes.
             how: as for `around`.
         """
         uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
         denoiser = create(recipe)
-        adapt(denoiser)
+        adapt(denoiser, uncertainty)
         return cls.around(denoiser, uncertainty, recipe, device, **how)
 
     @classmethod
