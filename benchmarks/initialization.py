@@ -1,4 +1,4 @@
-"""Magnitudes of activations before any training, of every rung at the papers' size S, on standard normal input.
+"""Magnitudes of activations before any training, of every config at the papers' size S, on standard normal input.
 
     python benchmarks/initialization.py
 
@@ -10,7 +10,7 @@ import torch
 from machine import write_results
 from unitgain.analysis.magnitude import watch
 from unitgain.arch import NetworkSpec
-from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.denoiser import Denoiser
 
 
@@ -30,8 +30,8 @@ def measure(spec: NetworkSpec) -> dict[str, float]:
 def main() -> None:
     """Measure all and write the table."""
     torch.set_num_threads(1)
-    specs = {f"EDM2 {name.upper()}": spec for name, spec in edm2_rungs().items()}
-    specs |= {f"EDM2+ {name}": spec for name, spec in edm2plus_rungs().items()}
+    specs = {f"EDM2 {name.upper()}": spec for name, spec in edm2_configs().items()}
+    specs |= {f"EDM2+ {name}": spec for name, spec in edm2plus_configs().items()}
     rows = {}
     for name, spec in specs.items():
         rows[name] = measure(spec)
@@ -39,15 +39,15 @@ def main() -> None:
     lines = [
         "# Magnitudes at initialization",
         "",
-        "Every rung at size S, one standard normal 64x64 image, sigma = 1 for the embedding: mean magnitude of the "
+        "Every config at size S, one standard normal 64x64 image, sigma = 1 for the embedding: mean magnitude of the "
         "activations (Eq. 3) in the smallest and the largest of the eight buckets {Enc, Dec} x resolution, and the "
         "distance of the denoiser from c_skip x at sigma = 0.5, relative to c_skip x.",
         "",
-        "| rung | smallest bucket | largest bucket | distance from c_skip x |",
+        "| config | smallest bucket | largest bucket | distance from c_skip x |",
         "|---|---|---|---|",
         *(f"| {n} | {r['smallest']:.3f} | {r['largest']:.3f} | {r['off']:.3f} |" for n, r in rows.items()),
     ]
-    write_results("initialization", {"rungs": rows}, "\n".join(lines))
+    write_results("initialization", {"configs": rows}, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Figs. 3 and 15 on the digits: how activations and weights of rungs C, D, E and G grow, or do not, while they train.
+"""Figs. 3 and 15 on the digits: how activations and weights of configs C, D, E and G grow, or do not, while they train.
 
     python benchmarks/magnitudes.py [--steps 1500] [--width 16]
 
-Trains each rung through `unitgain`'s own loop with magnitudes on, and draws them side by side. The learning rate does
-not decay in any rung, so that nothing but the rung keeps magnitudes down, and it is high: where weights are normalized
-when they are used, an update is at a right angle to the weight, so that T steps of Adam at the rate lr make its square
-grow by about T lr^2. The paper's runs have 10^6 steps; these make up for their number with their size.
+Trains each config through `unitgain`'s own loop with magnitudes on, and draws them side by side. The learning rate does
+not decay in any config, so that nothing but the config keeps magnitudes down, and it is high: where weights are
+normalized when they are used, an update is at a right angle to the weight, so that T steps of Adam at the rate lr make
+its square grow by about T lr^2. The paper's runs have 10^6 steps; these make up for their number with their size.
 """
 
 import argparse
@@ -28,8 +28,8 @@ FASTER = 2.5  # times the learning rate of the digits
 SETTLED = 0.2  # part of the run after which growth is no longer that of the first steps
 
 
-def run_rung(label: str, folder: Path, width: int, steps: int, batch: int) -> list[dict]:
-    """Train a rung; its measurements."""
+def run_config(label: str, folder: Path, width: int, steps: int, batch: int) -> list[dict]:
+    """Train a config; its measurements."""
     made = tiny_recipe(EDM2[label], width, steps, batch)
     made = made.replace(t_ref=0, snapshot_every=made.duration, lr=made.lr * FASTER)
     config = TrainConfig(
@@ -56,14 +56,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rungs", default="cdeg")
+    parser.add_argument("--configs", default="cdeg")
     args = parser.parse_args()
     torch.set_num_threads(1)
     measured = {}
-    for rung in args.rungs:
-        label = f"EDM2 {rung.upper()}"
+    for config in args.configs:
+        label = f"EDM2 {config.upper()}"
         folder = Path(tempfile.mkdtemp()) / "run"
-        measured[label] = run_rung(label, folder, args.width, args.steps, args.batch)
+        measured[label] = run_config(label, folder, args.width, args.steps, args.batch)
         shutil.rmtree(folder.parent)
         print(label, growth(measured[label], SETTLED), flush=True)
     save(magnitude_figure(measured), RESULTS / "magnitudes.svg")
@@ -89,7 +89,7 @@ def report(rows: dict[float, dict[str, dict[str, float]]], settings: dict[str, i
             "",
             f"## {title}",
             "",
-            "| rung | activations, max | activations, mean | weights, max | weights, mean |",
+            "| config | activations, max | activations, mean | weights, max | weights, mean |",
         ]
         lines += ["|---|---|---|---|---|"]
         for label, values in found.items():

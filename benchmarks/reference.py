@@ -50,7 +50,7 @@ def load_reference(path: Path, denoiser: Denoiser, device: torch.device | str = 
 
     Args:
         path: of a checkout; its code is run.
-        denoiser: rung G of EDM2.
+        denoiser: config G of EDM2.
         device: where to put it. On GPUs the official network computes in float16 by default, elsewhere in float32.
 
     Raises:

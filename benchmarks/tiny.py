@@ -1,13 +1,13 @@
-"""Every rung of both ladders at a size that the digits need, and the loss, optimizer and EMA of its rung."""
+"""Every config of both papers at a size that the digits need, and the loss, optimizer and EMA of its config."""
 
 from unitgain.arch import NetworkSpec
 from unitgain.recipe import Recipe
 from unitgain.recipes import DIGITS, recipe
 
-EDM2 = {f"EDM2 {rung.upper()}": f"edm2-img512-config-{rung}" for rung in "abcdefg"}
+EDM2 = {f"EDM2 {config.upper()}": f"edm2-img512-config-{config}" for config in "abcdefg"}
 EDM2PLUS = {
-    f"EDM2+ {label}": f"edm2plus-img64-config-{rung}"
-    for label, rung in {
+    f"EDM2+ {label}": f"edm2plus-img64-config-{config}"
+    for label, config in {
         "A": "a",
         "B": "b",
         "C": "c",
@@ -21,11 +21,11 @@ EDM2PLUS = {
         "G*": "g-bottleneck",
     }.items()
 }
-LADDERS = {**EDM2, **EDM2PLUS}
+PAPERS = {**EDM2, **EDM2PLUS}
 
 
 def tiny_network(network: NetworkSpec, width: int) -> NetworkSpec:
-    """The rung on 8x8 digits: two levels, one block each; `width` stands for the papers' 192 channels."""
+    """The config on 8x8 digits: two levels, one block each; `width` stands for the papers' 192 channels."""
     return network.replace(
         resolution=8,
         channels=1,
@@ -39,25 +39,25 @@ def tiny_network(network: NetworkSpec, width: int) -> NetworkSpec:
 
 
 def tiny_recipe(name: str, width: int, steps: int, batch: int) -> Recipe:
-    """The rung's recipe on the digits.
+    """The config's recipe on the digits.
 
-    What a rung changes is kept: loss and its scaling, weight normalization, Adam's beta2, the kind of EMA, dropout and
-    whether the learning rate decays. What belongs to the data or the length of the run is that of the digits: noise
+    What a config changes is kept: loss and its scaling, weight normalization, Adam's beta2, the kind of EMA, dropout,
+    and whether the learning rate decays. What belongs to the data or the length of the run is that of the digits: noise
     levels, ramp-up, decay, learning rate; a tenth of it for A-C, whose weights are not normalized (the papers take a
     fiftieth and a hundredth, in runs of a million steps).
     """
-    rung = recipe(name)
-    plain = rung.network.design in ("adm", "streamlined")
-    return rung.replace(
-        network=tiny_network(rung.network, width),
+    config = recipe(name)
+    plain = config.network.design in ("adm", "streamlined")
+    return config.replace(
+        network=tiny_network(config.network, width),
         latents=False,
         P_mean=DIGITS.P_mean,
         P_std=DIGITS.P_std,
         batch=batch,
         duration=steps * batch,
         lr=DIGITS.lr * (0.1 if plain else 1),
-        t_ref=DIGITS.t_ref if rung.t_ref else 0,
+        t_ref=DIGITS.t_ref if config.t_ref else 0,
         rampup=DIGITS.rampup,
-        ema_half_life=steps * batch // 20 if rung.ema_half_life else 0,
+        ema_half_life=steps * batch // 20 if config.ema_half_life else 0,
         snapshot_every=batch,
     )

@@ -152,7 +152,7 @@ class Uncertainty(nn.Module):
 
 
 class PlainUncertainty(nn.Module):
-    """u(sigma) of the rungs before magnitude-preserving functions, made as their networks are (B.2).
+    """u(sigma) of the configs before magnitude-preserving functions, made as their networks are (B.2).
 
     Args:
         design: of the network beside it: "adm" has a bias, "streamlined" none, the others a normalized weight.
@@ -171,7 +171,7 @@ class PlainUncertainty(nn.Module):
 
 
 class NoUncertainty(nn.Module):
-    """u(sigma) = 0, which makes Eq. 21 the plain loss of Eq. 14 (rung A). Nothing to train."""
+    """u(sigma) = 0, which makes Eq. 21 the plain loss of Eq. 14 (config A). Nothing to train."""
 
     def forward(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Zeros, `[N]`."""

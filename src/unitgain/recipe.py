@@ -53,7 +53,7 @@ class Recipe:
         beta1: of Adam.
         beta2: of Adam.
         eps: of Adam.
-        forced_normalization: project weights onto their spheres before each step (Eq. 66); rung E and up.
+        forced_normalization: project weights onto their spheres before each step (Eq. 66); config E and up.
         loss_scaling: factor of the loss before the backward pass, for float16 without magnitude-preserving layers.
         ema: relative lengths of the tracked averages; two or more for accurate post-hoc EMA.
         ema_half_life: images in which an exponential average forgets half, tracked beside those; 0 for none.

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from unitgain.arch import NetworkSpec
-from unitgain.arch.ladder import edm2, edm2_rungs, edm2plus, edm2plus_rungs
+from unitgain.arch.configs import edm2, edm2_configs, edm2plus, edm2plus_configs
 from unitgain.recipe import MIMG, Recipe, Score
 from unitgain.serial import suggest
 
@@ -168,10 +168,10 @@ AUTOGUIDED = {
         _autoguided("FD-DINOv2", 31.85, 0.105, 2.20, "edm2-img64-xs", 128, 0.175),
     ),
 }
-EDM2_RUNG_FID = {"a": 8.00, "b": 7.24, "c": 6.96, "d": 3.75, "e": 3.02, "f": 2.71, "g": 2.56}  # Table 1
+EDM2_CONFIG_FID = {"a": 8.00, "b": 7.24, "c": 6.96, "d": 3.75, "e": 3.02, "f": 2.71, "g": 2.56}  # Table 1
 # A: what its exponential average amounts to at the end (Appendix B.1). B: Fig. 5b. C, D: Figs. 18 and 19. G: Table 6.
-EDM2_RUNG_LENGTH = {"a": 0.034, "b": 0.090, "c": 0.075, "d": 0.225, "g": 0.130}
-EDM2PLUS_RUNG_FID = {
+EDM2_CONFIG_LENGTH = {"a": 0.034, "b": 0.090, "c": 0.075, "d": 0.225, "g": 0.130}
+EDM2PLUS_CONFIG_FID = {
     "a": 1.63,
     "b": 1.81,
     "c": 1.75,
@@ -257,10 +257,10 @@ def _unconditional(conditional: Recipe) -> Recipe:
 
 
 def _edm2_configs() -> list[Recipe]:
-    rungs = edm2_rungs()
+    configs = edm2_configs()
     a = Recipe(
         name="edm2-img512-config-a",
-        network=rungs["a"],
+        network=configs["a"],
         latents=True,
         P_mean=-1.2,
         P_std=1.2,
@@ -277,7 +277,7 @@ def _edm2_configs() -> list[Recipe]:
     )
     b = a.replace(
         name="edm2-img512-config-b",
-        network=rungs["b"],
+        network=configs["b"],
         P_mean=-0.4,
         P_std=1.0,
         batch=2048,
@@ -287,15 +287,15 @@ def _edm2_configs() -> list[Recipe]:
         ema_half_life=0,
         uncertainty_channels=Recipe.uncertainty_channels,
     )
-    c = b.replace(name="edm2-img512-config-c", network=rungs["c"])
-    d = c.replace(name="edm2-img512-config-d", network=rungs["d"], lr=0.01, loss_scaling=1.0)
-    e = d.replace(name="edm2-img512-config-e", network=rungs["e"], forced_normalization=True, t_ref=70_000)
-    f = e.replace(name="edm2-img512-config-f", network=rungs["f"])
-    g = f.replace(name="edm2-img512-config-g", network=rungs["g"])
+    c = b.replace(name="edm2-img512-config-c", network=configs["c"])
+    d = c.replace(name="edm2-img512-config-d", network=configs["d"], lr=0.01, loss_scaling=1.0)
+    e = d.replace(name="edm2-img512-config-e", network=configs["e"], forced_normalization=True, t_ref=70_000)
+    f = e.replace(name="edm2-img512-config-f", network=configs["f"])
+    g = f.replace(name="edm2-img512-config-g", network=configs["g"])
     made = []
-    for rung, step in zip(rungs, (a, b, c, d, e, f, g), strict=True):
-        score = Score(metric="FID", value=EDM2_RUNG_FID[rung], sigma_rel=EDM2_RUNG_LENGTH.get(rung))
-        summary = f"EDM2 config {rung.upper()}, ImageNet-512 latents (Table 1)"
+    for config, step in zip(configs, (a, b, c, d, e, f, g), strict=True):
+        score = Score(metric="FID", value=EDM2_CONFIG_FID[config], sigma_rel=EDM2_CONFIG_LENGTH.get(config))
+        summary = f"EDM2 config {config.upper()}, ImageNet-512 latents (Table 1)"
         made.append(step.replace(summary=summary, scores=(score,)))
     return made
 
@@ -314,12 +314,12 @@ def _edm2plus_img64(size: str) -> Recipe:
 
 
 def _edm2plus_configs() -> list[Recipe]:
-    # All rungs are trained as size S is, config B too: a ladder changes the network and nothing else.
+    # All configs are trained as size S is, config B too: the configs change the network and nothing else.
     base = _edm2plus_img64("s")
     made = []
-    for config, network in edm2plus_rungs().items():
+    for config, network in edm2plus_configs().items():
         name, summary = f"edm2plus-img64-config-{config}", f"EDM2+ config {config.upper()}, ImageNet-64"
-        fid = EDM2PLUS_RUNG_FID.get(config)
+        fid = EDM2PLUS_CONFIG_FID.get(config)
         of = "Tables 1 and 2" if fid else "modulation before the last SiLU: not in the paper"
         scores = (Score(metric="FID", value=fid, sigma_rel=IMG64_FID["s"][1]),) if fid else ()
         made.append(base.replace(name=name, summary=f"{summary} ({of})", network=network, scores=scores))

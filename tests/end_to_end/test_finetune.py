@@ -148,9 +148,9 @@ def test_networks_and_data_that_do_not_fit_are_refused(tmp_path, tiny_recipe, ti
     wide = config(tiny_recipe.replace(network=tiny_spec.replace(model_channels=16)), snapshot)
     with pytest.raises(ValueError, match=r"model_channels: 8 -> 16\. Leave the recipe out"):
         run(wide, tmp_path / "run", dataset)
-    rung = tiny_recipe.replace(network=tiny_spec.replace(branch="s c m s c s c", num_blocks=2))
+    deeper = tiny_recipe.replace(network=tiny_spec.replace(branch="s c m s c s c", num_blocks=2))
     with pytest.raises(ValueError, match=r"num_blocks: 1 -> 2; branch: 's c m s c' -> "):
-        run(config(rung, snapshot), tmp_path / "run", dataset)
+        run(config(deeper, snapshot), tmp_path / "run", dataset)
     with pytest.raises(ValueError, match=r"sigma_data 0.5, the run would have 0.7: give --sigma-data 0.5"):
         run(config(tiny_recipe.replace(sigma_data=0.7), snapshot), tmp_path / "run", dataset)
     latents = header.replace(encoder=to_dict(LatentEncoder(vae="v", mean=(0.0,), std=(1.0,))))

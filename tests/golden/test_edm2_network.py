@@ -1,4 +1,4 @@
-"""Parity of rung G with the reference implementation, float32 on the CPU, relative error at most 1e-5."""
+"""Parity of config G with the reference implementation, float32 on the CPU, relative error at most 1e-5."""
 
 import pytest
 import torch

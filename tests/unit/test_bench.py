@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import relative_error
 
-from unitgain.arch.ladder import edm2_rungs
+from unitgain.arch.configs import edm2_configs
 from unitgain.arch.unet import MPUNet
 from unitgain.bench.cases import Case, Mode, inputs, open_denoiser, parse_case, parse_mode
 from unitgain.bench.forward import forward, forward_macs
@@ -58,9 +58,9 @@ def test_cases_and_modes():
         parse_case("digits", ("plain",))
 
 
-@pytest.mark.parametrize("rung", ["a", "c", "g"])
-def test_what_a_network_adds_is_not_zero(rung, tiny_recipe):
-    spec = edm2_rungs()[rung].replace(
+@pytest.mark.parametrize("config", ["a", "c", "g"])
+def test_what_a_network_adds_is_not_zero(config, tiny_recipe):
+    spec = edm2_configs()[config].replace(
         **{name: getattr(tiny_recipe.network, name) for name in ("resolution", "model_channels", "channel_mult")},
         num_blocks=1,
         attn_resolutions=(4,),
@@ -193,7 +193,7 @@ def test_guided_samples_cost_two_networks(tiny_recipe):
     assert found[True].macs == 2 * alone.macs
     assert alone.macs < found[False].macs < found[True].macs
     with pytest.raises(ValueError, match="known: heun"):
-        sampling([Case(tiny_recipe, "float32")], sampler="runge")
+        sampling([Case(tiny_recipe, "float32")], sampler="confige")
 
 
 def test_memory_is_seen():

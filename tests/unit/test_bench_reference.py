@@ -104,7 +104,7 @@ def test_what_is_no_checkout(checkout, tmp_path, tiny_spec):
     file.write_text(STAND_IN.replace("register_buffer(last, tensor)", "register_buffer(last, tensor[..., None])"))
     with pytest.raises(ValueError, match=r"does not take the weights.*size mismatch"):
         load_reference(checkout, denoiser)
-    with pytest.raises(ValueError, match="rung G of EDM2 and nothing else"):
+    with pytest.raises(ValueError, match="config G of EDM2 and nothing else"):
         load_reference(checkout, Denoiser(tiny_spec.replace(branch="s d E s P m s d")))
     assert not any(name.partition(".")[0] == "training" for name in sys.modules)
 

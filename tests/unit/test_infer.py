@@ -11,7 +11,7 @@ from torch import nn
 
 from unitgain.arch import NetworkSpec
 from unitgain.arch.block import Branch
-from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.infer import Prepared, fastest_dtype, prepare
 from unitgain.infer.blocks import Rule
 from unitgain.infer.fused import FilteredConv, FusedDepthwise, pays_to_filter
@@ -32,8 +32,8 @@ TINY = {
     "attn_resolutions": (4,),
     "channels_per_head": 16,
 }
-RUNGS = {f"EDM2 {name}": spec for name, spec in edm2_rungs().items()}
-RUNGS |= {f"EDM2+ {name}": spec for name, spec in edm2plus_rungs().items()}
+CONFIGS = {f"EDM2 {name}": spec for name, spec in edm2_configs().items()}
+CONFIGS |= {f"EDM2+ {name}": spec for name, spec in edm2plus_configs().items()}
 
 
 def inputs(spec: NetworkSpec, batch: int = 3):
@@ -43,9 +43,9 @@ def inputs(spec: NetworkSpec, batch: int = 3):
     return x, sigma, torch.arange(batch) % spec.label_dim if spec.label_dim else None
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_every_rung_in_float32_to_1e_5(rung):
-    denoiser = trained(RUNGS[rung].replace(**TINY))
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_in_float32_to_1e_5(config):
+    denoiser = trained(CONFIGS[config].replace(**TINY))
     with torch.no_grad():
         x, sigma, label = inputs(denoiser.spec)
         expected = denoiser(x, sigma, label)
@@ -121,7 +121,7 @@ def test_labels_of_every_kind():
 
 
 def test_low_precision_is_close():
-    denoiser = trained(RUNGS["EDM2+ g-bottleneck"].replace(**TINY))
+    denoiser = trained(CONFIGS["EDM2+ g-bottleneck"].replace(**TINY))
     x, sigma, label = inputs(denoiser.spec)
     with torch.no_grad():
         expected = denoiser(x, sigma, label)
@@ -135,7 +135,7 @@ def test_low_precision_is_close():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_c_and_libraries_give_the_same(monkeypatch, dtype):
-    denoiser = trained(RUNGS["EDM2+ g-bottleneck"].replace(**TINY))
+    denoiser = trained(CONFIGS["EDM2+ g-bottleneck"].replace(**TINY))
     x, sigma, label = inputs(denoiser.spec)
     found = prepare(denoiser, dtype)
     assert any(isinstance(module, FusedDepthwise) for module in found.modules())
@@ -148,13 +148,13 @@ def test_c_and_libraries_give_the_same(monkeypatch, dtype):
 
 COMPILED = """
 import torch
-from unitgain.arch.ladder import edm2plus_rungs
+from unitgain.arch.configs import edm2plus_configs
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
 
 sizes = {"resolution": 8, "label_dim": 5, "attn_resolutions": (), "channels_per_head": 16}
 sizes |= {"model_channels": 16, "channel_mult": (1,), "num_blocks": 1}
-denoiser = Denoiser(edm2plus_rungs()["g-bottleneck"].replace(**sizes)).eval()
+denoiser = Denoiser(edm2plus_configs()["g-bottleneck"].replace(**sizes)).eval()
 with torch.no_grad():
     for parameter in denoiser.parameters():
         if not parameter.ndim:

@@ -13,7 +13,7 @@ from PIL import Image
 from triton_tests import DEVICE, image, needs_triton
 
 from unitgain.arch import NetworkSpec
-from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.bench.cases import Case
 from unitgain.bench.forward import forward
 from unitgain.bench.measure import Pace
@@ -37,15 +37,15 @@ TINY = {
     "attn_resolutions": (4,),
     "channels_per_head": 8,
 }
-RUNGS = {f"EDM2 {name}": spec for name, spec in edm2_rungs().items()}
-RUNGS |= {f"EDM2+ {name}": spec for name, spec in edm2plus_rungs().items()}
-DEPTHWISE = [name for name, spec in RUNGS.items() if "d" in spec.tokens]
+CONFIGS = {f"EDM2 {name}": spec for name, spec in edm2_configs().items()}
+CONFIGS |= {f"EDM2+ {name}": spec for name, spec in edm2plus_configs().items()}
+DEPTHWISE = [name for name, spec in CONFIGS.items() if "d" in spec.tokens]
 MODERN = "EDM2+ g-bottleneck"
 
 
 def tiny(name: str, **changes) -> Denoiser:
-    """A tiny network of a rung, where the kernels run."""
-    return trained(RUNGS[name].replace(**{**TINY, **changes})).to(DEVICE)
+    """A tiny network of a config, where the kernels run."""
+    return trained(CONFIGS[name].replace(**{**TINY, **changes})).to(DEVICE)
 
 
 def inputs(spec: NetworkSpec, batch: int = 1):
@@ -70,9 +70,9 @@ def kernels_only(monkeypatch):
 
 
 @needs_triton
-@pytest.mark.parametrize("rung", DEPTHWISE)
-def test_every_rung_with_depthwise_convolutions_in_float32_to_1e_5(rung, kernels_only):
-    denoiser = tiny(rung)
+@pytest.mark.parametrize("config", DEPTHWISE)
+def test_every_config_with_depthwise_convolutions_in_float32_to_1e_5(config, kernels_only):
+    denoiser = tiny(config)
     x, sigma, label = inputs(denoiser.spec)
     expected = exact(denoiser, x, sigma, label)
     prepared = prepare(denoiser, torch.float32, kernels=True)
@@ -183,7 +183,7 @@ def test_bench_measures_kernels_and_their_error(snapshot, quick_bench):
 
 
 def test_what_cannot_run_on_kernels_is_refused_with_a_reason(monkeypatch):
-    denoiser = Denoiser(RUNGS[MODERN].replace(**TINY))
+    denoiser = Denoiser(CONFIGS[MODERN].replace(**TINY))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match=r"run on GPUs, and this network is on the CPU.*TRITON_INTERPRET=1"):
         prepare(denoiser, torch.float32, kernels=True)

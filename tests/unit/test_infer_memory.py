@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from footprint import footprint
 from unitgain.arch import NetworkSpec
-from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.bench.memory import in_use
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder
@@ -35,7 +35,7 @@ TINY = {
     "attn_resolutions": (4,),
     "channels_per_head": 32,
 }
-EDM2PLUS = edm2plus_rungs()["g-bottleneck"]
+EDM2PLUS = edm2plus_configs()["g-bottleneck"]
 
 
 def saved(denoiser: Denoiser, path, dtype: str = "float16"):
@@ -60,7 +60,7 @@ def held(prepared: Prepared) -> int:
     return total
 
 
-@pytest.mark.parametrize("spec", [EDM2PLUS, edm2_rungs()["g"]], ids=["EDM2+", "EDM2"])
+@pytest.mark.parametrize("spec", [EDM2PLUS, edm2_configs()["g"]], ids=["EDM2+", "EDM2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_what_is_held_is_the_parameters_in_their_precision(spec, dtype):
     """Two bytes for each weight in low precision but those of the noise level and, in C, of depthwise convolutions.
@@ -102,7 +102,7 @@ def test_sums_and_skip_connections_take_as_little_as_they_can(dtype, compile):
         return network.sums, network.kept
 
     if dtype != torch.bfloat16:
-        assert kept(NetworkSpec(**TINY)) == kept(edm2_rungs()["f"]) == (dtype, dtype)
+        assert kept(NetworkSpec(**TINY)) == kept(edm2_configs()["f"]) == (dtype, dtype)
         return
     in_c = not compile and can_pass(torch.float16)
     assert kept(NetworkSpec(**TINY)) == ((torch.float16, torch.float16) if in_c else (torch.float32, torch.bfloat16))
@@ -123,9 +123,9 @@ def test_sums_in_float16_cost_nothing(monkeypatch):
     assert found < 1.1 * relative_error(wide(x, 1.0, label), exact)
 
 
-@pytest.mark.parametrize("rung", ["EDM2 a", "EDM2 c", "EDM2 f", "EDM2 g", "EDM2+"])
-def test_a_network_prepared_from_its_file_is_the_same(tmp_path, rung):
-    spec = EDM2PLUS if rung == "EDM2+" else edm2_rungs()[rung.split()[1]]
+@pytest.mark.parametrize("config", ["EDM2 a", "EDM2 c", "EDM2 f", "EDM2 g", "EDM2+"])
+def test_a_network_prepared_from_its_file_is_the_same(tmp_path, config):
+    spec = EDM2PLUS if config == "EDM2+" else edm2_configs()[config.split()[1]]
     denoiser = trained(spec.replace(**TINY))
     for dtype in ("float16", "bfloat16"):
         path = saved(denoiser, tmp_path / f"{dtype}.safetensors", dtype)

@@ -112,7 +112,7 @@ def test_inspect_shows_the_estimate(capsys, monkeypatch):
         (["digits", "--batch", "8", "--gpus", "0"], "must be at least 1"),
         (["digits", "--batch", "0"], "--batch 0"),
         (["digits", "--batch", "30", "--gpus", "8"], "30 does not divide by 8 devices"),
-        (["--ladder", "edm2", "--gpus", "8"], "--gpus: the memory of training is that of one recipe"),
+        (["--configs", "edm2", "--gpus", "8"], "--gpus: the memory of training is that of one recipe"),
     ):
         with pytest.raises(SystemExit):
             main(["inspect", *wrong])

@@ -11,7 +11,7 @@ from conftest import relative_error, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.infer import prepare
 from unitgain.infer.fused import FusedBottleneck, FusedPointwise, pays_to_multiply
 from unitgain.native import Conv1x1, build, can_multiply_pairs, can_pass
@@ -187,7 +187,7 @@ SIZES = {
     "attn_resolutions": (16, 8),
     "channels_per_head": 32,
 }
-NETWORKS = {"EDM2": edm2_rungs()["g"], "EDM2+": edm2plus_rungs()["g-bottleneck"]}
+NETWORKS = {"EDM2": edm2_configs()["g"], "EDM2+": edm2plus_configs()["g-bottleneck"]}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -5,7 +5,7 @@ import torch
 from conftest import Golden
 
 from unitgain.arch import NetworkSpec
-from unitgain.arch.ladder import edm2, edm2plus
+from unitgain.arch.configs import edm2, edm2plus
 from unitgain.checkpoint.nvidia import config_from_spec, from_state, spec_from_config, to_state
 from unitgain.denoiser import Denoiser, Uncertainty
 

@@ -19,10 +19,10 @@ NAMES = [
     "pixels64-mini",
     *[f"edm2-img512-{size}{end}" for size in ("xxs", *SIZES, "xxl") for end in ("", "-uncond")],
     *[f"edm2-img64-{size}{end}" for size in SIZES for end in ("", "-uncond")],
-    *[f"edm2-img512-config-{rung}" for rung in "abcdefg"],
+    *[f"edm2-img512-config-{config}" for config in "abcdefg"],
     *[f"edm2plus-img64-{size}" for size in SIZES],
     *[f"edm2plus-img512-{size}" for size in (*SIZES, "xxl")],
-    *[f"edm2plus-img64-config-{rung}" for rung in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", *STARRED)],
+    *[f"edm2plus-img64-config-{config}" for config in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", *STARRED)],
 ]
 
 
@@ -91,8 +91,8 @@ def test_scores_say_how_they_were_sampled():
     assert (guided.value, guided.guide, guided.guide_nimg) == (1.0, "edm2plus-img64-xs", 2**31 // 8)
 
 
-def test_each_rung_of_edm2_trains_as_its_figure_says():
-    a, b, c, d, e, f, g = (recipe(f"edm2-img512-config-{rung}") for rung in "abcdefg")
+def test_each_config_of_edm2_trains_as_its_figure_says():
+    a, b, c, d, e, f, g = (recipe(f"edm2-img512-config-{config}") for config in "abcdefg")
     assert (a.batch, a.lr, a.beta2, a.P_mean, a.P_std, a.ema, a.ema_half_life) == (
         4096,
         1e-4,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitgain.arch import NetworkSpec, build
-from unitgain.arch.ladder import edm2plus_rungs
+from unitgain.arch.configs import edm2plus_configs
 from unitgain.arch.tokens import TOKENS, check_tokens, steps
 
 
@@ -90,7 +90,7 @@ def test_parameters_of_a_block_follow_from_its_tokens(tiny_spec):
     }
 
 
-@pytest.mark.parametrize("branch", [rung.branch for rung in edm2plus_rungs().values()])
+@pytest.mark.parametrize("branch", [config.branch for config in edm2plus_configs().values()])
 def test_dropout_sits_before_the_last_convolution(tiny_spec, branch):
     if branch == "s d m s d":
         spec = tiny_spec.replace(branch=branch, decoder_branch="s d P m s d", dropout=0.5)
@@ -116,5 +116,5 @@ def test_a_modulation_moved_by_one_token_is_another_function(tiny_spec):
     assert not torch.allclose(*outputs)
 
 
-def test_every_spec_of_the_ladder_is_a_spec():
-    assert all(isinstance(spec, NetworkSpec) for spec in edm2plus_rungs().values())
+def test_every_spec_of_the_configs_is_a_spec():
+    assert all(isinstance(spec, NetworkSpec) for spec in edm2plus_configs().values())

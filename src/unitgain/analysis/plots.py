@@ -170,7 +170,7 @@ def _draw_branches(ax: Any, spec: NetworkSpec) -> None:
 
 
 def branch_widths(spec: NetworkSpec, tokens: tuple[str, ...], start: int) -> list[tuple[str, int]]:
-    """Tokens of a block at the finest level with the channels that leave them; rungs A-E have an ADM block's."""
+    """Tokens of a block at the finest level with the channels that leave them; configs A-E have an ADM block's."""
     width = spec.widths[0]
     if spec.design not in TOKEN_DESIGNS:
         return [(token, width if after else start) for token, after in ADM_BRANCH]

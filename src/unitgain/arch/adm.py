@@ -1,4 +1,4 @@
-"""The ADM residual block of rungs A-E (EDM2, Figs. 16-20): one arrangement, three sets of parts.
+"""The ADM residual block of configs A-E (EDM2, Figs. 16-20): one arrangement, three sets of parts.
 
 The arrangement is `GrpNorm SiLU Conv GrpNorm modulation SiLU Dropout Conv`, resampling before the first convolution, a
 main path that is resampled and gets a 1x1 convolution where the channels change, and self-attention after the sum.
@@ -53,7 +53,7 @@ class GroupMagnitudeNorm(nn.Module):
 
 
 class ScaleAndShift(nn.Module):
-    """Modulation of rungs A and B: `norm(x) (1 + scale) + shift`, scale and shift linear in the embedding (B.1)."""
+    """Modulation of configs A and B: `norm(x) (1 + scale) + shift`, scale and shift linear in the embedding (B.1)."""
 
     def __init__(self, channels: int, emb_channels: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ScaleAndShift(nn.Module):
 
 
 class ScaleOnly(nn.Module):
-    """Modulation of rungs C-E: `norm(x) (1 + scale)`, scale linear in the embedding (B.3).
+    """Modulation of configs C-E: `norm(x) (1 + scale)`, scale linear in the embedding (B.3).
 
     Args:
         channels: of the features.
@@ -87,7 +87,7 @@ class ScaleOnly(nn.Module):
 
 
 class DotProductAttention(nn.Module):
-    """Self-attention of rungs A and B: group norm, dot products in float32, added to its input (B.1).
+    """Self-attention of configs A and B: group norm, dot products in float32, added to its input (B.1).
 
     Args:
         channels: of input and output.
@@ -166,7 +166,7 @@ def parts(spec: NetworkSpec) -> Parts:
 
 
 class ADMBlock(nn.Module):
-    """Residual block of rungs A-E, the same in the encoder and the decoder.
+    """Residual block of configs A-E, the same in the encoder and the decoder.
 
     Args:
         spec: the network it belongs to.

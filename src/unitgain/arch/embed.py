@@ -18,7 +18,7 @@ from unitgain.ops import mp_silu, mp_sum
 
 
 class Embedding(nn.Module):
-    """Rung G and EDM2+: Fourier features, linear, magnitude-preserving sum with the label's linear, SiLU (Fig. 22)."""
+    """Config G, EDM2+: Fourier features, linear, magnitude-preserving sum with the label's linear, SiLU (Fig. 22)."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Embedding(nn.Module):
 
 
 class PlainEmbedding(nn.Module):
-    """Rung F: Fourier features, linear, sum with the label's linear, SiLU (Fig. 21)."""
+    """Config F: Fourier features, linear, sum with the label's linear, SiLU (Fig. 21)."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class PlainEmbedding(nn.Module):
 
 
 class DeepEmbedding(nn.Module):
-    """Rungs A-E: features, two linear layers with a SiLU between, sum with the label's linear, SiLU (Figs. 16-20).
+    """Configs A-E: features, two linear layers with a SiLU between, sum with the label's linear, SiLU (Figs. 16-20).
 
     Args:
         features: positional or Fourier features of c_noise.
@@ -91,7 +91,7 @@ class DeepEmbedding(nn.Module):
 
 
 def adm_embedding(spec: NetworkSpec) -> nn.Module:
-    """Of rungs A and B: positional features, biases, and a vector per class that starts as N(0, 1) (B.1)."""
+    """Of configs A and B: positional features, biases, and a vector per class that starts as N(0, 1) (B.1)."""
     label = PlainConv(spec.label_dim, spec.emb_channels, bias=False) if spec.label_dim else None
     if label is not None and not label.weight.is_meta:
         nn.init.normal_(label.weight)
@@ -101,7 +101,7 @@ def adm_embedding(spec: NetworkSpec) -> nn.Module:
 
 
 def streamlined_embedding(spec: NetworkSpec) -> nn.Module:
-    """Of rung C: Fourier features, no biases, everything initialized alike (B.3)."""
+    """Of config C: Fourier features, no biases, everything initialized alike (B.3)."""
     width, emb = spec.widths[0], spec.emb_channels
     label = PlainConv(spec.label_dim, emb, bias=False) if spec.label_dim else None
     layers = PlainConv(width, emb, bias=False), PlainConv(emb, emb, bias=False)
@@ -109,7 +109,7 @@ def streamlined_embedding(spec: NetworkSpec) -> nn.Module:
 
 
 def normalized_embedding(spec: NetworkSpec) -> nn.Module:
-    """Of rungs D and E: as C, with weights normalized on use (B.4)."""
+    """Of configs D and E: as C, with weights normalized on use (B.4)."""
     width, emb = spec.widths[0], spec.emb_channels
     label = MPConv(spec.label_dim, emb) if spec.label_dim else None
     return DeepEmbedding(

@@ -1,4 +1,4 @@
-"""Learned layers of the rungs before weight normalization (EDM2, rungs A-C)."""
+"""Learned layers of the configs before weight normalization (EDM2, configs A-C)."""
 
 import math
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from unitgain.arch.tokens import check_tokens
 
-# What the blocks are made of, and with it what each rung of EDM2 changes in the structure (Appendix B).
+# What the blocks are made of, and with it what each config of EDM2 changes in the structure (Appendix B).
 Design = Literal[
     "adm",  # A, B: biases, group norm with learned scale and offset, positional features
     "streamlined",  # C: no biases, uniform init, cosine attention, Fourier features
@@ -19,7 +19,7 @@ TOKEN_DESIGNS = ("plain", "magnitude-preserving")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A U-Net of any rung of EDM2 (Figs. 16-22) or EDM2+ (Fig. 3), at any size.
+    """A U-Net of any config of EDM2 (Figs. 16-22) or EDM2+ (Fig. 3), at any size.
 
     Args:
         resolution: height and width of the images, in pixels; divisible by 2 at each level but the last.
@@ -30,7 +30,7 @@ class NetworkSpec:
         num_blocks: residual blocks per level in the encoder; the decoder has one more.
         attn_resolutions: resolutions whose blocks end with self-attention; the first block of the decoder always does.
         channels_per_head: of self-attention.
-        design: what the blocks are made of: "adm" (rungs A and B), "streamlined" (C), "normalized" (D and E), "plain"
+        design: what the blocks are made of: "adm" (configs A and B), "streamlined" (C), "normalized" (D and E), "plain"
             (F) or "magnitude-preserving" (G and EDM2+). The last two read `branch`; the others are the ADM block.
         branch: residual branch as tokens, separated by spaces: s (SiLU), c (3x3 convolution), d (depthwise
             convolution), E (1x1 convolution that expands), P (1x1 convolution that projects), m (modulation).

@@ -1,4 +1,4 @@
-"""The U-Net around the residual blocks: one macro-structure for every rung (EDM2, Figs. 2 and 16-22)."""
+"""The U-Net around the residual blocks: one macro-structure for every config (EDM2, Figs. 2 and 16-22)."""
 
 from collections.abc import Callable
 
@@ -105,7 +105,7 @@ class UNet(nn.Module):
 
 
 class MPUNet(UNet):
-    """Rung G and EDM2+: every function preserves magnitudes, and a learned gain ends the network (Fig. 22)."""
+    """Config G and EDM2+: every function preserves magnitudes, and a learned gain ends the network (Fig. 22)."""
 
     encoder_block = EncoderBlock
     decoder_block = DecoderBlock
@@ -129,7 +129,7 @@ class MPUNet(UNet):
 
 
 class PlainUNet(UNet):
-    """Rung F: token blocks with plain functions; a convolution alone ends the network (Fig. 21)."""
+    """Config F: token blocks with plain functions; a convolution alone ends the network (Fig. 21)."""
 
     encoder_block = EncoderBlock
     decoder_block = DecoderBlock
@@ -146,7 +146,7 @@ class PlainUNet(UNet):
 
 
 class StreamlinedUNet(UNet):
-    """Rungs C-E: ADM blocks; group norm, SiLU and a convolution end the network (Figs. 18-20)."""
+    """Configs C-E: ADM blocks; group norm, SiLU and a convolution end the network (Figs. 18-20)."""
 
     encoder_block = ADMBlock
     decoder_block = ADMBlock
@@ -165,7 +165,7 @@ class StreamlinedUNet(UNet):
 
 
 class ADMUNet(UNet):
-    """Rungs A and B: ADM blocks with biases, which make a channel of ones unnecessary (Figs. 16 and 17)."""
+    """Configs A and B: ADM blocks with biases, which make a channel of ones unnecessary (Figs. 16 and 17)."""
 
     encoder_block = ADMBlock
     decoder_block = ADMBlock

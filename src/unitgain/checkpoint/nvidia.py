@@ -118,7 +118,7 @@ def to_state(denoiser: Denoiser, uncertainty: Uncertainty) -> tuple[dict[str, Te
         constructor arguments: the three without a default, and those that differ from theirs.
 
     Raises:
-        ValueError: if the network is none that the official code builds: rung G alone is.
+        ValueError: if the network is none that the official code builds: config G alone is.
     """
     config = config_from_spec(denoiser.spec)
     config |= {"sigma_data": denoiser.sigma_data, "logvar_channels": len(uncertainty.fourier.freqs)}
@@ -146,7 +146,7 @@ def config_from_spec(spec: NetworkSpec) -> dict[str, Any]:
     if again != spec:
         fields = [name for name, value in vars(spec).items() if value != getattr(again, name)]
         changed = ", ".join(f"{name}={getattr(spec, name)!r}" for name in fields)
-        raise ValueError(f"the official code builds rung G of EDM2 and nothing else, not a network with {changed}")
+        raise ValueError(f"the official code builds config G of EDM2 and nothing else, not a network with {changed}")
     return config
 
 

@@ -19,8 +19,8 @@ from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.train.log import read_stats
 from unitgain.trust import one_line
 
-# The rows of --ladder: names of recipes start so, rungs first.
-LADDERS = {
+# The rows of --configs: names of recipes start so, configs first.
+PAPERS = {
     "edm2": ("edm2-img512-config-", "edm2-img512-", "edm2-img64-"),
     "edm2plus": ("edm2plus-img64-config-", "edm2plus-img64-"),
 }
@@ -34,13 +34,13 @@ class Inspect:
     """
 
     what: Annotated[Unset[str], tyro.conf.Positional] = None
-    """A .safetensors snapshot, the folder of a run, or the name of a recipe. May be left out with --ladder."""
+    """A .safetensors snapshot, the folder of a run, or the name of a recipe. May be left out with --configs."""
 
     json: bool = False
     """Print JSON instead of a table."""
 
-    ladder: Unset[Literal["edm2", "edm2plus"]] = None
-    """Print every rung and size of a paper instead, one row each."""
+    configs: Unset[Literal["edm2", "edm2plus"]] = None
+    """Print every config and size of a paper instead, one row each."""
 
     plot: Unset[Path] = None
     """Draw the blocks of the network to scale to this file, .svg, .png or .pdf, instead."""
@@ -49,23 +49,23 @@ class Inspect:
 
     def run(self) -> None:
         """Print or draw it."""
-        if (self.what is None) == (self.ladder is None):
-            raise ValueError("name one thing: unitgain inspect NAME, or unitgain inspect --ladder edm2plus")
-        if self.memory.given and (self.ladder is not None or self.plot is not None):
+        if (self.what is None) == (self.configs is None):
+            raise ValueError("name one thing: unitgain inspect NAME, or unitgain inspect --configs edm2plus")
+        if self.memory.given and (self.configs is not None or self.plot is not None):
             raise ValueError(f"{', '.join(self.memory.given)}: the memory of training is that of one recipe: name it")
-        if self.ladder is not None:
-            self._run_ladder(self.ladder)
+        if self.configs is not None:
+            self._run_paper(self.configs)
         elif self.what is not None:
             self._run_one(self.what)
 
-    def _run_ladder(self, ladder: str) -> None:
+    def _run_paper(self, paper: str) -> None:
         if self.plot is not None:
-            raise ValueError("--plot draws one network: give the name of a recipe instead of --ladder")
-        rows = ladder_rows(ladder)
+            raise ValueError("--plot draws one network: give the name of a recipe instead of --configs")
+        rows = paper_rows(paper)
         if self.json:
             show_json(rows)
         else:
-            Console(least=112).print(_ladder_table(ladder, rows))
+            Console(least=112).print(_paper_table(paper, rows))
 
     def _run_one(self, what: str) -> None:
         from unitgain.analysis.plots import network_figure, save
@@ -141,12 +141,12 @@ def recipe_facts(what: Recipe) -> dict[str, Any]:
     }
 
 
-def ladder_rows(ladder: str) -> list[dict[str, Any]]:
-    """One row per rung and size of a paper, as JSON values."""
+def paper_rows(paper: str) -> list[dict[str, Any]]:
+    """One row per config and size of a paper, as JSON values."""
     from unitgain.analysis.cost import network_cost, sampling_teraflops, training_zettaflops
 
     names: dict[str, None] = {}
-    for prefix in LADDERS[ladder]:
+    for prefix in PAPERS[paper]:
         names |= dict.fromkeys(name for name in RECIPES if name.startswith(prefix) and not name.endswith("-uncond"))
     rows = []
     for made in map(recipe, names):
@@ -166,8 +166,8 @@ def ladder_rows(ladder: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _ladder_table(ladder: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, title=f"{ladder}: one evaluation of one sample; FID as published, without guidance")
+def _paper_table(paper: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, title=f"{paper}: one evaluation of one sample; FID as published, without guidance")
     for name in ("recipe", "branch"):
         table.add_column(name, no_wrap=True)
     for name in ("base", "Mparams", "GFLOPs", "sampling\nTflops", "training\nZflops", "FID"):

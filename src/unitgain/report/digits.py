@@ -31,9 +31,9 @@ def digits_page(
     """
     best = result["best_sigma_rel"]
     lead = (
-        f"An EDM2 network (rung G) of {result['parameters']:,} parameters, trained on {result['images_seen']:,} images "
-        f"of 8x8 handwritten digits in {result['seconds_by_part']['training']:.0f} s. The length of its weight average "
-        f"was picked afterwards: {best:g} of the training time."
+        f"An EDM2 network (config G) of {result['parameters']:,} parameters, trained on {result['images_seen']:,} "
+        f"images of 8x8 handwritten digits in {result['seconds_by_part']['training']:.0f} s. The length of its weight "
+        f"average was picked afterwards: {best:g} of the training time."
     )
     losses = over_training([t["nimg"] for t in ticks], [t["loss"] or math.nan for t in ticks], "loss (Eq. 21)")
     grids = side_by_side(

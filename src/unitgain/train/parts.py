@@ -1,8 +1,8 @@
 """Magnitudes of gradients, weights and updates by part of what is trained, at one step.
 
 A part is the encoder or decoder at one resolution, as in `unitgain.analysis.magnitude`, the embedding, the output, or
-u(sigma); gains, and biases where a rung has them, are a part of their own, because their gradients are sums over whole
-layers. The magnitude of a part is the root mean square over its elements (EDM2, Eq. 3).
+u(sigma); gains, and biases where a config has them, are a part of their own, because their gradients are sums over
+whole layers. The magnitude of a part is the root mean square over its elements (EDM2, Eq. 3).
 """
 
 from typing import Any

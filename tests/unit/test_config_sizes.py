@@ -5,7 +5,7 @@ from functools import lru_cache
 import pytest
 
 from unitgain.analysis.cost import network_cost, sampling_teraflops, training_zettaflops
-from unitgain.arch.ladder import edm2, edm2_rungs, edm2plus, edm2plus_rungs
+from unitgain.arch.configs import edm2, edm2_configs, edm2plus, edm2plus_configs
 from unitgain.recipe import trained_parameters
 from unitgain.recipes import recipe
 
@@ -15,7 +15,7 @@ WITHIN = 0.005
 # name, parameters in 10^6 as printed, GFLOPs as printed
 TABLE = [
     *[
-        (f"edm2 {name}", edm2_rungs()[name], parameters, gflops)
+        (f"edm2 {name}", edm2_configs()[name], parameters, gflops)
         for name, parameters, gflops in [
             ("a", "295.9", 110.4),
             ("b", "291.8", 100.4),
@@ -42,7 +42,7 @@ TABLE = [
     ],
     ("edm2 img64 s", edm2("s", channels=3), "280.21", 101.90),
     *[
-        (f"edm2plus {name}", edm2plus_rungs()[name], parameters, gflops)
+        (f"edm2plus {name}", edm2plus_configs()[name], parameters, gflops)
         for name, parameters, gflops in [
             ("a", "280.21", 101.90),
             ("b", "252.28", 51.13),

@@ -1,4 +1,4 @@
-"""Parity of rungs A and B with the reference implementation, float32 on the CPU, relative error at most 1e-5."""
+"""Parity of configs A and B with the reference implementation, float32 on the CPU, relative error at most 1e-5."""
 
 import re
 
@@ -20,7 +20,7 @@ NAMES = [
 ]
 
 
-def rung(name):
+def config(name):
     golden = Golden(name)
     config = golden.config
     spec = NetworkSpec(
@@ -48,9 +48,9 @@ def rung(name):
     return golden, denoiser
 
 
-@pytest.mark.parametrize("name", ["rung_a", "rung_b"])
+@pytest.mark.parametrize("name", ["config_a", "config_b"])
 def test_outputs_for_every_sigma(name):
-    golden, denoiser = rung(name)
+    golden, denoiser = config(name)
     with torch.no_grad():
         denoised = denoiser(golden["x"], golden["sigma"], golden["labels"])
     for row in range(len(denoised)):

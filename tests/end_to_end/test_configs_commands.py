@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from unitgain.analysis.plots import network_blocks
-from unitgain.cli.inspect import describe, ladder_rows
+from unitgain.cli.inspect import describe, paper_rows
 from unitgain.cli.main import main
 from unitgain.recipes import RECIPES, recipe
 from unitgain.train import TrainConfig, train
@@ -53,17 +53,30 @@ def test_every_recipe_is_found(monkeypatch):
         assert describe(name) == {"kind": "recipe", "name": name}
 
 
-def test_ladder_has_a_row_per_rung(capsys, monkeypatch):
+def test_configs_have_a_row_per_config(capsys, monkeypatch):
     cost = type("Cost", (), {"gflops": 2.0})
-    monkeypatch.setattr("unitgain.analysis.cost.network_cost", lambda network: cost)  # counted in test_ladder
-    names = [row["name"] for row in ladder_rows("edm2")]
-    assert names[:7] == [f"edm2-img512-config-{rung}" for rung in "abcdefg"]
+    monkeypatch.setattr("unitgain.analysis.cost.network_cost", lambda network: cost)  # counted in test_config_sizes
+    names = [row["name"] for row in paper_rows("edm2")]
+    assert names[:7] == [f"edm2-img512-config-{config}" for config in "abcdefg"]
     assert len(names) == len(set(names)) == 7 + 7 + 5
-    main(["inspect", "--ladder", "edm2plus"])
+    main(["inspect", "--configs", "edm2plus"])
     lines = capsys.readouterr().out.splitlines()
-    for rung in ("a", "b", "c", "d", "d-e4", "e", "e-k7", "f", "g", "f-bottleneck", "g-bottleneck", "g-bottleneck-ms"):
-        assert sum(line.split()[0] == f"edm2plus-img64-config-{rung}" for line in lines if line.strip()) == 1
-    main(["inspect", "--ladder", "edm2plus", "--json"])
+    for config in (
+        "a",
+        "b",
+        "c",
+        "d",
+        "d-e4",
+        "e",
+        "e-k7",
+        "f",
+        "g",
+        "f-bottleneck",
+        "g-bottleneck",
+        "g-bottleneck-ms",
+    ):
+        assert sum(line.split()[0] == f"edm2plus-img64-config-{config}" for line in lines if line.strip()) == 1
+    main(["inspect", "--configs", "edm2plus", "--json"])
     assert len(json.loads(capsys.readouterr().out)) == 13 + 5
 
 
@@ -71,8 +84,8 @@ def test_ladder_has_a_row_per_rung(capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["inspect"], "name one thing"),
-        (["inspect", "digits", "--ladder", "edm2"], "name one thing"),
-        (["inspect", "--ladder", "edm2", "--plot", "x.svg"], "draws one network"),
+        (["inspect", "digits", "--configs", "edm2"], "name one thing"),
+        (["inspect", "--configs", "edm2", "--plot", "x.svg"], "draws one network"),
         (["inspect", "digits", "--plot", "x.jpeg"], "must end with one of .svg, .png, .pdf"),
         (["magnitudes"], "name the folder of a run"),
         (["magnitudes", "nowhere"], "not the folder of a run"),
@@ -134,7 +147,7 @@ def test_a_run_without_magnitudes_says_how_to_get_them(tmp_path, capsys, tiny_re
     assert "--magnitudes-every" in capsys.readouterr().err
 
 
-def test_rung_a_writes_exponential_averages_and_resumes(tmp_path, tiny_recipe, tiny_data):
+def test_config_a_writes_exponential_averages_and_resumes(tmp_path, tiny_recipe, tiny_data):
     base = recipe("edm2-img512-config-a")
     made = tiny_recipe.replace(
         network=tiny_recipe.network.replace(design="adm", dropout=0.1),

@@ -1,8 +1,8 @@
-"""Train every rung of both ladders on the digits at a tiny size, and measure the distance of what it draws.
+"""Train every config of both papers on the digits at a tiny size, and measure the distance of what it draws.
 
-    python benchmarks/ladder.py [--steps 200] [--width 16]
+    python benchmarks/configs.py [--steps 200] [--width 16]
 
-Two minutes or less a rung on one core.
+Two minutes or less a config on one core.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from machine import RESULTS, write_results
-from tiny import LADDERS, tiny_recipe
+from tiny import PAPERS, tiny_recipe
 from unitgain.analysis.cost import network_cost
 from unitgain.data.digits import digits
 from unitgain.data.order import derive, indices
@@ -27,8 +27,8 @@ from unitgain.train import Microbatch, TrainState, train_step
 ENDS = 20  # steps at the start and the end whose loss is averaged
 
 
-def train_rung(name: str, width: int, steps: int, batch: int) -> dict:
-    """Train a rung; what it costs, its loss, its distances, and how many values were not finite."""
+def train_config(name: str, width: int, steps: int, batch: int) -> dict:
+    """Train a config; what it costs, its loss, its distances, and how many values were not finite."""
     made = tiny_recipe(name, width, steps, batch)
     data = digits()
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def train_rung(name: str, width: int, steps: int, batch: int) -> dict:
 
 
 def plain_loss(denoiser: Denoiser, loss: EDMLoss, *batch: torch.Tensor) -> float:
-    """The loss without uncertainty (Eq. 14), which is comparable between rungs."""
+    """The loss without uncertainty (Eq. 14), which is comparable between configs."""
     clean, sigma, noise, label = batch
     with torch.no_grad():
         level = sigma[:, None, None, None]
@@ -90,33 +90,33 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = {"steps": args.steps, "batch": args.batch, "width": args.width}
     rows = earlier(settings)
-    for label, name in LADDERS.items():
+    for label, name in PAPERS.items():
         if label in rows or (args.only and label not in args.only):
             continue
-        rows[label] = train_rung(name, args.width, args.steps, args.batch)
-        rows = {known: rows[known] for known in LADDERS if known in rows}
+        rows[label] = train_config(name, args.width, args.steps, args.batch)
+        rows = {known: rows[known] for known in PAPERS if known in rows}
         print(label, rows[label], flush=True)
-        write_results("ladder", {"settings": settings, "rungs": rows}, report(rows, settings))
+        write_results("configs", {"settings": settings, "configs": rows}, report(rows, settings))
 
 
 def earlier(settings: dict[str, int]) -> dict[str, dict]:
-    """Rungs that an interrupted run with the same settings has measured; delete the results to measure again."""
-    path = RESULTS / "ladder.json"
+    """Configs that an interrupted run with the same settings has measured; delete the results to measure again."""
+    path = RESULTS / "configs.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    return found["rungs"] if found.get("settings") == settings else {}
+    return found["configs"] if found.get("settings") == settings else {}
 
 
 def report(rows: dict[str, dict], settings: dict[str, int]) -> str:
     """The table as text."""
     lines = [
-        "# Every rung on the digits",
+        "# Every config on the digits",
         "",
         f"{settings['steps']} steps of {settings['batch']} images, two levels, one block each, base width "
         f"{settings['width']} where the papers have 192. Loss: Eq. 14, mean of the first and last {ENDS} steps. "
-        "Distance: Frechet, in pixel space, 500 images of 12 steps against the 1797 digits. Each rung has its own "
+        "Distance: Frechet, in pixel space, 500 images of 12 steps against the 1797 digits. Each config has its own "
         "loss, EMA and Adam; A-C, whose weights are not normalized, have a tenth of the learning rate.",
         "",
-        "| rung | parameters | lr | loss | distance, raw | distance, EMA | not finite |",
+        "| config | parameters | lr | loss | distance, raw | distance, EMA | not finite |",
         "|---|---|---|---|---|---|---|",
     ]
     for label, row in rows.items():
@@ -124,7 +124,7 @@ def report(rows: dict[str, dict], settings: dict[str, int]) -> str:
             f"| {label} | {row['parameters']:,} | {row['lr']:g} | {row['loss_first']:.3f} -> {row['loss_last']:.3f} "
             f"| {row['fd_raw']:.3f} | {row['fd_ema']:.3f} ({row['ema']}) | {row['nonfinite']} |"
         )
-    if missing := [label for label in LADDERS if label not in rows]:
+    if missing := [label for label in PAPERS if label not in rows]:
         lines += ["", f"Not measured yet: {', '.join(missing)}. Running the script again goes on with them."]
     return "\n".join(lines)
 

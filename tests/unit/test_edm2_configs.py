@@ -1,4 +1,4 @@
-"""What each rung promises when it is built and while it trains."""
+"""What each config promises when it is built and while it trains."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unitgain.analysis.magnitude import watch
-from unitgain.arch.ladder import edm2_rungs, edm2plus_rungs
+from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.denoiser import Denoiser
 from unitgain.loss import EDMLoss
 from unitgain.ops import magnitude
@@ -22,13 +22,13 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-EDM2 = {f"edm2-{name}": spec for name, spec in edm2_rungs().items()}
-EDM2PLUS = {f"edm2plus-{name}": spec for name, spec in edm2plus_rungs().items()}
+EDM2 = {f"edm2-{name}": spec for name, spec in edm2_configs().items()}
+EDM2PLUS = {f"edm2plus-{name}": spec for name, spec in edm2plus_configs().items()}
 PRESERVING = {"edm2-g": EDM2["edm2-g"], **EDM2PLUS}
 
 
 def small(spec, width=32):
-    """The rung on 32x32 pixels with a sixth of its channels; attention keeps one head per `width` channels."""
+    """The config on 32x32 pixels with a sixth of its channels; attention keeps one head per `width` channels."""
     return spec.replace(
         resolution=32,
         label_dim=5,
@@ -64,7 +64,7 @@ def test_denoiser_starts_as_c_skip_x(name):
 
 
 @pytest.mark.parametrize("name", ["edm2-c", "edm2-d", "edm2-e", "edm2-f"])
-def test_rungs_without_zero_initialization_do_not(name):
+def test_configs_without_zero_initialization_do_not(name):
     spec = small(EDM2[name])
     x = torch.randn(2, spec.channels, 32, 32)
     with torch.no_grad():
@@ -89,8 +89,8 @@ def tiny_recipe_of(name):
 
 
 CONFIGS = [
-    *(f"edm2-img512-config-{rung}" for rung in "abcef"),
-    *(f"edm2plus-img64-config-{rung}" for rung in ("b", "e-k7", "g-bottleneck")),
+    *(f"edm2-img512-config-{config}" for config in "abcef"),
+    *(f"edm2plus-img64-config-{config}" for config in ("b", "e-k7", "g-bottleneck")),
 ]
 
 
@@ -114,9 +114,9 @@ def test_trains_a_few_steps(name):
     assert len(state.emas) == len(made.ema) + bool(made.ema_half_life)
 
 
-@pytest.mark.parametrize(("rung", "forced"), [("d", False), ("e", True)])
-def test_only_forced_normalization_keeps_weights_on_their_sphere(rung, forced):
-    made = tiny_recipe_of(f"edm2-img512-config-{rung}")
+@pytest.mark.parametrize(("config", "forced"), [("d", False), ("e", True)])
+def test_only_forced_normalization_keeps_weights_on_their_sphere(config, forced):
+    made = tiny_recipe_of(f"edm2-img512-config-{config}")
     state = TrainState.start(made)
     clean = 0.5 * torch.randn(8, 1, 8, 8)
     for _ in range(2):  # the second one projects what the first has moved
