@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import relative_error
@@ -24,6 +25,7 @@ from unitgain.ema import RAW, ExponentialEMA, PowerEMA, describe, file_name
 from unitgain.native import can_combine
 from unitgain.posthoc import Length, SnapshotStore, Target, estimate, plan, reconstruct, stream
 from unitgain.posthoc.convert import convert, find_sources
+from unitgain.posthoc.foreign import read_state
 from unitgain.posthoc.thin import errors, thin
 
 PWRITE = os.pwrite
@@ -444,12 +446,63 @@ def test_conversion_of_plain_checkpoints(tmp_path):
     table.write_text("file,t\nmodel-20.safetensors,20\nmodel-10.pt,20\n")
     with pytest.raises(ValueError, match="same time"):
         find_sources(source, table=table)
-    (source / "model-notes.pt").write_bytes(b"no pickle")
-    with pytest.raises(ValueError, match="no time in the name"):
-        find_sources(source)
-    (source / "model-notes.pt").rename(source / "model-300.pt")
-    with pytest.raises(ValueError, match="cannot be read"):
+    (source / "best.pt").write_bytes(b"no pickle")
+    skipped: list[str] = []
+    assert len(find_sources(source, on_skip=skipped.append)) == 20
+    assert skipped == ["best.pt"]
+    (source / "best.pt").rename(source / "model-300.pt")
+    with pytest.raises(ValueError, match=r"model-300\.pt cannot be read: it is damaged"):
         convert(find_sources(source), tmp_path / "second")
+    assert [path.name for path in tmp_path.iterdir() if "second" in path.name] == []  # all or nothing
+
+
+@pytest.mark.parametrize(
+    ("paths", "pattern", "times"),
+    [
+        (["epoch_1_loss_0.11.pt", "epoch_2_loss_0.09.pt"], None, [1, 2]),
+        (["epoch=3-step=1200.ckpt", "epoch=4-step=1600.ckpt", "last.ckpt"], None, [1200, 1600]),
+        (["model-v2-100.pt", "model-v2-200.pt"], None, [100, 200]),
+        (["step_10/model.safetensors", "step_20/model.safetensors", "step_20/optimizer.bin"], None, [10, 20]),
+        (
+            ["checkpoint-5/unet/a.safetensors", "checkpoint-5/unet_ema/a.safetensors", "best.pt"],
+            r"checkpoint-(\d+)/unet_ema/",
+            [5],
+        ),
+        (["ema_1.pt", "model_1.pt", "ema_2.pt", "model_2.pt"], r"ema_(\d+)", [1, 2]),
+        (["7/model-00001-of-00002.safetensors", "7/model-00002-of-00002.safetensors"], None, [7]),
+        (["7/model.safetensors", "7/pytorch_model.bin"], None, [7]),
+    ],
+)
+def test_times_in_the_names_that_others_give(tmp_path, paths, pattern, times):
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert [source.t for source in find_sources(tmp_path, pattern)] == times
+
+
+def test_two_networks_of_one_time_are_never_mixed(tmp_path):
+    for name in ("model_1.pt", "ema_1.pt"):
+        torch.save({"w": torch.ones(1)}, tmp_path / name)
+    with pytest.raises(ValueError, match=r"have the same time, t = 1: choose with a pattern"):
+        find_sources(tmp_path)
+    both = {"online_model.w": torch.zeros(1), "ema_model.w": torch.ones(1), "step": torch.tensor(3)}
+    torch.save(both, tmp_path / "both_2.pt")
+    with pytest.raises(ValueError, match=r"more than one network.*--prefix ema_model\."):
+        read_state(tmp_path / "both_2.pt")
+    assert read_state(tmp_path / "both_2.pt", prefix="ema_model.")["w"].item() == 1
+    torch.save({"model": {"w": torch.zeros(1)}, "ema": {"w": torch.ones(1)}}, tmp_path / "nested_3.pt")
+    with pytest.raises(ValueError, match=r"\(--key\): model, ema"):
+        read_state(tmp_path / "nested_3.pt")
+
+
+def test_numbers_of_numpy_are_read_and_code_is_not(tmp_path):
+    state = {"state_dict": {"module.w": torch.ones(2), "module._orig_mod.b": torch.ones(1)}, "loss": np.float64(0.5)}
+    torch.save(state | {"best": np.int64(3)}, tmp_path / "a1.pt")
+    assert read_state(tmp_path / "a1.pt").keys() == {"w", "b"}
+    torch.save(state | {"where": tmp_path}, tmp_path / "a2.pt")
+    with pytest.raises(ValueError, match=r"holds pathlib\S* beside tensors") as raised:
+        read_state(tmp_path / "a2.pt")
+    assert "weights_only" not in str(raised.value)
 
 
 def test_commands(run, tmp_path, capsys):
@@ -473,3 +526,109 @@ def test_names_of_files():
     described = describe(PowerEMA(nn.Linear(1, 1), 0.05).profile_at(2.5))
     assert file_name(2.5, described) == "0000000002.500-0.050.safetensors"
     assert file_name(7.0, RAW) == "0000000007-raw.safetensors"
+
+
+def test_the_last_of_many_writes_opens_no_more_than_the_first(tmp_path, monkeypatch):
+    module = nn.Linear(2, 2)
+    store = SnapshotStore(tmp_path, module, every=1)
+    touched: list[int] = []
+    for name in ("open", "stat", "scandir"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name), touched))
+    opened = []
+    for step in range(1, 65):
+        touched.clear()
+        store.update(step, 1)
+        opened.append(len(touched))
+    assert len(list(tmp_path.iterdir())) == 128
+    assert 0 < opened[-1] <= opened[1] <= opened[0]
+
+
+def counting(function, calls):
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def test_a_damaged_snapshot_does_not_stop_a_run_that_goes_on(tmp_path):
+    module = network()
+    walk(module, first := SnapshotStore(tmp_path, module, every=10), 10)
+    damage(next(tmp_path.glob("*-0.050*")), lambda data: data[:100])
+    again = SnapshotStore(tmp_path, first.emas, every=10, resumed=True)
+    walk(module, again, 10)
+    assert len(list(tmp_path.glob("0000000020-*"))) == 2
+
+
+class Odd(nn.Module):
+    """Tied weights, complex ones, a buffer that does not persist, and a part that is really called `module`."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = nn.Linear(3, 3, bias=False)
+        self.tied = nn.Linear(3, 3, bias=False)
+        self.tied.weight = self.module.weight
+        self.waves = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+        self.register_buffer("scratch", torch.zeros(5), persistent=False)
+        self.register_buffer("count", torch.tensor(3))
+
+    def forward(self, x):
+        return self.tied(self.module(x)).sum() + self.waves.abs().sum()
+
+
+WRAPS = {
+    "plain": lambda module: module,
+    "compiled": torch.compile,
+    "parallel": nn.DataParallel,
+    "both": lambda module: torch.compile(nn.DataParallel(module)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_stored_names_are_those_of_the_plain_module(tmp_path, wrap, product):
+    torch.manual_seed(0)
+    plain = Odd()
+    store = SnapshotStore(tmp_path / "run", wrap(plain), every=1, dtype="float32")
+    direct = PowerEMA(plain, 0.08)
+    for step in range(1, 33):
+        with torch.no_grad():
+            for parameter in plain.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        store.update(step, 1)
+        direct.update(step, 1)
+    (made,) = reconstruct(tmp_path / "run", [0.08], tmp_path / "out", dtype=None)
+    fresh = Odd()
+    fresh.load_state_dict(load_file(made.path), strict=True)
+    assert relative_error(fresh.module.weight, direct.average["module.weight"]) < 1e-2
+    assert relative_error(fresh.waves.detach().imag, direct.average["waves"].imag) < 1e-2
+    assert fresh.count == 3
+    size = sum(average.nbytes for average in list_snapshots(tmp_path / "run"))
+    assert size == 32 * store.snapshot_bytes
+
+
+def test_a_finished_reconstruction_is_finished_by_the_same_command(run, tmp_path, capsys):
+    command = ["ema", "reconstruct", str(run), "0.12,0.2", "--out", str(tmp_path / "out")]
+    main(command)
+    said, times = capsys.readouterr().out, [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())]
+    main(command)  # it was killed after its last rename, say
+    assert capsys.readouterr().out == said
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())] == times
+    with pytest.raises(SystemExit):
+        main([*command[:3], "0.12,0.25", *command[4:]])  # others are in the way
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_trained_run_keeps_to_its_budget_and_is_reconstructed_in_c(tmp_path, monkeypatch):
+    weights = sum(parameter.numel() for parameter in unitgain.create("digits").parameters())
+    settings = ["--batch", "32", "--duration", "160", "--snapshot-every", "32", "--quiet"]
+    budget = str(4 * 3.5 * weights / 1e9)  # pairs in two bytes, three and a bit of them
+    main(["train", "digits", "--out", str(tmp_path / "run"), "--snapshot-budget", budget, *settings])
+    there = list_snapshots(tmp_path / "run")
+    assert len({snapshot.t for snapshot in there}) == 3 and there[-1].t == 160
+    assert {snapshot.kind for snapshot in there} == {"power", "raw"}
+    made = []
+    combine = stream._combine
+    monkeypatch.setattr(stream, "_combine", lambda job, *rest: made.append(job.name) or combine(job, *rest))
+    reconstruct(tmp_path / "run", [0.12], tmp_path / "out", threads=1)
+    assert set(made) == {name for name in there[0].names if there[0].averaged(name)}
+    assert unitgain.load(next((tmp_path / "out").iterdir())).label_dropout == 0

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, bar, byte_bar, say, show_json
+from unitgain.files import require_empty
 from unitgain.kinds import refuse_pickle
 from unitgain.train.config import Precision
 from unitgain.trust import one_line
@@ -204,8 +205,10 @@ class Convert:
     out: Annotated[Path, tyro.conf.Positional]
     """Folder for the snapshots; must be empty."""
 
-    pattern: str = r"(\d+)"
-    r"""Regular expression of the time in names; its first group counts, where it matches last."""
+    pattern: Unset[str] = None
+    r"""Regular expression of the time in paths below CHECKPOINTS, as 'checkpoint-(\d+)/unet_ema/': its first group
+    counts, where it matches last; what does not match is left out. Default: a number after step, checkpoint or epoch,
+    or the last whole number."""
 
     table: Unset[Path] = None
     """CSV file with the columns file and t, instead of times in names."""
@@ -215,6 +218,12 @@ class Convert:
 
     key: str = ""
     """Where in nested checkpoints the weights are, as 'ema' or 'state.ema'. Default: where they are found."""
+
+    prefix: str = ""
+    """Take only tensors whose names begin so, and leave it off, as 'ema_model.'."""
+
+    strip: str = ""
+    """Leave this off the front of names."""
 
     dtype: Precision | Literal["stored"] = "stored"
     """Precision of the snapshots; stored: as in the checkpoints."""
@@ -227,7 +236,13 @@ class Convert:
         lengths = [] if self.averaged is None else parse_targets(self.averaged)
         if len(lengths) > 1:
             raise ValueError(f"--averaged {self.averaged}: the weights have one length")
-        sources = find_sources(self.checkpoints, self.pattern, self.table)
+        skipped: list[str] = []
+        sources = find_sources(self.checkpoints, self.pattern, self.table, skipped.append)
+        require_empty(self.out)
+        for source in sources:
+            say(f"t = {source.t:g}: {source.path.relative_to(self.checkpoints)}")
+        if skipped:
+            say(f"left out, for no time is in their names: {', '.join(skipped)}")
         dtype = None if self.dtype == "stored" else self.dtype
         with bar("converting", "checkpoints") as progress:
             written = convert(
@@ -236,6 +251,8 @@ class Convert:
                 averaged=lengths[0] if lengths else None,
                 dtype=dtype,
                 key=self.key,
+                prefix=self.prefix,
+                strip=self.strip,
                 on_progress=progress,
             )
         say(f"{len(written)} snapshots in {self.out}, t = {sources[0].t:g} to {sources[-1].t:g}")

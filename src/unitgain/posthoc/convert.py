@@ -6,20 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from unitgain.checkpoint.facts import DTYPES, facts_of
 from unitgain.checkpoint.writer import stored, write_average
 from unitgain.ema import RAW, describe, file_name
-from unitgain.files import require_empty
+from unitgain.files import staged
+from unitgain.posthoc.foreign import SHARD, SUFFIXES, files_of, read_state
 from unitgain.posthoc.targets import Length
+from unitgain.trust import one_line
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
+# The time in a path, the first of these that is there: what is counted in steps, in epochs, any whole number.
+TIMES = (
+    re.compile(r"(?:step|iter|iteration|nimg|checkpoint|ckpt)s?[-_=]?(\d+)(?![\d.]*\d)", re.ASCII | re.IGNORECASE),
+    re.compile(r"epochs?[-_=]?(\d+)(?![\d.]*\d)", re.ASCII | re.IGNORECASE),
+    re.compile(r"(?<![\d.])(\d+)(?!\.?\d)", re.ASCII),
+)
+DEPTH = 3  # folders below the one that is named
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Source:
     """One checkpoint to convert.
 
     Attributes:
-        path: a file, or a folder whose files make up one state dict together.
+        path: a file, the first of its shards, or a folder with one of these in it.
         t: when it was taken.
     """
 
@@ -35,27 +40,38 @@ class Source:
     t: float
 
 
-def find_sources(folder: Path, pattern: str = r"(\d+)", table: Path | None = None) -> list[Source]:
-    """The checkpoints in a folder with their times, by time.
+def find_sources(
+    folder: Path,
+    pattern: str | None = None,
+    table: Path | None = None,
+    on_skip: Callable[[str], None] | None = None,
+) -> list[Source]:
+    """The checkpoints in a folder, and in folders of it, with their times, by time.
 
     Args:
-        folder: holds files, or folders of files, one per time.
-        pattern: regular expression of the time in a name: its first group, where it matches last.
+        folder: holds files, or folders of files as Diffusers, Accelerate and Lightning make them.
+        pattern: regular expression of the time in a path below `folder`: its first group, where it matches last; what
+            does not match is left out. By default a number after step, checkpoint and the like, after epoch, or the
+            last whole number, decimals aside.
         table: CSV with a header and the columns `file` and `t`, instead of times in names.
+        on_skip: called with the path of each file that is left out, because it has no time.
 
     Raises:
         FileNotFoundError: if there are none, or one that the table names is not there.
-        ValueError: if a name has no time, a time is no number, is negative, or comes twice, or the times of the table
-            are not increasing.
+        ValueError: if a time is no number, is negative, or comes twice, or the times of the table are not increasing.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder of checkpoints")
-    sources = _from_table(folder, table) if table else _from_names(folder, pattern)
+    sources = _from_table(folder, table) if table else _from_names(folder, pattern, on_skip or (lambda _: None))
     if not sources:
-        raise FileNotFoundError(f"no checkpoints ({', '.join(SUFFIXES)}, or folders of them) in {folder}")
+        raise FileNotFoundError(f"no checkpoints with a time in their name ({', '.join(SUFFIXES)}) in {folder}")
     for before, after in pairwise(sources):
         if before.t == after.t:
-            raise ValueError(f"{before.path.name} and {after.path.name} have the same time, t = {after.t:g}")
+            one, other = (one_line(source.path.relative_to(folder)) for source in (before, after))
+            raise ValueError(
+                f"{one} and {other} have the same time, t = {after.t:g}: choose with a pattern of paths, such as "
+                r"--pattern 'ema[-_](\d+)'"
+            )
         if before.t > after.t:
             raise ValueError(
                 f"times are out of order: {after.path.name}, t = {after.t:g}, comes after t = {before.t:g}"
@@ -72,113 +88,95 @@ def convert(
     averaged: Length | None = None,
     dtype: str | None = None,
     key: str = "",
+    prefix: str = "",
+    strip: str = "",
     shard_bytes: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Write one snapshot per checkpoint.
+    """Write one snapshot per checkpoint; all of them, or nothing.
 
     Args:
         sources: what to convert.
         out: folder for the snapshots; must be empty.
         averaged: how the weights were averaged while training; None for raw weights.
         dtype: of floating tensors in the snapshots; None for what they have.
-        key: where in a nested checkpoint the state dict is, with dots: "ema", "model.ema"; "" finds it if it can.
+        key: as for `read_state`.
+        prefix: as for `read_state`.
+        strip: as for `read_state`.
         shard_bytes: largest size of a file.
         on_progress: called with (checkpoints done, in all).
 
     Raises:
         FileExistsError: if `out` is not empty.
         ValueError: if a checkpoint cannot be read, or they are of different networks.
+        SnapshotError: if one has values that are not finite.
     """
-    require_empty(out)
     written: list[Path] = []
     shapes: dict[str, tuple[int, ...]] | None = None
-    for done, source in enumerate(sources, start=1):
-        state = read_state(source.path, key)
-        own = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if shapes is not None and own != shapes:
-            name = next(iter(sorted(set(own.items()) ^ set(shapes.items()))))[0]
-            raise ValueError(f"{source.path} and {sources[0].path} hold different networks: they differ in {name}")
-        shapes = own
-        profile = describe(averaged.profile(source.t)) if averaged is not None and source.t > 0 else RAW
-        tensors = {name: stored(name, tensor, DTYPES[dtype] if dtype else None) for name, tensor in state.items()}
-        buffers = [name for name, tensor in state.items() if not tensor.is_floating_point()]
-        facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
-        written += write_average(out / file_name(source.t, profile), facts, tensors, shard_bytes=shard_bytes)
-        if on_progress is not None:
-            on_progress(done, len(sources))
-    return written
+    with staged(out) as partial:
+        for done, source in enumerate(sources, start=1):
+            state = read_state(source.path, key, prefix=prefix, strip=strip)
+            own = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            if shapes is not None and own != shapes:
+                name = next(iter(sorted(set(own.items()) ^ set(shapes.items()))))[0]
+                raise ValueError(f"{source.path} and {sources[0].path} hold different networks: they differ in {name}")
+            shapes = own
+            profile = describe(averaged.profile(source.t)) if averaged is not None and source.t > 0 else RAW
+            written += _write(partial / file_name(source.t, profile), source, profile, state, dtype, shard_bytes)
+            if on_progress is not None:
+                on_progress(done, len(sources))
+    return [out / path.name for path in written]
 
 
-def read_state(path: Path, key: str = "") -> dict[str, Tensor]:
-    """The state dict in a file, or in the files of a folder together; tied tensors once, wrappers' prefixes removed.
-
-    Pickles are read by torch's restricted loader: no code of a file is run.
-
-    Raises:
-        ValueError: if it cannot be read, or holds no tensors where `key` says.
-    """
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if path.is_dir() and any(file.suffix == ".safetensors" for file in files):
-        files = [file for file in files if file.suffix == ".safetensors"]  # what lies beside are optimizer states
-    state: dict[str, Tensor] = {}
-    for file in files:
-        for name, tensor in _tensors(_load(file), key, file).items():
-            state[WRAPPERS.sub("", name)] = tensor
-    if not any(tensor.is_floating_point() for tensor in state.values()):
-        raise ValueError(f"{path} holds no floating tensors")
-    seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
-    for name in sorted(state):
-        tensor = state[name]
-        where = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
-        if tensor.numel() and where in seen:
-            del state[name]
-        seen.setdefault(where, name)
-    return state
+def _write(
+    path: Path,
+    source: Source,
+    profile: dict[str, Any],
+    state: Mapping[str, Tensor],
+    dtype: str | None,
+    shard_bytes: int | None,
+) -> list[Path]:
+    tensors = {name: stored(name, tensor, DTYPES[dtype] if dtype else None) for name, tensor in state.items()}
+    buffers = [name for name, one in state.items() if not (one.is_floating_point() or one.is_complex())]
+    facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
+    return write_average(path, facts, tensors, shard_bytes=shard_bytes)
 
 
-def _load(file: Path) -> object:
+def _from_names(folder: Path, pattern: str | None, on_skip: Callable[[str], None]) -> list[Source]:
     try:
-        if file.suffix == ".safetensors":
-            return cast(Any, safetensors.torch).load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise nearly anything for a damaged file
-        raise ValueError(f"{file} cannot be read: it is damaged, or holds more than tensors ({error})") from error
-
-
-def _tensors(loaded: object, key: str, file: Path) -> Mapping[str, Tensor]:
-    for part in key.split(".") if key else ():
-        if not isinstance(loaded, Mapping) or part not in loaded:
-            known = ", ".join(map(str, cast(Mapping[Any, Any], loaded))) if isinstance(loaded, Mapping) else "no names"
-            raise ValueError(f"{file} has nothing under {part!r}; there is {known}")
-        loaded = cast(Mapping[str, object], loaded)[part]
-    if isinstance(loaded, Mapping):
-        given = cast(Mapping[str, object], loaded)
-        tensors = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-        nested = [name for name, value in given.items() if isinstance(value, Mapping)]
-        if not key and len(nested) == 1:
-            return _tensors(given[nested[0]], "", file)
-        raise ValueError(f"{file} holds no tensors there; say where they are with a key: {', '.join(map(str, nested))}")
-    raise ValueError(f"{file} holds a {type(loaded).__name__}, no state dict")
-
-
-def _from_names(folder: Path, pattern: str) -> list[Source]:
-    try:
-        expression = re.compile(pattern)
+        expressions = TIMES if pattern is None else (re.compile(pattern),)
     except re.error as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    if not all(expression.groups for expression in expressions):
+        raise ValueError(f"the pattern {pattern!r} has no group for the time: put it in parentheses, as in (\\d+)")
     sources: list[Source] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (path.is_dir() or path.suffix in SUFFIXES):
-            continue
-        stem = path.name if path.is_dir() else path.stem
-        matches = list(expression.finditer(stem))
-        if not matches or not matches[-1].groups():
-            raise ValueError(f"{path.name}: no time in the name by the pattern {pattern!r}; give another, or a table")
-        sources.append(Source(path, _number(matches[-1][1], path.name)))
+    for path in _units(folder, DEPTH):
+        where = path.relative_to(folder).as_posix()
+        text = _time(SHARD.sub("", where), expressions, whole=pattern is not None)
+        if text is None:
+            on_skip(where)
+        else:
+            sources.append(Source(path, _number(text, where)))
     return sorted(sources, key=lambda source: source.t)
+
+
+def _units(folder: Path, depth: int) -> list[Path]:
+    """Files that may be checkpoints, of several shards the first, in a folder and those in it."""
+    units = files_of(folder)
+    for below in sorted(folder.iterdir()) if depth else ():
+        if below.is_dir() and not below.is_symlink() and not below.name.startswith("."):
+            units += _units(below, depth - 1)
+    return units
+
+
+def _time(where: str, expressions: Sequence[re.Pattern[str]], whole: bool) -> str | None:
+    """The time in a path: by the user's pattern anywhere in it, by ours in its last part that has one."""
+    parts = [where] if whole else [re.sub(r"\.[a-z]+$", "", part) for part in reversed(where.split("/"))]
+    for expression in expressions:
+        for part in parts:
+            if matches := list(expression.finditer(part)):
+                return matches[-1][1]
+    return None
 
 
 def _from_table(folder: Path, table: Path) -> list[Source]:

@@ -1,0 +1,139 @@
+"""State dicts in checkpoints of other projects, read without running anything that is in them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from unitgain.checkpoint.names import WRAPPERS
+from unitgain.trust import one_line, printable
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)", re.ASCII)
+# What lies beside weights and is none.
+OTHERS = re.compile(r"optim|sched|scaler|rng_state|random_states|training_args|trainer_state|sampler", re.IGNORECASE)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Files of a folder that may hold weights, of several shards the first; safetensors files rather than others."""
+    files = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in SUFFIXES and path.name[0] != "." and path.is_file() and not OTHERS.search(path.name)
+    ]
+    stems = {SHARD.sub("", path.name).rpartition(".")[0] for path in files if path.suffix == ".safetensors"}
+    if "model" in stems:
+        stems.add("pytorch_model")
+    firsts = [path for path in files if not (match := SHARD.search(path.name)) or int(match[1]) == 1]
+    return [
+        path
+        for path in firsts
+        if path.suffix == ".safetensors" or SHARD.sub("", path.name).rpartition(".")[0] not in stems
+    ]
+
+
+def read_state(path: Path, key: str = "", *, prefix: str = "", strip: str = "") -> dict[str, Tensor]:
+    """The state dict of a checkpoint, without the names of wrappers (DDP, FSDP, `torch.compile`).
+
+    Pickles are read by torch's restricted loader, which also takes NumPy's numbers here: no code of a file is run.
+
+    Args:
+        path: a file, the first of its shards, or a folder with one of these in it.
+        key: where in a nested checkpoint the state dict is, with dots: "ema", "model.ema"; "" finds it if it can.
+        prefix: only tensors whose names begin so, without it: "ema_model.".
+        strip: taken from the front of names that begin so.
+
+    Raises:
+        ValueError: if it cannot be read, holds no tensors where `key` says, or two networks.
+    """
+    if path.is_dir():
+        units = files_of(path)
+        if len(units) != 1:
+            names = ", ".join(one_line(unit.name) for unit in units) or "none"
+            raise ValueError(f"{path} should have one file of weights, and has {names}: name the file")
+        (path,) = units
+    match = SHARD.search(path.name)
+    files = sorted(path.parent.glob(SHARD.sub("-?????-of-?????", path.name))) if match else [path]
+    if match and len(files) != int(match[2]):
+        raise ValueError(f"{path}: {len(files)} of its {int(match[2])} shards are there")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        found |= _tensors(_load(file), key, file)
+    state = _named(found, prefix, strip, path)
+    if not any(tensor.is_floating_point() for tensor in state.values()):
+        raise ValueError(f"{path} holds no floating tensors{f' named {prefix}...' if prefix else ''}")
+    return state
+
+
+def _named(found: Mapping[str, Tensor], prefix: str, strip: str, path: Path) -> dict[str, Tensor]:
+    """Tensors by the names of their module alone."""
+    names: dict[str, str] = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in found}
+    for cut in ("module.", prefix):
+        if cut and (cut == prefix or all(name.startswith(cut) for name in names.values())):
+            names = {name: short.removeprefix(cut) for name, short in names.items() if short.startswith(cut)}
+    names = {name: short.removeprefix(strip) for name, short in names.items()}
+    tops = {short.partition(".")[0] for short in names.values()}
+    averaged = sorted(top for top in tops if re.search(r"(^|_)ema(_|$)", top))
+    if averaged and len(tops) > 1 and not prefix:
+        others = ", ".join(f"{one_line(top)}." for top in sorted(tops))
+        raise ValueError(
+            f"{path} holds more than one network, {others}: choose with a prefix (--prefix {averaged[0]}.)"
+        )
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"{path}: without wrappers' names, two of its tensors have the same one")
+    return {short: found[name] for name, short in names.items()}
+
+
+def _load(file: Path) -> object:
+    try:
+        if file.suffix == ".safetensors":
+            return cast(Any, safetensors.torch).load_file(file)
+        with torch.serialization.safe_globals(_NUMBERS):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise nearly anything for a damaged file
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = (
+            f"holds {asked[1]} beside tensors, which is not read: save its state dict alone" if asked else "is damaged"
+        )
+        raise ValueError(f"{printable(file)} cannot be read: it {what}") from None
+
+
+def _tensors(loaded: object, key: str, file: Path) -> dict[str, Tensor]:
+    for part in key.split(".") if key else ():
+        if not isinstance(loaded, Mapping) or part not in loaded:
+            known = ", ".join(map(str, cast(Mapping[Any, Any], loaded))) if isinstance(loaded, Mapping) else "no names"
+            raise ValueError(f"{file} has nothing under {part!r}; there is {one_line(known)}")
+        loaded = cast(Mapping[str, object], loaded)[part]
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"{file} holds a {type(loaded).__name__}, no state dict")
+    given = cast(Mapping[str, object], loaded)
+    inside = [
+        name
+        for name, value in given.items()
+        if isinstance(value, Mapping) and _has_tensors(cast(Mapping[str, object], value))
+    ]
+    if not key and len(inside) == 1:
+        return _tensors(given[inside[0]], "", file)
+    if tensors := {str(name): value for name, value in given.items() if isinstance(value, Tensor)}:
+        return tensors
+    there = ", ".join(map(str, inside)) or "none"
+    raise ValueError(f"{file} holds no tensors there; say where they are with a key (--key): {one_line(there)}")
+
+
+def _has_tensors(value: Mapping[str, object]) -> bool:
+    return any(isinstance(one, Tensor) for one in value.values())
+
+
+# NumPy's numbers in pickles, by the names of NumPy 1 and 2.
+_SCALAR: Any = cast(Any, np)._core.multiarray.scalar
+_NUMBERS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"},
+]
