@@ -21,7 +21,7 @@ def measure(spec: NetworkSpec) -> dict[str, float]:
     x, label = torch.randn(1, spec.channels, spec.resolution, spec.resolution), torch.tensor([7])
     with torch.no_grad():
         with watch(denoiser) as probe:
-            denoiser.network(x, torch.zeros(1), denoiser.one_hot(label, 1))
+            denoiser.network(x, torch.zeros(1), denoiser.condition(label, 1))
         off = (denoiser(x, 0.5, label) - 0.5 * x).norm() / (0.5 * x).norm()
     buckets = {bucket: values["activation_mean"] for bucket, values in probe.buckets().items()}
     return {"smallest": min(buckets.values()), "largest": max(buckets.values()), "off": off.item(), **buckets}
