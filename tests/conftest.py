@@ -37,16 +37,46 @@ import json  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from safetensors import safe_open  # noqa: E402
+from torch import nn  # noqa: E402
 
 from unitgain.arch import NetworkSpec  # noqa: E402
+from unitgain.arch.tokens import TOKENS, Token  # noqa: E402
 from unitgain.data.dataset import ArrayDataset  # noqa: E402
 from unitgain.denoiser import Denoiser  # noqa: E402
+from unitgain.layers import MPConv  # noqa: E402
 from unitgain.recipes import Recipe  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # must be there before anything imports Triton
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+class Shifted(nn.Module):
+    """A module that no backend knows: a shift by the embedding."""
+
+    def __init__(self, channels, emb_channels):
+        super().__init__()
+        self.linear = MPConv(emb_channels, channels)
+
+    def forward(self, x, emb):
+        return x + self.linear(emb)[:, :, None, None].to(x.dtype)
+
+
+@pytest.fixture
+def new_tokens(monkeypatch):
+    """Three tokens more: b (a shift by the embedding), i (nothing at all) and g (a 3x3 convolution in groups)."""
+    shifted = Token("shift", "shift", lambda place: Shifted(place.in_channels, place.emb_channels), conditioned=True)
+    grouped = Token(
+        "grouped 3x3 convolution",
+        "grouped",
+        lambda place: MPConv(place.in_channels, place.out_channels, (3, 3), groups=2),
+        width="output",
+        learned=True,
+    )
+    more = {"b": shifted, "i": Token("nothing", "identity", lambda place: nn.Identity()), "g": grouped}
+    for module in ("tokens", "block"):
+        monkeypatch.setattr(f"unitgain.arch.{module}.TOKENS", TOKENS | more)
 
 
 class Golden:

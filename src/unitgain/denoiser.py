@@ -132,6 +132,18 @@ def check_classes(label: Int[Tensor, " n"], classes: int) -> None:
         raise ValueError(f"label {int(wrong[0])} is out of range: the network knows the classes 0 to {classes - 1}")
 
 
+def tile_size(denoiser: DenoiserLike, device: torch.device | str) -> int:
+    """Images per evaluation of one network in `sample.generate`: a function of it and the kind of device alone.
+
+    Libraries sum in another order at another batch size, so the number of images per evaluation must not depend on how
+    many were asked for. Small networks get up to 64; one that fills the machine with a single image gets 1.
+    """
+    spec = denoiser.spec
+    budget = 2**18 if torch.device(device).type == "cpu" else 2**23
+    tile = budget // (spec.resolution**2 * spec.model_channels)
+    return min(2 ** int(math.log2(tile)), 64) if tile else 1
+
+
 class Uncertainty(nn.Module):
     """u(sigma), the log variance of the loss as a function of the noise level (Eq. 21).
 

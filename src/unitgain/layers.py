@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.ops import EPS, magnitude, mp_sum, normalize
+from unitgain.ops import EPS, magnitude, mp_sum, mp_sum_factors, normalize
 from unitgain.parallel import local
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -177,6 +177,11 @@ class CosineAttention(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x` and sum with `x`."""
         return mp_sum(x, self.attend(x), t=self.balance)
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Factors of its input and of what it attends to, in their sum (Eq. 88)."""
+        return mp_sum_factors(self.balance)
 
     def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The attention branch alone."""

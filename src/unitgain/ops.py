@@ -99,9 +99,14 @@ def mp_cat(a: Float[Tensor, "..."], b: Float[Tensor, "..."], dim: int = 1, t: fl
         dim: dimension to join.
         t: share of `b`, in [0, 1].
     """
-    size_a, size_b = a.shape[dim], b.shape[dim]
+    of_a, of_b = mp_cat_factors(a.shape[dim], b.shape[dim], t)
+    return torch.cat([a * of_a, b * of_b], dim=dim)
+
+
+def mp_cat_factors(size_a: int, size_b: int, t: float) -> tuple[float, float]:
+    """What `mp_cat` multiplies parts of these sizes by."""
     scale = math.sqrt((size_a + size_b) / ((1 - t) ** 2 + t**2))
-    return torch.cat([a * (scale * (1 - t) / math.sqrt(size_a)), b * (scale * t / math.sqrt(size_b))], dim=dim)
+    return scale * (1 - t) / math.sqrt(size_a), scale * t / math.sqrt(size_b)
 
 
 def resample(x: Float[Tensor, "n c h w"], mode: Resampling) -> Float[Tensor, "n c h2 w2"]:

@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import averages
 import data
 import infer
+import initialization
 import machine
 import preparing
 import quality
@@ -81,6 +82,12 @@ def test_parts_of_other_settings_are_measured_again(tmp_path):
     assert machine.in_parts("x", parts, settings={"a": [1]}, **how)["one"] == 1
     assert machine.in_parts("x", parts, settings={"a": [2]}, **how)["one"] == 2
     assert (tmp_path / "x.md").read_text().startswith("2\n\nMeasured by `benchmarks/x.py` on: processor ")
+
+
+def test_magnitudes_at_initialization():
+    row = initialization.measure(DIGITS.network)
+    assert row["off"] == 0  # the output's gain starts at 0
+    assert 0.5 < row["smallest"] <= row["Dec 8x8"] <= row["largest"] < 1.5
 
 
 def test_training_steps(tmp_path):

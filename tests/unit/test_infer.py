@@ -10,13 +10,13 @@ from conftest import relative_error, trained
 from torch import nn
 
 from unitgain.arch import NetworkSpec
-from unitgain.arch.block import Branch
 from unitgain.arch.configs import edm2_configs, edm2plus_configs
+from unitgain.arch.operations import Convolve
 from unitgain.infer import Prepared, fastest_dtype, prepare
-from unitgain.infer.blocks import Rule
+from unitgain.infer.blocks import FoldedBranch
 from unitgain.infer.fused import FilteredConv, FusedDepthwise, pays_to_filter
-from unitgain.infer.layers import folded
-from unitgain.infer.passes import PassBranch
+from unitgain.infer.layers import Sum, folded
+from unitgain.infer.passes import Passes
 from unitgain.layers import MPConv, effective_weight
 from unitgain.ops import resample
 from unitgain.sample import generate, sigma_grid
@@ -87,6 +87,20 @@ def test_constants_are_folded_exactly(changes):
     with torch.no_grad():
         expected = denoiser(x, sigma, label)
     assert relative_error(prepare(denoiser, torch.float32)(x, sigma, label), expected) < 2e-6
+
+
+@pytest.mark.parametrize("branch", ["s d E b P s m d", "i s c s b i", "b g", "i i s E b s d g"])
+@pytest.mark.parametrize("native", [True, False])
+def test_tokens_that_no_backend_knows_run_in_pytorch(branch, native, new_tokens, monkeypatch):
+    """And everything around them as before."""
+    if not native:
+        monkeypatch.setattr(import_module("unitgain.infer.prepare"), "can_convolve", lambda _: False)
+    denoiser = trained(NetworkSpec(**TINY | {"branch": branch}))
+    x, sigma, label = inputs(denoiser.spec)
+    with torch.no_grad():
+        expected = denoiser(x, sigma, label)
+    assert relative_error(prepare(denoiser, torch.float32)(x, sigma, label), expected) < 2e-6
+    assert relative_error(prepare(denoiser, torch.bfloat16)(x, sigma, label), expected) < 2e-2
 
 
 def test_a_trained_eps_is_kept_exactly():
@@ -282,24 +296,17 @@ def test_the_default_precision_is_what_the_processor_has():
     assert fastest_dtype("meta") == torch.float32
 
 
-class Convolutions(Branch):
-    """A branch that no recipe has: of convolutions alone."""
-
-    def __init__(self, steps: int, groups: int) -> None:
-        nn.Sequential.__init__(self, *[MPConv(32, 32, (3, 3), groups=groups) for _ in range(steps)])
-
-
 @pytest.mark.skipif(not pays_to_filter(torch.float32), reason="there is no compiler")
 @pytest.mark.parametrize("groups", [1, 32])
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_branch_that_takes_the_sum_in_doubles_pixels_once(groups, steps):
     """In its first step, whether that is its last too or not; as large as the doubled main path."""
     torch.manual_seed(0)
-    rule = Rule(preserving=True, dtype=torch.float32, filtered=True, fused=True).at(16)
-    branch = PassBranch(Convolutions(steps, groups), 0.5, rule, lambda weight, constant: 0)
+    operations = [Convolve(MPConv(32, 32, (3, 3), groups=groups)) for _ in range(steps)]
+    branch = FoldedBranch(operations, 0.5, Passes(torch.float32, torch.float32, 16, filtered=True), lambda _: 0)
     assert isinstance(branch[-1], FilteredConv if groups == 1 else FusedDepthwise)
     x, main = (torch.randn(2, 32, 8, 8).contiguous(memory_format=torch.channels_last) for _ in range(2))
-    found = branch.add(x, [], main, 0.7, 4.0, doubled=True)
+    found = branch.add(x, [], Sum(main, 0.7, 4.0, torch.float32), doubled=True)
     assert found.shape == (2, 32, 16, 16)
     apart = branch(x, [], doubled=True) + 0.7 * resample(main, "up")
     torch.testing.assert_close(found, apart.clamp(-4, 4), rtol=1e-5, atol=1e-5)

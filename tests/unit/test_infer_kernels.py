@@ -22,8 +22,9 @@ from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
+from unitgain.infer.blocks import FoldedBlock
 from unitgain.infer.fused import FusedDepthwise
-from unitgain.infer.kernels import ActivatedDepthwise, KernelBlock
+from unitgain.infer.kernels import ActivatedDepthwise, Kernels
 from unitgain.kernels import functions, ready, reference
 from unitgain.serial import to_dict
 
@@ -80,7 +81,9 @@ def test_every_config_with_depthwise_convolutions_in_float32_to_1e_5(config, ker
     assert relative_error(found, expected) < 2e-6
     assert relative_error(added(found, x, sigma), added(expected, x, sigma)) < 1e-5
     blocks = [*prepared.network.enc.values(), *prepared.network.dec.values()]
-    assert sum(type(block) is KernelBlock for block in blocks) == len(blocks) - 1  # all but the first convolution
+    made = [block for block in blocks if isinstance(block, FoldedBlock)]
+    assert len(made) == len(blocks) - 1  # all but the first convolution
+    assert all(isinstance(block.backend, Kernels) for block in made)
 
 
 @needs_triton
@@ -105,6 +108,14 @@ def test_constants_are_folded_exactly(changes, kernels_only):
 
 
 @needs_triton
+def test_tokens_that_kernels_do_not_know(kernels_only, new_tokens):
+    denoiser = tiny(MODERN, branch="s i d E b P s m d")
+    given = inputs(denoiser.spec)
+    found = exact(prepare(denoiser, torch.float32, kernels=True), *given)
+    assert relative_error(found, exact(denoiser, *given)) < 2e-6
+
+
+@needs_triton
 def test_low_precision_is_close():
     denoiser = tiny(MODERN)
     given = inputs(denoiser.spec)
@@ -119,21 +130,21 @@ def test_depthwise_convolutions_take_in_what_is_before_them():
     denoiser = tiny(MODERN)
     with_kernels, without = prepare(denoiser, torch.float32, kernels=True), prepare(denoiser, torch.float32)
     assert denoiser.spec.branch == "s d E s P s m d"
-    branch, *_ = [block.branch for block in with_kernels.modules() if isinstance(block, KernelBlock)]
+    branch, *_ = [block.branch for block in with_kernels.modules() if isinstance(block, FoldedBlock)]
     assert [type(step).__name__ for step in branch] == [
         *("ActivatedDepthwise", "FoldedConv", "FoldedConv", "ActivatedDepthwise")
     ]
     found = [(step.slot is not None, step.silu, step.after) for step in branch if isinstance(step, ActivatedDepthwise)]
     assert found == [(False, True, False), (True, True, True)]
     assert not any(isinstance(module, FusedDepthwise) for module in with_kernels.modules())
-    assert not any(isinstance(module, ActivatedDepthwise | KernelBlock) for module in without.modules())
+    assert not any(isinstance(module, ActivatedDepthwise) for module in without.modules())
 
 
 @needs_triton
 def test_a_compiled_block_has_no_break(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checker itself cannot be compiled
     prepared = prepare(tiny(MODERN, channel_mult=(1,)), torch.bfloat16, kernels=True)
-    block = next(block for block in prepared.modules() if isinstance(block, KernelBlock))
+    block = next(block for block in prepared.modules() if isinstance(block, FoldedBlock))
     x = image(1, 8, 2, 2).detach()
     scales = [torch.randn(1, 8, 1, 1, device=DEVICE) for _ in prepared.network.embedding.sizes]
     with torch.no_grad():

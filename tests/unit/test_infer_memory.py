@@ -117,7 +117,7 @@ def test_sums_in_float16_cost_nothing(monkeypatch):
     with torch.no_grad():
         exact = denoiser(x, 1.0, label)
     found = relative_error(prepare(denoiser, torch.bfloat16)(x, 1.0, label), exact)
-    monkeypatch.setattr("unitgain.infer.blocks.can_pass", lambda dtype: False)
+    monkeypatch.setattr("unitgain.infer.passes.can_pass", lambda dtype: False)
     wide = prepare(denoiser, torch.bfloat16)
     assert wide.network.sums == torch.float32
     assert found < 1.1 * relative_error(wide(x, 1.0, label), exact)

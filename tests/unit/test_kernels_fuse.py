@@ -1,13 +1,14 @@
 """Networks that run on kernels against the same networks without them."""
 
 import copy
+import os
+import subprocess
 import sys
 
-import jaxtyping
 import pytest
 import torch
 from conftest import relative_error
-from triton_tests import DEVICE, image, needs_triton, results, weights_like
+from triton_tests import DEVICE, image, needs_triton, weights_like
 
 from unitgain.analysis.magnitude import watch
 from unitgain.arch.block import Branch, DecoderBlock, EncoderBlock
@@ -105,6 +106,12 @@ def test_dropout_stays_where_it_is(spec):
 
 
 @needs_triton
+def test_layers_that_kernels_do_not_know(spec, new_tokens, monkeypatch):
+    block = awake(EncoderBlock(spec.replace(branch="s m b s d g m i"), 8, 8)).to(memory_format=torch.channels_last)
+    same_gradients(block, fuse(copy.deepcopy(block)), image(2, 8, 2, 3).detach(), torch.randn(2, spec.emb_channels))
+
+
+@needs_triton
 def test_hooks_see_every_layer(spec):
     fused = fuse(torch.nn.ModuleDict({"enc": torch.nn.ModuleDict({"2x2_block0": EncoderBlock(spec, 8, 8)})})).to(DEVICE)
     block = fused["enc"]["2x2_block0"]
@@ -123,15 +130,37 @@ def test_a_fused_denoiser_is_prepared_like_any_other(spec):
     assert torch.equal(prepare(fuse(denoiser), dtype=torch.float32)(x, 1.0, label), wanted)
 
 
+COMPILED = """
+import torch
+from unitgain.arch import NetworkSpec
+from unitgain.arch.block import Branch
+from unitgain.kernels import fuse
+
+sizes = {"resolution": 2, "channels": 1, "model_channels": 8, "channel_mult": (1,), "num_blocks": 1}
+branch = fuse(Branch(NetworkSpec(**sizes, channels_per_head=8), ("m", "s", "d", "s", "m"), 2, 2))
+with torch.no_grad():
+    for parameter in branch.parameters():
+        if not parameter.ndim:
+            parameter.fill_(0.7)
+x = torch.randn(1, 2, 1, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
+emb, found = torch.randn(1, 8), []
+for run in (branch, torch.compile(branch, fullgraph=True, backend="aot_eager")):
+    x.grad = None
+    y = run(x, emb)
+    y.sum().backward()
+    found.append((y, x.grad))
+for eager, compiled in zip(*found):
+    assert (compiled - eager).norm() <= 1e-6 * eager.norm()
+print("the same")
+"""
+
+
 @needs_triton
-def test_a_compiled_branch_has_no_break(spec, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checker itself cannot be compiled
-    branch = fuse(awake(Branch(spec, ("m", "s", "d", "s"), 2, 2)))
-    x, emb = image(1, 2, 1, 2).detach(), torch.randn(1, spec.emb_channels, device=DEVICE)
-    wanted = results(branch, [x, emb])
-    compiled = torch.compile(branch, fullgraph=True, backend="aot_eager")
-    for value, eager in zip(results(compiled, [x, emb]), wanted, strict=True):
-        assert relative_error(value, eager) < 1e-6
+def test_a_compiled_branch_has_no_break():
+    """In a process of its own: shapes that are checked while they are traced confuse the compiler."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True)
+    assert done.stdout == "the same\n", done.stderr
 
 
 def test_without_triton_nothing_is_fused_and_the_error_says_what_to_install(spec, monkeypatch):

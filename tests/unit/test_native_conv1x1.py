@@ -207,7 +207,7 @@ def test_prepared_networks_convolve_so(name, monkeypatch):
     with torch.no_grad():
         error = relative_error(found, denoiser(x, sigma, label))
     assert error < 1e-2
-    monkeypatch.setattr("unitgain.infer.blocks.pays_to_multiply", lambda dtype: False)
+    monkeypatch.setattr("unitgain.infer.passes.pays_to_multiply", lambda dtype: False)
     libraries = prepare(denoiser, torch.bfloat16)
     assert not any(isinstance(module, FusedPointwise) for module in libraries.modules())
     with torch.no_grad():

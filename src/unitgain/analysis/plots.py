@@ -166,7 +166,7 @@ def _draw_branches(ax: Any, spec: NetworkSpec) -> None:
     ax.set_axis_off()
     if spec.design in TOKEN_DESIGNS:
         used = dict.fromkeys((*spec.tokens, *spec.decoder_tokens))
-        ax.set_title("   ".join(f"{token}: {TOKENS[token]}" for token in used), fontsize=8, color=INK)
+        ax.set_title("   ".join(f"{token}: {TOKENS[token].what}" for token in used), fontsize=8, color=INK)
 
 
 def branch_widths(spec: NetworkSpec, tokens: tuple[str, ...], start: int) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""The residual block of token rungs (EDM2 F and G, all of EDM2+): a main path, and a branch made of tokens."""
+"""The residual block of token configs (EDM2 F and G, all of EDM2+): a main path, and a branch made of tokens."""
 
 import math
 from collections.abc import Callable
@@ -8,51 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch.operations import Operation, operation
 from unitgain.arch.spec import NetworkSpec
-from unitgain.arch.tokens import CONVOLUTIONS, Step, steps
+from unitgain.arch.tokens import TOKENS, Place, last_learned, steps
 from unitgain.layers import CosineAttention, MPConv
-from unitgain.ops import Resampling, mp_cat, mp_silu, mp_sum, normalize, resample
-
-
-class MPSiLU(nn.Module):
-    """Module form of `mp_silu` (Eq. 81)."""
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`, any shape."""
-        return mp_silu(x)
-
-
-class Modulation(nn.Module):
-    """Scale each channel by `1 + gain * linear(embedding)`; the gain starts at 0 (Fig. 22, Eq. 104)."""
-
-    def __init__(self, channels: int, emb_channels: int) -> None:
-        super().__init__()
-        self.linear = MPConv(emb_channels, channels)
-        self.gain = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
-        """Modulate `x` by `emb`; the linear layer runs in float32, the product in the dtype of `x`."""
-        return x * self.scale(emb)[:, :, None, None].to(x.dtype)
-
-    def scale(self, emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c"]:
-        """Factor of each channel, float32."""
-        return self.linear(emb, gain=self.gain) + 1
-
-
-class UngainedModulation(nn.Module):
-    """Scale each channel by `1 + linear(embedding)`, without a learned gain (Fig. 21)."""
-
-    def __init__(self, channels: int, emb_channels: int) -> None:
-        super().__init__()
-        self.linear = MPConv(emb_channels, channels)
-
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
-        """Modulate `x` by `emb`; the linear layer runs in float32, the product in the dtype of `x`."""
-        return x * self.scale(emb)[:, :, None, None].to(x.dtype)
-
-    def scale(self, emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c"]:
-        """Factor of each channel, float32."""
-        return self.linear(emb) + 1
+from unitgain.ops import Resampling, mp_cat, mp_cat_factors, mp_sum, mp_sum_factors, normalize, resample
 
 
 class PlainAttention(CosineAttention):
@@ -62,23 +22,28 @@ class PlainAttention(CosineAttention):
         """Attend over the H x W pixels of `x` and add to `x`."""
         return x + self.attend(x)
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Factors of its input and of what it attends to, in their sum."""
+        return 1.0, 1.0
+
 
 @dataclass(frozen=True)
 class Functions:
     """The functions without weights that a token network is made of, and the parts that depend on them.
 
     Attributes:
-        silu: module of the nonlinearity.
-        modulation: module of the token m.
         attention: module of self-attention.
+        shares: factors of main path and branch in their sum, from the share of the branch.
         add: main path and branch to their sum; the share of the branch last.
+        join_shares: factors of features and skip connection, from their channels and the share of the skip.
         join: features and skip connection to the decoder's input; the share of the skip last.
     """
 
-    silu: Callable[[], nn.Module]
-    modulation: Callable[[int, int], nn.Module]
     attention: Callable[[int, int, float], nn.Module]
+    shares: Callable[[float], tuple[float, float]]
     add: Callable[[Tensor, Tensor, float], Tensor]
+    join_shares: Callable[[int, int, float], tuple[float, float]]
     join: Callable[[Tensor, Tensor, float], Tensor]
 
 
@@ -96,17 +61,17 @@ def plain_join(x: Tensor, skip: Tensor, t: float = 0.5) -> Tensor:
 
 
 MAGNITUDE_PRESERVING = Functions(
-    silu=MPSiLU,
-    modulation=Modulation,
     attention=CosineAttention,
+    shares=mp_sum_factors,
     add=mp_sum,
+    join_shares=mp_cat_factors,
     join=_mp_join,
 )
 PLAIN = Functions(
-    silu=nn.SiLU,
-    modulation=UngainedModulation,
     attention=PlainAttention,
+    shares=lambda t: (1.0, 1.0),
     add=_plain_sum,
+    join_shares=lambda x, skip, t: (1.0, 1.0),
     join=plain_join,
 )
 
@@ -128,36 +93,31 @@ class Branch(nn.Sequential):
 
     def __init__(self, spec: NetworkSpec, tokens: tuple[str, ...], in_channels: int, out_channels: int) -> None:
         super().__init__()
-        last = max(position for position, token in enumerate(tokens) if token in CONVOLUTIONS)
+        self.conditioned: set[str] = set()  # names of the modules that look at the embedding
+        last = last_learned(tokens)
         for position, step in enumerate(steps(tokens, in_channels, out_channels, spec.expansion)):
             if spec.dropout and position == last:
                 self._append("dropout", nn.Dropout(spec.dropout))
-            self._append(*_layer(spec, step))
+            token = TOKENS[step.token]
+            preserving = functions(spec) is MAGNITUDE_PRESERVING
+            place = Place(step.in_channels, step.out_channels, spec.kernel, spec.emb_channels, preserving)
+            self._append(token.name, token.make(place), token.conditioned)
 
-    def _append(self, name: str, module: nn.Module) -> None:
-        index = sum(other.startswith(name) for other in self._modules)
-        self.add_module(f"{name}{index}", module)
+    def _append(self, name: str, module: nn.Module, conditioned: bool = False) -> None:
+        name += str(sum(other.rstrip("0123456789") == name for other in self._modules))
+        self.add_module(name, module)
+        if conditioned:
+            self.conditioned.add(name)
 
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h w"]:
-        """Run the tokens in order; modulation is the one that looks at `emb`."""
-        for module in self:
-            x = module(x, emb) if isinstance(module, Modulation | UngainedModulation) else module(x)
+        """Run the tokens in order; some, as modulation, look at `emb`."""
+        for name, module in self.named_children():
+            x = module(x, emb) if name in self.conditioned else module(x)
         return x
 
-
-def _layer(spec: NetworkSpec, step: Step) -> tuple[str, nn.Module]:
-    width, next_width = step.in_channels, step.out_channels
-    if step.token == "s":
-        return "silu", functions(spec).silu()
-    if step.token == "m":
-        return "modulation", functions(spec).modulation(width, spec.emb_channels)
-    if step.token == "d":
-        return "depthwise", MPConv(width, width, (spec.kernel, spec.kernel), groups=width)
-    if step.token == "E":
-        return "expand", MPConv(width, next_width, (1, 1))
-    if step.token == "P":
-        return "project", MPConv(width, next_width, (1, 1))
-    return "conv", MPConv(width, next_width, (3, 3))
+    def operations(self) -> list[Operation]:
+        """What the tokens do, for backends."""
+        return [operation(module, name in self.conditioned) for name, module in self.named_children()]
 
 
 class Block(nn.Module):
@@ -171,15 +131,22 @@ class Block(nn.Module):
         attention: whether self-attention follows the sum.
 
     The 1x1 convolution `shortcut` is there when the channels change. Subclasses say where it goes.
+
+    Attributes:
+        normalizes: whether pixels of the main path are normalized, which the branch then leaves from.
     """
+
+    normalizes = False
 
     def __init__(
         self, spec: NetworkSpec, in_channels: int, out_channels: int, mode: Resampling = "keep", attention: bool = False
     ) -> None:
         super().__init__()
         self.mode: Resampling = mode
+        self.out_channels = out_channels
         self.res_balance = spec.res_balance
         self.clip_act = math.inf if spec.clip_act is None else spec.clip_act
+        self.shares = functions(spec).shares(spec.res_balance)
         self.add = functions(spec).add
         self.shortcut = MPConv(in_channels, out_channels, (1, 1)) if in_channels != out_channels else nn.Identity()
         self.branch = self.make_branch(spec, in_channels, out_channels)
@@ -207,6 +174,8 @@ class Block(nn.Module):
 
 class EncoderBlock(Block):
     """Block whose main path goes through `shortcut` and pixel norm before the branch leaves it."""
+
+    normalizes = True
 
     @staticmethod
     def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:

@@ -1,21 +1,91 @@
-"""The residual branch as a sequence of tokens: what each does to the width, and which sequences make sense.
+"""The residual branch as a sequence of tokens: what each is, does to the width, and which sequences make sense.
 
 A branch is text, such as `s d E s P s m d` (EDM2+, Fig. 3). Widths follow from the tokens: the encoder's branch starts
 with the block's output channels, the decoder's with its wider input, and every branch must end with the output ones.
+
+`TOKENS` is the one place where a token is defined. A new one is an entry there; it can be trained, prepared for
+inference and run on kernels at once, by PyTorch where they know nothing better (`unitgain.arch.operations`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from unitgain.arch.activation import Modulation, MPSiLU
+from unitgain.layers import MPConv
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a token stands: what its module is made from.
+
+    Attributes:
+        in_channels: that come in.
+        out_channels: that go out.
+        kernel: size of the network's depthwise convolutions.
+        emb_channels: of the embedding.
+        preserving: whether the network's functions preserve magnitudes (config G and EDM2+), rather than not (F).
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    emb_channels: int
+    preserving: bool
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a token is.
+
+    Attributes:
+        what: in a few words.
+        name: of its modules in a branch, which a number follows.
+        make: its module, of `x` alone, or of `x` and the embedding if it is `conditioned`.
+        width: channels that go out: as many as come "in", those of the block's "output", or e times those ("expanded").
+        learned: whether it has a weight that dropout may go before.
+        conditioned: whether it sees noise level and label.
+    """
+
+    what: str
+    name: str
+    make: Callable[[Place], nn.Module]
+    width: Literal["in", "output", "expanded"] = "in"
+    learned: bool = False
+    conditioned: bool = False
+
+
+def _pointwise(place: Place) -> nn.Module:
+    return MPConv(place.in_channels, place.out_channels, (1, 1))
+
+
+def _depthwise(place: Place) -> nn.Module:
+    return MPConv(place.in_channels, place.in_channels, (place.kernel, place.kernel), groups=place.in_channels)
+
 
 TOKENS = {
-    "s": "SiLU",
-    "c": "3x3 convolution to the block's output channels",
-    "d": "depthwise k x k convolution",
-    "E": "1x1 convolution to e x the block's output channels",
-    "P": "1x1 convolution to the block's output channels",
-    "m": "modulation by the embedding",
+    "s": Token("SiLU", "silu", lambda place: MPSiLU() if place.preserving else nn.SiLU()),
+    "c": Token(
+        "3x3 convolution to the block's output channels",
+        "conv",
+        lambda place: MPConv(place.in_channels, place.out_channels, (3, 3)),
+        width="output",
+        learned=True,
+    ),
+    "d": Token("depthwise k x k convolution", "depthwise", _depthwise, learned=True),
+    "E": Token(
+        "1x1 convolution to e x the block's output channels", "expand", _pointwise, width="expanded", learned=True
+    ),
+    "P": Token("1x1 convolution to the block's output channels", "project", _pointwise, width="output", learned=True),
+    "m": Token(
+        "modulation by the embedding",
+        "modulation",
+        lambda place: Modulation(place.in_channels, place.emb_channels, gained=place.preserving),
+        conditioned=True,
+    ),
 }
-CONVOLUTIONS = frozenset("cdEP")  # tokens with a weight of their own
 
 
 @dataclass(frozen=True)
@@ -39,11 +109,13 @@ def steps(tokens: tuple[str, ...], in_channels: int, out_channels: int, expansio
     width = in_channels
     for token in tokens:
         before = width
-        if token == "E":
-            width = expansion * out_channels
-        elif token in "cP":
-            width = out_channels
+        width = {"in": width, "output": out_channels, "expanded": expansion * out_channels}[TOKENS[token].width]
         yield Step(token, before, width)
+
+
+def last_learned(tokens: tuple[str, ...]) -> int:
+    """Position of the last token of a valid branch that has a weight."""
+    return max(position for position, token in enumerate(tokens) if TOKENS[token].learned)
 
 
 def check_tokens(tokens: tuple[str, ...], starts_at_output: bool) -> None:
@@ -61,36 +133,34 @@ def check_tokens(tokens: tuple[str, ...], starts_at_output: bool) -> None:
         raise ValueError("is empty: a branch needs at least a convolution and a modulation, such as 's c m s c'")
     for position, token in enumerate(tokens):
         if token not in TOKENS:
-            known = ", ".join(f"{name} ({what})" for name, what in TOKENS.items())
+            known = ", ".join(f"{name} ({one.what})" for name, one in TOKENS.items())
             hint = ": put spaces between tokens" if len(token) > 1 and set(token) <= set(TOKENS) else ""
             raise ValueError(
                 f"has an unknown token {token!r} at position {position}{hint}; known: {known}{_point(tokens, position)}"
             )
-    if not CONVOLUTIONS & set(tokens):
+    if not any(TOKENS[token].learned for token in tokens):
         raise ValueError(
             f"never reaches the block's output channels, as it has no convolution: put in a c{_point(tokens, 0)}"
         )
-    if "m" not in tokens:
+    if not any(TOKENS[token].conditioned for token in tokens):
         remedy = "without m the network ignores noise level and label; put one in, for example after a convolution"
-        last = max(position for position, token in enumerate(tokens) if token in CONVOLUTIONS)
-        raise ValueError(f"has no modulation: {remedy}{_point(tokens, last)}")
+        raise ValueError(f"has no modulation: {remedy}{_point(tokens, last_learned(tokens))}")
     _check_width(tokens, starts_at_output)
 
 
 def _check_width(tokens: tuple[str, ...], starts_at_output: bool) -> None:
     expanded, reached = None, starts_at_output
     for position, token in enumerate(tokens):
-        if token == "E":
+        if TOKENS[token].width == "expanded":
             expanded = position
-        elif token in "cP":
+        elif TOKENS[token].width == "output":
             expanded, reached = None, True
     if expanded is not None:
         remedy = "is never projected back to the block's output channels: put a P (or c) after it"
         raise ValueError(f"has an expansion that {remedy}{_point(tokens, expanded)}")
     if not reached:
-        last = max(position for position, token in enumerate(tokens) if token in CONVOLUTIONS)
         remedy = "in the decoder, where it starts with the channels of the skip connection too: it needs a c or P"
-        raise ValueError(f"never reaches the block's output channels {remedy}{_point(tokens, last)}")
+        raise ValueError(f"never reaches the block's output channels {remedy}{_point(tokens, last_learned(tokens))}")
 
 
 def _point(tokens: tuple[str, ...], position: int) -> str:

@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unitgain.arch.embed import Embedding, PlainEmbedding
-from unitgain.infer.blocks import Rule
+from unitgain.arch.operations import Modulate
 from unitgain.infer.layers import apart, constant, folded, frozen
 from unitgain.layers import MPFourier
 from unitgain.native import can_multiply, linear
+from unitgain.ops import SILU_MAGNITUDE, mp_sum_factors
 
 AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
 
@@ -23,21 +24,24 @@ class FoldedEmbedding(nn.Module):
 
     Args:
         embedding: as trained.
-        rule: of the network. In low precision labels and modulations are stored in float16, whose rounding is an eighth
-            of that of bfloat16; all is computed in float32.
+        dtype: of the network. In low precision labels and modulations are stored in float16, whose rounding is an
+            eighth of that of bfloat16; all is computed in float32.
+        fused: whether modulations are multiplied in C where that can be.
 
     Attributes:
         at_once: images that libraries get at a time, since they sum in another order for more; None for all.
     """
 
-    def __init__(self, embedding: Embedding | PlainEmbedding, rule: Rule) -> None:
+    def __init__(self, embedding: Embedding | PlainEmbedding, dtype: torch.dtype, fused: bool) -> None:
         super().__init__()
         self.at_once: int | None = None
-        self.fused = rule.fused
-        self.stored = torch.float32 if rule.dtype == torch.float32 else torch.float16
+        self.fused = fused
+        self.silu = 1 / SILU_MAGNITUDE if isinstance(embedding, Embedding) else 1.0
+        self.given = False  # whether the embedding itself is wanted
+        self.stored = torch.float32 if dtype == torch.float32 else torch.float16
         noise_factor, label_factor = 1.0, 1.0
         if isinstance(embedding, Embedding) and embedding.label is not None:
-            noise_factor, label_factor = rule.add(embedding.label_balance)
+            noise_factor, label_factor = mp_sum_factors(embedding.label_balance)
         fourier = math.sqrt(2) if type(embedding.fourier) is MPFourier else 1.0
         self.freqs = constant(embedding.fourier.freqs.float())
         self.phases = constant(embedding.fourier.phases.float())
@@ -49,11 +53,15 @@ class FoldedEmbedding(nn.Module):
         self._weights: list[Tensor] = []
         self._constants: list[Tensor] = []
 
-    def slot(self, weight: Tensor, constant: float) -> int:
-        """Take in a modulation `weight @ emb + constant`; its place among the results."""
+    def slot(self, modulate: Modulate | None) -> int:
+        """Take in a modulation; its place among the results. None asks for the embedding itself, which comes last."""
+        if modulate is None:
+            self.given = True
+            return -1
+        weight = folded(modulate.linear, modulate.gain).mul_(self.silu * modulate.factor)
         stored = weight.to(self.stored)
         self._weights.append(stored if torch.isfinite(stored).all() else weight)
-        self._constants.append(torch.full((len(weight),), constant, dtype=torch.float32, device=weight.device))
+        self._constants.append(torch.full((len(weight),), modulate.factor, dtype=torch.float32, device=weight.device))
         return len(self._weights) - 1
 
     def finish(self) -> None:
@@ -68,8 +76,11 @@ class FoldedEmbedding(nn.Module):
     def forward(
         self, c_noise: Float[Tensor, " n"], label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
     ) -> list[Float[Tensor, "n c 1 1"]]:
-        """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them."""
-        if self.modulation is None or self.constant is None:
+        """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them.
+
+        Where a step has asked for the embedding itself, that comes last.
+        """
+        if self.modulation is None and not self.given:
             return []
         emb = _by_rows(self._embed_noise, c_noise.float(), self.at_once)
         if label is not None and self.classes is not None:
@@ -78,11 +89,14 @@ class FoldedEmbedding(nn.Module):
             else:
                 emb = emb + self.classes[label].float()
         emb = apart(F.silu, emb, self.at_once)
+        whole = [(emb * self.silu)[:, :, None, None]] if self.given else []
+        if self.modulation is None or self.constant is None:
+            return whole
         if self.fused and can_multiply(self.modulation.dtype):
             scales = linear(emb, self.modulation, self.constant)
         else:
             scales = _widened_linear(emb, self.modulation, self.constant, self.at_once)
-        return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)]
+        return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)] + whole
 
     def _embed_noise(self, c_noise: Tensor) -> Tensor:
         return F.linear(torch.cos(c_noise.outer(self.freqs) + self.phases), self.noise)

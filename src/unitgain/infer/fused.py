@@ -1,13 +1,16 @@
 """Convolutions in C with what comes before and after them, and whether they pay on this processor."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from unitgain.infer.layers import Step, Sum, factors
 from unitgain.native import Conv1x1, Depthwise, Winograd, can_filter, can_multiply_pairs
 
 
-class FusedPointwise(nn.Module):
+class FusedPointwise(Step):
     """A 1x1 convolution in C, of bfloat16, with the `silu` or sum after it.
 
     Args:
@@ -17,28 +20,25 @@ class FusedPointwise(nn.Module):
         activate: whether `silu` follows.
     """
 
+    reads = torch.bfloat16
+
     def __init__(self, weight: Float[Tensor, "o i 1 1"]) -> None:
         super().__init__()
         self.activate = False
         self.convolve = Conv1x1(weight)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
-        """Apply to `x`, which is of bfloat16, as the result."""
-        return self.convolve(x, silu=self.activate)
+    def adds(self, doubled: bool) -> bool:
+        """Where no pixels are doubled."""
+        return not doubled
 
-    def add(
-        self,
-        x: Float[Tensor, "n c h w"],
-        main: Float[Tensor, "n c2 h w"],
-        share: float,
-        limit: float,
-        dtype: torch.dtype,
+    def forward(
+        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = (), after: Sum | None = None
     ) -> Float[Tensor, "n c2 h w"]:
-        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`."""
-        return self.convolve(x, dtype, self.activate, main, share, limit)
+        """Apply to `x`, which is of bfloat16, as the result without a sum."""
+        return self.convolve(x, silu=self.activate, **({} if after is None else after._asdict()))
 
 
-class FusedBottleneck(nn.Module):
+class FusedBottleneck(Step):
     """Two 1x1 convolutions in C; what is between them stays in the processor's caches, but of few pixels.
 
     Args:
@@ -46,108 +46,91 @@ class FusedBottleneck(nn.Module):
         project: back to fewer.
     """
 
+    reads = torch.bfloat16
+
     def __init__(self, expand: FusedPointwise, project: FusedPointwise) -> None:
         super().__init__()
         self.expand, self.project = expand, project
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 h w"]:
         """Apply to `x`, which is of bfloat16, as the result."""
-        assert not self.project.activate
         return self.expand.convolve.then(self.project.convolve, x, silu=self.expand.activate)
 
 
-class FusedDepthwise(nn.Module):
+class FusedDepthwise(Step):
     """A depthwise convolution with the modulation and the `silu` before it, and the sum after it, in one pass in C.
 
     Args:
         weight: `[C, 1, k, k]`, float32.
         slot: of the modulation; None without.
         silu: whether `silu` comes before the convolution.
-        after: whether the modulation comes after `silu`.
+        modulates_after: whether the modulation comes after `silu`.
         dtype: of the result without a sum.
     """
 
     def __init__(
-        self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, after: bool, dtype: torch.dtype
+        self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, modulates_after: bool, dtype: torch.dtype
     ) -> None:
         super().__init__()
         self.slot, self.dtype = slot, dtype
-        self.convolve = Depthwise(weight, silu, after)
+        self.convolve = Depthwise(weight, silu, modulates_after)
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""
-        return self.convolve(x, self._scale(scales), self.dtype)
+    def adds(self, doubled: bool) -> bool:
+        """Always."""
+        return True
 
-    def add(
-        self,
-        x: Float[Tensor, "n c h w"],
-        scales: list[Tensor],
-        main: Float[Tensor, "n c h2 w2"],
-        share: float,
-        limit: float,
-        dtype: torch.dtype,
+    def forward(
+        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum | None = None
     ) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`.
-
-        Pixels of `main` are doubled if it is half as high and wide.
-        """
-        return self.convolve(x, self._scale(scales), dtype, main, share, limit)
-
-    def _scale(self, scales: list[Tensor]) -> Tensor | None:
-        return None if self.slot is None else scales[self.slot].flatten(1)
+        """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""
+        scale = factors(scales, self.slot)
+        if after is None:
+            return self.convolve(x, scale, self.dtype)
+        return self.convolve(x, scale, **after._asdict())
 
 
-class FilteredConv(nn.Module):
+class FilteredConv(Step):
     """A 3x3 convolution by Winograd's filtering in C, with the modulation, `silu` or sum after it.
 
     Args:
         weight: `[C_out, C_in, 3, 3]`, float32.
         tile: outputs per tile and side, 2 or 4.
         dtype: of images; the products are of float32 if it is that, else of integers.
-
-    Attributes:
-        dtype: of the result.
         slot: of a modulation that follows; None without.
         activate: whether `silu` follows.
+
+    Attributes:
+        dtype: of the result without a sum.
     """
 
-    def __init__(self, weight: Float[Tensor, "o i 3 3"], tile: int, dtype: torch.dtype) -> None:
+    doubles = True
+
+    def __init__(
+        self, weight: Float[Tensor, "o i 3 3"], tile: int, dtype: torch.dtype, slot: int | None, activate: bool
+    ) -> None:
         super().__init__()
-        self.dtype = dtype
-        self.slot: int | None = None
-        self.activate = False
+        self.dtype, self.slot, self.activate = dtype, slot, activate
         self.convolve = Winograd(weight, tile, integers=dtype != torch.float32)
 
+    def adds(self, doubled: bool) -> bool:
+        """Where nothing else comes after the convolution."""
+        return self.slot is None and not self.activate
+
     def forward(
-        self, x: Float[Tensor, "n c h w"], scales: list[Tensor], doubled: bool = False
+        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum | None = None, doubled: bool = False
     ) -> Float[Tensor, "n c2 h2 w2"]:
         """Apply to `x`, whose pixels are doubled first if `doubled`; `scales` are `[N, C, 1, 1]`, float32."""
-        scale = None if self.slot is None else scales[self.slot].flatten(1)
-        return self.convolve(x, self.dtype, scale, self.activate, doubled=doubled)
-
-    def add(
-        self,
-        x: Float[Tensor, "n c h w"],
-        main: Float[Tensor, "n c2 h3 w3"],
-        share: float,
-        limit: float,
-        dtype: torch.dtype,
-        doubled: bool = False,
-    ) -> Float[Tensor, "n c2 h2 w2"]:
-        """Apply to `x`, add `share` times `main` and clamp to [-limit, limit]; in `dtype`.
-
-        Pixels of `x` are doubled first if `doubled`, those of `main` if it is half as high and wide as the result.
-        """
-        assert self.slot is None
-        assert not self.activate
-        return self.convolve(x, dtype, main=main, share=share, limit=limit, doubled=doubled)
+        if after is not None:
+            return self.convolve(x, doubled=doubled, **after._asdict())
+        return self.convolve(x, self.dtype, factors(scales, self.slot), self.activate, doubled=doubled)
 
 
 def pays_to_filter(dtype: torch.dtype) -> bool:
     """Whether 3x3 convolutions of images of `dtype` are faster by `Winograd` than by libraries, on this processor.
 
     In float32 they take a quarter of the products; in bfloat16 integers are multiplied at the same rate. AMX multiplies
-    bfloat16 sixteen times as fast as VNNI integers, by its specification; none was measured.
+    bfloat16 so much faster than VNNI integers that libraries win: EDM2-S on one core takes 0.30 s by them, 0.50 s so
+    (`benchmarks/amx.py`).
     """
     if dtype == torch.float32:
         return can_filter(integers=False)
@@ -155,7 +138,10 @@ def pays_to_filter(dtype: torch.dtype) -> bool:
 
 
 def pays_to_multiply(dtype: torch.dtype) -> bool:
-    """Whether 1x1 convolutions of images of `dtype` are faster by `Conv1x1` than by libraries, on this processor."""
+    """Whether 1x1 convolutions of images of `dtype` are faster by `Conv1x1` than by libraries, on this processor.
+
+    With AMX they are not (`benchmarks/amx.py`): EDM2+-S on one core takes 0.24 s by libraries, 1.01 s so.
+    """
     return dtype == torch.bfloat16 and can_multiply_pairs() and not _has_amx()
 
 

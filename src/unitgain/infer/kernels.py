@@ -1,19 +1,21 @@
-"""Branches on the Triton kernels (`unitgain.kernels`), for GPUs: depthwise convolutions with what comes before them.
+"""The backend on the Triton kernels (`unitgain.kernels`), for GPUs: depthwise convolutions with what comes before them.
 
-All else is as folded, and for `torch.compile` to fuse.
+All else is as PyTorch runs it, and for `torch.compile` to fuse.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from unitgain.infer.blocks import FoldedBlock, FoldedBranch, Rule
-from unitgain.infer.layers import FoldedConv, Modulate, SiLU, frozen
+from unitgain.arch.operations import Convolve, Operation, lead
+from unitgain.infer.backend import Backend, Slot
+from unitgain.infer.layers import Step, factors, folded, frozen
 from unitgain.kernels.functions import by_taps, depthwise
-from unitgain.kernels.fuse import is_depthwise
-from unitgain.layers import MPConv
 
 
-class ActivatedDepthwise(nn.Module):
+class ActivatedDepthwise(Step):
     """A depthwise convolution that takes in the modulation and the `silu` before it.
 
     Args:
@@ -28,42 +30,32 @@ class ActivatedDepthwise(nn.Module):
         self.weight = frozen(by_taps(weight))
         self.slot, self.silu, self.after = slot, silu, after
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor]) -> Float[Tensor, "n c h w"]:
         """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
-        scale = None if self.slot is None else scales[self.slot].flatten(1)
-        return depthwise(x, self.weight, scale, 1.0 if self.silu else None, after=self.after)
+        return depthwise(x, self.weight, factors(scales, self.slot), 1.0 if self.silu else None, after=self.after)
 
 
-class KernelBranch(FoldedBranch):
-    """A branch whose depthwise convolutions take in what is before them."""
+@dataclass(frozen=True)
+class Kernels(Backend):
+    """Triton."""
 
-    def _convolve(self, weight: Tensor, layer: MPConv, rule: Rule) -> None:
-        if not is_depthwise(layer):
-            super()._convolve(weight, layer, rule)
-            return
-        slot, silu, after = None, False, False
-        while len(self):
-            last = self[-1]
-            if isinstance(last, SiLU) and not silu:
-                silu = True
-            elif isinstance(last, Modulate) and slot is None:
-                slot, after = last.slot, not silu
-            else:
-                break
-            del self[-1]
-        last = self[-1] if len(self) else None
-        if isinstance(last, FoldedConv) and last.activate and not silu:
-            last.activate, silu = False, True
-        self.append(ActivatedDepthwise(weight, slot, silu, silu and after))
-
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c2 h w"]:
-        """Run the steps; `x` is left as it is."""
-        for step in self:
-            x = step(x, scales) if isinstance(step, Modulate | ActivatedDepthwise) else step(x)
-        return x
+    def take(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int]:
+        """Depthwise convolutions with modulation and SiLU before them, which no other convolution then takes."""
+        first = lead(operations)
+        convolve = _depthwise(operations[first.count :])
+        if convolve is not None:
+            at = None if first.modulate is None else slot(first.modulate)
+            weight, silu = folded(convolve.layer, convolve.factor), first.activate is not None
+            step = ActivatedDepthwise(weight, at, silu, silu and first.after)
+            step.reads = self.dtype
+            return step, first.count + 1
+        one, following = operations[0], lead(operations[1:])
+        if isinstance(one, Convolve) and _depthwise(operations[1 + following.count :]) is not None:
+            return self.convolution(one), 1
+        return super().take(operations, slot)
 
 
-class KernelBlock(FoldedBlock):
-    """A block with such a branch."""
-
-    branch_type = KernelBranch
+def _depthwise(operations: Sequence[Operation]) -> Convolve | None:
+    """The depthwise convolution that these begin with, if they do."""
+    first = operations[0] if operations else None
+    return first if isinstance(first, Convolve) and first.depthwise else None

@@ -1,21 +1,54 @@
-"""Layers without learning: a convolution whose weight is final, and the steps of a residual branch."""
+"""Layers without learning: a convolution whose weight is final, and the steps of a residual branch in PyTorch."""
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch.linear import PlainConv
 from unitgain.layers import MPConv
 from unitgain.native import images
 from unitgain.ops import normalize
 
 
-class FoldedConv(nn.Module):
+class Sum(NamedTuple):
+    """What comes after a branch: `share` times `main`, added, and all clamped to [-limit, limit], in `dtype`.
+
+    Pixels of `main` are doubled if it is half as high and wide as what it is added to.
+    """
+
+    main: Float[Tensor, "n c h w"]
+    share: float
+    limit: float
+    dtype: torch.dtype
+
+
+class Step(nn.Module):
+    """One operation of a residual branch, or several neighbours, as a backend runs them: `step(x, scales)`.
+
+    One that `adds` takes the sum after it, too: `step(x, scales, after=Sum(...))`; one that `doubles`, an input whose
+    pixels are yet to be doubled: `step(x, scales, doubled=True)`.
+
+    Attributes:
+        reads: precision of what it is given; None for any.
+        doubles: see above.
+    """
+
+    reads: torch.dtype | None = None
+    doubles = False
+
+    def adds(self, doubled: bool) -> bool:
+        """See above; `doubled`: whether pixels before it are yet to be doubled."""
+        return False
+
+
+class FoldedConv(Step):
     """A convolution that keeps the size, with a weight that holds normalization, gain and constants.
 
     Args:
@@ -32,7 +65,7 @@ class FoldedConv(nn.Module):
 
     def __init__(self, weight: Float[Tensor, "o i k k"], groups: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.groups, self.channels = groups, len(weight)
+        self.groups, self.channels, self.reads = groups, len(weight), dtype
         self.activate = False
         self.at_once: int | None = None
         self.padding, self.resolution = weight.shape[-1] // 2, 0
@@ -74,7 +107,7 @@ class FoldedConv(nn.Module):
         if self.packed is not None:
             self.packed = self._laid_out(self.packed.contiguous(memory_format=torch.channels_last))
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 h w"]:
         """Apply to `x`, which is channels-last and of the layer's dtype."""
         if self.at_once is None or len(x) <= self.at_once:
             return self._convolve(x)
@@ -95,7 +128,7 @@ class FoldedConv(nn.Module):
         )
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Step):
     """Two 1x1 convolutions, a part of the image at a time if what is between them would take much memory.
 
     Args:
@@ -107,10 +140,10 @@ class Bottleneck(nn.Module):
 
     def __init__(self, expand: FoldedConv, project: FoldedConv) -> None:
         super().__init__()
-        self.width, self.channels = expand.channels, project.channels
+        self.width, self.channels, self.reads = expand.channels, project.channels, expand.reads
         self.expand, self.project = expand, project
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 h w"]:
         """Apply to `x`, which is channels-last and of the layers' dtype."""
         n, _, h, w = x.shape
         parts = min(-(-self.width * h * w * x.element_size() // self.AT_ONCE), h)
@@ -143,49 +176,114 @@ def supported(dtype: torch.dtype) -> bool:
     return bool(check()) if check is not None else False
 
 
-class SiLU(nn.Module):
+class SiLU(Step):
     """`silu(x)`; the constant of the magnitude-preserving one is part of the next weight.
 
-    Args:
-        inplace: whether `x` is written over.
-
     Attributes:
+        inplace: whether `x` is written over.
         at_once: images that libraries get at a time, since the last numbers of an array, which fill no vector, come out
             otherwise; None for all.
     """
 
-    def __init__(self, inplace: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace: bool = False
         self.at_once: int | None = None
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c h w"]:
         """Apply to `x`."""
         return apart(partial(F.silu, inplace=self.inplace), x, self.at_once)
 
 
-class Scale(nn.Module):
+class Multiply(Step):
     """A constant factor that no weight can take."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = factor
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c h w"]:
         """Apply to `x`."""
         return x * self.factor
 
 
-class Modulate(nn.Module):
-    """Scale channels by entry `slot` of the factors that the embedding has given for all blocks at once."""
+class Modulated(Step):
+    """Channels times entry `slot` of the factors that the embedding has given for all blocks at once."""
 
     def __init__(self, slot: int) -> None:
         super().__init__()
         self.slot = slot
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: list[Tensor]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor]) -> Float[Tensor, "n c h w"]:
         """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
         return x * scales[self.slot].to(x.dtype)
+
+
+def factors(scales: Sequence[Tensor], slot: int | None) -> Float[Tensor, "n c"] | None:
+    """Those of a modulation, as kernels take them; None without one."""
+    return None if slot is None else scales[slot].flatten(1)
+
+
+class Applied(Step):
+    """A module that nobody here knows, run by PyTorch in float32 whatever is around it.
+
+    Args:
+        module: as trained; not changed.
+        slot: of the embedding among the scales; None for a module that does not look at it.
+        dtype: of the result.
+
+    Attributes:
+        at_once: images that it gets at a time; None for all.
+    """
+
+    reads = torch.float32
+
+    def __init__(self, module: nn.Module, slot: int | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.slot, self.dtype = freeze(module, torch.float32), slot, dtype
+        self.at_once: int | None = None
+
+    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 h2 w2"]:
+        """Apply to `x`."""
+        inputs = (x,) if self.slot is None else (x, scales[self.slot].flatten(1))
+        parts = [
+            self.module(*part) for part in zip(*(each.split(self.at_once or len(x)) for each in inputs), strict=True)
+        ]
+        y = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype)
+        y = y.clone() if y.data_ptr() == x.data_ptr() else y  # what follows may write over it
+        return y.contiguous(memory_format=torch.channels_last)
+
+
+class FrozenConv(nn.Module):
+    """A layer whose weight was normalized once; it takes the place of an `MPConv`."""
+
+    def __init__(self, layer: MPConv, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv = FoldedConv(folded(layer), layer.groups, dtype) if layer.kernel else None
+        self.weight = None if layer.kernel else constant(folded(layer))
+
+    def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
+        """Apply to `x`, the result times `gain`."""
+        if self.conv is not None:
+            y = self.conv(x)
+        else:
+            assert self.weight is not None
+            y = F.linear(x, self.weight.to(x.dtype))
+        return y if isinstance(gain, float) and gain == 1 else y * gain
+
+
+def freeze(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a network, or a part of one, that normalizes no weight any more, its convolutions in `dtype`."""
+    frozen = copy.deepcopy(network).requires_grad_(False).float().eval()
+    if isinstance(frozen, MPConv):
+        return FrozenConv(frozen, dtype)
+    for parent in list(frozen.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, MPConv):
+                setattr(parent, name, FrozenConv(child, dtype))
+            elif isinstance(child, PlainConv) and child.kernel:
+                child.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return frozen
 
 
 def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:

@@ -1,26 +1,23 @@
-"""Token networks (EDM2 F and G, all of EDM2+) folded; and any other network with its weights normalized once."""
+"""Token networks (EDM2 F and G, all of EDM2+) folded."""
 
-import copy
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unitgain.arch.block import Block
+from unitgain.arch.block import Block, functions
 from unitgain.arch.embed import Embedding, PlainEmbedding
-from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.unet import MPUNet, PlainUNet
-from unitgain.infer.blocks import FoldedBlock, Rule
+from unitgain.infer.backend import Backend
+from unitgain.infer.blocks import FoldedAttention, FoldedBlock
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.fused import FilteredConv, FusedPointwise
-from unitgain.infer.kernels import KernelBlock
-from unitgain.infer.layers import FoldedConv, SiLU, constant, folded
-from unitgain.infer.passes import PassAttention, PassBlock
+from unitgain.infer.kernels import Kernels
+from unitgain.infer.layers import Applied, FoldedConv, SiLU, folded
+from unitgain.infer.passes import passes
 from unitgain.layers import MPConv
-from unitgain.native import converted
 
 
 class FoldedUNet(nn.Module):
@@ -54,13 +51,11 @@ class FoldedUNet(nn.Module):
         at_once: int | None = None,
     ) -> None:
         super().__init__()
-        block_type = KernelBlock if kernels else PassBlock if fused else FoldedBlock
-        rule = Rule(isinstance(network, MPUNet), dtype, filtered, fused)
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
-        self.dtype, self.sums = dtype, rule.sums
-        self.convert = converted if fused else Tensor.to
-        self.embedding = FoldedEmbedding(network.embedding, rule)
-        joins = _joins(network, spec, rule)
+        backend = _backend(isinstance(network, MPUNet), dtype, fused, filtered, kernels)
+        self.dtype, self.sums, self.backend = dtype, backend.sums, backend
+        self.embedding = FoldedEmbedding(network.embedding, dtype, fused)
+        joins = _joins(network, spec)
         self.factors = {name: (1.0, 1.0) for name in joins}
         wanted = [skip for _, skip in reversed(joins.values())]  # the encoder's outputs, in their order
         if not all(x > 0 and skip > 0 for x, skip in joins.values()):  # a share of 0: nothing can be undone
@@ -72,28 +67,28 @@ class FoldedUNet(nn.Module):
             if isinstance(module, MPConv):
                 self.enc[name] = FoldedConv(folded(module).mul_(scale_out), 1, dtype)
             else:
-                at = rule.at(_resolution(name))
-                self.enc[name] = block_type(cast(Block, module), at, self.embedding.slot, scale, scale_out)
+                at = backend.at(_resolution(name))
+                self.enc[name] = FoldedBlock(cast(Block, module), at, self.embedding.slot, scale, scale_out)
             scale = scale_out
         self.middle = 1 / scale
         names = list(network.dec)
         for name, following in zip(names, [*names[1:], ""], strict=True):
             scale_out = joins[following][0] if following in joins else 1.0
             block = cast(Block, network.dec[name])
-            at = rule.at(_resolution(name))
-            self.dec[name] = block_type(block, at, self.embedding.slot, 1.0, scale_out)
+            at = backend.at(_resolution(name))
+            self.dec[name] = FoldedBlock(block, at, self.embedding.slot, 1.0, scale_out)
         # A convolution rounds what it reads: where all that reads a skip connection is one, it is kept as it is read,
         # if that takes less memory.
         read = all(cast(FoldedBlock, self.dec[name]).shortcut is not None for name in joins)
         scaled = any(factors != (1.0, 1.0) for factors in self.factors.values())
-        self.kept = dtype if read and not scaled and dtype.itemsize < rule.sums.itemsize else rule.sums
+        self.kept = dtype if read and not scaled and dtype.itemsize < backend.sums.itemsize else backend.sums
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
         self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
         shared = any(isinstance(module, FilteredConv | FusedPointwise) for module in self.modules())
         self.at_once = at_once if shared else None
         for module in self.modules():
-            if isinstance(module, PassAttention | FoldedConv | FoldedEmbedding | SiLU):
+            if isinstance(module, FoldedConv | SiLU | Applied | FoldedAttention | FoldedEmbedding):
                 module.at_once = self.at_once
 
     def pack(self, spec: NetworkSpec) -> None:
@@ -116,64 +111,37 @@ class FoldedUNet(nn.Module):
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for name, module in self.enc.items():
-            x = self.convert(module(x), self.sums) if name.endswith("_conv") else module(x, scales)
-            skips.append(self.convert(x, self.kept))
+            x = self.backend.converted(module(x), self.sums) if name.endswith("_conv") else module(x, scales)
+            skips.append(self.backend.converted(x, self.kept))
         x = x * self.middle if self.middle != 1 else x
         for name, block in self.dec.items():
             joined = (skips.pop(), self.factors[name]) if name in self.factors else ()
             x = block(x, scales, *joined)
-        return self.out_conv(self.convert(x, self.dtype))
+        return self.out_conv(self.backend.converted(x, self.dtype))
 
 
-class FrozenConv(nn.Module):
-    """A layer whose weight was normalized once; it takes the place of an `MPConv`."""
-
-    def __init__(self, layer: MPConv, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.conv = FoldedConv(folded(layer), layer.groups, dtype) if layer.kernel else None
-        self.weight = None if layer.kernel else constant(folded(layer))
-
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Apply to `x`."""
-        if self.conv is not None:
-            return self.conv(x)
-        assert self.weight is not None
-        return F.linear(x, self.weight.to(x.dtype))
+def _backend(preserving: bool, dtype: torch.dtype, fused: bool, filtered: bool, kernels: bool) -> Backend:
+    """What runs the blocks."""
+    if fused:
+        return passes(dtype, preserving, filtered)
+    sums = torch.float32 if dtype == torch.bfloat16 else dtype
+    return Kernels(dtype, sums) if kernels else Backend(dtype, sums)
 
 
-def freeze(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of a network of rungs A-E that normalizes no weight any more, its convolutions in `dtype`."""
-    frozen = copy.deepcopy(network).requires_grad_(False).float().eval()
-    for parent in list(frozen.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, MPConv):
-                setattr(parent, name, FrozenConv(child, dtype))
-            elif isinstance(child, PlainConv) and child.kernel:
-                child.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return frozen
-
-
-def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec, rule: Rule) -> dict[str, tuple[float, float]]:
+def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec) -> dict[str, tuple[float, float]]:
     """Factors of features and skip connection for each decoder block that joins them, in their order."""
     skips = []
     for module in network.enc.values():
-        skips.append(len(module.weight) if isinstance(module, MPConv) else _out_channels(cast(Block, module)))
+        skips.append(len(module.weight) if isinstance(module, MPConv) else cast(Block, module).out_channels)
     joins: dict[str, tuple[float, float]] = {}
     width = skips[-1]
     for name, module in network.dec.items():
         if "_block" in name:
-            joins[name] = rule.join(width, skips.pop(), spec.concat_balance)
-        width = _out_channels(cast(Block, module))
+            joins[name] = functions(spec).join_shares(width, skips.pop(), spec.concat_balance)
+        width = cast(Block, module).out_channels
     return joins
 
 
 def _resolution(name: str) -> int:
     """Of a block's output, which its name begins with."""
     return int(name.partition("x")[0])
-
-
-def _out_channels(block: Block) -> int:
-    for module in reversed(list(block.branch)):
-        if isinstance(module, MPConv):
-            return len(module.weight)
-    raise ValueError("a branch without a convolution has no width of its own")

@@ -1,227 +1,162 @@
-"""Branches and blocks for CPUs, of parts in C.
+"""The backend for CPUs, in C: what happens between convolutions is part of one of them, or one pass over memory."""
 
-What happens between convolutions is part of one of them, or one pass over memory.
-"""
-
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.arch.block import Block, Branch
-from unitgain.infer.blocks import FoldedAttention, FoldedBlock, FoldedBranch, Rule, Slot
-from unitgain.infer.fused import FilteredConv, FusedBottleneck, FusedDepthwise, FusedPointwise
-from unitgain.infer.layers import Bottleneck, FoldedConv, Modulate, SiLU, apart
-from unitgain.layers import CosineAttention, MPConv
+from unitgain.arch.operations import Convolve, Modulate, Operation, lead
+from unitgain.infer.backend import Backend, Entry, Slot, followed_by_silu
+from unitgain.infer.fused import FilteredConv, FusedBottleneck, FusedDepthwise, FusedPointwise, pays_to_multiply
+from unitgain.infer.layers import Bottleneck, FoldedConv, Step, Sum, folded
 from unitgain.native import attend, can_attend, can_pass, converted, joined, summed
-from unitgain.ops import resample
+
+NARROW = 32  # channels, below which filtering does not pay
 
 
-class PassBranch(FoldedBranch):
-    """A branch whose convolutions take in what is before or after them, and the sum with the main path.
+@dataclass(frozen=True)
+class Passes(Backend):
+    """C.
 
     Args:
-        branch: as trained.
-        factor: of its output.
-        rule: of the network.
-        slot: where to leave the weights of modulations.
-
-    Attributes:
-        silu: whether `silu` comes first; it is left to the pass before.
-        reads: precision of what it is given. Images that only filtered convolutions see are of float16 rather than
-            bfloat16: products of integers keep more than the 8 bits of that. A block may choose another for a depthwise
-            convolution, which reads any.
+        filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
+        pairs: whether 1x1 convolutions are made in C, too.
     """
 
-    def __init__(self, branch: Branch, factor: float, rule: Rule, slot: Slot) -> None:
-        super().__init__(branch, factor, rule, slot)
-        self.silu = len(self) > 0 and isinstance(self[0], SiLU)
-        if self.silu:
-            del self[0]
-        between = torch.float16 if rule.dtype == torch.bfloat16 and can_pass(torch.float16) else rule.dtype
-        self.reads = between if len(self) > 0 and isinstance(self[0], FilteredConv) else rule.dtype
-        for step, following in pairwise(self):
+    filtered: bool = False
+    pairs: bool = False
+    activates = True
+
+    def steps(self, operations: Sequence[Operation], slot: Slot) -> list[Step]:
+        """As PyTorch's; images that only filtered convolutions see are of float16 rather than bfloat16."""
+        made = super().steps(operations, slot)
+        for step, following in pairwise(made):
             if isinstance(step, FilteredConv) and isinstance(following, FilteredConv):
-                step.dtype = between
+                step.dtype = self._between()
+        return made
 
-    def _activate(self) -> None:
-        last = self[-1] if len(self) else None
-        if isinstance(last, FilteredConv) and not last.activate:
-            last.activate = True
-        else:
-            super()._activate()
-
-    def _modulate(self, slot: int) -> None:
-        last = self[-1] if len(self) else None
-        if isinstance(last, FilteredConv) and last.slot is None and not last.activate:
-            last.slot = slot
-        else:
-            super()._modulate(slot)
-
-    def _convolve(self, weight: Tensor, layer: MPConv, rule: Rule) -> None:
-        tile = rule.tile(weight, layer.groups)
-        if tile is not None:
-            self.append(FilteredConv(weight, tile, rule.dtype))
-        elif layer.groups == layer.in_channels == len(weight):
-            self._convolve_depthwise(weight)
-        else:
-            made, last = rule.convolution(weight, layer.groups), self[-1] if len(self) else None
-            low = rule.dtype != torch.float32  # the parts of a bottleneck take longer than the whole in that
-            if isinstance(last, FusedPointwise) and isinstance(made, FusedPointwise):
-                self[-1] = FusedBottleneck(last, made)
-            elif low and all(isinstance(conv, FoldedConv) and conv.pointwise for conv in (last, made)):
-                self[-1] = Bottleneck(cast(FoldedConv, last), cast(FoldedConv, made))
-            else:
-                self.append(made)
-
-    def _convolve_depthwise(self, weight: Tensor) -> None:
-        silu, after, slot = False, False, None
-        while len(self):
-            last = self[-1]
-            if isinstance(last, SiLU) and not silu:
-                silu = True
-            elif isinstance(last, Modulate) and slot is None:
-                slot, after = last.slot, not silu
-            else:
-                break
-            del self[-1]
-        self.append(FusedDepthwise(weight, slot, silu, silu and after, self.dtype))
-
-    def forward(
-        self, x: Float[Tensor, "n c h w"], scales: list[Tensor], doubled: bool = False
-    ) -> Float[Tensor, "n c2 h2 w2"]:
-        """Run the steps on `x`, which `reads` says the precision of and which comes activated if `silu` is first.
-
-        Its pixels are doubled before that if `doubled`. It is left as it is.
-        """
-        return self._run(len(self), x, scales, doubled)
-
-    def _run(self, count: int, x: Tensor, scales: list[Tensor], doubled: bool) -> Tensor:
-        """The first `count` steps."""
-        for step in list(self)[:count]:
-            if isinstance(step, FilteredConv):
-                x = step(x, scales, doubled)
-            else:
-                x = resample(x, "up") if doubled else x
-                x = step(x, scales) if isinstance(step, Modulate | FusedDepthwise) else step(x)
-            doubled = False
-        return resample(x, "up") if doubled else x
-
-    def add(
-        self,
-        x: Float[Tensor, "n c h w"],
-        scales: list[Tensor],
-        main: Tensor,
-        share: float,
-        limit: float,
-        doubled: bool = False,
-    ) -> Float[Tensor, "n c2 h2 w2"]:
-        """What `forward` makes of `x`, times `left`, plus `share` times `main`, clamped; in the precision of sums.
-
-        Where `main` is half as high and wide, its pixels are doubled.
-        """
-        last = self[-1] if len(self) else None
-        if isinstance(last, FilteredConv) and last.slot is None and not last.activate and self.left == 1:
-            alone = len(self) == 1
-            x = self._run(len(self) - 1, x, scales, doubled and not alone)
-            return last.add(x, main, share, limit, self.sums, doubled and alone)
-        if isinstance(last, FusedDepthwise) and self.left == 1:
-            x = self._run(len(self) - 1, x, scales, doubled)
-            return last.add(x, scales, main, share, limit, self.sums)
-        branch = self(x, scales, doubled)
-        return summed(branch, main, self.sums, left=self.left, share=share, limit=limit)
-
-
-class PassAttention(FoldedAttention):
-    """Attention that reads queries, keys and values where the convolution left them.
-
-    Attributes:
-        at_once: images that libraries get at a time; None for all.
-    """
-
-    def __init__(self, attention: CosineAttention, rule: Rule, scale: float) -> None:
-        super().__init__(attention, rule, scale)
-        self.at_once: int | None = None
-
-    def add(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
-        """What `forward` makes of `x`, in its precision, clamped to [-limit, limit]."""
-        y = self.values(converted(x, self.dtype))
-        if isinstance(self.proj, FusedPointwise):
-            return self.proj.add(y, x, self.main, limit, x.dtype)
-        return summed(self.proj(y), x, x.dtype, share=self.main, limit=limit)
-
-    def values(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """As that of `FoldedAttention`."""
-        if not can_attend(self.dtype, x.shape[1] // self.heads):
-            return apart(super().values, x, self.at_once)
-        return attend(self.qkv(x), self.heads, self.eps)
-
-
-class PassBlock(FoldedBlock):
-    """A block that makes its main path, and what the branch reads, in one pass over its input."""
-
-    branch_type = PassBranch
-    attention_type = PassAttention
-
-    def __init__(self, block: Block, rule: Rule, slot: Slot, scale_in: float, scale_out: float) -> None:
-        super().__init__(block, rule, slot, scale_in, scale_out)
-        branch = cast(PassBranch, self.branch)
-        sums_are_there = self.norm_eps is not None or self.shortcut is None
-        if len(branch) and isinstance(branch[0], FusedDepthwise) and sums_are_there:
-            branch.reads = rule.sums  # the precision that the main path has
-
-    def forward(
-        self,
-        x: Float[Tensor, "n c h w"],
-        scales: list[Tensor],
-        skip: Float[Tensor, "n c3 h w"] | None = None,
-        shares: tuple[float, float] = (1.0, 1.0),
-    ) -> Float[Tensor, "n c2 h2 w2"]:
-        """As that of `FoldedBlock`."""
-        branch, doubled = cast(PassBranch, self.branch), self.mode == "up"
-        x = resample(x, self.mode) if self.mode == "down" else x
-        # All that follows happens to each pixel by itself, so that pixels can be doubled after it.
-        main, seen = self._entered(x, skip, shares) if self.norm_eps is None else self._normalized(x)
-        if self.attention is None:
-            return branch.add(seen, scales, main, self.main, self.limit, doubled)
-        x = branch.add(seen, scales, main, self.main, math.inf, doubled)
-        return cast(PassAttention, self.attention).add(x, self.limit)
-
-    def _entered(self, x: Tensor, skip: Tensor | None, shares: tuple[float, float]) -> tuple[Tensor, Tensor]:
-        """Main path through the shortcut, and the whole input for the branch."""
-        whole = self.sums if skip is not None else None
-        if self.shortcut is not None:
-            whole = self.dtype
-        main, seen = self._pass(x, skip, shares, None, whole)
-        return main if self.shortcut is None else self.shortcut(main), seen
-
-    def _normalized(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Main path through shortcut and pixel norm, and the same for the branch."""
-        x = x if self.shortcut is None else self.shortcut(converted(x, self.dtype))
-        return self._pass(x, None, (1.0, 1.0), self.norm_eps, self.sums)
-
-    def _pass(
-        self,
-        x: Tensor,
-        skip: Tensor | None,
-        shares: tuple[float, float],
-        eps: float | None,
-        whole: torch.dtype | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The input joined and normalized, in `whole`, or as it is if that is None; and as the branch reads it."""
-        branch = cast(PassBranch, self.branch)
-        alike = not branch.silu and branch.reads == (x.dtype if whole is None else whole)
-        main, seen = joined(
-            x,
-            skip,
-            shares=shares,
-            eps=eps,
-            whole=whole,
-            seen=None if alike else branch.reads,
-            silu=branch.silu,
+    def take(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int]:
+        """Depthwise convolutions with what is before, filtered ones with what is after, and bottlenecks."""
+        return (
+            self._take_depthwise(operations, slot)
+            or self._take_filtered(operations, slot)
+            or self._take_pointwise(operations)
+            or super().take(operations, slot)
         )
-        main = x if main is None else main
-        return main, main if seen is None else seen
+
+    def _take_depthwise(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int] | None:
+        first = lead(operations)
+        convolve = operations[first.count] if first.count < len(operations) else None
+        if not (isinstance(convolve, Convolve) and convolve.depthwise and max(convolve.layer.kernel) <= 15):
+            return None
+        at = None if first.modulate is None else slot(first.modulate)
+        weight, silu = folded(convolve.layer, convolve.factor), first.activate is not None
+        return FusedDepthwise(weight, at, silu, silu and first.after, self.dtype), first.count + 1
+
+    def _take_filtered(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int] | None:
+        convolve = operations[0]
+        tile = self.tile(convolve) if isinstance(convolve, Convolve) else None
+        if tile is None:
+            return None
+        assert isinstance(convolve, Convolve)
+        modulate = operations[1] if len(operations) > 1 and isinstance(operations[1], Modulate) else None
+        count = 1 + (modulate is not None)
+        silu = followed_by_silu(operations[count:])
+        at = None if modulate is None else slot(modulate)
+        weight = folded(convolve.layer, convolve.factor)
+        return FilteredConv(weight, tile, self.dtype, at, silu), count + silu
+
+    def _take_pointwise(self, operations: Sequence[Operation]) -> tuple[Step, int] | None:
+        """Two 1x1 convolutions as a bottleneck, or one in C, with the SiLU after the first."""
+        first = operations[0]
+        if not (isinstance(first, Convolve) and _pointwise(first)):
+            return None
+        silu = followed_by_silu(operations[1:])
+        second = operations[1 + silu] if len(operations) > 1 + silu else None
+        paired = isinstance(second, Convolve) and _pointwise(second) and self._in_c(first) == self._in_c(second)
+        if not (self._in_c(first) or paired) or self.dtype == torch.float32:
+            return None  # in float32 the parts of a bottleneck take longer than the whole
+        expand = self.convolution(first)
+        assert isinstance(expand, FusedPointwise | FoldedConv)
+        expand.activate = silu
+        if not (isinstance(second, Convolve) and paired):
+            return expand, 1 + silu
+        project = self.convolution(second)
+        if isinstance(expand, FusedPointwise) and isinstance(project, FusedPointwise):
+            return FusedBottleneck(expand, project), 2 + silu
+        assert isinstance(expand, FoldedConv) and isinstance(project, FoldedConv)
+        return Bottleneck(expand, project), 2 + silu
+
+    def convolution(self, operation: Convolve) -> Step:
+        """In C if it is of pairs of bfloat16."""
+        if self._in_c(operation):
+            return FusedPointwise(folded(operation.layer, operation.factor))
+        return super().convolution(operation)
+
+    def _in_c(self, operation: Convolve) -> bool:
+        return self.pairs and _pointwise(operation) and operation.layer.in_channels % 2 == 0
+
+    def tile(self, operation: Convolve) -> int | None:
+        """How large tiles of a convolution are filtered; None for a convolution by its definition.
+
+        Fewer than 16 tiles are too few to pay for reading their weights, of which large tiles have more.
+        """
+        layer = operation.layer
+        narrow = min(layer.weight.shape[:2]) < NARROW
+        if not self.filtered or layer.groups > 1 or layer.kernel != (3, 3) or narrow or self.resolution < 8:
+            return None
+        return 4 if self.resolution >= (32 if self.dtype == torch.float32 else 16) else 2
+
+    def first_reads(self, steps: Sequence[Step], sums: bool) -> torch.dtype:
+        """Products of integers keep more than the 8 bits of bfloat16; depthwise convolutions read any precision."""
+        if steps and isinstance(steps[0], FilteredConv):
+            return self._between()
+        return super().first_reads(steps, sums)
+
+    def _between(self) -> torch.dtype:
+        return torch.float16 if self.dtype == torch.bfloat16 and can_pass(torch.float16) else self.dtype
+
+    def converted(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """`x` in another precision."""
+        return converted(x, dtype)
+
+    def enter(
+        self, x: Tensor, skip: Tensor | None, shares: tuple[float, float], into: Entry, own: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Main path, and what the branch reads, in one pass over the input."""
+        alike = not into.silu and into.seen == (into.whole or x.dtype)
+        made = joined(x, skip, shares=shares, **into._replace(seen=None if alike else into.seen)._asdict())
+        main = x if made[0] is None else made[0]
+        return main, main if made[1] is None else made[1]
+
+    def summed(self, branch: Tensor, left: float, after: Sum) -> Tensor:
+        """In one pass."""
+        return summed(branch, left=left, **after._asdict())
+
+    def attended(self, qkv: Tensor, heads: int, eps: float, at_once: int | None) -> Tensor:
+        """Reads queries, keys and values where the convolution left them."""
+        if not can_attend(self.dtype, qkv.shape[1] // (3 * heads)):
+            return super().attended(qkv, heads, eps, at_once)
+        return attend(qkv, heads, eps)
+
+
+def passes(dtype: torch.dtype, preserving: bool, filtered: bool) -> Passes:
+    """The backend for networks that compute in `dtype`.
+
+    Main paths of bfloat16 are kept in float16, whose 11 bits are enough, where magnitudes are known to stay within its
+    range.
+
+    Args:
+        dtype: to compute in.
+        preserving: whether the network preserves magnitudes.
+        filtered: whether 3x3 convolutions are filtered.
+    """
+    halves = preserving and can_pass(torch.float16)
+    sums = (torch.float16 if halves else torch.float32) if dtype == torch.bfloat16 else dtype
+    return Passes(dtype, sums, filtered=filtered, pairs=pays_to_multiply(dtype))
+
+
+def _pointwise(operation: Convolve) -> bool:
+    return operation.layer.kernel == (1, 1) and operation.layer.groups == 1

@@ -9,15 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.unet import MPUNet, PlainUNet
-from unitgain.denoiser import Denoiser, Label
+from unitgain.denoiser import Denoiser, Label, tile_size
 from unitgain.infer.fused import pays_to_filter
 from unitgain.infer.graphs import Graphs
-from unitgain.infer.layers import can_pack, supported
-from unitgain.infer.network import FoldedUNet, freeze
-from unitgain.kernels.fuse import is_depthwise
+from unitgain.infer.layers import can_pack, freeze, supported
+from unitgain.infer.network import FoldedUNet
+from unitgain.kernels.fuse import has_depthwise
 from unitgain.kernels.support import demand, no_depthwise
 from unitgain.native import can_convolve, can_pass
-from unitgain.sample.tiles import tile_size
 
 TOGETHER = 8  # images that C convolves at a time, so that large weights are read once for them
 PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
@@ -201,7 +200,7 @@ def _check_options(
         raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
     if kernels:
         demand(device, dtype)
-        if not any(is_depthwise(module) for module in denoiser.network.modules()):
+        if not has_depthwise(denoiser.network):
             raise no_depthwise(f"this network of design {denoiser.spec.design!r}")
     if graph and compile:
         raise ValueError("graph=True and compile exclude each other: compile='reduce-overhead' uses CUDA graphs itself")

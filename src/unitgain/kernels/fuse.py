@@ -5,18 +5,17 @@ copies and `infer.prepare` see the network that they know. Weights are normalize
 gathers modulation and SiLU; a depthwise convolution takes them in, and before any other layer PyTorch applies them.
 """
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.arch.block import Branch, Modulation, MPSiLU, UngainedModulation
+from unitgain.arch.block import Branch
+from unitgain.arch.operations import Apply, Convolve, Operation, lead
 from unitgain.extras import require
 from unitgain.kernels.functions import depthwise
 from unitgain.kernels.reference import activate
 from unitgain.kernels.support import no_depthwise
-from unitgain.layers import MPConv
-from unitgain.ops import SILU_MAGNITUDE
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,29 +27,28 @@ class FusedBranch(Branch):
         """Run the tokens in order; one by one while somebody watches them with hooks."""
         if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in self):
             return super().forward(x, emb)
-        scale: Tensor | None = None
-        silu: float | None = None
-        after = False
-        for module in self:
-            modulates, bends = isinstance(module, Modulation | UngainedModulation), isinstance(module, MPSiLU | nn.SiLU)
-            if isinstance(module, nn.Dropout) and not (module.training and module.p):
-                continue
-            if is_depthwise(module):
-                x = depthwise(x, cast(MPConv, module).effective(), scale, silu, after=after)
-                scale, silu, after = None, None, False
-                continue
-            full = (modulates and scale is not None) or (bends and silu is not None)
-            if full or not (modulates or bends):
-                x = activate(x, scale, silu, after)
-                scale, silu, after = None, None, False
-            if modulates:
-                after = silu is not None
-                scale = cast(Modulation | UngainedModulation, module).scale(emb)
-            elif bends:
-                silu = 1 / SILU_MAGNITUDE if isinstance(module, MPSiLU) else 1.0
+        operations = [each for each in self.operations() if not _idle(each)]
+        while operations:
+            first = lead(operations)
+            scale = None if first.modulate is None else first.modulate.scale(emb)
+            silu = None if first.activate is None else first.activate.factor
+            following = operations[first.count] if first.count < len(operations) else None
+            if isinstance(following, Convolve) and following.depthwise:
+                x = depthwise(x, following.layer.effective(), scale, silu, after=first.after)
             else:
-                x = module(x)
-        return activate(x, scale, silu, after)
+                x = activate(x, scale, silu, first.after)
+                if isinstance(following, Convolve):
+                    x = following.layer(x)
+                elif isinstance(following, Apply):
+                    x = following.module(x, emb) if following.conditioned else following.module(x)
+            operations = operations[first.count + isinstance(following, Convolve | Apply) :]
+        return x
+
+
+def _idle(operation: Operation) -> bool:
+    """Whether this is dropout that drops nothing."""
+    module = operation.module if isinstance(operation, Apply) else None
+    return isinstance(module, nn.Dropout) and not (module.training and module.p)
 
 
 def fuse(network: Network) -> Network:
@@ -68,7 +66,7 @@ def fuse(network: Network) -> Network:
     """
     require("triton", "kernels")
     branches = _branches(network)
-    if not any(is_depthwise(module) for branch in branches for module in branch):
+    if not has_depthwise(network):
         raise no_depthwise(type(network).__name__)
     for branch in branches:
         if type(branch) not in (Branch, FusedBranch):
@@ -89,11 +87,10 @@ def unfuse(network: Network) -> Network:
     return network
 
 
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether this is a depthwise convolution with a square kernel."""
-    if not isinstance(module, MPConv) or len(module.kernel) != 2 or module.kernel[0] != module.kernel[1]:
-        return False
-    return module.groups == module.in_channels == len(module.weight)
+def has_depthwise(network: nn.Module) -> bool:
+    """Whether there are depthwise convolutions in its branches."""
+    operations = [each for branch in _branches(network) for each in branch.operations()]
+    return any(isinstance(each, Convolve) and each.depthwise for each in operations)
 
 
 def _turn(branch: Branch, into: type[Branch]) -> None:

@@ -1,24 +1,10 @@
 """Evaluations that always hold the same number of images, so that an image does not depend on its neighbours."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from unitgain.denoiser import DenoiserLike, Label
+from unitgain.denoiser import DenoiserLike, Label, tile_size
 from unitgain.guide import Guided
-
-
-def tile_size(denoiser: DenoiserLike, device: torch.device | str) -> int:
-    """Images per evaluation of one network in `generate`: a function of it and the kind of device alone.
-
-    Libraries sum in another order at another batch size, so the number of images per evaluation must not depend on how
-    many were asked for. Small networks get up to 64; one that fills the machine with a single image gets 1.
-    """
-    spec = denoiser.spec
-    budget = 2**18 if torch.device(device).type == "cpu" else 2**23
-    tile = budget // (spec.resolution**2 * spec.model_channels)
-    return min(2 ** int(math.log2(tile)), 64) if tile else 1
 
 
 class Tiled(nn.Module):

@@ -1,0 +1,171 @@
+"""How the operations of blocks are run: here by PyTorch, which knows all of them.
+
+Another backend is a subclass that says which operations, and which neighbours together, it runs as one step; what it
+leaves is run as here. It may also make a block's input and its sums in ways of its own.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from unitgain.arch.block import plain_join
+from unitgain.arch.operations import Activate, Apply, Convolve, Modulate, Operation, Scale
+from unitgain.infer.layers import Applied, FoldedConv, Modulated, Multiply, SiLU, Step, Sum, apart, folded
+from unitgain.ops import magnitude
+
+Slot = Callable[[Modulate | None], int]
+"""Takes a modulation; returns where its factors will be found among the scales. None is for the embedding itself."""
+
+
+class Entry(NamedTuple):
+    """What a block makes of its input.
+
+    Attributes:
+        eps: added to the magnitude of pixels; None without normalization.
+        whole: precision of the main path; None for that of the input.
+        seen: precision of what the branch reads.
+        silu: whether that is activated.
+    """
+
+    eps: float | None
+    whole: torch.dtype | None
+    seen: torch.dtype
+    silu: bool
+
+
+@dataclass(frozen=True)
+class Backend:
+    """PyTorch.
+
+    Args:
+        dtype: to compute in.
+        sums: precision of main paths. Rounded to the 8 bits of bfloat16 after each block, they would add to the error
+            all the way down.
+        resolution: of the outputs of what is made.
+
+    Attributes:
+        doubles_late: whether a block doubles pixels after its pixel-wise part, rather than at once.
+        activates: whether `enter` takes in the SiLU that a branch begins with.
+    """
+
+    dtype: torch.dtype
+    sums: torch.dtype
+    resolution: int = 0
+    doubles_late = True
+    activates = False
+
+    def at(self, resolution: int) -> "Backend":
+        """The same for layers whose outputs have this resolution."""
+        return replace(self, resolution=resolution)
+
+    def steps(self, operations: Sequence[Operation], slot: Slot) -> list[Step]:
+        """The steps of a branch, of operations whose constants are folded."""
+        made: list[Step] = []
+        while operations:
+            step, count = self.take(operations, slot)
+            if isinstance(step, SiLU):
+                step.inplace = len(made) > 0  # all steps but the first have their input for themselves
+            made.append(step)
+            operations = operations[count:]
+        return made
+
+    def take(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int]:
+        """A step for the first of these operations, and for how many of them."""
+        first = operations[0]
+        if isinstance(first, Convolve):
+            convolution = self.convolution(first)
+            if not isinstance(convolution, FoldedConv):
+                return convolution, 1
+            convolution.activate = followed_by_silu(operations[1:])
+            return convolution, 1 + convolution.activate
+        if isinstance(first, Modulate):
+            return self._plain(Modulated(slot(first))), 1
+        if isinstance(first, Apply):
+            return Applied(first.module, slot(None) if first.conditioned else None, self.dtype), 1
+        return self._plain(Multiply(first.factor) if isinstance(first, Scale) else SiLU()), 1
+
+    def _plain(self, step: Step) -> Step:
+        step.reads = self.dtype
+        return step
+
+    def convolution(self, operation: Convolve) -> Step:
+        """A convolution alone, also outside of a branch."""
+        layer = operation.layer
+        return FoldedConv(folded(layer, operation.factor), layer.groups, self.dtype)
+
+    def first_reads(self, steps: Sequence[Step], sums: bool) -> torch.dtype:
+        """What a branch wants to be given; `sums`: whether its input is there in the precision of sums."""
+        found = steps[0].reads if steps else self.dtype
+        return found or (self.sums if sums else self.dtype)
+
+    def converted(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """`x` in another precision."""
+        return x.to(dtype)
+
+    def enter(
+        self, x: Float[Tensor, "n c h w"], skip: Tensor | None, shares: tuple[float, float], into: Entry, own: bool
+    ) -> tuple[Float[Tensor, "n c2 h w"], Float[Tensor, "n c2 h w"]]:
+        """The input, joined and normalized: as the main path takes it, and as the branch sees it.
+
+        Args:
+            x: features.
+            skip: others beside them; None for none.
+            shares: of both.
+            into: what is wanted.
+            own: whether nobody else has `x`, so that it may be written over.
+        """
+        x = beside(x, skip, shares)
+        main = x if into.whole is None else x.to(into.whole)
+        if into.eps is not None:
+            out = main if own or main is not x else None
+            main = torch.mul(main, magnitude(main, 1, into.eps).reciprocal().to(main.dtype), out=out)
+        return main, main.to(into.seen)
+
+    def summed(self, branch: Float[Tensor, "n c h w"], left: float, after: Sum) -> Float[Tensor, "n c h w"]:
+        """`left` times `branch`, which may be written over, and the sum after it."""
+        main, share, limit, dtype = after
+        branch = branch * left if left != 1 else branch
+        if main.shape == branch.shape and branch.dtype != main.dtype == dtype:
+            x = torch.add(branch, main, alpha=share)  # in the wider of their types
+        elif main.shape == branch.shape:
+            x = branch.to(dtype).add_(main, alpha=share)
+        else:  # doubled while it is added
+            x = branch.to(dtype)
+            of_pixel = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+            of_pixel.add_(main[:, :, :, None, :, None], alpha=share)
+        return x if math.isinf(limit) else x.clamp_(-limit, limit)
+
+    def attended(self, qkv: Float[Tensor, "n c3 h w"], heads: int, eps: float, at_once: int | None) -> Tensor:
+        """What pixels gather from each other, `[N, C, H, W]`; queries, keys and values are normalized here."""
+        return apart(partial(self._attend, heads=heads, eps=eps), qkv, at_once)
+
+    def _attend(self, qkv: Tensor, heads: int, eps: float) -> Tensor:
+        n, _, h, w = qkv.shape
+        tokens = qkv.permute(0, 2, 3, 1).reshape(n, h * w, 3, heads, -1)
+        q, k, v = self.normalized(tokens, eps).permute(2, 0, 3, 1, 4).unbind(0)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+
+    def normalized(self, tokens: Float[Tensor, "n p 3 heads c"], eps: float) -> Float[Tensor, "n p 3 heads c"]:
+        """Queries, keys and values of unit magnitude."""
+        return tokens * magnitude(tokens, -1, eps).reciprocal().to(tokens.dtype)
+
+
+def followed_by_silu(operations: Sequence[Operation]) -> bool:
+    """Whether these begin with one."""
+    return bool(operations) and isinstance(operations[0], Activate)
+
+
+def beside(x: Tensor, skip: Tensor | None, shares: tuple[float, float]) -> Tensor:
+    """`x` and, if there is one, `skip`, each times its share, as one image in the precision of `skip`."""
+    if skip is None:
+        return x
+    if shares != (1.0, 1.0):
+        x, skip = x * shares[0], skip * shares[1]
+    return plain_join(x.to(skip.dtype), skip)
