@@ -96,7 +96,8 @@ class Metrics(Drawing, Taking):
     """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage; kid@dinov2 names a detector."""
 
     detector: str = "inception"
-    """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function."""
+    """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function. The
+    last two are programs, and run with all that you may do: name only what you trust."""
 
     weights: Weights = field(default_factory=Weights)
 
@@ -193,7 +194,8 @@ class MetricsReference(Taking):
     """The file to write, .npz."""
 
     detectors: str = "inception"
-    """Separated by commas: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function."""
+    """Separated by commas: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function. The last
+    two are programs, and run with all that you may do: name only what you trust."""
 
     features: bool = False
     """Also keep the features of every image, which KID, precision, recall, density and coverage need."""

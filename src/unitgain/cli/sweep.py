@@ -28,7 +28,8 @@ class Bench(Sampling):
     """How cells are drawn and judged; shared by `sweep` and `tune`."""
 
     metric: str
-    """Metrics, by commas: fid, fd_dinov2, fd_pixels, kid, precision, ..., or a kind with a detector (kid@dinov2)."""
+    """Metrics, by commas: fid, fd_dinov2, fd_pixels, kid, precision, ..., or a kind with a detector (kid@dinov2). A
+    detector that is a TorchScript file or a Python module:function is a program, and run: name only what you trust."""
 
     reference: str
     """What the images are compared with: .npz of `unitgain metrics reference`, an official .pkl or .npz, or digits."""

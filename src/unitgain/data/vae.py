@@ -30,7 +30,7 @@ def load_vae(name: str, device: torch.device | str = "cpu") -> Any:
     if Path(name).is_dir() and not (Path(name) / "config.json").exists() and (Path(name) / "vae").is_dir():
         name = str(Path(name) / "vae")  # a whole pipeline
     try:
-        vae = diffusers.AutoencoderKL.from_pretrained(name, torch_dtype=torch.float32)
+        vae = diffusers.AutoencoderKL.from_pretrained(name, torch_dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"cannot load the VAE {name!r}: give the folder of a diffusers AutoencoderKL (with config.json), or its id "

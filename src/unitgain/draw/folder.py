@@ -16,7 +16,9 @@ from torch import Tensor
 
 from unitgain.data.images import to_image
 from unitgain.files import require_empty, write_text
+from unitgain.sample.seeds import SEEDS
 from unitgain.serial import differences
+from unitgain.trust import DEFAULT_LIMITS, LimitError, read_regular
 
 MANIFEST = "manifest.json"
 GRID = "grid.png"
@@ -64,7 +66,7 @@ class ImageFolder:
 
     def write(self, seed: int, label: int | None, pixels: UInt8[Tensor, "c h w"]) -> None:
         """Write one image and note it in the journal of this process."""
-        file = f"{seed - seed % 1000:06d}/{seed:06d}.png"
+        file = file_of(seed)
         buffer = io.BytesIO()
         to_image(pixels).save(buffer, format="PNG")
         path = self.root / file
@@ -96,28 +98,42 @@ class ImageFolder:
     def _headers(self) -> list[dict[str, Any]]:
         """How the images in the folder say they were made."""
         headers = [{key: value for key, value in self._manifest().items() if key not in ("format", "images")}]
-        headers += [row["made"] for journal in self._journals() for row in _rows(journal) if "made" in row]
-        return [header for header in headers if header]
+        headers += [row.get("made") for journal in self._journals() for row in _rows(journal)]
+        return [header for header in headers if header and isinstance(header, dict)]
 
     def _manifest(self) -> dict[str, Any]:
         path = self.root / MANIFEST
         try:
             found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             found = {}
         return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
 
     def _listed(self) -> Iterable[Entry]:
-        yield from self._manifest().get("images", [])
+        listed = self._manifest().get("images", [])
+        yield from filter(_is_entry, listed if isinstance(listed, list) else [])
         for journal in self._journals():
-            yield from (row for row in _rows(journal) if "seed" in row)
+            yield from filter(_is_entry, _rows(journal))
 
     def _whole(self, entry: Entry) -> bool:
         try:
-            content = (self.root / entry["file"]).read_bytes()
-        except OSError:
+            content = read_regular(self.root / entry["file"], DEFAULT_LIMITS, below=self.root)
+        except (OSError, LimitError):
             return False
         return hashlib.sha256(content).hexdigest() == entry["sha256"]
+
+
+def file_of(seed: int) -> str:
+    """Where the image of a seed lies."""
+    return f"{seed - seed % 1000:06d}/{seed:06d}.png"
+
+
+def _is_entry(row: object) -> bool:
+    """Whether a line of a journal or a manifest is of an image, and names the file where that belongs."""
+    if not isinstance(row, dict) or type(row.get("seed")) is not int or not 0 <= row["seed"] < SEEDS:
+        return False
+    label = row.get("class")
+    return row.get("file") == file_of(row["seed"]) and (label is None or type(label) is int) and "sha256" in row
 
 
 def _identity(made: dict[str, Any]) -> dict[str, Any]:
@@ -130,8 +146,10 @@ def _identity(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(journal: Path) -> Iterable[dict[str, Any]]:
-    for line in journal.read_text(encoding="utf-8").splitlines():
+    for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            yield json.loads(line)
-        except ValueError:  # the end of a line is lost when the process is killed
+            row = json.loads(line)
+        except (ValueError, RecursionError):  # the end of a line is lost when the process is killed
             continue
+        if isinstance(row, dict):
+            yield row

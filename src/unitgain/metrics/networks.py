@@ -103,7 +103,7 @@ class DinoV2:
     def __init__(self, weights: str = DINOV2, device: torch.device | str = "cpu") -> None:
         model_class = require("transformers", extra="metrics").Dinov2Model
         try:
-            model: nn.Module = model_class.from_pretrained(weights)
+            model: nn.Module = model_class.from_pretrained(weights, use_safetensors=True)  # no pickles
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise FileNotFoundError(
