@@ -183,29 +183,6 @@ def read_npy(data: bytes | memoryview) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
-def read_npz(path: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, NDArray[Any]]:
-    """The arrays of an NPZ archive by name, each checked before it is unpacked.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        LimitError: if one array, or all together, take more than they may.
-        OSError: as in `open_regular`.
-        ValueError: if it is damaged, or anything else.
-    """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            with zipfile.ZipFile(file) as archive:
-                names = archive.namelist()
-                limits.check_source(printable(path), sum(info.file_size for info in archive.infolist()), size)
-                arrays = {name: read_npy(read_member(archive, name, limits)) for name in names}
-                return {name.removesuffix(".npy"): array.copy() for name, array in arrays.items()}
-        except (LimitError, OSError):
-            raise
-        except Exception as error:  # zipfile and the decompressors raise nearly anything for a damaged file
-            raise ValueError(f"it is damaged, or no .npz archive: {printable(error)}") from error
-
-
 def parse_json(data: str | bytes, what: str, *, unique: bool = False) -> Any:
     """What JSON says.
 

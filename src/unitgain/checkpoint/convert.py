@@ -1,14 +1,6 @@
 """Official networks into snapshots, and folders of them into runs."""
 
-<<<<<<< HEAD
 from collections.abc import Callable
-=======
-import mmap
-import re
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
->>>>>>> 2ca887e (List every place that opens something for us, with what protects it)
 from pathlib import Path
 
 from torch import Tensor
@@ -23,7 +15,6 @@ from unitgain.checkpoint.statistics import read_reference
 from unitgain.checkpoint.storage import Reader
 from unitgain.checkpoint.uncertainty import uncertainty_path, write_uncertainty
 from unitgain.ema import sigma_rel_to_gamma
-from unitgain.trust import Limits, read_npz
 
 PREFIX = "uncertainty."
 __all__ = [
@@ -216,32 +207,3 @@ def _tensor(name: str, record: object, reader: Reader) -> Tensor:
         return reader.tensor(record)
     except Refused as error:
         raise Refused(f"tensor {name}: {error}") from None
-<<<<<<< HEAD
-=======
-
-
-def _reference_npz(path: Path) -> Statistics:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    try:
-        arrays = read_npz(path, Limits(item=2 * path.stat().st_size + 2**20, ratio=2))
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path} cannot be read: {error}") from None
-    if not {"mu", "sigma"} <= set(arrays):
-        raise Refused(f"{path}: it has {', '.join(arrays)[:200]!a}, not mu and sigma")
-    mean, cov = arrays["mu"], arrays["sigma"]
-    if mean.dtype.kind != "f" or cov.dtype.kind != "f":
-        raise Refused(f"{path}: mu and sigma are of dtype {mean.dtype} and {cov.dtype}, not of real numbers")
-    return _statistics(mean.astype(np.float64), cov.astype(np.float64))
-
-
-def _statistics(mean: NDArray[np.float64], cov: NDArray[np.float64]) -> Statistics:
-    if mean.ndim != 1 or not 1 <= len(mean) <= MAX_FEATURES or cov.shape != (len(mean), len(mean)):
-        raise Refused(f"mu of shape {mean.shape} and sigma of shape {cov.shape} are no mean and covariance")
-    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-        raise Refused("mu or sigma has values that are not finite")
-    scale = np.abs(cov).max()
-    if not np.allclose(cov, cov.T, rtol=1e-6, atol=1e-8 * max(scale, 1e-30)) or (np.diag(cov) < -1e-6 * scale).any():
-        raise Refused("sigma is not symmetric with a diagonal of at least 0: it is no covariance")
-    return {"mu": mean, "sigma": cov}
->>>>>>> 2ca887e (List every place that opens something for us, with what protects it)

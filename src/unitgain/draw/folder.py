@@ -140,7 +140,7 @@ def _identity(made: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for images to belong together: not the path of a network with a hash, nor versions."""
     kept = {key: value for key, value in made.items() if key != "software"}
     for key in ("network", "guide"):
-        if kept.get(key) and "sha256" in kept[key]:
+        if isinstance(kept.get(key), dict) and "sha256" in kept[key]:
             kept[key] = {name: each for name, each in kept[key].items() if name != "name"}
     return kept
 

@@ -133,7 +133,7 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
 
@@ -151,6 +151,6 @@ def _speed(row: Mapping[str, Any], width: int = 1000) -> str:
 
 def _nimg(line: str) -> float:
     try:
-        return json.loads(line)["nimg"]
-    except (ValueError, KeyError, TypeError):  # a line cut short by a crash
+        return float(json.loads(line)["nimg"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # a line cut short by a crash
         return float("inf")
