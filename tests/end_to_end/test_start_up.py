@@ -1,6 +1,7 @@
 """What the command line imports, and when; what `import unitgain` offers."""
 
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -66,6 +67,32 @@ def test_no_offered_name_is_hidden_by_a_submodule():
         package = importlib.import_module(info.name) if info.ispkg and "kernels" not in info.name else None
         for name in dir(package) if package is not None and "__getattr__" in vars(package) else ():
             assert importlib.util.find_spec(f"{info.name}.{name}") is None, (info.name, name)
+
+
+SPIN = """
+import os
+from unitgain.cli.main import bound_spinning
+{before}
+bound_spinning()
+print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("KMP_BLOCKTIME"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "found"),
+    [
+        ("", {}, "10000 1"),
+        ("", {"GOMP_SPINCOUNT": "7"}, "7 1"),
+        ("", {"OMP_WAIT_POLICY": "active"}, "None None"),
+        ("import torch", {}, "None None"),  # too late: it has been read
+    ],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(before, given, found):
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    code = SPIN.format(before=before)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == found.split()
 
 
 def test_everything_offered_at_the_top_is_known_to_type_checkers():

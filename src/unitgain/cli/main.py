@@ -18,6 +18,9 @@ DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-pres
 TRACEBACK = "UNITGAIN_TRACEBACK"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 HELP = ("-h", "--help")
+# How long a thread that waits turns around before it sleeps: turns of GNU's OpenMP, milliseconds of Intel's. By itself
+# GNU's does so for seconds, which takes from whoever computes beside it, and so from the run (benchmarks/busy.py).
+SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -26,6 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Exits with 0 when all went well, 2 when the command was used wrongly (an unknown name, a value out of range, an
     output folder that is not empty), 1 when it failed (a damaged file, a full disk), 130 when it was interrupted.
     """
+    bound_spinning()
     try:
         command = read(sys.argv[1:] if args is None else args)
         if command is not None:
@@ -63,6 +67,13 @@ def read(args: Sequence[str]) -> Any:
     if second not in ("", *HELP):
         raise ValueError(f"unknown command {f'{first} {second}'!r}; {suggest(second, own)}")
     return _overview(f"unitgain {first}", GROUPS[first], own, asked=bool(second))
+
+
+def bound_spinning() -> None:
+    """Have threads that wait sleep soon, unless the user has said what they do; to be called before torch is there."""
+    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+        for name, value in SPINNING.items():
+            os.environ.setdefault(name, value)
 
 
 def _firsts() -> dict[str, str]:
