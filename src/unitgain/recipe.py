@@ -4,6 +4,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from tyro.conf import Suppress  # no options, where a recipe is read from a command line
+
 from unitgain.arch import NetworkSpec
 from unitgain.ema import check_sigma_rel
 
@@ -46,7 +48,7 @@ class Recipe:
         P_std: standard deviation of ln(sigma) in training.
         sigma_data: standard deviation of the data.
         batch: images per step.
-        duration: images in all; a whole number of steps.
+        duration: images in all; rounded up to whole steps.
         lr: reference learning rate, alpha_ref.
         t_ref: steps after which the learning rate decays; 0 for never.
         rampup: images over which it rises from 0; 0 for none.
@@ -57,7 +59,7 @@ class Recipe:
         loss_scaling: factor of the loss before the backward pass, for float16 without magnitude-preserving layers.
         ema: relative lengths of the tracked averages; two or more for accurate post-hoc EMA.
         ema_half_life: images in which an exponential average forgets half, tracked beside those; 0 for none.
-        snapshot_every: images between snapshots; a whole number of steps.
+        snapshot_every: images between snapshots; rounded up to whole steps.
         uncertainty_channels: Fourier features of u(sigma); 0 for the loss without uncertainty (Eq. 14).
         scores: what the paper reports, and how it was sampled.
 
@@ -65,10 +67,10 @@ class Recipe:
         ValueError: if a field is out of its range, naming the field, the value and the remedy.
     """
 
-    name: str
-    summary: str = ""
+    name: Suppress[str]
+    summary: Suppress[str] = ""
     network: NetworkSpec
-    latents: bool = False
+    latents: Suppress[bool] = False
     P_mean: float
     P_std: float
     sigma_data: float = 0.5
@@ -86,7 +88,7 @@ class Recipe:
     ema_half_life: int = 0
     snapshot_every: int = 8 * 2**20
     uncertainty_channels: int = 128
-    scores: tuple[Score, ...] = ()
+    scores: Suppress[tuple[Score, ...]] = ()
 
     def __post_init__(self) -> None:
         for name in ("batch", "duration", "snapshot_every"):
@@ -98,9 +100,7 @@ class Recipe:
         for name in ("beta1", "beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
         for name in ("duration", "snapshot_every"):
-            value = getattr(self, name)
-            nearest = max(round(value / self.batch), 1) * self.batch
-            self._require(name, value % self.batch == 0, f"must be a multiple of batch={self.batch}, such as {nearest}")
+            object.__setattr__(self, name, -(-getattr(self, name) // self.batch) * self.batch)
         self._require("ema", len(set(self.ema)) == len(self.ema), "names a length twice")
         self._require("ema", self.ema or self.ema_half_life, "needs at least one length, or an ema_half_life")
         for sigma_rel in self.ema:

@@ -1,9 +1,15 @@
 """Options of `unitgain train` that carry a run out: limits, checkpoints, memory, and several processes' messages."""
 
+import json
+
 import pytest
+import yaml
 
 from unitgain.checkpoint.state import CheckpointError, list_checkpoints
 from unitgain.cli.main import explain, main
+from unitgain.cli.train import Train
+from unitgain.recipes import DIGITS
+from unitgain.serial import to_dict
 from unitgain.train.errors import PreflightError
 from unitgain.train.run import load_config
 
@@ -39,13 +45,11 @@ def test_a_run_in_parts_with_every_option(tmp_path, capsys):
 
 
 def test_processes_share_the_batch_and_say_things_once(tmp_path, capsys, monkeypatch):
-    from unitgain.cli.train import Train
-
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert Train(recipe="digits", batch=32)._settings()[1].microbatch == 8
-    assert Train(recipe="digits", batch=32, microbatch=16)._settings()[1].microbatch == 16
+    assert Train.read(["digits", "--batch", "32"]).opened()[1].microbatch == 8
+    assert Train.read(["digits", "--batch", "32", "--microbatch", "16"]).opened()[1].microbatch == 16
     with pytest.raises(ValueError, match="a batch of 30 images does not divide by 4 processes"):
-        Train(recipe="digits", batch=30)._settings()
+        Train.read(["digits", "--batch", "30"]).opened()
     for rank, seen in (("0", True), ("3", False)):
         monkeypatch.setenv("RANK", rank)
         for error in (PreflightError("clocks"), CheckpointError("disk")):
@@ -53,3 +57,62 @@ def test_processes_share_the_batch_and_say_things_once(tmp_path, capsys, monkeyp
             assert bool(capsys.readouterr().err) == seen
         assert explain(ValueError("seed")) == 2
         assert f"rank {rank}: seed" in capsys.readouterr().err
+
+
+def read(*arguments):
+    return Train.read([str(argument) for argument in arguments]).opened()[1]
+
+
+def test_every_field_of_a_recipe_is_an_option(tmp_path):
+    options = ["--t-ref", "7", "--rampup", "0", "--dropout", "0.1", "--ema", "0.03", "0.1", "0.2", "--beta2", "0.999"]
+    options += ["--branch", "s d E s P m d", "--channel-mult", "1", "2", "2", "--dtype", "bfloat16", "--P-mean", "-1"]
+    config = read("digits", "--out", tmp_path, *options)
+    made, network = config.recipe, config.recipe.network
+    assert (made.t_ref, made.rampup, made.ema, made.beta2, made.P_mean) == (7, 0, (0.03, 0.1, 0.2), 0.999, -1)
+    assert (network.dropout, network.branch, network.channel_mult) == (0.1, "s d E s P m d", (1, 2, 2))
+    assert config.dtype == "bfloat16"
+    assert to_dict(read("digits", "--out", tmp_path).recipe) == to_dict(DIGITS)
+    assert read("--out", tmp_path / "a", "digits").recipe.name == "digits"
+
+
+def test_intervals_are_whole_batches_and_follow_one_another(tmp_path):
+    config = read("digits", "--out", tmp_path, "--batch", "48", "--duration", "100", "--snapshot-every", "50")
+    assert (config.recipe.duration, config.recipe.snapshot_every) == (144, 96)
+    assert (config.ticks_every, config.checkpoints_every) == (24, 96)
+    config = read("digits", "--out", tmp_path, "--metrics", "fd_pixels,kid@pixels", "--samples", "9")
+    assert config.evaluation.metrics == ("fd_pixels", "kid@pixels")
+    assert config.evaluation.metrics_every == config.evaluation.samples_every == DIGITS.snapshot_every
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_a_file_holds_what_options_say_and_options_come_before_it(tmp_path, form):
+    settings = {"recipe": {"name": "digits", "lr": 0.5, "network": {"channel_mult": [1, 1]}}, "seed": 3}
+    settings |= {"evaluation": {"steps": 7}, "execution": {"quiet": True}}
+    path = tmp_path / f"settings.{form}"
+    path.write_text(json.dumps(settings) if form == "json" else yaml.safe_dump(settings).replace("0.5", "5e-1"))
+    command = Train.read(["--config", str(path), "--out", str(tmp_path / "run"), "--seed", "4"])
+    config = command.opened()[1]
+    assert (config.recipe.lr, config.recipe.network.channel_mult, config.seed) == (0.5, (1, 1), 4)
+    assert config.evaluation.steps == 7 and command.execution.quiet
+    path.write_text(json.dumps({"recipe": "digits", "sede": 3}))
+    with pytest.raises(ValueError, match="config: unknown field 'sede'; did you mean 'seed'"):
+        Train.read(["--config", str(path)])
+    path.write_text("[1, 2")
+    with pytest.raises(ValueError, match="neither YAML nor JSON"):
+        Train.read(["--config", str(path)])
+
+
+def test_the_config_of_a_run_is_a_file_of_settings(tmp_path, capsys):
+    call(capsys, "digits", "--out", tmp_path / "a", *SMALL, "--t-ref", "9", "--max-time", "1s")
+    config = read("--config", tmp_path / "a" / "config.json", "--out", tmp_path / "b")
+    assert config == load_config(tmp_path / "a") and config.recipe.t_ref == 9
+
+
+def test_docstrings_of_the_settings_are_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "edm2-img512-s", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--t-ref FLOAT steps after which the learning rate decays; 0 for never. (default: 70000)" in text
+    for option in ("--channel-mult", "--evaluate-steps", "--metrics-reference", "--no-normalize-once", "--max-time"):
+        assert option in text
+    assert "--fingerprint" not in text and "--scores" not in text

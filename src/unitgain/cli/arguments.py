@@ -64,30 +64,12 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def parse_duration(text: str) -> float:
-    """Seconds from text: `90` (seconds), `45m`, `11.5h`, `2d`, or parts together: `1d6h30m`.
-
-    Raises:
-        ValueError: if it is none of these, or not positive.
-    """
-    units = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
-    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", text)
-    seconds = sum(float(number) * units[unit] for number, unit in parts)
-    if "".join(map("".join, parts)) != text or seconds <= 0 or (len(parts) > 1 and not all(u for _, u in parts)):
-        raise ValueError(f"cannot read the time {text!r}: write 90 (seconds), 45m, 11.5h or 1d6h")
-    return seconds
-
-
 def pick_device(device: Device) -> "torch.device":
     """The device of that name; "auto" is the GPU where there is one.
 
     Raises:
         ValueError: if a GPU is asked for and torch finds none.
     """
-    import torch
+    from unitgain.parallel import pick_device
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no GPU here; use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    return pick_device(device)

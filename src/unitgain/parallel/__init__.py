@@ -5,7 +5,7 @@ A program that uses them runs unchanged on one process and under torchrun.
 """
 
 from unitgain.parallel.engine import accumulate, distribute, full, is_sharded, local, reduce_replicated, shard_like
-from unitgain.parallel.world import JoinError, World, is_lost, processes
+from unitgain.parallel.world import JoinError, World, is_lost, pick_device, processes
 
 __all__ = [
     "JoinError",
@@ -16,6 +16,7 @@ __all__ = [
     "is_lost",
     "is_sharded",
     "local",
+    "pick_device",
     "processes",
     "reduce_replicated",
     "shard_like",

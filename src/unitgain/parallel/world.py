@@ -142,7 +142,7 @@ def processes(
         ValueError: if there are more processes than GPUs on a machine, or the environment does not fit together.
         JoinError: if some do not come; it names their ranks.
     """
-    device = torch.device(device)
+    device = pick_device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if dist.is_initialized():
         group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
@@ -204,6 +204,19 @@ def is_lost(error: BaseException) -> bool:
         return True
     words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "timed out")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def pick_device(device: torch.device | str) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one.
+
+    Raises:
+        ValueError: if a GPU is asked for and torch finds none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here; use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
 
 
 def _own_gpu() -> torch.device:

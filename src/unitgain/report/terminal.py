@@ -60,7 +60,7 @@ def _headline(history: History) -> Text:
 
 def _nothing(history: History) -> str:
     if history.holder is not None:
-        every = "" if history.config is None else f"; one line comes every {history.config.tick:,} images"
+        every = "" if history.config is None else f"; one line comes every {history.config.ticks_every:,} images"
         return f"no statistics yet{every}"
     return f"no statistics, and nobody trains. {_resume(history)}"
 

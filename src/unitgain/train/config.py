@@ -1,19 +1,35 @@
 """What a training run is: a recipe, a seed, and how it is carried out."""
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Union
+from typing import Annotated, Literal
+
+import tyro
 
 from unitgain.metrics.names import parse_metrics
 from unitgain.recipe import Recipe
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import differences, to_dict
 
-if TYPE_CHECKING:
-    import torch
-
 Precision = Literal["float32", "bfloat16", "float16"]
 Normalize = Literal["official", "measured"]
 OnCheckpointError = Literal["stop", "continue"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from text: `90` (seconds), `45m`, `11.5h`, `2d`, or parts together: `1d6h30m`.
+
+    Raises:
+        ValueError: if it is none of these, or not positive.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", text)
+    seconds = sum(float(number) * units[unit] for number, unit in parts)
+    if "".join(map("".join, parts)) != text or seconds <= 0 or (len(parts) > 1 and not all(u for _, u in parts)):
+        raise ValueError(f"cannot read the time {text!r}: write 90 (seconds), 45m, 11.5h or 1d6h")
+    return seconds
+
 
 # Fields, and groups of fields, that change nothing of the numbers already computed: a resumed run may have other ones.
 FREE = (
@@ -41,7 +57,8 @@ class Evaluation:
     Args:
         samples_every: images between grids of samples, the first step at or after each multiple; 0 for none.
         samples: images of a grid, of the seeds 0, 1, ...
-        metrics: names as `unitgain.metrics.names.parse_metrics` reads them.
+        metrics: what to measure, as in `unitgain metrics`: fid, fd_dinov2, fd_pixels, kid, ...; one by one, or with
+            commas between.
         metrics_every: images between measurements, likewise; 0 for none.
         metrics_images: images measured each time, of the seeds 0, 1, ...
         reference: file of real images' statistics, for the metrics that need one.
@@ -62,16 +79,17 @@ class Evaluation:
     metrics: tuple[str, ...] = ()
     metrics_every: int = 0
     metrics_images: int = 5000
-    reference: str | None = None
-    ema: float | None = None
-    steps: int = 32
-    batch: int = 64
-    dtype: Precision = "float32"
-    vae: str | None = None
+    reference: Annotated[str | None, tyro.conf.arg(name="metrics-reference")] = None
+    ema: Annotated[float | None, tyro.conf.arg(name="evaluate-ema")] = None
+    steps: Annotated[int, tyro.conf.arg(name="evaluate-steps")] = 32
+    batch: Annotated[int, tyro.conf.arg(name="evaluate-batch")] = 64
+    dtype: Annotated[Precision, tyro.conf.arg(name="evaluate-dtype")] = "float32"
+    vae: Annotated[str | None, tyro.conf.arg(name="evaluate-vae")] = None
     inception: str | None = None
     dinov2: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",") if name))
         for name, least in (("samples", 1), ("metrics_images", 16), ("steps", 2), ("batch", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must be at least {least}")
@@ -104,13 +122,22 @@ class Init:
     license: str | None = None
 
 
+_GIGABYTES = tyro.constructors.PrimitiveConstructorSpec[int | None](
+    nargs=1,
+    metavar="GB",
+    instance_from_str=lambda words: None if words[0] == "None" else int(float(words[0]) * 1e9),
+    is_instance=lambda value: value is None or isinstance(value, int),
+    str_from_instance=lambda value: [str(value if value is None else value / 1e9)],
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that defines a run; saved in its folder as `config.json`.
 
     Args:
         recipe: network, loss, optimizer, EMA and duration.
-        data: name of the data set, or the folder of prepared data.
+        data: digits, or a folder that `unitgain data prepare` or `encode` made.
         data_fingerprint: of prepared data; empty for others.
         normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1]; "measured" gives the
             data mean 0 and standard deviation 0.5. Latents bring their own normalization.
@@ -122,11 +149,11 @@ class TrainConfig:
             Another value sums gradients in other groups and draws other noise, so it is part of what a run is.
         dtype: precision of the network: "float32", "bfloat16" or "float16"; the embedding stays in float32.
         snapshot_dtype: precision of stored averages: "float16" (as in the paper), "bfloat16" or "float32".
-        snapshot_budget: bytes that the averages may take: old ones are given up so that those of other lengths can
+        snapshot_budget: bytes that the averages may take (on the command line in GB): old ones are given up so that those of other lengths can
             still be reconstructed well (`unitgain.posthoc.thin`); None to keep all.
-        tick: images between lines of statistics.
+        tick: images between lines of statistics; 0 for a quarter of the snapshot interval.
         magnitudes_every: images between measurements of the magnitudes of activations and weights; 0 for none.
-        checkpoint_every: images between checkpoints.
+        checkpoint_every: images between checkpoints; 0 for the snapshot interval.
         keep_checkpoints: how many of the newest are kept, at least 1.
         keep_every: the first checkpoint at or after every multiple of this many images is kept too; 0 for none.
         nonfinite_limit: the run stops after this many steps in a row with non-finite gradients.
@@ -138,8 +165,8 @@ class TrainConfig:
     """
 
     recipe: Recipe
-    data: str
-    data_fingerprint: str = ""
+    data: str = "digits"
+    data_fingerprint: tyro.conf.Suppress[str] = ""
     normalize: Normalize = "official"
     flip: bool = False
     workers: int | None = None
@@ -148,27 +175,27 @@ class TrainConfig:
     microbatch: int | None = None
     dtype: Precision = "float32"
     snapshot_dtype: Precision = "float16"
-    snapshot_budget: int | None = None
-    tick: int
+    snapshot_budget: Annotated[int | None, _GIGABYTES] = None
+    tick: int = 0
     magnitudes_every: int = 0
-    checkpoint_every: int
+    checkpoint_every: int = 0
     keep_checkpoints: int = 2
     keep_every: int = 0
     nonfinite_limit: int = 10
     evaluation: Evaluation = field(default_factory=Evaluation)
-    init: Init | None = None
+    init: tyro.conf.Suppress[Init | None] = None
 
     def __post_init__(self) -> None:
         if self.microbatch is not None and (self.microbatch < 1 or self.recipe.batch % self.microbatch):
             raise ValueError(f"microbatch = {self.microbatch}: must divide the batch of {self.recipe.batch} images")
-        for name in ("tick", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"):
+        for name in ("keep_checkpoints", "nonfinite_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
 
         check_seeds([self.seed])
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers = {self.workers}: must not be negative")
-        for name in ("magnitudes_every", "keep_every"):
+        for name in ("tick", "checkpoint_every", "magnitudes_every", "keep_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
 
@@ -176,6 +203,16 @@ class TrainConfig:
     def microbatches(self) -> int:
         """How many microbatches make a batch."""
         return self.recipe.batch // (self.microbatch or self.recipe.batch)
+
+    @property
+    def ticks_every(self) -> int:
+        """Images between lines of statistics."""
+        return self.tick or max(self.recipe.snapshot_every // 4, 1)
+
+    @property
+    def checkpoints_every(self) -> int:
+        """Images between checkpoints."""
+        return self.checkpoint_every or self.recipe.snapshot_every
 
     def changes(self, saved: "TrainConfig") -> list[str]:
         """What `self` would change in the numbers of a run that began as `saved`, as 'field: old -> new'."""
@@ -188,12 +225,21 @@ class TrainConfig:
         return [row for row, name in fields if name not in free and name.partition(".")[0] not in free]
 
 
+_TIME = tyro.constructors.PrimitiveConstructorSpec[float | None](
+    nargs=1,
+    metavar="TIME",
+    instance_from_str=lambda words: None if words[0] == "None" else parse_duration(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, int | float),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """How a run is carried out, which changes nothing of its numbers but the order of floating-point sums.
 
     Args:
-        device: kind of device; under torchrun each process takes the one of its local rank.
+        device: kind of device, auto for the GPU where there is one; under torchrun each process takes that of its rank.
         shard: cut parameters, gradients, optimizer and averages up among the processes (FSDP2) rather than keep a
             replica on each (DDP).
         recompute: forget activations inside blocks and compute them again in the backward pass, to save memory.
@@ -201,21 +247,22 @@ class Execution:
         kernels: run depthwise convolutions on Triton kernels (`unitgain.kernels`), which no GPU has run yet.
         normalize_once: normalize weights once for all microbatches of a step, where one process trains; more memory.
         ema_device: where the averages are kept; None for beside the parameters.
-        max_time: seconds after which the run stops as on a signal; None for no limit.
+        max_time: time after which the run stops as on a signal: in seconds, or as 90m, 11.5h or 1d6h on the command
+            line; None for no limit. Leave some minutes of a queue's limit for the last step and checkpoint.
         on_checkpoint_error: what to do when a checkpoint cannot be written.
         quiet: no progress.
         tensorboard: write TensorBoard events, if it is installed.
         wandb: also log to Weights & Biases, in this project; None for not.
     """
 
-    device: Union[str, "torch.device"] = "cpu"
+    device: Device = "cpu"
     shard: bool = False
     recompute: bool = False
     compile: bool = False
     kernels: bool = False
     normalize_once: bool = True
     ema_device: str | None = None
-    max_time: float | None = None
+    max_time: Annotated[float | None, _TIME] = None
     on_checkpoint_error: OnCheckpointError = "stop"
     quiet: bool = False
     tensorboard: bool = True

@@ -107,7 +107,7 @@ def traces_of_work(config: TrainConfig, run: Path) -> Traces:
     snapshots = [path for path in (run / "snapshots").glob("*.safetensors") if path.name[:10].isdecimal()]
     images = max([_images(row) for row in read_stats(run)] + [int(path.name[:10]) for path in snapshots], default=0)
     newest = max((path for path in snapshots if not path.stem.endswith("-raw")), default=None)
-    every = load_config(run).checkpoint_every if (run / CONFIG).is_file() else config.checkpoint_every
+    every = load_config(run).checkpoints_every if (run / CONFIG).is_file() else config.checkpoints_every
     # A checkpoint is written while the training goes on, at most until the next one is due.
     had = (run / SEALED).is_file() or images >= 2 * every + config.recipe.batch
     return Traces(run, images, damaged, newest, bool(damaged) or had)

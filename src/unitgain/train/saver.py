@@ -154,7 +154,7 @@ class Checkpoints(Observer):
         """Hear whether the one under way has failed anywhere, and begin the one that is due."""
         if report.votes[-1]:
             self.saver.finish()
-        if self.run.finished or self.run.stop.agreed or self.run.due(self.run.config.checkpoint_every):
+        if self.run.finished or self.run.stop.agreed or self.run.due(self.run.config.checkpoints_every):
             self.write()
 
     def end(self) -> None:

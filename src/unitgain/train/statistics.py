@@ -82,7 +82,7 @@ class Statistics(Observer):
     def _ticks(self, ahead: bool = False) -> bool:
         recipe = self.run.config.recipe
         last = self.run.state.nimg + ahead * recipe.batch >= recipe.duration
-        return last or self.run.due(self.run.config.tick, ahead)
+        return last or self.run.due(self.run.config.ticks_every, ahead)
 
     def _complain(self, nonfinite: dict[str, int]) -> None:
         run, nimg = self.run, self.run.state.nimg
