@@ -150,9 +150,9 @@ class Train:
 
     def _given(self, option: str) -> str | None:
         """What follows an option on the command line, before anything is read of it that depends on the rest."""
-        for word, following in zip(self.given, (*self.given[1:], None), strict=True):
+        for place, word in enumerate(self.given):
             if word.partition("=")[0] == f"--{option}":
-                return word.partition("=")[2] or following
+                return word.partition("=")[2] or next(iter(self.given[place + 1 :]), None)
         return None
 
 

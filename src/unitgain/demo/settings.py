@@ -19,7 +19,7 @@ class DemoConfig:
 
     Args:
         seed: of the training run.
-        duration: training images.
+        duration: training images; rounded up to whole steps.
         lengths: EMA lengths to sweep.
         images: images drawn at each length, at least 2; seeds 0, 1, ..., the same at every length.
         steps: of Heun's method.
