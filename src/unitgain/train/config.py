@@ -149,8 +149,8 @@ class TrainConfig:
             Another value sums gradients in other groups and draws other noise, so it is part of what a run is.
         dtype: precision of the network: "float32", "bfloat16" or "float16"; the embedding stays in float32.
         snapshot_dtype: precision of stored averages: "float16" (as in the paper), "bfloat16" or "float32".
-        snapshot_budget: bytes that the averages may take, on the command line in GB: old ones are given up so that those
-            of other lengths can still be reconstructed well (`unitgain.posthoc.thin`); None to keep all.
+        snapshot_budget: bytes that the averages may take, on the command line in GB: old ones are given up so that
+            those of other lengths can still be reconstructed well (`unitgain.posthoc.thin`); None to keep all.
         tick: images between lines of statistics; 0 for a quarter of the snapshot interval.
         magnitudes_every: images between measurements of the magnitudes of activations and weights; 0 for none.
         checkpoint_every: images between checkpoints; 0 for the snapshot interval.
