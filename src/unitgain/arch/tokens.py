@@ -9,12 +9,10 @@ inference and run on kernels at once, by PyTorch where they know nothing better 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
-
-from unitgain.arch.activation import Modulation, MPSiLU
-from unitgain.layers import MPConv
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -51,26 +49,46 @@ class Token:
 
     what: str
     name: str
-    make: Callable[[Place], nn.Module]
+    make: "Callable[[Place], nn.Module]"
     width: Literal["in", "output", "expanded"] = "in"
     learned: bool = False
     conditioned: bool = False
 
 
-def _pointwise(place: Place) -> nn.Module:
-    return MPConv(place.in_channels, place.out_channels, (1, 1))
+def _convolution(*settings: Any, groups: int = 1) -> "nn.Module":
+    from unitgain.layers import MPConv  # here, as torch elsewhere: a spec is read without
+
+    return MPConv(*settings, groups=groups)
 
 
-def _depthwise(place: Place) -> nn.Module:
-    return MPConv(place.in_channels, place.in_channels, (place.kernel, place.kernel), groups=place.in_channels)
+def _silu(place: Place) -> "nn.Module":
+    from torch import nn
+
+    from unitgain.arch.activation import MPSiLU
+
+    return MPSiLU() if place.preserving else nn.SiLU()
+
+
+def _modulation(place: Place) -> "nn.Module":
+    from unitgain.arch.activation import Modulation
+
+    return Modulation(place.in_channels, place.emb_channels, gained=place.preserving)
+
+
+def _pointwise(place: Place) -> "nn.Module":
+    return _convolution(place.in_channels, place.out_channels, (1, 1))
+
+
+def _depthwise(place: Place) -> "nn.Module":
+    return _convolution(place.in_channels, place.in_channels, (place.kernel, place.kernel), groups=place.in_channels)
 
 
 TOKENS = {
-    "s": Token("SiLU", "silu", lambda place: MPSiLU() if place.preserving else nn.SiLU()),
+    "s": Token("SiLU", "silu", _silu),
     "c": Token(
         "3x3 convolution to the block's output channels",
         "conv",
-        lambda place: MPConv(place.in_channels, place.out_channels, (3, 3)),
+        lambda place: _convolution(place.in_channels, place.out_channels, (3, 3)),
         width="output",
         learned=True,
     ),
@@ -82,7 +100,7 @@ TOKENS = {
     "m": Token(
         "modulation by the embedding",
         "modulation",
-        lambda place: Modulation(place.in_channels, place.emb_channels, gained=place.preserving),
+        _modulation,
         conditioned=True,
     ),
 }
