@@ -9,6 +9,7 @@ The results go to `benchmarks/results/robustness.md`.
 
 import argparse
 import builtins
+import copy
 import importlib.util
 import io
 import json
@@ -667,7 +668,8 @@ def change_value(node: object, chance: random.Random) -> None:
             try:
                 inner = [json.loads(child)]
             except ValueError:
-                inner = [child]
+                node[key] = copy.deepcopy(chance.choice(VALUES))
+                return
             change_value(inner, chance)
             node[key] = json.dumps(inner[0])
             return
@@ -682,7 +684,7 @@ def change_value(node: object, chance: random.Random) -> None:
         elif action == 2 and isinstance(child, int | float):
             node[key] = child * chance.choice((-1, 2, 10, 10**6, 10**12)) + chance.choice((0, 1))
         else:
-            node[key] = chance.choice(VALUES)
+            node[key] = copy.deepcopy(chance.choice(VALUES))  # of lists each its own
         return
 
 
