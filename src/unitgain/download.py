@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from typing import BinaryIO
 from unitgain.files import sync_folder, write_text
 from unitgain.kinds import HEAD, Kind, kind_of
 from unitgain.transfer import SCHEMES, Answer, Deadline, DownloadError, Interrupted, Restart, public, request, valid
-from unitgain.trust import Limits, parse_json, read_regular
+from unitgain.trust import Limits, open_own, parse_json, read_regular
 
 __all__ = ["DownloadError", "Record", "check_sha256", "download", "is_offline"]
 
@@ -299,15 +298,13 @@ def _validator(path: Path, url: str) -> str:
 def _own(partial: Path) -> Generator[BinaryIO, None, None]:
     """The partial file, for this process alone: an ordinary one of one name, made if it is missing."""
     try:
-        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        handle = open_own(partial)
     except OSError as error:
-        if not partial.is_symlink():
+        if error.errno is not None:
             raise
-        raise DownloadError(f"{partial} is a link, which is not followed ({error.strerror}): delete it") from None
+        raise DownloadError(str(error)) from None
     try:
         there, mine = os.fstat(handle), False
-        if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
-            raise DownloadError(f"{partial} is no ordinary file of one name: delete it")
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another process may have had it, and given it its name, since it was opened.

@@ -17,6 +17,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -120,6 +121,50 @@ def open_regular(path: Path, *, below: Path | None = None) -> BufferedReader:
     except BaseException:
         os.close(handle)
         raise
+
+
+def open_own(path: Path) -> int:
+    """Open a file to write to, made if it is missing: an ordinary one that has this name alone, in a real folder.
+
+    What a link, of either kind, leads to is somebody else's.
+
+    Returns:
+        A handle for reading and writing, at the beginning of the file.
+
+    Raises:
+        OSError: if it is something else, or cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if path.is_symlink():
+        raise OSError(f"{printable(path)} is a link, which is not followed: delete it")
+    handle = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        there = os.fstat(handle)
+        if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
+            raise OSError(f"{printable(path)} is no ordinary file of one name: delete it")
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def read_rows(path: Path, *, below: Path | None = None) -> Iterator[dict[str, Any]]:
+    """The objects in a file of one JSON value per line, without lines that are cut short, or something else.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        LimitError: if it is longer than `ROWS`.
+        OSError: as in `open_regular`.
+    """
+    with open_regular(path, below=below) as file:
+        check_size(printable(path), os.fstat(file.fileno()).st_size, ROWS, "trust.ROWS")
+        while line := file.readline(LINE):
+            try:
+                row = parse_json(line, "the line")
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
 
 
 def read_regular(path: Path, limits: Limits, *, below: Path | None = None) -> bytes:
@@ -231,6 +276,7 @@ def csv_cell(value: object) -> object:
 
 # Bytes at a time, by method: what is unpacked at once is bounded by them. LZMA packs up to 7,000 times.
 CHUNKS = {zipfile.ZIP_STORED: 2**20, zipfile.ZIP_DEFLATED: 2**20}
+ROWS, LINE = 2**30, 2**24  # bytes of a file of rows, and of one of them; those written here have some kilobytes
 _SHOWN = frozenset("\n\t\u200c\u200d")  # the joiners belong to the spelling of words and of emoji
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _FORMULA = re.compile(r"[=+\-@\t\r]")

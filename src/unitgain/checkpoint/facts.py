@@ -9,7 +9,6 @@ many there are. `extra` is text of one's own by name.
 import dataclasses
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ FORMAT = "unitgain/2"
 OLDER = ("unitgain/1", "unitgain-ema/1")
 KEY = "unitgain"  # of the one value in the metadata
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+MOST_SIGMA = 1e9  # of data, and one over the least: squares of more are no numbers
 MAX_NETWORK = 2**14  # bytes of a network's description as JSON; it has less than a thousand
 
 
@@ -153,7 +153,7 @@ def check_facts(facts: Mapping[str, Any], names: Iterable[str]) -> SnapshotHeade
     if not isinstance(denoiser, dict) or len(_text(denoiser.get("network"))) > MAX_NETWORK:
         raise ValueError("the description of its network is no object, or too long to be one of a network")
     header = from_dict(SnapshotHeader, {**denoiser, "nimg": round(t), "profile": facts["profile"]})
-    if not (0 < header.sigma_data < math.inf):
+    if not 1 / MOST_SIGMA <= header.sigma_data <= MOST_SIGMA:
         raise ValueError(f"its sigma_data is {header.sigma_data}")
     return header
 

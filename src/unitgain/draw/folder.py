@@ -7,7 +7,8 @@ it has finished, with the hash of each file; in the end `manifest.json` takes th
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from unitgain.data.images import to_image
 from unitgain.files import require_empty, write_text
 from unitgain.sample.seeds import SEEDS
 from unitgain.serial import differences
-from unitgain.trust import DEFAULT_LIMITS, LimitError, read_regular
+from unitgain.trust import DEFAULT_LIMITS, LimitError, open_own, parse_json, read_regular, read_rows
 
 MANIFEST = "manifest.json"
 GRID = "grid.png"
@@ -71,6 +72,9 @@ class ImageFolder:
         to_image(pixels).save(buffer, format="PNG")
         path = self.root / file
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent.is_symlink():
+            raise OSError(f"{path.parent} is a link, which is not followed: delete it")
+        path.unlink(missing_ok=True)  # whatever it is: a link would lead the bytes elsewhere
         path.write_bytes(buffer.getvalue())  # not flushed: what a crash leaves is told by its hash
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
         self._append({"seed": seed, "class": label, "file": file, "sha256": digest})
@@ -86,8 +90,8 @@ class ImageFolder:
 
     def _append(self, row: dict[str, Any]) -> None:
         rows = [row] if self._begun else [{"made": self.made}, row]
-        with open(self._journal, "a", encoding="utf-8") as file:
-            if not self._begun and file.tell():
+        with open(open_own(self._journal), "a", encoding="utf-8") as file:
+            if not self._begun and file.seek(0, os.SEEK_END):
                 file.write("\n")  # a process that was killed may have left half a line
             file.writelines(json.dumps(each) + "\n" for each in rows)
         self._begun = True
@@ -98,22 +102,28 @@ class ImageFolder:
     def _headers(self) -> list[dict[str, Any]]:
         """How the images in the folder say they were made."""
         headers = [{key: value for key, value in self._manifest().items() if key not in ("format", "images")}]
-        headers += [row.get("made") for journal in self._journals() for row in _rows(journal)]
-        return [header for header in headers if header and isinstance(header, dict)]
+        headers += [row["made"] for row in self._rows() if isinstance(row.get("made"), dict)]
+        return [header for header in headers if header]
 
     def _manifest(self) -> dict[str, Any]:
-        path = self.root / MANIFEST
         try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (ValueError, RecursionError):
-            found = {}
+            found = parse_json(read_regular(self.root / MANIFEST, DEFAULT_LIMITS, below=self.root), MANIFEST)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except LimitError:
+            raise
+        except ValueError:
+            return {}
         return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
 
-    def _listed(self) -> Iterable[Entry]:
-        listed = self._manifest().get("images", [])
-        yield from filter(_is_entry, listed if isinstance(listed, list) else [])
+    def _listed(self) -> Iterator[Entry]:
+        images = self._manifest().get("images")
+        yield from filter(_is_entry, images if isinstance(images, list) else ())
+        yield from filter(_is_entry, self._rows())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
         for journal in self._journals():
-            yield from filter(_is_entry, _rows(journal))
+            yield from read_rows(journal, below=self.root)
 
     def _whole(self, entry: Entry) -> bool:
         try:
@@ -124,32 +134,24 @@ class ImageFolder:
 
 
 def file_of(seed: int) -> str:
-    """Where the image of a seed lies."""
+    """Where the image of a seed lies in its folder."""
     return f"{seed - seed % 1000:06d}/{seed:06d}.png"
 
 
-def _is_entry(row: object) -> bool:
-    """Whether a line of a journal or a manifest is of an image, and names the file where that belongs."""
-    if not isinstance(row, dict) or type(row.get("seed")) is not int or not 0 <= row["seed"] < SEEDS:
+def _is_entry(found: object) -> bool:
+    """Whether this is an entry as they are written here; its file is the one of its seed, and no path of others."""
+    if not isinstance(found, dict) or found.keys() != {"seed", "class", "file", "sha256"}:
         return False
-    label = row.get("class")
-    return row.get("file") == file_of(row["seed"]) and (label is None or type(label) is int) and "sha256" in row
+    seed, label = found["seed"], found["class"]
+    if type(seed) is not int or not 0 <= seed < SEEDS or not (label is None or type(label) is int):
+        return False
+    return found["file"] == file_of(seed) and isinstance(found["sha256"], str)
 
 
 def _identity(made: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for images to belong together: not the path of a network with a hash, nor versions."""
     kept = {key: value for key, value in made.items() if key != "software"}
     for key in ("network", "guide"):
-        if isinstance(kept.get(key), dict) and "sha256" in kept[key]:
-            kept[key] = {name: each for name, each in kept[key].items() if name != "name"}
+        if isinstance(one := kept.get(key), dict) and "sha256" in one:
+            kept[key] = {name: each for name, each in one.items() if name != "name"}
     return kept
-
-
-def _rows(journal: Path) -> Iterable[dict[str, Any]]:
-    for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):  # the end of a line is lost when the process is killed
-            continue
-        if isinstance(row, dict):
-            yield row

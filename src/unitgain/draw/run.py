@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from unitgain.data.fit import decode
 from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser
 from unitgain.draw.archive import pack, parts_of, unpack
@@ -25,6 +26,7 @@ from unitgain.parallel import World
 from unitgain.sample import generate
 from unitgain.sample.generation import check_labels
 from unitgain.sample.seeds import check_seeds
+from unitgain.trust import DEFAULT_LIMITS, read_regular
 from unitgain.version import __version__
 
 GRID_MOST = 400  # images of a contact sheet
@@ -182,7 +184,7 @@ def _close(folder: ImageFolder, out: Path, archived: bool, columns: int | None, 
 def _sheet(root: Path, entries: Sequence[Entry], columns: int | None) -> Image.Image:
     images: list[Tensor] = []
     for entry in entries:
-        with Image.open(root / entry["file"]) as image:
-            pixels = torch.from_numpy(np.array(image))
+        data = read_regular(root / entry["file"], DEFAULT_LIMITS, below=root)
+        pixels = torch.from_numpy(np.array(decode(data, DEFAULT_LIMITS)))
         images.append(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1))
     return grid(torch.stack(images), columns)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from unitgain.files import make_folder
+from unitgain.trust import open_own, open_regular
 
 LOCK = ".lock"
 LOOK = 0.2  # seconds for which `holder`, which must take the lock to see that it is free, is no one who holds it
@@ -41,7 +42,7 @@ class FolderLock:
         make_folder(self.path.parent)
         end = time.monotonic() + LOOK
         while self._handle is None:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = open_own(self.path)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -78,15 +79,18 @@ class FolderLock:
 def holder(folder: Path) -> str | None:
     """Who works in a run folder, as `process 123 on HOST since ...`; None for nobody."""
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY)
+        file = open_regular(folder / LOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    with file:
+        return _holder(file.fileno())
+
+
+def _holder(handle: int) -> str | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _describe(os.read(handle, 4096))
-    finally:
-        os.close(handle)
     return None
 
 
