@@ -50,7 +50,7 @@ def run() -> dict[str, Any]:
     from unitgain.data.digits import digits
     from unitgain.recipes import DIGITS
     from unitgain.train import TrainConfig, train
-    from unitgain.train.log import read_stats
+    from unitgain.train.rows import read_stats
 
     torch.set_num_threads(1)
     images = STEPS * BATCH

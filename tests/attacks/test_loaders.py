@@ -96,7 +96,6 @@ LISTED = {
     ),
     ("data/workers.py", "get_context"): (2, PEERS),
     ("draw/archive.py", "ZipFile"): (2, ZIP),
-    ("draw/run.py", "Image.open"): (1, "a picture that this command has drawn, by its hash"),
     ("evaluate/images.py", "ZipFile"): (1, ZIP),
     ("extras.py", "import_module"): (1, FIXED),
     ("hooks/transformers.py", "torch.load"): (
@@ -117,7 +116,6 @@ LISTED = {
     ("parallel/world.py", "broadcast_object_list"): (1, PEERS),
     ("posthoc/foreign.py", "load_file"): (1, HEADER),
     ("posthoc/foreign.py", "torch.load"): (1, "weights_only=True, with numbers of NumPy beside"),
-    ("report/samples.py", "Image.open"): (1, PILLOW),
     ("train/estimate.py", "subprocess.run"): (1, "this Python, our own module"),
 }
 

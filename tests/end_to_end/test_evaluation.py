@@ -26,7 +26,7 @@ from unitgain.parallel import World
 from unitgain.sample import generate
 from unitgain.train import Evaluation, TrainConfig, meter, train
 from unitgain.train import evaluation as module
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 from unitgain.train.speed import MACHINE
 
 

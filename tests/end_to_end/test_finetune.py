@@ -38,7 +38,7 @@ from unitgain.train.finetune import (
     open_init,
     recipe_of,
 )
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 
 
 def write(path, spec, classes=("a", "b", "c"), **changes):

@@ -7,7 +7,7 @@ from test_train_options import call
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
 
 SMALL = ["--batch", "16", "--duration", "32", "--snapshot-every", "32", "--device", "cpu"]

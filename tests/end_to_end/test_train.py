@@ -24,7 +24,7 @@ from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
 from unitgain.train.errors import TrainingError
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
 from unitgain.train.speed import MACHINE
 

@@ -1,5 +1,6 @@
 """Networks drawn to scale (Figs. 2, 16-22 and EDM2+, Fig. 3) and magnitudes over training (Figs. 3 and 15)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def magnitude_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         for line, quantity in enumerate(QUANTITIES):
             ax = axes[line, column]
             for bucket in rows[-1]["magnitudes"]:
-                values = [row["magnitudes"][bucket][quantity] for row in rows]
+                values = [row["magnitudes"].get(bucket, {}).get(quantity, math.nan) for row in rows]
                 style = "-" if bucket.startswith("Enc") else "--"
                 ax.plot(nimg, values, style, color=colors[bucket], label=plot_label(bucket), linewidth=1.3)
             ax.set_yscale("log", base=2)

@@ -179,7 +179,7 @@ class Snapshot:
             tensors = {name: one if mapped else one.to(torch.float32, copy=True) for name, one in self.verified()}
             denoiser.load_state_dict(tensors, assign=True)
         except (*_WRONG, RuntimeError) as error:
-            raise SnapshotError(f"{self.path}: its tensors do not fit its network: {printable(error)}") from error
+            raise SnapshotError(f"{self.path}: its tensors do not fit its network: {_reason(error)}") from error
         denoiser.encoder, denoiser.label_dropout = header.encoder, header.label_dropout
         return denoiser.requires_grad_(False).eval()
 
@@ -249,7 +249,7 @@ def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Entry], SnapshotHe
     try:
         header, entries = read_header(path)
     except _WRONG as error:
-        raise SnapshotError(f"{path} is damaged or no safetensors file: {printable(error)}") from error
+        raise SnapshotError(f"{path} is damaged or no safetensors file: {_reason(error)}") from error
     try:
         metadata = header.pop("__metadata__", {})
         if KEY not in metadata:
@@ -265,8 +265,13 @@ def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Entry], SnapshotHe
         about = check_facts(facts, entries)
         sums = facts.pop("sums")
     except _WRONG as error:
-        raise SnapshotError(f"{path} has a damaged header: {printable(error)}") from error
+        raise SnapshotError(f"{path} has a damaged header: {_reason(error)}") from error
     return facts, {name: replace(entry, sum=int(sums[name], 16)) for name, entry in entries.items()}, about
+
+
+def _reason(error: Exception) -> str:
+    """Why, as short as can be: torch adds where in its own code it happened, and a value may be of any length."""
+    return printable(error).partition("\n")[0][:1000]
 
 
 def _remedy(older: object) -> str:

@@ -19,6 +19,7 @@ from unitgain.checkpoint.facts import (
 from unitgain.checkpoint.names import canonical
 from unitgain.checkpoint.tensors import Layout, aligned, checksum, raw_bytes
 from unitgain.files import atomic, sync_folder
+from unitgain.trust import open_own
 
 
 class Writer:
@@ -39,7 +40,7 @@ class Writer:
             self._offsets[name] = end
             end += torch.Size(shape).numel() * dtype.itemsize
         partial.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        self._handle = open_own(partial)
         if os.fstat(self._handle).st_size != end:
             os.ftruncate(self._handle, 0)
             os.ftruncate(self._handle, end)

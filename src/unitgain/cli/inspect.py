@@ -16,7 +16,7 @@ from unitgain.kinds import refuse_pickle
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 from unitgain.trust import one_line
 
 # The rows of --configs: names of recipes start so, configs first.

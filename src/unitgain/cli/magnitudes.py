@@ -1,6 +1,5 @@
 """`unitgain magnitudes`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,12 +51,11 @@ def read_magnitudes(run: Path) -> list[dict[str, Any]]:
         FileNotFoundError: if there is no run.
         ValueError: if it has none.
     """
+    from unitgain.train.rows import read_stats
     from unitgain.train.run import load_config
 
     load_config(run)
-    stats = run / "stats.jsonl"
-    lines = stats.read_text(encoding="utf-8").splitlines() if stats.exists() else []
-    rows = [row for row in map(json.loads, lines) if "magnitudes" in row]
+    rows = [row for row in read_stats(run) if row.get("magnitudes")]
     if not rows:
         raise ValueError(f"{run} has no magnitudes: train with --magnitudes-every IMAGES")
     return rows
@@ -71,6 +69,10 @@ def table(name: str, rows: list[dict[str, Any]]) -> Table:
     title = f"{name}: {first['nimg']:,} -> {last['nimg']:,} images"
     made = Table("bucket", *(quantity.replace("_", " ") for quantity in QUANTITIES), title=title, box=None)
     for bucket, values in last["magnitudes"].items():
-        before = first["magnitudes"][bucket]
-        made.add_row(bucket, *(f"{before[key]:.3g} -> {values[key]:.3g}" for key in QUANTITIES))
+        before = first["magnitudes"].get(bucket, {})
+        made.add_row(bucket, *(f"{_text(before.get(key))} -> {_text(values.get(key))}" for key in QUANTITIES))
     return made
+
+
+def _text(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g}"

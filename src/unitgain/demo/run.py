@@ -31,7 +31,7 @@ from unitgain.report.digits import digits_page
 from unitgain.sample import generate
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
 
 COLUMNS = 10  # of the grids, one per class

@@ -17,6 +17,7 @@ from unitgain.ema import describe, file_name
 from unitgain.files import require_empty, sweep, write_text
 from unitgain.posthoc.planning import Plan
 from unitgain.posthoc.targets import Target
+from unitgain.trust import DEFAULT_LIMITS, parse_json, read_regular
 
 JOURNAL = ".reconstruct.json"
 MADE = "reconstruction"  # in the `extra` of a result: what was asked for, of which snapshots
@@ -115,10 +116,7 @@ class Output:
         """Open the files, taking up what an interrupted call left; returns the tensors still to do."""
         sweep(self._folder)
         finished = [[self._is_ours(file) for file in files] for files in self._files]
-        try:
-            state: dict[str, Any] = json.loads((self._folder / JOURNAL).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            state = {}
+        state = self._read_journal()
         partials = [[file.with_name(f".{file.name}.partial") for file in files] for files in self._files]
         if all(all(row) for row in finished):
             self._done = sorted(self._layout)
@@ -142,6 +140,18 @@ class Output:
             self._writers.append(writers)
         done = set(self._done)
         return [name for name in sorted(self._layout) if name not in done]
+
+    def _read_journal(self) -> dict[str, Any]:
+        """What an interrupted call of the same left; nothing where that is damaged or of another."""
+        try:
+            state = parse_json(read_regular(self._folder / JOURNAL, DEFAULT_LIMITS, below=self._folder), JOURNAL)
+            if state["key"] != self._key or not self._layout.keys() >= set(state["done"]):
+                return {}
+            sums = [total for one in state["sums"] for total in one.values() if one.keys() == set(state["done"])]
+            whole = len(sums) == len(self._files) * len(state["done"]) and len(state["sums"]) == len(self._files)
+            return state if whole and all(0 <= int(total, 16) < 2**64 for total in sums) else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
 
     def sink(self, name: str, start: int, values: Tensor) -> None:
         """Take in values `[targets, elements]`, or one row for all; complex ones as pairs."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from unitgain.checkpoint.state import checkpoint_nimg, list_checkpoints
 from unitgain.train.config import TrainConfig
 from unitgain.train.lock import holder
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
 
 RECENT = 8  # ticks that the speed of a run is taken from
@@ -88,6 +88,7 @@ class History:
 def pooled(ticks: Sequence[Row]) -> Mapping[str, Any] | None:
     """Noise levels of several ticks as those of one: means over their images, u(sigma) of the last; None for none."""
     rows = [row["noise_levels"] for row in ticks if "noise_levels" in row]
+    rows = [row for row in rows if len(row["images"]) == len(rows[-1]["images"])]
     if not rows:
         return None
     images = [sum(column) for column in zip(*(row["images"] for row in rows), strict=True)]
@@ -122,7 +123,7 @@ def read_history(folder: Path) -> History:
         metrics=[row for row in rows if "metrics" in row],
         nonfinite=[row for row in rows if "nonfinite" in row],
         snapshots=sorted((folder / "snapshots").glob("[!.]*.safetensors")),
-        grids=sorted(path for path in (folder / "samples").glob("*.png") if path.stem.isdigit()),
+        grids=sorted(path for path in (folder / "samples").glob("*.png") if path.stem.isdecimal()),
         checkpoint=checkpoint_nimg(checkpoints[-1]) if checkpoints else None,
         holder=who,
         age=max(time.time() - stats.stat().st_mtime, 0.0) if rows else None,

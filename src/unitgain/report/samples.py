@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.data.fit import ImageError, decode
 from unitgain.data.images import grid
 from unitgain.draw import DrawSettings, decoder, open_network, pictures
 from unitgain.report.curves import evenly
 from unitgain.report.history import History
+from unitgain.trust import DEFAULT_LIMITS, LimitError, read_regular
 
 SETTINGS = DrawSettings(steps=16)  # enough to see what a network knows
 
@@ -34,10 +36,8 @@ def kept_drawings(history: History, times: int) -> list[Drawing]:
     found = []
     for path in evenly(history.grids, times):
         try:
-            with Image.open(path) as image:
-                image.load()
-                found.append(Drawing(int(path.stem), image.copy()))
-        except OSError:
+            found.append(Drawing(int(path.stem), decode(read_regular(path, DEFAULT_LIMITS))))
+        except (OSError, LimitError, ImageError):
             continue
     return found
 

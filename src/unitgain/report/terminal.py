@@ -145,7 +145,7 @@ def _facts(history: History) -> RenderableType:
 
 def _images(history: History) -> str:
     stem = history.snapshots[-1].stem.partition("-")[0] if history.snapshots else ""
-    return f"{int(stem):,} images" if stem.isdigit() else "none"
+    return f"{int(stem):,} images" if stem.isdecimal() else "none"
 
 
 def _share(value: float | None, form: str = "{:.0f} %", factor: float = 100.0) -> str:

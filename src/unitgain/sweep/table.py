@@ -4,13 +4,14 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unitgain.files import write_text
 from unitgain.sweep.cells import CellResult
-from unitgain.trust import csv_cell
+from unitgain.trust import csv_cell, open_own, read_rows
 
 COLUMNS = ("metric", "length", "guidance", "guide_length", "pattern", "value", "worst", "repeat", "images")
 
@@ -36,19 +37,16 @@ class Table:
         """All rows that are whole, by key."""
         found: dict[str, dict[str, Any]] = {}
         for path in sorted(self.folder.glob("cells-*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
+            for row in read_rows(path):  # without one that was cut short when the process was killed
+                if isinstance(row.get("key"), str) and _is_number(row.get("value")):
                     found[row["key"]] = row
-                except (ValueError, KeyError, TypeError):  # cut short when the process was killed
-                    continue
         return found
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, in one write."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self._own, "a+b") as file:
-            if file.tell() and not self._whole():
+        with open(open_own(self._own), "a+b") as file:
+            if file.seek(0, io.SEEK_END) and not self._whole():
                 file.write(b"\n")
             file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
@@ -56,6 +54,10 @@ class Table:
         with open(self._own, "rb") as file:
             file.seek(-1, io.SEEK_END)
             return file.read() == b"\n"
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf  # type: ignore[arg-type]
 
 
 def write_csv(path: Path, results: Sequence[CellResult]) -> None:

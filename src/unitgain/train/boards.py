@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from unitgain.console import warn
 from unitgain.extras import require
 from unitgain.files import write_text
-from unitgain.trust import printable
+from unitgain.trust import DEFAULT_LIMITS, parse_json, printable, read_regular
 
 WANDB = "wandb.json"  # in the run folder: which run of W&B it is
 
@@ -90,9 +90,19 @@ def _project(run: Path) -> str | None:
     if not (run / WANDB).exists():
         return None
     try:
-        return str(json.loads((run / WANDB).read_text(encoding="utf-8"))["project"])
+        return str(_identity(run)["project"])
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _identity(run: Path) -> dict[str, Any]:
+    """What `wandb.json` says.
+
+    Raises:
+        ValueError: if it is no JSON.
+        OSError: if it is no ordinary file.
+    """
+    return parse_json(read_regular(run / WANDB, DEFAULT_LIMITS), WANDB)
 
 
 def _shown(value: Any) -> Any:
@@ -149,7 +159,7 @@ class WandB:
         if not identity.exists():
             write_text(identity, json.dumps({"id": secrets.token_hex(4), "project": project}) + "\n")
         try:
-            known = json.loads(identity.read_text(encoding="utf-8"))
+            known = _identity(run)
             key = str(known["id"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{identity} is damaged: delete it, and W&B shows the run as a new one") from error

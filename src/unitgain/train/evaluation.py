@@ -23,8 +23,8 @@ from unitgain.serial import to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.context import Run
 from unitgain.train.errors import together
-from unitgain.train.log import read_stats
 from unitgain.train.meter import Abandoned, Meter, turns
+from unitgain.train.rows import read_stats
 from unitgain.train.state import TrainState
 from unitgain.train.step import Observer, StepReport
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingC
 from unitgain.console import Console, RateColumn, note, plain
 from unitgain.files import write_text
 from unitgain.train.boards import Board, scalars
+from unitgain.train.rows import is_sound
+from unitgain.trust import open_own, read_rows
 
 SECONDS_BETWEEN_LINES = 10  # of progress where there is no terminal
 WORTH_SAYING = 0.05  # share of the time that is spent waiting for data
@@ -30,15 +33,15 @@ class StatsLog:
 
     def __init__(self, run: Path, nimg: int, boards: Sequence[Board] = ()) -> None:
         self.path = run / "stats.jsonl"
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if _nimg(line) <= nimg]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+        with suppress(FileNotFoundError):
+            kept = [row for row in read_rows(self.path) if is_sound(row) and row["nimg"] <= nimg]
+            write_text(self.path, "".join(f"{json.dumps(row)}\n" for row in kept))
         self._boards = boards
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one line, flushed."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        with open(open_own(self.path), "a", encoding="utf-8") as file:
+            file.seek(0, os.SEEK_END)
             file.write(json.dumps(row, allow_nan=False) + "\n")
         for board in self._boards:
             board.write(row["nimg"], scalars(row))
@@ -126,18 +129,6 @@ class TrainProgress:
         self._bar.console.print(text, soft_wrap=True)
 
 
-def read_stats(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `stats.jsonl`; none where there is no file, and without a line that a crash cut short."""
-    path = run / "stats.jsonl"
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, RecursionError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
-
-
 def _number(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
 
@@ -147,10 +138,3 @@ def _speed(row: Mapping[str, Any], width: int = 1000) -> str:
     text = f"  {100 * row['peak_share']:.0f} % of peak" if width >= WIDE[0] else ""
     waits = row["data_wait_share"]
     return f"{text}  waits {100 * waits:.0f} % for data" if waits >= WORTH_SAYING and width >= WIDE[1] else text
-
-
-def _nimg(line: str) -> float:
-    try:
-        return float(json.loads(line)["nimg"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # a line cut short by a crash
-        return float("inf")

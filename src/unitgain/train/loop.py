@@ -23,9 +23,10 @@ from unitgain.train.errors import LostProcessError, is_shared, together
 from unitgain.train.evaluation import Evaluation, open_evaluator
 from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.lock import FolderLock
-from unitgain.train.log import StatsLog, TrainProgress, read_stats
+from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.resume import resume_from_newest
+from unitgain.train.rows import read_stats
 from unitgain.train.run import Window, check_data, check_run, clear_leftovers, save_config
 from unitgain.train.saver import Checkpoints, Saver
 from unitgain.train.signals import REASONS, StopSignal

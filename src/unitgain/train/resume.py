@@ -23,7 +23,7 @@ from unitgain.serial import from_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import together
 from unitgain.train.levels import BINS
-from unitgain.train.log import read_stats
+from unitgain.train.rows import read_stats
 from unitgain.train.run import CONFIG, Window, load_config, refuse_changes
 from unitgain.train.saver import SEALED
 from unitgain.train.state import TrainState, restore, state_tensors

@@ -1,0 +1,81 @@
+"""The statistics of a run from someone else: what is no line of them is left out, and nothing is waited for."""
+
+import json
+import os
+
+import pytest
+
+from unitgain.checkpoint.writer import Writer
+from unitgain.sweep.table import Table
+from unitgain.train.lock import FolderLock, holder
+from unitgain.train.log import StatsLog
+from unitgain.train.rows import read_stats
+
+LEVELS = {"ln_sigma": [0.0, 1.0], "images": [1, 2], "error": [None, 1.0], "loss": [1.0, 2.0], "u": [0.0, None]}
+TICK = {"nimg": 64, "loss": 1.0, "lr": 0.1, "images_per_second": 1.0, "seconds": 1.0, "noise_levels": LEVELS}
+FORGED = [
+    *({**TICK, name: value} for name in TICK if name != "loss" for value in ("x", None, [], 1e999, 10**400, True)),
+    *({**TICK, "noise_levels": {**LEVELS, name: value}} for name in LEVELS for value in ("x", [], ["x"] * 2, [1])),
+    {**TICK, "loss": "x"},
+    {"nimg": 64, "loss": 1.0},
+    {"nimg": -1},
+    {"nimg": 64, "metrics": 7},
+    {"nimg": 64, "metrics": {"fid": [1]}},
+    {"nimg": 64, "nonfinite": {"a": "x"}},
+    {"nimg": 64, "magnitudes": {"a": 7}},
+    {"nimg": 64, "magnitudes": {"a": {"b": None}}},
+    {"nimg": 64, "parts": []},
+]
+
+
+def test_lines_that_are_none_of_ours(tmp_path):
+    lines = ["[" * 10**5, "9" * 5000, "7", "\x00", *map(json.dumps, FORGED), json.dumps(TICK)]
+    (tmp_path / "stats.jsonl").write_text("\n".join(lines) + "\n")
+    assert read_stats(tmp_path) == [TICK]
+    StatsLog(tmp_path, 64)
+    assert (tmp_path / "stats.jsonl").read_text() == json.dumps(TICK) + "\n"
+
+
+@pytest.mark.parametrize("name", ["stats.jsonl", ".lock", "cells-0.jsonl"])
+def test_pipes_are_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    reads = {"stats.jsonl": read_stats, ".lock": holder, "cells-0.jsonl": lambda folder: Table(folder).rows()}
+    with pytest.raises(OSError, match="not an ordinary file"):
+        reads[name](tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link"])
+@pytest.mark.parametrize("name", [".lock", "stats.jsonl", "cells-0.jsonl", "partial"])
+def test_nothing_is_written_through_a_link(tmp_path, name, kind):
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / name
+    path.symlink_to(precious) if kind == "link" else path.hardlink_to(precious)
+
+    def write():
+        match name:
+            case ".lock":
+                with FolderLock(path.parent):
+                    pass
+            case "stats.jsonl":
+                StatsLog(path.parent, 64)  # which makes it a file of its own
+                path.unlink()
+                path.symlink_to(precious)
+                StatsLog.write(log, TICK)
+            case "cells-0.jsonl":
+                Table(path.parent).add([{"key": "a", "value": 1.0}])
+            case _:
+                Writer(path, {}, {})
+
+    log = StatsLog(tmp_path, 64)
+    log.path = path
+    with pytest.raises(OSError, match=r"is a link|of one name"):
+        write()
+    assert precious.read_bytes() == b"precious"
+
+
+def test_values_of_a_table_are_numbers(tmp_path):
+    rows = [{"key": "a", "value": value} for value in ("x", None, True, 1e999)] + [{"key": [1], "value": 1.0}, {}]
+    (tmp_path / "cells-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, [], 7]))
+    assert Table(tmp_path).rows() == {}
