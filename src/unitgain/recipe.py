@@ -95,8 +95,10 @@ class Recipe:
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
         for name in ("P_std", "sigma_data", "lr", "eps", "loss_scaling"):
             self._require(name, 0 < getattr(self, name) < math.inf, "must be positive and finite")
-        for name in ("t_ref", "rampup", "ema_half_life", "uncertainty_channels"):
+        for name in ("t_ref", "rampup", "ema_half_life"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
+        most = 2**16
+        self._require("uncertainty_channels", 0 <= self.uncertainty_channels <= most, f"must be 0 to {most}")
         for name in ("beta1", "beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
         for name in ("duration", "snapshot_every"):

@@ -16,6 +16,7 @@ from safetensors.torch import save, save_file
 from unitgain.checkpoint.sharded import ShardError, load_tensors
 from unitgain.checkpoint.state import CheckpointError, list_checkpoints, read_manifest, verify_files
 from unitgain.train import TrainConfig, train
+from unitgain.train.errors import TrainingError
 from unitgain.train.run import load_config
 
 FILE = "00000.safetensors"
@@ -221,3 +222,23 @@ def test_manifests_that_are_none(run, tiny_data, text):
     (checkpoint,) = list_checkpoints(run / "checkpoints")
     (checkpoint / "manifest.json").write_text(text)
     refused(run, tiny_data, "has no checkpoint to resume from")
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_blocks": 10**7}, {"model_channels": 10**9}, {"channel_mult": [1] * 3000}, {"label_dim": 10**9}]
+)
+def test_settings_that_ask_for_a_network_beyond_reason(run, change):
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["network"].update(change)
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TrainingError) as caught:
+        load_config(run)
+    assert len(str(caught.value)) < 1000
+
+
+def test_u_of_sigma_beyond_reason(run):
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["uncertainty_channels"] = 10**9
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TrainingError, match="uncertainty_channels = 1000000000"):
+        load_config(run)

@@ -150,6 +150,14 @@ def test_a_gap_and_a_tail_are_refused(path):
         Snapshot(path)
 
 
+def test_more_tensors_than_any_network_has_are_refused_unread(path):
+    lengths = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_000)}
+    text = json.dumps(lengths).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(SnapshotError, match="at most"):
+        Snapshot(path)
+
+
 @pytest.mark.parametrize("old", ["unitgain/1", "unitgain-ema/1"])
 def test_files_of_older_formats_say_so(tmp_path, old):
     from safetensors.torch import save_file

@@ -59,6 +59,18 @@ def test_processes_share_the_batch_and_say_things_once(tmp_path, capsys, monkeyp
         assert f"rank {rank}: seed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes\nframe #0")]
+)
+def test_lack_of_memory_is_said_with_a_remedy(capsys, error):
+    assert explain(error) == 1
+    said = capsys.readouterr().err
+    assert "memory ran out" in said
+    assert "--microbatch" in said
+    assert "frame" not in said
+    assert "not expected" not in said
+
+
 def read(*arguments):
     return Train.read([str(argument) for argument in arguments]).opened()[1]
 

@@ -19,9 +19,13 @@ def test_json_round_trip(tiny_recipe):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"resolution": 0}, r"resolution = 0: must be at least 1"),
+        ({"resolution": 0}, r"resolution = 0: must be 1 to"),
         ({"resolution": 15}, r"resolution = 15: must be divisible by 2"),
         ({"channels": -1}, r"channels = -1"),
+        ({"num_blocks": 10**7}, r"num_blocks = 10000000: must be 1 to 256"),
+        ({"model_channels": 10**7}, r"model_channels = 10000000: must be 1 to"),
+        ({"label_dim": 10**9}, r"label_dim = 1000000000: must be 0"),
+        ({"channel_mult": (1,) * 3000}, r"^.{1,400}$"),
         ({"label_dim": -1}, r"label_dim = -1: must be 0"),
         ({"channel_mult": ()}, r"channel_mult = \(\)"),
         ({"channels_per_head": 48}, r"channels_per_head = 48: must divide the 32 channels"),

@@ -14,6 +14,17 @@ Design = Literal[
     "plain",  # F: token blocks, pixel norm, plain SiLU, sum and concatenation
     "magnitude-preserving",  # G and EDM2+: token blocks whose every function preserves magnitudes, learned gains
 ]
+# Far past any network, so that a description from elsewhere is refused before memory is taken for what it describes.
+MOST = {
+    "resolution": 2**16,
+    "channels": 2**16,
+    "model_channels": 2**16,
+    "num_blocks": 256,
+    "channels_per_head": 2**16,
+    "expansion": 64,
+}
+MOST_CLASSES = 2**24
+MOST_LEVELS = 16
 TOKEN_DESIGNS = ("plain", "magnitude-preserving")
 
 
@@ -70,9 +81,14 @@ class NetworkSpec:
     clip_act: float | None = 256.0
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "channels", "model_channels", "num_blocks", "channels_per_head", "expansion"):
-            self._require(name, getattr(self, name) >= 1, "must be at least 1")
-        self._require("label_dim", self.label_dim >= 0, "must be 0 (unconditional) or the number of classes")
+        for name, most in MOST.items():
+            self._require(name, 1 <= getattr(self, name) <= most, f"must be 1 to {most}")
+        self._require(
+            "label_dim",
+            0 <= self.label_dim <= MOST_CLASSES,
+            f"must be 0 (unconditional) or up to {MOST_CLASSES} classes",
+        )
+        self._require("channel_mult", len(self.channel_mult) <= MOST_LEVELS, f"has more than {MOST_LEVELS} levels")
         self._require(
             "channel_mult", self.channel_mult and min(self.channel_mult) >= 1, "needs a multiple >= 1 per level"
         )
@@ -142,4 +158,4 @@ class NetworkSpec:
 
     def _require(self, name: str, holds: object, remedy: str) -> None:
         if not holds:
-            raise ValueError(f"NetworkSpec.{name} = {getattr(self, name)!r}: {remedy}")
+            raise ValueError(f"NetworkSpec.{name} = {repr(getattr(self, name))[:200]}: {remedy}")

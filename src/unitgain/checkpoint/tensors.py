@@ -33,6 +33,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+MAX_TENSORS = 2**15  # thirty times those of the largest network here
 MAX_HEADER = 2**24  # bytes; that of a network of 1,000 tensors has a hundredth of them
 MAX_DIMS = 16
 PAGE = 4096  # bytes that a checksum weighs alike
@@ -112,8 +113,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
             raise ValueError("it begins with no header of a safetensors file, or was cut short")
         text = file.read(length)
     header = parse_json(text, "its header", unique=True)
-    if not isinstance(header, dict):
-        raise ValueError("its header is no object of JSON")
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+        raise ValueError(f"its header is no object of JSON with at most {MAX_TENSORS:,} tensors")
     entries = {name: _entry(path, 8 + length, name, value) for name, value in header.items() if name != "__metadata__"}
     end = 8 + length
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].nbytes)):

@@ -103,11 +103,19 @@ def explain(error: Exception) -> int:
     usage = isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError)
     known = usage or isinstance(error, OSError) or type(error).__module__.startswith("unitgain.")
     text = str(error) if known else f"{type(error).__name__}: {error}"
+    if not known and _lacks_memory(error):
+        known, first = True, (str(error).splitlines() or [""])[0]
+        text = f"memory ran out: take smaller batches (--batch, --microbatch), or a smaller network. {first}".strip()
     where = f" rank {rank}:" if several and not shared else ""
     console.print(label("error:", f"{where} {text}", "bold red"))
     if not known:
         console.print(f"This was not expected. Set {TRACEBACK}=1 to see where it happened.")
     return 2 if usage else 1
+
+
+def _lacks_memory(error: Exception) -> bool:
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def _is_shared(error: Exception) -> bool:
