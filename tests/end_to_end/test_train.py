@@ -252,10 +252,22 @@ def test_a_run_without_its_checkpoints_does_not_start_over(tmp_path, config, tin
     assert run(config, folder, tiny_data, resume=True).finished
 
 
+def test_snapshots_without_a_checkpoint_are_not_written_over(tmp_path, config, tiny_data):
+    """As in a copy of a run without its checkpoints and hidden files, however few images it was trained on."""
+    run(replace(config, checkpoint_every=10_000), tmp_path, interrupted(tiny_data, 70))
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / ".checkpointed").unlink()
+    before = snapshots(tmp_path)
+    assert before
+    with pytest.raises(CheckpointError, match="of 72 images; nothing was overwritten"):
+        run(replace(config, checkpoint_every=10_000), tmp_path, tiny_data, resume=True)
+    assert snapshots(tmp_path) == before
+
+
 def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, config, tiny_data, capsys):
     """What a job does that the queue starts again: nothing is lost that does not come again, byte for byte."""
     run(config, tmp_path / "whole", tiny_data)
-    dying = Dying(name="tiny", images=tiny_data.images, labels=tiny_data.labels, classes=tiny_data.classes, at=24)
+    dying = Dying(name="tiny", images=tiny_data.images, labels=tiny_data.labels, classes=tiny_data.classes, at=16)
     with pytest.raises(OSError, match="the disk is gone"):
         run(replace(config, workers=0), tmp_path / "dead", dying)
     assert read_stats(tmp_path / "dead") and not list_checkpoints(tmp_path / "dead" / "checkpoints")

@@ -44,7 +44,8 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
 
     Raises:
         ValueError: if the checkpoint was made with other data, or settings that differ in what changes the numbers.
-        CheckpointError: if the run has had checkpoints and none is there that is valid, so that work would be lost.
+        CheckpointError: if the run has had checkpoints and none is there that is valid, or has snapshots without any,
+            so that work would be lost.
     """
     world = state.world
     for path in reversed(world.broadcast(list_checkpoints(run / "checkpoints"))):
@@ -72,7 +73,7 @@ class Traces:
         images: that it was trained on, as far as statistics and snapshots tell.
         damaged: names of the checkpoints that were set aside.
         newest: its newest averaged snapshot, if there is one.
-        lost: whether there were checkpoints, so that starting over would lose work.
+        lost: whether there were checkpoints, or are snapshots, so that starting over would lose work.
     """
 
     run: Path
@@ -108,8 +109,9 @@ def traces_of_work(config: TrainConfig, run: Path) -> Traces:
     images = max([_images(row) for row in read_stats(run)] + [int(path.name[:10]) for path in snapshots], default=0)
     newest = max((path for path in snapshots if not path.stem.endswith("-raw")), default=None)
     every = load_config(run).checkpoints_every if (run / CONFIG).is_file() else config.checkpoints_every
-    # A checkpoint is written while the training goes on, at most until the next one is due.
-    had = (run / SEALED).is_file() or images >= 2 * every + config.recipe.batch
+    # A copy may lack the note, so snapshots count too: begun again, the run would write over them. Statistics alone
+    # tell less: a checkpoint is written while the training goes on, at most until the next one is due.
+    had = (run / SEALED).is_file() or bool(snapshots) or images >= 2 * every + config.recipe.batch
     return Traces(run, images, damaged, newest, bool(damaged) or had)
 
 
