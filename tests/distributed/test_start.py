@@ -248,8 +248,8 @@ def test_a_second_signal_ends_even_a_process_that_waits_for_another(tmp_path):
 
 
 def test_execution_is_checked():
-    from unitgain.cli.arguments import parse_duration
     from unitgain.train import Execution
+    from unitgain.train.config import parse_duration
 
     assert [parse_duration(text) for text in ("90", "45m", "1.5h", "1d6h")] == [90, 2700, 5400, 108000]
     for text in ("", "x", "h", "1h30", "-5", "0"):

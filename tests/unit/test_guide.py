@@ -198,6 +198,7 @@ def test_stored_networks_know_how_they_were_trained(tmp_path, main):
         profile={"kind": "raw"},
         recipe="tiny",
         encoder=to_dict(PixelEncoder()),
+        label_dropout=0.0,
     )
     write_snapshot(tmp_path / header.filename(), header, main.state_dict())
     stored = load(tmp_path / header.filename())

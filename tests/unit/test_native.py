@@ -17,11 +17,11 @@ from unitgain.ops import resample
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def combine(sources, weights, sums=True):
-    """Results `[R, N]` and sums of `Combination`, for a list of one-dimensional tensors."""
+def combine(sources, weights, first=0):
+    """Results `[R, N]` and sums of `Combination`, for one-dimensional tensors from value number `first` on."""
     out = torch.full((len(weights), sources[0].numel()), torch.nan)
     dtypes = [source.dtype for source in sources]
-    found = Combination(weights, dtypes)([source.data_ptr() for source in sources], out, sums=sums)
+    found = Combination(weights, dtypes)([source.data_ptr() for source in sources], out, first, sums=True)
     return out, found
 
 
@@ -47,10 +47,25 @@ def test_combination_of_any_sizes_and_types(width, count, results, seed, dtypes)
     scale = weights.double().abs() @ torch.stack([source.double().abs() for source in sources])
     assert ((out.double() - exact).abs() <= count * 2**-23 * scale).all()
     for source, found in zip(sources, sums, strict=True):
-        raw = bytes(source.view(torch.uint8).numpy())
-        raw += bytes(-len(raw) % 8)
-        words = (int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw), 8))
-        assert found == sum(words) % 2**64
+        assert found == weighted_sum(source)
+
+
+def weighted_sum(source):
+    """Words of 64 bits, those of page k of 4 KiB 2 k + 1 times, modulo 2^64."""
+    raw = bytes(source.view(torch.uint8).numpy())
+    raw += bytes(-len(raw) % 8)
+    words = (int.from_bytes(raw[i : i + 8], "little") * (2 * (i // 4096) + 1) for i in range(0, len(raw), 8))
+    return sum(words) % 2**64
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_of_parts_add_up_to_that_of_the_whole(dtype):
+    source = torch.randn(10_000).to(dtype)
+    total = 0
+    for first in (0, 4096, 8192):
+        _, (part,) = combine([source[first : first + 4096]], torch.ones(1, 1), first)
+        total += part
+    assert total % 2**64 == weighted_sum(source)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -68,7 +83,7 @@ def test_every_number_of_16_bits_is_converted_exactly(dtype):
 def test_only_what_was_asked_for_is_written():
     out = torch.full((3, 700), -1.0)
     source = torch.ones(600, dtype=torch.float16)
-    Combination(torch.ones(3, 1), [torch.float16])([source.data_ptr()], out[:, 50:650], sums=False)
+    Combination(torch.ones(3, 1), [torch.float16])([source.data_ptr()], out[:, 50:650], 0, sums=False)
     assert (out[:, 50:650] == 1).all()
     assert (out[:, :50] == -1).all()
     assert (out[:, 650:] == -1).all()
