@@ -7,7 +7,7 @@ it and no table of contents beside it, and the library that opens it takes a hea
 
 import json
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,9 @@ class ShardError(ValueError):
     """The tensors in a folder are not the ones that are wanted, or what it says of them does not fit together."""
 
 
-def save_tensors(folder: Path, tensors: Mapping[str, Tensor], world: World) -> Future[None]:
+def save_tensors(
+    folder: Path, tensors: Mapping[str, Tensor], world: World, then: Callable[[], None] = lambda: None
+) -> Future[None]:
     """Write tensors to a folder, in the background; all processes must call this together.
 
     The tensors are copied before this returns, so training may go on at once.
@@ -40,9 +42,10 @@ def save_tensors(folder: Path, tensors: Mapping[str, Tensor], world: World) -> F
         tensors: the same names on all processes. Sharded ones are written by the processes that have them, others by
             one of them, so that all write alike much.
         world: the processes.
+        then: called in the background on each process when all have written; part of the work.
 
     Returns:
-        A future that is done when all processes have written; an `OSError` of any is an error of all.
+        A future that is done after that; an `OSError` in writing on any process is an error of all.
     """
     own, rows = _own_parts(tensors, world)
     done: Future[None] = Future()
@@ -60,6 +63,7 @@ def save_tensors(folder: Path, tensors: Mapping[str, Tensor], world: World) -> F
             if failed:
                 text = f"rank {', '.join(map(str, failed))}: {'; '.join(sorted(set(failed.values())))}"
                 raise OSError(text) from error
+            then()
         except BaseException as caught:
             done.set_exception(caught)
         else:

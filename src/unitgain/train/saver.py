@@ -1,7 +1,6 @@
 """Checkpoints written beside the training: it goes on while the last one is on its way to the disk."""
 
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,9 @@ class Saver:
         """
         self.finish()
         self.nimg = nimg
-        self._pending = Future()
-        saving = save_tensors(partial_folder(self.folder, nimg), tensors, self.world)
-        saving.add_done_callback(partial(self._commit, self._pending, values, after))
+        self._pending = save_tensors(
+            partial_folder(self.folder, nimg), tensors, self.world, then=lambda: self._seal(values, after)
+        )
 
     def failed(self) -> bool:
         """Whether this process knows that the checkpoint under way cannot be written; does not wait."""
@@ -101,25 +100,14 @@ class Saver:
         if self._pending is not None:
             self._pending.exception()
 
-    def _commit(
-        self, done: Future[None], values: dict[str, Any], after: Future[None] | None, saving: Future[Any]
-    ) -> None:
-        """What follows the writing of the tensors, in the background: all processes have written, rank 0 seals it."""
-        try:
-            if (error := saving.exception()) is not None:
-                raise CheckpointError(str(error))
-            if after is not None and (error := after.exception()) is not None:
-                raise CheckpointError(f"snapshots could not be written: {error}")
-            if self.world.main:
-                commit(self.folder, values["nimg"], values)
-                write_text(self.folder.parent / SEALED, f"{values['nimg']}\n")
-                prune_checkpoints(self.folder, self.keep, self.keep_every)
-        except BaseException as error:
-            done.set_exception(
-                error if isinstance(error, Exception) else CheckpointError(f"{type(error).__name__}: {error}")
-            )
-        else:
-            done.set_result(None)
+    def _seal(self, values: dict[str, Any], after: Future[None] | None) -> None:
+        """What follows when all processes have written: rank 0 makes it a checkpoint."""
+        if after is not None and (error := after.exception()) is not None:
+            raise CheckpointError(f"snapshots could not be written: {error}")
+        if self.world.main:
+            commit(self.folder, values["nimg"], values)
+            write_text(self.folder.parent / SEALED, f"{values['nimg']}\n")
+            prune_checkpoints(self.folder, self.keep, self.keep_every)
 
 
 class Checkpoints(Observer):
