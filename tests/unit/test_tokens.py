@@ -69,7 +69,7 @@ def test_empty_branches_and_fields_out_of_range(tiny_spec):
     for changes, message in [
         ({"branch": " "}, "NetworkSpec.branch = ' ' is empty"),
         ({"kernel": 4}, "NetworkSpec.kernel = 4: must be odd"),
-        ({"expansion": 0}, "NetworkSpec.expansion = 0: must be at least 1"),
+        ({"expansion": 0}, "NetworkSpec.expansion = 0: must be 1 to 64"),
         ({"design": "adm", "branch": "s d E s P m s d"}, "design='adm' has the ADM block"),
     ]:
         with pytest.raises(ValueError, match=message):
