@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import relative_error
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -288,7 +289,7 @@ reconstruct(sys.argv[1], [0.07, 0.12, 0.2], sys.argv[2], dtype="float32", on_pro
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_killed_at_any_point_it_leaves_nothing_readable_and_goes_on(run, tmp_path, how):
+def test_killed_at_any_point_it_leaves_nothing_wrong_and_goes_on(run, tmp_path, how):
     (whole,) = [reconstruct(run, [0.07, 0.12, 0.2], tmp_path / "whole", dtype="float32")]
     out = tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": str(Path(unitgain.__file__).parents[1])}
@@ -305,9 +306,12 @@ def test_killed_at_any_point_it_leaves_nothing_readable_and_goes_on(run, tmp_pat
     process.wait()
     for path in out.glob("*.safetensors"):  # what has its name is right
         torch.testing.assert_close(load_file(path), load_file(tmp_path / "whole" / path.name))
-    for path in out.glob(".*.partial"):
-        with pytest.raises(Exception, match="eader"):
-            load_file(path)
+    for path in out.glob(".*.partial"):  # unreadable, or killed between the last byte and the name: then right too
+        try:
+            tensors = load_file(path)
+        except SafetensorError:
+            continue
+        torch.testing.assert_close(tensors, load_file(tmp_path / "whole" / path.name[1 : -len(".partial")]))
     results = reconstruct(run, [0.07, 0.12, 0.2], out, dtype="float32")
     for one, other in zip(results, whole, strict=True):
         assert one.path.read_bytes() == other.path.read_bytes()
