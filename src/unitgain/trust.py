@@ -228,6 +228,29 @@ def read_npy(data: bytes | memoryview) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an `.npz` file by name, none of objects, if they take little more than it does.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ValueError: if it is damaged or something else, or unpacks to more than `UNPACKED` bytes and `LOOSENED` times
+            its own size.
+    """
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            limit = max(UNPACKED, LOOSENED * os.fstat(file.fileno()).st_size)
+            members = {member.filename: member.file_size for member in archive.infolist()}
+            total = sum(members.values())
+            if total > limit:
+                raise LimitError(f"it takes {total:,} bytes unpacked, over {limit:,}: if that is right, use np.savez")
+            limits = Limits(item=limit)
+            return {name.removesuffix(".npy"): read_npy(read_member(archive, name, limits)) for name in members}
+    except (FileNotFoundError, MemoryError, ValueError):
+        raise
+    except Exception as error:  # zipfile and its decompressors raise nearly anything
+        raise ValueError(f"it is no .npz file, or damaged: {printable(error) or type(error).__name__}") from error
+
+
 def parse_json(data: str | bytes, what: str, *, unique: bool = False) -> Any:
     """What JSON says.
 
@@ -276,6 +299,8 @@ def csv_cell(value: object) -> object:
 
 # Bytes at a time, by method: what is unpacked at once is bounded by them. LZMA packs up to 7,000 times.
 CHUNKS = {zipfile.ZIP_STORED: 2**20, zipfile.ZIP_DEFLATED: 2**20}
+UNPACKED = 2**29  # bytes that any .npz file may take: a mean and a covariance of 2048 features take 34 MB
+LOOSENED = 4  # times its own size that a larger one, with features of all images, may take
 ROWS, LINE = 2**30, 2**24  # bytes of a file of rows, and of one of them; those written here have some kilobytes
 _SHOWN = frozenset("\n\t\u200c\u200d")  # the joiners belong to the spelling of words and of emoji
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})

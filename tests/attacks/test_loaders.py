@@ -75,8 +75,6 @@ LISTED = {
     ("bench/forward.py", "import_module"): (1, FIXED),
     ("bench/memory.py", "CDLL"): (1, "the C library of the process"),
     ("checkpoint/sharded.py", "safe_open"): (1, HEADER),
-    ("checkpoint/statistics.py", "ZipFile"): (1, "the sizes of its members, before they are unpacked"),
-    ("checkpoint/statistics.py", "np.load"): (1, "allow_pickle=False; a bound on what is unpacked"),
     ("cli/commands.py", "import_module"): (1, FIXED),
     ("cli/train.py", "yaml.safe_load"): (1, "plain values and nothing else; a file that the user names"),
     ("data/arrow.py", "open_stream"): (2, "Arrow: validated in full before it is used"),
@@ -107,7 +105,6 @@ LISTED = {
     ("metrics/detectors.py", "import_module"): (1, NAMED),
     ("metrics/networks.py", "from_pretrained"): (1, "a class that we name, use_safetensors=True: no pickles, no code"),
     ("metrics/networks.py", "jit.load"): (1, NAMED),
-    ("metrics/reference.py", "ZipFile"): (1, ZIP),
     ("metrics/weights.py", "ZipFile"): (1, "an index of names: whether a download is a TorchScript archive"),
     ("native/build.py", "CDLL"): (1, "compiled here, by this user, in a folder private to the user, whole by its hash"),
     ("native/build.py", "subprocess.run"): (1, "the user's compiler, our sources"),
@@ -116,6 +113,7 @@ LISTED = {
     ("parallel/world.py", "broadcast_object_list"): (1, PEERS),
     ("posthoc/foreign.py", "load_file"): (1, HEADER),
     ("posthoc/foreign.py", "torch.load"): (1, "weights_only=True, with numbers of NumPy beside"),
+    ("trust.py", "ZipFile"): (1, ZIP),
     ("train/estimate.py", "subprocess.run"): (1, "this Python, our own module"),
 }
 

@@ -6,15 +6,19 @@ import os
 import pytest
 
 from unitgain.checkpoint.writer import Writer
+from unitgain.cli.main import main
 from unitgain.sweep.table import Table
+from unitgain.train import TrainConfig
 from unitgain.train.lock import FolderLock, holder
 from unitgain.train.log import StatsLog
 from unitgain.train.rows import read_stats
+from unitgain.train.run import save_config
 
 LEVELS = {"ln_sigma": [0.0, 1.0], "images": [1, 2], "error": [None, 1.0], "loss": [1.0, 2.0], "u": [0.0, None]}
 TICK = {"nimg": 64, "loss": 1.0, "lr": 0.1, "images_per_second": 1.0, "seconds": 1.0, "noise_levels": LEVELS}
 FORGED = [
     *({**TICK, name: value} for name in TICK if name != "loss" for value in ("x", None, [], 1e999, 10**400, True)),
+    {**TICK, "noise_levels": {name: [] for name in LEVELS}},
     *({**TICK, "noise_levels": {**LEVELS, name: value}} for name in LEVELS for value in ("x", [], ["x"] * 2, [1])),
     {**TICK, "loss": "x"},
     {"nimg": 64, "loss": 1.0},
@@ -22,8 +26,9 @@ FORGED = [
     {"nimg": 64, "metrics": 7},
     {"nimg": 64, "metrics": {"fid": [1]}},
     {"nimg": 64, "nonfinite": {"a": "x"}},
-    {"nimg": 64, "magnitudes": {"a": 7}},
-    {"nimg": 64, "magnitudes": {"a": {"b": None}}},
+    {"nimg": 64, "magnitudes": {"Enc 8x8": 7}},
+    {"nimg": 64, "magnitudes": {"Enc 8x8": {"b": None}}},
+    *({"nimg": 64, "magnitudes": {name: {"weight_max": 1.0}}} for name in ("a", "Enc", "Enc axb", "Enc 8", "Dec 8x8x")),
     {"nimg": 64, "parts": []},
 ]
 
@@ -34,6 +39,34 @@ def test_lines_that_are_none_of_ours(tmp_path):
     assert read_stats(tmp_path) == [TICK]
     StatsLog(tmp_path, 64)
     assert (tmp_path / "stats.jsonl").read_text() == json.dumps(TICK) + "\n"
+
+
+# Of the right types, and nothing that a run has ever written.
+STRANGE = [
+    {**TICK, "loss": 1e99},
+    {**TICK, "loss": 5e-324, "seconds": 0, "images_per_second": -1e99, "evaluation_seconds": -1, "peak_share": 1e99},
+    {**TICK, "loss": None, "lr": -1e99, "seconds": 1e99, "nonfinite_steps": 1e99, "memory_bytes": -1.5},
+    {**TICK, "noise_levels": {"ln_sigma": [230.0], "images": [1e99], "error": [-1e99], "loss": [None], "u": [1e99]}},
+    {**TICK, "noise_levels": {**LEVELS, "images": [0, 0]}, "parts": {"Enc": {}, "Dec x": {"weight": 0}, "\ud800": {}}},
+    {"nimg": 2**53 - 1, "metrics": {"$\\frac$": 1e99, "[/x]\x1b[2J": -1, "": None, "text": "\x1b[2J"}},
+    {"nimg": 0, "magnitudes": {"Enc 999999999x1": {"weight_max": -1e99}, "Dec 0x0": {}}},
+    {"nimg": 0, "nonfinite": {"\x1b[2J": 1e99, "": -1}},
+]
+
+
+@pytest.fixture
+def run(tmp_path, tiny_recipe):
+    save_config(TrainConfig(recipe=tiny_recipe, data="tiny", tick=32, checkpoint_every=32), tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["watch", "report", "inspect", "magnitudes"])
+def test_commands_that_show_a_run_show_any_statistics(run, command):
+    rows = [[row] for row in STRANGE] if command == "watch" else []
+    last = {"nimg": 64, "magnitudes": {"Enc 8x8": {}}}
+    for these in (*rows, [*FORGED, *STRANGE, last], [last, *reversed(STRANGE)]):
+        (run / "stats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in these))
+        main([command, str(run), *(["--no-samples"] if command == "report" else [])])
 
 
 @pytest.mark.parametrize("name", ["stats.jsonl", ".lock", "cells-0.jsonl"])

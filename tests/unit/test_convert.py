@@ -314,11 +314,8 @@ def test_reference_statistics_that_are_none(tmp_path):
         for suffix in ("npz", "pkl"):
             with pytest.raises(Refused, match=words):
                 read_reference(tmp_path / f"a.{suffix}"), name
-    np.savez_compressed(tmp_path / "bomb.npz", mu=np.zeros(1000), sigma=np.zeros((1000, 1000)))
-    with pytest.raises(Refused, match="are packed into"):
-        read_reference(tmp_path / "bomb.npz")
     np.savez(tmp_path / "objects.npz", mu=np.array([print], dtype=object), sigma=good["sigma"])
-    with pytest.raises(Refused, match="allow_pickle"):
+    with pytest.raises(Refused, match="objects are not read"):
         read_reference(tmp_path / "objects.npz")
     (tmp_path / "text.npz").write_text("no zip")
     with pytest.raises(Refused, match="cannot be read"):

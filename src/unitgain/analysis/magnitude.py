@@ -104,3 +104,9 @@ def bucket_of(name: str) -> str | None:
 def row_magnitudes(weight: Float[Tensor, "..."]) -> Float[Tensor, " c"]:
     """Magnitude of each output feature's weights (Eq. 3): 1 on average for N(0, 1), whatever the fan-in."""
     return weight.detach().float().flatten(1).square().mean(1).sqrt()
+
+
+def resolution_of(bucket: str) -> int | None:
+    """The resolution in the name of a bucket, as `bucket_of` makes them; None for any other text."""
+    match = re.fullmatch(r"(?:Enc|Dec) ([0-9]{1,9})x[0-9]{1,9}", bucket)
+    return int(match[1]) if match else None

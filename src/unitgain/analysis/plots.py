@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitgain.analysis.magnitude import QUANTITIES
+from unitgain.analysis.magnitude import QUANTITIES, resolution_of
 from unitgain.arch import NetworkSpec
 from unitgain.arch.spec import TOKEN_DESIGNS
 from unitgain.arch.tokens import TOKENS, steps
@@ -74,9 +74,9 @@ def magnitude_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
 
 def _colors(buckets: Mapping[str, None]) -> dict[str, Any]:
     palette = require("matplotlib", extra="plot").colormaps["viridis"]
-    resolutions = sorted({int(bucket.split()[1].partition("x")[0]) for bucket in buckets})
-    place = {resolution: i / max(len(resolutions) - 1, 1) * 0.85 for i, resolution in enumerate(resolutions)}
-    return {bucket: palette(place[int(bucket.split()[1].partition("x")[0])]) for bucket in buckets}
+    sizes = {bucket: resolution_of(bucket) or 0 for bucket in buckets}
+    order = sorted(set(sizes.values()))
+    return {bucket: palette(0.85 * order.index(size) / max(len(order) - 1, 1)) for bucket, size in sizes.items()}
 
 
 def network_figure(spec: NetworkSpec, title: str) -> Any:

@@ -1,6 +1,5 @@
 """Official reference statistics, read and written."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from unitgain.checkpoint.opened import opened
 from unitgain.checkpoint.records import Refused
+from unitgain.trust import read_npz
 
 STATISTICS = ("fid", "fd_dinov2")  # what a reference file may hold, by official name
 COUNT = "num_images"  # beside them in files of the official tool
@@ -41,22 +41,15 @@ def read_reference(path: Path) -> dict[str, Statistics]:
 
 
 def _reference_npz(path: Path) -> Statistics:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    size = path.stat().st_size
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > 2 * size:
-                raise Refused(f"{path}: {unpacked:,} bytes are packed into {size:,}, more than statistics allow")
-        with np.load(path, allow_pickle=False) as arrays:
-            if not {"mu", "sigma"} <= set(arrays.files):
-                raise Refused(f"{path}: it has {', '.join(arrays.files)[:200]!a}, not mu and sigma")
-            mean, cov, count = arrays["mu"], arrays["sigma"], arrays[COUNT] if COUNT in arrays.files else None
-    except Refused:
-        raise
-    except Exception as error:  # NumPy and zipfile raise nearly anything for a damaged file
-        raise Refused(f"{path} cannot be read: it is damaged, or no .npz file ({error})") from None
+        arrays = read_npz(path)
+    except (ValueError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"no file at {path}") from None
+        raise Refused(f"{path} cannot be read: {error}") from None
+    if not {"mu", "sigma"} <= arrays.keys():
+        raise Refused(f"{path}: it has {', '.join(arrays)[:200]!a}, not mu and sigma")
+    mean, cov, count = arrays["mu"], arrays["sigma"], arrays.get(COUNT)
     if mean.dtype.kind != "f" or cov.dtype.kind != "f":
         raise Refused(f"{path}: mu and sigma are of dtype {mean.dtype} and {cov.dtype}, not of real numbers")
     return _statistics(mean.astype(np.float64), cov.astype(np.float64), count)

@@ -3,8 +3,6 @@
 import functools
 import hashlib
 import json
-import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,9 @@ from unitgain.metrics import frechet, neighbours
 from unitgain.metrics.detectors import DetectorInfo
 from unitgain.metrics.summary import Summary
 from unitgain.serial import from_dict, to_dict
-from unitgain.trust import Limits, open_regular, parse_json, printable, read_member, read_npy
+from unitgain.trust import parse_json, printable, read_npz
 
 FORMAT = "unitgain-reference/1"
-UNPACKED = 2**29  # bytes that any reference may take: a mean and a covariance of 2048 features take 34 MB
-LOOSENED = 4  # times its own size that a larger one, with features of all images, may take
 OFFICIAL = {"fid": "inception", "fd_dinov2": "dinov2"}  # entries of the official reference files
 
 
@@ -123,7 +119,7 @@ def load_references(path: Path) -> dict[str, Reference]:
     if not path.is_file():
         raise FileNotFoundError(f"no reference at {path}: make one with `unitgain metrics reference DATA --out {path}`")
     try:
-        arrays = _arrays(path)
+        arrays = read_npz(path)
         if "mu" in arrays:
             return official_references({"fid": arrays}, path.name, sha256(path))
         about = parse_json(str(arrays["about"]), "what it says of itself")
@@ -135,20 +131,6 @@ def load_references(path: Path) -> dict[str, Reference]:
     except Exception as error:  # archives, arrays and JSON each have errors of their own
         why = printable(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__} {error}"
         raise ReferenceFileError(f"{path} is damaged or no reference: {why}") from error
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file, if they take little more than it does."""
-    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        limit = max(UNPACKED, LOOSENED * os.fstat(file.fileno()).st_size)
-        members = {member.filename: member.file_size for member in archive.infolist()}
-        total = sum(members.values())
-        if total > limit:
-            raise ReferenceFileError(
-                f"{path} takes {total:,} bytes unpacked, over {limit:,}: if that is right, write it with np.savez"
-            )
-        limits = Limits(item=limit)
-        return {name.removesuffix(".npy"): read_npy(read_member(archive, name, limits)) for name in members}
 
 
 def official_references(

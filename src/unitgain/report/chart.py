@@ -21,8 +21,7 @@ def curve(values: Sequence[float], width: int, height: int, plain: bool = False)
     across, down = (1, 1) if plain else (2, 4)
     points = _resampled(values, width * across)
     low, high = _limits(points)
-    scale = (height * down - 1) / (high - low)
-    rows = [round((high - min(max(value, low), high)) * scale) for value in points]
+    rows = [round((high - min(max(value, low), high)) / (high - low) * (height * down - 1)) for value in points]
     cells = [[0] * width for _ in range(height)]
     for x, row in enumerate(rows):
         before = rows[x - 1] if x else row
@@ -44,7 +43,8 @@ def _limits(points: Sequence[float]) -> tuple[float, float]:
     ranked = sorted(points)
     low, high, most = ranked[0], ranked[int(0.85 * (len(ranked) - 1))], ranked[-1]
     high = min(most, high + 0.5 * (high - low)) if high > low else most
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
+    room = max(0.5, 1e-9 * abs(low))
+    return (low, high) if high > low else (low - room, low + room)
 
 
 def _resampled(values: Sequence[float], count: int) -> list[float]:

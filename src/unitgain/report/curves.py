@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unitgain.analysis.magnitude import resolution_of
 from unitgain.extras import require
 from unitgain.report.history import Row, exp_u, pooled
 from unitgain.report.plots import ACCENT, INK, SOFT, new_axes, svg
@@ -142,12 +143,12 @@ def _value(found: Mapping[str, float | None], quantity: str) -> float:
 def _styles(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Resolutions by color, encoder and decoder by line; the others grey and red."""
     palette = require("matplotlib", extra="plot").colormaps["viridis"]
-    sizes = sorted({int(part.split()[1].partition("x")[0]) for part in parts if part.startswith(("Enc", "Dec"))})
+    sizes = sorted({size for part in parts if (size := resolution_of(part)) is not None})
     others = iter(("#444444", ACCENT, "#e08e0b", "#999999", "#c9a0dc", "#7f6a3b"))
     styles: dict[str, dict[str, Any]] = {}
     for part in parts:
-        if part.startswith(("Enc", "Dec")):
-            place = sizes.index(int(part.split()[1].partition("x")[0])) / max(len(sizes) - 1, 1)
+        if (size := resolution_of(part)) is not None:
+            place = sizes.index(size) / max(len(sizes) - 1, 1)
             styles[part] = {"color": palette(0.85 * place), "linestyle": "-" if part.startswith("Enc") else "--"}
         else:
             styles[part] = {"color": next(others, "#bbbbbb"), "linestyle": ":"}

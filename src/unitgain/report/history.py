@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,7 +113,7 @@ def read_history(folder: Path) -> History:
     """
     who = holder(folder)
     config = None if who is not None and not (folder / "config.json").is_file() else load_config(folder)
-    rows = [row for row in read_stats(folder) if _is_row(row)]
+    rows = read_stats(folder)
     stats, checkpoints = folder / "stats.jsonl", list_checkpoints(folder / "checkpoints")
     return History(
         folder=folder,
@@ -128,34 +128,3 @@ def read_history(folder: Path) -> History:
         holder=who,
         age=max(time.time() - stats.stat().st_mtime, 0.0) if rows else None,
     )
-
-
-def _is_row(row: Row) -> bool:
-    """Whether a line is as the trainer writes it; others are left out, as those that a crash cut short are."""
-    if type(row.get("nimg")) is not int or not 0 <= row["nimg"] < 2**53:
-        return False
-    if not all(isinstance(row.get(key, {}), dict) for key in ("magnitudes", "metrics", "nonfinite", "noise_levels")):
-        return False
-    if not all(
-        isinstance(bucket, dict) and _are_numbers(bucket.values()) for bucket in row.get("magnitudes", {}).values()
-    ):
-        return False
-    if "loss" not in row:
-        return True
-    needed = [row.get(key) for key in ("images_per_second", "seconds")]
-    rest = [value for value in row.values() if not isinstance(value, dict | str)]
-    return None not in needed and _are_numbers([*needed, *rest]) and _are_levels(row.get("noise_levels"))
-
-
-def _are_levels(levels: Any) -> bool:
-    """Whether these are noise levels as `unitgain.train.levels.level_row` gives them, or none."""
-    if levels is None:
-        return True
-    columns = [levels.get(key) for key in ("ln_sigma", "error", "loss", "images")]
-    columns += [] if levels.get("u") is None else [levels["u"]]
-    known = all(isinstance(column, list) and column and _are_numbers(column) for column in columns)
-    return known and len({len(column) for column in columns}) == 1 and None not in [*columns[0], *columns[3]]
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    return all(value is None or (isinstance(value, int | float) and abs(value) < math.inf) for value in values)

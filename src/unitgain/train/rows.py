@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from unitgain.analysis.magnitude import resolution_of
 from unitgain.trust import read_rows
 
 LARGEST = 1e100  # of a number that is added, multiplied or drawn
@@ -30,7 +31,7 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
 def is_sound(row: Mapping[str, Any]) -> bool:
     """Whether each value of a line that is shown, compared, added or drawn is of the type for that."""
     nimg = row.get("nimg")
-    if type(nimg) is not int or not 0 <= nimg < 2**63 or ("loss" in row and not row.keys() >= TICK):
+    if type(nimg) is not int or not 0 <= nimg < 2**53 or ("loss" in row and not row.keys() >= TICK):
         return False
     return all(check(row[name]) for name, check in CHECKS.items() if name in row)
 
@@ -52,10 +53,14 @@ def _named(inner: Check) -> Check:
     return lambda value: isinstance(value, dict) and all(map(inner, value.values()))
 
 
+def _buckets(value: object) -> bool:
+    return _named(_named(_number))(value) and all(resolution_of(name) is not None for name in value)  # type: ignore[attr-defined]
+
+
 def _levels(value: object) -> bool:
     if not isinstance(value, dict) or not value.keys() >= {"ln_sigma", "images", "error", "loss", "u"}:
         return False
-    if not isinstance(value["ln_sigma"], list):
+    if not isinstance(value["ln_sigma"], list) or not value["ln_sigma"]:
         return False
     columns = [value["ln_sigma"], value["images"], value["error"], value["loss"]]
     columns += [] if value["u"] is None else [value["u"]]
@@ -74,7 +79,7 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("loss", "flops_per_second", "peak_share", "data_wait_share", "memory_bytes"), _maybe),
     "noise_levels": _levels,
     "parts": _named(_named(_maybe)),
-    "magnitudes": _named(_named(_number)),
+    "magnitudes": _buckets,
     "metrics": _named(_text_or_number),
     "nonfinite": _named(_number),
 }
