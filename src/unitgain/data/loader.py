@@ -6,10 +6,8 @@ asked for before, or of how many processes share the work.
 
 import os
 import time
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +20,7 @@ from unitgain.data.dataset import ArrayDataset
 from unitgain.data.encoder import Encoder
 from unitgain.data.order import flips, indices
 from unitgain.data.workers import cores
+from unitgain.native import recycled
 
 Labels = Int[Tensor, " n"] | None
 PART_OF_MEMORY = 0.5  # that a cache may take
@@ -129,7 +128,6 @@ class Loader:
         if cache:
             self._rows = Cache(dataset).rows
         self._pool = ThreadPoolExecutor(workers, "loader") if workers and self.ahead else None
-        self._buffers = Buffers(2 + (self.ahead if self._pool else 0))  # read ahead, in use, and being handed over
         self._ready: dict[tuple[int, int], Future[tuple[Tensor, Labels]]] = {}
         self._last: tuple[int, int] | None = None
         self.waited = 0.0  # seconds that callers of `fetch` have spent in it
@@ -184,33 +182,7 @@ class Loader:
         dtype = self.dataset.dtype
         if self.pin:
             return torch.empty(shape, dtype=dtype, pin_memory=True)
-        return self._buffers.take(int(np.prod(shape)) * dtype.itemsize).view(dtype).view(shape)
-
-
-class Buffers:
-    """Memory for batches, used again once nothing refers to it: fresh pages cost as much as the copy into them.
-
-    Args:
-        count: buffers to keep; what is taken beyond that is fresh, and freed as usual.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        # Each with the array that lends it out: a tensor keeps that alive, and all that shares memory with the tensor.
-        self._kept: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
-        self._lock = Lock()
-
-    def take(self, size: int) -> Tensor:
-        """Bytes, uint8 `[size]`, with anything in them; nothing that is still referred to shares them."""
-        with self._lock:
-            self._kept = [entry for entry in self._kept if len(entry[0]) == size]
-            place = next((i for i, (_, lent) in enumerate(self._kept) if lent() is None), len(self._kept))
-            # NumPy asks for huge pages, which makes fresh ones cheaper.
-            array = self._kept[place][0] if place < len(self._kept) else np.empty(size, np.uint8)
-            lent = array[:]
-            if place < self.count:
-                self._kept[place : place + 1] = [(array, weakref.ref(lent))]
-            return torch.from_numpy(lent)
+        return recycled(int(np.prod(shape)) * dtype.itemsize).view(dtype).view(shape)
 
 
 class Cache:

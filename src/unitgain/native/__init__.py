@@ -6,7 +6,7 @@ from unitgain.native.combine import Combination, can_combine
 from unitgain.native.conv1x1 import Conv1x1, can_multiply_pairs
 from unitgain.native.depthwise import Depthwise, can_convolve
 from unitgain.native.linear import can_multiply, linear
-from unitgain.native.memory import forget, images
+from unitgain.native.memory import forget, images, recycled
 from unitgain.native.pointwise import can_pass, converted, joined, summed
 from unitgain.native.winograd import Winograd, can_filter
 
@@ -29,5 +29,6 @@ __all__ = [
     "images",
     "joined",
     "linear",
+    "recycled",
     "summed",
 ]

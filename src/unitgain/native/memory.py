@@ -44,21 +44,27 @@ def scratch(size: int) -> Tensor:
 def images(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Images `[N, C, H, W]` on the CPU, channels-last, with any contents.
 
-    They are there as long as something refers to them. Then their memory, if it is large, is kept for images that this
-    thread asks for next, at least half as large, until so many requests have passed it by that it is given back. It
-    cannot be resized.
+    Large ones are in recycled memory, which cannot be resized.
     """
     n, c, h, w = size
     count = n * c * h * w
     if count * dtype.itemsize < LARGE or torch.compiler.is_compiling():  # tracing knows memory of its own kind alone
         return torch.empty(size, dtype=dtype, memory_format=torch.channels_last, device="cpu")
-    lent = _own.lend(count * dtype.itemsize)
-    return torch.frombuffer(lent, dtype=dtype).view(n, h, w, c).permute(0, 3, 1, 2)
+    return recycled(count * dtype.itemsize).view(dtype).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def recycled(size: int) -> Tensor:
+    """Bytes, uint8 `[size]`, with any contents, which nothing that is still referred to shares.
+
+    When nothing refers to them any more, they are kept for who asks next, in any thread, for at least half as much,
+    until so many requests have passed them by that they are given back.
+    """
+    return torch.frombuffer(_pool.lend(size), dtype=torch.uint8)
 
 
 def forget() -> None:
-    """Give back what this thread keeps and nobody uses, and the place that it computes in."""
-    _own.free.clear()
+    """Give back what is kept and nobody uses, and the place that this thread computes in."""
+    _pool.free.clear()
     _own.scratch = _new(0)
 
 
@@ -68,36 +74,45 @@ class _Block:
     since: int = 0  # the last request that it was lent for
 
 
-class _Own(threading.local):
-    """What a thread keeps.
+class _Pool:
+    """Blocks of memory.
 
     Attributes:
-        scratch: to compute in.
-        free: blocks that nobody uses. They may be given back by another thread, which only appends.
+        free: blocks that nobody uses. Whoever drops the last reference appends, without the lock: that may happen
+            while it is held, in the same thread.
         requests: how many there were.
     """
 
     def __init__(self) -> None:
-        self.scratch = _new(0)
         self.free: list[_Block] = []
         self.requests = 0
+        self._lock = threading.Lock()
 
     def lend(self, size: int) -> ndarray:
         """An array of `size` bytes; when nothing refers to it any more, its block is free again."""
-        self.requests += 1
-        for block in self.free[:]:
-            if self.requests - block.since > FORGOTTEN:
+        with self._lock:
+            self.requests += 1
+            for block in self.free[:]:
+                if self.requests - block.since > FORGOTTEN:
+                    self.free.remove(block)
+            # Of equal blocks the one that was free last, so that what is not needed is forgotten.
+            fitting = [block for block in reversed(self.free) if size <= len(block.memory) <= 2 * size]
+            block = min(fitting, key=lambda block: len(block.memory), default=None)
+            if block is not None:
                 self.free.remove(block)
-        fitting = [block for block in self.free if size <= len(block.memory) <= 2 * size]
-        block = min(fitting, key=lambda block: len(block.memory), default=None)
-        if block is None:
-            block = _Block(_new(size).numpy())
-        else:
-            self.free.remove(block)
+            requests = self.requests
+        block = block or _Block(_new(size).numpy())
         lent = block.memory[:size]  # an object of its own, that the tensor made of it refers to
-        block.since = self.requests
+        block.since = requests
         weakref.finalize(lent, self.free.append, block).atexit = False
         return lent
+
+
+class _Own(threading.local):
+    """What a thread keeps: a place to compute in."""
+
+    def __init__(self) -> None:
+        self.scratch = _new(0)
 
 
 @cache
@@ -116,3 +131,4 @@ def _new(size: int) -> Tensor:
 
 
 _own = _Own()
+_pool = _Pool()
