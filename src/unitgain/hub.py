@@ -17,7 +17,6 @@ from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader, write
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.files import staged, write_text
 from unitgain.infer import Prepared
-from unitgain.kinds import refuse_pickle
 from unitgain.presets import PRESETS, fetched
 from unitgain.serial import to_dict
 
@@ -52,8 +51,7 @@ def load(
 
     Raises:
         FileNotFoundError: if there is no file, and `what` is no name of anything else.
-        ValueError: if it is a pickle, which has to be converted first.
-        SnapshotError: if it is no snapshot, or damaged.
+        SnapshotError: if it is no snapshot, such as a pickle, which has to be converted first, or damaged.
         HubError: if the repository or its file is not there or cannot be reached.
     """
     with Snapshot(locate(what, file=file, revision=revision, token=token)) as snapshot:
@@ -76,7 +74,6 @@ def locate(
             return fetched(what).network
         if HUB_ID.fullmatch(what) and path.suffix not in (".safetensors", ".pkl", ".pickle", ".pt", ".pth"):
             return _from_hub(what, file, revision, token)
-    refuse_pickle(path)
     return path
 
 

@@ -1,13 +1,15 @@
 """What a file is, by its first bytes: to say so where another was expected."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from unitgain.trust import open_regular
 
 HEAD = 1024  # bytes that tell
-TEXT, UNKNOWN = "text", "of a kind that is not known here"
+TEXT, UNKNOWN, SAFETENSORS = "text", "of a kind that is not known here", "a safetensors file"
+TORCH_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # of its first format
 LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -31,6 +33,7 @@ class Kind:
 PICKLE = Kind("a pickle", tuple(bytes((0x80, protocol)) for protocol in range(2, 6)))
 ZIP = Kind("a zip archive", (b"PK\x03\x04",))
 _BY_MAGIC = (
+    ((TORCH_SAVE,), "a file of torch.save in its first format"),
     (PICKLE.begins, "a pickle"),
     (ZIP.begins, "a zip archive, as torch.save (.pt, .pth) and NumPy (.npz) write"),
     ((b"PK\x05\x06",), "an empty zip archive"),
@@ -69,7 +72,7 @@ def kind_of(head: bytes) -> str:
     if text.lstrip().startswith(b"<?xml"):
         return "XML, as servers send for an error"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        return "a safetensors file"
+        return SAFETENSORS
     if text.lstrip()[:1] in (b"{", b"["):
         return "text like JSON"
     if b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
@@ -77,20 +80,19 @@ def kind_of(head: bytes) -> str:
     return UNKNOWN
 
 
-def refuse_pickle(path: Path) -> None:
-    """Say of an official pickle, where a snapshot is wanted, that it has to be converted first.
-
-    Raises:
-        ValueError: if it is a pickle, or the archive of one.
-    """
-    if not path.is_file() or path.suffix == ".safetensors":
-        return
+def instead_of_snapshot(path: Path) -> str:
+    """What a file is that is no snapshot, and what to do, in words that follow its path; empty if nothing is known."""
     head = read_head(path)
-    if PICKLE.fits(head) and not head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"):
-        target = f"{path.stem}.safetensors"
-        raise ValueError(
-            f"{path} is a pickle, as official networks are, and is not run: convert it first: unitgain convert {path} "
-            f"{target}"
+    kind = kind_of(head)
+    if PICKLE.fits(head) and not head.startswith(TORCH_SAVE):
+        target = shlex.quote(str(path.with_suffix(".safetensors")))
+        return (
+            "is a pickle, as official networks are, and is not run: convert it first: unitgain convert "
+            f"{shlex.quote(str(path))} {target}"
         )
-    if ZIP.fits(head) or PICKLE.fits(head):
-        raise ValueError(f"{path} is a file of torch.save, not a snapshot: `unitgain ema convert` makes those of it")
+    if ZIP.fits(head) or head.startswith(TORCH_SAVE):
+        return (
+            f"is {kind}, and no snapshot: of a folder of checkpoints, with times in their names, "
+            f"`unitgain ema convert {shlex.quote(str(path.parent))} OUT` makes those"
+        )
+    return "" if kind in (TEXT, UNKNOWN, SAFETENSORS) else f"is no snapshot: it is {kind}"

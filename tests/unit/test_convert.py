@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -461,20 +462,63 @@ def test_references_there_and_back(tmp_path, capsys):
             read_reference(tmp_path / "c.pkl")
 
 
-@pytest.mark.parametrize("command", [["sample"], ["inspect"], ["ema", "list"], ["train", "digits", "--init"]])
+WANT_SNAPSHOTS = [["sample"], ["inspect"], ["ema", "list"], ["ema", "error"], ["train", "digits", "--init"]]
+
+
+@pytest.mark.parametrize("command", WANT_SNAPSHOTS)
 def test_pickles_where_snapshots_are_wanted(tmp_path, capsys, command):
     write_official(tmp_path / "net.pkl")
     given = [*command, str(tmp_path / "net.pkl")]
     given += ["--out", str(tmp_path / "out")] if command[0] in ("sample", "train") else []
     with pytest.raises(SystemExit) as stop:
         main(given)
-    assert stop.value.code == 2
+    assert stop.value.code == 1
     assert "convert it first: unitgain convert" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "net.pkl").unlink()
     with pytest.raises(SystemExit) as stop:
         main(given)
-    assert stop.value.code == 2
-    assert "convert it first" not in capsys.readouterr().err
+    assert stop.value.code
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "convert it first" not in said and "net.pkl" in said and "no snapshot" in said
+    ) or "no run or folder" in said
+
+
+def test_a_guide_that_is_a_pickle_is_to_be_converted_and_then_guides(tmp_path, capsys):
+    write_official(tmp_path / "net.pkl")
+    main(["convert", str(tmp_path / "net.pkl"), str(tmp_path / "main.safetensors")])
+    command = ["sample", str(tmp_path / "main.safetensors"), "--guidance", "1.5", "--out", str(tmp_path / "out")]
+    command += ["--seeds", "0", "--steps", "2", "--guide"]
+    with pytest.raises(SystemExit):
+        main([*command, str(tmp_path / "net.pkl")])
+    said = " ".join(capsys.readouterr().err.split())
+    remedy = shlex.split(said.partition("convert it first: ")[2])[:4]
+    main(remedy[1:])
+    main([*command, remedy[3]])
+    assert list((tmp_path / "out").rglob("*.png"))
+
+
+@pytest.mark.parametrize("command", WANT_SNAPSHOTS[:3])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        ("torch", "ema convert"),
+        ("legacy torch", "ema convert"),
+    ],
+)
+def test_what_is_no_snapshot_is_said_whatever_its_name(tmp_path, capsys, command, content, words):
+    for name in ("net.pkl", "net.safetensors"):
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        else:
+            zipped = content == "torch"
+            torch.save({"w": torch.ones(1)}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(SystemExit) as stop:
+            main([*command, str(tmp_path / name), *(["--out", str(tmp_path / "out")] if command == ["sample"] else [])])
+        assert stop.value.code == 1
+        assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_fresh_run_of_the_official_loop(tmp_path, raw_snapshots, capsys):

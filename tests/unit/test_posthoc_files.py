@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -484,19 +486,61 @@ def test_times_in_the_names_that_others_give(tmp_path, paths, pattern, times):
     assert [source.t for source in find_sources(tmp_path, pattern)] == times
 
 
-def test_two_networks_of_one_time_are_never_mixed(tmp_path):
-    for name in ("model_1.pt", "ema_1.pt"):
-        torch.save({"w": torch.ones(1)}, tmp_path / name)
-    with pytest.raises(ValueError, match=r"have the same time, t = 1: choose with a pattern"):
-        find_sources(tmp_path)
+def remedy(capsys, option):
+    """An option, with its value, as the error names it."""
+    said = " ".join(capsys.readouterr().err.split())
+    return shlex.split(re.search(rf"{option} ('[^']*'|\S+)", said)[0])
+
+
+@pytest.mark.parametrize(
+    ("paths", "right"),
+    [
+        (["model_1.pt", "ema_1.pt", "model_2.pt", "ema_2.pt"], "ema_2.pt"),
+        ([f"checkpoint-{t}/{name}/w-0.pt" for t in (500, 1000) for name in ("unet", "unet_ema")], "1000/unet_ema"),
+        (["v1/step_10.pt", "v2/step_10.pt", "v1/step_20.pt"], "v1/step_20.pt"),
+    ],
+)
+def test_the_pattern_that_an_error_names_chooses(tmp_path, capsys, paths, right):
+    for number, path in enumerate(paths):
+        (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"w": torch.full((1,), float(number))}, tmp_path / "in" / path)
+    command = ["ema", "convert", str(tmp_path / "in"), str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main(command)
+    main([*command, *remedy(capsys, "--pattern")])
+    last = list_snapshots(tmp_path / "out")[-1]
+    (number,) = (number for number, path in enumerate(paths) if right in path)
+    assert last.tensor("w").item() == number
+    assert "does not match them" in " ".join(capsys.readouterr().out.split())  # these have times
+
+
+def test_two_networks_of_one_time_are_never_mixed(tmp_path, capsys):
     both = {"online_model.w": torch.zeros(1), "ema_model.w": torch.ones(1), "step": torch.tensor(3)}
     torch.save(both, tmp_path / "both_2.pt")
     with pytest.raises(ValueError, match=r"more than one network.*--prefix ema_model\."):
         read_state(tmp_path / "both_2.pt")
     assert read_state(tmp_path / "both_2.pt", prefix="ema_model.")["w"].item() == 1
     torch.save({"model": {"w": torch.zeros(1)}, "ema": {"w": torch.ones(1)}}, tmp_path / "nested_3.pt")
-    with pytest.raises(ValueError, match=r"\(--key\): model, ema"):
-        read_state(tmp_path / "nested_3.pt")
+    torch.save({"state": {"model": {"w": torch.zeros(1)}, "ema": {"w": torch.ones(1)}}}, tmp_path / "deeper_4.pt")
+    for name, key in (("nested_3", "model"), ("deeper_4", "state.model")):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.pt").rename(tmp_path / name / f"{name}.pt")
+        command = ["ema", "convert", str(tmp_path / name), str(tmp_path / f"{name}.out")]
+        with pytest.raises(SystemExit):
+            main(command)
+        option = remedy(capsys, "--key")
+        assert option == ["--key", key]
+        main([*command, *option])
+
+
+def test_complex_weights_alone_are_weights(tmp_path):
+    (tmp_path / "in").mkdir()
+    torch.save({"w": torch.tensor([1 + 2j])}, tmp_path / "in" / "step_1.pt")
+    convert(find_sources(tmp_path / "in"), tmp_path / "out")
+    assert list_snapshots(tmp_path / "out")[0].tensor("w").item() == 1 + 2j
+    torch.save({"w": torch.tensor([1])}, tmp_path / "in" / "step_1.pt")
+    with pytest.raises(ValueError, match="no tensors of real or complex numbers"):
+        convert(find_sources(tmp_path / "in"), tmp_path / "none")
 
 
 def test_numbers_of_numpy_are_read_and_code_is_not(tmp_path):

@@ -29,6 +29,7 @@ from unitgain.checkpoint.tensors import Entry, checksum, map_file, raw_bytes, re
 from unitgain.checkpoint.writer import write_snapshot
 from unitgain.denoiser import Denoiser
 from unitgain.ema import Profile, power_profile, profile_of
+from unitgain.kinds import instead_of_snapshot
 from unitgain.trust import parse_json, printable
 
 __all__ = [
@@ -199,12 +200,16 @@ def load(path: Path | str) -> Denoiser:
 
 
 def list_snapshots(folder: Path) -> list[Snapshot]:
-    """The snapshots of a run (its `snapshots` folder, or the folder itself), by time and name.
+    """The snapshots of a run (its `snapshots` folder, or the folder itself), by time and name; of a file, that one.
 
     Raises:
         FileNotFoundError: if there are none.
         SnapshotError: if one cannot be opened, or a shard is missing.
     """
+    if folder.is_file():
+        return [Snapshot(folder)]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no run or folder of snapshots at {printable(folder)}")
     inner = folder / "snapshots"
     inner = inner if inner.is_dir() else folder
     groups = _groups(inner)
@@ -249,7 +254,8 @@ def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Entry], SnapshotHe
     try:
         header, entries = read_header(path)
     except _WRONG as error:
-        raise SnapshotError(f"{path} is damaged or no safetensors file: {_reason(error)}") from error
+        what = instead_of_snapshot(path) or f"is damaged or no safetensors file: {_reason(error)}"
+        raise SnapshotError(f"{path} {what}") from error
     try:
         metadata = header.pop("__metadata__", {})
         if KEY not in metadata:

@@ -10,7 +10,6 @@ from rich.table import Table
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, bar, byte_bar, say, show_json
 from unitgain.files import require_empty
-from unitgain.kinds import refuse_pickle
 from unitgain.train.config import Precision
 from unitgain.trust import one_line
 
@@ -34,7 +33,6 @@ class List:
         """Print one row per snapshot."""
         from unitgain.checkpoint.snapshot import list_snapshots
 
-        refuse_pickle(self.run_folder)
         averages = list_snapshots(self.run_folder)
         if self.json:
             show_json([_row(average) for average in averages])
@@ -242,7 +240,8 @@ class Convert:
         for source in sources:
             say(f"t = {source.t:g}: {source.path.relative_to(self.checkpoints)}")
         if skipped:
-            say(f"left out, for no time is in their names: {', '.join(skipped)}")
+            why = "for no time is in their names" if self.pattern is None else "for --pattern does not match them"
+            say(f"left out, {why}: {', '.join(map(one_line, skipped))}")
         dtype = None if self.dtype == "stored" else self.dtype
         with bar("converting", "checkpoints") as progress:
             written = convert(

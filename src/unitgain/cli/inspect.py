@@ -12,7 +12,6 @@ from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.arguments import Unset
 from unitgain.cli.memory import MemoryOptions, memory_table
 from unitgain.console import Console, say, show_json
-from unitgain.kinds import refuse_pickle
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
@@ -226,7 +225,6 @@ def describe(what: str) -> dict[str, Any]:
     path = Path(what)
     if path.is_dir():
         return describe_run(path)
-    refuse_pickle(path)
     if path.is_file() or path.suffix or len(path.parts) > 1:
         return describe_snapshot(path)
     if what not in RECIPES:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,7 +55,7 @@ def find_sources(
             does not match is left out. By default a number after step, checkpoint and the like, after epoch, or the
             last whole number, decimals aside.
         table: CSV with a header and the columns `file` and `t`, instead of times in names.
-        on_skip: called with the path of each file that is left out, because it has no time.
+        on_skip: called with the path of each file that is left out: it has no time, or does not match `pattern`.
 
     Raises:
         FileNotFoundError: if there are none, or one that the table names is not there.
@@ -67,10 +68,10 @@ def find_sources(
         raise FileNotFoundError(f"no checkpoints with a time in their name ({', '.join(SUFFIXES)}) in {folder}")
     for before, after in pairwise(sources):
         if before.t == after.t:
-            one, other = (one_line(source.path.relative_to(folder)) for source in (before, after))
+            one, other = (source.path.relative_to(folder).as_posix() for source in (before, after))
+            remedy = "keep one of them in the table" if table else _remedy(folder, one, other)
             raise ValueError(
-                f"{one} and {other} have the same time, t = {after.t:g}: choose with a pattern of paths, such as "
-                r"--pattern 'ema[-_](\d+)'"
+                f"{one_line(one)} and {one_line(other)} have the same time, t = {after.t:g}: {one_line(remedy)}"
             )
         if before.t > after.t:
             raise ValueError(
@@ -158,6 +159,21 @@ def _from_names(folder: Path, pattern: str | None, on_skip: Callable[[str], None
         else:
             sources.append(Source(path, _number(text, where)))
     return sorted(sources, key=lambda source: source.t)
+
+
+def _remedy(folder: Path, one: str, other: str) -> str:
+    """How to choose between two files of one time: by a pattern that does, or else a table of files and times."""
+    same = set(re.findall(r"\d+", one, re.ASCII)) & set(re.findall(r"\d+", other, re.ASCII))
+    for path in sorted((one, other), key=lambda path: "ema" not in path):
+        path = SHARD.sub("", path)
+        parts, time = re.split(r"(\d+)", path, flags=re.ASCII), _time(path, TIMES, whole=False)
+        texts = [r"\d+" if part in same else re.escape(part).replace(r"\-", "-") for part in parts]
+        for place in (place for place, part in enumerate(parts) if part == time):
+            pattern = "".join([*texts[:place], r"(\d+)", *texts[place + 1 :]])
+            times = [source.t for source in _from_names(folder, pattern, lambda _: None)]
+            if times and len(set(times)) == len(times):
+                return f"choose with a pattern of paths: --pattern {shlex.quote(pattern)}"
+    return "list the files to take, and their times, in a CSV file with the columns file and t: --table FILE"
 
 
 def _units(folder: Path, depth: int) -> list[Path]:

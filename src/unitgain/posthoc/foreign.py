@@ -1,6 +1,7 @@
 """State dicts in checkpoints of other projects, read without running anything that is in them."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)", re.ASCII)
 # What lies beside weights and is none.
 OTHERS = re.compile(r"optim|sched|scaler|rng_state|random_states|training_args|trainer_state|sampler", re.IGNORECASE)
+DEPTH, MOST = 4, 30  # of mappings in a checkpoint that are looked into, and mappings in one
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -65,8 +67,8 @@ def read_state(path: Path, key: str = "", *, prefix: str = "", strip: str = "") 
     for file in files:
         found |= _tensors(_load(file), key, file)
     state = _named(found, prefix, strip, path)
-    if not any(tensor.is_floating_point() for tensor in state.values()):
-        raise ValueError(f"{path} holds no floating tensors{f' named {prefix}...' if prefix else ''}")
+    if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in state.values()):
+        raise ValueError(f"{path} holds no tensors of real or complex numbers{f' named {prefix}...' if prefix else ''}")
     return state
 
 
@@ -82,7 +84,7 @@ def _named(found: Mapping[str, Tensor], prefix: str, strip: str, path: Path) -> 
     if averaged and len(tops) > 1 and not prefix:
         others = ", ".join(f"{one_line(top)}." for top in sorted(tops))
         raise ValueError(
-            f"{path} holds more than one network, {others}: choose with a prefix (--prefix {averaged[0]}.)"
+            f"{path} holds more than one network, {others}: choose with --prefix {shlex.quote(f'{averaged[0]}.')}"
         )
     if len(set(names.values())) < len(names):
         raise ValueError(f"{path}: without wrappers' names, two of its tensors have the same one")
@@ -112,21 +114,23 @@ def _tensors(loaded: object, key: str, file: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{file} holds a {type(loaded).__name__}, no state dict")
     given = cast(Mapping[str, object], loaded)
-    inside = [
-        name
-        for name, value in given.items()
-        if isinstance(value, Mapping) and _has_tensors(cast(Mapping[str, object], value))
-    ]
+    inside = [name for name in _keys(given, depth=1) if name]
     if not key and len(inside) == 1:
         return _tensors(given[inside[0]], "", file)
     if tensors := {str(name): value for name, value in given.items() if isinstance(value, Tensor)}:
         return tensors
-    there = ", ".join(map(str, inside)) or "none"
-    raise ValueError(f"{file} holds no tensors there; say where they are with a key (--key): {one_line(there)}")
+    there = [f"--key {shlex.quote(one_line('.'.join(filter(None, (key, name)))))}" for name in _keys(given)]
+    remedy = f"say where they are: {' or '.join(there)}" if there else "nor anywhere in it"
+    raise ValueError(f"{file} holds no tensors {f'right under {key!r}' if key else 'at the top'}; {remedy}")
 
 
-def _has_tensors(value: Mapping[str, object]) -> bool:
-    return any(isinstance(one, Tensor) for one in value.values())
+def _keys(value: Mapping[Any, object], depth: int = DEPTH) -> list[str]:
+    """Where there are tensors in nested mappings, names with dots between; "" for the mapping itself."""
+    keys = [""] if any(isinstance(one, Tensor) for one in value.values()) else []
+    nested: Any = [(name, one) for name, one in value.items() if isinstance(name, str) and isinstance(one, Mapping)]
+    for name, one in nested[:MOST] if depth else ():
+        keys += [f"{name}.{key}".rstrip(".") for key in _keys(one, depth - 1)]
+    return keys
 
 
 # NumPy's numbers in pickles, by the names of NumPy 1 and 2.

@@ -134,9 +134,8 @@ def open_init(name: str) -> tuple[Init, SnapshotHeader]:
     """A snapshot by name, as `unitgain.load` takes it; its weights are not read.
 
     Raises:
-        ValueError: if it is a pickle, which has to be converted first.
         FileNotFoundError: if there is none.
-        SnapshotError: if it is damaged.
+        SnapshotError: if it is damaged, or none, such as a pickle, which has to be converted first.
         HubError: if the repository cannot be reached.
     """
     with Snapshot(locate(name)) as snapshot:
