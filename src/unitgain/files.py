@@ -22,7 +22,8 @@ def atomic(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = _temporary(path)
     try:
-        temporary.touch()
+        temporary.unlink(missing_ok=True)  # what somebody may have put there to be written through
+        temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode  # what the umask gives; some writers make private files of their own
         yield temporary
         os.chmod(temporary, mode)

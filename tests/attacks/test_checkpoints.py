@@ -42,7 +42,7 @@ def test_what_is_written_is_read_and_anything_else_is_refused(checkpoint):
         ({"a": torch.zeros(3, 3)}, r"tensor a has shape \(2, 3\), and \(3, 3\) is wanted"),
         ({"a": torch.zeros(2)}, "shape"),
         ({"b.c": torch.zeros(1, dtype=torch.int64)}, "shape"),
-        ({"a": torch.zeros(2, 3, dtype=torch.float64)}, "dtype F32"),
+        ({"a": torch.zeros(2, 3, dtype=torch.float64)}, "dtype torch.float32"),
         ({"x": torch.zeros(1)}, "of the 1 rows of tensor x it has, file by file, none"),
     ):
         with pytest.raises(ShardError, match=words):

@@ -74,7 +74,6 @@ PEERS = "pickles between the processes of one run, over connections of their own
 LISTED = {
     ("bench/forward.py", "import_module"): (1, FIXED),
     ("bench/memory.py", "CDLL"): (1, "the C library of the process"),
-    ("checkpoint/sharded.py", "safe_open"): (1, HEADER),
     ("cli/commands.py", "import_module"): (1, FIXED),
     ("cli/train.py", "yaml.safe_load"): (1, "plain values and nothing else; a file that the user names"),
     ("data/arrow.py", "open_stream"): (2, "Arrow: validated in full before it is used"),

@@ -99,7 +99,10 @@ CHANGES = {
     "more of it": lambda header, facts: header[WEIGHT].update(more=1),
     "a path for a shard": lambda header, facts: facts.update(shard=["../x", 2]),
     "shard": lambda header, facts: facts.update(shard=[1, 2]),
-    "sigma_data": lambda header, facts: facts["denoiser"].update(sigma_data=-1.0),
+    **{
+        f"sigma_data of {value}": lambda header, facts, value=value: facts["denoiser"].update(sigma_data=value)
+        for value in (-1.0, 0.0, 1e-30, 1e30, float("nan"), float("inf"), "1", None, 10**400)
+    },
     "missing tensor": lose,
 }
 

@@ -2,7 +2,7 @@
 
 Process r writes `<r, 5 digits>.safetensors`. A sharded tensor is in the files of all who have rows of it, any other one
 in the file of one process. The metadata of a file names the rows that it has of sharded tensors. There is no pickle in
-it and no table of contents beside it, and the library that opens it takes a header only that fits the size of the file.
+it and no table of contents beside it.
 """
 
 import json
@@ -15,12 +15,11 @@ from threading import Thread
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unitgain.checkpoint.tensors import CODES, write_tensors
+from unitgain.checkpoint.tensors import Entry, map_file, read_header, tensor_at, write_tensors
 from unitgain.parallel import World, is_sharded
-from unitgain.trust import printable
+from unitgain.trust import parse_json, printable
 
 SUFFIX = ".safetensors"
 ROWS = "rows"  # of sharded tensors, in a file's metadata: {name: [first row, rows of the whole tensor]}
@@ -99,7 +98,7 @@ def load_tensors(folder: Path, files: Collection[str], tensors: Mapping[str, Ten
 class _Part:
     """Rows of a tensor in a file; a scalar counts as one row."""
 
-    file: Any
+    entry: Entry
     start: int
     stop: int
 
@@ -137,30 +136,35 @@ def _local_rows(tensor: Tensor) -> tuple[Tensor, int]:
 def _list_parts(path: Path, tensors: Mapping[str, Tensor], parts: dict[str, list[_Part]]) -> None:
     """Find out what a file has of the tensors that are wanted; nothing of it is read but its header."""
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):  # the library follows links, and waits for a pipe
+        if not stat.S_ISREG(path.lstat().st_mode):
             raise ShardError("it is no ordinary file")
-        file: Any = safe_open(path, framework="pt")
-        rows = json.loads((file.metadata() or {}).get(ROWS, "{}"))
-        for name in file.keys():  # noqa: SIM118 - no mapping
-            if name in tensors:
-                parts[name].append(_part(file, name, tensors[name], rows.get(name)))
-    except (OSError, SafetensorError, ValueError, AttributeError, RecursionError) as error:
+        header, entries = read_header(path)
+        rows = _stored_rows(header.get("__metadata__", {}))
+        for name in entries.keys() & tensors.keys():
+            parts[name].append(_part(entries[name], name, tensors[name], rows.get(name)))
+    except (OSError, ValueError) as error:
         raise ShardError(f"{path} cannot be read: {printable(error)}") from error
 
 
-def _part(file: Any, name: str, tensor: Tensor, rows: object) -> _Part:
-    stored = file.get_slice(name)
-    shape, code = tuple(stored.get_shape()), stored.get_dtype()
-    count = shape[0] if shape else 1
-    start, total = (0, count) if rows is None or not shape else _span(name, rows)
-    whole = (total, *shape[1:]) if shape else ()
+def _stored_rows(metadata: object) -> Mapping[str, Any]:
+    text = metadata.get(ROWS, "{}") if isinstance(metadata, Mapping) else None
+    rows = parse_json(text, "what it says of its rows") if isinstance(text, str) else None
+    if not isinstance(rows, dict):
+        raise ShardError("what it says of its rows is no object of JSON")
+    return rows
+
+
+def _part(entry: Entry, name: str, tensor: Tensor, rows: object) -> _Part:
+    count = entry.shape[0] if entry.shape else 1
+    start, total = (0, count) if rows is None or not entry.shape else _span(name, rows)
+    whole = (total, *entry.shape[1:]) if entry.shape else ()
     if whole != tuple(tensor.shape):
         raise ShardError(f"tensor {name} has shape {whole}, and {tuple(tensor.shape)} is wanted")
-    if code != CODES.get(tensor.dtype):
-        raise ShardError(f"tensor {name} is of dtype {printable(code)}, and {tensor.dtype} is wanted")
+    if entry.dtype != tensor.dtype:
+        raise ShardError(f"tensor {name} is of dtype {entry.dtype}, and {tensor.dtype} is wanted")
     if not 0 <= start <= start + count <= total:
         raise ShardError(f"tensor {name} has rows {start} to {start + count} of {total}")
-    return _Part(file, start, start + count)
+    return _Part(entry, start, start + count)
 
 
 def _span(name: str, rows: object) -> tuple[int, int]:
@@ -182,8 +186,8 @@ def _fill(name: str, tensor: Tensor, parts: list[_Part], folder: Path) -> None:
         if begin >= end:
             continue
         try:
-            stored = part.file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
+            stored = tensor_at(map_file(part.entry.path, part.entry.offset + part.entry.nbytes), part.entry)
+        except (ValueError, OSError) as error:
             raise ShardError(f"{folder}: tensor {name} cannot be read: {printable(error)}") from error
         if target.ndim:
             target[begin - first : end - first].copy_(stored[begin - part.start : end - part.start])

@@ -36,7 +36,7 @@ def kept_drawings(history: History, times: int) -> list[Drawing]:
     found = []
     for path in evenly(history.grids, times):
         try:
-            found.append(Drawing(int(path.stem), decode(read_regular(path, DEFAULT_LIMITS))))
+            found.append(Drawing(int(path.stem), decode(read_regular(path, DEFAULT_LIMITS, below=path.parent))))
         except (OSError, LimitError, ImageError):
             continue
     return found

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from unitgain.console import warn
 from unitgain.extras import require
 from unitgain.files import write_text
-from unitgain.trust import DEFAULT_LIMITS, parse_json, printable, read_regular
+from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, printable, read_regular
 
 WANDB = "wandb.json"  # in the run folder: which run of W&B it is
 
@@ -90,19 +90,23 @@ def _project(run: Path) -> str | None:
     if not (run / WANDB).exists():
         return None
     try:
-        return str(_identity(run)["project"])
-    except (ValueError, KeyError, TypeError):
+        return _identity(run)["project"]
+    except ValueError:
         return ""
 
 
-def _identity(run: Path) -> dict[str, Any]:
-    """What `wandb.json` says.
+def _identity(run: Path) -> dict[str, str]:
+    """What `wandb.json` says: id and project.
 
     Raises:
-        ValueError: if it is no JSON.
-        OSError: if it is no ordinary file.
+        ValueError: if it says anything else, or is no ordinary file.
     """
-    return parse_json(read_regular(run / WANDB, DEFAULT_LIMITS), WANDB)
+    path = run / WANDB
+    try:
+        known = parse_json(read_regular(path, DEFAULT_LIMITS), WANDB)
+        return {name: plain_name(known[name]) for name in ("id", "project")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: delete it, and W&B shows the run as a new one") from error
 
 
 def _shown(value: Any) -> Any:
@@ -157,21 +161,19 @@ class WandB:
         wandb = require("wandb", extra="track")
         identity = run / WANDB
         if not identity.exists():
-            write_text(identity, json.dumps({"id": secrets.token_hex(4), "project": project}) + "\n")
-        try:
-            known = _identity(run)
-            key = str(known["id"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{identity} is damaged: delete it, and W&B shows the run as a new one") from error
-        if known.get("project") != project:
+            write_text(
+                identity, json.dumps({"id": secrets.token_hex(4), "project": plain_name(project, "--wandb")}) + "\n"
+            )
+        known = _identity(run)
+        if known["project"] != project:
             raise ValueError(
-                f"--wandb {project}: the run is already in the project {known.get('project')}; name that one, or "
+                f"--wandb {project}: the run is already in the project {known['project']}; name that one, or "
                 f"delete {identity} to begin a new run of W&B"
             )
         try:
             self._run: Any = wandb.init(
                 project=project,
-                id=key,
+                id=known["id"],
                 name=printable(run.resolve().name),
                 dir=str(run),
                 config=_shown(dict(config)),
