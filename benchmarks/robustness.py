@@ -374,10 +374,9 @@ def open_set(path: Path) -> None:
     from unitgain.data.sources import open_source
 
     source = open_source(str(path), path.parent)
-    for item in source.read(0, len(source)):
+    for item in source.read():
         try:
-            if item.data is not None:
-                fit_image(item.data, Fit(resolution=8))
+            fit_image(item.load(), Fit(resolution=8))
         except ImageError:
             continue
 

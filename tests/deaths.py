@@ -22,11 +22,6 @@ def dies(function, moment=None, seconds=None):
     return process.exitcode != 0
 
 
-def die(shared, task):
-    """A task that kills its process."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _live(function, moment, seconds):
     left = moment if moment is not None else -1
 

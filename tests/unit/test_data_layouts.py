@@ -13,7 +13,7 @@ import pytest
 import torch
 from pictures import encoded, picture
 
-from unitgain.data.fit import Fit
+from unitgain.data.fit import Fit, ImageError
 from unitgain.data.prepare import prepare
 from unitgain.data.sources import SourceOptions, open_source
 from unitgain.data.sources.classes import is_series
@@ -90,9 +90,10 @@ def test_links_out_of_the_folder_are_followed_once(tmp_path):
     source = opened(root)
     assert labelled(source) == {"cat/1.png": "cat", "cat/2.png": "cat", "cat/gone.png": "cat", "eel/1.png": "eel"}
     assert "fish" in said(source)
-    items = list(source.read(0, 4))
-    assert [item.data for item in items] == [PNG[1], PNG[0], None, PNG[0]]
-    assert "cannot be read" in items[2].error
+    first, second, lost, last = source.read()
+    assert [item.load() for item in (first, second, last)] == [PNG[1], PNG[0], PNG[0]]
+    with pytest.raises(ImageError, match="cannot be read"):
+        lost.load()
 
 
 def test_links_within_a_tar(tmp_path):
@@ -109,7 +110,7 @@ def test_links_within_a_tar(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_bytes({"cat/1.png": PNG[0], "dog/1.png": PNG[1]}, links))
     source = opened(tmp_path / "a.tar")
     assert labelled(source) == {"cat/1.png": "cat", "dog/1.png": "dog", "dog/2.png": "dog", "dog/3.png": "dog"}
-    assert [item.data for item in source.read(0, 4)] == [PNG[0], PNG[1], PNG[0], PNG[0]]
+    assert [item.load() for item in source.read()] == [PNG[0], PNG[1], PNG[0], PNG[0]]
     assert "4 links lead to no picture in it and were left out: dog/4.png, dog/5.png, dog/6.png" in said(source)
     assert "1 links lead to folders, whose pictures are taken once: kitten" in said(source)
 
@@ -120,7 +121,7 @@ def test_links_within_a_zip(tmp_path):
     zipped(tmp_path / "a.zip", [("cat/1.png", PNG[0]), ("dog/1.png", PNG[1]), (link, "../cat/1.png"), (lost, "4.png")])
     source = opened(tmp_path / "a.zip")
     assert labelled(source) == {"cat/1.png": "cat", "dog/1.png": "dog", "dog/2.png": "dog"}
-    assert [item.data for item in source.read(0, 3)] == [PNG[0], PNG[1], PNG[0]]
+    assert [item.load() for item in source.read()] == [PNG[0], PNG[1], PNG[0]]
     assert "dog/3.png" in said(source)
 
 
@@ -144,7 +145,7 @@ def test_a_zip_of_windows(tmp_path):
     files = [(f"set\\{name}\\{i}.png", PNG[i]) for name in ("cat", "dog") for i in range(2)]
     source = opened(zipped(tmp_path / "a.zip", files))
     assert labelled(source) == {f"set/{name}/{i}.png": name for name in ("cat", "dog") for i in range(2)}
-    assert [item.data for item in source.read(0, 4)] == [PNG[0], PNG[1], PNG[0], PNG[1]]
+    assert [item.load() for item in source.read()] == [PNG[0], PNG[1], PNG[0], PNG[1]]
     labels = json.dumps({"labels": [["cat\\0.png", 3], ["cat\\1.png", 2], ["dog\\0.png", 1], ["dog\\1.png", 0]]})
     source = opened(zipped(tmp_path / "b.zip", [*files, ("set\\dataset.json", labels)]))
     assert list(labelled(source).values()) == ["3", "2", "1", "0"]
@@ -171,7 +172,7 @@ def test_odd_names_in_archives(tmp_path, kind):
         path.write_bytes(tar_bytes(files))
     source = opened(path)
     assert labelled(source) == {"a/1.png": "a", "b/4.png": "b", "b/5.png": "b"}
-    assert [item.data for item in source.read(0, 3)] == [PNG[0], PNG[2], PNG[5]]  # the last, as in unpacking
+    assert [item.load() for item in source.read()] == [PNG[0], PNG[2], PNG[5]]  # the last, as in unpacking
     assert "2 files lie outside by their names and were left out: ../up/2.png, a/../../3.png" in said(source)
     assert "2 files have the name of a later one, which takes their place: b/5.png, b/5.png" in said(source)
     assert "1 hidden files look like pictures and were left out: __MACOSX/b/._5.png" in said(source)
@@ -389,7 +390,7 @@ def test_a_tar_of_tars(tmp_path):
     (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(tar_bytes(inner))
     source = opened(tmp_path / "ILSVRC2012_img_train.tar")
     assert list(labelled(source).values()) == [name for name in wnids() for _ in range(2)]
-    assert [item.data for item in source.read(0, 6)] == [PNG[0], PNG[1]] * 3
+    assert [item.load() for item in source.read()] == [PNG[0], PNG[1]] * 3
     assert "1 archives within archives were left out: unpack the outer one: packed.tar.gz" in said(source)
 
 

@@ -3,9 +3,9 @@
 import errno
 import io
 import json
-import multiprocessing
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 
@@ -14,12 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from deaths import die, die_until_done
+from deaths import die_until_done
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import contents, encoded, folder_of, picture
 
-from unitgain.data import workers
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.fit import Fit, fit_image
 from unitgain.data.manifest import DataError, read_manifest
@@ -27,7 +26,7 @@ from unitgain.data.prepare import BrokenPictureError, prepare
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.shards import _array
 from unitgain.data.sources import SourceOptions
-from unitgain.data.workers import WorkerError, in_order
+from unitgain.data.workers import in_order
 
 FIT = Fit(resolution=8)
 
@@ -251,42 +250,6 @@ def test_shards_of_any_size_hold_the_same_rows(tmp_path_factory, count, shard):
     assert data.rows(np.arange(count))[1] is None
 
 
-def test_a_killed_worker_is_an_error_and_no_hang():
-    with pytest.raises(WorkerError, match="a worker process was killed; if memory ran out"):
-        list(in_order(die, None, range(3), 2))
-
-
-def square(_, number):
-    return number**2
-
-
-def slow_square(_, number):
-    time.sleep(0.1)
-    return number**2
-
-
-def test_processes_are_started_where_they_pay(monkeypatch):
-    monkeypatch.setattr(workers, "cores", lambda: 8)
-    monkeypatch.setattr("os.getloadavg", lambda: (9.0, 0.0, 0.0))
-    assert [workers.paying(seconds) for seconds in (3, 13, 100)] == [1, 2, 8]
-    monkeypatch.setattr("os.getloadavg", lambda: (7.0, 9.0, 9.0))
-    assert [workers.paying(seconds) for seconds in (0, 0.5, 1.3, 3, 100)] == [1, 1, 2, 5, 8]
-    with monkeypatch.context() as patch:
-        patch.setattr(workers, "Pool", None)  # which would fail
-        assert list(in_order(square, None, range(5), count=5)) == [0, 1, 4, 9, 16]
-        assert list(in_order(square, None, [], count=0)) == []
-        patch.setattr(workers, "paying", lambda seconds: 2)
-        with pytest.raises(TypeError):
-            list(in_order(square, None, range(5), count=5))
-    monkeypatch.setattr(workers, "paying", lambda seconds: 2)
-    assert list(in_order(square, None, range(500), count=500)) == [n**2 for n in range(500)]  # some of them here
-    assert list(in_order(slow_square, None, range(20), count=20)) == [n**2 for n in range(20)]
-    results = in_order(slow_square, None, range(20), count=20)
-    assert [next(results), next(results)] == [0, 1]
-    results.close()
-    assert not multiprocessing.active_children()
-
-
 def test_pandas_is_not_imported(pictures, tmp_path):
     """It takes half a second, which is as long as hundreds of pictures take."""
     code = (
@@ -314,25 +277,23 @@ def test_a_full_disk_says_for_which_file(pictures, tmp_path, monkeypatch):
     assert make(pictures, tmp_path / "data").rows == 12
 
 
-def refuse(*_):
-    raise ValueError("no semaphores")
+def square(number):
+    time.sleep(number % 3 / 500)
+    if number == 60:
+        raise ValueError("sixty")
+    return number**2
 
 
-def fail(_, number):
-    if number == 3:
-        raise ValueError("three")
-    return bytes(number * 2**20)  # more than a pipe holds
-
-
-def test_processes_need_no_semaphores(monkeypatch):
-    """What they are made of outlives a job that is killed with all its processes."""
-    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
-    assert list(in_order(square, None, range(50), 3)) == [number**2 for number in range(50)]
-
-
-def test_an_error_of_a_task_comes_in_its_turn():
-    results = in_order(fail, None, (n for n in range(9)), 2)
-    assert [len(next(results)) for _ in range(3)] == [0, 2**20, 2**21]
-    with pytest.raises(ValueError, match="three") as caught:
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_results_come_in_order_and_errors_in_their_turn(threads):
+    taken = []
+    results = in_order(square, map(lambda number: taken.append(number) or number, range(1000)), threads)
+    assert [next(results) for _ in range(60)] == [number**2 for number in range(60)]
+    with pytest.raises(ValueError, match="sixty"):
         next(results)
-    assert "in fail" in caught.value.__notes__[0]
+    assert len(taken) < 200  # bounded, and over with the error
+    assert list(in_order(square, [], threads)) == []
+    results = in_order(square, range(50), threads)
+    assert next(results) == 0
+    results.close()
+    assert not [thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name]

@@ -21,7 +21,7 @@ from unitgain.data.sources import SourceOptions
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, draw, open_network
 from unitgain.evaluate.generated import Generated
-from unitgain.evaluate.images import ImageError, ahead, as_ranges, decode, open_images
+from unitgain.evaluate.images import ImageError, as_ranges, decode, open_images
 from unitgain.evaluate.protocol import make_references, measure_images, references_of
 from unitgain.evaluate.references import open_references
 from unitgain.hub import names_network
@@ -217,21 +217,6 @@ def test_tables_are_measured(tmp_path):
     images = open_images(str(tmp_path / "a.parquet"))
     assert images.source.formats == {"jpeg": 2, "other": 3}
     assert torch.equal(read_all(images)[2:], pictures(5)[2:])
-
-
-def test_reading_ahead_keeps_the_order_and_stops():
-    started = []
-
-    def slow(number):
-        started.append(number)
-        return number * 2
-
-    assert list(ahead(slow, range(50), depth=3)) == [number * 2 for number in range(50)]
-    started.clear()
-    results = ahead(slow, range(1000), depth=3)
-    assert next(results) == 0
-    results.close()
-    assert len(started) < 100
 
 
 def test_the_fingerprint_is_that_of_the_images_alone():

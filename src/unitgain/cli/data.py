@@ -91,7 +91,7 @@ class Prepare(Taking):
     """Pictures per file. Default: up to 1024, fewer when they are large."""
 
     workers: Unset[int] = None
-    """Processes. Default: as many as pay, one per core at most."""
+    """Threads. Default: one per core."""
 
     def run(self) -> None:
         """Make the data, or go on with them."""
@@ -149,7 +149,7 @@ class Check:
     """Print JSON."""
 
     workers: Unset[int] = None
-    """Processes. Default: one per core."""
+    """Threads. Default: one per core."""
 
     def run(self) -> None:
         """Print what was found."""

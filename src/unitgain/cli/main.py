@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
     output folder that is not empty), 1 when it failed (a damaged file, a full disk), 130 when it was interrupted.
     """
     bound_spinning()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, and of sizes that are still no bomb
     try:
         command = read(sys.argv[1:] if args is None else args)
         if command is not None:

@@ -1,5 +1,6 @@
 """Look at all of prepared data: is it whole, what is in it, and does it suit the recipes' noise levels?"""
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from unitgain.data.encoder import DATA_STD, PixelEncoder
 from unitgain.data.manifest import DataError, Manifest, read_manifest
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.shards import damage, latent_sums
-from unitgain.data.workers import cores, in_order
+from unitgain.data.workers import in_order
 
 ROWS_PER_TASK = 256
 FLAT = 1e-6  # a standard deviation that is rounding
@@ -109,9 +110,8 @@ def check(folder: Path, *, workers: int | None = None, on_progress: Callable[[in
     except DataError as error:
         raise DataError("; ".join(damaged) or str(error)) from error
     tasks = [(start, min(start + ROWS_PER_TASK, len(dataset))) for start in range(0, len(dataset), ROWS_PER_TASK)]
-    processes = workers or max(1, min(cores(), len(tasks) // 4))
     parts: list[Part] = []
-    for part in in_order(_look, dataset, tasks, processes):
+    for part in in_order(functools.partial(_look, dataset), tasks, workers):
         parts.append(part)
         if on_progress is not None:
             on_progress(sum(part.rows for part in parts), len(dataset))

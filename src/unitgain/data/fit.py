@@ -5,7 +5,6 @@ import io
 import math
 import struct
 import threading
-import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -132,14 +131,12 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     if data[:6] == b"\x93NUMPY":
         return _from_array(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are still no bomb
-            if data[:4] == ICON:
-                _check_icon(data, limits)
-            image = _load(data, lambda image: _check_size(image, limits), FORMATS)
-            with suppress(Exception):  # damaged EXIF is no reason to lose a picture
-                ImageOps.exif_transpose(image, in_place=True)
-            return image
+        if data[:4] == ICON:
+            _check_icon(data, limits)
+        image = _load(data, lambda image: _check_size(image, limits), FORMATS)
+        with suppress(Exception):  # damaged EXIF is no reason to lose a picture
+            ImageOps.exif_transpose(image, in_place=True)
+        return image
     except UnidentifiedImageError as error:  # its text has an address, which would differ from run to run
         raise ImageError("is empty" if not data else "cannot be decoded: it is no picture of a known format") from error
     except LimitError as error:

@@ -5,9 +5,7 @@ processes nor interruptions. Means and standard deviations are stored; a latent 
 """
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalization, PixelRange
 from unitgain.data.shards import Column, ShardWriter, features, latent_sums, moments
 from unitgain.data.vae import downsampling, latent_channels, load_vae, vae_encode
-from unitgain.data.workers import cores
+from unitgain.data.workers import in_order
 from unitgain.parallel import World
 from unitgain.serial import to_dict
 
@@ -114,7 +112,9 @@ class _Job:
         written: dict[int, Shard] = {}
         for index in indices:
             stored: list[np.ndarray] = []
-            for images in _read_ahead(self.dataset, self._rows(index), self.batch):
+            rows = self._rows(index)
+            parts = (np.array(rows[first : first + self.batch]) for first in range(0, len(rows), self.batch))
+            for images, _ in in_order(self.dataset.rows, parts):  # decoded while the VAE works
                 stored.append(vae_encode(self.model, images, self.pixels).cpu().numpy())
                 done += len(images)
                 if on_progress is not None:
@@ -187,18 +187,6 @@ def _missing(writer: ShardWriter | None, dataset: PreparedDataset) -> list[int] 
     if writer is None or writer.finished is not None:
         return None
     return [index for index in range(len(dataset.manifest.shards)) if index not in writer.shards]
-
-
-def _read_ahead(dataset: PreparedDataset, rows: range, batch: int) -> Iterator[Tensor]:
-    """The images of these rows, decoded by threads while the VAE works."""
-    pending: deque[Future[tuple[Tensor, Any]]] = deque()
-    with ThreadPoolExecutor(min(cores(), 8)) as pool:
-        for first in range(0, len(rows), batch):
-            pending.append(pool.submit(dataset.rows, np.array(rows[first : first + batch])))
-            if len(pending) > 8:
-                yield pending.popleft().result()[0]
-        while pending:
-            yield pending.popleft().result()[0]
 
 
 def draw(dataset: PreparedDataset, rows: np.ndarray) -> Tensor:

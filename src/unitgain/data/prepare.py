@@ -1,12 +1,13 @@
 """Pictures from any source to the prepared form: decoded, fitted, encoded and sharded by all cores.
 
 What a shard holds is a function of the source and the settings alone: shard number s stands for the pictures from
-s times its size on. The number of processes and any interruption change nothing of its bytes.
+s times its size on. The number of threads and any interruption change nothing of its bytes.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
 from unitgain.data.manifest import UNFINISHED, Manifest, Shard, Skipped
 from unitgain.data.settings import OnError
 from unitgain.data.shards import Column, ShardWriter, check_destination, features, latent_sums
-from unitgain.data.sources import Indexed, Item, SourceOptions, Stream, open_source
+from unitgain.data.sources import Item, Source, SourceOptions, open_source
 from unitgain.data.workers import in_order
 from unitgain.extras import require
 from unitgain.serial import to_dict
@@ -27,7 +28,6 @@ from unitgain.trust import Limits, printable, read_npy
 
 Progress = Callable[[int, int | None], None]
 NPY = b"\x93NUMPY"
-CHUNK = 32  # pictures per task of a worker
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,6 @@ class Row:
     enlarged: bool = False
 
 
-@dataclass(frozen=True)
-class Task:
-    """Pictures of one shard for one worker: a range of an indexed source, or the pictures themselves."""
-
-    shard: int
-    start: int
-    stop: int
-    items: Sequence[Item] | None = None
-
-
 class BrokenPictureError(ValueError):
     """A picture cannot be used, and that was to stop everything."""
 
@@ -101,7 +91,7 @@ def prepare(
         fit: how pictures become images.
         options: what may have to be said about the source.
         on_error: "fail": a picture that cannot be used stops everything; "skip": it is left out and listed.
-        workers: processes; by default as many as there are cores and as pay.
+        workers: threads; by default one per core.
         shard: pictures per shard; by default up to 1024, fewer when they are large.
         on_progress: called with the pictures done and all of them (None if unknown).
         say: told what the user should know about the source.
@@ -129,43 +119,42 @@ def prepare(
     writer = ShardWriter(folder, settings)
     if writer.finished is not None:
         return writer.finished
-    return _Job(writer, source, on_error, on_progress or (lambda *_: None)).run(fit, size, workers)
+    job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
+    try:
+        job.run(fit, size, workers)
+        return job.finish()
+    except BaseException:
+        writer.abandon()
+        raise
 
 
 class _Job:
-    """Has workers make rows, and collects these into shards."""
+    """Has threads make rows, and collects these into shards."""
 
-    def __init__(self, writer: ShardWriter, source: Indexed | Stream, on_error: OnError, progress: Progress) -> None:
+    def __init__(self, writer: ShardWriter, source: Source, on_error: OnError, progress: Progress) -> None:
         self.writer, self.source, self.on_error, self.progress = writer, source, on_error, progress
-        self.total = len(source) if isinstance(source, Indexed) else source.length
-        self.shard, self.rows = 0, list[Row]()
-        self.done = sum(shard.items for shard in writer.shards.values())
         self.shape = next((shape_of(shard) for shard in writer.shards.values() if shard.rows), None)
-        progress(self.done, self.total)
 
-    def run(self, fit: Fit, size: int, workers: int | None) -> Manifest:
-        """Make the shards that are missing, of `size` pictures each, and of all of them a data set."""
-        if isinstance(self.source, Indexed):  # workers read it themselves
-            shared, tasks = (self.source, fit, self.source.limits), _ranges(self.source, self.writer, size)
-        else:
-            shared, tasks = (None, fit, self.source.limits), _chunks(self.source, self.writer, size)
-        count = None if self.total is None else -(-(self.total - self.done) // CHUNK)
-        try:
-            for task, rows in in_order(_process, shared, tasks, workers, count):
-                self.add(task, rows)
-            return self.finish()
-        except BaseException:
-            self.writer.abandon()
-            raise
+    def run(self, fit: Fit, size: int, workers: int | None) -> None:
+        """Make the shards that are missing, of `size` pictures each."""
+        there = dict(self.writer.shards)
+        first = next(shard for shard in itertools.count() if shard not in there)
+        if first and there[first - 1].items < size:
+            return  # that was the last one
+        items = enumerate(self.source.read(first * size), first * size)
+        missing = ((number // size, item) for number, item in items if number // size not in there)
 
-    def add(self, task: Task, rows: Sequence[Row]) -> None:
-        """The rows of the next task; those of a shard come together, in order."""
-        if task.shard != self.shard:
-            self.flush()
-            self.shard = task.shard
-        self.rows += map(self._checked, rows)
-        self.done += len(rows)
-        self.progress(self.done, self.total)
+        def make(task: tuple[int, Item]) -> tuple[int, Row]:
+            return task[0], fit_item(task[1], fit, self.source.limits)
+
+        count = itertools.count(sum(shard.items for shard in there.values()) + 1)
+        with closing(in_order(make, missing, workers)) as results:
+            for shard, group in itertools.groupby(results, lambda result: result[0]):
+                rows = list[Row]()
+                for _, row in group:
+                    rows.append(self._checked(row))
+                    self.progress(next(count), self.source.length)
+                self.write(shard, rows)
 
     def _checked(self, row: Row) -> Row:
         if row.data is not None and self.shape not in (None, row.shape):
@@ -181,32 +170,28 @@ class _Job:
             self.shape = row.shape
         return row
 
-    def flush(self) -> None:
-        """Write the rows collected so far as a shard."""
-        if not self.rows:
-            return
-        good = [row for row in self.rows if row.data is not None]
+    def write(self, shard: int, rows: Sequence[Row]) -> None:
+        """Write rows as a shard."""
+        good = [row for row in rows if row.data is not None]
         kind = self.shape.kind if self.shape else "image"
         columns: dict[str, Column] = {kind: [row.data for row in good if row.data is not None]}
         if self.source.classes is not None:
             columns["label"] = [row.label for row in good if row.label is not None]
         columns["key"] = [row.key for row in good]
         self.writer.write(
-            self.shard,
+            shard,
             columns,
             kind=kind,
-            items=len(self.rows),
+            items=len(rows),
             values=sum(row.shape.edge**2 for row in good),
             sums=_sum([row.sums for row in good]),
             squares=_sum([row.squares for row in good]),
             enlarged=sum(row.enlarged for row in good),
-            skipped=tuple(Skipped(key=row.key, error=row.error) for row in self.rows if row.data is None),
+            skipped=tuple(Skipped(key=row.key, error=row.error) for row in rows if row.data is None),
         )
-        self.rows = []
 
     def finish(self) -> Manifest:
         """Write what makes the shards a data set."""
-        self.flush()
         shape, classes = self.shape or Shape("image", 3, 0), self.source.classes
         entry: dict[str, Any] = {"kind": shape.kind, "resolution": shape.edge, "channels": shape.channels}
         if shape.kind == "latent":  # of an official archive: made with the official VAE
@@ -222,47 +207,13 @@ def shape_of(shard: Shard) -> Shape:
     return Shape(shard.kind, channels, round((shard.values / shard.rows) ** 0.5))
 
 
-def _ranges(source: Indexed, writer: ShardWriter, size: int) -> Iterator[Task]:
-    for shard in range(-(-len(source) // size)):
-        if shard in writer.shards:
-            continue
-        end = min((shard + 1) * size, len(source))
-        for start in range(shard * size, end, CHUNK):
-            yield Task(shard, start, min(start + CHUNK, end))
-
-
-def _chunks(source: Stream, writer: ShardWriter, size: int) -> Iterator[Task]:
-    """Everything after the finished shards; if the last of these is not full, the stream has ended with it."""
-    first = next(shard for shard in itertools.count() if shard not in writer.shards)
-    if first and writer.shards[first - 1].items < size:
-        return
-    items = source.read(first * size)
-    for shard in itertools.count(first):
-        for start in range(shard * size, (shard + 1) * size, CHUNK):
-            chunk = list(itertools.islice(items, min(CHUNK, (shard + 1) * size - start)))
-            if not chunk:
-                return
-            yield Task(shard, start, start + len(chunk), chunk)
-
-
-def _process(shared: tuple[Indexed | None, Fit, Limits], task: Task) -> tuple[Task, list[Row]]:
-    source, fit, limits = shared
-    items = task.items
-    if items is None:
-        assert source is not None
-        items = source.read(task.start, task.stop)
-    rows = [fit_item(item, fit, limits) for item in items]
-    return dataclasses.replace(task, items=None), rows
-
-
 def fit_item(item: Item, fit: Fit, limits: Limits) -> Row:
     """A picture as a row; what is wrong with it is in the row."""
-    if item.data is None:
-        return Row(item.key, item.label, error=item.error)
     try:
-        if item.data[:6] == NPY and (moments := _moments(item.data, fit)) is not None:
+        data = item.load()
+        if data[:6] == NPY and (moments := _moments(data, fit)) is not None:
             return _latent_row(item, moments)
-        image, enlarged = fit_image(item.data, fit, limits)
+        image, enlarged = fit_image(data, fit, limits)
         return _image_row(item, image, enlarged, fit)
     except ImageError as error:
         return Row(item.key, item.label, error=str(error))

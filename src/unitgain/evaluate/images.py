@@ -3,14 +3,11 @@
 import json
 import os
 import tempfile
-import threading
 import zipfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,17 +17,12 @@ from torch import Tensor
 from unitgain.data.digits import digits
 from unitgain.data.fit import Fit, ImageError, flatten
 from unitgain.data.fit import decode as decode_picture
-from unitgain.data.sources import Indexed, SourceOptions, open_source
-from unitgain.data.sources.columns import count_jpegs
-from unitgain.data.sources.files import Folder, Zip
-from unitgain.data.sources.parquet import Parquet
-from unitgain.data.sources.saved import SavedDataset
-from unitgain.data.sources.tars import Tar
+from unitgain.data.sources import Indexed, Item, SourceOptions, open_source
+from unitgain.data.sources.columns import Table, count_jpegs
+from unitgain.data.workers import in_order
 from unitgain.metrics.record import Source
 from unitgain.trust import DEFAULT_LIMITS, Limits, printable, read_member, read_regular
 
-T = TypeVar("T")
-KINDS = {Folder: "folder", Zip: "zip", Tar: "tar", Parquet: "parquet", SavedDataset: "prepared"}
 JPEGS = ("jpg", "jpeg", "jpe", "jfif")
 MANIFEST = "manifest.json"  # beside images that this package drew
 READERS = min(8, os.cpu_count() or 1)
@@ -70,8 +62,6 @@ class FileImages:
     def __init__(self, files: Indexed, source: Source, scratch: tempfile.TemporaryDirectory | None = None) -> None:
         self.files, self.source, self._scratch = files, source, scratch
         self.scale: tuple[float, float] | None = None
-        apart = isinstance(files, Folder | Tar)  # other libraries do not say that threads may share an open file
-        self._lock = nullcontext() if apart else threading.Lock()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -83,7 +73,7 @@ class FileImages:
             ImageError: if one cannot be read; the message names it.
         """
         waiting: list[Tensor] = []
-        for image in ahead(self._decode, numbers):
+        for image in in_order(self._decode, map(self.files.item, numbers), READERS):
             if waiting and (len(waiting) == BATCH or image.shape != waiting[0].shape):
                 yield torch.stack(waiting)
                 waiting = []
@@ -91,13 +81,9 @@ class FileImages:
         if waiting:
             yield torch.stack(waiting)
 
-    def _decode(self, number: int) -> Tensor:
-        with self._lock:
-            (item,) = self.files.read(number, number + 1)
+    def _decode(self, item: Item) -> Tensor:
         try:
-            if item.data is None:
-                raise ImageError(item.error)
-            return decode(item.data, self.files.limits)
+            return decode(item.load(), self.files.limits)
         except ImageError as error:
             raise ImageError(f"{self.source.name}: {item.key} {error}") from error
         except Exception as error:  # such as a MemoryError
@@ -151,7 +137,7 @@ def open_images(
     assert isinstance(files, Indexed), "only sets on the Hub are streams"
     for note in files.notes:
         say(note)
-    source = Source(kind=KINDS[type(files)], name=files.name, formats=_formats(files), **_drawn(_manifest(files)))
+    source = Source(kind=files.kind, name=files.name, formats=_formats(files), **_drawn(_manifest(files)))
     return FileImages(files, source, scratch)
 
 
@@ -167,35 +153,20 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "c h w
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def ahead(function: Callable[[int], T], numbers: Sequence[int], depth: int = 4 * READERS) -> Iterator[T]:
-    """`map(function, numbers)` by threads, at most `depth` results ahead of their use."""
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[T]] = deque()
-        try:
-            for number in numbers:
-                waiting.append(pool.submit(function, number))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 def _manifest(files: Indexed) -> bytes | None:
     """What lies beside images that this package drew."""
-    if isinstance(files, Folder) and (files.root / MANIFEST).is_file():
-        return read_regular(files.root / MANIFEST, files.limits)
-    if isinstance(files, Zip):
-        with zipfile.ZipFile(files.path) as archive:
+    path = Path(files.name)
+    if files.kind == "folder" and (path / MANIFEST).is_file():
+        return read_regular(path / MANIFEST, files.limits)
+    if files.kind == "zip":
+        with zipfile.ZipFile(path) as archive:
             return read_member(archive, MANIFEST, files.limits) if MANIFEST in archive.namelist() else None
     return None
 
 
 def _formats(files: Indexed) -> dict[str, int]:
     """Number of images by format: by their names, or in tables by their first bytes."""
-    if isinstance(files, Parquet | SavedDataset):
+    if isinstance(files, Table):
         jpegs = count_jpegs(files.parts())
         return {kind: count for kind, count in (("jpeg", jpegs), ("other", len(files) - jpegs)) if count}
     suffixes = Counter(PurePosixPath(key).suffix.lower().lstrip(".") for key in files.keys)

@@ -4,7 +4,6 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,44 +18,33 @@ from unitgain.data.sources.labels import (
     read_labels,
 )
 from unitgain.data.sources.listing import LABEL_FILES, TAR_SUFFIXES, Listing, Place, parents
-from unitgain.data.sources.source import SUFFIXES, Notes, SourceOptions
+from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions
 from unitgain.data.sources.splits import choose_folders
+from unitgain.trust import printable
 
 GRID = "grid.png"  # all images on one sheet, beside those that this package drew
 
 
-@dataclass(frozen=True)
-class Classified:
-    """Which pictures are taken, and their classes.
-
-    Attributes:
-        keys: their paths.
-        labels: int64, one per picture; None without.
-        classes: their names; None without.
-        notes: what the user should know.
-    """
-
-    keys: list[str]
-    labels: NDArray[np.int64] | None
-    classes: tuple[str, ...] | None
-    notes: tuple[str, ...]
-
-
 def classify(
     listing: Listing[Place],
+    kind: Kind,
     name: str,
     options: SourceOptions,
     read: Callable[[Place], bytes],
     beside: Mapping[str, Label] | None = None,
-) -> Classified:
+) -> Indexed:
     """Choose pictures and find their classes.
 
     Args:
         listing: what there is.
+        kind: of the source.
         name: of the source.
         options: may choose a split, name another file of labels, or want none.
-        read: the bytes of a file, by its place.
+        read: the bytes of a file, by its place; threads may call it.
         beside: labels that the source itself gives, by path; these come first.
+
+    Returns:
+        The source, without a fingerprint.
 
     Raises:
         ValueError: if there are no pictures, several splits and none is chosen, or labels do not fit.
@@ -65,25 +53,34 @@ def classify(
     keys = [key for key in listing.pictures if key not in tables.sheets]
     if not keys:
         raise ValueError(_nothing(listing, name))
-    kept, level = choose_folders(keys, options.split, name)
-    if len(kept) < len(keys):
-        chosen = set(kept)
-        for index, key in enumerate(keys):
-            if index not in chosen:
-                listing.notes.add("pictures are of other splits and were left out", key)
-    keys = [keys[index] for index in kept]
-    notes = listing.notes.lines()
+    chosen, level = choose_folders(keys, options.split, name)
+    if len(chosen) < len(keys):
+        for key in np.delete(np.array(keys, dtype=object), chosen):
+            listing.notes.add("pictures are of other splits and were left out", key)
+    keys = [keys[index] for index in chosen]
+    places = [listing.pictures[key] for key in keys]
+    more: tuple[str, ...] = ()
     if options.no_labels:
-        return Classified(keys, None, None, notes)
-    if options.labels is not None:
-        found, more = look_up(read_labels(options.labels, options.label_column), keys, str(options.labels))
-        labels, classes, further = number(found, keys, str(options.labels), options.classes)
-        return Classified(keys, labels, classes, (*notes, *more, *further))
-    if beside and any(key in beside for key in keys):
+        labels, classes = None, None
+    elif options.labels is not None:
+        where = str(options.labels)
+        rows, more = look_up(read_labels(options.labels, options.label_column), keys, where)
+        labels, classes, further = number(rows, keys, where, options.classes)
+        more += further
+    elif beside and any(key in beside for key in keys):
         labels, classes, more = number([beside.get(key) for key in keys], keys, name, options.classes)
-        return Classified(keys, labels, classes, (*notes, *more))
-    labels, classes, more = tables.labels(keys) or _by_folders(listing, keys, level, name)
-    return Classified(keys, labels, classes, (*listing.notes.lines(), *more))
+    else:
+        labels, classes, more = tables.labels(keys) or _by_folders(listing, keys, level, name)
+    return Indexed(
+        kind=kind,
+        name=name,
+        keys=keys,
+        fetch=lambda index: read(places[index]),
+        labels=labels,
+        classes=classes,
+        notes=(*listing.notes.lines(), *more),
+        limits=options.limits,
+    )
 
 
 class _Tables:
@@ -107,7 +104,10 @@ class _Tables:
         if folder in self.found and not own:
             self.listing.notes.add("files of labels were not used: another beside them counts", table)
             return
-        data = self.read(self.listing.tables[table])
+        try:
+            data = self.read(self.listing.tables[table])
+        except Exception as error:  # of whatever the decompressors make of it
+            raise ValueError(f"{self.name}: {table} cannot be read: {printable(error)}") from error
         labels = parse_labels(file, data, f"{self.name}/{table}", self.options.label_column)
         if labels is None:
             self.listing.notes.add("files hold no labels and were not used", table)

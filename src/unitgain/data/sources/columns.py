@@ -1,16 +1,39 @@
 """Columns of tables: which hold the pictures and their labels, and what is in a row."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unitgain.data.sources.labels import LABEL_COLUMNS, find_column
-from unitgain.data.sources.source import SourceOptions
+from unitgain.data.sources.source import Indexed, Item, SourceOptions
 from unitgain.extras import require
 from unitgain.trust import Limits, parse_json, read_regular
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values", "jpg", "png", "webp")
 JPEG_START = b"\xff\xd8\xff"
+
+
+@dataclass(kw_only=True)
+class Table(Indexed):
+    """Rows of a table.
+
+    Attributes:
+        parts: the column of pictures, some rows at a time.
+    """
+
+    parts: Callable[[], Iterator[Any]]
+
+    def item(self, number: int) -> Item:
+        """A picture, read at once: tables are read forward, by one thread."""
+        item = super().item(number)
+        try:
+            data = item.fetch()
+        except Exception as error:  # of this picture, when it is loaded
+            return dataclasses.replace(item, fetch=functools.partial(_fail, error))
+        return dataclasses.replace(item, fetch=lambda: data)
 
 
 def find_columns(
@@ -118,3 +141,7 @@ def count_jpegs(columns: Iterable[Any]) -> int:
         starts = compute.binary_slice(files, 0, len(JPEG_START))
         found += compute.sum(compute.equal(starts, JPEG_START)).as_py() or 0
     return found
+
+
+def _fail(error: Exception) -> bytes:
+    raise error

@@ -1,44 +1,19 @@
 """Folders and zip archives."""
 
-import functools
 import os
 import posixpath
 import stat
+import threading
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from unitgain.data.sources.classes import classify
 from unitgain.data.sources.listing import Listing, text
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
-from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, printable, read_member, read_regular
+from unitgain.trust import DEFAULT_LIMITS, printable, read_member, read_regular
 
 LONGEST_LINK = 4096  # bytes of a path
-
-
-@dataclass(kw_only=True)
-class Folder(Indexed):
-    """Pictures in a folder and its folders, in the order of their paths."""
-
-    root: Path
-    files: Sequence[str]
-
-    def fetch(self, index: int) -> bytes:
-        """The bytes of a file."""
-        return read_regular(self.root / self.files[index], self.limits)
-
-
-@dataclass(kw_only=True)
-class Zip(Indexed):
-    """Pictures in a zip archive, in the order of their names."""
-
-    path: Path
-    members: Sequence[str]
-
-    def fetch(self, index: int) -> bytes:
-        """The bytes of a member, checked against its checksum."""
-        return read_member(open_archive(self.path), self.members[index], self.limits)
 
 
 def list_folder(root: Path, options: SourceOptions) -> Listing[str]:
@@ -54,7 +29,7 @@ def list_folder(root: Path, options: SourceOptions) -> Listing[str]:
     return listing
 
 
-def open_folder(root: Path, options: SourceOptions, listing: Listing[str] | None = None) -> Folder:
+def open_folder(root: Path, options: SourceOptions, listing: Listing[str] | None = None) -> Indexed:
     """A folder; classes from `options.labels`, a label file in it, or its first-level folders.
 
     Args:
@@ -68,32 +43,28 @@ def open_folder(root: Path, options: SourceOptions, listing: Listing[str] | None
     listing = listing or list_folder(root, options)
     for name in (*listing.archives, *listing.parquet):
         listing.notes.add("archives and tables lie beside the pictures and were left out", name)
-    found = classify(listing, str(root), options, lambda path: read_regular(root / path, options.limits))
-    files = [listing.pictures[key] for key in found.keys]
-    stamps = [(key, *_stamp(root / file)) for key, file in zip(found.keys, files, strict=True)]
-    return Folder(
-        name=str(root),
-        root=root,
-        files=files,
-        keys=found.keys,
-        limits=options.limits,
-        labels=found.labels,
-        classes=found.classes,
-        notes=found.notes,
-        fingerprint=digest([stamps, found.classes, found.labels]),
-    )
+    source = classify(listing, "folder", str(root), options, lambda path: read_regular(root / path, options.limits))
+    stamps = [(key, *_stamp(root / listing.pictures[key])) for key in source.keys]
+    source.fingerprint = digest([stamps, source.classes, source.labels])
+    return source
 
 
-def open_zip(path: Path, options: SourceOptions) -> Zip:
+def open_zip(path: Path, options: SourceOptions) -> Indexed:
     """A zip archive; classes from `options.labels`, the official `dataset.json` in it, or its first-level folders.
 
     Raises:
         ValueError: if it is damaged or holds no pictures, or labels do not fit.
     """
     try:
-        archive = open_archive(path)
+        archive = zipfile.ZipFile(path)
     except Exception as error:  # BadZipFile, OSError, struct.error, NotImplementedError, ...
         raise ValueError(f"{path} is no whole zip archive: {printable(error)}") from error
+    lock = threading.Lock()  # zipfile does not say that threads may share an archive
+
+    def read(name: str) -> bytes:
+        with lock:
+            return read_member(archive, name, options.limits)
+
     listing = Listing[str]()
     members = archive.infolist()
     options.limits.check_source(f"{path}, unpacked,", sum(member.file_size for member in members), path.stat().st_size)
@@ -103,24 +74,9 @@ def open_zip(path: Path, options: SourceOptions) -> Zip:
     listing.pictures = dict(sorted(listing.pictures.items()))
     for name in (*listing.archives, *listing.parquet):
         listing.notes.add("archives within it were left out: unpack it, and give the folder", name)
-    found = classify(listing, str(path), options, lambda member: _read(archive, member, options.limits))
-    return Zip(
-        name=str(path),
-        path=path,
-        members=[listing.pictures[key] for key in found.keys],
-        keys=found.keys,
-        limits=options.limits,
-        labels=found.labels,
-        classes=found.classes,
-        notes=found.notes,
-        fingerprint=digest([stamp(path), found.classes, found.labels]),
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def open_archive(path: Path) -> zipfile.ZipFile:
-    """A zip archive, opened once per process."""
-    return zipfile.ZipFile(path)
+    source = classify(listing, "zip", str(path), options, read)
+    source.fingerprint = digest([stamp(path), source.classes, source.labels])
+    return source
 
 
 def _folders(root: Path, listing: Listing[str]) -> Iterator[tuple[str, list[str]]]:
@@ -161,21 +117,15 @@ def _stamp(path: Path) -> tuple[int, int]:
         return -1, -1
 
 
-def _read(archive: zipfile.ZipFile, name: str, limits: Limits) -> bytes:
-    try:
-        return read_member(archive, name, limits)
-    except LimitError as error:
-        raise LimitError(f"{archive.filename}: {error}") from error
-    except Exception as error:  # of whatever the decompressors make of it
-        raise ValueError(f"{archive.filename}: {printable(name)} cannot be read: {printable(error)}") from error
-
-
 def _add_member(listing: Listing[str], archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     name = member.filename
     if member.is_dir():
         listing.add_folder(name)
     elif stat.S_ISLNK(member.external_attr >> 16) and member.file_size <= LONGEST_LINK:
-        target = _read(archive, name, DEFAULT_LIMITS).decode("utf-8", "replace")
+        try:
+            target = read_member(archive, name, DEFAULT_LIMITS).decode("utf-8", "replace")
+        except Exception as error:  # of whatever the decompressors make of it
+            raise ValueError(f"{archive.filename}: {printable(name)} cannot be read: {printable(error)}") from error
         listing.add_link(name, posixpath.join(posixpath.dirname(name.replace("\\", "/")), target))
     else:
         listing.add(name, name)

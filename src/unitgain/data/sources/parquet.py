@@ -2,16 +2,15 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.sources.columns import features_of, find_columns, picture_bytes
+from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
 from unitgain.data.sources.labels import Label, number
-from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.extras import require
 from unitgain.trust import Limits, open_regular, printable
 
@@ -20,27 +19,7 @@ LABELS = 8192
 LONGEST_LABEL = 4096  # characters
 
 
-@dataclass(kw_only=True)
-class Parquet(Indexed):
-    """Rows of parquet files, in the order of the files."""
-
-    paths: Sequence[Path]
-    column: str
-    where: NDArray[np.int64]  # [n, 3]: file, row group, row in it
-
-    def fetch(self, index: int) -> bytes:
-        """The bytes of the picture in a row."""
-        file, group, row = self.where[index].tolist()
-        path = self.paths[file]
-        return picture_bytes(_rows(path, group, self.column, self.limits).at(row), path.parent, self.limits)
-
-    def parts(self) -> Iterator[Any]:
-        """The column of pictures, a few rows at a time."""
-        for file, group in np.unique(self.where[:, :2], axis=0).tolist():
-            yield from _read(self.paths[file], group, self.column, self.limits, ROWS)
-
-
-def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Parquet:
+def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     """Parquet files with a column of pictures (bytes, or a struct of bytes and path) and perhaps one of labels.
 
     Raises:
@@ -66,12 +45,22 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Parquet:
         raise ValueError(f"{name} holds no rows")
     keys = [f"{paths[file].name}/{index:09d}" for index, file in enumerate(places[:, 0].tolist())]
     numbers, classes, notes = number(labels or [None] * len(keys), keys, name, options.classes or names)
-    return Parquet(
+    rows = _Rows(paths, column, options.limits)
+
+    def fetch(index: int) -> bytes:
+        file, group, row = places[index].tolist()
+        return picture_bytes(rows.at(file, group, row), paths[file].parent, options.limits)
+
+    def parts() -> Iterator[Any]:
+        for file, group in np.unique(places[:, :2], axis=0).tolist():
+            yield from _read(paths[file], group, column, options.limits, ROWS)
+
+    return Table(
+        kind="parquet",
         name=name,
-        paths=list(paths),
-        column=column,
-        where=places,
         keys=keys,
+        fetch=fetch,
+        parts=parts,
         limits=options.limits,
         labels=numbers,
         classes=classes,
@@ -146,16 +135,18 @@ def _is_of(path: str, column: str) -> bool:
 
 
 class _Rows:
-    """The rows of a group, forward."""
+    """The rows of tables, forward: one before the last that was asked for costs reading its group from the first."""
 
-    def __init__(self, path: Path, group: int, column: str, limits: Limits) -> None:
-        self._again = functools.partial(_read, path, group, column, limits, ROWS)
-        self._parts, self._part, self._start = self._again(), None, 0
+    def __init__(self, paths: Sequence[Path], column: str, limits: Limits) -> None:
+        self._paths, self._column, self._limits = paths, column, limits
+        self._place, self._part, self._start = (-1, -1), None, 0
+        self._parts: Iterator[Any] = iter(())
 
-    def at(self, row: int) -> Any:
-        """The value of a row; one before the last that was asked for costs reading from the first."""
-        if self._part is None or row < self._start:
-            self._parts, self._start = self._again(), 0
+    def at(self, file: int, group: int, row: int) -> Any:
+        """The value of a row of a group of a file."""
+        if self._part is None or self._place != (file, group) or row < self._start:
+            self._place, self._start = (file, group), 0
+            self._parts = _read(self._paths[file], group, self._column, self._limits, ROWS)
             self._part = next(self._parts, None)
         while self._part is not None and row >= self._start + len(self._part):
             self._start += len(self._part)
@@ -163,11 +154,6 @@ class _Rows:
         if self._part is None:
             raise OSError(f"row {row} is not there")
         return self._part[row - self._start].as_py()
-
-
-@functools.lru_cache(maxsize=2)
-def _rows(path: Path, group: int, column: str, limits: Limits) -> _Rows:
-    return _Rows(path, group, column, limits)
 
 
 @functools.lru_cache(maxsize=8)

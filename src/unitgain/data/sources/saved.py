@@ -1,42 +1,19 @@
 """Directories that the `datasets` library saved."""
 
-import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unitgain.data.arrow import map_batches, read_schema
-from unitgain.data.sources.columns import features_of, find_columns, picture_bytes
-from unitgain.data.sources.hub import choose_split
+from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
 from unitgain.data.sources.labels import Label, number
-from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.data.sources.source import SourceOptions, digest, stamp
+from unitgain.data.sources.splits import choose_split
 from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, read_regular
 
 
-@dataclass(kw_only=True)
-class SavedDataset(Indexed):
-    """Rows of a directory that `datasets.Dataset.save_to_disk` wrote, memory-mapped."""
-
-    root: Path
-    files: Sequence[Path]
-    column: str
-
-    def fetch(self, index: int) -> bytes:
-        """The bytes of the picture in a row."""
-        starts, parts = _column(tuple(self.files), self.column)
-        part = int(np.searchsorted(starts, index, side="right")) - 1
-        return picture_bytes(parts[part][index - int(starts[part])].as_py(), self.root, self.limits)
-
-    def parts(self) -> Iterator[Any]:
-        """The column of pictures, in parts."""
-        yield from _column(tuple(self.files), self.column)[1]
-
-
-def open_saved(root: Path, options: SourceOptions) -> SavedDataset:
+def open_saved(root: Path, options: SourceOptions) -> Table:
     """A directory of `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk`; a prepared one too.
 
     Raises:
@@ -53,20 +30,28 @@ def open_saved(root: Path, options: SourceOptions) -> SavedDataset:
         schema = read_schema(files[0])
         features = _features(folder) or features_of(schema, str(files[0]))
         column, label_column, names = find_columns(schema, features, str(root), options)
-        count = int(_column(tuple(files), column)[0][-1])
+        batches = [batch for path in files for batch in map_batches(path, [column, *filter(None, [label_column])])]
+        pictures = [batch.column(column) for batch in batches]
+        starts = np.cumsum([0, *map(len, pictures)])
+        count = int(starts[-1])
         labels: list[Label] = [None] * count
         if label_column:
-            labels = [label for part in _column(tuple(files), label_column)[1] for label in part.to_pylist()]
+            labels = [label for batch in batches for label in batch.column(label_column).to_pylist()]
     except OSError as error:
         raise ValueError(f"{root} is damaged: {error}") from error
     keys = [f"{index:09d}" for index in range(count)]
     numbers, classes, notes = number(labels, keys, str(root), options.classes or names)
-    return SavedDataset(
+
+    def fetch(index: int) -> bytes:
+        part = int(np.searchsorted(starts, index, side="right")) - 1
+        return picture_bytes(pictures[part][index - int(starts[part])].as_py(), folder, options.limits)
+
+    return Table(
+        kind="prepared",
         name=str(root) if split is None else f"{root} ({split})",
-        root=folder,
-        files=files,
-        column=column,
         keys=keys,
+        fetch=fetch,
+        parts=lambda: iter(pictures),
         limits=options.limits,
         labels=numbers,
         classes=classes,
@@ -107,12 +92,3 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} is no directory of the datasets library: it holds {type(values).__name__}")
     return values
-
-
-@functools.lru_cache(maxsize=4)
-def _column(files: tuple[Path, ...], name: str) -> tuple[NDArray[np.int64], list[Any]]:
-    """A mapped column in parts, and the number of the first row of each, and of all rows."""
-    parts = []
-    for path in files:
-        parts += [batch.column(name) for batch in map_batches(path, [name])]
-    return np.cumsum([0, *map(len, parts)]), parts

@@ -1,17 +1,20 @@
 """What every source of images offers."""
 
+import functools
 import hashlib
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.data.fit import ImageError
 from unitgain.trust import DEFAULT_LIMITS, Limits, printable
 
+Kind = Literal["folder", "zip", "tar", "parquet", "prepared"]
 # What is taken for a picture by its name; everything Pillow decodes without help from outside, and arrays.
 SUFFIXES = frozenset(
     f".{name}"
@@ -28,15 +31,24 @@ class Item:
 
     Attributes:
         key: its name in the source.
-        data: the bytes of its file; None if they could not be read.
+        fetch: reads its file; any thread may call it.
         label: number of its class; None without labels.
-        error: why there are no data.
     """
 
     key: str
-    data: bytes | None
+    fetch: Callable[[], bytes]
     label: int | None = None
-    error: str = ""
+
+    def load(self) -> bytes:
+        """The bytes of its file.
+
+        Raises:
+            ImageError: if it cannot be read.
+        """
+        try:
+            return self.fetch()
+        except Exception as error:  # a damaged archive raises whatever its format does
+            raise ImageError(f"cannot be read: {printable(error) or type(error).__name__}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,75 +83,16 @@ class SourceOptions:
         return self.labels is None and not self.no_labels
 
 
-class Source(Protocol):
+@dataclass(kw_only=True)
+class Source:
     """Pictures with labels, in an order that never changes.
 
     Attributes:
         name: for messages.
+        length: number of pictures, if it is known.
         classes: their names; None without labels.
         fingerprint: changes when the source does.
         notes: what the user should know, such as files that were left out.
-    """
-
-    name: str
-    classes: tuple[str, ...] | None
-    fingerprint: str
-    notes: tuple[str, ...]
-
-
-@dataclass(kw_only=True)
-class Indexed(Source):
-    """A source that any process reads from any place; picklable.
-
-    Attributes:
-        keys: name of each picture.
-        labels: int64, one per picture; None without.
-        limits: what an item may take.
-    """
-
-    name: str
-    keys: Sequence[str]
-    labels: NDArray[np.int64] | None = None
-    classes: tuple[str, ...] | None = None
-    fingerprint: str = ""
-    notes: tuple[str, ...] = ()
-    limits: Limits = DEFAULT_LIMITS
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def fetch(self, index: int) -> bytes:
-        """The file of one picture.
-
-        Raises:
-            OSError: if it cannot be read.
-        """
-        raise NotImplementedError
-
-    def read(self, start: int, stop: int) -> Iterator[Item]:
-        """Pictures number `start` to `stop - 1`; one that cannot be read comes without data."""
-        for index in range(start, stop):
-            label = None if self.labels is None else int(self.labels[index])
-            try:
-                yield Item(self.keys[index], self.fetch(index), label)
-            except Exception as error:  # a damaged archive raises whatever its format does
-                why = printable(error) or type(error).__name__
-                yield Item(self.keys[index], None, label, f"cannot be read: {why}")
-
-    def limited(self, limit: int | None) -> "Indexed":
-        """This source, with the first `limit` pictures only."""
-        if limit is not None:
-            self.keys = self.keys[:limit]
-            self.labels = None if self.labels is None else self.labels[:limit]
-        return self
-
-
-@dataclass(kw_only=True)
-class Stream(Source):
-    """A source that is read from its beginning, by one process.
-
-    Attributes:
-        length: number of pictures, if known.
         limits: what an item may take.
     """
 
@@ -150,9 +103,49 @@ class Stream(Source):
     notes: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
 
-    def read(self, start: int) -> Iterator[Item]:
+    def read(self, start: int = 0) -> Iterator[Item]:
         """Pictures from number `start` on."""
         raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class Indexed(Source):
+    """A source on this machine, any picture at once.
+
+    Attributes:
+        kind: of the source.
+        keys: name of each picture.
+        fetch: the bytes of the file of a picture, by its number; raises whatever its format does.
+        labels: int64, one per picture; None without.
+    """
+
+    kind: Kind
+    keys: Sequence[str]
+    fetch: Callable[[int], bytes]
+    labels: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        self.length = len(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def item(self, number: int) -> Item:
+        """A picture."""
+        label = None if self.labels is None else int(self.labels[number])
+        return Item(self.keys[number], functools.partial(self.fetch, number), label)
+
+    def read(self, start: int = 0) -> Iterator[Item]:
+        """As in `Source`."""
+        return map(self.item, range(start, len(self)))
+
+    def limited(self, limit: int | None) -> "Indexed":
+        """This source, with the first `limit` pictures only."""
+        if limit is not None:
+            self.keys = self.keys[:limit]
+            self.labels = None if self.labels is None else self.labels[:limit]
+            self.length = len(self.keys)
+        return self
 
 
 @dataclass

@@ -12,6 +12,19 @@ _FOLDER = re.compile(rf"({_WORD})(?:[-_ ]?(?:set|data|images|imgs|[a-d]|\d+))?",
 _FILE = re.compile(rf"({_WORD})(?![a-z])", re.IGNORECASE)  # train-00000-of-00004.parquet, val.tar
 
 
+def choose_split(splits: Sequence[str], wanted: str | None, where: str) -> str:
+    """The split that is wanted, the only one, or "train".
+
+    Raises:
+        ValueError: if it is not there, or there are several and none is "train".
+    """
+    if wanted is not None and wanted in splits:
+        return wanted
+    if wanted is None and (len(splits) == 1 or "train" in splits):
+        return "train" if "train" in splits else splits[0]
+    raise ValueError(f"{where} has the splits {', '.join(splits)}: choose one with --split")
+
+
 def choose_files(names: Sequence[str], split: str | None, where: str) -> list[int]:
     """Numbers of the files, paths within a folder, that are of a split by their names or their folders'.
 

@@ -1,7 +1,6 @@
 """Tar archives: plain, compressed, one within another, and the shards of WebDataset."""
 
 import bz2
-import functools
 import gzip
 import itertools
 import lzma
@@ -13,9 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
 
 from unitgain.data.sources.classes import classify
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label
@@ -32,20 +28,9 @@ LARGEST_HEADER = 2**24
 Span = tuple[int, int, int]  # archive, offset, size
 
 
-@dataclass(kw_only=True)
-class Tar(Indexed):
-    """Pictures in tar archives, in the order of the archives and within."""
-
-    paths: Sequence[Path]
-    where: NDArray[np.int64]  # [n, 3]: archive, offset, size
-
-    def fetch(self, index: int) -> bytes:
-        """The bytes of a member."""
-        archive, offset, size = self.where[index].tolist()
-        return _bytes_at(self.paths[archive], offset, size, self.limits)
-
-
-def open_tars(paths: Sequence[Path], scratch: Path, options: SourceOptions, names: Sequence[str] | None = None) -> Tar:
+def open_tars(
+    paths: Sequence[Path], scratch: Path, options: SourceOptions, names: Sequence[str] | None = None
+) -> Indexed:
     """Tar archives, plain or as WebDataset has them: files of one sample share their name up to the first dot.
 
     Classes from `options.labels`, from the `.cls` or `.json` beside each picture, from files of labels, from
@@ -70,20 +55,19 @@ def open_tars(paths: Sequence[Path], scratch: Path, options: SourceOptions, name
         except (tarfile.TarError, OSError) as error:
             raise ValueError(f"{path} is no whole tar archive: {error}") from error
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    found = classify(
-        scan.all, name, options, lambda place: _bytes_at(unpacked[place[0]], *place[1:], options.limits), scan.beside
-    )
-    return Tar(
-        name=name,
-        paths=unpacked,
-        where=np.array([scan.all.pictures[key] for key in found.keys], dtype=np.int64).reshape(-1, 3),
-        keys=found.keys,
-        limits=options.limits,
-        labels=found.labels,
-        classes=found.classes,
-        notes=found.notes,
-        fingerprint=digest([*map(stamp, paths), found.classes, found.labels]),
-    )
+
+    def read(span: Span) -> bytes:
+        archive, offset, size = span
+        options.limits.check_item("it", size)
+        with open_regular(unpacked[archive]) as file:
+            if os.fstat(file.fileno()).st_size < offset + size:
+                raise OSError(f"{unpacked[archive]} ends within it")
+            file.seek(offset)
+            return file.read(size)
+
+    source = classify(scan.all, "tar", name, options, read, scan.beside)
+    source.fingerprint = digest([*map(stamp, paths), source.classes, source.labels])
+    return source
 
 
 @dataclass
@@ -204,16 +188,3 @@ def _uncompressed(path: Path, scratch: Path, index: int, limits: Limits) -> Path
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise ValueError(f"{path} cannot be unpacked: {error}") from error
     return plain
-
-
-def _bytes_at(path: Path, offset: int, size: int, limits: Limits) -> bytes:
-    limits.check_item("it", size)
-    file = _open_file(path)
-    if os.fstat(file).st_size < offset + size:
-        raise OSError(f"{path} ends within it")
-    return os.pread(file, size, offset)
-
-
-@functools.lru_cache(maxsize=64)
-def _open_file(path: Path) -> int:
-    return os.open(path, os.O_RDONLY)

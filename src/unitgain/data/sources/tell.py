@@ -10,7 +10,7 @@ from unitgain.data.sources.hub import open_hub
 from unitgain.data.sources.listing import TAR_SUFFIXES
 from unitgain.data.sources.parquet import open_parquet
 from unitgain.data.sources.saved import open_saved
-from unitgain.data.sources.source import Indexed, Notes, SourceOptions, Stream
+from unitgain.data.sources.source import Indexed, Notes, Source, SourceOptions
 from unitgain.data.sources.splits import ALL, choose_files
 from unitgain.data.sources.tars import open_tars
 from unitgain.trust import open_regular
@@ -18,7 +18,7 @@ from unitgain.trust import open_regular
 HUB = "hub:"
 
 
-def open_source(what: str, scratch: Path, options: SourceOptions | None = None) -> Indexed | Stream:
+def open_source(what: str, scratch: Path, options: SourceOptions | None = None) -> Source:
     """The source that `what` names: `hub:org/name`, or the path of a folder or a file.
 
     A folder may hold pictures, parquet files, tar shards, or be a directory of the `datasets` library.
