@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from unitgain.bench.cases import check_network, inputs, open_denoiser, parse_mode
-from unitgain.bench.forward import as_trained, no_gradients
+from unitgain.bench.cases import inputs, open_denoiser, parse_mode
 from unitgain.bench.memory import STATUS, PeakMemory
 
 
@@ -39,11 +38,10 @@ def footprint(network: str, mode: str, *, batch: int = 1, device: str = "cpu", t
         threads: of the process; by default as many as here.
 
     Raises:
-        ValueError: if the network or the mode is unknown.
+        ValueError: if the mode is unknown.
         RuntimeError: if the process fails.
     """
     parse_mode(mode, device)
-    check_network(network)
     asked = {"network": network, "mode": mode, "batch": batch, "device": device}
     asked["threads"] = threads or torch.get_num_threads()
     command = [sys.executable, __file__, json.dumps(asked)]
@@ -57,13 +55,9 @@ def measure_here(network: str, mode: str, batch: int, device: str) -> Footprint:
     """The same in this process, which should have done nothing else."""
     chosen = parse_mode(mode, device)
     with PeakMemory(device) as opening:
-        denoiser = open_denoiser(network, device, mapped=chosen.kind == "prepared")
-        if chosen.kind == "prepared":
-            denoiser = evaluate = chosen.prepare(denoiser)
-        else:
-            evaluate = as_trained(denoiser, chosen.dtype, chosen.kind == "plain")
+        denoiser = chosen.apply(open_denoiser(network, device, mapped=not chosen.as_trained))
     arguments = inputs(denoiser, batch, device)
-    run = no_gradients(lambda: evaluate(*arguments))
+    run = torch.inference_mode()(lambda: denoiser(*arguments))
     run()  # compiles what is to be compiled
     with PeakMemory(device) as evaluating:
         run()

@@ -18,14 +18,14 @@ import torch
 
 from footprint import footprint
 from machine import RESULTS, in_parts
-from unitgain.bench.cases import Case, open_denoiser, parse_mode
+from unitgain.bench.cases import Case, inputs, open_denoiser, parse_mode
 from unitgain.bench.forward import forward
-from unitgain.bench.measure import Pace
-from unitgain.bench.sampling import sampling
+from unitgain.bench.measure import Pace, Work, measure
 from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.infer import fastest_dtype
 from unitgain.infer.layers import supported
+from unitgain.sample import evaluations, generate, sigma_grid
 from unitgain.serial import to_dict
 
 NETWORKS = {"EDM2-S": "edm2-img64-s", "EDM2+-S": "edm2plus-img64-s"}
@@ -89,14 +89,26 @@ def measure_prepare(networks: dict[str, str], modes: list[str]) -> dict[str, lis
         for mode in modes[1:]:  # but plain
             for _ in range(3):
                 start = time.perf_counter()
-                parse_mode(mode).prepare(denoiser)
+                parse_mode(mode).apply(denoiser)
                 found.setdefault(f"{label} {mode}", []).append(time.perf_counter() - start)
     return found
 
 
-def measure_sample(networks: dict[str, str], steps: int) -> dict[str, Any]:
-    cases = [Case(networks["EDM2+-S"], "fast", "EDM2+-S fast")]
-    return to_dict(sampling(cases, batch=1, steps=steps, pace=Pace(repeats=2)))
+def measure_sample(network: str, steps: int) -> dict[str, Any]:
+    """A whole sample, and as many evaluations of the same network on the same images, one after the other."""
+    denoiser, sigmas = parse_mode("fast").apply(open_denoiser(network)), sigma_grid(steps)
+    x, _, label = inputs(denoiser, 1, "cpu")
+    levels = [*sigmas[:-1].repeat_interleave(2).float()][: evaluations("heun", steps)]
+
+    @torch.inference_mode()
+    def evaluate() -> None:
+        for level in levels:
+            denoiser(x, level, label)
+
+    whole = Work(name="whole", run=lambda: list(generate(denoiser, range(1), sigmas, batch=1)), items=1)
+    report = measure([whole, Work(name="evaluations", run=evaluate, items=1)], pace=Pace(repeats=2))
+    seconds = {row.name: row.seconds for row in report.rows}
+    return {"steps": steps, "evaluations": len(levels), "seconds": seconds}
 
 
 def page(found: dict[str, Any]) -> str:
@@ -116,11 +128,11 @@ def page(found: dict[str, Any]) -> str:
     if "memory" in found:
         lines += ["", "## Peak memory", "", *memory_lines(found["memory"])]
     if "sample" in found:
-        row = found["sample"]["rows"][0]
+        sample = found["sample"]
+        whole, alone = sample["seconds"]["whole"], sample["seconds"]["evaluations"]
+        over = f"{whole / alone:.3f} times its {sample['evaluations']} evaluations alone"
         lines += ["", "## A whole sample", ""]
-        steps, facts = found["sample"]["settings"]["steps"], row["facts"]
-        over = f"{facts['over_evaluations']:.3f} times its {facts['evaluations']} evaluations alone"
-        lines.append(f"{steps} steps of Heun's method with {row['name']}: {row['seconds']:.2f} s, {over}.")
+        lines.append(f"{sample['steps']} steps of Heun's method with EDM2+-S fast: {whole:.2f} s, {over}.")
     if "preparing" in found:
         lines += ["", "## Preparing again", "", "| network | s, the third time |", "|---|---|"]
         lines += [f"| {name} | {seconds[-1]:.2f} |" for name, seconds in found["preparing"].items()]
@@ -181,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         for batch in args.batches
     }
     parts["memory"] = lambda: measure_memory(networks, args.batches)
-    parts["sample"] = lambda: measure_sample(networks, args.steps)
+    parts["sample"] = lambda: measure_sample(networks["EDM2+-S"], args.steps)
     parts["preparing"] = lambda: measure_prepare(networks, modes(compile=False))
     settings = {"networks": networks, "repeats": args.repeats, "steps": args.steps, "compile": args.compile}
     found = in_parts(args.name, parts, page, settings=settings, fresh=args.fresh, folder=folder)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unitgain.bench.measure import machine
+from unitgain.bench.measure import Comparison, machine
+from unitgain.bench.tables import cells
 from unitgain.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,3 +58,10 @@ def in_parts(
         write_results(name, found, page(found), device=device, folder=folder)
     write_results(name, found, page(found), device=device, folder=folder)
     return found
+
+
+def markdown(comparison: Comparison) -> str:
+    """Measurements as a table for a page."""
+    head, rows = cells(comparison)
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from machine import markdown
 from unitgain.bench.cases import parse_mode
-from unitgain.bench.forward import Evaluations, no_gradients, relative_error
+from unitgain.bench.forward import Evaluations, relative_error
 from unitgain.bench.measure import Comparison, Pace, Work, measure
-from unitgain.bench.tables import cells, markdown, notes
+from unitgain.bench.tables import notes
 from unitgain.checkpoint.nvidia import to_state
 from unitgain.denoiser import Denoiser, Uncertainty
 from unitgain.recipe import Recipe
@@ -121,11 +122,11 @@ def compare(
     """Evaluations of the official network, which comes first, and of ours in modes of `unitgain bench forward`."""
     evaluations = Evaluations(network, batch, device)
     reference = load_reference(checkout, evaluations.denoiser, device)
-    run = no_gradients(lambda: reference(*evaluations.inputs))
+    run = torch.inference_mode()(lambda: reference(*evaluations.inputs))
     facts = {"error": relative_error(run(), evaluations.expected)}
     works = [Work(name="reference", run=run, items=batch, dtype=reference.dtype, facts=facts)]
     works += [evaluations.work(mode, parse_mode(mode, device)) for mode in modes]
-    return measure(works, what="forward", device=device, pace=pace, settings={"batch": batch})
+    return measure(works, device, pace)
 
 
 def main() -> None:
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     found = compare(args.checkout, args.network, args.modes, args.batch, args.device)
-    print(markdown(cells(found)), *notes(found), sep="\n")
+    print(markdown(found), *notes(found), sep="\n")
 
 
 if __name__ == "__main__":

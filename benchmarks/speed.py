@@ -1,21 +1,15 @@
-"""The picture and the tables of docs/speed.md: `python benchmarks/speed.py`, after `infer.py`.
-
-Draws `results/speed.svg` from `results/infer.json`, and puts the tables of results between the marks of the page.
-"""
+"""The picture of the README, `results/speed.svg`, from `results/infer.json`: `python benchmarks/speed.py`."""
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from machine import RESULTS
 from unitgain.extras import require
-from unitgain.files import atomic, write_text
+from unitgain.files import atomic
 
-PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 COLOURS = {"plain": "#9aa0a6", "float32": "#4c78a8", "bfloat16": "#f58518", "float16": "#54a24b"}
-MARK = re.compile(r"(<!-- results/(?P<name>\w+)\.md(?P<section>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def bars(results: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -60,43 +54,17 @@ def draw(results: dict[str, Any], path: Path) -> None:
     plots.close(figure)
 
 
-def filled(text: str, folder: Path) -> str:
-    """The page with every marked place filled from the results that are there.
-
-    `<!-- results/infer.md -->` takes the whole file without its title, `<!-- results/infer.md Wanted -->` one section.
-    """
-
-    def fill(match: re.Match[str]) -> str:
-        path = folder / f"{match['name']}.md"
-        if not path.exists():
-            return match[0]
-        content = path.read_text(encoding="utf-8").partition("\n")[2].strip()
-        if section := match["section"].strip():
-            parts = re.split(r"^## ", content, flags=re.MULTILINE)
-            named = [part.partition("\n")[2].strip() for part in parts if part.partition("\n")[0].strip() == section]
-            if not named:
-                raise SystemExit(f"{path} has no section {section!r}")
-            content = named[0]
-        else:
-            content = re.sub(r"^## ", "### ", content, flags=re.MULTILINE)
-        return f"{match[1]}\n{content}\n\n{match[4]}"
-
-    return MARK.sub(fill, text)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Draw the picture and fill the page."""
+    """Draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=RESULTS, help="of the results")
-    parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args(arguments)
     path = args.folder / "infer.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     if not bars(results):
         parser.error(f"{path} is not there, or of another form: run benchmarks/infer.py first")
     draw(results, args.folder / "speed.svg")
-    write_text(args.page, filled(args.page.read_text(encoding="utf-8"), args.folder))
-    print(f"wrote {args.folder / 'speed.svg'} and {args.page}")
+    print(f"wrote {args.folder / 'speed.svg'}")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,27 @@ projected, gradients cleaned, Adam and the averages computed parameter by parame
 
 import argparse
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from machine import RESULTS, write_results
+import torch
+from torch import Tensor
+
+from machine import RESULTS, markdown, write_results
+from unitgain.arch.unet import UNet
 from unitgain.bench.cases import Case
-from unitgain.bench.measure import Pace
-from unitgain.bench.tables import cells, markdown, notes
-from unitgain.bench.training import training
+from unitgain.bench.measure import Pace, Work, measure
+from unitgain.bench.memory import PeakMemory
+from unitgain.bench.tables import notes
+from unitgain.bench.training import microbatches, rehearse, sized, training_work
+from unitgain.layers import MPConv
+from unitgain.ops import normalize
 from unitgain.recipe import Recipe
 from unitgain.recipes import PIXELS32
 from unitgain.serial import to_dict
+from unitgain.train.state import TrainState
+from unitgain.train.step import Microbatch
 
 WIDTH = 64
 BRANCHES = {"EDM2": "s c m s c", "EDM2+": PIXELS32.network.branch}
@@ -34,25 +44,91 @@ def recipes(small: bool) -> dict[str, Recipe]:
     }
 
 
+def plain_work(name: str, recipe: Recipe, batch: int) -> Work:
+    """The plain step on the images that ours is measured on."""
+    device, recipe = torch.device("cpu"), sized(recipe, batch)
+    parts = microbatches(recipe, batch, device)
+    torch.manual_seed(0)
+    with PeakMemory() as memory:
+        step = plain_step(recipe, device)
+        step(parts)
+    return Work(name=name, run=lambda: step(parts), items=batch, held=memory.kept)
+
+
+def plain_step(recipe: Recipe, device: torch.device) -> Callable[[Sequence[Microbatch]], object]:
+    """A step with the same results, written as the papers' formulas read."""
+    state = TrainState.start(recipe, device)
+    cast(UNet, state.denoiser.network).memory_format = torch.contiguous_format
+    parameters = [*state.denoiser.parameters(), *state.uncertainty.parameters()]
+    betas = (recipe.beta1, recipe.beta2)
+    adam = torch.optim.Adam(parameters, lr=recipe.lr, betas=betas, eps=recipe.eps, foreach=False, fused=False)
+
+    def step(microbatches: Sequence[Microbatch]) -> Tensor:
+        if recipe.forced_normalization:
+            project(state)
+        total = torch.zeros((), device=device)
+        for microbatch in microbatches:
+            loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label).loss
+            (loss.sum() * (recipe.loss_scaling / recipe.batch)).backward()
+            total += loss.detach().mean() * (len(microbatch.clean) / recipe.batch)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                torch.nan_to_num(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0, out=parameter.grad)
+        for group in adam.param_groups:
+            group["lr"] = recipe.learning_rate(state.nimg)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        state.nimg += recipe.batch
+        average(state, recipe)
+        return total
+
+    return step
+
+
+@torch.no_grad()
+def project(state: TrainState) -> None:
+    """Eq. 66, layer by layer."""
+    for layer in state.modules.modules():
+        if isinstance(layer, MPConv):
+            layer.weight.copy_(normalize(layer.weight))
+
+
+@torch.no_grad()
+def average(state: TrainState, recipe: Recipe) -> None:
+    """The averages of the recipe, parameter by parameter."""
+    weights = dict(state.denoiser.named_parameters())
+    for ema in state.emas:
+        weight = 1 - ema.beta(state.nimg, recipe.batch)
+        for name, tensor in ema.average.items():
+            tensor.lerp_(weights[name], weight)
+        ema.t = float(state.nimg)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--modes", nargs="*", default=list(MODES), help="steps, as in `unitgain bench train`")
+    parser.add_argument("--modes", nargs="*", default=list(MODES), help="plain, or as in `unitgain bench train`")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=90.0, help="for each network")
     parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
     parser.add_argument("--folder", type=Path, help="of the results")
     args = parser.parse_args(arguments)
     folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
-    made = recipes(args.small)
+    device = torch.device("cpu")
+    rehearse(device)
     found: dict[str, Any] = {}
     parts = ["# Training step", "", (__doc__ or "").partition("\n\n")[2].strip()]
-    for label, recipe in made.items():
+    for label, recipe in recipes(args.small).items():
         print(f"{label} ...", flush=True)
-        cases = [Case(recipe, mode, f"{label} {mode}") for mode in args.modes]
-        report = training(cases, batch=args.batch, pace=Pace(seconds=args.seconds))
+        works = [
+            plain_work(f"{label} plain", recipe, args.batch)
+            if mode == "plain"
+            else training_work(Case(recipe, mode, f"{label} {mode}"), args.batch, device)
+            for mode in args.modes
+        ]
+        report = measure(works, pace=Pace(seconds=args.seconds))
         found[label] = to_dict(report)
-        parts += ["", f"## {label}, batch {args.batch}", "", markdown(cells(report)), "", " ".join(notes(report))]
+        parts += ["", f"## {label}, batch {args.batch}", "", markdown(report), "", " ".join(notes(report))]
     text = "\n".join(parts)
     write_results("training_step", found, text, folder=folder)
     print(text)

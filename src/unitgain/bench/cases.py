@@ -1,24 +1,30 @@
-"""What is compared: a network in a mode, from text such as `edm2-img64-s:bfloat16+compile`."""
+"""What is measured: a network in a mode, from text such as `edm2-img64-s:bfloat16+compile`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 
+from unitgain.analysis.cost import network_cost
+from unitgain.arch import NetworkSpec
 from unitgain.arch.unet import UNet
 from unitgain.denoiser import Denoiser
 from unitgain.hub import load, names_network
-from unitgain.infer import Prepared, fastest_dtype, prepare
+from unitgain.infer import fastest_dtype, prepare
 from unitgain.infer.prepare import CompileMode
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES, create
 from unitgain.serial import suggest
 
+AS_TRAINED = ("plain", "exact")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WORDS = (*AS_TRAINED, "fast", *DTYPES)
+OPTIONS = ("compile", *(f"compile={how}" for how in get_args(CompileMode)), "direct", "kernels", "graph")
 GAIN = (1.0, 0.2)  # mean and deviation of random gains: what the network adds to its input must not be zero
-Kind = Literal["plain", "exact", "prepared"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Case:
 
     Args:
         network: name of a recipe, a recipe, or whatever `unitgain.load` opens.
-        mode: as text; what there is depends on what is measured.
+        mode: as text; which there are depends on what is measured.
         label: in tables; by default `network:mode`.
     """
 
@@ -41,120 +47,96 @@ class Case:
         network = self.network if isinstance(self.network, str) else self.network.name
         return self.label or f"{network}:{self.mode}"
 
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe.
 
-        Raises:
-            ValueError: if it is no recipe's name.
-        """
-        if isinstance(self.network, Recipe):
-            return self.network
-        if self.network not in RECIPES:
-            raise ValueError(f"{self.network!r} is no recipe; {suggest(self.network, RECIPES)}")
-        return RECIPES[self.network]
-
-
-def parse_case(text: str, known: Sequence[str], default: str | None = None) -> list[Case]:
+def parse_case(text: str, words: Sequence[str], default: Sequence[str]) -> list[Case]:
     """Cases from `NETWORK:MODE`, or from `NETWORK` alone.
 
     Args:
         text: as the user gave it.
-        known: first words of modes; what follows the last colon is one of them, or belongs to the name.
-        default: modes, separated by commas, of a network without one; None if it has to have one.
+        words: that modes begin with; what follows the last colon is a mode, or belongs to the name.
+        default: modes of a network without one.
 
     Raises:
-        ValueError: if there is no mode and no default.
+        ValueError: if a recipe's name is followed by something else than a mode.
     """
     network, colon, mode = text.rpartition(":")
-    if colon and mode.partition("+")[0] in known:
+    if colon and mode.partition("+")[0] in words:
         return [Case(network, mode)]
     if colon and not Path(text).exists() and network in RECIPES:
-        raise ValueError(f"unknown mode {mode!r} in {text!r}: {suggest(mode.partition('+')[0], known)}")
-    if default is None:
-        raise ValueError(f"{text!r} names no mode: write {text}:{known[0]}")
-    return [Case(text, one) for one in default.split(",")]
+        raise ValueError(f"unknown mode {mode!r} in {text!r}: {suggest(mode.partition('+')[0], words)}")
+    return [Case(text, each) for each in default]
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How a network is evaluated.
+    """How a network is run.
 
     Args:
-        kind: "plain" (contiguous, weights normalized in every evaluation, as the papers' formulas read), "exact" (as in
-            training: the same, channels-last) or "prepared" (`unitgain.infer.prepare`).
+        word: "plain" (contiguous, weights normalized in every evaluation, as the papers' formulas read), "exact" (as in
+            training: the same, channels-last), "fast" (prepared) or a precision (prepared, or trained in).
         dtype: in which the network computes.
-        compile: as `prepare` takes it.
-        winograd: likewise.
-        kernels: likewise.
-        graph: likewise.
+        options: that follow, with their values, which are empty for most.
     """
 
-    kind: Kind
+    word: str
     dtype: torch.dtype
-    compile: bool | CompileMode = False
-    winograd: bool = True
-    kernels: bool = False
-    graph: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether evaluations are those of training."""
+        return self.word in AS_TRAINED
 
     @property
     def first_is_slow(self) -> bool:
         """Whether the first evaluation compiles, tunes or records."""
-        return bool(self.compile) or self.kernels or self.graph
+        return not {"compile", "kernels", "graph"}.isdisjoint(self.options)
 
-    def prepare(self, denoiser: Denoiser) -> Prepared:
-        """The denoiser prepared so."""
+    def apply(self, denoiser: Denoiser) -> Denoiser:
+        """The denoiser prepared, or itself made to compute so."""
+        if self.as_trained:
+            denoiser.dtype = self.dtype
+            plain = self.word == "plain"
+            cast(UNet, denoiser.network).memory_format = torch.contiguous_format if plain else torch.channels_last
+            return denoiser
         return prepare(
             denoiser,
             self.dtype,
-            compile=self.compile,
-            winograd=self.winograd,
-            kernels=self.kernels,
-            graph=self.graph,
+            compile=cast(CompileMode, self.options.get("compile")) or "compile" in self.options,
+            winograd="direct" not in self.options,
+            kernels="kernels" in self.options,
+            graph="graph" in self.options,
         )
 
 
-MODES = ("plain", "exact", "fast", *DTYPES)
-GRAMMAR = (
-    "plain, exact, fast, float32, bfloat16 or float16; plain and exact take +bfloat16 or +float16, the others +compile "
-    "or +compile=max-autotune, +direct, +kernels and +graph"
-)
+def parse_mode(
+    text: str,
+    device: torch.device | str = "cpu",
+    words: Sequence[str] = WORDS,
+    options: Sequence[str] = OPTIONS,
+) -> Mode:
+    """A mode from one of the words and options after `+`; `fast` is in the fastest precision of `device`.
 
-
-def parse_mode(text: str, device: torch.device | str = "cpu") -> Mode:
-    """A mode of inference: `plain`, `exact`, `fast`, `float32`, `bfloat16`, `float16`, and options after `+`.
-
-    `fast` is prepared in the fastest precision of `device`, the last three are prepared in that precision.
+    Args:
+        text: as the user gave it.
+        device: where it will run.
+        words: that there are.
+        options: of all but plain and exact, which take a precision; N stands for a number.
 
     Raises:
         ValueError: if it is none of these.
     """
-    first, *options = text.split("+")
-    if first in ("plain", "exact"):
-        if len(options) > 1 or any(option not in DTYPES for option in options):
-            raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
-        return Mode(first, DTYPES[options[0]] if options else torch.float32)
-    found: dict[str, str] = {}
-    for option in options:
-        word, _, value = option.partition("=")
-        known = not value or (word == "compile" and value in get_args(CompileMode))
-        if word not in ("compile", "direct", "kernels", "graph") or word in found or not known:
-            raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
-        found[word] = value
-    if first not in MODES:
-        raise ValueError(f"cannot read the mode {text!r}: write {GRAMMAR}")
-    dtype = fastest_dtype(device) if first == "fast" else DTYPES[first]
-    compile = (found["compile"] or True) if "compile" in found else False
-    how = {"winograd": "direct" not in found, "kernels": "kernels" in found, "graph": "graph" in found}
-    return Mode("prepared", dtype, compile, **how)  # type: ignore[arg-type]
-
-
-def check_network(network: str | Recipe) -> None:
-    """Raise `ValueError` unless there is such a network."""
-    if not isinstance(network, str) or network in RECIPES or Path(network).exists():
-        return
-    if not names_network(network):
-        raise ValueError(f"{network!r} is no recipe, no snapshot and no network; {suggest(network, RECIPES)}")
+    word, *given = text.split("+")
+    known = ("bfloat16", "float16") if word in AS_TRAINED else options
+    values = {name: value for name, _, value in (option.partition("=") for option in given)}
+    right = all(re.sub(r"=[1-9]\d*$", "=N", option) in known for option in given) and len(values) == len(given)
+    if word not in words or not right or (word in AS_TRAINED and len(given) > 1):
+        raise ValueError(
+            f"cannot read the mode {text!r}: write {', '.join(words)} with {', '.join(f'+{o}' for o in known)}"
+        )
+    if word in AS_TRAINED:
+        return Mode(word, DTYPES[given[0] if given else "float32"])
+    return Mode(word, fastest_dtype(device) if word == "fast" else DTYPES[word], values)
 
 
 def open_denoiser(network: str | Recipe, device: torch.device | str = "cpu", mapped: bool = False) -> Denoiser:
@@ -166,8 +148,9 @@ def open_denoiser(network: str | Recipe, device: torch.device | str = "cpu", map
     Raises:
         ValueError: if it is no recipe, no file and no name of a network.
     """
-    check_network(network)
     if isinstance(network, str) and network not in RECIPES:
+        if not (Path(network).exists() or names_network(network)):
+            raise ValueError(f"{network!r} is no recipe, no snapshot and no network; {suggest(network, RECIPES)}")
         return load(network, mapped=mapped).to(device).eval().requires_grad_(False)
     torch.manual_seed(0)
     denoiser = create(network).eval().requires_grad_(False)
@@ -177,12 +160,6 @@ def open_denoiser(network: str | Recipe, device: torch.device | str = "cpu", map
         elif not parameter.any():  # last convolutions of ADM blocks start at zero
             parameter.normal_(0, 1 / max(parameter[0].numel(), 1) ** 0.5)
     return denoiser.to(device)
-
-
-def lay_out(denoiser: Denoiser, dtype: torch.dtype, plain: bool) -> None:
-    """Have a denoiser as it was trained compute in `dtype`, contiguous if `plain`, else channels-last."""
-    denoiser.dtype = dtype
-    cast(UNet, denoiser.network).memory_format = torch.contiguous_format if plain else torch.channels_last
 
 
 def inputs(
@@ -195,3 +172,9 @@ def inputs(
     x = torch.randn(batch, spec.channels, spec.resolution, spec.resolution, generator=generator) * deviation
     label = torch.arange(batch, device=device) % spec.label_dim if spec.label_dim else None
     return x.to(device), torch.full((batch,), sigma, device=device), label
+
+
+@functools.cache
+def forward_macs(spec: NetworkSpec) -> int:
+    """Multiply-accumulates of an evaluation on one image, counted once."""
+    return network_cost(spec).macs

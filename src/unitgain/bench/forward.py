@@ -1,20 +1,15 @@
-"""Evaluations of a denoiser: plain, as in training, and prepared, in any precision."""
+"""Evaluations of a denoiser: as trained, and prepared, in any precision."""
 
-import functools
 import importlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from unitgain.analysis.cost import network_cost
-from unitgain.arch import NetworkSpec
-from unitgain.bench.cases import Case, Mode, inputs, lay_out, open_denoiser, parse_mode
+from unitgain.bench.cases import Case, Mode, forward_macs, inputs, open_denoiser, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
-from unitgain.denoiser import Denoiser
 from unitgain.recipe import Recipe
 
 
@@ -42,13 +37,7 @@ def forward(
     networks = dict.fromkeys(case.network for case in cases)
     evaluations = {network: Evaluations(network, batch, device) for network in networks}
     works = [evaluations[case.network].work(case.name, mode) for case, mode in zip(cases, modes, strict=True)]
-    return measure(works, what="forward", device=device, pace=pace, settings={"batch": batch})
-
-
-@functools.cache
-def forward_macs(spec: NetworkSpec) -> int:
-    """Multiply-accumulates of an evaluation on one image, counted once."""
-    return network_cost(spec).macs
+    return measure(works, device, pace)
 
 
 class Evaluations:
@@ -66,24 +55,27 @@ class Evaluations:
             self.denoiser = open_denoiser(network, device)
         self.held = memory.kept
         self.inputs = inputs(self.denoiser, batch, device)
-        with torch.inference_mode(), full_precision():
-            self.expected = as_trained(self.denoiser, torch.float32, plain=True)(*self.inputs)
+        # Convolutions of float32 in float32 on GPUs too, where they are rounded to TF32 by default.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            self.expected = self.run(Mode("plain", torch.float32))()
+
+    def run(self, mode: Mode) -> Callable[[], Tensor]:
+        """An evaluation as trained, without gradients; it sets the mode at each call, as others share the network."""
+        return torch.inference_mode()(lambda: mode.apply(self.denoiser)(*self.inputs))
 
     def work(self, name: str, mode: Mode) -> Work:
         """An evaluation in this mode."""
         facts: dict[str, float] = {}
-        if mode.kind == "prepared":
-            if mode.compile or mode.kernels:
+        run, held = self.run(mode), self.held
+        if not mode.as_trained:
+            if mode.first_is_slow:
                 importlib.import_module("torch._dynamo")  # 50 MB of modules, which are no weights
             with PeakMemory(self.device) as memory:
                 start = time.perf_counter()
-                prepared = mode.prepare(self.denoiser)
+                prepared = mode.apply(self.denoiser)
                 torch.get_device_module(self.device).synchronize()
                 facts["prepare_seconds"] = time.perf_counter() - start
-            evaluate, held = prepared, memory.kept
-        else:
-            evaluate, held = as_trained(self.denoiser, mode.dtype, mode.kind == "plain"), self.held
-        run = no_gradients(lambda: evaluate(*self.inputs))
+            run, held = torch.inference_mode()(lambda: prepared(*self.inputs)), memory.kept
         start = time.perf_counter()
         facts["error"] = relative_error(run(), self.expected)
         if mode.first_is_slow:
@@ -92,28 +84,6 @@ class Evaluations:
         return Work(name=name, run=run, items=self.batch, dtype=mode.dtype, macs=macs, held=held, facts=facts)
 
 
-def as_trained(denoiser: Denoiser, dtype: torch.dtype, plain: bool) -> Callable[..., Tensor]:
-    """The denoiser in this precision, contiguous if `plain`, which are set at each call: others share it."""
-
-    def evaluate(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        lay_out(denoiser, dtype, plain)
-        return denoiser(x, sigma, label)
-
-    return evaluate
-
-
-def no_gradients(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The same in inference mode, as samplers call it."""
-    return torch.inference_mode()(run)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Convolutions of float32 in float32 on GPUs too, where they are rounded to TF32 by default."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
+def relative_error(output: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm."""
-    return float((found.float() - expected).norm() / expected.norm())
+    return float((output.float() - expected).norm() / expected.norm())

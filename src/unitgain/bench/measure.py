@@ -82,7 +82,6 @@ class Row:
         seconds_low, seconds_high: quartiles.
         rate: items per second, at the median.
         ratio: how many times faster per item than the first one, the median over turns.
-        ratio_low, ratio_high: quartiles.
         held: bytes that stay in memory; None if that was not measured.
         gained: bytes above these at the peak of a call.
         macs: multiply-accumulates of a call; None if they are not counted.
@@ -98,8 +97,6 @@ class Row:
     seconds_high: float
     rate: float
     ratio: float
-    ratio_low: float
-    ratio_high: float
     held: int | None
     gained: int
     macs: int | None
@@ -112,20 +109,14 @@ class Comparison:
     """What came of measuring several things in turns.
 
     Attributes:
-        what: was measured: "forward", "train" or "sample".
-        device: kind of device.
-        settings: of the measurement, as JSON values.
-        peaks: multiply-accumulates per second of square matrix products, by dtype.
         rows: one for each.
+        peaks: multiply-accumulates per second of square matrix products, by dtype.
         machine: where.
         load: average load of the machine over the last five minutes, this process included.
     """
 
-    what: str
-    device: str
-    settings: dict[str, Any]
-    peaks: dict[str, float]
     rows: tuple[Row, ...]
+    peaks: dict[str, float]
     machine: dict[str, Any]
     load: float
 
@@ -134,22 +125,13 @@ class Comparison:
         return next(row for row in self.rows if row.name == name)
 
 
-def measure(
-    works: Sequence[Work],
-    *,
-    what: str,
-    device: torch.device | str = "cpu",
-    pace: Pace | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> Comparison:
+def measure(works: Sequence[Work], device: torch.device | str = "cpu", pace: Pace | None = None) -> Comparison:
     """Warm each up, take its memory, and time all in turns.
 
     Args:
         works: what to measure; ratios are to the first.
-        what: is measured, for the report.
         device: where they run.
         pace: how long to measure; by default 10 seconds, at least three turns.
-        settings: for the report.
     """
     pace, device = pace or Pace(), torch.device(device)
     counted = dict.fromkeys(work.dtype for work in works if work.macs is not None)
@@ -164,11 +146,8 @@ def measure(
     timings = take_turns({work.name: work.run for work in works}, pace, device, calls)
     first = [seconds / works[0].items for seconds in timings[works[0].name]]
     return Comparison(
-        what=what,
-        device=device.type,
-        settings={"repeats": pace.repeats, "seconds": pace.seconds, **(settings or {})},
-        peaks={str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()},
         rows=tuple(_row(work, timings[work.name], first, gained[work.name], peaks.get(work.dtype)) for work in works),
+        peaks={str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()},
         machine=machine(device),
         load=os.getloadavg()[1] if hasattr(os, "getloadavg") else 0.0,
     )
@@ -208,14 +187,6 @@ def once(run: Callable[[], object], device: torch.device | str = "cpu", calls: i
     return (time.perf_counter() - start) / calls
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """Lower and upper quartile; of one value that value."""
-    if len(values) == 1:
-        return values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Processor, cores, threads, torch, and the GPU if `device` is one; nothing that names the machine."""
     info = Path("/proc/cpuinfo")
@@ -235,9 +206,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def _row(work: Work, seconds: list[float], first: list[float], gained: int, peak: float | None) -> Row:
     """`first` are the seconds per item of the first work: turn by turn, so that drift of the machine falls out."""
-    median, (low, high) = statistics.median(seconds), quartiles(seconds)
-    faster = [one * work.items / two for one, two in zip(first, seconds, strict=True)]
-    ratio_low, ratio_high = quartiles(faster)
+    low, median, high = statistics.quantiles(seconds * 2 if len(seconds) == 1 else seconds, n=4, method="inclusive")
     return Row(
         name=work.name,
         items=work.items,
@@ -246,9 +215,7 @@ def _row(work: Work, seconds: list[float], first: list[float], gained: int, peak
         seconds_low=low,
         seconds_high=high,
         rate=work.items / median,
-        ratio=statistics.median(faster),
-        ratio_low=ratio_low,
-        ratio_high=ratio_high,
+        ratio=statistics.median(one * work.items / two for one, two in zip(first, seconds, strict=True)),
         held=work.held,
         gained=gained,
         macs=work.macs,

@@ -1,21 +1,18 @@
-"""Comparisons as tables: cells of text, for the terminal and for pages."""
+"""Comparisons as tables of text."""
 
 from unitgain.bench.measure import Comparison
-
-Cells = tuple[list[str], list[list[str]]]
-"""Headings, and rows of as many texts."""
 
 FACTS = {
     "error": ("error of D", ".1e"),
     "prepare_seconds": ("prepare s", ".2f"),
     "compile_seconds": ("compile s", ".1f"),
-    "over_evaluations": ("x evaluations", ".3f"),
     "microbatch": ("microbatch", "d"),
+    "evaluations": ("evaluations", "d"),
 }
 
 
-def cells(comparison: Comparison) -> Cells:
-    """The measurements, one row for each thing; columns that would be empty are left out."""
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row of texts for each thing; columns that would be empty are left out."""
     rows = comparison.rows
     columns = {
         "": [row.name for row in rows],
@@ -44,10 +41,3 @@ def notes(comparison: Comparison) -> list[str]:
     threads = comparison.machine["threads"]
     lines.append(f"{threads} thread{'s' * (threads != 1)}; load average {comparison.load:.1f}.")
     return lines
-
-
-def markdown(table: Cells) -> str:
-    """For a page."""
-    head, rows = table
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

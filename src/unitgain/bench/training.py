@@ -1,20 +1,21 @@
 """Training steps of a recipe on random images of the right shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from unitgain.bench.cases import Case
-from unitgain.bench.forward import forward_macs
+from unitgain.bench.cases import DTYPES, Case, forward_macs, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
-from unitgain.bench.steps import Variant, parse_step
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
-from unitgain.recipes import DIGITS
-from unitgain.train.step import Microbatch
+from unitgain.recipes import DIGITS, recipe
+from unitgain.train.state import TrainState
+from unitgain.train.step import Microbatch, train_step
 
 LARGEST = 16  # images of a step where nobody has said how many
+WORDS = tuple(DTYPES)
+OPTIONS = ("microbatch=N", "recompute", "compile", "kernels", "normalize-each")
 
 
 def training(
@@ -23,31 +24,54 @@ def training(
     batch: int | None = None,
     device: torch.device | str = "cpu",
     pace: Pace | None = None,
-    variants: Mapping[str, Variant] | None = None,
 ) -> Comparison:
     """Measure training steps, all cases in turns.
 
     Args:
-        cases: recipes with steps of `parse_step` or `variants` as modes; ratios are to the first.
+        cases: recipes in a precision, with options; ratios are to the first.
         batch: images of a step; by default those of the recipe, at most 16.
         device: where.
         pace: how long.
-        variants: steps of your own, by the name that modes call them.
 
     Returns:
         Rows in images; each case has its own weights, optimizer and averages, which `held` contains.
 
     Raises:
-        ValueError: if a recipe or step is unknown, or a microbatch does not divide the batch.
+        ValueError: if a recipe or mode is unknown, or a microbatch does not divide the batch.
     """
-    device, known = torch.device(device), dict(variants or {})
-    works = []
+    device = torch.device(device)
     rehearse(device)
-    for case in cases:
-        variant = known[case.mode] if case.mode in known else parse_step(case.mode)
-        works.append(_work(case, variant, sized(case.recipe, batch), device))
-    settings = {"batch": batch if batch is not None else [work.items for work in works]}
-    return measure(works, what="train", device=device, pace=pace, settings=settings)
+    works = [training_work(case, batch, device) for case in cases]
+    return measure(works, device, pace)
+
+
+def training_work(case: Case, batch: int | None, device: torch.device) -> Work:
+    """The step of `unitgain train` on one process."""
+    mode = parse_mode(case.mode, device, WORDS, OPTIONS)
+    trained = sized(recipe(case.network) if isinstance(case.network, str) else case.network, batch)
+    size = int(mode.options.get("microbatch", trained.batch))
+    parts = microbatches(trained, size, device)
+    torch.manual_seed(0)
+    with PeakMemory(device) as memory:
+        state = TrainState.start(
+            trained,
+            device,
+            recompute="recompute" in mode.options,
+            compile="compile" in mode.options,
+            kernels="kernels" in mode.options,
+            normalize_once="microbatch" in mode.options and "normalize-each" not in mode.options,
+        )
+        state.denoiser.dtype = mode.dtype
+        train_step(state, trained, parts)  # makes what optimizers make in their first step
+    return Work(
+        name=case.name,
+        run=lambda: train_step(state, trained, parts),
+        items=trained.batch,
+        dtype=mode.dtype,
+        macs=3 * trained.batch * forward_macs(trained.network),  # forward, for the input, and for the weight
+        held=memory.kept,
+        facts={"microbatch": size},
+    )
 
 
 def sized(recipe: Recipe, batch: int | None) -> Recipe:
@@ -58,13 +82,12 @@ def sized(recipe: Recipe, batch: int | None) -> Recipe:
     return recipe.replace(batch=size, duration=size, snapshot_every=size)
 
 
-def microbatches(recipe: Recipe, size: int | None, device: torch.device) -> list[Microbatch]:
+def microbatches(recipe: Recipe, size: int, device: torch.device) -> list[Microbatch]:
     """A batch of random images, noise levels, noise and classes, in parts of `size` images.
 
     Raises:
         ValueError: if `size` does not divide the batch.
     """
-    size = size or recipe.batch
     if recipe.batch % size:
         raise ValueError(f"microbatch={size} must divide the batch of {recipe.batch} images")
     spec, loss = recipe.network, EDMLoss(recipe.P_mean, recipe.P_std)
@@ -81,26 +104,6 @@ def microbatches(recipe: Recipe, size: int | None, device: torch.device) -> list
 
 
 def rehearse(device: torch.device) -> None:
-    """Steps of a tiny network: what torch imports for them, 80 MB of modules, is no part of any step's memory."""
+    """A step of a tiny network: what torch imports for it, 80 MB of modules, is no part of any step's memory."""
     network = DIGITS.network.replace(model_channels=8, channels_per_head=8)
-    recipe = sized(DIGITS.replace(network=network), 1)
-    for mode in ("plain", "float32"):
-        parse_step(mode).start(recipe, device)(microbatches(recipe, 1, device))
-
-
-def _work(case: Case, variant: Variant, recipe: Recipe, device: torch.device) -> Work:
-    size = variant.microbatch or recipe.batch
-    parts = microbatches(recipe, size, device)
-    torch.manual_seed(0)
-    with PeakMemory(device) as memory:
-        step = variant.start(recipe, device)
-        step(parts)  # makes what optimizers make in their first step
-    return Work(
-        name=case.name,
-        run=lambda: step(parts),
-        items=recipe.batch,
-        dtype=variant.dtype,
-        macs=3 * recipe.batch * forward_macs(recipe.network),  # forward, for the input, and for the weight
-        held=memory.kept,
-        facts={"microbatch": size},
-    )
+    training_work(Case(DIGITS.replace(network=network), "float32"), 1, device)

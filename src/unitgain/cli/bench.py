@@ -31,10 +31,10 @@ class Forward(Comparing):
 
     def run(self) -> None:
         """Measure and print."""
-        from unitgain.bench.cases import MODES
+        from unitgain.bench.cases import WORDS
         from unitgain.bench.forward import forward
 
-        cases = self.cases(self.network, MODES, "plain,fast")
+        cases = self.cases(self.network, WORDS, ("plain", "fast"))
         with self.measuring() as pace:
             comparison = forward(cases, batch=self.batch, device=pick_device(self.device), pace=pace)
         self.show(comparison)
@@ -44,25 +44,22 @@ class Forward(Comparing):
 class Train(Comparing):
     """Training steps on random images.
 
-    Modes: plain (float32, contiguous, everything parameter by parameter), float32, bfloat16, float16 (the step of
-    `unitgain train`). All take +microbatch=N, plain +bfloat16 or +float16, the others +recompute, +compile, +kernels
-    (Triton's) and +normalize-each (weights anew for each microbatch rather than once a step).
+    Modes: float32, bfloat16, float16, each with +microbatch=N, +recompute, +compile, +kernels (Triton's) and
+    +normalize-each (weights anew for each microbatch rather than once a step), which are options of `unitgain train`.
     """
 
     network: NetworkName = None
-    """A recipe; with :MODE for one mode alone. Default modes: plain and float32, on a GPU bfloat16 too."""
+    """A recipe; with :MODE for one mode alone. Default modes: float32, on a GPU bfloat16 too."""
 
     batch: Unset[int] = None
     """Images of a step. Default: those of the recipe, at most 16."""
 
     def run(self) -> None:
         """Measure and print."""
-        from unitgain.bench.steps import STEPS
-        from unitgain.bench.training import training
+        from unitgain.bench.training import WORDS, training
 
         device = pick_device(self.device)
-        default = "plain,float32,bfloat16" if device.type == "cuda" else "plain,float32"
-        cases = self.cases(self.network, STEPS, default)
+        cases = self.cases(self.network, WORDS, ("float32", "bfloat16") if device.type == "cuda" else ("float32",))
         with self.measuring() as pace:
             comparison = training(cases, batch=self.batch, device=device, pace=pace)
         self.show(comparison)
@@ -70,7 +67,7 @@ class Train(Comparing):
 
 @dataclass(frozen=True)
 class Sample(Comparing):
-    """Whole samplers, and what they cost beyond the evaluations of their networks. Modes as in `bench forward`."""
+    """Whole samples. Modes as in `bench forward`."""
 
     network: NetworkName = None
     """As in `bench forward`. Default mode: fast."""
@@ -92,12 +89,12 @@ class Sample(Comparing):
 
     def run(self) -> None:
         """Measure and print."""
-        from unitgain.bench.cases import MODES
+        from unitgain.bench.cases import WORDS
         from unitgain.bench.sampling import sampling
 
         if self.guide is not None and self.guidance == 1:
             raise ValueError(f"--guide {self.guide} without --guidance: say how much, as in --guidance 1.5")
-        cases = self.cases(self.network, MODES, "fast")
+        cases = self.cases(self.network, WORDS, ("fast",))
         with self.measuring() as pace:
             comparison = sampling(
                 cases,

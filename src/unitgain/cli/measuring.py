@@ -39,7 +39,7 @@ class Comparing:
     json: bool = False
     """Print JSON, which has everything that was measured."""
 
-    def cases(self, network: str | None, known: tuple[str, ...], default: str) -> "list[Case]":
+    def cases(self, network: str | None, words: tuple[str, ...], default: tuple[str, ...]) -> "list[Case]":
         """What to compare; a network alone is compared in the default modes, one among others in the last of them.
 
         Raises:
@@ -49,9 +49,9 @@ class Comparing:
 
         if network is None and not self.compare:
             raise ValueError("name what to measure: NETWORK, NETWORK:MODE or --compare NETWORK:MODE NETWORK:MODE ...")
-        one = default.split(",")[-1]
-        cases = parse_case(network, known, one if self.compare else default) if network is not None else []
-        cases += [case for text in self.compare for case in parse_case(text, known, one)]
+        one = default[-1:]
+        cases = parse_case(network, words, one if self.compare else default) if network is not None else []
+        cases += [case for text in self.compare for case in parse_case(text, words, one)]
         names = [case.name for case in cases]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{twice} is named twice: each case once")
