@@ -19,7 +19,7 @@ from unitgain.analysis.cost import network_cost
 from unitgain.data.digits import digits
 from unitgain.data.order import derive, indices
 from unitgain.denoiser import Denoiser
-from unitgain.loss import EDMLoss
+from unitgain.loss import DenoisingLoss
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.sample import generate, sigma_grid
 from unitgain.train import Microbatch, TrainState, train_step
@@ -33,7 +33,7 @@ def train_config(name: str, width: int, steps: int, batch: int) -> dict:
     data = digits()
     torch.manual_seed(0)
     state = TrainState.start(made)
-    loss = EDMLoss(made.P_mean, made.P_std)
+    loss = made.loss
     nonfinite, errors, began = 0, [], time.monotonic()
     for step in range(steps):
         clean, label = data.batch(indices(state.nimg, batch, len(data), 0))
@@ -61,7 +61,7 @@ def train_config(name: str, width: int, steps: int, batch: int) -> dict:
     }
 
 
-def plain_loss(denoiser: Denoiser, loss: EDMLoss, *batch: torch.Tensor) -> float:
+def plain_loss(denoiser: Denoiser, loss: DenoisingLoss, *batch: torch.Tensor) -> float:
     """The loss without uncertainty (Eq. 14), which is comparable between configs."""
     clean, sigma, noise, label = batch
     with torch.no_grad():

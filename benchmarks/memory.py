@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from machine import write_results
-from unitgain.loss import EDMLoss
 from unitgain.parallel import World, processes
 from unitgain.recipes import Recipe, recipe
 from unitgain.train import Microbatch, TrainState, train_step
@@ -77,7 +76,7 @@ def train_case(case: Case) -> None:
 
 def microbatches(case: Case, made: Recipe, world: World) -> Any:
     """Noise as data."""
-    spec, loss = made.network, EDMLoss(made.P_mean, made.P_std)
+    spec, loss = made.network, made.loss
     count = case.batch // case.microbatch // world.size
     for turn in range(count):
         clean = torch.randn(case.microbatch, spec.channels, spec.resolution, spec.resolution)

@@ -259,6 +259,7 @@ def run_folder(folder: Path) -> Path:
     import torch
 
     from unitgain.data.dataset import ArrayDataset
+    from unitgain.loss import EDMLoss
     from unitgain.recipe import Recipe
     from unitgain.train import TrainConfig, train
 
@@ -267,8 +268,7 @@ def run_folder(folder: Path) -> Path:
         network=spec(),
         batch=8,
         duration=32,
-        P_mean=-0.5,
-        P_std=1.0,
+        loss=EDMLoss(P_mean=-0.5, P_std=1.0),
         lr=0.01,
         snapshot_every=16,
     )

@@ -51,8 +51,8 @@ def tiny_recipe(name: str, width: int, steps: int, batch: int) -> Recipe:
     return config.replace(
         network=tiny_network(config.network, width),
         latents=False,
-        P_mean=DIGITS.P_mean,
-        P_std=DIGITS.P_std,
+        loss=DIGITS.loss,
+        precision="float32",
         batch=batch,
         duration=steps * batch,
         lr=DIGITS.lr * (0.1 if plain else 1),

@@ -40,6 +40,7 @@ from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.main import explain
 from unitgain.data.dataset import ArrayDataset
 from unitgain.files import write_text
+from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.train import TrainConfig, train
 
@@ -61,8 +62,7 @@ RECIPE = Recipe(
         attn_resolutions=(4,),
         channels_per_head=8,
     ),
-    P_mean=-0.8,
-    P_std=1.0,
+    loss=EDMLoss(P_mean=-0.8, P_std=1.0),
     batch=12,
     duration=144,
     lr=0.01,

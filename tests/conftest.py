@@ -44,6 +44,7 @@ from unitgain.arch.tokens import TOKENS, Token  # noqa: E402
 from unitgain.data.dataset import ArrayDataset  # noqa: E402
 from unitgain.denoiser import Denoiser  # noqa: E402
 from unitgain.layers import MPConv  # noqa: E402
+from unitgain.loss import EDMLoss  # noqa: E402
 from unitgain.recipes import Recipe  # noqa: E402
 
 if not torch.cuda.is_available():
@@ -137,8 +138,7 @@ def tiny_recipe(tiny_spec: NetworkSpec) -> Recipe:
     return Recipe(
         name="tiny",
         network=tiny_spec,
-        P_mean=-0.8,
-        P_std=1.0,
+        loss=EDMLoss(P_mean=-0.8, P_std=1.0),
         batch=8,
         duration=96,
         lr=0.01,

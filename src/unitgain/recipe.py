@@ -3,13 +3,16 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from tyro.conf import Suppress  # no options, where a recipe is read from a command line
+from tyro.conf import Suppress, arg  # no options, where a recipe is read from a command line
 
 from unitgain.arch import NetworkSpec
 from unitgain.ema import check_sigma_rel
+from unitgain.loss import DenoisingLoss
 
 MIMG = 1_000_000
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +47,11 @@ class Recipe:
         summary: one line: what it is for, what it costs, what it scores.
         network: the network.
         latents: whether the data are latents, so that a sample still has to be decoded.
-        P_mean: mean of ln(sigma) in training.
-        P_std: standard deviation of ln(sigma) in training.
+        loss: noise levels and their weights.
+        label_dropout: part of the images that is trained on without their label, so that the network can guide itself.
         sigma_data: standard deviation of the data.
+        precision: the network is trained in, mixed: weights, embedding, loss and optimizer stay in float32. On a CPU a
+            new run takes bfloat16 for float16, or float32 where the processor lacks it.
         batch: images per step.
         duration: images in all; rounded up to whole steps.
         lr: reference learning rate, alpha_ref.
@@ -71,9 +76,10 @@ class Recipe:
     summary: Suppress[str] = ""
     network: NetworkSpec
     latents: Suppress[bool] = False
-    P_mean: float
-    P_std: float
+    loss: DenoisingLoss
+    label_dropout: float = 0.0
     sigma_data: float = 0.5
+    precision: Annotated[Precision, arg(aliases=["--dtype"])] = "float32"
     batch: int = 2048
     duration: int
     lr: float
@@ -93,14 +99,16 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("batch", "duration", "snapshot_every"):
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("P_std", "sigma_data", "lr", "eps", "loss_scaling"):
+        for name in ("sigma_data", "lr", "eps", "loss_scaling"):
             self._require(name, 0 < getattr(self, name) < math.inf, "must be positive and finite")
         for name in ("t_ref", "rampup", "ema_half_life"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         most = 2**16
         self._require("uncertainty_channels", 0 <= self.uncertainty_channels <= most, f"must be 0 to {most}")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "label_dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
+        self._require("label_dropout", not self.label_dropout or self.network.label_dim, "needs a network with labels")
+        self._require("loss", isinstance(self.loss, DenoisingLoss), "must be a DenoisingLoss, such as EDMLoss")
         for name in ("duration", "snapshot_every"):
             object.__setattr__(self, name, -(-getattr(self, name) // self.batch) * self.batch)
         self._require("ema", len(set(self.ema)) == len(self.ema), "names a length twice")

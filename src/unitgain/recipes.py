@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from unitgain.arch import NetworkSpec
 from unitgain.arch.configs import edm2, edm2_configs, edm2plus, edm2plus_configs
+from unitgain.loss import EDMLoss
 from unitgain.recipe import MIMG, Recipe, Score
 from unitgain.serial import suggest
 
@@ -39,8 +40,7 @@ DIGITS = Recipe(
         attn_resolutions=(),  # the decoder's first block attends all the same; more of it buys nothing here
         channels_per_head=32,
     ),
-    P_mean=-0.8,
-    P_std=1.0,
+    loss=EDMLoss(P_mean=-0.8, P_std=1.0),
     batch=64,
     duration=600 * 64,
     lr=0.02,
@@ -53,8 +53,7 @@ PIXELS32 = Recipe(
     name="pixels32",
     summary="your own 32x32 pixel images, EDM2+ on one GPU; a starting point, no score measured",
     network=edm2plus("xs").replace(resolution=32, label_dim=0, channel_mult=(1, 2, 2), num_blocks=2),
-    P_mean=-0.8,
-    P_std=1.6,
+    loss=EDMLoss(P_mean=-0.8, P_std=1.6),
     batch=512,
     duration=64 * MI,
     lr=0.012,
@@ -67,8 +66,7 @@ PIXELS64 = Recipe(
     name="pixels64",
     summary="your own 64x64 pixel images, EDM2+-XS on one GPU; a starting point, no score measured",
     network=edm2plus("xs").replace(label_dim=0),
-    P_mean=-0.8,
-    P_std=1.6,
+    loss=EDMLoss(P_mean=-0.8, P_std=1.6),
     batch=512,
     duration=128 * MI,
     lr=0.012,
@@ -88,8 +86,7 @@ PIXELS64_MINI = Recipe(
         attn_resolutions=(8,),
         channels_per_head=16,
     ),
-    P_mean=-0.8,
-    P_std=1.6,
+    loss=EDMLoss(P_mean=-0.8, P_std=1.6),
     batch=32,
     duration=500 * 32,
     lr=0.02,
@@ -195,8 +192,8 @@ def _img512(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
         summary=summary,
         network=network.replace(dropout=dropout),
         latents=True,
-        P_mean=-0.4,
-        P_std=1.0,
+        loss=EDMLoss(P_mean=-0.4, P_std=1.0),
+        precision="float16",
         duration=duration * MI,
         lr=lr,
         scores=AUTOGUIDED.get(name, ()),
@@ -209,8 +206,8 @@ def _img64(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
         name=name,
         summary=summary,
         network=network.replace(dropout=dropout),
-        P_mean=-0.8,
-        P_std=1.6,
+        loss=EDMLoss(P_mean=-0.8, P_std=1.6),
+        precision="float16",
         duration=duration * MI,
         lr=lr,
         t_ref=35_000,
@@ -262,8 +259,8 @@ def _edm2_configs() -> list[Recipe]:
         name="edm2-img512-config-a",
         network=configs["a"],
         latents=True,
-        P_mean=-1.2,
-        P_std=1.2,
+        loss=EDMLoss(P_mean=-1.2, P_std=1.2),
+        precision="float16",
         batch=4096,
         duration=2048 * MI,
         lr=1e-4,
@@ -278,8 +275,7 @@ def _edm2_configs() -> list[Recipe]:
     b = a.replace(
         name="edm2-img512-config-b",
         network=configs["b"],
-        P_mean=-0.4,
-        P_std=1.0,
+        loss=EDMLoss(P_mean=-0.4, P_std=1.0),
         batch=2048,
         lr=2e-4,
         beta2=0.99,

@@ -1,4 +1,7 @@
-"""Frozen dataclasses to plain JSON values and back, with errors that name the field."""
+"""Frozen dataclasses to plain JSON values and back, with errors that name the field.
+
+A type with methods `to_json()` and `from_json(data, where)` is written and read by these.
+"""
 
 import dataclasses
 import difflib
@@ -13,6 +16,8 @@ T = TypeVar("T")
 
 def to_dict(value: Any) -> Any:
     """Dataclass (nested ones too) to what JSON can hold; tuples become lists."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
@@ -74,6 +79,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         (inner,) = [option for option in options if option is not type(None)]
         return _convert(inner, value, where)
+    if hasattr(hint, "from_json"):
+        return hint.from_json(value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     if origin is tuple and isinstance(value, list | tuple):

@@ -11,6 +11,7 @@ import torch
 
 from unitgain.arch import NetworkSpec
 from unitgain.data.dataset import ArrayDataset
+from unitgain.loss import EDMLoss
 from unitgain.parallel import World, full, processes
 from unitgain.recipes import Recipe
 from unitgain.train import TrainConfig, TrainState, train, train_step
@@ -31,8 +32,7 @@ SPEC = NetworkSpec(
 RECIPE = Recipe(
     name="tiny",
     network=SPEC,
-    P_mean=-0.8,
-    P_std=1.0,
+    loss=EDMLoss(P_mean=-0.8, P_std=1.0),
     batch=12,
     duration=96,
     lr=0.01,

@@ -14,6 +14,7 @@ import unitgain
 from unitgain.arch import NetworkSpec
 from unitgain.cli.main import main
 from unitgain.data.vae import load_vae
+from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES
 
@@ -38,7 +39,14 @@ def tiny(monkeypatch):
         resolution=8, channels=3, label_dim=0, model_channels=8, channel_mult=(1,), num_blocks=1, channels_per_head=8
     )
     pixels = Recipe(
-        name="tiny", network=network, P_mean=-0.8, P_std=1.0, batch=8, duration=48, lr=0.01, snapshot_every=24, rampup=0
+        name="tiny",
+        network=network,
+        loss=EDMLoss(P_mean=-0.8, P_std=1.0),
+        batch=8,
+        duration=48,
+        lr=0.01,
+        snapshot_every=24,
+        rampup=0,
     )
     monkeypatch.setitem(RECIPES, "tiny", pixels)
     spec = network.replace(resolution=4, channels=4, label_dim=2)
@@ -68,7 +76,7 @@ def test_pixels(capsys, tmp_path, tiny, monkeypatch):
     call(capsys, "train", "tiny", "--data", data, "--out", run, *options, *QUICK)
     config = json.loads((run / "config.json").read_text())
     assert config["recipe"]["network"]["label_dim"] == 2
-    assert (config["recipe"]["sigma_data"], config["recipe"]["P_mean"]) == (0.6, -0.5)
+    assert (config["recipe"]["sigma_data"], config["recipe"]["loss"]["P_mean"]) == (0.6, -0.5)
     snapshot = run / "snapshots" / "0000000048-0.100.safetensors"
     assert unitgain.load(snapshot).sigma_data == 0.6
     call(capsys, "sample", snapshot, "--seeds", "0-2", "--steps", "3", "--out", tmp_path / "samples", "--device", "cpu")

@@ -26,14 +26,13 @@ from unitgain.parallel import World
 from unitgain.posthoc import reconstruct
 from unitgain.recipes import RECIPES
 from unitgain.serial import to_dict
-from unitgain.train import Evaluation, Init, TrainConfig, TrainState, train, train_step
+from unitgain.train import Evaluation, Init, TrainConfig, TrainState, fit, train, train_step
 from unitgain.train.batches import Batches
 from unitgain.train.finetune import (
     LABEL,
     Inheritance,
     at_level,
     check_fit,
-    fitted,
     open_inheritance,
     open_init,
     recipe_of,
@@ -128,7 +127,7 @@ def test_without_names_classes_are_kept_by_their_number_or_new(tmp_path, tiny_re
 
 def test_other_resolution_and_channels(tmp_path, tiny_recipe, tiny_spec, snapshot):
     dataset = data(("a", "b", "c"), edge=16, channels=3)
-    spec = fitted(open_init(snapshot)[1], dataset)
+    spec = fit(open_init(snapshot)[1].network, dataset)
     assert (spec.resolution, spec.channels, spec.label_dim, spec.attn_resolutions) == (16, 3, 3, (8,))
     assert at_level("network.enc.8x8_down.attention.qkv.weight", spec, tiny_spec).startswith("network.enc.4x4_down.")
     found, fresh, said = inherited(config(tiny_recipe.replace(network=spec), snapshot), dataset, tmp_path)
@@ -140,7 +139,7 @@ def test_other_resolution_and_channels(tmp_path, tiny_recipe, tiny_spec, snapsho
         source = fresh[name] if name in changed else expected[at_level(name, spec, tiny_spec)]
         assert torch.equal(tensor, source), name
     with pytest.raises(ValueError, match="must be divisible by 2"):
-        fitted(open_init(snapshot)[1], data((), edge=9))
+        fit(open_init(snapshot)[1].network, data((), edge=9))
 
 
 def test_networks_and_data_that_do_not_fit_are_refused(tmp_path, tiny_recipe, tiny_spec, snapshot):

@@ -22,7 +22,7 @@ def test_evaluate_on_the_way_then_fine_tune_on_two_classes(tmp_path, capsys):
     drawn = ["--samples", "20", "--evaluate-steps", "3", "--evaluate-ema", "0.1"]
     call(capsys, "digits", "--out", run, *SMALL, *measured, *drawn)
     evaluation = load_config(run).evaluation
-    assert (evaluation.samples_every, evaluation.metrics_every, evaluation.ema) == (32, 32, 0.1)
+    assert (evaluation.intervals(32), evaluation.ema) == ((32, 32), 0.1)
     assert [row["nimg"] for row in read_stats(run) if "metrics" in row] == [32]
     with Image.open(run / "samples" / "0000000032.png") as image:
         assert image.width < image.height  # ten rows of two

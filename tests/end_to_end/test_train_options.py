@@ -3,14 +3,18 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from unitgain.checkpoint.state import CheckpointError, list_checkpoints
 from unitgain.cli.main import explain, main
 from unitgain.cli.train import Train
+from unitgain.data.digits import digits
 from unitgain.recipes import DIGITS
 from unitgain.serial import to_dict
+from unitgain.train import TrainConfig
 from unitgain.train.errors import PreflightError
+from unitgain.train.fitting import complete
 from unitgain.train.run import load_config
 
 SMALL = ["--batch", "16", "--duration", "160", "--snapshot-every", "160", "--checkpoint-every", "16", "--device", "cpu"]
@@ -45,11 +49,14 @@ def test_a_run_in_parts_with_every_option(tmp_path, capsys):
 
 
 def test_processes_share_the_batch_and_say_things_once(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert Train.read(["digits", "--batch", "32"]).opened()[1].microbatch == 8
-    assert Train.read(["digits", "--batch", "32", "--microbatch", "16"]).opened()[1].microbatch == 16
+    def share(batch, microbatch=None):
+        config = TrainConfig(recipe=DIGITS.replace(batch=batch), microbatch=microbatch)
+        return complete(config, digits(), torch.device("cpu"), processes=4).microbatch
+
+    assert (share(32), share(32, 16)) == (8, 16)
     with pytest.raises(ValueError, match="a batch of 30 images does not divide by 4 processes"):
-        Train.read(["digits", "--batch", "30"]).opened()
+        share(30)
+    monkeypatch.setenv("WORLD_SIZE", "4")
     for rank, seen in (("0", True), ("3", False)):
         monkeypatch.setenv("RANK", rank)
         for error in (PreflightError("clocks"), CheckpointError("disk")):
@@ -80,9 +87,9 @@ def test_every_field_of_a_recipe_is_an_option(tmp_path):
     options += ["--branch", "s d E s P m d", "--channel-mult", "1", "2", "2", "--dtype", "bfloat16", "--P-mean", "-1"]
     config = read("digits", "--out", tmp_path, *options)
     made, network = config.recipe, config.recipe.network
-    assert (made.t_ref, made.rampup, made.ema, made.beta2, made.P_mean) == (7, 0, (0.03, 0.1, 0.2), 0.999, -1)
+    assert (made.t_ref, made.rampup, made.ema, made.beta2, made.loss.P_mean) == (7, 0, (0.03, 0.1, 0.2), 0.999, -1)
     assert (network.dropout, network.branch, network.channel_mult) == (0.1, "s d E s P m d", (1, 2, 2))
-    assert config.dtype == "bfloat16"
+    assert made.precision == "bfloat16"
     assert to_dict(read("digits", "--out", tmp_path).recipe) == to_dict(DIGITS)
     assert read("--out", tmp_path / "a", "digits").recipe.name == "digits"
 
@@ -93,7 +100,7 @@ def test_intervals_are_whole_batches_and_follow_one_another(tmp_path):
     assert (config.ticks_every, config.checkpoints_every) == (24, 96)
     config = read("digits", "--out", tmp_path, "--metrics", "fd_pixels,kid@pixels", "--samples", "9")
     assert config.evaluation.metrics == ("fd_pixels", "kid@pixels")
-    assert config.evaluation.metrics_every == config.evaluation.samples_every == DIGITS.snapshot_every
+    assert config.evaluation.intervals(DIGITS.snapshot_every) == (DIGITS.snapshot_every, DIGITS.snapshot_every)
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])

@@ -20,8 +20,7 @@ def test_learning_rates_losses_parameters_and_averages():
     recipe = Recipe(
         name="golden",
         network=denoiser.spec,
-        P_mean=config["P_mean"],
-        P_std=config["P_std"],
+        loss=EDMLoss(P_mean=config["P_mean"], P_std=config["P_std"]),
         batch=config["batch"],
         duration=6 * config["batch"],
         lr=config["ref_lr"],
@@ -35,7 +34,7 @@ def test_learning_rates_losses_parameters_and_averages():
     state = TrainState.around(denoiser, uncertainty, recipe)
     # Training averages the denoiser alone; the recorded averages are of u(sigma) too.
     extra = [PowerEMA(uncertainty, sigma_rel) for sigma_rel in recipe.ema]
-    loss_function = EDMLoss(recipe.P_mean, recipe.P_std)
+    loss_function = recipe.loss
     for step in range(6):
         draws = golden.under(f"step{step}.")
         microbatch = Microbatch(

@@ -85,7 +85,9 @@ def tiny_recipe_of(name):
         attn_resolutions=(4,),
         channels_per_head=8,
     )
-    return made.replace(network=network, batch=8, duration=80, snapshot_every=8, rampup=0, P_mean=-0.8, P_std=1.0)
+    return made.replace(
+        network=network, batch=8, duration=80, snapshot_every=8, rampup=0, loss=EDMLoss(P_mean=-0.8, P_std=1.0)
+    )
 
 
 CONFIGS = [
@@ -98,7 +100,7 @@ CONFIGS = [
 def test_trains_a_few_steps(name):
     made = tiny_recipe_of(name)
     state = TrainState.start(made)
-    loss = EDMLoss(made.P_mean, made.P_std)
+    loss = made.loss
     start = {key: value.clone() for key, value in state.modules.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):

@@ -9,7 +9,6 @@ import torch
 from unitgain.analysis.cost import network_cost
 from unitgain.data.loader import Loader
 from unitgain.denoiser import Denoiser
-from unitgain.loss import EDMLoss
 from unitgain.parallel import World
 from unitgain.train import Execution, Microbatch, Observer, TrainConfig, TrainState, train, train_step
 from unitgain.train.parts import SMALL, StepProbe, weight_part
@@ -20,7 +19,7 @@ from unitgain.train.statistics import Statistics
 
 def batch_of(recipe):
     clean = 0.5 * torch.randn(recipe.batch, 1, 8, 8)
-    sigma, noise = EDMLoss(recipe.P_mean, recipe.P_std).draw(clean)
+    sigma, noise = recipe.loss.draw(clean)
     return [Microbatch(clean=clean, sigma=sigma, noise=noise)]
 
 

@@ -10,7 +10,7 @@ from unitgain.denoiser import Denoiser, Uncertainty
 from unitgain.loss import EDMLoss, Loss
 from unitgain.parallel import World
 from unitgain.recipes import create
-from unitgain.train.levels import BINS, NoiseLevels, added, centres, level_row, uncertainty_at
+from unitgain.train.levels import BINS, NoiseLevels, added, level_row, uncertainty_at
 
 
 class Knows(Denoiser):
@@ -44,7 +44,7 @@ def test_bins_of_a_denoiser_whose_error_is_known():
     sigma, noise = loss.draw(clean)
     # Off by so much that lambda error^2 = sigma / 10.
     denoiser = Knows(clean, lambda sigma: (sigma / 10).sqrt() * 0.5 * sigma / (sigma**2 + 0.25).sqrt())
-    levels, known = NoiseLevels(P_mean, P_std), Known()
+    levels, known = NoiseLevels(loss), Known()
     levels.add(sigma, loss(denoiser, known, clean, sigma, noise))
     row = level_row(levels.centres, levels.collect(World()), None)
     assert sum(row["images"]) == n
@@ -57,8 +57,8 @@ def test_bins_of_a_denoiser_whose_error_is_known():
 
 
 def test_bins_are_half_a_standard_deviation_and_the_outer_ones_open():
-    assert centres(-0.4, 2.0)[:2] == pytest.approx([-0.4 - 5.5, -0.4 - 4.5])
-    levels = NoiseLevels(0.0, 1.0)
+    assert NoiseLevels(EDMLoss(-0.4, 2.0)).centres[:2].tolist() == pytest.approx([-0.4 - 5.5, -0.4 - 4.5])
+    levels = NoiseLevels(EDMLoss(0.0, 1.0))
     sigma = torch.tensor([-9.0, -2.6, -2.4, -0.1, 0.1, 2.6, 50.0]).exp()
     levels.add(sigma, of(torch.ones(7), torch.zeros(7)))
     assert levels.sums[2].tolist() == [2, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 2]
@@ -69,7 +69,7 @@ def test_bins_are_half_a_standard_deviation_and_the_outer_ones_open():
 
 
 def test_what_is_not_finite_is_left_out():
-    levels = NoiseLevels(0.0, 1.0)
+    levels = NoiseLevels(EDMLoss(0.0, 1.0))
     levels.add(torch.ones(3), of(torch.tensor([2.0, math.inf, 2.0]), torch.tensor([0.0, 0.0, -200.0])))
     assert [sum(row) for row in levels.collect(World())] == [2.0, 2.0, 1.0]
     row = level_row(levels.centres, levels.collect(World()), torch.full((BINS,), float("nan")))
@@ -81,7 +81,7 @@ def test_sums_do_not_depend_on_the_order():
     sigma, error, u = torch.randn(64).exp(), torch.rand(64), torch.randn(64)
     totals = []
     for pieces in (1, 4, 64):
-        levels, window = NoiseLevels(0.0, 1.0), []
+        levels, window = NoiseLevels(EDMLoss(0.0, 1.0)), []
         order = torch.randperm(64)
         for chosen in order.chunk(pieces):
             levels.add(sigma[chosen], of(error[chosen], u[chosen]))
@@ -104,7 +104,8 @@ def test_a_new_network_has_error_one_everywhere(tiny_recipe):
     """Eq. 15: at all noise levels, for data of standard deviation sigma_data."""
     denoiser = create(tiny_recipe)
     assert isinstance(denoiser, Denoiser)
-    loss, levels = EDMLoss(-0.8, 1.0), NoiseLevels(-0.8, 1.0)
+    loss = EDMLoss(-0.8, 1.0)
+    levels = NoiseLevels(loss)
     clean = 0.5 * torch.randn(512, 1, 8, 8)
     sigma, noise = loss.draw(clean)
     with torch.no_grad():
@@ -117,7 +118,7 @@ def test_a_new_network_has_error_one_everywhere(tiny_recipe):
 
 def test_nothing_waits_for_the_device():
     """On the meta device there is nothing to wait for: whatever asks for a value fails."""
-    levels = NoiseLevels(0.0, 1.0, "meta")
+    levels = NoiseLevels(EDMLoss(0.0, 1.0), "meta")
     levels.add(torch.ones(4, device="meta"), of(torch.ones(4, device="meta"), torch.zeros(4, device="meta")))
     assert levels.sums.is_meta
     with pytest.raises((RuntimeError, NotImplementedError)):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unitgain.denoiser import Denoiser, NoUncertainty, PlainUncertainty, Uncertainty, make_uncertainty
+from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES, create, recipe
 from unitgain.serial import from_dict, to_dict
@@ -93,17 +94,16 @@ def test_scores_say_how_they_were_sampled():
 
 def test_each_config_of_edm2_trains_as_its_figure_says():
     a, b, c, d, e, f, g = (recipe(f"edm2-img512-config-{config}") for config in "abcdefg")
-    assert (a.batch, a.lr, a.beta2, a.P_mean, a.P_std, a.ema, a.ema_half_life) == (
+    assert (a.batch, a.lr, a.beta2, a.loss, a.ema, a.ema_half_life) == (
         4096,
         1e-4,
         0.999,
-        -1.2,
-        1.2,
+        EDMLoss(P_mean=-1.2, P_std=1.2),
         (),
         5e7,
     )
-    assert (b.batch, b.lr, b.beta2, b.P_mean, b.P_std, b.ema, b.ema_half_life) == (
-        2048, 2e-4, 0.99, -0.4, 1.0, (0.05, 0.1), 0,
+    assert (b.batch, b.lr, b.beta2, b.loss, b.ema, b.ema_half_life) == (
+        2048, 2e-4, 0.99, EDMLoss(P_mean=-0.4, P_std=1.0), (0.05, 0.1), 0,
     )  # fmt: skip
     assert [step.loss_scaling for step in (a, b, c, d, e, f, g)] == [100, 100, 100, 1, 1, 1, 1]
     assert [step.lr for step in (c, d, e, f, g)] == [2e-4, 1e-2, 1e-2, 1e-2, 1e-2]

@@ -7,7 +7,6 @@ import torch
 from unitgain.bench.cases import DTYPES, Case, forward_macs, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
-from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.recipes import DIGITS, recipe
 from unitgain.train.state import TrainState
@@ -90,7 +89,7 @@ def microbatches(recipe: Recipe, size: int, device: torch.device) -> list[Microb
     """
     if recipe.batch % size:
         raise ValueError(f"microbatch={size} must divide the batch of {recipe.batch} images")
-    spec, loss = recipe.network, EDMLoss(recipe.P_mean, recipe.P_std)
+    spec, loss = recipe.network, recipe.loss
     generator = torch.Generator(device).manual_seed(2)
     shape = (size, spec.channels, spec.resolution, spec.resolution)
     parts = []

@@ -8,7 +8,7 @@ import tyro
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import bar, note, say
-from unitgain.train.config import Precision
+from unitgain.recipe import Precision
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from unitgain.cli.arguments import Unset
-from unitgain.train.config import Precision
+from unitgain.recipe import Precision
 
 if TYPE_CHECKING:
     import torch

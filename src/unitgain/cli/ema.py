@@ -10,7 +10,7 @@ from rich.table import Table
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, bar, byte_bar, say, show_json
 from unitgain.files import require_empty
-from unitgain.train.config import Precision
+from unitgain.recipe import Precision
 from unitgain.trust import one_line
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
-from unitgain.recipe import Recipe
-from unitgain.train.config import Precision
+from unitgain.recipe import Precision, Recipe
 
 if TYPE_CHECKING:
     from unitgain.train.estimate import MemoryEstimate
@@ -46,8 +45,8 @@ class MemoryOptions:
     recompute: bool = False
     """Activations inside blocks are computed again."""
 
-    dtype: Precision = "float32"
-    """Precision of the network."""
+    dtype: Unset[Precision] = None
+    """Precision of the network. Default: the recipe's."""
 
     ema_device: Unset[Literal["cpu"]] = None
     """Where the averages are kept. Default: beside the weights."""

@@ -1,7 +1,6 @@
 """`unitgain train`."""
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,22 +120,16 @@ class Train:
 
     def opened(self) -> "tuple[Path, TrainConfig, Dataset]":
         """Where to train, what, and on which data, which have their say in it."""
-        from unitgain.data.named import open_data
         from unitgain.train.finetune import open_init
+        from unitgain.train.fitting import data_of
 
         config, out = self.settings, self.out or Path("runs") / str(self.recipe)
-        dataset = open_data(config.data, config.normalize)
-        changes: dict[str, Any] = {"recipe": self._fit(config.recipe, dataset), "data_fingerprint": dataset.fingerprint}
+        dataset = data_of(config)
+        changes: dict[str, Any] = {"recipe": self._fit(config.recipe, dataset)}
         # A run that is resumed needs the snapshot no more, but it must be no other one.
         if self.init is not None and (config.init is None or config.init.name != self.init):
             changes["init"], _ = open_init(self.init)
-        if config.microbatch is None and not (self.resume and (out / "config.json").exists()):
-            changes["microbatch"] = _share(config.recipe.batch)
-        evaluation = config.evaluation
-        for what, every in (("samples", "samples_every"), ("metrics", "metrics_every")):
-            if self._given(what) and not self._given(every.replace("_", "-")) and not getattr(evaluation, every):
-                evaluation = dataclasses.replace(evaluation, **{every: config.recipe.snapshot_every})
-        return out, dataclasses.replace(config, evaluation=evaluation, **changes), dataset
+        return out, dataclasses.replace(config, **changes), dataset
 
     def _fit(self, base: Recipe, dataset: "Dataset") -> Recipe:
         """The recipe with the classes that were asked for."""
@@ -181,13 +174,14 @@ def _new(of: Recipe) -> TrainConfig:
 def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
     """The recipe of a snapshot, with its network as the data need it."""
     from unitgain.data.named import open_data
-    from unitgain.train.finetune import fitted, open_init, recipe_of
+    from unitgain.train.finetune import open_init, recipe_of
+    from unitgain.train.fitting import fit
 
     _, header = open_init(init)
     base, said = recipe_of(header)
     if said and not quiet:
         note(said)
-    return base.replace(network=fitted(header, open_data(data)), sigma_data=header.sigma_data)
+    return base.replace(network=fit(header.network, open_data(data)), sigma_data=header.sigma_data)
 
 
 def _read(file: str | None) -> dict[str, Any]:
@@ -215,11 +209,3 @@ def _merged(old: Any, new: Any) -> Any:
         except ValueError:
             return new
     return new
-
-
-def _share(batch: int) -> int | None:
-    """Images of a microbatch that gives each process of torchrun the same number of them; None for one process."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1 and batch % size:
-        raise ValueError(f"a batch of {batch} images does not divide by {size} processes: give --batch or --microbatch")
-    return batch // size if size > 1 else None

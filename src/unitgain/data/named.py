@@ -1,14 +1,17 @@
 """Data sets by name."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+
+import torch
 
 from unitgain.data.loader import Dataset
+from unitgain.data.settings import Normalize
 
 DIGITS = "digits"
 
 
-def open_data(name: str, normalize: Literal["official", "measured"] = "official") -> Dataset:
+def open_data(name: str, normalize: Normalize = "official") -> Dataset:
     """The data set of that name: `digits`, or a folder of prepared data.
 
     Args:
@@ -20,7 +23,7 @@ def open_data(name: str, normalize: Literal["official", "measured"] = "official"
         ValueError: if there is none, or `normalize` does not go with it.
         DataError: if the data are damaged.
     """
-    from unitgain.data.prepared import PreparedDataset, measured_encoder
+    from unitgain.data.prepared import PreparedDataset
 
     if name == DIGITS:
         from unitgain.data.digits import digits
@@ -30,7 +33,27 @@ def open_data(name: str, normalize: Literal["official", "measured"] = "official"
         raise ValueError(
             f"unknown data set {name!r}: expected digits, or a folder made with: unitgain data prepare SOURCE {name}"
         )
-    dataset = PreparedDataset(name)
-    if normalize == "measured":
-        dataset.encoder = measured_encoder(dataset.manifest)
-    return dataset
+    return normalized(PreparedDataset(name), normalize)
+
+
+def normalized(dataset: Dataset, normalize: Normalize) -> Dataset:
+    """The data set with pixels made what the network sees in this way.
+
+    Args:
+        dataset: prepared data, or an array of 8-bit pixels; others bring their own normalization.
+        normalize: "official" leaves it as it is; "measured" gives it mean 0 and standard deviation 0.5.
+
+    Raises:
+        ValueError: if it cannot be measured.
+    """
+    from unitgain.data.dataset import ArrayDataset
+    from unitgain.data.encoder import PixelEncoder
+    from unitgain.data.prepared import PreparedDataset, measured_encoder
+
+    if normalize == "official":
+        return dataset
+    if isinstance(dataset, PreparedDataset):
+        return PreparedDataset(dataset.folder, measured_encoder(dataset.manifest))
+    if isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
+        return replace(dataset, encoder=PixelEncoder.measure(dataset.images))
+    raise ValueError(f"data {dataset.name}: only 8-bit pixels can be normalized as measured; these are what they are")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 6
+FLIPS, LABELS = 0x666C6970, 0x6C61626C  # what random numbers of images are for
 
 
 def indices(start: int, count: int, size: int, seed: int) -> NDArray[np.int64]:
@@ -65,12 +66,18 @@ def _feistel(value: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: int
     return (left << shift) | right
 
 
-def flips(start: int, count: int, seed: int) -> NDArray[np.bool_]:
-    """Whether the images number `start` ... `start + count - 1` of a run are mirrored: a fair coin for each.
+def uniform(start: int, count: int, seed: int, purpose: int) -> NDArray[np.float64]:
+    """A number in [0, 1) for each of the images number `start` ... `start + count - 1` of a run.
 
-    A function of the seed and the number of the image in the run alone, so each epoch tosses again.
+    A function of the seed, the purpose (`FLIPS`, `LABELS`) and the number of the image in the run alone, so each epoch
+    draws again.
     """
     number = np.arange(start, start + count, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        keys = mix(number + np.uint64(derive(seed, 0x666C6970)))
-    return (keys >> np.uint64(63)).astype(bool)
+        keys = mix(number + np.uint64(derive(seed, purpose)))
+    return (keys >> np.uint64(11)) * 2.0**-53
+
+
+def flips(start: int, count: int, seed: int) -> NDArray[np.bool_]:
+    """Whether the images number `start` ... `start + count - 1` of a run are mirrored: a fair coin for each."""
+    return uniform(start, count, seed, FLIPS) >= 0.5

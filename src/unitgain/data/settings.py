@@ -3,5 +3,6 @@
 from typing import Literal
 
 OnError = Literal["fail", "skip"]  # about a picture that cannot be used
+Normalize = Literal["official", "measured"]  # of pixels
 Normalization = Literal["auto", "official", "measured"]  # of latents
 PixelRange = Literal["0..1", "-1..1"]  # what a VAE is fed with

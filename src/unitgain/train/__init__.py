@@ -6,6 +6,8 @@ from unitgain.lazy import offer
 
 if TYPE_CHECKING:
     from unitgain.train.config import Evaluation, Execution, Init, TrainConfig
+    from unitgain.train.finetune import open_init
+    from unitgain.train.fitting import fit
     from unitgain.train.loop import train
     from unitgain.train.state import TrainState
     from unitgain.train.step import Microbatch, Observer, train_step
@@ -18,6 +20,8 @@ __all__ = [
     "Observer",
     "TrainConfig",
     "TrainState",
+    "fit",
+    "open_init",
     "train",
     "train_step",
 ]
@@ -32,6 +36,8 @@ __getattr__, __dir__ = offer(
         "Observer": "unitgain.train.step",
         "TrainConfig": "unitgain.train.config",
         "TrainState": "unitgain.train.state",
+        "fit": "unitgain.train.fitting",
+        "open_init": "unitgain.train.finetune",
         "train": "unitgain.train.loop",
         "train_step": "unitgain.train.step",
     },

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch.nn.functional import one_hot
 
-from unitgain.data.loader import Dataset, Loader
-from unitgain.data.order import derive
-from unitgain.loss import EDMLoss
+from unitgain.data.loader import Dataset, Labels, Loader
+from unitgain.data.order import LABELS, derive, uniform
+from unitgain.denoiser import Label
 from unitgain.parallel import World
 from unitgain.train.config import TrainConfig
 from unitgain.train.step import Microbatch
@@ -38,21 +39,30 @@ class Batches:
         config, device = self.config, self.world.device
         recipe, count = config.recipe, config.microbatches
         size = recipe.batch // count
-        loss = EDMLoss(recipe.P_mean, recipe.P_std)
         passes = -(-count // self.world.size)
         for turn in range(passes):
             place = turn * self.world.size + self.world.rank
             index = min(place, count - 1)
             stored, label = self.loader.fetch(nimg + index * size, size)
-            label = label.to(device) if label is not None and recipe.network.label_dim else None
+            label = self._label(label, nimg + index * size)
             seed = derive(config.seed, nimg, index)
             generator = torch.Generator(device).manual_seed(seed)
             clean = self.dataset.encode(stored.to(device, non_blocking=True), generator)
-            sigma, noise = loss.draw(clean, generator)
+            sigma, noise = recipe.loss.draw(clean, generator)
             torch.manual_seed(derive(seed))  # for dropout
             yield Microbatch(
                 clean=clean, sigma=sigma, noise=noise, label=label, counts=place < count, last=turn == passes - 1
             )
+
+    def _label(self, label: Labels, first: int) -> Label:
+        """Labels of the images from number `first` on as the denoiser takes them; those that are dropped are zeros."""
+        recipe = self.config.recipe
+        if label is None or not recipe.network.label_dim:
+            return None
+        if recipe.label_dropout:
+            stay = uniform(first, len(label), self.config.seed, LABELS) >= recipe.label_dropout
+            label = one_hot(label, recipe.network.label_dim) * torch.from_numpy(stay)[:, None].float()
+        return label.to(self.world.device)
 
     @cached_property
     def loader(self) -> Loader:

@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from unitgain.data.settings import Normalize
 from unitgain.metrics.names import parse_metrics
-from unitgain.recipe import Recipe
+from unitgain.recipe import Precision, Recipe
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import differences, to_dict
 
-Precision = Literal["float32", "bfloat16", "float16"]
-Normalize = Literal["official", "measured"]
 OnCheckpointError = Literal["stop", "continue"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -55,11 +54,12 @@ class Evaluation:
     """What is drawn and measured while a run trains. It changes nothing of the run.
 
     Args:
-        samples_every: images between grids of samples, the first step at or after each multiple; 0 for none.
-        samples: images of a grid, of the seeds 0, 1, ...
+        samples_every: images between grids of samples, the first step at or after each multiple; 0 for none, None for
+            the snapshot interval where `samples` is given, else none.
+        samples: images of a grid, of the seeds 0, 1, ...; None for 64.
         metrics: what to measure, as in `unitgain metrics`: fid, fd_dinov2, fd_pixels, kid, ...; one by one, or with
             commas between.
-        metrics_every: images between measurements, likewise; 0 for none.
+        metrics_every: images between measurements, likewise; None for the snapshot interval where metrics are named.
         metrics_images: images measured each time, of the seeds 0, 1, ...
         reference: file of real images' statistics, for the metrics that need one.
         ema: relative length of the average that draws; None for the recipe's first.
@@ -74,10 +74,10 @@ class Evaluation:
         ValueError: if a field is out of its range.
     """
 
-    samples_every: int = 0
-    samples: int = 64
+    samples_every: int | None = None
+    samples: int | None = None
     metrics: tuple[str, ...] = ()
-    metrics_every: int = 0
+    metrics_every: int | None = None
     metrics_images: int = 5000
     reference: Annotated[str | None, tyro.conf.arg(name="metrics-reference")] = None
     ema: Annotated[float | None, tyro.conf.arg(name="evaluate-ema")] = None
@@ -91,20 +91,25 @@ class Evaluation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",") if name))
         for name, least in (("samples", 1), ("metrics_images", 16), ("steps", 2), ("batch", 1)):
-            if getattr(self, name) < least:
+            if (number := getattr(self, name)) is not None and number < least:
                 raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must be at least {least}")
         for name in ("samples_every", "metrics_every"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must not be negative")
         if self.metrics:
             parse_metrics(self.metrics)
         elif self.metrics_every:
             raise ValueError(f"evaluation.metrics_every = {self.metrics_every}: name the metrics (--metrics fid)")
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anything is to be drawn at all."""
-        return bool(self.samples_every or self.metrics_every)
+    def intervals(self, otherwise: int) -> tuple[int, int]:
+        """Images between grids, and between measurements; 0 for none.
+
+        Args:
+            otherwise: where something is to be drawn or measured, and it is not said how often.
+        """
+        grids = otherwise if self.samples_every is None and self.samples else self.samples_every or 0
+        metrics = otherwise if self.metrics_every is None and self.metrics else self.metrics_every or 0
+        return grids, metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,16 +143,16 @@ class TrainConfig:
     Args:
         recipe: network, loss, optimizer, EMA and duration.
         data: digits, or a folder that `unitgain data prepare` or `encode` made.
-        data_fingerprint: of prepared data; empty for others.
-        normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1]; "measured" gives the
-            data mean 0 and standard deviation 0.5. Latents bring their own normalization.
+        data_fingerprint: of the data; taken from them.
+        normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1], unless the data bring
+            another way; "measured" gives them mean 0 and standard deviation 0.5. Latents bring their own normalization.
         flip: mirror each image or not by a coin of its own.
         workers: threads that read data ahead; None for one per core; 0 for none.
         cache: keep decoded data in memory.
         seed: of every random draw of the run.
-        microbatch: images per forward and backward pass; must divide the batch; None for the whole batch at once.
+        microbatch: images per forward and backward pass (gradient accumulation); must divide the batch; None for the
+            whole batch at once, or the share of each of several processes.
             Another value sums gradients in other groups and draws other noise, so it is part of what a run is.
-        dtype: precision of the network: "float32", "bfloat16" or "float16"; the embedding stays in float32.
         snapshot_dtype: precision of stored averages: "float16" (as in the paper), "bfloat16" or "float32".
         snapshot_budget: bytes that the averages may take, on the command line in GB: old ones are given up so that
             those of other lengths can still be reconstructed well (`unitgain.posthoc.thin`); None to keep all.
@@ -173,7 +178,6 @@ class TrainConfig:
     cache: bool = False
     seed: int = 0
     microbatch: int | None = None
-    dtype: Precision = "float32"
     snapshot_dtype: Precision = "float16"
     snapshot_budget: Annotated[int | None, _GIGABYTES] = None
     tick: int = 0

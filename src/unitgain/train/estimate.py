@@ -75,7 +75,7 @@ def estimate(
     shard: bool = False,
     recompute: bool = False,
     normalize_once: bool = True,
-    dtype: str = "float32",
+    dtype: str | None = None,
     ema_device: str | None = None,
     device: str = "cpu",
     process: int | None = None,
@@ -89,7 +89,7 @@ def estimate(
         shard: FSDP2 rather than DDP; with one process neither.
         recompute: activations inside blocks are computed again.
         normalize_once: weights are normalized once for all microbatches, where one process trains.
-        dtype: of the network.
+        dtype: of the network; None for the recipe's.
         ema_device: "cpu" for averages that are not kept on the device.
         device: "cpu", or "cuda" for what tensors take on a GPU: neither the process nor the C library count there.
         process: bytes of the process itself, where they are known; measured otherwise.
@@ -97,6 +97,7 @@ def estimate(
     Raises:
         ValueError: if the microbatch does not divide the batch, or there are fewer than one.
     """
+    dtype = dtype or recipe.precision
     size = microbatch or -(-recipe.batch // processes)
     if size < 1 or processes < 1 or recipe.batch % size:
         raise ValueError(f"--microbatch {size}: must divide the batch of {recipe.batch} images")
@@ -156,7 +157,7 @@ def step_on(
     if recompute:
         recompute_blocks(denoiser)
     uncertainty = make_uncertainty(spec.design, recipe.uncertainty_channels)
-    objective = Objective(denoiser, uncertainty, EDMLoss(recipe.P_mean, recipe.P_std))
+    objective = Objective(denoiser, uncertainty, recipe.loss)
     if not keep:
         for parameter in objective.parameters():
             parameter.register_post_accumulate_grad_hook(lambda tensor: setattr(tensor, "grad", None))
@@ -206,7 +207,9 @@ def next_to_nothing() -> None:
     spec = NetworkSpec(
         resolution=8, channels=1, model_channels=16, channel_mult=(1, 2), num_blocks=1, channels_per_head=16
     )
-    recipe = Recipe(name="tiny", network=spec, P_mean=0.0, P_std=1.0, batch=4, duration=8, lr=0.01, snapshot_every=8)
+    recipe = Recipe(
+        name="tiny", network=spec, loss=EDMLoss(P_mean=0.0, P_std=1.0), batch=4, duration=8, lr=0.01, snapshot_every=8
+    )
     state = TrainState.start(recipe)
     images = torch.zeros(4, 1, 8, 8)
     for _ in range(2):

@@ -28,6 +28,7 @@ from unitgain.train.rows import read_stats
 from unitgain.train.state import TrainState
 from unitgain.train.step import Observer, StepReport
 
+IMAGES = 64  # of a grid
 FEW_CLASSES = 20  # a grid has a row for each of so many
 
 
@@ -60,14 +61,15 @@ class Evaluator:
         spec = self.recipe.network
         self.decode = decoder(self.encoder, spec.channels, world.device, settings.vae)
         noise = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=world.device)
-        self.meter = Meter(settings, self.decode(noise), world) if settings.metrics_every else None
+        self.intervals, self.images = settings.intervals(self.recipe.snapshot_every), settings.samples or IMAGES
+        self.meter = Meter(settings, self.decode(noise), world) if self.intervals[1] else None
 
     def due(self, previous: int, nimg: int, last: bool) -> tuple[bool, bool]:
         """Whether a grid and metrics are due at `nimg` images, after `previous`, and not there yet; asked on rank 0."""
         if nimg == 0 and not self.from_start:
             return False, False  # the first network draws nothing yet
         s = self.settings
-        sheet, metrics = (every and (last or nimg // every > previous // every) for every in self._intervals())
+        sheet, metrics = (every and (last or nimg // every > previous // every) for every in self.intervals)
         rows = [row for row in read_stats(self.run) if row.get("nimg") == nimg] if sheet or metrics else []
         drawn = self.path(nimg).exists() and self.grid in [row.get("grid") for row in rows]
         measured = self.measurement in [row.get("evaluation") for row in rows]
@@ -82,7 +84,7 @@ class Evaluator:
     def grid(self) -> dict[str, Any]:
         """What a line of statistics says of a grid."""
         s = self.settings
-        return {"ema": self.length, "images": s.samples, "steps": s.steps, "dtype": s.dtype}
+        return {"ema": self.length, "images": self.images, "steps": s.steps, "dtype": s.dtype}
 
     @property
     def measurement(self) -> dict[str, Any]:
@@ -143,7 +145,7 @@ class Evaluator:
 
     def draw(self, network: Network, run: Run) -> None:
         """Draw the grid, a row per class where there are few, and write it."""
-        spec, count = self.recipe.network, self.settings.samples
+        spec, count = self.recipe.network, self.images
         columns = None
         labels: list[int] | None = None
         if 1 < spec.label_dim <= min(FEW_CLASSES, count):
@@ -192,9 +194,6 @@ class Evaluator:
         said = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
         run.progress.note(f"at {run.state.nimg:,} images: {', '.join(said)}")
 
-    def _intervals(self) -> tuple[int, int]:
-        return self.settings.samples_every, self.settings.metrics_every
-
 
 class Evaluation(Observer):
     """Evaluates what is due after a step, and before the first one what a signal cut short.
@@ -222,7 +221,7 @@ class Evaluation(Observer):
 
 def open_evaluator(config: TrainConfig, dataset: Dataset, run: Path, world: World) -> Evaluator | None:
     """The evaluator of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others."""
-    if not config.evaluation.wanted:
+    if not any(config.evaluation.intervals(config.recipe.snapshot_every)):
         return None
     opening = "preparing the evaluation"
     first = together(world, opening, lambda: Evaluator(config, dataset, run, world) if world.main else None)

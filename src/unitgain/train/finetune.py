@@ -142,23 +142,6 @@ def open_init(name: str) -> tuple[Init, SnapshotHeader]:
         return Init(name=name, sha256=snapshot.sha256, license=snapshot.header.license), snapshot.header
 
 
-def fitted(header: SnapshotHeader, dataset: Dataset) -> NetworkSpec:
-    """The network of a snapshot for other data: their classes, channels and resolution; attention stays at its levels.
-
-    Raises:
-        ValueError: if the images are not square, or their edge does not halve at each level.
-    """
-    channels, height, width = dataset.shape
-    spec = header.network
-    levels = [level for level, resolution in enumerate(spec.resolutions) if resolution in spec.attn_resolutions]
-    if height != width:
-        raise ValueError(f"data {dataset.name}: images are {height}x{width}; networks take square ones")
-    attention = tuple(height >> level for level in levels) if height != spec.resolution else spec.attn_resolutions
-    return spec.replace(
-        resolution=height, channels=channels, label_dim=dataset.label_dim, attn_resolutions=tuple(attention)
-    )
-
-
 def recipe_of(header: SnapshotHeader) -> tuple[Recipe, str]:
     """The recipe of a snapshot, and a line to show where it had to be chosen.
 

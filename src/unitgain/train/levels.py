@@ -1,7 +1,8 @@
 """Loss by noise level: what a network has learned where (the first EDM paper, Fig. 5a), and u(sigma) beside it.
 
-Bins are half a P_std of ln(sigma) wide, twelve of them around P_mean, so that every recipe has the same share of its
-images in each; the outer two are open. What is measured is the denoising error of an image, lambda(sigma) (D - y)^2,
+The twelve bins are half a standard deviation wide in the normal draws that noise levels are made of, so half a P_std of
+ln(sigma) around P_mean for the papers' loss, and every loss has the same share of its images in each; the outer two are
+open. What is measured is the denoising error of an image, lambda(sigma) (D - y)^2,
 the mean over pixels: 1 for a network that knows nothing. Eq. 21 divides it by exp(u(sigma)), which learns its mean.
 """
 
@@ -12,35 +13,31 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unitgain.loss import Loss
+from unitgain.loss import DenoisingLoss, Loss
 from unitgain.parallel import World, full
 
 BINS = 12
-WIDTH = 0.5  # of P_std
+WIDTH = 0.5  # standard deviations
 # Errors count in whole multiples of this: their sums are then exact in float64, up to 5e8, whatever the order.
 STEP = 2.0**-24
-
-
-def centres(P_mean: float, P_std: float) -> list[float]:
-    """Values of ln(sigma) in the middle of each bin."""
-    return [P_mean + P_std * WIDTH * (i - (BINS - 1) / 2) for i in range(BINS)]
 
 
 class NoiseLevels:
     """Sums by bin over the images that one process trains on, kept on its device; nothing waits for it.
 
     Args:
-        P_mean: mean of ln(sigma) in training.
-        P_std: its standard deviation.
+        loss: says which noise levels there are.
         device: where the network is.
 
     Attributes:
+        centres: ln(sigma) in the middle of each bin, float32.
         sums: `[3, bins]`, float64: denoising error, loss (Eq. 21), images; those with an infinite loss are left out.
     """
 
-    def __init__(self, P_mean: float, P_std: float, device: torch.device | str = "cpu") -> None:
-        self.centres = torch.tensor(centres(P_mean, P_std), device=device)
-        self.edges = (self.centres[1:] + self.centres[:-1]) / 2
+    def __init__(self, loss: DenoisingLoss, device: torch.device | str = "cpu") -> None:
+        half = torch.arange(1 - BINS, BINS, dtype=torch.float64) * (WIDTH / 2)  # centres and edges in turns
+        places = loss.sigma(half).log().float().to(device)
+        self.centres, self.edges = places[::2].contiguous(), places[1::2].contiguous()
         self.sums = torch.zeros(3, BINS, dtype=torch.float64, device=device)
 
     @torch.no_grad()

@@ -22,12 +22,13 @@ from unitgain.train.context import Run
 from unitgain.train.errors import LostProcessError, is_shared, together
 from unitgain.train.evaluation import Evaluation, open_evaluator
 from unitgain.train.finetune import Inheritance, open_inheritance
+from unitgain.train.fitting import check_data, complete, data_of
 from unitgain.train.lock import FolderLock
 from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.resume import resume_from_newest
 from unitgain.train.rows import read_stats
-from unitgain.train.run import Window, check_data, check_run, clear_leftovers, save_config
+from unitgain.train.run import Window, clear_leftovers, refuse_changes, save_config, saved_config
 from unitgain.train.saver import Checkpoints, Saver
 from unitgain.train.signals import REASONS, StopSignal
 from unitgain.train.snapshots import Snapshots
@@ -57,7 +58,7 @@ class TrainResult:
 def train(
     config: TrainConfig,
     run: Path,
-    dataset: Dataset,
+    dataset: Dataset | None = None,
     *,
     resume: bool = False,
     execution: Execution | None = None,
@@ -71,9 +72,10 @@ def train(
     this together; a process group that is there already is used.
 
     Args:
-        config: what to train.
+        config: what to train; what it leaves open is said in the `config.json` of the run.
         run: folder of the run; empty, unless `resume`.
-        dataset: images and labels; must fit the recipe's network.
+        dataset: images and labels, which must fit the recipe's network (`unitgain.train.fit`); None for those that the
+            settings name.
         resume: go on from the newest valid checkpoint of the run, or start where there is none. A restart by torchrun
             (`--max-restarts`) always does.
         execution: how to carry it out.
@@ -94,9 +96,7 @@ def train(
     execution = replace(execution or Execution(), **how)
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     with StopSignal(execution.max_time) as stop, processes(execution.device, cancelled=lambda: stop.received) as world:
-        together(world, "checking the run folder", lambda: check_run(config, run, resume) if world.main else None)
-        together(world, "checking the data", lambda: check_data(config, dataset))
-        fingerprint = preflight(world, config, dataset, execution, resume)
+        config, dataset = _settle(config, run, dataset, resume, execution, world)
         inheritance = open_inheritance(config, dataset, run, resume, world)
         evaluator = open_evaluator(config, dataset, run, world)
         lock = FolderLock(run) if world.main else nullcontext()
@@ -108,7 +108,7 @@ def train(
             state = _open_state(config, execution, inheritance, world)
             window = Window()
             if resume:
-                resume_from_newest(config, state, window, run, fingerprint)
+                resume_from_newest(config, state, window, run)
             together(world, "preparing the run folder", lambda: _prepare(config, run, state) if world.main else None)
             open_log = lambda: _open_log(config, execution, run, state.nimg) if world.main else None  # noqa: E731
             log = together(world, "opening the logs", open_log)
@@ -121,7 +121,7 @@ def train(
             speed = Speed.measure(config, execution, batches.loader, world)
             statistics = Statistics(under_way, window, speed)
             snapshots = Snapshots(under_way, resume)
-            checkpoints = Checkpoints(under_way, statistics, snapshots, fingerprint, execution.on_checkpoint_error)
+            checkpoints = Checkpoints(under_way, statistics, snapshots, execution.on_checkpoint_error)
             observers = [Magnitudes(under_way), statistics, snapshots, checkpoints]
             if evaluator is not None:
                 observers.append(Evaluation(under_way, evaluator))
@@ -155,6 +155,26 @@ def loop(run: Run, batches: Batches, observers: Sequence[Observer], votes: Calla
         observer.end()
 
 
+def _settle(
+    config: TrainConfig, run: Path, dataset: Dataset | None, resume: bool, execution: Execution, world: World
+) -> tuple[TrainConfig, Dataset]:
+    """The settings with everything said, and the data: both checked, and the same on all processes."""
+    saved = together(world, "checking the run folder", lambda: saved_config(run, resume) if world.main else None)
+    saved = world.broadcast(saved)
+
+    def settle() -> tuple[TrainConfig, Dataset]:
+        data = data_of(config, dataset)
+        settled = complete(config, data, world.device, world.size, saved, execution.quiet or not world.main)
+        if saved is not None:
+            refuse_changes(settled, saved, run)
+        check_data(settled, data)
+        return settled, data
+
+    settings, data = together(world, "checking the settings and the data", settle)
+    preflight(world, settings, data, execution, resume)
+    return settings, data
+
+
 def _open_state(config: TrainConfig, execution: Execution, inheritance: Inheritance | None, world: World) -> TrainState:
     torch.manual_seed(derive(config.seed))
     state = TrainState.start(
@@ -169,7 +189,7 @@ def _open_state(config: TrainConfig, execution: Execution, inheritance: Inherita
         normalize_once=execution.normalize_once and config.microbatches > 1,
         ema_device=execution.ema_device,
     )
-    state.denoiser.dtype = DTYPES[config.dtype]
+    state.denoiser.dtype = DTYPES[config.recipe.precision]
     return state
 
 

@@ -19,7 +19,7 @@ from unitgain.data.loader import Dataset
 from unitgain.parallel import World
 from unitgain.serial import differences, to_dict
 from unitgain.train.config import Execution, TrainConfig
-from unitgain.train.errors import PreflightError, together
+from unitgain.train.errors import PreflightError
 from unitgain.train.lock import LOCK
 from unitgain.train.state import TrainState
 
@@ -29,25 +29,23 @@ GIB = 2**30
 OWN = ("device", "max_time", "quiet", "tensorboard", "wandb")
 
 
-def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Execution, resume: bool) -> str:
-    """Check on all processes that they are to do the same, in the same way; returns the fingerprint of the data.
+def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Execution, resume: bool) -> None:
+    """Check on all processes that they are to do the same, in the same way.
 
     Raises:
         PreflightError: if versions, settings, data or clocks differ between processes; names the ranks, and what.
         SharedError: if a check itself fails on a rank.
     """
-    fingerprint = together(world, "reading the data", lambda: dataset.fingerprint)
     if world.size == 1:
-        return fingerprint
+        return
     agree(world, "versions", versions())
+    agree(world, "data", {"data set": dataset.name, "fingerprint": config.data_fingerprint})
     agree(world, "settings", to_dict(config))
     shared = {field.name: getattr(execution, field.name) for field in fields(execution) if field.name not in OWN}
     agree(world, "options", {"resume": resume, **shared})
-    agree(world, "data", {"data set": dataset.name, "fingerprint": fingerprint})
     check_clocks(world.gather((socket.gethostname(), _at_once(world))))
     check_reduction(world)
     warn_of_idle(world, config)
-    return fingerprint
 
 
 def warn_of_idle(world: World, config: TrainConfig) -> None:

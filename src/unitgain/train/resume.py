@@ -30,7 +30,7 @@ from unitgain.train.state import TrainState, restore, state_tensors
 from unitgain.trust import printable
 
 
-def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, run: Path, fingerprint: str) -> None:
+def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, run: Path) -> None:
     """Restore the newest valid checkpoint, saying loudly which ones are damaged.
 
     Without any the state stays new where the run has never had one, which is said if it had begun.
@@ -40,7 +40,6 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
         state: changed in place, on all processes alike, however many wrote the checkpoint.
         window: changed in place.
         run: its folder.
-        fingerprint: of the data.
 
     Raises:
         ValueError: if the checkpoint was made with other data, or settings that differ in what changes the numbers.
@@ -51,7 +50,7 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
     for path in reversed(world.broadcast(list_checkpoints(run / "checkpoints"))):
         manifest, damage = _verify(path, world)
         if not damage:
-            _restore(config, state, window, path, manifest, fingerprint)
+            _restore(config, state, window, path, manifest)
             return
         if world.main:
             aside = set_aside(path).name
@@ -120,12 +119,10 @@ def _images(row: dict[str, Any]) -> int:
     return nimg if isinstance(nimg, int) else 0
 
 
-def _restore(
-    config: TrainConfig, state: TrainState, window: Window, path: Path, manifest: dict[str, Any], fingerprint: str
-) -> None:
+def _restore(config: TrainConfig, state: TrainState, window: Window, path: Path, manifest: dict[str, Any]) -> None:
     world = state.world
     values = _read_values(manifest, path, state)
-    _check_values(config, values, path, state.device.type, fingerprint)
+    _check_values(config, values, path, state.device.type)
     tensors, _ = state_tensors(state)
     together(world, f"reading {path}", lambda: _load(path, manifest["files"], tensors))
     restore(state, tensors, values.nimg, values.ema)
@@ -164,7 +161,6 @@ class Values:
         window: sums since the last tick.
         config: of the run.
         device: kind of device that it was made on.
-        data: fingerprint of the data.
         processes: that wrote it.
     """
 
@@ -173,7 +169,6 @@ class Values:
     window: Window
     config: TrainConfig
     device: str
-    data: str
     processes: int
 
 
@@ -205,10 +200,8 @@ def _load(path: Path, files: dict[str, Any], tensors: dict[str, Tensor]) -> None
         raise CheckpointError(str(error)) from error
 
 
-def _check_values(config: TrainConfig, values: Values, path: Path, device: str, fingerprint: str) -> None:
+def _check_values(config: TrainConfig, values: Values, path: Path, device: str) -> None:
     refuse_changes(config, values.config, path)
-    if values.data != fingerprint:
-        raise ValueError(f"{path} was made with other data: give the data set that the run began with")
     if values.device != device:
         raise ValueError(f"{path} was made on {values.device}: resume with --device {values.device}")
     if config.recipe.duration < values.nimg:

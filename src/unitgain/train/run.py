@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unitgain.data.loader import Dataset
 from unitgain.files import require_empty, write_text
 from unitgain.serial import from_dict, to_dict
 from unitgain.train.config import TrainConfig
@@ -35,43 +34,23 @@ class Window:
     levels: list[list[float]] = field(default_factory=list)
 
 
-def check_data(config: TrainConfig, dataset: Dataset) -> None:
-    """Check that the network can be trained on the data.
-
-    Raises:
-        ValueError: if the shape of the images or the number of classes differ.
-    """
-    network = config.recipe.network
-    expected = (network.channels, network.resolution, network.resolution)
-    if dataset.shape != expected:
-        remedy = "; encode the data first: unitgain data encode" if config.recipe.latents > dataset.latents else ""
-        raise ValueError(
-            f"data {dataset.name}: images are {dataset.shape}, the network takes {expected} (channels, height, width)"
-            f"{remedy}"
-        )
-    if network.label_dim and network.label_dim != dataset.label_dim:
-        raise ValueError(
-            f"data {dataset.name}: {dataset.label_dim} classes, but the network has label_dim={network.label_dim}; "
-            "use label_dim=0 to train without labels, or that of the data (--classes data)"
-        )
-
-
-def check_run(config: TrainConfig, run: Path, resume: bool) -> None:
-    """Check that the folder may take a new run, or holds one that `config` continues.
+def saved_config(run: Path, resume: bool) -> TrainConfig | None:
+    """The settings of the run that is in the folder and goes on; None for a new one, which the folder may take.
 
     Raises:
         FileExistsError: if a new run finds the folder not empty.
-        ValueError: if resuming would change the numbers of the run; the message names the fields.
+        TrainingError: if `config.json` is damaged.
     """
     if resume and (run / CONFIG).exists():
-        refuse_changes(config, load_config(run), run)
-    elif not (run.is_dir() and all(_is_leftover(path) for path in run.iterdir())):
+        return load_config(run)
+    if not (run.is_dir() and all(_is_leftover(path) for path in run.iterdir())):
         remedy = (
             f"it holds no run to resume, for there is no {CONFIG}: choose another folder"
             if resume
             else "choose another folder, or resume the run that is in it with --resume"
         )
         require_empty(run, remedy)
+    return None
 
 
 def _is_leftover(path: Path) -> bool:
@@ -82,6 +61,8 @@ def _is_leftover(path: Path) -> bool:
 def refuse_changes(config: TrainConfig, saved: TrainConfig, where: Path) -> None:
     """Raise `ValueError` if `config` would change the numbers of a run that began as `saved`, naming the fields."""
     changes = config.changes(saved)
+    if any(row.startswith("data_fingerprint") for row in changes):
+        raise ValueError(f"{where} was made with other data: give the data set that the run began with")
     if changes:
         raise ValueError(f"cannot resume from {where}, which was made with other settings: {'; '.join(changes)}")
 

@@ -117,7 +117,6 @@ class Checkpoints(Observer):
         run: under way.
         statistics: of the run, whose window a checkpoint keeps.
         snapshots: of the run.
-        fingerprint: of the data.
         on_error: as for `Saver`.
     """
 
@@ -126,13 +125,12 @@ class Checkpoints(Observer):
         run: Run,
         statistics: Statistics,
         snapshots: Snapshots,
-        fingerprint: str,
         on_error: OnCheckpointError = "stop",
     ) -> None:
         config = run.config
         folder = run.folder / "checkpoints"
         self.saver = Saver(folder, run.world, config.keep_checkpoints, config.keep_every, on_error)
-        self.run, self.statistics, self.snapshots, self.fingerprint = run, statistics, snapshots, fingerprint
+        self.run, self.statistics, self.snapshots = run, statistics, snapshots
 
     def votes(self) -> list[float]:
         """What this process has to say to the others in each step: reasons to stop, and whether writing has failed."""
@@ -160,7 +158,6 @@ class Checkpoints(Observer):
             "window": to_dict(window),
             "config": to_dict(run.config),
             "device": run.state.device.type,
-            "data": self.fingerprint,
             "processes": run.world.size,
         }
         self.saver.start(run.state.nimg, tensors, {**values, **mine}, after=self.snapshots.pending)

@@ -98,6 +98,6 @@ def header_of(run: Run) -> SnapshotHeader:
         encoder=to_dict(dataset.encoder),
         classes=dataset.classes if recipe.network.label_dim else None,
         data=dataset.name,
-        label_dropout=0.0 if recipe.network.label_dim else None,
+        label_dropout=recipe.label_dropout if recipe.network.label_dim else None,
         license=init.license if init is not None else None,
     )

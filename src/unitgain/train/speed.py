@@ -58,7 +58,7 @@ class Speed:
         """
         passes = PASSES_RECOMPUTED if execution.recompute else PASSES
         world.barrier()
-        peak = torch.tensor([matrix_peak(world.device, DTYPES[config.dtype])], dtype=torch.float64)
+        peak = torch.tensor([matrix_peak(world.device, DTYPES[config.recipe.precision])], dtype=torch.float64)
         world.sum([peak])
         return cls(flops=passes * _flops(config.recipe.network), peak=peak.item(), loader=loader, world=world)
 

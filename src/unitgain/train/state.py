@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unitgain.denoiser import Denoiser, Label, make_uncertainty
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.kernels import fuse
-from unitgain.loss import EDMLoss, Loss
+from unitgain.loss import DenoisingLoss, Loss
 from unitgain.parallel import World, accumulate, distribute, is_sharded, local
 from unitgain.recipe import Recipe
 from unitgain.recipes import create
@@ -26,7 +26,7 @@ class Objective(nn.Module):
         loss: of the recipe.
     """
 
-    def __init__(self, denoiser: Denoiser, uncertainty: nn.Module, loss: EDMLoss) -> None:
+    def __init__(self, denoiser: Denoiser, uncertainty: nn.Module, loss: DenoisingLoss) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.uncertainty = uncertainty
@@ -124,7 +124,7 @@ class TrainState:
             recompute_blocks(denoiser)
         if compile:
             compile_blocks(denoiser)
-        objective = Objective(denoiser, uncertainty, EDMLoss(recipe.P_mean, recipe.P_std))
+        objective = Objective(denoiser, uncertainty, recipe.loss)
         distributed = distribute(objective, world, blocks(denoiser) if shard else None)
         adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)
         emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, length, device=ema_device) for length in recipe.ema]

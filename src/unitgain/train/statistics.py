@@ -32,7 +32,7 @@ class Statistics(Observer):
     def __init__(self, run: Run, window: Window, speed: Speed) -> None:
         recipe = run.config.recipe
         self.run, self.window, self.speed = run, window, speed
-        self.levels = NoiseLevels(recipe.P_mean, recipe.P_std, run.state.device)
+        self.levels = NoiseLevels(recipe.loss, run.state.device)
         self._probe: StepProbe | None = None
         self._began = self._paused = 0.0
 

@@ -1,0 +1,109 @@
+"""What settings leave open, from the data, the machine and the run that is resumed; and whether it all fits."""
+
+from dataclasses import replace
+
+import torch
+
+from unitgain.arch import NetworkSpec
+from unitgain.console import note
+from unitgain.data.loader import Dataset
+from unitgain.data.named import normalized, open_data
+from unitgain.infer import fastest_dtype
+from unitgain.train.config import TrainConfig
+
+
+def fit(network: NetworkSpec, dataset: Dataset) -> NetworkSpec:
+    """A network for other data: their classes, channels and resolution; attention stays at its levels.
+
+    Raises:
+        ValueError: if the images are not square, or their edge does not halve at each level.
+    """
+    channels, height, width = dataset.shape
+    if height != width:
+        raise ValueError(f"data {dataset.name}: images are {height}x{width}; networks take square ones")
+    attention = network.attn_resolutions
+    if height != network.resolution:
+        attention = tuple(
+            height >> level for level, resolution in enumerate(network.resolutions) if resolution in attention
+        )
+    return network.replace(
+        resolution=height, channels=channels, label_dim=dataset.label_dim, attn_resolutions=attention
+    )
+
+
+def data_of(config: TrainConfig, dataset: Dataset | None = None) -> Dataset:
+    """The data of a run as its network is to see them.
+
+    Args:
+        config: names the data, and says how they are normalized.
+        dataset: the data themselves, where they are at hand.
+
+    Raises:
+        ValueError: if there are none of that name, or they cannot be normalized so.
+        DataError: if they are damaged.
+    """
+    if dataset is None:
+        return open_data(config.data, config.normalize)
+    return normalized(dataset, config.normalize)
+
+
+def complete(
+    config: TrainConfig,
+    dataset: Dataset,
+    device: torch.device,
+    processes: int = 1,
+    saved: TrainConfig | None = None,
+    quiet: bool = False,
+) -> TrainConfig:
+    """The settings with everything said, as `config.json` keeps them.
+
+    Args:
+        config: leaves open the microbatch, which data these are, and what float16 is on a CPU, which has it slowly or
+            not at all: bfloat16, or float32 where that is missing too.
+        dataset: of the run.
+        device: where it trains.
+        processes: that share each batch.
+        saved: of the run that is resumed: what it had is taken first.
+        quiet: do not say what was chosen.
+
+    Raises:
+        ValueError: if a batch does not divide by the processes.
+    """
+    recipe, microbatch = config.recipe, config.microbatch
+    if recipe.precision == "float16" and device.type == "cpu":
+        best = str(fastest_dtype(device)).removeprefix("torch.")
+        recipe = recipe.replace(precision=best if saved is None else saved.recipe.precision)
+        if not quiet:
+            note(f"float16 is for GPUs: the network is trained in {recipe.precision}")
+    if microbatch is None and saved is not None:
+        microbatch = saved.microbatch
+    elif microbatch is None and processes > 1:
+        if recipe.batch % processes:
+            raise ValueError(
+                f"a batch of {recipe.batch} images does not divide by {processes} processes: give --batch or "
+                "--microbatch"
+            )
+        microbatch = recipe.batch // processes
+    about = {"data": dataset.name, "data_fingerprint": dataset.fingerprint}
+    return replace(config, recipe=recipe, microbatch=microbatch, **about)
+
+
+def check_data(config: TrainConfig, dataset: Dataset) -> None:
+    """Check that the network can be trained on the data.
+
+    Raises:
+        ValueError: if the shape of the images or the number of classes differ.
+    """
+    network = config.recipe.network
+    expected = (network.channels, network.resolution, network.resolution)
+    if dataset.shape != expected:
+        remedy = "; encode the data first: unitgain data encode" if config.recipe.latents > dataset.latents else ""
+        raise ValueError(
+            f"data {dataset.name}: images are {dataset.shape}, the network takes {expected} (channels, height, width)"
+            f"{remedy}"
+        )
+    if network.label_dim and network.label_dim != dataset.label_dim:
+        raise ValueError(
+            f"data {dataset.name}: {dataset.label_dim} classes, but the network has label_dim={network.label_dim}; "
+            "use label_dim=0 to train without labels, or that of the data (--classes data)"
+        )

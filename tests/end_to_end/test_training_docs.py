@@ -1,0 +1,48 @@
+"""The Python of docs/training.md runs as it stands: a changed recipe, then a loss of one's own."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from test_train_options import call
+
+from unitgain.checkpoint.snapshot import load
+from unitgain.guide import Guided
+from unitgain.loss import RecordedLoss
+from unitgain.train import TrainConfig, train
+from unitgain.train.rows import read_stats
+from unitgain.train.run import load_config
+
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def test_the_page_trains_a_changed_recipe_and_a_loss_of_ones_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text().partition("## From Python")[2].partition("\n## ")[0]
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block.replace("6400", "640").replace("3200", "320"), str(PAGE), "exec"), names)
+
+    changed = Path("runs/changed")
+    assert names["result"].finished and load_config(changed).recipe == names["changed"].replace()
+    written = load(changed / "snapshots" / "0000000640-0.200.safetensors")
+    assert (written.spec.model_channels, written.label_dropout) == (16, 0.1)
+    assert Guided(written, None, 2.0).label_dropout == 0.1  # it may guide itself
+
+    run, known = Path("runs/log-uniform"), {"class": "LogUniform", "low": 0.01, "high": 10.0}
+    assert json.loads((run / "config.json").read_text())["recipe"]["loss"] == known
+    levels = [row["noise_levels"]["images"] for row in read_stats(run) if "noise_levels" in row]
+    assert sum(map(sum, levels)) == 320
+    saved = load_config(run).recipe
+    assert isinstance(saved.loss, RecordedLoss)
+    with pytest.raises(ValueError, match="loss of its own, LogUniform"):
+        saved.loss.draw(torch.zeros(2, 1, 8, 8))
+    said = call(capsys, "--out", run, "--resume", "--device", "cpu", "--duration", "640", code=2).err
+    assert "LogUniform" in said and "go on in Python" in said
+    longer = TrainConfig(recipe=names["other"].replace(duration=640), data="digits")
+    assert train(longer, run, resume=True, quiet=True, tensorboard=False).nimg == 640
+    other = names["LogUniform"](high=9.0)
+    with pytest.raises(ValueError, match=r"recipe\.loss\.high: 10\.0 -> 9\.0"):
+        train(TrainConfig(recipe=longer.recipe.replace(loss=other)), run, resume=True, quiet=True)
