@@ -108,9 +108,10 @@ def test_earlier_formats_are_named(tmp_path, version):
 
 
 def test_newest_and_milestones_are_kept(tmp_path):
-    for nimg in range(8, 200, 8):
+    for nimg in range(0, 200, 8):
         (tmp_path / f"{nimg:010d}").mkdir()
         prune_checkpoints(tmp_path, keep=2, keep_every=50)
+        assert (tmp_path / "0000000000").exists() == (nimg == 0)
     assert [int(path.name) for path in list_checkpoints(tmp_path)] == [56, 104, 152, 184, 192]
 
 

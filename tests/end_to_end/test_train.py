@@ -247,13 +247,9 @@ def test_a_run_without_its_checkpoints_does_not_start_over(tmp_path, config, tin
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     before = {path: data for path, data in before.items() if "checkpoints" not in path.parts}
     shutil.rmtree(folder / "checkpoints")
-    for lost in (None, folder / ".checkpointed"):  # without the note, by how far it came
-        if lost is not None:
-            lost.unlink()
-            before.pop(lost)
-        with pytest.raises(CheckpointError, match="of 72 images; nothing was overwritten") as caught:
-            run(config, folder, tiny_data, resume=True)
-        assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(CheckpointError, match="of 72 images; nothing was overwritten") as caught:
+        run(config, folder, tiny_data, resume=True)
+    assert {path: path.read_bytes() for path in before} == before
     command = re.search(r"first: (mv .*?)\. To start", str(caught.value))[1]
     assert f"--init '{folder}/snapshots/" in str(caught.value)
     subprocess.run(shlex.split(command), check=True)
@@ -264,7 +260,6 @@ def test_snapshots_without_a_checkpoint_are_not_written_over(tmp_path, config, t
     """As in a copy of a run without its checkpoints and hidden files, however few images it was trained on."""
     run(replace(config, checkpoint_every=10_000), tmp_path, interrupted(tiny_data, 70))
     shutil.rmtree(tmp_path / "checkpoints")
-    (tmp_path / ".checkpointed").unlink()
     before = snapshots(tmp_path)
     assert before
     with pytest.raises(CheckpointError, match="of 72 images; nothing was overwritten"):
@@ -278,10 +273,17 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, conf
     dying = Dying(name="tiny", images=tiny_data.images, labels=tiny_data.labels, classes=tiny_data.classes, at=16)
     with pytest.raises(OSError, match="the disk is gone"):
         run(replace(config, workers=0), tmp_path / "dead", dying)
-    assert read_stats(tmp_path / "dead") and not list_checkpoints(tmp_path / "dead" / "checkpoints")
+    (first,) = list_checkpoints(tmp_path / "dead" / "checkpoints")
+    assert read_stats(tmp_path / "dead") and first.name == "0000000000"
+    shutil.copytree(tmp_path / "dead", tmp_path / "lost")
     assert run(config, tmp_path / "dead", tiny_data, resume=True).finished
     assert "before its first checkpoint: it begins again" in capsys.readouterr().err
     assert snapshots(tmp_path / "dead") == snapshots(tmp_path / "whole")
+    shutil.rmtree(tmp_path / "lost" / "checkpoints")  # statistics alone are traces too
+    with pytest.raises(CheckpointError, match="of 16 images; nothing was overwritten"):
+        run(config, tmp_path / "lost", tiny_data, resume=True)
+    (tmp_path / "lost" / "stats.jsonl").unlink()  # nothing was trained, as far as anything tells
+    assert run(config, tmp_path / "lost", tiny_data, resume=True).finished
 
 
 def test_settings_are_the_same_bytes_after_a_resume(tmp_path, config, tiny_data):

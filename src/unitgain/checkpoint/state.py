@@ -140,7 +140,7 @@ def prune_checkpoints(folder: Path, keep: int, keep_every: int = 0) -> None:
 
     Args:
         folder: of the checkpoints of a run.
-        keep: how many of the newest stay.
+        keep: how many of the newest stay; that of the state before the first step goes when there is another.
         keep_every: the first checkpoint at or after every multiple of this many images stays too; 0 for none.
     """
     paths = list_checkpoints(folder)
@@ -148,8 +148,9 @@ def prune_checkpoints(folder: Path, keep: int, keep_every: int = 0) -> None:
     for path in paths if keep_every else []:
         milestones.setdefault(checkpoint_nimg(path) // keep_every, path)
     milestones.pop(0, None)
-    for path in paths[:-keep]:
-        if path not in milestones.values():
+    for number, path in enumerate(paths):
+        newest = number >= len(paths) - keep and (checkpoint_nimg(path) or len(paths) == 1)
+        if not newest and path not in milestones.values():
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -75,7 +75,7 @@ def uniform(start: int, count: int, seed: int, purpose: int) -> NDArray[np.float
     number = np.arange(start, start + count, dtype=np.uint64)
     with np.errstate(over="ignore"):
         keys = mix(number + np.uint64(derive(seed, purpose)))
-    return (keys >> np.uint64(11)) * 2.0**-53
+    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def flips(start: int, count: int, seed: int) -> NDArray[np.bool_]:

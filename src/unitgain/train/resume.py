@@ -24,8 +24,7 @@ from unitgain.train.config import TrainConfig
 from unitgain.train.errors import together
 from unitgain.train.levels import BINS
 from unitgain.train.rows import read_stats
-from unitgain.train.run import CONFIG, Window, load_config, refuse_changes
-from unitgain.train.saver import SEALED
+from unitgain.train.run import Window, refuse_changes
 from unitgain.train.state import TrainState, restore, state_tensors
 from unitgain.trust import printable
 
@@ -33,7 +32,7 @@ from unitgain.trust import printable
 def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, run: Path) -> None:
     """Restore the newest valid checkpoint, saying loudly which ones are damaged.
 
-    Without any the state stays new where the run has never had one, which is said if it had begun.
+    Where there is none the state stays new, if nothing was trained.
 
     Args:
         config: of the run.
@@ -43,8 +42,7 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
 
     Raises:
         ValueError: if the checkpoint was made with other data, or settings that differ in what changes the numbers.
-        CheckpointError: if the run has had checkpoints and none is there that is valid, or has snapshots without any,
-            so that work would be lost.
+        CheckpointError: if none is valid, and checkpoints, statistics or snapshots tell of work that would be lost.
     """
     world = state.world
     for path in reversed(world.broadcast(list_checkpoints(run / "checkpoints"))):
@@ -56,67 +54,35 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
             aside = set_aside(path).name
             warn(f"skipping a damaged checkpoint, now {aside}: {damage}")
         world.barrier()
-    traces = world.broadcast(traces_of_work(config, run) if world.main else None)
-    if traces is not None and traces.lost:
-        raise CheckpointError(traces.refusal())
-    if world.main and traces is not None and traces.images:
-        note(f"{run} was stopped after {traces.images:,} images, before its first checkpoint: it begins again")
+    world.on_main(lambda: refuse_to_start_over(run))
 
 
-@dataclass(frozen=True)
-class Traces:
-    """What a run without a valid checkpoint has left in its folder.
-
-    Attributes:
-        run: the folder.
-        images: that it was trained on, as far as statistics and snapshots tell.
-        damaged: names of the checkpoints that were set aside.
-        newest: its newest averaged snapshot, if there is one.
-        lost: whether there were checkpoints, or are snapshots, so that starting over would lose work.
-    """
-
-    run: Path
-    images: int
-    damaged: tuple[str, ...]
-    newest: Path | None
-    lost: bool
-
-    def refusal(self) -> str:
-        """Why the run cannot go on, and what to do."""
-        has = [f"{len(self.damaged)} damaged ones ({', '.join(self.damaged)})"] if self.damaged else []
-        has += [f"statistics or snapshots of {self.images:,} images"] if self.images else []
-        folder = shlex.quote(str(self.run))
-        why = f"but the run has left {' and '.join(has)}" if has else "but there were some"
-        text = (
-            f"{self.run / 'checkpoints'} has no checkpoint to resume from, {why}; nothing was overwritten. Put a "
-            "checkpoint back if you have a copy. To start over, move the run away first: "
-            f"mv {folder} {shlex.quote(f'{self.run}.old')}"
-        )
-        if self.newest is not None:
-            text += (
-                f". To start a new run, in another folder, from the weights that are there, give it "
-                f"--init {shlex.quote(str(self.newest))}"
-            )
-        return text
-
-
-def traces_of_work(config: TrainConfig, run: Path) -> Traces:
-    """What is left of a run that has no checkpoint to resume from."""
-    folder = run / "checkpoints"
-    damaged = tuple(sorted(path.name for path in folder.glob("*.damaged")))
+def refuse_to_start_over(run: Path) -> None:
+    """Raise `CheckpointError` if a run has left traces of work, and no valid checkpoint to go on from."""
+    damaged = sorted(path.name for path in (run / "checkpoints").glob("*.damaged"))
     snapshots = [path for path in (run / "snapshots").glob("*.safetensors") if path.name[:10].isdecimal()]
-    images = max([_images(row) for row in read_stats(run)] + [int(path.name[:10]) for path in snapshots], default=0)
-    newest = max((path for path in snapshots if not path.stem.endswith("-raw")), default=None)
-    every = load_config(run).checkpoints_every if (run / CONFIG).is_file() else config.checkpoints_every
-    # A copy may lack the note, so snapshots count too: begun again, the run would write over them. Statistics alone
-    # tell less: a checkpoint is written while the training goes on, at most until the next one is due.
-    had = (run / SEALED).is_file() or bool(snapshots) or images >= 2 * every + config.recipe.batch
-    return Traces(run, images, damaged, newest, bool(damaged) or had)
+    images = max([trained_images(run), *(int(path.name[:10]) for path in snapshots)])
+    if not (damaged or snapshots or images):
+        return
+    has = [f"{len(damaged)} damaged ones ({', '.join(damaged)})"] if damaged else []
+    has += [f"statistics or snapshots of {images:,} images"] if images else []
+    text = (
+        f"{run / 'checkpoints'} has no checkpoint to resume from, but the run has left {' and '.join(has)}; nothing "
+        "was overwritten. Put a checkpoint back if you have a copy. To start over, move the run away first: "
+        f"mv {shlex.quote(str(run))} {shlex.quote(f'{run}.old')}"
+    )
+    averages = [path for path in snapshots if not path.stem.endswith("-raw")]
+    if averages:
+        text += (
+            f". To start a new run, in another folder, from the weights that are there, give it "
+            f"--init {shlex.quote(str(max(averages)))}"
+        )
+    raise CheckpointError(text)
 
 
-def _images(row: dict[str, Any]) -> int:
-    nimg = row.get("nimg")
-    return nimg if isinstance(nimg, int) else 0
+def trained_images(run: Path) -> int:
+    """Images that a run was trained on, as far as its statistics tell."""
+    return max((row["nimg"] for row in read_stats(run)), default=0)
 
 
 def _restore(config: TrainConfig, state: TrainState, window: Window, path: Path, manifest: dict[str, Any]) -> None:
@@ -126,6 +92,8 @@ def _restore(config: TrainConfig, state: TrainState, window: Window, path: Path,
     tensors, _ = state_tensors(state)
     together(world, f"reading {path}", lambda: _load(path, manifest["files"], tensors))
     restore(state, tensors, values.nimg, values.ema)
+    if world.main and not values.nimg and (images := trained_images(path.parents[1])):
+        note(f"{path.parents[1]} was stopped after {images:,} images, before its first checkpoint: it begins again")
     for item in fields(Window):
         setattr(window, item.name, getattr(values.window, item.name))
     if world.main and values.processes != world.size:

@@ -17,7 +17,6 @@ from unitgain.checkpoint.state import (
     prune_checkpoints,
 )
 from unitgain.console import warn
-from unitgain.files import write_text
 from unitgain.parallel import World
 from unitgain.serial import to_dict
 from unitgain.train.config import OnCheckpointError
@@ -26,8 +25,6 @@ from unitgain.train.snapshots import Snapshots
 from unitgain.train.state import state_tensors
 from unitgain.train.statistics import Statistics
 from unitgain.train.step import Observer, StepReport
-
-SEALED = ".checkpointed"  # beside the folder of checkpoints: the images of the newest that was ever written there
 
 
 class Saver:
@@ -106,12 +103,11 @@ class Saver:
             raise CheckpointError(f"snapshots could not be written: {error}")
         if self.world.main:
             commit(self.folder, values["nimg"], values)
-            write_text(self.folder.parent / SEALED, f"{values['nimg']}\n")
             prune_checkpoints(self.folder, self.keep, self.keep_every)
 
 
 class Checkpoints(Observer):
-    """Writes the whole state at its interval, at the end, and when the run is to stop.
+    """Writes the whole state before the first step, at its interval, at the end, and when the run is to stop.
 
     Args:
         run: under way.
@@ -131,6 +127,12 @@ class Checkpoints(Observer):
         folder = run.folder / "checkpoints"
         self.saver = Saver(folder, run.world, config.keep_checkpoints, config.keep_every, on_error)
         self.run, self.statistics, self.snapshots = run, statistics, snapshots
+
+    def start(self) -> None:
+        """Have something to resume from before anything is trained: a run that is killed early begins again."""
+        if self.run.state.nimg == 0 and not self._there():
+            self.write()
+            self.saver.finish()
 
     def votes(self) -> list[float]:
         """What this process has to say to the others in each step: reasons to stop, and whether writing has failed."""
