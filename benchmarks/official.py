@@ -19,8 +19,7 @@ XS = {"img_resolution": 64, "img_channels": 4, "label_dim": 1000, "model_channel
 
 def convert(source: Path, out: Path) -> None:
     """Convert in this process, and print what it took beyond what the imports do."""
-    from fuzz import reset_peak, resident
-
+    from robustness import reset_peak, resident
     from unitgain.checkpoint.convert import Origin, convert_network
 
     reset_peak()

@@ -26,7 +26,7 @@ import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -606,8 +606,18 @@ def payloads() -> list[bytes]:
     ]
 
 
-def mutate(data: bytes, chance: random.Random, text: bool) -> bytes:
-    """A few edits: of values, where it is JSON, or of bytes."""
+def mutate(
+    data: bytes, chance: random.Random, text: bool, payloads: Sequence[bytes], words: Sequence[bytes] = WORDS
+) -> bytes:
+    """A few edits: of values, where it is JSON, or of bytes.
+
+    Args:
+        data: a file.
+        chance: what is random.
+        text: whether it is JSON or the like.
+        payloads: what would run, to be put in.
+        words: what a reader may take for something else, to be put in or over what is there.
+    """
     if text and chance.random() < 0.7:
         try:
             return mutate_json(data, chance)
@@ -630,9 +640,9 @@ def mutate(data: bytes, chance: random.Random, text: bool) -> bytes:
             case 4:
                 out[at:at] = out[max(at - span, 0) : at]
             case 5:
-                out[at:at] = chance.choice(payloads() if chance.random() < 0.5 else WORDS)
+                out[at:at] = chance.choice(payloads if chance.random() < 0.5 else words)
             case 6:
-                word = chance.choice(WORDS)
+                word = chance.choice(words)
                 out[at : at + len(word)] = word
             case 7:
                 other = chance.randrange(len(out) + 1)
@@ -745,7 +755,8 @@ def try_all(name: str, seed: int, start: int, stop: int, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(start, stop):
         # To reset the peak takes the kernel its time; the limit on memory holds for each.
-        attempt(mutate(data, random.Random(f"{name} {seed} {number}"), entry.text), number % 16 == 0)
+        mutated = mutate(data, random.Random(f"{name} {seed} {number}"), entry.text, payloads())
+        attempt(mutated, number % 16 == 0)
 
 
 def entry_open_once(entry: Entry, good: Path, target: Path, work: Path) -> None:

@@ -12,10 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from fuzz import reset_peak, resident
-
+from robustness import reset_peak, resident
 from unitgain.checkpoint.convert import Origin, convert_network
 from unitgain.checkpoint.records import Refused
 

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "benchmarks")]
 
 from official_files import config_of, contents, dumps, random_state
 
+from robustness import mutate, reset_peak, resident
 from unitgain.checkpoint.convert import Origin, convert_network, read_reference
 from unitgain.checkpoint.nvidia import rename
 from unitgain.checkpoint.pickles import SMALL
@@ -149,40 +150,6 @@ def expected(data: bytes) -> dict[str, torch.Tensor]:
     return rename(found, kwargs.get("channels_per_head") or 64)
 
 
-def mutate(data: bytes, chance: random.Random) -> bytes:
-    """A few edits at random places."""
-    out = bytearray(data)
-    for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
-        at = chance.randrange(len(out) + 1)
-        span = min(int(chance.expovariate(1 / 12)) + 1, len(out))
-        match chance.randrange(9):
-            case 0 | 1 if at < len(out):
-                out[at] = chance.randrange(256)
-            case 2 if at < len(out):
-                out[at] ^= 1 << chance.randrange(8)
-            case 3:
-                del out[at : at + span]
-            case 4:
-                out[at:at] = out[max(at - span, 0) : at]
-            case 5:
-                out[at:at] = chance.choice(PAYLOADS)
-            case 6:
-                word, new = chance.choice(WORDS), chance.choice(WORDS)
-                where = [i for i in range(len(out)) if out.startswith(word, i)] if chance.random() < 0.3 else []
-                if where:
-                    i = chance.choice(where)
-                    out[i : i + len(word)] = new
-            case 7:
-                other = chance.randrange(len(out) + 1)
-                out[at : at + span] = out[other : other + span]
-            case 8 if chance.random() < 0.2:
-                del out[at:]
-            case _:
-                pass
-        out = out or bytearray(b".")
-    return bytes(out)
-
-
 def attempt(kind: str, path: Path, out: Path) -> str:
     if kind == "reference":
         read_reference(path)
@@ -203,17 +170,6 @@ def check(path: Path, out: Path) -> str:
     except Exception as error:
         return f"converted, but Python's unpickler says {type(error).__name__}: {error}"
     return f"{wrong[0]} is not what the file holds" if wrong else ""
-
-
-def resident(peak: bool) -> int:
-    """Bytes of this process in memory, now or at most since `reset_peak`."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:" if peak else "VmRSS:")[2].split()[0]) * 1024
-
-
-def reset_peak() -> None:
-    """Begin to measure the peak anew."""
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def seeds() -> list[tuple[str, bytes]]:
@@ -244,7 +200,7 @@ def run(mutations: int, seed: int, folder: Path, traced: int, minutes: float = f
             mutations = number
             break
         kind, data = files[0] if chance.random() < 0.2 else chance.choice(files)
-        data = mutate(data, chance)
+        data = mutate(data, chance, False, PAYLOADS, WORDS) or b"."
         path.write_bytes(data)
         trace = traced and number % traced == 0
         if trace:
