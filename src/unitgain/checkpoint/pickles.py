@@ -69,7 +69,7 @@ class _Machine:
         on_call: Callable[[Call], None] | None,
     ) -> None:
         self.data, self.names, self.persistent, self.on_call = data, names, persistent, on_call
-        self.position = self.at = start
+        self.position = self.at = self.frame_end = start
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
@@ -101,6 +101,8 @@ class _Machine:
     def take(self, count: int) -> memoryview:
         if count > len(self.data) - self.position:
             raise self.refusal(f"{count:,} bytes are announced where {len(self.data) - self.position:,} are left")
+        if self.position < self.frame_end < self.position + count:
+            raise self.refusal("it goes on beyond the end of its frame")
         self.position += count
         return self.data[self.position - count : self.position]
 
@@ -278,8 +280,11 @@ class _Machine:
     def frame(self) -> None:
         length = self.number(_U64)
         self.pay(16)
+        if self.position < self.frame_end:
+            raise self.refusal("a frame begins within another")
         if length > len(self.data) - self.position:
             raise self.refusal(f"a frame of {length:,} bytes where {len(self.data) - self.position:,} are left")
+        self.frame_end = self.position + length
 
 
 def _kind(value: object) -> str:
