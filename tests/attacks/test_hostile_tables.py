@@ -23,6 +23,7 @@ from unitgain.checkpoint.convert import read_reference
 from unitgain.data.fit import ImageError
 from unitgain.data.sources import SourceOptions, open_source, parquet
 from unitgain.data.sources.columns import picture_bytes
+from unitgain.data.sources.pages import page_sizes
 from unitgain.metrics.reference import ReferenceFileError, load_references
 from unitgain.trust import Limits
 
@@ -80,6 +81,34 @@ def test_one_value_that_stands_for_many_rows(tmp_path):
     assert path.stat().st_size < 2**20
     kind, found = outcome(lambda: prepared(path, tmp_path, limit=280, limits=Limits(item=10**7)), megabytes=120)
     assert kind == "returned" and len(found[0]) == 280
+
+
+def varint(value):
+    parts = [value >> shift & 127 for shift in range(0, value.bit_length(), 7)]
+    return bytes([*(part | 128 for part in parts[:-1]), parts[-1]])
+
+
+def test_a_table_that_lies_about_what_it_takes(tmp_path):
+    """A picture of 12 MB that stands for all rows, in a group that says it takes nothing."""
+    good = encoded(picture(0, 8, 8)) + bytes(12_000_000)
+    path = parquet_of(tmp_path / "a.parquet", {"image": pa.array([good] * 64)}, compression="gzip")
+    true = varint(2 * pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size)
+    path.write_bytes(path.read_bytes().replace(true, b"\x82" + b"\x80" * (len(true) - 2) + b"\0"))
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 1
+    kind, found = outcome(lambda: prepared(path, tmp_path, limit=6, limits=Limits(item=2 * 10**7)), megabytes=120)
+    assert kind == "returned" and len(found[0]) == 6
+    kind, text = outcome(lambda: prepared(path, tmp_path / "2", limits=Limits(item=10**7)))
+    assert kind == "DataError" and "no image is left" in text and "a page of column image of a.parquet takes" in text
+
+
+NO_PAGES = [b"\x15\0\0", b"\0", b"\x15", b"\x15" + b"\xff" * 11, b"\x1c" * 99, b"\x19\xf6" + b"\xff" * 8]
+
+
+@pytest.mark.parametrize("header", [*NO_PAGES, b"\x1b\0", b"\x18\x7f"])
+def test_headers_of_pages(header):
+    with pytest.raises(ValueError, match="page"):
+        page_sizes(memoryview(b"\x15\0\x15\x10\x15\x04\0ab" + header))
+    assert page_sizes(memoryview(b"\x15\0\x15\x10\x15\x04\0ab" * 3)) == (8, 24)
 
 
 def test_labels_of_megabytes_are_none(tmp_path):

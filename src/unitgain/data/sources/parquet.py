@@ -1,6 +1,7 @@
 """Parquet files with a column of pictures."""
 
 import functools
+import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
 from unitgain.data.sources.labels import Label, number
+from unitgain.data.sources.pages import page_sizes
 from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.extras import require
-from unitgain.trust import Limits, open_regular, printable
+from unitgain.trust import LimitError, Limits, open_regular, printable
 
 ROWS = 32  # at a time, where they are small
 LABELS = 8192
@@ -117,17 +119,34 @@ def _read(path: Path, group: int, column: str, limits: Limits, most: int) -> Ite
 
     Raises:
         _TableError: if it is damaged.
+        LimitError: if a page takes more than an item may.
     """
     try:
         file = _open(path)
-        about = file.metadata.row_group(group)
-        chunks = (about.column(index) for index in range(about.num_columns))
-        size = sum(chunk.total_uncompressed_size for chunk in chunks if _is_of(chunk.path_in_schema, column))
-        step = max(1, min(most, limits.item // max(size, 1)))
+        sizes = list(_page_sizes(path, file.metadata.row_group(group), column))
+        what = f"a page of column {printable(column)} of {printable(path.name)}"
+        limits.check_item(what, max((largest for largest, _ in sizes), default=0))
+        step = max(1, min(most, limits.item // max(sum(total for _, total in sizes), 1)))
         for batch in file.iter_batches(step, row_groups=[group], columns=[column], use_threads=False):
             yield batch.column(0)
+    except LimitError:
+        raise
     except Exception as error:  # as above
         raise _TableError(printable(error) or type(error).__name__) from error
+
+
+def _page_sizes(path: Path, group: Any, column: str) -> Iterator[tuple[int, int]]:
+    """What the pages of a column take in a row group, for each of its parts, by the pages' own headers."""
+    with open_regular(path) as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    for chunk in map(group.column, range(group.num_columns)):
+        if _is_of(chunk.path_in_schema, column):
+            start = chunk.data_page_offset
+            if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:  # as pyarrow does
+                start = chunk.dictionary_page_offset
+            if not 0 <= start <= start + chunk.total_compressed_size <= len(data):
+                raise _TableError(f"column {printable(column)} lies outside of the file")
+            yield page_sizes(data[start : start + chunk.total_compressed_size])
 
 
 def _is_of(path: str, column: str) -> bool:
