@@ -34,7 +34,8 @@ class Prepare(Taking):
 
     SOURCE is a folder (classes: its first-level folders, or a dataset.json, labels.csv, metadata.csv or metadata.jsonl
     in it), a zip of the official kind, tar or WebDataset shards, tars of a class each, a parquet file or folder, a
-    directory of the datasets library, images that `unitgain sample` drew, or hub:org/name (which the datasets library unpacks without --max-item-bytes).
+    directory of the datasets library, images that `unitgain sample` drew, or hub:org/name, which the datasets library
+    unpacks past --max-item-bytes.
     An interrupted call goes on where it was when it is given again.
     """
 
