@@ -18,9 +18,10 @@ import torch
 from machine import RESULTS, write_results
 from tiny import EDM2, tiny_recipe
 from unitgain.analysis.magnitude import QUANTITIES
-from unitgain.analysis.plots import magnitude_figure, save
+from unitgain.analysis.plots import magnitude_figure
 from unitgain.cli.magnitudes import read_magnitudes
 from unitgain.data.digits import digits
+from unitgain.figures import save
 from unitgain.recipes import DIGITS
 from unitgain.train import TrainConfig, train
 

@@ -116,10 +116,10 @@ def reference(folder: Path) -> Path:
 
     from unitgain.metrics.detectors import Pixels
     from unitgain.metrics.reference import save_references
-    from unitgain.metrics.summary import Wanted, summarize
+    from unitgain.metrics.summary import summarize
 
     images = torch.arange(4 * 3 * 64).remainder(251).to(torch.uint8).reshape(4, 3, 8, 8)
-    save_references(folder / "own.npz", summarize([images], [Pixels()], {"pixels": Wanted(rows=True)}), "x", None)
+    save_references(folder / "own.npz", summarize([images], [Pixels()], rows=["pixels"]), "x", None)
     return folder / "own.npz"
 
 

@@ -82,16 +82,22 @@ def label(text: str, rest: object, style: str) -> Text:
 
 
 @contextmanager
-def bar(title: str, unit: str) -> Iterator[Callable[[float, int | None], None]]:
-    """A progress bar on standard error, where that is a terminal: call what it yields with (done, total or None)."""
-    with _progress(title, MofNCompleteColumn(), plain(unit), RateColumn(unit)) as update:
+def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Callable[[float, int | None], None]]:
+    """A progress bar on standard error, where that is a terminal: call what it yields with (done, total or None).
+
+    Args:
+        title: what is done.
+        unit: what is counted.
+        quiet: show nothing.
+    """
+    with _progress(title, quiet, True, MofNCompleteColumn(), plain(unit), RateColumn(unit)) as update:
         yield update
 
 
 @contextmanager
-def byte_bar(title: str) -> Iterator[Callable[[float, int | None], None]]:
-    """As `bar`, in bytes."""
-    with _progress(title, DownloadColumn(), TransferSpeedColumn()) as update:
+def byte_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[float, int | None], None]]:
+    """As `bar`, in bytes; it is shown when the first of them are there."""
+    with _progress(title, quiet, False, DownloadColumn(), TransferSpeedColumn()) as update:
         yield update
 
 
@@ -114,12 +120,15 @@ class RateColumn(ProgressColumn):
 
 
 @contextmanager
-def _progress(title: str, *columns: ProgressColumn) -> Iterator[Callable[[float, int | None], None]]:
+def _progress(
+    title: str, quiet: bool, visible: bool, *columns: ProgressColumn
+) -> Iterator[Callable[[float, int | None], None]]:
     console = Console(stderr=True)
     shown = (plain("{task.description}"), BarColumn(), *columns, TimeElapsedColumn(), plain("ETA"))
-    with Progress(*shown, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    hidden = quiet or not console.is_terminal
+    with Progress(*shown, TimeRemainingColumn(), console=console, disable=hidden) as progress:
+        task = progress.add_task(title, total=None, visible=visible)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
 
 
 def _line(text: object, file: Any) -> None:

@@ -8,12 +8,13 @@ from launch import launch
 from safetensors.torch import load_file, save_file
 
 from unitgain.metrics.detectors import Function
-from unitgain.metrics.measure import Settings, measure
+from unitgain.metrics.measure import measure
+from unitgain.metrics.metric import KernelDistance
 from unitgain.metrics.reference import Reference
-from unitgain.metrics.summary import Wanted, summarize
+from unitgain.metrics.summary import summarize
 from unitgain.parallel import World, processes
 
-IMAGES, METRICS = 83, ["fd", "kid", "precision", "recall", "density", "coverage", "is"]
+IMAGES, METRICS = 83, ["fd", KernelDistance(size=40, subsets=5), "precision", "recall", "density", "coverage", "is"]
 
 
 class Conv(Function):
@@ -34,14 +35,13 @@ def pictures(seed, n):
 
 def work(world: World) -> dict[str, torch.Tensor]:
     own = pictures(0, IMAGES)[world.rank :: world.size]
-    detector, keep = Conv(), {"conv": Wanted(rows=True, probabilities=True)}
-    summary = summarize(own.split(10), [detector], keep, world=world)["conv"]
-    reference = Reference.of(summarize([pictures(1, 90)], [detector], keep)["conv"])
-    settings = Settings(kid_size=40, kid_subsets=5)
-    records = measure(own.split(9), detector, METRICS, reference, world=world, settings=settings)
+    detector = Conv()
+    summary = summarize(own.split(10), [detector], rows=["conv"], probabilities=["conv"], world=world)["conv"]
+    reference = Reference.of(summarize([pictures(1, 90)], [detector], rows=["conv"])["conv"])
+    records = measure(own.split(9), detector, METRICS, reference, world=world)
     values = torch.tensor([record.value for record in records], dtype=torch.float64)
-    score = torch.tensor(summary.inception_score, dtype=torch.float64)
-    return {"mean": summary.mean, "cov": summary.cov, "rows": summary.rows, "score": score, "values": values}
+    kept = {name: getattr(summary, name) for name in ("mean", "cov", "rows", "probabilities")}
+    return {**kept, "values": values}
 
 
 def one_of(rank: int, folder: str) -> None:
@@ -59,5 +59,5 @@ def test_two_processes_measure_what_one_does_and_refuse_images_not_dealt_out_in_
     for rank in range(2):
         found = load_file(tmp_path / f"{rank}.safetensors")
         assert torch.equal(found["rows"], alone["rows"])  # the order of images too
-        for key in ("mean", "cov", "score", "values"):
+        for key in ("mean", "cov", "probabilities", "values"):
             torch.testing.assert_close(found[key], alone[key], rtol=1e-10, atol=1e-12)

@@ -8,21 +8,21 @@ from unitgain.data.digits import digits
 from unitgain.draw import DrawSettings
 from unitgain.parallel import processes
 from unitgain.recipes import DIGITS
-from unitgain.sweep import Axis, Judge, Space, Sweep, SweepConfig, sweep, tune
+from unitgain.sweep import Judge, Sweep, SweepConfig, sweep, tune
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig, train
 
 SETTINGS = DrawSettings(sampler="euler", steps=2)
-CONFIG = SweepConfig(lengths=(0.05, 0.1, 0.15), images=64, settings=SETTINGS)
+CONFIG = SweepConfig(lengths=(0.05, 0.1, 0.15), images=64)
 
 
 def sweep_some(rank: int, run: str, out: str) -> None:
     with processes() as world:
-        judge = Judge.open(["fd_pixels"], "digits", world.device)
+        judge = Judge.open(["fd_pixels"], "digits")
         bench = Sweep(Path(run), judge, Path(out), settings=SETTINGS, world=world)
         results = sweep(bench, CONFIG)
         assert world.gather([result.value for result in results])[-1] == [result.value for result in results]
-        found = tune(bench, Space(lengths=Axis(CONFIG.lengths), guidance=Axis((1.0,))), evaluations=3, images=64)
+        found = tune(bench, CONFIG, evaluations=3)
         assert sorted(result.value for result in found) == sorted(result.value for result in results)
 
 

@@ -1,5 +1,6 @@
 """`unitgain metrics` and `unitgain metrics reference` as a user types them."""
 
+import importlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.metrics.pairwise import rbf_kernel
 from test_cli import call
 
 from unitgain.arch import NetworkSpec
@@ -18,7 +20,11 @@ from unitgain.cli.main import main
 from unitgain.data.digits import digits
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser
+from unitgain.metrics.detectors import Pixels
+from unitgain.metrics.measure import measure
+from unitgain.metrics.reference import load_references
 from unitgain.serial import to_dict
+from unitgain.train.rows import read_stats
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -142,11 +148,14 @@ def test_processes_share_the_work(capsys, place):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["images", "--metrics", "fd_pixels"], 2, "--reference says what to measure against"),
+        (["images", "--metrics", "fd_pixels"], 2, "--reference (--metrics-reference in training)"),
         (["images", "--reference", "real.npz", "--metrics", "fids"], 2, "did you mean 'fid'"),
         (["nothing", "--reference", "real.npz"], 2, "no images at nothing"),
         (["images", "--reference", "other.npz", "--metrics", "fd_pixels"], 2, "no reference at other.npz"),
-        (["images", "--reference", "real.npz", "--inception", "none.pt"], 2, "no detector at none.pt"),
+        (["images", "--metrics", "is", "--inception", "none.pt"], 2, "no detector at none.pt"),
+        (["images", "--reference", "real.npz"], 2, "needs a reference in the features of inception; given: pixels"),
+        (["images", "--reference", "real.npz", "--metrics", "no_such:thing"], 2, "PYTHONPATH"),
+        (["images", "--reference", "real.npz", "--metrics", "json:loads@pixels"], 2, "no 'loads' that is a"),
         (["images", "--reference", "real.npz", "--metrics", "is", "--detector", "pixels"], 2, "names no classes"),
         (["images", "--reference", "broken.npz", "--metrics", "fd_pixels"], 1, "damaged or no reference"),
         (["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--repeat", "0"], 2, "--repeat 0"),
@@ -184,3 +193,34 @@ def test_the_example_of_the_docs_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     exec(code, {})
     assert "coverage" in capsys.readouterr().out
+
+
+def test_a_metric_of_the_users_works_wherever_metrics_are_named(capsys, monkeypatch, place):
+    """The example of the docs: one file of the user's, and every command that measures."""
+    text = DOCS.read_text()
+    (code,) = re.findall(r"```python gaussian\.py\n(.*?)```", text, re.DOTALL)
+    (block,) = re.findall(r"```sh gaussian\n(.*?)```", text, re.DOTALL)
+    (place / "gaussian.py").write_text(code)
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    small = ["--batch", "16", "--duration", "64", "--snapshot-every", "16", "--model-channels", "8"]
+    small += ["--channels-per-head", "8", "--device", "cpu", "--no-tensorboard", "--quiet"]
+    call(capsys, "train", "digits", "--out", "RUN", *small)
+    printed = [call(capsys, *shlex.split(line)[1:]).out for line in block.replace("\\\n", " ").splitlines()]
+    metric = importlib.import_module("gaussian").GaussianDistance()
+    pixels = Pixels(digits().encoder.mean, digits().encoder.std)
+    (record,) = measure([digits().images[:120]], pixels, [metric], load_references(place / "real.npz"))
+    assert f"{record.value:.6g}" in printed[0] and "fewer than 10,000" in printed[0]
+    assert record.settings == {"width": 1.0} and record.value == pytest.approx(gaussian_by_hand(), rel=1e-9)
+    assert "gaussian@pixels" in printed[1] and "gaussian@pixels" in printed[2]
+    (row,) = [row for row in read_stats(place / "RUN") if "metrics" in row]
+    assert row["metrics"].keys() == {"gaussian@pixels"}
+    assert "gaussian@pixels" in (place / "RUN" / "report.html").read_text()
+
+
+def gaussian_by_hand():
+    data = digits()
+    real, mine = (data.encoder.encode(images).flatten(1).double() for images in (data.images, data.images[:120]))
+    xx, yy, xy = (rbf_kernel(a, b, gamma=1 / (2 * 64)) for a, b in ((mine, mine), (real, real), (mine, real)))
+    n, m = len(mine), len(real)
+    return (xx.sum() - n) / (n * (n - 1)) + (yy.sum() - m) / (m * (m - 1)) - 2 * xy.mean()

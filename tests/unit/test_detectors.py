@@ -25,7 +25,7 @@ from unitgain.metrics.measure import measure
 from unitgain.metrics.networks import IMAGENET_MEAN, IMAGENET_STD, DinoV2
 from unitgain.metrics.reference import Reference
 from unitgain.metrics.summary import summarize
-from unitgain.metrics.weights import fetch, open_detector, scale_of
+from unitgain.metrics.weights import Weights, fetch, open_detector, scale_of
 
 
 class SmallInception(nn.Module):
@@ -68,7 +68,7 @@ def pictures(n, channels=3, edge=12, seed=0):
 
 def test_inception_gives_features_and_probabilities_without_the_bias(inception):
     path, module = inception
-    detector = open_detector("inception", inception=path)
+    detector = open_detector("inception", weights=Weights(inception=path))
     assert isinstance(detector, Classifier)
     assert (detector.info.name, detector.info.resize) == ("inception", "inside the detector")
     assert detector.info.hash == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -83,7 +83,7 @@ def test_inception_gives_features_and_probabilities_without_the_bias(inception):
 
 
 def test_one_pass_with_several_detectors(inception):
-    detectors = [open_detector("inception", inception=inception[0]), Pixels()]
+    detectors = [open_detector("inception", weights=Weights(inception=inception[0])), Pixels()]
     images = pictures(30)
     references = {name: Reference.of(s) for name, s in summarize([pictures(40, seed=1)], detectors).items()}
     calls = []
@@ -107,7 +107,7 @@ def test_one_pass_with_several_detectors(inception):
 def test_a_converted_reference_measures_as_the_official_one(tmp_path, inception):
     """The same images are at a distance of 0, and what is not known of official statistics is warned of."""
     images = digits().images[:80]
-    rows = open_detector("inception", inception=inception[0])(images).detach().double().numpy()
+    rows = open_detector("inception", weights=Weights(inception=inception[0]))(images).detach().double().numpy()
     given = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
     (tmp_path / "digits.pkl").write_bytes(pickle.dumps({"fid": given}))
     (tmp_path / "images").mkdir()
@@ -165,7 +165,7 @@ def dinov2(tmp_path):
 
 
 def test_dinov2_takes_the_class_token_of_standardized_images(dinov2):
-    detector = open_detector("dinov2", dinov2=str(dinov2))
+    detector = open_detector("dinov2", weights=Weights(dinov2=str(dinov2)))
     images = pictures(3, edge=224)
     mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     model = Dinov2Model.from_pretrained(dinov2).eval()
@@ -264,4 +264,4 @@ def test_weights_are_fetched_once_and_checked_at_each_use(server, tmp_path):
 
 def test_given_weights_are_checked_against_a_given_hash(inception):
     with pytest.raises(DownloadError, match="expected was 12"):
-        open_detector("inception", inception=inception[0], sha256="12")
+        open_detector("inception", weights=Weights(inception=inception[0], inception_sha256="12"))

@@ -22,14 +22,12 @@ from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, draw, open_network
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import ImageError, as_ranges, decode, open_images
-from unitgain.evaluate.protocol import make_references, measure_images, references_of
-from unitgain.evaluate.references import open_references
+from unitgain.evaluate.judge import Judge, make_references, open_references, references_of
 from unitgain.hub import names_network
 from unitgain.metrics.detectors import Function, Pixels
 from unitgain.metrics.measure import measure
 from unitgain.metrics.reference import (
     Fingerprint,
-    Reference,
     ReferenceFileError,
     load_references,
     official_references,
@@ -240,7 +238,7 @@ def test_the_fingerprint_is_that_of_the_images_alone():
 
 def test_a_reference_file_comes_back(folder, tmp_path):
     images, pixels = open_images(str(folder)), Pixels()
-    summaries, fingerprint = make_references(images, [pixels], rows=True)
+    summaries, fingerprint = make_references(images, [pixels], rows=["pixels"])
     save_references(tmp_path / "ref.npz", summaries, "seventy", fingerprint)
     (reference,) = load_references(tmp_path / "ref.npz").values()
     assert (reference.name, reference.fingerprint, reference.count) == ("seventy", fingerprint, 70)
@@ -368,36 +366,34 @@ def test_names_of_networks(snapshot, tmp_path, monkeypatch):
 
 def test_repetitions_use_the_seeds_that_follow(snapshot):
     pixels = Pixels()
-    reference = Reference.of(make_references(open_images("digits"), [pixels])[0]["pixels"])
+    judge = Judge.open(["fd"], references_of(open_images("digits"), [pixels], ["fd"]), detector="pixels")
     images = generated(snapshot, range(5, 25))
     seen = []
-    (result,) = measure_images(
-        images, [pixels], ["fd"], reference, repeat=3, on_images=lambda done, total: seen.append((done, total))
-    )
+    (result,) = judge.measure(images, repeat=3, on_images=lambda done, total: seen.append((done, total)))
     assert [record.source.seeds for record in result.records] == ["5-24", "25-44", "45-64"]
     assert seen[-1] == (60, 60)
     values = [record.value for record in result.records]
     assert len(set(values)) == 3
     assert (result.best, result.spread) == (min(values), max(values) - min(values))
-    alone = measure_images(generated(snapshot, range(25, 45)), [pixels], ["fd"], reference)
+    alone = judge.measure(generated(snapshot, range(25, 45)))
     assert alone[0].best == values[1]
     assert json.loads(json.dumps(result.to_dict()))["records"][1]["source"]["seeds"] == "25-44"
     scattered = generated(snapshot, [0, 2, 4, 6, 8, 10])
     with pytest.raises(ValueError, match="as a range such as"):
-        measure_images(scattered, [pixels], ["fd"], reference, repeat=2)
+        judge.measure(scattered, repeat=2)
 
 
 def test_repetitions_of_a_folder_are_its_parts(folder):
     pixels = Pixels()
     images = open_images(str(folder))
-    references = references_of(images, [pixels], ["fd", "recall"])
-    fd, recall = measure_images(images, [pixels], ["fd", "recall"], references, repeat=2)
-    direct = measure([pictures(70)[35:]], pixels, ["fd"], references)
+    judge = Judge.open(["fd", "recall"], images, detector="pixels")
+    fd, recall = judge.measure(images, repeat=2)
+    direct = measure([pictures(70)[35:]], pixels, ["fd"], judge.references)
     assert fd.records[1].value == direct[0].value
     assert fd.records[1].source.name.endswith("[35-69]")
     assert recall.best == max(record.value for record in recall.records)
     with pytest.raises(ValueError, match="two images each"):
-        measure_images(images, [pixels], ["fd"], references, repeat=36)
+        judge.measure(images, repeat=36)
 
 
 def test_ranges_of_seeds():

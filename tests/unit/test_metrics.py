@@ -11,15 +11,15 @@ from unitgain.data.digits import digits
 from unitgain.metrics import neighbours
 from unitgain.metrics.detectors import Function, Pixels
 from unitgain.metrics.frechet import frechet_distance, statistics
-from unitgain.metrics.inception_score import InceptionScore
+from unitgain.metrics.inception_score import inception_score
 from unitgain.metrics.kernel import kernel_distance, mmd2
-from unitgain.metrics.measure import Settings, measure
+from unitgain.metrics.measure import measure
+from unitgain.metrics.metric import KernelDistance, parse_metrics
 from unitgain.metrics.moments import Moments
-from unitgain.metrics.names import parse_metrics
 from unitgain.metrics.neighbours import neighbourhoods, radii
 from unitgain.metrics.record import Record, Source
 from unitgain.metrics.reference import Reference
-from unitgain.metrics.summary import Wanted, summarize, tiles
+from unitgain.metrics.summary import summarize, tiles
 from unitgain.parallel import World
 from unitgain.serial import from_dict, to_dict
 
@@ -100,27 +100,29 @@ def brute_neighbours(generated, real, k_precision, k_density):
 def test_neighbours_match_the_definitions(monkeypatch, block, k_precision, k_density):
     monkeypatch.setattr(neighbours, "BLOCK", block)
     generated, real = features(70, 4, shift=0.4), features(90, 4, seed=1)
-    found = neighbourhoods(generated, real, k_precision=k_precision, k_density=k_density)
+    both = neighbourhoods(generated, real, (k_precision, k_density))
     expected = brute_neighbours(generated.numpy(), real.numpy(), k_precision, k_density)
-    assert [found.precision, found.recall, found.density, found.coverage] == pytest.approx(expected, abs=1e-12)
-    assert 0 < found.precision < 1
-    assert 0 < found.recall < 1
+    near, wide = both[k_precision], both[k_density]
+    assert [near.precision, near.recall, wide.density, wide.coverage] == pytest.approx(expected, abs=1e-12)
+    assert 0 < near.precision < 1
+    assert 0 < near.recall < 1
+    assert neighbourhoods(generated, real, (k_density,))[k_density] == wide
 
 
 def test_neighbours_in_closed_form():
     line = torch.arange(10.0)[:, None]
     assert radii(line, (1, 2)).sqrt().tolist() == [[1] * 10, [2] + [1] * 8 + [2]]
-    same = neighbourhoods(line, line, k_precision=1, k_density=2)
+    same = neighbourhoods(line, line, (2,))[2]
     assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
     assert same.density == pytest.approx(3 / 2)  # each ball holds its centre and two neighbours, ties included
-    far = neighbourhoods(line + 100, line)
+    far = neighbourhoods(line + 100, line, (3,))[3]
     assert (far.precision, far.recall, far.density, far.coverage) == (0, 0, 0, 0)
     copies = torch.ones(8, 2).mul(0.1)  # more duplicates than neighbours: every reach is 0
-    assert neighbourhoods(copies, copies, k_density=3).precision == 1
+    assert neighbourhoods(copies, copies, (3,))[3].precision == 1
     with pytest.raises(ValueError, match="needs at least 6"):
-        neighbourhoods(line, line[:5])
+        neighbourhoods(line, line[:5], (3, 5))
     with pytest.raises(ValueError, match="one detector"):
-        neighbourhoods(line, torch.zeros(10, 2))
+        neighbourhoods(line, torch.zeros(10, 2), (3,))
 
 
 def brute_inception_score(p, splits):
@@ -134,18 +136,14 @@ def brute_inception_score(p, splits):
 @pytest.mark.parametrize("splits", [1, 4])
 def test_inception_score_matches_the_definition(splits):
     p = (2 * features(50, 7)).double().softmax(1)
-    score = InceptionScore(splits)
-    for numbers in torch.arange(50).split(13):
-        score.update(numbers, p[numbers])
-    assert score.reduce(World()) == pytest.approx(brute_inception_score(p.numpy(), splits), rel=1e-12)
+    assert inception_score(p, splits) == pytest.approx(brute_inception_score(p.numpy(), splits), rel=1e-12)
 
 
 def test_inception_score_in_closed_form():
-    score = InceptionScore(1)
-    score.update(torch.arange(8), torch.eye(4).repeat(2, 1))  # sure of each, even over all: the number of classes
-    assert score.reduce(World()) == pytest.approx((4, 0))
+    sure = torch.eye(4).repeat(2, 1)  # of each, even over all: the number of classes
+    assert inception_score(sure, 1) == pytest.approx((4, 0))
     with pytest.raises(ValueError, match="softmax"):
-        score.update(torch.arange(2), torch.tensor([[1.0, 2, 0, 0], [0, 0, 0, 1]]))
+        inception_score(torch.tensor([[1.0, 2, 0, 0], [0, 0, 0, 1]]))
 
 
 def test_tiles_have_one_size_and_lose_nothing():
@@ -163,8 +161,7 @@ def test_a_summary_does_not_depend_on_batches():
     images = pictures(150)
     linear = torch.nn.Conv2d(1, 5, 4)
     detector = Function(lambda x: linear(x.float() / 255), "conv")
-    kept = {"conv": Wanted(rows=True)}
-    one, other = (summarize(images.split(size), [detector], kept)["conv"] for size in (150, 7))
+    one, other = (summarize(images.split(size), [detector], rows=["conv"])["conv"] for size in (150, 7))
     assert torch.equal(one.rows, other.rows)
     assert torch.equal(one.cov, other.cov)
     np.testing.assert_allclose(one.cov, np.cov(one.rows.double().T), rtol=1e-10, atol=1e-12)
@@ -172,7 +169,7 @@ def test_a_summary_does_not_depend_on_batches():
 
 def reference_of(images, detector, rows=True):
     name = detector.info.name
-    return Reference.of(summarize([images], [detector], {name: Wanted(rows=rows)})[name], "tests")
+    return Reference.of(summarize([images], [detector], rows=[name] if rows else [])[name], "tests")
 
 
 def test_measure_gives_a_record_per_metric():
@@ -180,12 +177,9 @@ def test_measure_gives_a_record_per_metric():
     reference = reference_of(pictures(120, seed=1), pixels)
     seen = []
     source = Source(kind="snapshot", seeds="0-99", snapshot_hash="ab", formats={"jpeg": 3})
-    names = ["fd-pixels", "kid", "precision", "recall", "density", "coverage"]
-    settings = Settings(kid_subsets=3, kid_size=50)
-    records = measure(
-        pictures(100).split(30), pixels, names, reference, source=source, settings=settings, on_images=seen.append
-    )
-    assert [record.metric for record in records] == ["fd_pixels", *names[1:]]
+    names = ["fd-pixels", KernelDistance(subsets=3, size=50), "precision", "recall", "density", "coverage"]
+    records = measure(pictures(100).split(30), pixels, names, reference, source=source, on_images=seen.append)
+    assert [record.metric for record in records] == ["fd_pixels", "kid", *names[2:]]
     assert seen[-1] == 100
     fd, kid = records[:2]
     assert (fd.images, fd.dims, fd.source, fd.higher) == (100, 16, source, False)
@@ -199,7 +193,7 @@ def test_measure_gives_a_record_per_metric():
     assert "fewer than 50,000" in text
     assert "3 images are JPEG" in text
     assert from_dict(Record, to_dict(fd)) == fd
-    again = measure([pictures(100)], pixels, names, reference, settings=settings)
+    again = measure([pictures(100)], pixels, names, reference)
     assert [r.value for r in again] == [r.value for r in records]
 
 
@@ -259,12 +253,13 @@ def conv(name):
 
 def test_metrics_by_name():
     found = parse_metrics(["FID", "fd-dinov2", "kid@dinov2", "recall"])
-    assert [(m.kind, m.detector, m.name) for m in found] == [
-        ("fd", "inception", "fid"),
-        ("fd", "dinov2", "fd_dinov2"),
-        ("kid", "dinov2", "kid"),
-        ("recall", "inception", "recall"),
+    assert [(m.kind, m.detector, m.name, m.label) for m in found] == [
+        ("fd", "inception", "fid", "fid"),
+        ("fd", "dinov2", "fd_dinov2", "fd_dinov2"),
+        ("kid", "dinov2", "kid", "kid@dinov2"),
+        ("recall", "inception", "recall", "recall@inception"),
     ]
-    for wrong in (["fid@pixels"], [], ["kid@"]):
+    assert parse_metrics(["fd@inception"]) == parse_metrics(["fid"])
+    for wrong in (["fid@pixels"], [], ["kid@"], ["kid", KernelDistance(size=7)]):
         with pytest.raises(ValueError):
             parse_metrics(wrong)

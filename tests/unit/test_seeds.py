@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from unitgain.cli.arguments import parse_seeds
-from unitgain.metrics.measure import Settings
+from unitgain.metrics.metric import KernelDistance
 from unitgain.sample.generation import generate
 from unitgain.sweep.cells import SweepConfig
 from unitgain.train import TrainConfig
@@ -16,8 +16,8 @@ WRONG = (2**32, 2**64, -1)
 @pytest.mark.parametrize("seed", WRONG)
 def test_settings_with_seeds(seed, tiny_recipe):
     config = TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32)
-    for make in (lambda: dataclasses.replace(config, seed=seed), lambda: Settings(kid_seed=seed)):
-        with pytest.raises(ValueError, match=rf"seed {seed} is out of range|kid_seed {seed} is out"):
+    for make in (lambda: dataclasses.replace(config, seed=seed), lambda: KernelDistance(seed=seed)):
+        with pytest.raises(ValueError, match=rf"seed {seed} is out of range|seed of KID {seed} is out"):
             make()
     assert dataclasses.replace(config, seed=2**32 - 1).seed == 2**32 - 1
 

@@ -19,8 +19,9 @@ from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.targets import Length, Target
 from unitgain.sample import generate
-from unitgain.sweep import Axis, Cell, CellResult, Judge, Space, Sweep, SweepConfig, sweep, tune, write_csv
-from unitgain.sweep.plots import best, best_by, plot_curves, plot_map, plot_runs
+from unitgain.sweep import Cell, CellResult, Judge, Sweep, SweepConfig, sweep, tune, write_csv
+from unitgain.sweep.cells import best, best_by
+from unitgain.sweep.plots import plot_curves, plot_map, plot_runs
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig, train
 
@@ -52,7 +53,7 @@ def bench(runs, judge, out, **changes):
 
 
 def config(**changes):
-    return SweepConfig(**{"lengths": LENGTHS, "images": 64, "settings": SETTINGS, **changes})
+    return SweepConfig(**{"lengths": LENGTHS, "images": 64, **changes})
 
 
 def count_images(monkeypatch):
@@ -79,7 +80,7 @@ def test_cells_tied_and_free():
     assert len(free) == 3 + 3 * 2  # without guidance once, whatever the guide
     patterns = config(patterns=("*.enc.*", "*.dec.*"), base=0.1).cells()
     assert len(patterns) == 6
-    assert patterns[0].target(0.1) == Target(sigma_rel=0.1, overrides={"*.enc.*": Length(sigma_rel=0.05)})
+    assert patterns[0].target() == Target(sigma_rel=0.1, overrides={"*.enc.*": Length(sigma_rel=0.05)})
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_finished_cells_are_not_drawn_again_and_others_are_added(runs, judge, tm
     assert len(drawn) == 12
     sweep(bench(runs, judge, out), config(repeat=2))
     assert [seeds.start for _, seeds in drawn[12:]] == [64] * 3
-    sweep(bench(runs, judge, out, settings=SETTINGS.replace(steps=3)), config(settings=SETTINGS.replace(steps=3)))
+    sweep(bench(runs, judge, out, settings=SETTINGS.replace(steps=3)), config())
     assert len(drawn) == 18
 
 
@@ -138,7 +139,7 @@ def test_another_metric_is_added_to_the_table(runs, judge, tmp_path):
     sweep(bench(runs, judge, out), config(lengths=(0.1,)))
     both = Judge.open(["fd_pixels", "precision"], "digits")
     results = sweep(bench(runs, both, out), config(lengths=(0.1,)))
-    assert [result.metric for result in results] == ["fd_pixels", "precision"]
+    assert [result.metric for result in results] == ["fd_pixels", "precision@pixels"]
     assert results[1].higher and 0 <= results[1].value <= 1
 
 
@@ -180,7 +181,7 @@ def test_each_length_is_reconstructed_once(runs, judge, tmp_path, monkeypatch):
 
 def test_one_tensor_after_the_other(runs, judge, tmp_path):
     swept = config(patterns=("network.enc.*", "network.dec.*"), base=0.1, lengths=(0.05, 0.1, 0.2))
-    found = sweep(bench(runs, judge, tmp_path, base=0.1), swept)
+    found = sweep(bench(runs, judge, tmp_path), swept)
     by = {(result.cell.pattern, result.cell.length): result.value for result in found}
     assert len(by) == 6
     plain = sweep(bench(runs, judge, tmp_path), config(lengths=(0.1,)))[0].value
@@ -265,8 +266,8 @@ def bowl_of(function, judge, out):
     return Bowl(Path("bowl"), judge, out, guide="self", settings=SETTINGS, function=function)
 
 
-SPACE = Space(
-    lengths=Axis(tuple(round(0.02 * k, 2) for k in range(1, 11))), guidance=Axis((1.0, 1.2, 1.4, 1.6, 1.8, 2.0))
+SPACE = SweepConfig(
+    lengths=tuple(round(0.02 * k, 2) for k in range(1, 11)), guidance=(1.0, 1.2, 1.4, 1.6, 1.8, 2.0), images=64
 )
 
 
@@ -279,43 +280,48 @@ def bowl(length, weight, peak=(0.06, 1.4)):
 def test_a_search_finds_the_best_in_a_third_of_the_evaluations(judge, tmp_path, peak):
     function = functools.partial(bowl, peak=peak)
     stub = bowl_of(function, judge, tmp_path)
-    results = tune(stub, SPACE, evaluations=20, images=64)
+    results = tune(stub, SPACE, evaluations=20)
     assert len(results) == len(stub.evaluated) == len({result.cell for result in results}) == 20
-    least = min(function(length, weight) for length in SPACE.lengths.values for weight in SPACE.guidance.values)
+    least = min(function(length, weight) for length in SPACE.lengths for weight in SPACE.guidance)
     assert min(result.value for result in results) <= 1.05 * least
 
 
 def test_a_search_goes_on_where_it_stopped(judge, tmp_path):
     stub = bowl_of(bowl, judge, tmp_path)
-    tune(stub, SPACE, evaluations=7, images=64)
+    tune(stub, SPACE, evaluations=7)
     assert len(stub.evaluated) == 7
     again = bowl_of(bowl, judge, tmp_path)
-    results = tune(again, SPACE, evaluations=10, images=64)
+    results = tune(again, SPACE, evaluations=10)
     assert len(results) == 10
     assert len(again.evaluated) == 3
     assert [result.cell for result in results][:7] == stub.evaluated
-    assert len(tune(again, Space(lengths=Axis((0.1,)), guidance=Axis((1.0, 1.5))), evaluations=9, images=64)) == 2
+    assert len(tune(again, config(lengths=(0.1,), guidance=(1.0, 1.5)), evaluations=9)) == 2
 
 
-def test_axes_must_be_ranges():
-    with pytest.raises(ValueError, match="start:stop:step"):
-        Axis((0.1, 0.2, 0.5))
+def test_what_cannot_be_searched_is_refused(judge, tmp_path):
+    stub = bowl_of(bowl, judge, tmp_path)
+    for changes, words in (
+        ({"lengths": (0.1, 0.2, 0.25)}, "start:stop:step"),
+        ({"patterns": ("*",), "base": 0.1}, "patterns"),
+        ({"guide_lengths": (0.1,)}, "folder of a run"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            tune(stub, config(**changes), evaluations=3)
 
 
 def test_a_search_over_a_real_run_shares_the_table_of_a_sweep(runs, judge, tmp_path, monkeypatch):
     swept = sweep(bench(runs, judge, tmp_path), config())
     drawn = count_images(monkeypatch)
-    space = Space(lengths=Axis(LENGTHS), guidance=Axis((1.0,)))
-    found = tune(bench(runs, judge, tmp_path), space, evaluations=3, images=64)
+    found = tune(bench(runs, judge, tmp_path), config(), evaluations=3)
     assert {result.cell: result.value for result in found} == {result.cell: result.value for result in swept}
     assert drawn == []
-    twice = tune(bench(runs, judge, tmp_path), space, evaluations=3, images=64, repeat=2)
+    twice = tune(bench(runs, judge, tmp_path), config(repeat=2), evaluations=3)
     assert sum(len(seeds) for _, seeds in drawn) == 3 * 64  # the second of each, with seeds of its own
     assert {one.cell: one.values for one in twice} == {
         one.cell: one.values for one in sweep(bench(runs, judge, tmp_path), config(repeat=2))
     }
     assert all(one.value == min(one.values) != max(one.values) for one in twice)
-    again = tune(bench(runs, judge, tmp_path), space, evaluations=3, images=64, repeat=2)
+    again = tune(bench(runs, judge, tmp_path), config(repeat=2), evaluations=3)
     assert [one.values for one in again] == [one.values for one in twice]  # as the study has kept them
     assert sum(len(seeds) for _, seeds in drawn) == 3 * 64
     assert json.loads((tmp_path / "cells-0.jsonl").read_text().splitlines()[0])["record"]["images"] == 64

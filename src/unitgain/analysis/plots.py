@@ -1,8 +1,7 @@
 """Networks drawn to scale (Figs. 2, 16-22 and EDM2+, Fig. 3) and magnitudes over training (Figs. 3 and 15)."""
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from unitgain.analysis.magnitude import QUANTITIES, resolution_of
@@ -10,7 +9,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.arch.spec import TOKEN_DESIGNS
 from unitgain.arch.tokens import TOKENS, steps
 from unitgain.extras import require
-from unitgain.files import atomic
+from unitgain.figures import ACCENT, colors, new_figure
 from unitgain.trust import plot_label
 
 ENCODER, DECODER, ATTENTION, MODULATION, INK = "#9bb7d4", "#e3b48f", "#1f4e79", "#8fb996", "#333333"
@@ -20,20 +19,7 @@ TITLES = {
     "weight_max": "weights, max",
     "weight_mean": "weights, mean",
 }
-FORMATS = (".svg", ".png", ".pdf")
 ADM_BRANCH = (("norm", 0), ("s", 0), ("c", 1), ("norm", 1), ("m", 1), ("s", 1), ("c", 1))  # 0: input width, 1: output
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write a figure; the name says the format.
-
-    Raises:
-        ValueError: if it is none that can be written.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"cannot draw to {path}: the name must end with one of {', '.join(FORMATS)}")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
 
 
 def magnitude_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
@@ -48,21 +34,18 @@ def magnitude_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     Raises:
         ImportError: without matplotlib.
     """
-    size = (1.2 + 3.0 * len(runs), 9.0)
-    figure = require("matplotlib.figure", extra="plot").Figure(figsize=size, layout="constrained")
+    figure = new_figure(1.2 + 3.0 * len(runs), 9.0)
     axes = figure.subplots(len(QUANTITIES), len(runs), squeeze=False, sharex="col", sharey="row")
-    colors = _colors({bucket: None for rows in runs.values() for bucket in rows[-1]["magnitudes"]})
+    styles = part_styles({bucket: None for rows in runs.values() for bucket in rows[-1]["magnitudes"]})
     for column, (name, rows) in enumerate(runs.items()):
         nimg = [row["nimg"] for row in rows]
         for line, quantity in enumerate(QUANTITIES):
             ax = axes[line, column]
             for bucket in rows[-1]["magnitudes"]:
                 values = [row["magnitudes"].get(bucket, {}).get(quantity, math.nan) for row in rows]
-                style = "-" if bucket.startswith("Enc") else "--"
-                ax.plot(nimg, values, style, color=colors[bucket], label=plot_label(bucket), linewidth=1.3)
+                ax.plot(nimg, values, label=plot_label(bucket), linewidth=1.3, **styles[bucket])
             ax.set_yscale("log", base=2)
             ax.grid(alpha=0.25)
-            ax.spines[["top", "right"]].set_visible(False)
             ax.yaxis.set_major_formatter("{x:g}")
             if column == 0:
                 ax.set_ylabel(TITLES[quantity])
@@ -72,11 +55,18 @@ def magnitude_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     return figure
 
 
-def _colors(buckets: Mapping[str, None]) -> dict[str, Any]:
-    palette = require("matplotlib", extra="plot").colormaps["viridis"]
-    sizes = {bucket: resolution_of(bucket) or 0 for bucket in buckets}
-    order = sorted(set(sizes.values()))
-    return {bucket: palette(0.85 * order.index(size) / max(len(order) - 1, 1)) for bucket, size in sizes.items()}
+def part_styles(parts: Collection[str]) -> dict[str, dict[str, Any]]:
+    """How matplotlib draws parts of a network: resolutions by color, encoder and decoder by line; others by color."""
+    sizes = {part: size for part in parts if (size := resolution_of(part)) is not None}
+    by_size = colors(sorted(set(sizes.values())))
+    others = iter(("#444444", ACCENT, "#e08e0b", "#999999", "#c9a0dc", "#7f6a3b"))
+    styles: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        if part in sizes:
+            styles[part] = {"color": by_size[sizes[part]], "linestyle": "-" if part.startswith("Enc") else "--"}
+        else:
+            styles[part] = {"color": next(others, "#bbbbbb"), "linestyle": ":"}
+    return styles
 
 
 def network_figure(spec: NetworkSpec, title: str) -> Any:
@@ -91,7 +81,7 @@ def network_figure(spec: NetworkSpec, title: str) -> Any:
     Raises:
         ImportError: without matplotlib.
     """
-    figure = require("matplotlib.figure", extra="plot").Figure(figsize=(12, 7.5), layout="constrained")
+    figure = new_figure(12, 7.5)
     top, bottom = figure.subplots(2, 1, height_ratios=(2, 1.3))
     figure.suptitle(plot_label(title))
     _draw_blocks(top, spec)

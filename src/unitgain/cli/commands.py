@@ -74,7 +74,7 @@ COMMANDS = {
     "sweep": Command(
         "sweep", "SweepCommand", "Sweep EMA lengths and guidance: draw, measure, keep what was measured, plot."
     ),
-    "tune": Command("tune", "Tune", "Search for the best EMA length and guidance with few evaluations."),
+    "tune": Command("sweep", "Tune", "Search for the best EMA length and guidance with few evaluations."),
     "convert": Command(
         "convert",
         "Convert",

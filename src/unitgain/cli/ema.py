@@ -136,11 +136,12 @@ class Plot:
 
     def run(self) -> None:
         """Write the picture."""
+        from unitgain.figures import check_picture
         from unitgain.posthoc.planning import plan
-        from unitgain.posthoc.plot import check_suffix, plot_profiles
+        from unitgain.posthoc.plot import plot_profiles
         from unitgain.posthoc.targets import parse_targets
 
-        check_suffix(self.out)
+        check_picture(self.out)
         planned = plan(self.run_folder, parse_targets(self.lengths), t=self.t, max_error=float("inf"))
         plot_profiles(planned.weights, planned.profiles, self.out)
         say(self.out)
@@ -169,13 +170,14 @@ class Error:
         """Print one row per length."""
         from unitgain.checkpoint.snapshot import list_snapshots
         from unitgain.ema import Profile
+        from unitgain.figures import check_picture
         from unitgain.posthoc.planning import usable
-        from unitgain.posthoc.plot import check_suffix, plot_errors
+        from unitgain.posthoc.plot import plot_errors
         from unitgain.posthoc.solve import WARN_ABOVE, solve
         from unitgain.posthoc.targets import Length, parse_lengths
 
         if self.plot is not None:
-            check_suffix(self.plot)
+            check_picture(self.plot)
         lengths = parse_lengths(self.lengths)
         averages, snapshots = usable(list_snapshots(self.run_folder), self.run_folder)
         end = self.t if self.t is not None else max(average.t for average in averages)

@@ -67,7 +67,8 @@ class Inspect:
             Console(least=112).print(_paper_table(paper, rows))
 
     def _run_one(self, what: str) -> None:
-        from unitgain.analysis.plots import network_figure, save
+        from unitgain.analysis.plots import network_figure
+        from unitgain.figures import save
 
         if self.plot is not None:
             save(network_figure(network_of(what), what), self.plot)

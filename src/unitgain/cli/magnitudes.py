@@ -29,7 +29,8 @@ class Magnitudes:
 
     def run(self) -> None:
         """Print or draw it."""
-        from unitgain.analysis.plots import magnitude_figure, save
+        from unitgain.analysis.plots import magnitude_figure
+        from unitgain.figures import save
 
         if not self.runs:
             raise ValueError("name the folder of a run, such as: unitgain magnitudes runs/digits --plot magnitudes.svg")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,59 +13,12 @@ from unitgain.cli.arguments import Device, Taking, Unset, parse_seeds, pick_devi
 from unitgain.cli.drawing import Drawing
 from unitgain.console import Console, bar, byte_bar, label, note, say, show_json
 from unitgain.files import write_text
-from unitgain.metrics.names import DINOV2, parse_metrics
-from unitgain.trust import Limits
+from unitgain.metrics.weights import Weights
 
 if TYPE_CHECKING:
     from unitgain.evaluate.images import Images
-    from unitgain.evaluate.protocol import OnImages, Result
-    from unitgain.metrics.detectors import Detector
-    from unitgain.metrics.reference import Reference
+    from unitgain.evaluate.judge import Measurement
     from unitgain.parallel import World
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where the networks of metrics come from."""
-
-    inception: Unset[Path] = None
-    """File of Inception's weights (inception-2015-12-05.pt). Default: fetched once into the cache."""
-
-    inception_sha256: Unset[str] = None
-    """What its SHA-256 must be."""
-
-    dinov2: str = DINOV2
-    """Folder or Hub id of DINOv2's weights."""
-
-    def open(self, names: Sequence[str], world: "World", scale: tuple[float, float] | None) -> "list[Detector]":
-        """The detectors; the first process fetches weights before the others look for them.
-
-        Args:
-            names: of the detectors.
-            world: all its processes call this.
-            scale: of `pixels`.
-        """
-        from unitgain.metrics.weights import open_detector
-
-        if not world.main:
-            world.barrier()
-        fetches = world.main and "inception" in names and self.inception is None
-        with byte_bar("fetching weights") if fetches else nullcontext() as progress:
-            detectors = [
-                open_detector(
-                    name,
-                    world.device,
-                    inception=self.inception,
-                    dinov2=self.dinov2,
-                    sha256=self.inception_sha256,
-                    scale=scale,
-                    on_bytes=progress,
-                )
-                for name in names
-            ]
-        if world.main:
-            world.barrier()
-        return detectors
 
 
 @dataclass(frozen=True)
@@ -93,11 +45,13 @@ class Metrics(Drawing, Taking):
     """The same of the data of --reference."""
 
     metrics: str = "fid"
-    """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage; kid@dinov2 names a detector."""
+    """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage, or one of your own, a Python
+    module:name; kid@dinov2 names a detector."""
 
-    detector: str = "inception"
-    """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function. The
-    last two are programs, and run with all that you may do: name only what you trust."""
+    detector: Unset[str] = None
+    """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function. What
+    is in files and modules are programs, and run with all that you may do: name only what you trust. Default:
+    inception, against the digits pixels."""
 
     weights: Weights = field(default_factory=Weights)
 
@@ -118,30 +72,20 @@ class Metrics(Drawing, Taking):
 
     def run(self) -> None:
         """Measure and print."""
-        from unitgain.evaluate.protocol import measure_images, references_of
-        from unitgain.metrics.weights import scale_of
+        from unitgain.evaluate.judge import Judge, choose, open_reference
         from unitgain.parallel import processes
 
-        wanted = parse_metrics([name for name in self.metrics.split(",") if name], self.detector)
+        metrics = choose([name for name in self.metrics.split(",") if name], self.reference, self.detector)
         with processes(pick_device(self.device)) as world:
-            images = self._open(world)
-            data, references = (
-                self._reference(world) if any(metric.needs.reference for metric in wanted) else (None, {})
-            )
-            used = list(dict.fromkeys(metric.detector for metric in wanted))
-            scale = images.scale if data is None else data.scale
-            if "pixels" in references:
-                scale = scale_of(references["pixels"].summary.detector)
-            detectors = dict(zip(used, self.weights.open(used, world, scale), strict=True))
-            names = [f"{metric.kind}@{detectors[metric.detector].info.name}" for metric in wanted]
-            opened = list(detectors.values())
-            if data is not None:
-                with _bar("reading the reference", world) as progress:
-                    references = references_of(data, opened, names, world=world, on_images=progress)
-            with _bar("measuring", world) as progress:
-                results = measure_images(
-                    images, opened, names, references, repeat=self.repeat, world=world, on_images=progress
+            images, quiet = self._open(world), not world.main
+            reference = open_reference(metrics, self._reference(world))
+            weights = fetch_weights(self.weights, [metric.detector for metric in metrics], world)
+            with bar("reading the reference", "images", quiet=quiet or isinstance(reference, dict)) as progress:
+                judge = Judge.open(
+                    metrics, reference, weights=weights, scale=images.scale, world=world, on_images=progress
                 )
+            with bar("measuring", "images", quiet=quiet) as progress:
+                results = judge.measure(images, self.repeat, progress)
             if world.main:
                 self._report(results)
 
@@ -152,24 +96,20 @@ class Metrics(Drawing, Taking):
         if not names_network(self.images):
             if self.guide is not None or self.guidance is not None or self.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
-            return _pictures(self.images, self.limits(), self.split, world)
+            return _pictures(self.images, self, self.split, world)
         seeds = parse_seeds(self.seeds)
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
 
-    def _reference(self, world: "World") -> "tuple[Images | None, dict[str, Reference]]":
-        """Data to make a reference of, or references."""
-        from unitgain.evaluate.references import SUFFIXES, open_references
+    def _reference(self, world: "World") -> "str | Images | None":
+        """The name of a reference, or data to make one of."""
+        from unitgain.evaluate.judge import SUFFIXES
 
-        if self.reference is None:
-            raise ValueError(
-                "--reference says what to measure against: an .npz of `unitgain metrics reference DATA`, or data"
-            )
-        if Path(self.reference).suffix in SUFFIXES:
-            return None, open_references(Path(self.reference))
-        return _pictures(self.reference, self.limits(), self.reference_split, world), {}
+        if self.reference is None or Path(self.reference).suffix in SUFFIXES:
+            return self.reference
+        return _pictures(self.reference, self, self.reference_split, world)
 
-    def _report(self, results: "Sequence[Result]") -> None:
+    def _report(self, results: "Sequence[Measurement]") -> None:
         if self.out is not None:
             text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
             write_text(self.out, text + "\n")
@@ -210,21 +150,22 @@ class MetricsReference(Taking):
 
     def run(self) -> None:
         """Read all images and write the file."""
-        from unitgain.evaluate.protocol import make_references
+        from unitgain.evaluate.judge import make_references
         from unitgain.metrics.record import jpeg_warning
         from unitgain.metrics.reference import save_references
+        from unitgain.metrics.weights import open_detector
         from unitgain.parallel import processes
 
         if self.out.suffix != ".npz":
             raise ValueError(f"--out {self.out}: a reference is an .npz file")
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
         with processes(pick_device(self.device)) as world:
-            images = _pictures(self.data, self.limits(), self.split, world)
-            opened = self.weights.open(names, world, images.scale)
-            with _bar("reading", world) as progress:
-                summaries, fingerprint = make_references(
-                    images, opened, rows=self.features, world=world, on_images=progress
-                )
+            images = _pictures(self.data, self, self.split, world)
+            weights = fetch_weights(self.weights, names, world)
+            opened = [open_detector(name, world.device, weights, scale=images.scale) for name in names]
+            rows = [detector.info.name for detector in opened] if self.features else []
+            with bar("reading", "images", quiet=not world.main) as progress:
+                summaries, fingerprint = make_references(images, opened, rows=rows, world=world, on_images=progress)
             if world.main:
                 save_references(self.out, summaries, images.source.name, fingerprint)
                 size = self.out.stat().st_size / 1e6
@@ -233,15 +174,21 @@ class MetricsReference(Taking):
                     Console(soft_wrap=True).print(label("warning: ", jpeg_warning(images.source), "yellow"))
 
 
-def _pictures(name: str, limits: Limits, split: str | None, world: "World") -> "Images":
+def fetch_weights(weights: Weights, detectors: Sequence[str], world: "World") -> Weights:
+    """With what these detectors need, fetched with a progress bar where it is not there."""
+    with byte_bar("fetching weights", quiet=not world.main) as progress:
+        return weights.fetch(detectors, world, progress)
+
+
+def _pictures(name: str, taking: Taking, split: str | None, world: "World") -> "Images":
     """Pictures that lie somewhere; the first process says what was left out."""
     from unitgain.evaluate.images import open_images
 
     say = (lambda text: note(f"note: {text}")) if world.main else (lambda _: None)
-    return open_images(name, limits, split, say)
+    return open_images(name, taking.limits(), split, say)
 
 
-def show(results: "Sequence[Result]") -> None:
+def show(results: "Sequence[Measurement]") -> None:
     """A table, and what to beware of."""
     repeated = len(results[0].records) > 1
     values = ("best", "spread") if repeated else ("value", "±")
@@ -262,7 +209,3 @@ def show(results: "Sequence[Result]") -> None:
     lines = (line for result in results for record in result.records for line in record.warnings)
     for line in dict.fromkeys(lines):
         console.print(label("warning: ", line, "yellow"), soft_wrap=True)
-
-
-def _bar(title: str, world: "World") -> "AbstractContextManager[OnImages | None]":
-    return bar(title, "images") if world.main else nullcontext()

@@ -1,8 +1,7 @@
-"""`unitgain sweep`."""
+"""`unitgain sweep` and `unitgain tune`."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +10,14 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.cli.drawing import Sampling
+from unitgain.cli.metrics import fetch_weights
 from unitgain.console import Console, bar, byte_bar, say
-from unitgain.metrics.names import DINOV2
+from unitgain.metrics.weights import Weights
+from unitgain.sweep.cells import CellResult, SweepConfig, best, best_by
 
 if TYPE_CHECKING:
-    import torch
-
+    from unitgain.evaluate.judge import Judge
     from unitgain.parallel import World
-    from unitgain.sweep.cells import CellResult, SweepConfig
-    from unitgain.sweep.judge import Judge
     from unitgain.sweep.run import Sweep
 
 
@@ -27,25 +25,21 @@ if TYPE_CHECKING:
 class Bench(Sampling):
     """How cells are drawn and judged; shared by `sweep` and `tune`."""
 
+    config: SweepConfig
+    """What is swept."""
+
     metric: str
-    """Metrics, by commas: fid, fd_dinov2, fd_pixels, kid, precision, ..., or a kind with a detector (kid@dinov2). A
-    detector that is a TorchScript file or a Python module:function is a program, and run: name only what you trust."""
+    """Metrics, by commas: fid, fd_dinov2, fd_pixels, kid, precision, ..., or one of your own, a Python module:name;
+    kid@dinov2 names a detector. What is in TorchScript files and modules are programs, and run: name only what you
+    trust."""
 
     reference: str
-    """What the images are compared with: .npz of `unitgain metrics reference`, an official .pkl or .npz, or digits."""
+    """What the images are compared with: .npz of `unitgain metrics reference`, an official .pkl or .npz, or data, such
+    as digits."""
 
     guide: Unset[str] = None
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
     network without its label."""
-
-    images: int = 50_000
-    """Images per cell."""
-
-    first_seed: int = 0
-    """Seed of the first; the others follow. The same in every cell."""
-
-    repeat: int = 1
-    """Evaluations per cell, each with seeds of its own; the best counts, as in the papers."""
 
     nimg: Unset[int] = None
     """Where the averages end, in images seen. Default: at the last snapshot."""
@@ -53,23 +47,22 @@ class Bench(Sampling):
     guide_nimg: Unset[int] = None
     """The same for the guide."""
 
-    inception: Unset[Path] = None
-    """File of Inception's weights. Default: fetched once."""
-
-    dinov2: str = DINOV2
-    """Folder or Hub id of DINOv2's weights."""
+    weights: Weights = field(default_factory=Weights)
 
     device: Device = "auto"
     """Where to draw and measure."""
 
     def judge(self, world: "World") -> "Judge":
-        """Metrics with their detectors and references."""
-        from unitgain.sweep.judge import Judge
+        """Metrics with their detectors and references; each process measures cells of its own."""
+        from unitgain.evaluate.judge import Judge, choose, open_reference
+        from unitgain.parallel import World
 
-        names = [name.strip() for name in self.metric.split(",")]
-        return Judge.open(names, self.reference, world.device, inception=self.inception, dinov2=self.dinov2)
+        metrics = choose([name for name in self.metric.split(",") if name], self.reference)
+        reference = open_reference(metrics, self.reference)
+        weights = fetch_weights(self.weights, [metric.detector for metric in metrics], world)
+        return Judge.open(metrics, reference, weights=weights, world=World(device=world.device))
 
-    def open(self, run: Path, out: Path, judge: "Judge", world: "World", base: float | None = None) -> "Sweep":
+    def open(self, run: Path, out: Path, judge: "Judge", world: "World") -> "Sweep":
         """A run ready to be swept."""
         from unitgain.sweep.run import Sweep
 
@@ -81,7 +74,6 @@ class Bench(Sampling):
             settings=self.settings(world.device),
             t=self.nimg,
             guide_t=self.guide_nimg,
-            base=base,
             batch=self.batch,
             world=world,
         )
@@ -99,86 +91,95 @@ class SweepCommand(Bench):
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of runs, one or several; of several the curves are also compared, in the first one's folder."""
 
-    lengths: str = "0.02:0.20:0.02"
-    """EMA lengths sigma_rel: 0.05, a list 0.05,0.1 or a range with both ends 0.02:0.20:0.02."""
-
-    guidance: str = "1"
-    """Weights of guidance, in the same form; 1 is none."""
-
-    guide_lengths: Unset[str] = None
-    """Lengths of the guide's averages, swept on their own. Default: those of the network."""
-
-    pattern: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Names of tensors, as 'network.dec.*': sweep these alone, the others at --base; may be given again."""
-
-    base: Unset[float] = None
-    """Length of the tensors that --pattern does not name."""
+    config: SweepConfig = field(
+        default_factory=lambda: SweepConfig(lengths=tuple(round(0.02 * k, 2) for k in range(1, 11)))
+    )
 
     out: Unset[Path] = None
     """Folder for the table, the averages and the pictures, of a single run. Default: RUN/sweep."""
 
-    def config(self, device: "torch.device") -> "SweepConfig":
-        """The cells that were asked for."""
-        from unitgain.posthoc.targets import parse_lengths
-        from unitgain.sweep.cells import SweepConfig
-
-        return SweepConfig(
-            lengths=tuple(parse_lengths(self.lengths)),
-            guidance=tuple(parse_lengths(self.guidance)),
-            guide_lengths=None if self.guide_lengths is None else tuple(parse_lengths(self.guide_lengths)),
-            patterns=self.pattern,
-            base=self.base,
-            images=self.images,
-            first_seed=self.first_seed,
-            repeat=self.repeat,
-            settings=self.settings(device),
-        )
-
     def run(self) -> None:
         """Sweep, then write table and pictures."""
         from unitgain.parallel import processes
-        from unitgain.sweep.plots import plot_runs
-        from unitgain.sweep.run import prepare, sweep
+        from unitgain.sweep.plots import plot_runs, write_results
+        from unitgain.sweep.run import remaining, sweep
 
         if not self.runs:
             raise ValueError("name the folder of a run")
         if self.out is not None and len(self.runs) > 1:
             raise ValueError("--out is for a single run; each of several has its sweep in its own folder")
         with processes(pick_device(self.device)) as world:
-            config = self.config(world.device)
-            judge = self.judge(world)
-            found: dict[str, list[CellResult]] = {}
+            judge, quiet = self.judge(world), not world.main
+            by_run: dict[str, list[CellResult]] = {}
             for run in self.runs:
                 out = self.out or run / "sweep"
-                bench = self.open(run, out, judge, world, self.base)
-                with byte_bar("reconstructing") if world.main else nullcontext() as reading:
-                    prepare(bench, config, on_progress=reading)
-                with bar("sweeping", "images") if world.main else nullcontext() as drawing:
-                    found[str(run)] = sweep(bench, config, on_images=drawing)
+                bench = self.open(run, out, judge, world)
+                with byte_bar("reconstructing", quiet=quiet) as progress:
+                    remaining(bench, self.config, on_progress=progress)
+                with bar("sweeping", "images", quiet=quiet) as progress:
+                    results = by_run[run.name] = sweep(bench, self.config, on_images=progress)
                 if world.main:
-                    report(found[str(run)], out, self.guide)
-            if world.main and len(found) > 1:
-                path = next(iter(self.runs)) / "sweep" / "runs.svg"
-                plot_runs({Path(run).name: results for run, results in found.items()}, path)
+                    stem = "sweep" if self.guide is None else f"sweep-{Path(self.guide).stem}"
+                    files = write_results(results, out, stem)
+                    Console().print(_table(results))
+                    say("\n".join(map(str, files)))
+            if world.main and len(by_run) > 1:
+                path = self.runs[0] / "sweep" / "runs.svg"
+                plot_runs(by_run, path)
                 say(path)
 
 
-def report(results: "Sequence[CellResult]", out: Path, guide: str | None = None) -> None:
-    """Write the table and the pictures of a sweep, named by its guide, and print the best cells."""
-    from unitgain.sweep.plots import best_by, plot_curves, plot_map
-    from unitgain.sweep.table import write_csv
+@dataclass(frozen=True, kw_only=True)
+class Tune(Bench):
+    """Search for the best EMA length and guidance with few evaluations.
 
-    stem = "sweep" if guide is None else f"sweep-{Path(guide).stem}"
-    table_file, curves, heat = out / f"{stem}.csv", out / f"{stem}-curves.svg", out / f"{stem}-map.svg"
-    write_csv(table_file, results)
-    written = [table_file]
-    if len({result.cell.length for result in results}) > 1:
-        plot_curves(results, curves)
-        written.append(curves)
-        axes = {(result.cell.guidance, result.cell.guide_length) for result in results}
-        if len({weight for weight, _ in axes}) > 1 and not any(result.cell.pattern for result in results):
-            plot_map(results, heat)
-            written.append(heat)
+    A Gaussian process proposes what to try next, among lengths and weights in equal steps. What was measured is shared
+    with `unitgain sweep` in RUN/sweep, and so is the study: call the command again to go on, with more --evaluations if
+    wanted. Writes tune.csv there.
+    """
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+
+    config: SweepConfig = field(
+        default_factory=lambda: SweepConfig(lengths=tuple(round(0.01 * k, 2) for k in range(2, 26)))
+    )
+
+    evaluations: int = 20
+    """Cells to evaluate, those of earlier calls counted in."""
+
+    seed: int = 0
+    """Of the search."""
+
+    out: Unset[Path] = None
+    """Folder for the table, the averages and the study. Default: RUN/sweep."""
+
+    def run(self) -> None:
+        """Search, then print the best."""
+        from unitgain.parallel import processes
+        from unitgain.sweep.search import tune
+        from unitgain.sweep.table import write_csv
+
+        out = self.out or self.run_folder / "sweep"
+        with processes(pick_device(self.device)) as world:
+            bench = self.open(self.run_folder, out, self.judge(world), world)
+            with bar("tuning", "images", quiet=not world.main) as progress:
+                results = tune(
+                    bench,
+                    self.config,
+                    evaluations=self.evaluations,
+                    seed=self.seed,
+                    on_cell=lambda count, result: say(f"{count:3d}  {_line(result)}"),
+                    on_images=progress,
+                )
+            if world.main:
+                write_csv(out / "tune.csv", results)
+                say(f"best of {len(results)}: {_line(best(results))}")
+                say(out / "tune.csv")
+
+
+def _table(results: Sequence[CellResult]) -> Table:
+    """The best cell of each weight of guidance."""
     table = Table("metric", "guidance", "best length", "guide's length", "pattern", "value", box=None)
     for result in best_by(results, lambda one: (one.metric, one.cell.guidance, one.cell.pattern)).values():
         cell = result.cell
@@ -186,5 +187,11 @@ def report(results: "Sequence[CellResult]", out: Path, guide: str | None = None)
         table.add_row(
             result.metric, f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern, f"{result.value:.4g}"
         )
-    Console().print(table)
-    say("\n".join(map(str, written)))
+    return table
+
+
+def _line(result: CellResult) -> str:
+    """A cell and its value."""
+    cell = result.cell
+    guide = "" if cell.guide_length is None else f", the guide's {cell.guide_length:g}"
+    return f"{result.metric} {result.value:.4g}  length {cell.length:g}{guide}, guidance {cell.guidance:g}"

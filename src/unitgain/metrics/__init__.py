@@ -1,7 +1,8 @@
 """How good a set of images is: one pass over it, any set of metrics, each result with what made it.
 
-`detectors` < `moments`, `kernel`, `neighbours`, `inception_score`, `frechet` < `summary` (what one pass leaves) <
-`reference` (the same of the real images, on disk) < `measure`.
+`metric` (what a metric is; all of them) beside the formulas `frechet`, `kernel`, `neighbours`, `inception_score`;
+`detectors`, `networks` and `weights` < `summary` (what one pass leaves) < `reference` (the same of the real images, on
+disk) < `measure`.
 """
 
 from unitgain.lazy import offer

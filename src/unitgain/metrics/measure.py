@@ -1,61 +1,66 @@
 """Measure images: `measure` reads them once and returns a record per metric."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from unitgain.metrics.detectors import Classifier, Detector
-from unitgain.metrics.frechet import frechet_distance
-from unitgain.metrics.kernel import kernel_distance
-from unitgain.metrics.names import Metric, parse_metrics
-from unitgain.metrics.neighbours import Neighbourhoods, neighbourhoods
-from unitgain.metrics.record import Record, ReferenceInfo, Source, warnings_for
+from unitgain.metrics.metric import Metric, parse_metrics
+from unitgain.metrics.record import Record, Source, jpeg_warning
 from unitgain.metrics.reference import Reference
-from unitgain.metrics.summary import Summary, Wanted, summarize
+from unitgain.metrics.summary import Summary, summarize
 from unitgain.parallel import World
-from unitgain.sample.seeds import check_seeds
 
+T = TypeVar("T")
 References = Reference | Mapping[str, Reference]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Numbers of the metrics, the papers' by default.
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What a metric is computed from: images and real ones in the features of one detector.
 
     Args:
-        kid_subsets: how many subsets of images KID averages over.
-        kid_size: images in each.
-        kid_seed: of the subsets.
-        k_precision: neighbours for precision and recall.
-        k_density: neighbours for density and coverage.
-        splits: of the Inception score.
-
-    Raises:
-        ValueError: if the seed is out of range.
+        images: what was seen of the images.
+        reference: of the real ones; None for metrics that need none.
+        metrics: all that are computed from it.
+        device: where to compute.
     """
 
-    kid_subsets: int = 100
-    kid_size: int = 1000
-    kid_seed: int = 0
-    k_precision: int = 3
-    k_density: int = 5
-    splits: int = 10
+    images: Summary
+    reference: Reference | None
+    metrics: Sequence[Metric] = ()
+    device: torch.device | str = "cpu"
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self) -> None:
-        check_seeds([self.kid_seed], "kid_seed")
+    @property
+    def real(self) -> Reference:
+        """The reference, for metrics that need one."""
+        assert self.reference is not None
+        return self.reference
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Features of every image, `[N, D]` and `[M, D]`, on `device`; for metrics that need them."""
+        assert self.images.rows is not None
+        return self.images.rows.to(self.device), self.real.rows().to(self.device)
+
+    def once(self, function: Callable[..., T], *args: object) -> T:
+        """`function(pair, *args)`, computed once for all metrics of this pair that ask for it."""
+        if (function, *args) not in self._known:
+            self._known[function, *args] = function(self, *args)
+        return self._known[function, *args]
 
 
 def measure(
     batches: Iterable[Tensor],
     detectors: Detector | Sequence[Detector],
-    metrics: Sequence[str],
+    metrics: Sequence[str | Metric],
     references: References | None = None,
     *,
     world: World | None = None,
     source: Source | None = None,
-    settings: Settings | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> list[Record]:
     """Measure images in one pass.
@@ -66,11 +71,10 @@ def measure(
         batches: uint8 images `[N, C, H, W]`, as in `summarize`: of several processes, number r of R passes the images
             r, r + R, ... in order.
         detectors: one or several; the first is that of metrics which name none.
-        metrics: as `parse_metrics` reads them.
+        metrics: as `parse_metrics` takes them.
         references: by name of the detector, as from `load_references`; or one, for its detector.
         world: processes that work together.
         source: where the images come from, for the records.
-        settings: numbers of the metrics.
         on_images: called with the number of images that this process has read.
 
     Returns:
@@ -80,54 +84,42 @@ def measure(
         ValueError: if a metric is unknown, its detector or reference is not given, they do not fit together, or there
             are too few images. All but the last before an image is read.
     """
-    world, settings = world or World(), settings or Settings()
+    world = world or World()
     detectors = list(detectors) if isinstance(detectors, Sequence) else [detectors]
-    wanted = plan(metrics, detectors, references)
-    used = [detector for detector in detectors if any(metric.detector == detector.info.name for metric in wanted)]
-    keep = {
-        detector.info.name: Wanted(
-            rows=any(m.needs.rows for m in wanted if m.detector == detector.info.name),
-            probabilities=any(m.kind == "is" for m in wanted if m.detector == detector.info.name),
-        )
-        for detector in used
-    }
-    summaries = summarize(batches, used, keep, world=world, splits=settings.splits, on_images=on_images)
-    records = None
-    if world.main:
-        records = evaluate(summaries, wanted, references, source=source, settings=settings, device=world.device)
-    records = world.broadcast(records)
-    assert records is not None
-    return records
+    chosen = plan(metrics, detectors, references)
+    used = [detector for detector in detectors if any(metric.detector == detector.info.name for metric in chosen)]
+    rows = [metric.detector for metric in chosen if metric.rows]
+    probabilities = [metric.detector for metric in chosen if metric.probabilities]
+    summaries = summarize(batches, used, rows=rows, probabilities=probabilities, world=world, on_images=on_images)
+    return world.on_main(lambda: evaluate(summaries, chosen, references, source or Source(), world.device))
 
 
-def plan(metrics: Sequence[str], detectors: Sequence[Detector], references: References | None) -> list[Metric]:
-    """The metrics by these names, checked against detectors and references.
+def plan(metrics: Sequence[str | Metric], detectors: Sequence[Detector], references: References | None) -> list[Metric]:
+    """The metrics, checked against detectors and references.
 
     Raises:
         ValueError: as `measure`.
     """
     by_name = {detector.info.name: detector for detector in detectors}
-    wanted = parse_metrics(metrics, default=detectors[0].info.name if detectors else "inception")
-    for metric in wanted:
+    chosen = parse_metrics(metrics, default=detectors[0].info.name if detectors else "inception")
+    for metric in chosen:
         if metric.detector not in by_name:
             known = ", ".join(by_name) or "none"
             raise ValueError(f"{metric.name} needs the detector {metric.detector}; given: {known}")
         detector = by_name[metric.detector]
-        if metric.kind == "is" and not isinstance(detector, Classifier):
-            raise ValueError(f"detector {metric.detector} names no classes, which an Inception score needs")
-        if metric.needs.reference:
+        if metric.probabilities and not isinstance(detector, Classifier):
+            raise ValueError(f"detector {metric.detector} names no classes, which {metric.name} needs")
+        if metric.reference:
             reference = find_reference(references, metric)
             detector.info.check(reference.summary.detector, reference.name or "the reference")
-            if metric.needs.rows:
-                reference.rows()
-    return wanted
+    return chosen
 
 
 def find_reference(references: References | None, metric: Metric) -> Reference:
     """The reference that a metric is measured against.
 
     Raises:
-        ValueError: if there is none in the features of its detector.
+        ValueError: if there is none in the features of its detector, or it lacks those of single images.
     """
     if isinstance(references, Reference):
         references = {references.summary.detector.name: references}
@@ -137,6 +129,8 @@ def find_reference(references: References | None, metric: Metric) -> Reference:
             f"{metric.name} needs a reference in the features of {metric.detector}; given: {known}. Make one with "
             f"`unitgain metrics reference DATA --detectors {metric.detector}`"
         )
+    if metric.rows:
+        references[metric.detector].rows()
     return references[metric.detector]
 
 
@@ -144,9 +138,7 @@ def evaluate(
     summaries: Mapping[str, Summary],
     metrics: Sequence[Metric],
     references: References | None,
-    *,
-    source: Source | None = None,
-    settings: Settings | None = None,
+    source: Source,
     device: torch.device | str = "cpu",
 ) -> list[Record]:
     """Records from what a pass left; in one process.
@@ -154,87 +146,37 @@ def evaluate(
     Raises:
         ValueError: if there are too few images for a metric, or numbers of features differ.
     """
-    settings, source = settings or Settings(), source or Source()
-    near: dict[str, Neighbourhoods] = {}
+    pairs: dict[tuple[str, bool], Pair] = {}
     records = []
     for metric in metrics:
-        summary = summaries[metric.detector]
-        reference = find_reference(references, metric) if metric.needs.reference else None
-        if reference is not None and len(reference.summary.mean) != len(summary.mean):
-            raise ValueError(
-                f"{reference.name or 'the reference'} has {len(reference.summary.mean)} features of {metric.detector}, "
-                f"the images have {len(summary.mean)}: were the images of another size?"
-            )
-        value, deviation, numbers = _value(metric, summary, reference, settings, near, device)
-        records.append(_record(metric, value, deviation, numbers, summary, reference, source))
+        summary, key = summaries[metric.detector], (metric.detector, metric.reference)
+        if key not in pairs:
+            own = [one for one in metrics if (one.detector, one.reference) == key]
+            pairs[key] = Pair(summary, find_reference(references, metric) if metric.reference else None, own, device)
+            if metric.reference:
+                pairs[key].real.check_features(len(summary.mean))
+        records.append(_record(metric, pairs[key], source))
     return records
 
 
-def _value(
-    metric: Metric,
-    summary: Summary,
-    reference: Reference | None,
-    settings: Settings,
-    near: dict[str, Neighbourhoods],
-    device: torch.device | str,
-) -> tuple[float, float | None, dict[str, int]]:
-    """Value, deviation and the numbers it was computed with."""
-    if metric.kind == "is":
-        assert summary.inception_score is not None
-        return *summary.inception_score, {"splits": settings.splits}
-    assert reference is not None
-    real = reference.summary
-    if metric.kind == "fd":
-        return frechet_distance(summary.mean, summary.cov, real.mean, real.cov, root2=reference.root), None, {}
-    assert summary.rows is not None
-    if metric.kind == "kid":
-        numbers = {
-            "subsets": settings.kid_subsets,
-            "size": min(settings.kid_size, summary.n, real.n),
-            "seed": settings.kid_seed,
-        }
-        rows = summary.rows.to(device), reference.rows().to(device)
-        return *kernel_distance(*rows, **numbers), numbers
-    k_precision, k_density = settings.k_precision, settings.k_density
-    if metric.detector not in near:
-        near[metric.detector] = neighbourhoods(
-            summary.rows.to(device),
-            reference.rows().to(device),
-            k_precision=k_precision,
-            k_density=k_density,
-            real_radii=reference.radii((k_precision, k_density), device),
-        )
-    k = k_precision if metric.kind in ("precision", "recall") else k_density
-    return getattr(near[metric.detector], metric.kind), None, {"k": k}
-
-
-def _record(
-    metric: Metric,
-    value: float,
-    deviation: float | None,
-    numbers: dict[str, int],
-    summary: Summary,
-    reference: Reference | None,
-    source: Source,
-) -> Record:
-    about = None
-    same_weights = True
-    if reference is not None:
-        about = ReferenceInfo(
-            name=reference.name, hash=reference.hash, fingerprint=reference.fingerprint, count=reference.count
-        )
-        same_weights = None not in (reference.summary.detector.hash, summary.detector.hash)
-    dims = len(summary.mean)
+def _record(metric: Metric, pair: Pair, source: Source) -> Record:
+    score, images, reference = metric.score(pair), pair.images, pair.reference
+    value, deviation = score if isinstance(score, tuple) else (score, None)
+    warnings = metric.warnings(pair)
+    if source.formats.get("jpeg"):
+        warnings.append(jpeg_warning(source))
+    if reference is not None and None in (reference.summary.detector.hash, images.detector.hash):
+        warnings.append("the reference does not say which weights it was made with: check that they are these")
     return Record(
         metric=metric.name,
         value=value,
         deviation=deviation,
-        higher=metric.needs.higher,
-        detector=summary.detector,
-        dims=dims,
-        images=summary.n,
-        reference=about,
-        settings=numbers,
+        higher=metric.higher,
+        detector=images.detector,
+        dims=len(images.mean),
+        images=images.n,
+        reference=None if reference is None else reference.info(),
+        settings=metric.settings,
         source=source,
-        warnings=warnings_for(metric.kind, summary.n, dims, source, about, same_weights),
+        warnings=tuple(warnings),
     )

@@ -16,7 +16,7 @@ ROUNDING = 1e-12  # of squared distances, relative; so that ties, such as duplic
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Four figures from one comparison, each at least 0; all but density at most 1.
+    """Four figures of one number of neighbours k, each at least 0; all but density at most 1.
 
     Args:
         precision: part of the generated images within reach of a real one (Kynkaanniemi et al. 2019, Eq. 2).
@@ -56,48 +56,48 @@ def radii(features: Float[Tensor, "n d"], ks: tuple[int, ...]) -> Float[Tensor, 
 def neighbourhoods(
     generated: Float[Tensor, "n d"],
     real: Float[Tensor, "m e"],
+    ks: tuple[int, ...],
     *,
-    k_precision: int = 3,
-    k_density: int = 5,
-    real_radii: Float[Tensor, "two m"] | None = None,
-) -> Neighbourhoods:
-    """Compare generated with real features.
+    real_radii: Float[Tensor, "k m"] | None = None,
+) -> dict[int, Neighbourhoods]:
+    """Compare generated with real features, for each number of neighbours that make the reach of an image.
 
     Args:
         generated: of generated images.
         real: of real ones, on the same device.
-        k_precision: neighbours that make the reach of an image, for precision and recall.
-        k_density: the same for density and coverage.
-        real_radii: `radii(real, (k_precision, k_density))`, if it is at hand.
+        ks: numbers of neighbours.
+        real_radii: `radii(real, ks)`, if it is at hand.
 
     Raises:
         ValueError: if the numbers of features differ, or there are not more images than neighbours.
     """
     if generated.shape[1] != real.shape[1]:
         raise ValueError(f"{generated.shape[1]} features against {real.shape[1]}: use one detector")
-    if real_radii is None:
-        real_radii = radii(real, (k_precision, k_density))
-    reach_real, wide = (_tolerant(real, r) for r in real_radii)
-    reach_generated = _tolerant(generated, radii(generated, (k_precision,))[0])
-    precise = torch.zeros(len(generated), dtype=torch.bool, device=generated.device)
-    recalled, covered = (torch.zeros(len(real), dtype=torch.bool, device=real.device) for _ in range(2))
-    pairs = 0
+    reach_real = [_tolerant(real, r) for r in (radii(real, ks) if real_radii is None else real_radii)]
+    reach_generated = [_tolerant(generated, r) for r in radii(generated, ks)]
+    precise = torch.zeros(len(ks), len(generated), dtype=torch.bool, device=generated.device)
+    recalled, covered = (torch.zeros(len(ks), len(real), dtype=torch.bool, device=real.device) for _ in range(2))
+    pairs = [0] * len(ks)
     for i, centres in _blocks(real):
         rows = slice(i, i + len(centres))
         for j, points in _blocks(generated):
             columns = slice(j, j + len(points))
             distances = squared_distances(centres, points)
-            precise[columns] |= (distances <= reach_real[rows, None]).any(0)
-            recalled[rows] |= (distances <= reach_generated[None, columns]).any(1)
-            within = distances <= wide[rows, None]
-            covered[rows] |= within.any(1)
-            pairs += int(within.sum())
-    return Neighbourhoods(
-        precision=precise.double().mean().item(),
-        recall=recalled.double().mean().item(),
-        density=pairs / (k_density * len(generated)),
-        coverage=covered.double().mean().item(),
-    )
+            for n in range(len(ks)):
+                within = distances <= reach_real[n][rows, None]
+                precise[n, columns] |= within.any(0)
+                covered[n, rows] |= within.any(1)
+                pairs[n] += int(within.sum())
+                recalled[n, rows] |= (distances <= reach_generated[n][None, columns]).any(1)
+    return {
+        k: Neighbourhoods(
+            precision=precise[n].double().mean().item(),
+            recall=recalled[n].double().mean().item(),
+            density=pairs[n] / (k * len(generated)),
+            coverage=covered[n].double().mean().item(),
+        )
+        for n, k in enumerate(ks)
+    }
 
 
 def squared_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

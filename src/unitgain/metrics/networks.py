@@ -13,7 +13,7 @@ from torch.nn import functional
 from unitgain.extras import require
 from unitgain.files import sha256
 from unitgain.metrics.detectors import DetectorInfo, check_features, rgb
-from unitgain.metrics.names import DINOV2
+from unitgain.metrics.weights import DINOV2
 
 DINOV2_EDGE = 224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -1,11 +1,10 @@
 """Results that say what they are: each value with everything it depends on."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from unitgain.metrics.detectors import DetectorInfo
 from unitgain.version import __version__
-
-FEW = 50_000  # images; the papers' number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +67,10 @@ class Record:
     dims: int
     images: int
     reference: ReferenceInfo | None
-    settings: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     source: Source = field(default_factory=Source)
     warnings: tuple[str, ...] = ()
     version: str = __version__
-
-
-def warnings_for(
-    kind: str, n: int, dims: int, source: Source, reference: ReferenceInfo | None, same_weights: bool
-) -> tuple[str, ...]:
-    """What makes a value less than it seems."""
-    found = []
-    if n < FEW:
-        found.append(f"{n:,} images, fewer than {FEW:,}: not comparable with published figures")
-    if kind == "fd" and n <= dims:
-        found.append(f"{n:,} images for {dims:,} features: the covariance has no full rank and the distance is biased")
-    if kind == "fd" and reference is not None and reference.count is not None and reference.count <= dims:
-        found.append(
-            f"the reference has {reference.count:,} images for {dims:,} features: its covariance has no full rank"
-        )
-    if source.formats.get("jpeg"):
-        found.append(jpeg_warning(source))
-    if not same_weights:
-        found.append("the reference does not say which weights it was made with: check that they are these")
-    return tuple(found)
 
 
 def jpeg_warning(source: Source) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from unitgain.files import atomic, sha256
 from unitgain.metrics import frechet, neighbours
 from unitgain.metrics.detectors import DetectorInfo
+from unitgain.metrics.record import ReferenceInfo
 from unitgain.metrics.summary import Summary
 from unitgain.serial import from_dict, to_dict
 from unitgain.trust import parse_json, printable, read_npz
@@ -58,6 +59,18 @@ class Reference:
     @functools.cached_property
     def _radii(self) -> dict[tuple[int, ...], Tensor]:
         return {}
+
+    def info(self) -> ReferenceInfo:
+        """What a record says of it."""
+        return ReferenceInfo(name=self.name, hash=self.hash, fingerprint=self.fingerprint, count=self.count)
+
+    def check_features(self, count: int) -> None:
+        """Raise `ValueError` unless it has so many features, as the images do."""
+        if len(self.summary.mean) != count:
+            raise ValueError(
+                f"{self.name or 'the reference'} has {len(self.summary.mean)} features of {self.summary.detector.name},"
+                f" the images have {count}: were the images of another size?"
+            )
 
     def rows(self) -> Tensor:
         """Features of every image.

@@ -1,6 +1,6 @@
 """One pass over images: what it leaves of them in the features of each detector."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.metrics.detectors import Classifier, Detector, DetectorInfo
-from unitgain.metrics.inception_score import InceptionScore
 from unitgain.metrics.moments import Moments
 from unitgain.parallel import World
 from unitgain.sample.tiles import whole_tiles
@@ -27,7 +26,7 @@ class Summary:
         mean: `[D]`, float64, on the CPU.
         cov: `[D, D]`, divided by N - 1.
         rows: features of every image in order, float32 `[N, D]`; None if they were not asked for.
-        inception_score: mean and standard deviation over the splits; None if it was not asked for.
+        probabilities: of the detector's classes for every image, `[N, classes]`, likewise.
     """
 
     detector: DetectorInfo
@@ -35,25 +34,17 @@ class Summary:
     mean: Float[Tensor, " d"]
     cov: Float[Tensor, "d d"]
     rows: Float[Tensor, "n d"] | None = None
-    inception_score: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to keep of a detector's features besides their moments."""
-
-    rows: bool = False
-    probabilities: bool = False
+    probabilities: Float[Tensor, "n classes"] | None = None
 
 
 @torch.inference_mode()
 def summarize(
     batches: Iterable[Tensor],
     detectors: Sequence[Detector],
-    wanted: Mapping[str, Wanted] | None = None,
     *,
+    rows: Collection[str] = (),
+    probabilities: Collection[str] = (),
     world: World | None = None,
-    splits: int = 10,
     on_images: Callable[[int], None] | None = None,
 ) -> dict[str, Summary]:
     """Read all images once.
@@ -62,9 +53,9 @@ def summarize(
         batches: uint8 images `[N, C, H, W]`, batches of any size. Of several processes, number r of R passes the images
             r, r + R, r + 2R, ... in this order, as `world.share` deals them out; the result is the same for any R.
         detectors: with different names.
-        wanted: by name of the detector; moments alone by default.
+        rows: names of detectors whose features of every image are kept, not only their moments.
+        probabilities: names of detectors whose probabilities of classes are.
         world: processes that work together.
-        splits: of the Inception score.
         on_images: called with the number of images that this process has read, after each evaluation.
 
     Returns:
@@ -75,21 +66,20 @@ def summarize(
             as said above.
     """
     world = world or World()
-    kept = [_Kept(detector, (wanted or {}).get(detector.info.name, Wanted()), splits) for detector in detectors]
-    if not kept or len({k.name for k in kept}) != len(kept):
+    passes = {one.info.name: Pass(one, one.info.name in rows, one.info.name in probabilities) for one in detectors}
+    if not passes or len(passes) != len(detectors):
         raise ValueError("name at least one detector, and each once")
     done = 0
     for images, used in tiles(batches):
-        numbers = torch.arange(done, done + used) * world.size + world.rank
-        for k in kept:
-            k.update(images, used, numbers)
+        for one in passes.values():
+            one.update(images, used)
         done += used
         if on_images is not None:
             on_images(done)
     counts = world.gather(done)
     if any(count != len(range(rank, sum(counts), world.size)) for rank, count in enumerate(counts)):
         raise ValueError(f"the processes read {counts} images; deal them out in turn, as World.share does")
-    return {k.name: k.reduce(world) for k in kept}
+    return {name: one.reduce(world) for name, one in passes.items()}
 
 
 def tiles(batches: Iterable[Tensor], tile: int = TILE) -> Iterator[tuple[Tensor, int]]:
@@ -125,29 +115,50 @@ def _filled(parts: Sequence[Tensor], tile: int) -> Tensor:
     return joined[whole_tiles(len(joined), tile, joined.device)]
 
 
-class _Kept:
-    """What a pass keeps of one detector."""
+class Pass:
+    """One pass over images by one detector.
 
-    def __init__(self, detector: Detector, wanted: Wanted, splits: int) -> None:
-        self.detector, self.name, self.moments = detector, detector.info.name, Moments()
-        self.rows: list[Tensor] | None = [] if wanted.rows else None
-        self.score = InceptionScore(splits) if wanted.probabilities else None
+    Args:
+        detector: which.
+        rows: keep the features of every image.
+        probabilities: keep the probabilities of its classes.
+    """
 
-    def update(self, images: Tensor, used: int, numbers: Tensor) -> None:
+    def __init__(self, detector: Detector, rows: bool, probabilities: bool) -> None:
+        self.detector, self.moments = detector, Moments()
+        self.rows: list[Tensor] | None = [] if rows else None
+        self.probabilities: list[Tensor] | None = [] if probabilities else None
+
+    def update(self, images: Tensor, used: int) -> None:
+        """Take in images, of which the first `used` count."""
         features = self.detector(images)[:used]
         self.moments.update(features)
         if self.rows is not None:
             self.rows.append(features.to("cpu", torch.float32))
-        if self.score is not None:
-            self.score.update(numbers, cast(Classifier, self.detector).probabilities(images)[:used])
+        if self.probabilities is not None:
+            self.probabilities.append(cast(Classifier, self.detector).probabilities(images)[:used].cpu())
 
     def reduce(self, world: World) -> Summary:
+        """What all processes have seen."""
         n, mean, cov = self.moments.reduce(world)
-        rows = None
-        if self.rows is not None:
-            own = torch.cat(self.rows) if self.rows else torch.zeros(0, len(mean))
-            rows = torch.empty(n, len(mean))
-            for rank, part in enumerate(world.gather(own)):
-                rows[rank :: world.size] = part
-        score = None if self.score is None else self.score.reduce(world)
-        return Summary(detector=self.detector.info, n=n, mean=mean, cov=cov, rows=rows, inception_score=score)
+        return Summary(
+            detector=self.detector.info,
+            n=n,
+            mean=mean,
+            cov=cov,
+            rows=_in_order(self.rows, n, world),
+            probabilities=_in_order(self.probabilities, n, world),
+        )
+
+
+def _in_order(parts: Sequence[Tensor] | None, n: int, world: World) -> Tensor | None:
+    """Rows of all images, from those of each process's share; None if none were kept."""
+    if parts is None:
+        return None
+    shares = world.gather(torch.cat(list(parts)) if parts else None)
+    some = next(share for share in shares if share is not None)
+    rows = some.new_empty(n, some.shape[1])
+    for rank, share in enumerate(shares):
+        if share is not None:
+            rows[rank :: world.size] = share
+    return rows

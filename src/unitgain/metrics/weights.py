@@ -1,59 +1,97 @@
 """Weights of detectors: from a path, or fetched once into a cache."""
 
+import dataclasses
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from unitgain import files
 from unitgain.download import DownloadError, check_sha256, download
 from unitgain.files import cache_folder
 from unitgain.kinds import ZIP
-from unitgain.metrics.detectors import Detector, DetectorInfo, Function, Pixels
-from unitgain.metrics.names import DINOV2
-from unitgain.metrics.networks import DinoV2, open_script
+
+if TYPE_CHECKING:
+    import torch
+
+    from unitgain.metrics.detectors import Detector, DetectorInfo
+    from unitgain.parallel import World
+
+DINOV2 = "facebook/dinov2-large"  # ViT-L/14, 1024 features
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+SCRIPTS = (".pt", ".pth", ".ts")
 LARGEST = 2_000_000_000  # bytes of weights that are fetched; Inception's have 95 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where the networks of metrics come from.
+
+    Args:
+        inception: file of Inception's weights (inception-2015-12-05.pt); None to fetch it once into the cache.
+        inception_sha256: what its SHA-256 must be.
+        dinov2: folder or Hub id of DINOv2's weights.
+    """
+
+    inception: Path | None = None
+    inception_sha256: str | None = None
+    dinov2: str = DINOV2
+
+    def fetch(
+        self, detectors: Iterable[str], world: "World", on_bytes: Callable[[int, int], None] | None = None
+    ) -> "Weights":
+        """With the files that these detectors need; the first process fetches what is not there before the others look.
+
+        Args:
+            detectors: their names.
+            world: all its processes call this.
+            on_bytes: called with (bytes there, bytes in all) while something is fetched, in the first process.
+
+        Raises:
+            DownloadError: if it cannot be fetched, or has another hash.
+        """
+        if self.inception is not None or "inception" not in detectors:
+            return self
+        world.on_main(lambda: fetch(INCEPTION_URL, self.inception_sha256, on_bytes))
+        return dataclasses.replace(self, inception=fetch(INCEPTION_URL, self.inception_sha256))  # other machines too
 
 
 def open_detector(
     name: str,
-    device: torch.device | str = "cpu",
+    device: "torch.device | str" = "cpu",
+    weights: Weights | None = None,
     *,
-    inception: Path | None = None,
-    dinov2: str = DINOV2,
-    sha256: str | None = None,
     scale: tuple[float, float] | None = None,
-    on_bytes: Callable[[int, int], None] | None = None,
-) -> Detector:
+) -> "Detector":
     """A detector by name.
 
     Args:
         name: `inception`, `dinov2`, `pixels`, a TorchScript file (`*.pt`), or a Python function `module:function`.
         device: where it runs.
-        inception: file of Inception's weights; fetched once by default.
-        dinov2: folder or Hub id of DINOv2's weights.
-        sha256: of Inception's weights, checked if given.
+        weights: where those of `inception` and `dinov2` come from.
         scale: mean and standard deviation of `pixels`; those of `Pixels` by default.
-        on_bytes: called with (bytes there, bytes in all) while something is fetched.
 
     Raises:
         ValueError: if there is none of that name.
         FileNotFoundError: if its weights are not there.
         DownloadError: if they cannot be fetched, or have another hash.
     """
+    from unitgain.metrics.detectors import Function, Pixels
+    from unitgain.metrics.networks import DinoV2, open_script
+
+    weights = weights or Weights()
     if name == "pixels":
         return Pixels(*(scale or ()), device=device)
     if name == "inception":
-        path = inception or fetch(INCEPTION_URL, sha256, on_bytes)
-        if inception is not None and path.is_file():
-            check_sha256(str(path), files.sha256(path), sha256)
+        path = weights.inception or fetch(INCEPTION_URL, weights.inception_sha256)
+        if weights.inception is not None and path.is_file():
+            check_sha256(str(path), files.sha256(path), weights.inception_sha256)
         return open_script(path, device, name)
     if name == "dinov2":
-        return DinoV2(dinov2, device)
-    if name.endswith((".pt", ".pth", ".ts")):
+        return DinoV2(weights.dinov2, device)
+    if name.endswith(SCRIPTS):
         return open_script(Path(name), device)
     if ":" in name:
         return Function.load(name, device)
@@ -62,7 +100,12 @@ def open_detector(
     )
 
 
-def scale_of(info: DetectorInfo) -> tuple[float, float] | None:
+def name_of(detector: str) -> str:
+    """The name that a detector says it has, from the one that it is opened by: files leave their folders out."""
+    return Path(detector).name if detector.endswith(SCRIPTS) else detector
+
+
+def scale_of(info: "DetectorInfo") -> tuple[float, float] | None:
     """The `scale` that a reference of `pixels` was made with."""
     return (info.settings["mean"], info.settings["std"]) if info.name == "pixels" else None
 

@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from unitgain.ema import Profile
-from unitgain.extras import require
-from unitgain.files import atomic
+from unitgain.figures import new_axes, new_figure, save
 from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights
 from unitgain.trust import plot_label
 
 STORED, WANTED, ACHIEVED, ERROR = "#9bb7d4", "#222222", "#7d3c98", "#c0392b"
-SUFFIXES = (".svg", ".png", ".pdf")
 
 
 def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, title: str = "") -> None:
@@ -28,7 +25,7 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, titl
     Raises:
         ValueError: if the suffix is none of these.
     """
-    figure = _figure((7, 2.2 + 2.2 * len(targets)))
+    figure = new_figure(7, 2.2 + 2.2 * len(targets))
     axes = figure.subplots(1 + len(targets), 1, sharex=True, squeeze=False)[:, 0]
     end = max(profile.t for profile in weights.snapshots)
     for profile in weights.snapshots:
@@ -44,9 +41,7 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, titl
         row.set_title(f"{_describe(target)}: relative error {weights.error[index]:.1e}", fontsize=9, loc="left")
     axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     axes[-1].set_xlabel("training time t")
-    if title:
-        figure.suptitle(plot_label(title), fontsize=10)
-    _save(figure, path)
+    save(figure, path, title)
 
 
 def plot_errors(lengths: Sequence[float], errors: Mapping[str, Sequence[float]], path: Path, title: str = "") -> None:
@@ -61,23 +56,12 @@ def plot_errors(lengths: Sequence[float], errors: Mapping[str, Sequence[float]],
     Raises:
         ValueError: if the suffix is none that is known.
     """
-    figure = _figure((5.6, 3.4))
-    axes = figure.add_subplot()
+    figure, axes = new_axes("EMA length sigma_rel", "relative error of the profile", (5.6, 3.4))
     for name, values in errors.items():
         axes.semilogy(lengths, values, "o-", markersize=3, label=plot_label(name))
     axes.axhline(WARN_ABOVE, color=ERROR, linestyle=":", linewidth=1)
-    axes.set_xlabel("EMA length sigma_rel")
-    axes.set_ylabel("relative error of the profile")
     axes.legend(frameon=False, fontsize=8)
-    if title:
-        axes.set_title(plot_label(title), fontsize=10)
-    _save(figure, path)
-
-
-def check_suffix(path: Path) -> None:
-    """Raise `ValueError` unless a picture can be written under this name."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a picture's name ends in one of {', '.join(SUFFIXES)}")
+    save(figure, path, title)
 
 
 def _times(weights: Weights, targets: Sequence[Profile], end: float) -> Array:
@@ -100,18 +84,3 @@ def _to_peak(profile: Profile) -> tuple[Array, Array]:
 def _describe(profile: Profile) -> str:
     sigma_rel = getattr(profile, "sigma_rel", None)
     return f"sigma_rel = {sigma_rel:.3g}" if sigma_rel is not None else str(profile)
-
-
-def _figure(size: tuple[float, float]) -> Any:
-    return require("matplotlib.figure", extra="plot").Figure(figsize=size, layout="constrained")
-
-
-def _save(figure: Any, path: Path) -> None:
-    check_suffix(path)
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    matplotlib = require("matplotlib", extra="plot")
-    with atomic(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "unitgain"}):  # the same bytes every time
-        figure.savefig(
-            temporary, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
-        )

@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unitgain.analysis.magnitude import resolution_of
-from unitgain.extras import require
+from unitgain.analysis.plots import part_styles
+from unitgain.figures import ACCENT, INK, SOFT, colors, new_axes, svg
 from unitgain.report.history import Row, exp_u, pooled
-from unitgain.report.plots import ACCENT, INK, SOFT, new_axes, svg
 from unitgain.trust import plot_label
 
 TIMES = 5  # curves of noise levels
@@ -48,15 +47,20 @@ def noise_levels(ticks: Sequence[Row]) -> str:
     """
     ticks = [row for row in ticks if "noise_levels" in row]
     figure, axes = new_axes("sigma", "denoising error, weighted")
-    palette = require("matplotlib", extra="plot").colormaps["viridis_r"]
     places = evenly(range(len(ticks)), TIMES)
-    for order, place in enumerate(places):
+    palette = colors(places[::-1])
+    for place in places:
         levels = pooled(ticks[max(place + 1 - POOLED * len(ticks) // 100, 0) : place + 1] or ticks[place : place + 1])
         assert levels is not None
-        last = order == len(places) - 1
-        color = INK if last else palette(0.1 + 0.6 * order / len(places))
+        last = place == places[-1]
         error = [math.nan if value is None else value for value in levels["error"]]
-        axes.plot(_sigma(levels), error, color=color, lw=2 if last else 1.2, label=short(ticks[place]["nimg"]))
+        axes.plot(
+            _sigma(levels),
+            error,
+            color=INK if last else palette[place],
+            lw=2 if last else 1.2,
+            label=short(ticks[place]["nimg"]),
+        )
     levels = ticks[-1]["noise_levels"]
     if levels["u"] is not None:
         u = [math.nan if value is None else exp_u(value) for value in levels["u"]]
@@ -96,7 +100,7 @@ def by_bucket(rows: Sequence[Row], quantity: str, label: str) -> str:
 
 def _lines(nimg: Sequence[int], lines: Mapping[str, Sequence[float]], label: str, logarithmic: bool) -> str:
     figure, axes = new_axes("images seen", label)
-    for part, style in _styles(lines).items():
+    for part, style in part_styles(lines).items():
         axes.plot(
             nimg, lines[part], label=plot_label(part), linewidth=1.3, marker="o" if len(nimg) < 3 else None, **style
         )
@@ -138,18 +142,3 @@ def _value(found: Mapping[str, float | None], quantity: str) -> float:
     value = found.get("update" if quantity == "ratio" else quantity)
     weight = found.get("weight") if quantity == "ratio" else 1.0
     return value / weight if value and weight else math.nan  # 0 has no place on a logarithmic axis
-
-
-def _styles(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Resolutions by color, encoder and decoder by line; the others grey and red."""
-    palette = require("matplotlib", extra="plot").colormaps["viridis"]
-    sizes = sorted({size for part in parts if (size := resolution_of(part)) is not None})
-    others = iter(("#444444", ACCENT, "#e08e0b", "#999999", "#c9a0dc", "#7f6a3b"))
-    styles: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        if (size := resolution_of(part)) is not None:
-            place = sizes.index(size) / max(len(sizes) - 1, 1)
-            styles[part] = {"color": palette(0.85 * place), "linestyle": "-" if part.startswith("Enc") else "--"}
-        else:
-            styles[part] = {"color": next(others, "#bbbbbb"), "linestyle": ":"}
-    return styles

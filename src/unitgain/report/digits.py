@@ -8,9 +8,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.data.images import grid
+from unitgain.figures import ACCENT, INK, SOFT, new_axes, svg
 from unitgain.report.curves import over_training
 from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table
-from unitgain.report.plots import class_bars, distance_curve
+from unitgain.trust import plot_label
 
 
 def digits_page(
@@ -54,7 +55,7 @@ def _lengths(result: Mapping[str, Any]) -> str:
     sweep = result["sweep"]
     lengths, distances = [row["sigma_rel"] for row in sweep], [row["fd"] for row in sweep]
     curve = plot(
-        distance_curve(lengths, distances, result["fd_raw"], "Frechet distance (pixels)"),
+        _distance_curve(lengths, distances, result["fd_raw"], "Frechet distance (pixels)"),
         f"Each point is {result['settings']['images']} images against all real ones, with the same seeds. "
         f"Raw weights: {result['fd_raw']:.3f}; best average: {result['fd_best']:.3f}.",
     )
@@ -67,7 +68,7 @@ def _lengths(result: Mapping[str, Any]) -> str:
 def _classes(result: Mapping[str, Any]) -> str:
     classes = result["classes"]
     bars = plot(
-        class_bars([row["name"] for row in classes], [row["accuracy"] or 0.0 for row in classes]),
+        _class_bars([row["name"] for row in classes], [row["accuracy"] or 0.0 for row in classes]),
         f"A support vector machine trained on the real digits names "
         f"{100 * result['class_accuracy']:.1f} % of the samples as the class asked for.",
     )
@@ -82,3 +83,32 @@ def _settings(result: Mapping[str, Any]) -> str:
         table(("setting", "value"), [(k, str(v)) for k, v in result["settings"].items()]),
         table(("machine", ""), [(k, str(v)) for k, v in result["machine"].items()]),
     )
+
+
+def _distance_curve(lengths: Sequence[float], distances: Sequence[float], raw: float, metric: str) -> str:
+    """Distance against EMA length, the best one marked, with the raw weights as a line."""
+    figure, axes = new_axes("EMA length sigma_rel", metric)
+    axes.axhline(raw, color=ACCENT, linestyle="--", label="raw weights")
+    axes.plot(lengths, distances, "o-", color=INK, label="post-hoc EMA")
+    best = min(range(len(lengths)), key=lambda i: distances[i])
+    axes.plot(lengths[best], distances[best], "o", color=INK, markersize=11, fillstyle="none")
+    axes.annotate(
+        f"{distances[best]:.3f} at {lengths[best]:g}",
+        (lengths[best], distances[best]),
+        xytext=(0, 14),
+        textcoords="offset points",
+        ha="center",
+    )
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return svg(figure)
+
+
+def _class_bars(names: Sequence[str], accuracy: Sequence[float]) -> str:
+    """Accuracy per class."""
+    figure, axes = new_axes("class asked for", "named as asked")
+    axes.bar([plot_label(name) for name in names], accuracy, color=SOFT)
+    for i, value in enumerate(accuracy):
+        axes.text(i, value, f"{100 * value:.0f}%", ha="center", va="bottom", fontsize=8)
+    axes.set_ylim(0, 1.1)
+    return svg(figure)

@@ -4,10 +4,29 @@ Averages are reconstructed once per length, every cell is drawn from the same se
 table on disk: a sweep goes on where it stopped, and one with more cells computes those.
 """
 
-from unitgain.sweep.cells import Cell, CellResult, SweepConfig
-from unitgain.sweep.judge import Judge
-from unitgain.sweep.run import Sweep, sweep
-from unitgain.sweep.table import write_csv
-from unitgain.sweep.tune import Axis, Space, tune
+from typing import TYPE_CHECKING
 
-__all__ = ["Axis", "Cell", "CellResult", "Judge", "Space", "Sweep", "SweepConfig", "sweep", "tune", "write_csv"]
+from unitgain.lazy import offer
+
+if TYPE_CHECKING:
+    from unitgain.evaluate.judge import Judge
+    from unitgain.sweep.cells import Cell, CellResult, SweepConfig
+    from unitgain.sweep.run import Sweep, sweep
+    from unitgain.sweep.search import tune
+    from unitgain.sweep.table import write_csv
+
+__all__ = ["Cell", "CellResult", "Judge", "Sweep", "SweepConfig", "sweep", "tune", "write_csv"]
+
+__getattr__, __dir__ = offer(
+    __name__,
+    {
+        "Cell": "unitgain.sweep.cells",
+        "CellResult": "unitgain.sweep.cells",
+        "Judge": "unitgain.evaluate.judge",
+        "Sweep": "unitgain.sweep.run",
+        "SweepConfig": "unitgain.sweep.cells",
+        "sweep": "unitgain.sweep.run",
+        "tune": "unitgain.sweep.search",
+        "write_csv": "unitgain.sweep.table",
+    },
+)

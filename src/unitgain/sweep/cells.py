@@ -1,12 +1,34 @@
 """What a sweep is over: averages and weights of guidance."""
 
 import itertools
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unitgain.draw.settings import DrawSettings
+import tyro
+
 from unitgain.ema import check_sigma_rel
-from unitgain.posthoc.targets import Length, Target
 from unitgain.sample.seeds import check_seeds
+
+if TYPE_CHECKING:
+    from unitgain.posthoc.targets import Target
+
+
+def _numbers(words: list[str]) -> tuple[float, ...] | None:
+    from unitgain.posthoc.targets import parse_lengths
+
+    return None if words[0] == "None" else tuple(parse_lengths(words[0]))
+
+
+_NUMBERS = tyro.constructors.PrimitiveConstructorSpec[tuple[float, ...] | None](
+    nargs=1,
+    metavar="NUMBERS",
+    instance_from_str=_numbers,
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda value: [str(value) if value is None else ",".join(f"{number:g}" for number in value)],
+)
+Numbers = Annotated[tuple[float, ...], _NUMBERS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,55 +39,61 @@ class Cell:
         length: sigma_rel of the average.
         guidance: weight w of Eq. 152.
         guide_length: sigma_rel of the guide's average; None where it has none of its own.
-        pattern: names of the tensors that alone have the length, the others that of the sweep's `base`; None for all.
+        pattern: names of the tensors that alone have the length; None for all.
+        base: sigma_rel of the others.
     """
 
     length: float
     guidance: float = 1.0
     guide_length: float | None = None
     pattern: str | None = None
+    base: float | None = None
 
-    def target(self, base: float | None) -> Target:
+    def target(self) -> "Target":
         """The average to reconstruct."""
+        from unitgain.posthoc.targets import Length, Target
+
         if self.pattern is None:
             return Target(sigma_rel=self.length)
-        return Target(sigma_rel=base, overrides={self.pattern: Length(sigma_rel=self.length)})
+        return Target(sigma_rel=self.base, overrides={self.pattern: Length(sigma_rel=self.length)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """The cells of a sweep, and how each is drawn.
+    """The cells of a sweep, and the images of each.
 
     Args:
-        lengths: of the averages, sigma_rel.
-        guidance: weights.
-        guide_lengths: of the guide's averages, swept on their own; None ties them to those of the main network.
-        patterns: names of tensors; each is swept by itself over `lengths`, the others at `base` (EDM2, Fig. 5b).
-        base: length of the tensors that are not swept; needed with `patterns`.
+        lengths: of the averages, sigma_rel; on the command line 0.05, a list 0.05,0.1 or a range with both ends
+            0.02:0.20:0.02.
+        guidance: weights, in the same form; 1 is none.
+        guide_lengths: of the guide's averages, swept on their own; None ties them to those of the network.
+        patterns: names of tensors, as 'network.dec.*': each is swept by itself over the lengths, the others have that
+            of `base` (EDM2, Fig. 5b); on the command line it may be given again.
+        base: length of the tensors that no pattern names; needed with one.
         images: per cell and repetition.
-        first_seed: the seeds are first_seed, first_seed + 1, ..., the same in every cell.
-        repeat: evaluations per cell with seeds of their own, as in the papers' minimum of three.
-        settings: how images are drawn; their guidance is that of the cell.
+        first_seed: seed of the first; the others follow, the same in every cell.
+        repeat: evaluations per cell, each with seeds of its own; the best counts, as in the papers, with three.
 
     Raises:
         ValueError: if there are no cells, or a value is out of range.
     """
 
-    lengths: tuple[float, ...]
-    guidance: tuple[float, ...] = (1.0,)
-    guide_lengths: tuple[float, ...] | None = None
-    patterns: tuple[str, ...] = ()
+    lengths: Numbers
+    guidance: Numbers = (1.0,)
+    guide_lengths: Annotated[tuple[float, ...] | None, _NUMBERS] = None
+    patterns: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="pattern")] = ()
     base: float | None = None
     images: int = 50_000
     first_seed: int = 0
     repeat: int = 1
-    settings: DrawSettings = field(default_factory=DrawSettings)
 
     def __post_init__(self) -> None:
         for length in (*self.lengths, *(self.guide_lengths or ()), *([] if self.base is None else [self.base])):
             check_sigma_rel(length)
         if not self.lengths or not self.guidance or self.guide_lengths == ():
             raise ValueError("a sweep needs at least one length and one weight of guidance")
+        if not all(map(math.isfinite, self.guidance)):
+            raise ValueError(f"weights of guidance must be finite, not {', '.join(map(str, self.guidance))}")
         if self.images < 2 or self.repeat < 1 or self.first_seed < 0:
             raise ValueError(
                 f"a sweep needs images >= 2, repeat >= 1 and a first seed >= 0, "
@@ -76,13 +104,6 @@ class SweepConfig:
             raise ValueError(
                 "patterns of tensors need a base, the length of all other tensors, and the other way round"
             )
-        for weight in self.guidance:
-            self.settings.replace(guidance=weight)
-
-    @property
-    def guided(self) -> bool:
-        """Whether any cell is."""
-        return any(weight != 1 for weight in self.guidance)
 
     def cells(self, tied: bool = True) -> list[Cell]:
         """All cells, by length first; those without guidance once.
@@ -90,20 +111,20 @@ class SweepConfig:
         Args:
             tied: the guide has averages of its own, by default of the length of the main network's.
         """
-        cells: dict[Cell, None] = {}
-        axes = (self.patterns or (None,), self.lengths, self.guidance)
-        for pattern, length, weight in itertools.product(*axes):
-            own = self.guide_lengths or ((length if pattern is None else self.base,) if tied else (None,))
-            for guide_length in own:
-                unguided = weight == 1
-                cell = Cell(
-                    length=length,
-                    guidance=weight,
-                    guide_length=None if unguided else guide_length,
-                    pattern=pattern,
-                )
-                cells[cell] = None
-        return list(cells)
+        axes = (self.patterns or (None,), self.lengths, self.guidance, self.guide_lengths or (None,))
+        return list(dict.fromkeys(self.cell(*values, tied=tied) for values in itertools.product(*axes)))
+
+    def cell(self, pattern: str | None, length: float, weight: float, guide_length: float | None, tied: bool) -> Cell:
+        """One cell; a guide's length that is None is that of the network, where the guide has averages of its own."""
+        if guide_length is None and tied:
+            guide_length = length if pattern is None else self.base
+        return Cell(
+            length=length,
+            guidance=weight,
+            guide_length=None if weight == 1 else guide_length,
+            pattern=pattern,
+            base=None if pattern is None else self.base,
+        )
 
     def seeds(self, repetition: int) -> range:
         """Seeds of one repetition."""
@@ -138,3 +159,16 @@ class CellResult:
     def worst(self) -> float:
         """The worst of them."""
         return min(self.values) if self.higher else max(self.values)
+
+
+def best(results: Sequence[CellResult]) -> CellResult:
+    """The best of some results of one metric."""
+    return (max if results[0].higher else min)(results, key=lambda result: result.value)
+
+
+def best_by(results: Sequence[CellResult], key: Callable[[CellResult], Any]) -> dict[Any, CellResult]:
+    """The best of each group, groups in the order of their first result."""
+    groups: dict[Any, list[CellResult]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return {name: best(group) for name, group in groups.items()}

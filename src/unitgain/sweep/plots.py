@@ -4,13 +4,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitgain.extras import require
-from unitgain.files import atomic
-from unitgain.sweep.cells import CellResult
+from unitgain.figures import ACCENT, check_picture, colors, new_figure, save
+from unitgain.sweep.cells import CellResult, best, best_by
+from unitgain.sweep.table import write_csv
 from unitgain.trust import plot_label
 
-SUFFIXES = (".svg", ".png", ".pdf")
-FAINT = 0.45
+
+def write_results(results: Sequence[CellResult], out: Path, stem: str) -> list[Path]:
+    """The table of a sweep, and the pictures that it has enough cells for; returns the files.
+
+    Args:
+        results: of one sweep.
+        out: folder to write to.
+        stem: of the files' names.
+    """
+    table, curves, heat = out / f"{stem}.csv", out / f"{stem}-curves.svg", out / f"{stem}-map.svg"
+    write_csv(table, results)
+    if len({result.cell.length for result in results}) == 1:
+        return [table]
+    plot_curves(results, curves)
+    if len({result.cell.guidance for result in results}) == 1 or any(result.cell.pattern for result in results):
+        return [table, curves]
+    plot_map(results, heat)
+    return [table, curves, heat]
 
 
 def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> None:
@@ -54,49 +70,31 @@ def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None
 
     Where the guide's length is swept too, the axes are the two lengths, at the best weight of guidance.
     """
-    metrics = _metrics(results, path)
-    figure, panels = _panels(len(metrics), 4.2)
-    for metric, axes in zip(metrics, panels, strict=True):
+    figure, panels = _panels(results, path, 4.2)
+    for metric, axes in panels.items():
         own = [result for result in results if result.metric == metric]
-        free = len({result.cell.guide_length for result in own if result.cell.guidance == best(own).cell.guidance}) > 1
+        weight = best(own).cell.guidance
+        guided = [result for result in own if result.cell.guidance == weight]
         tied = all(result.cell.guide_length in (None, result.cell.length) for result in own)
-        if free and not tied:
-            weight = best(own).cell.guidance
-            own = [result for result in own if result.cell.guidance == weight]
-            _map(figure, axes, own, lambda result: result.cell.guide_length, f"guide's EMA length, at w = {weight:g}")
+        if not tied and len({result.cell.guide_length for result in guided}) > 1:
+            _map(figure, axes, guided, lambda one: one.cell.guide_length, f"guide's EMA length, at w = {weight:g}")
         else:
             _map(figure, axes, own, lambda result: result.cell.guidance, "guidance w")
         axes.set_title(plot_label(metric), fontsize=10)
-    _save(figure, path, title)
-
-
-def best(results: Sequence[CellResult]) -> CellResult:
-    """The best of some results of one metric."""
-    return (max if results[0].higher else min)(results, key=lambda result: result.value)
-
-
-def best_by(results: Sequence[CellResult], key: Callable[[CellResult], Any]) -> dict[Any, CellResult]:
-    """The best of each group, groups in the order of their first result."""
-    groups: dict[Any, list[CellResult]] = {}
-    for result in results:
-        groups.setdefault(key(result), []).append(result)
-    return {name: best(group) for name, group in groups.items()}
+    save(figure, path, title)
 
 
 def _curves(results: Sequence[CellResult], name: Callable[[CellResult], str], path: Path, title: str) -> None:
-    metrics = _metrics(results, path)
-    figure, panels = _panels(len(metrics), 5.2)
-    colors = require("matplotlib", extra="plot").colormaps["viridis"]
-    for metric, axes in zip(metrics, panels, strict=True):
+    figure, panels = _panels(results, path, 5.2)
+    for metric, axes in panels.items():
         own = [result for result in results if result.metric == metric]
-        names = list(dict.fromkeys(map(name, own)))
-        for i, curve in enumerate(names):
+        for curve, color in colors(list(dict.fromkeys(map(name, own))), 0.9).items():
             points = best_by([r for r in own if name(r) == curve], lambda result: result.cell.length)
-            _curve(axes, curve, points, colors(0.9 * i / max(len(names) - 1, 1)))
+            _curve(axes, curve, points, color)
         axes.set_xlabel("EMA length sigma_rel")
         axes.set_ylabel(plot_label(metric))
         axes.legend(frameon=False, fontsize=7)
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 def _curve(axes: Any, name: str, points: Mapping[float, CellResult], color: Any) -> None:
@@ -126,35 +124,17 @@ def _map(figure: Any, axes: Any, results: Sequence[CellResult], row: Callable[[C
         "o",
         markersize=11,
         fillstyle="none",
-        color="#c0392b",
+        color=ACCENT,
         markeredgewidth=2,
     )
     figure.colorbar(image, ax=axes)
 
 
-def _metrics(results: Sequence[CellResult], path: Path) -> list[str]:
+def _panels(results: Sequence[CellResult], path: Path, width: float) -> tuple[Any, dict[str, Any]]:
+    """A figure, and its axes by metric."""
     check_picture(path)
     if not results:
         raise ValueError("there are no results to plot")
-    return list(dict.fromkeys(result.metric for result in results))
-
-
-def check_picture(path: Path) -> None:
-    """Raise `ValueError` unless a picture can be written under this name."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a picture's name ends in one of {', '.join(SUFFIXES)}")
-
-
-def _panels(count: int, width: float) -> tuple[Any, list[Any]]:
-    figure = require("matplotlib.figure", extra="plot").Figure(figsize=(width * count, 3.6), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
-
-
-def _save(figure: Any, path: Path, title: str) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(plot_label(title), fontsize=10)
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
+    metrics = list(dict.fromkeys(result.metric for result in results))
+    figure = new_figure(width * len(metrics), 3.6)
+    return figure, dict(zip(metrics, figure.subplots(1, len(metrics), squeeze=False)[0], strict=True))

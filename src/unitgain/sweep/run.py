@@ -13,12 +13,12 @@ from unitgain.draw.networks import SELF, Network, guide_by, open_network
 from unitgain.draw.run import describe, pictures
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import source_of
+from unitgain.evaluate.judge import Judge
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
 from unitgain.serial import to_dict
 from unitgain.sweep.averages import Averages
 from unitgain.sweep.cells import Cell, CellResult, SweepConfig
-from unitgain.sweep.judge import Judge
 from unitgain.sweep.table import Table, key_of
 
 
@@ -35,7 +35,6 @@ class Sweep:
         settings: how images are drawn; weights of guidance are those of the cells.
         t: where averages end; at the last snapshot by default.
         guide_t: the same for the guide.
-        base: length of tensors that a cell's pattern does not name.
         batch: images in flight at a time.
         world: processes that share the cells.
 
@@ -50,7 +49,6 @@ class Sweep:
     settings: DrawSettings = field(default_factory=DrawSettings)
     t: float | None = None
     guide_t: float | None = None
-    base: float | None = None
     batch: int = 64
     world: World = field(default_factory=World)
 
@@ -69,7 +67,7 @@ class Sweep:
 
     def reconstruct(self, cells: Sequence[Cell], on_progress: Callable[[int, int], None] | None = None) -> None:
         """Make the averages of these cells, as far as they are not there, reading the snapshots of a run once."""
-        self.main.make([cell.target(self.base) for cell in cells], on_progress)
+        self.main.make([cell.target() for cell in cells], on_progress)
         guides = [Target(sigma_rel=cell.guide_length) for cell in cells if cell.guide_length is not None]
         if guides:
             if self.guide_averages is None:
@@ -83,7 +81,7 @@ class Sweep:
             ValueError: if it is guided and nothing guides.
         """
         settings = self.settings.replace(guidance=cell.guidance)
-        main = self._network(str(self.main.path(cell.target(self.base))))
+        main = self._network(str(self.main.path(cell.target())))
         if cell.guidance == 1 or self.guide == SELF:
             return main, None, settings
         if self.guide is None:
@@ -101,8 +99,7 @@ class Sweep:
         main, guide, settings = self._records(cell)
         images = {"main": main, "guide": guide, "settings": settings, "seeds": [seeds.start, seeds.stop]}
         about = {"device": self.world.device.type, **images}
-        metrics = zip(self.judge.names, self.judge.metrics(), strict=True)
-        return {name: key_of({**about, **self.judge.identity(metric)}) for name, metric in metrics}
+        return {name: key_of({**about, "judged": identity}) for name, identity in self.judge.identities.items()}
 
     def evaluate(
         self, cell: Cell, seeds: range, on_images: Callable[[float], None] | None = None
@@ -110,24 +107,27 @@ class Sweep:
         """Rows of the table by name of the metric: from it where they are there, else measured and added."""
         keys, known = self.keys(cell, seeds), self.table.rows()
         if not all(key in known for key in keys.values()):
-            began = time.monotonic()
-            main, guide, settings = self.networks(cell)
-            denoiser = guide_by(main, guide, settings)
-            decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
-            drawn = pictures(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
-            records = self.judge(
-                (pixels for _, _, pixels in drawn), source_of(main, guide, settings, seeds, self.world.device)
-            )
-            about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
-            seconds = round(time.monotonic() - began, 3)
-            rows = [
-                {"key": keys[name], "metric": name, "value": record.value, "seconds": seconds, **about}
-                | {"record": to_dict(record)}
-                for name, record in zip(keys, records, strict=True)
-            ]
+            rows = self._measure(cell, seeds, keys, on_images)
             self.table.add(rows)
             known |= {row["key"]: row for row in rows}
         return {name: known[key] for name, key in keys.items()}
+
+    def _measure(
+        self, cell: Cell, seeds: range, keys: dict[str, str], on_images: Callable[[float], None] | None
+    ) -> list[dict[str, Any]]:
+        began = time.monotonic()
+        main, guide, settings = self.networks(cell)
+        denoiser = guide_by(main, guide, settings)
+        decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
+        drawn = pictures(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
+        source = source_of(main, guide, settings, seeds, self.world.device)
+        records = self.judge((pixels for _, _, pixels in drawn), source)
+        about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
+        seconds = round(time.monotonic() - began, 3)
+        return [
+            {"key": key, "metric": name, "value": record.value, "seconds": seconds, **about, "record": to_dict(record)}
+            for (name, key), record in zip(keys.items(), records, strict=True)
+        ]
 
     def _records(self, cell: Cell) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         """What the images of a cell depend on, without opening more than headers."""
@@ -142,30 +142,34 @@ class Sweep:
         settings = self.settings.replace(guidance=cell.guidance)
         if cell.guidance == 1:
             settings = settings.replace(interval=None)
-        return {"sha256": _sha256(self.main.path(cell.target(self.base)))}, guide, settings.record()
+        return {"sha256": _sha256(self.main.path(cell.target()))}, guide, settings.record()
 
 
-def prepare(
+def check(bench: Sweep, config: SweepConfig) -> None:
+    """Raise `ValueError` if cells are guided and nothing guides, or lengths of the guide are given and it has none."""
+    if bench.guide is None and any(weight != 1 for weight in config.guidance):
+        raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
+    if config.guide_lengths is not None and not bench.tied:
+        raise ValueError("lengths of the guide need a guide that is the folder of a run")
+
+
+def remaining(
     bench: Sweep, config: SweepConfig, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[tuple[Cell, range]]:
-    """Reconstruct what is missing, in the first process, and tell what is left to evaluate.
+    """What is left to evaluate, with all averages reconstructed by the first process.
 
     Args:
         bench: what is swept, and by what it is judged.
-        config: the cells; its settings and base must be those of `bench`.
+        config: the cells.
         on_progress: called with (bytes read, bytes in all) in the first process.
 
     Returns:
         Cells with their seeds, in every process.
 
     Raises:
-        ValueError: if cells are guided and nothing guides, lengths of the guide are given and it has none, or a length
-            is unreachable.
+        ValueError: as `check`, or if a length is unreachable.
     """
-    if config.guided and bench.guide is None:
-        raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
-    if config.guide_lengths is not None and not bench.tied:
-        raise ValueError("lengths of the guide need a guide that is the folder of a run")
+    check(bench, config)
     work = [(cell, config.seeds(k)) for cell in config.cells(tied=bench.tied) for k in range(config.repeat)]
 
     def left() -> list[tuple[Cell, range]]:
@@ -182,18 +186,18 @@ def sweep(
     """Evaluate all cells that are not in the table; interrupted, the next call goes on.
 
     Args:
-        bench: as in `prepare`.
-        config: as in `prepare`.
+        bench: as in `remaining`.
+        config: as in `remaining`.
         on_images: called with (images drawn, images to draw) in the first process.
 
     Returns:
         A result per cell and metric, by metric first, in every process.
 
     Raises:
-        ValueError: as `prepare`.
+        ValueError: as `remaining`.
     """
     world = bench.world
-    left = prepare(bench, config)
+    left = remaining(bench, config)
     if left:
         bench.networks(left[0][0])  # what does not fit is refused before anything is drawn
     total = sum(len(seeds) for _, seeds in left)
@@ -210,15 +214,15 @@ def sweep(
 
 def _results(bench: Sweep, config: SweepConfig) -> Iterator[CellResult]:
     known = bench.table.rows()
-    for name, metric in zip(bench.judge.names, bench.judge.metrics(), strict=True):
+    for metric in bench.judge.metrics:
         for cell in config.cells(tied=bench.tied):
-            keys = [bench.keys(cell, config.seeds(k))[name] for k in range(config.repeat)]
+            keys = [bench.keys(cell, config.seeds(k))[metric.label] for k in range(config.repeat)]
             yield CellResult(
                 cell=cell,
-                metric=name,
+                metric=metric.label,
                 values=tuple(known[key]["value"] for key in keys),
                 images=config.images,
-                higher=metric.needs.higher,
+                higher=metric.higher,
             )
 
 

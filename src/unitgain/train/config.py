@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.data.settings import Normalize
-from unitgain.metrics.names import parse_metrics
+from unitgain.metrics.metric import split_name
 from unitgain.recipe import Precision, Recipe
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import differences, to_dict
@@ -96,9 +96,9 @@ class Evaluation:
         for name in ("samples_every", "metrics_every"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must not be negative")
-        if self.metrics:
-            parse_metrics(self.metrics)
-        elif self.metrics_every:
+        for name in self.metrics:
+            split_name(name)
+        if not self.metrics and self.metrics_every:
             raise ValueError(f"evaluation.metrics_every = {self.metrics_every}: name the metrics (--metrics fid)")
 
     def intervals(self, otherwise: int) -> tuple[int, int]:

@@ -1,19 +1,16 @@
 """Metrics of a run on the way: what they need is checked before it begins, images are measured as they are drawn."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from unitgain.evaluate.generated import Generated
-from unitgain.evaluate.references import open_references
-from unitgain.metrics.detectors import Detector
-from unitgain.metrics.measure import find_reference, measure, plan
-from unitgain.metrics.names import ALIASES, DINOV2, parse_metrics
+from unitgain.evaluate.judge import Judge
 from unitgain.metrics.reference import Reference
-from unitgain.metrics.weights import open_detector, scale_of
+from unitgain.metrics.weights import DINOV2, Weights
 from unitgain.parallel import World
 from unitgain.train.config import Evaluation
 from unitgain.train.errors import together
@@ -40,18 +37,9 @@ class Meter:
 
     def __init__(self, settings: Evaluation, picture: Tensor, world: World) -> None:
         self.settings, self.world = settings, world
-        self.references: dict[str, Reference] = {}
-        if settings.reference is not None:
-            self.references = open_references(Path(settings.reference))
-        elif any(metric.needs.reference for metric in parse_metrics(settings.metrics)):
-            raise ValueError(
-                f"{', '.join(settings.metrics)}: --metrics-reference says what to measure against, a file made with: "
-                "unitgain metrics reference DATA --out FILE.npz"
-            )
-        for metric in parse_metrics(settings.metrics):  # before weights of detectors are fetched
-            if metric.needs.reference and metric.detector in ("pixels", "inception", "dinov2"):
-                find_reference(self.references, metric)
-        self._check(picture)
+        judge = self._open(settings.reference)
+        judge.check(picture)
+        self.references = judge.references
 
     def measure(
         self, images: Generated, listen: Callable[[], object], on_images: Callable[[float], None]
@@ -66,51 +54,19 @@ class Meter:
         Raises:
             Abandoned: if `listen` says so.
         """
-        detectors, names = together(self.world, "opening the networks of metrics", self._open)
+        judge = together(self.world, "opening the networks of metrics", lambda: self._open(self.references))
+        judge = dataclasses.replace(judge, world=self.world)
         chosen = turns(self.world, len(images), self.settings.batch, listen)
-        records = measure(
-            _drawn(images, chosen),
-            detectors,
-            names,
-            self.references,
-            world=self.world,
-            source=images.source,
-            on_images=lambda done: on_images(done * self.world.size),
-        )
-        return {metric_name(name): _finite(record.value) for name, record in zip(names, records, strict=True)}
+        batches = (batch for numbers in chosen for batch in images.batches(numbers))
+        records = judge(batches, images.source, lambda done: on_images(done * self.world.size))
+        values = [record.value if math.isfinite(record.value) else None for record in records]
+        return {metric.label: value for metric, value in zip(judge.metrics, values, strict=True)}
 
-    def _open(self) -> tuple[list[Detector], list[str]]:
-        """The detectors, and the metrics by names that go with them; not kept, to leave the memory to the training."""
+    def _open(self, reference: str | Mapping[str, Reference] | None) -> Judge:
+        """What measures; its detectors are not kept, to leave the memory to the training."""
         s = self.settings
-        wanted = parse_metrics(s.metrics)
-        scale = scale_of(self.references["pixels"].summary.detector) if "pixels" in self.references else None
-        opened = {
-            name: open_detector(
-                name,
-                self.world.device,
-                inception=Path(s.inception) if s.inception else None,
-                dinov2=s.dinov2 or DINOV2,
-                scale=scale,
-            )
-            for name in dict.fromkeys(metric.detector for metric in wanted)
-        }
-        return list(opened.values()), [f"{metric.kind}@{opened[metric.detector].info.name}" for metric in wanted]
-
-    def _check(self, picture: Tensor) -> None:
-        """Find out with one picture whether detectors and references fit."""
-        detectors, names = self._open()
-        with torch.inference_mode():
-            dims = {detector.info.name: detector(picture).shape[1] for detector in detectors}
-        for metric in plan(names, detectors, self.references):
-            if not metric.needs.reference:
-                continue
-            known = len(find_reference(self.references, metric).summary.mean)
-            if known != dims[metric.detector]:
-                size = "x".join(map(str, picture.shape[1:]))
-                raise ValueError(
-                    f"{self.settings.reference} has {known} features of {metric.detector}, images of this network have "
-                    f"{dims[metric.detector]}: make it of images of {size} (channels, height, width)"
-                )
+        weights = Weights(inception=Path(s.inception) if s.inception else None, dinov2=s.dinov2 or DINOV2)
+        return Judge.open(s.metrics, reference, weights=weights, world=World(device=self.world.device))
 
 
 def turns(world: World, total: int, batch: int, listen: Callable[[], object]) -> Iterator[Sequence[int]]:
@@ -124,18 +80,3 @@ def turns(world: World, total: int, batch: int, listen: Callable[[], object]) ->
         if listen():
             raise Abandoned
         yield mine[start : start + batch]
-
-
-def metric_name(name: str) -> str:
-    """`fid` for `fd@inception` and so on; others as they are."""
-    kind, _, detector = name.partition("@")
-    return next((alias for alias, pair in ALIASES.items() if pair == (kind, detector)), name)
-
-
-def _drawn(images: Generated, chosen: Iterator[Sequence[int]]) -> Iterator[Tensor]:
-    for numbers in chosen:
-        yield from images.batches(numbers)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

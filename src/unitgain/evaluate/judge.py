@@ -1,0 +1,332 @@
+"""Metrics with their detectors and references, opened once: what `metrics`, `sweep`, `tune` and training measure by."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unitgain import files
+from unitgain.checkpoint.convert import read_reference
+from unitgain.evaluate.generated import Generated
+from unitgain.evaluate.images import Digits, Images, as_ranges, open_images
+from unitgain.metrics.detectors import Detector
+from unitgain.metrics.measure import find_reference, measure, plan
+from unitgain.metrics.metric import Metric, parse_metrics
+from unitgain.metrics.record import Record, Source
+from unitgain.metrics.reference import Fingerprint, Reference, load_references, official_references
+from unitgain.metrics.summary import Summary, summarize
+from unitgain.metrics.weights import Weights, name_of, open_detector, scale_of
+from unitgain.parallel import World
+from unitgain.serial import to_dict
+
+OnImages = Callable[[float, int], object]
+SUFFIXES = (".npz", ".pkl")  # of files that hold a reference
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one metric says, over repetitions.
+
+    Args:
+        records: one per repetition.
+    """
+
+    records: tuple[Record, ...]
+
+    @property
+    def best(self) -> float:
+        """The lowest value, or the highest where higher is better."""
+        values = [record.value for record in self.records]
+        return max(values) if self.records[0].higher else min(values)
+
+    @property
+    def spread(self) -> float:
+        """From the lowest to the highest value."""
+        values = [record.value for record in self.records]
+        return max(values) - min(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: best, spread and the records."""
+        first = self.records[0]
+        return {
+            "metric": first.metric,
+            "detector": first.detector.name,
+            "best": self.best,
+            "spread": self.spread,
+            "records": [to_dict(record) for record in self.records],
+        }
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures images with the same metrics, detectors and references each time.
+
+    Args:
+        metrics: what to measure.
+        detectors: by which.
+        references: by name of the detector.
+        world: processes that share the images of a measurement.
+
+    Raises:
+        ValueError: if a metric has no detector or reference.
+    """
+
+    metrics: tuple[Metric, ...]
+    detectors: tuple[Detector, ...]
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    world: World = field(default_factory=World)
+
+    def __post_init__(self) -> None:
+        plan(self.metrics, self.detectors, self.references)
+
+    @classmethod
+    def open(
+        cls,
+        metrics: Sequence[str | Metric],
+        reference: "str | Path | Images | Mapping[str, Reference] | None" = None,
+        *,
+        detector: str | None = None,
+        weights: Weights | None = None,
+        scale: tuple[float, float] | None = None,
+        world: World | None = None,
+        on_images: OnImages | None = None,
+    ) -> "Judge":
+        """Open what metrics need, and refuse what does not fit before weights are fetched.
+
+        Args:
+            metrics: as `parse_metrics` takes them.
+            reference: what to measure against: a file of `unitgain metrics reference`, an official one, images or
+                their name (`digits`, a folder, ...), references; None if no metric needs one.
+            detector: as in `choose`.
+            weights: of the detectors.
+            scale: of `pixels`, where the reference says none.
+            world: processes that share the work.
+            on_images: called with (images read, images in all) while a reference is made of images.
+
+        Raises:
+            FileNotFoundError: if there is no reference, or no weights.
+            ReferenceFileError: if the reference is damaged.
+            DownloadError: if weights cannot be fetched.
+            ValueError: if a metric is unknown, or has nothing to be measured against.
+        """
+        world = world or World()
+        chosen = choose(metrics, reference, detector)
+        against = open_reference(chosen, reference)
+        names = dict.fromkeys(metric.detector for metric in chosen)
+        chosen = [dataclasses.replace(metric, detector=name_of(metric.detector)) for metric in chosen]
+        if isinstance(against, Images):
+            scale = against.scale
+        elif "pixels" in against:
+            scale = scale_of(against["pixels"].summary.detector)
+        detectors = [open_detector(name, world.device, weights, scale=scale) for name in names]
+        if isinstance(against, Images):
+            against = references_of(against, detectors, chosen, world=world, on_images=on_images)
+        return cls(tuple(chosen), tuple(detectors), against, world)
+
+    def __call__(
+        self, batches: Iterable[Tensor], source: Source, on_images: Callable[[int], None] | None = None
+    ) -> list[Record]:
+        """A record per metric, in their order, of uint8 images `[N, C, H, W]`; arguments as those of `measure`."""
+        return measure(
+            batches,
+            self.detectors,
+            self.metrics,
+            self.references,
+            world=self.world,
+            source=source,
+            on_images=on_images,
+        )
+
+    def measure(self, images: Images, repeat: int = 1, on_images: OnImages | None = None) -> list[Measurement]:
+        """Measure images once or, as the papers do, several times with other seeds.
+
+        Files are split into as many equal parts, in the order of their names. Generated images are drawn of the seeds
+        and of as many following ones: seeds 0-49999, 50000-99999, ...
+
+        Args:
+            images: from `open_images`, or `Generated`.
+            repeat: how many times.
+            on_images: called in every process with (images done in all, images in all); those of other processes are
+                taken to be as many as here.
+
+        Returns:
+            A measurement per metric, on every process.
+
+        Raises:
+            ValueError: if there are too few images, they do not fit, or the seeds are no range.
+        """
+        rounds = repetitions(images, repeat)
+        total, done = sum(len(numbers) for _, numbers in rounds), 0
+        runs: list[list[Record]] = []
+        for part, numbers in rounds:
+            progress = self.world.progress(on_images, total, before=done)
+            source = dataclasses.replace(part.source, **_part(part, numbers))
+            runs.append(self(part.batches(self.world.share(numbers)), source, progress))
+            done += len(numbers)
+        return [Measurement(tuple(records)) for records in zip(*runs, strict=True)]
+
+    def check(self, picture: Tensor) -> None:
+        """Find out with one picture, uint8 `[1, C, H, W]`, whether detectors and references fit such images.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        with torch.inference_mode():
+            dims = {detector.info.name: detector(picture).shape[1] for detector in self.detectors}
+        for metric in self.metrics:
+            if metric.reference:
+                find_reference(self.references, metric).check_features(dims[metric.detector])
+
+    @functools.cached_property
+    def identities(self) -> dict[str, dict[str, object]]:
+        """What values depend on besides the images, as JSON, by label of the metric."""
+        infos = {detector.info.name: to_dict(detector.info) for detector in self.detectors}
+        return {
+            metric.label: {
+                "metric": f"{metric.kind}@{metric.detector}",
+                "settings": metric.settings,
+                "detector": infos[metric.detector],
+                "reference": _digest(self.references[metric.detector].summary) if metric.reference else None,
+            }
+            for metric in self.metrics
+        }
+
+
+def choose(metrics: Sequence[str | Metric], reference: object = None, detector: str | None = None) -> list[Metric]:
+    """Metrics by name, each with a detector.
+
+    Args:
+        metrics: as `parse_metrics` takes them.
+        reference: what they will be measured against.
+        detector: of metrics that name none; None for `pixels` where that is the digits, and for `inception` otherwise.
+    """
+    of_digits = reference == "digits" or isinstance(reference, Digits)
+    return parse_metrics(metrics, detector or ("pixels" if of_digits else "inception"))
+
+
+def open_reference(
+    metrics: Sequence[Metric], given: str | Path | Images | Mapping[str, Reference] | None
+) -> Images | Mapping[str, Reference]:
+    """What metrics are measured against, opened: references that have what they need, or images to make them of.
+
+    Args:
+        metrics: each with a detector.
+        given: as in `Judge.open`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ReferenceFileError: if a file is damaged.
+        ValueError: if there is nothing for a metric.
+    """
+    compared = [dataclasses.replace(one, detector=name_of(one.detector)) for one in metrics if one.reference]
+    if not compared:
+        return {}
+    if given is None:
+        raise ValueError(
+            f"{', '.join(metric.name for metric in compared)}: --reference (--metrics-reference in training) says what "
+            "to measure against: an .npz of `unitgain metrics reference DATA --out FILE.npz`, or data"
+        )
+    if isinstance(given, str | Path):
+        given = open_references(Path(given)) if Path(given).suffix in SUFFIXES else open_images(str(given))
+    if not isinstance(given, Images):
+        for metric in compared:
+            find_reference(given, metric)
+    return given
+
+
+def open_references(path: Path) -> dict[str, Reference]:
+    """References by name of the detector: ours, or official ones, `.npz` or `.pkl`; nothing in them is executed.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ReferenceFileError: if it is no reference or damaged.
+        Refused: if a pickle holds anything else than statistics.
+    """
+    if path.suffix == ".pkl":
+        return official_references(read_reference(path), path.name, files.sha256(path))
+    return load_references(path)
+
+
+def make_references(
+    images: Images,
+    detectors: Sequence[Detector],
+    *,
+    rows: Collection[str] = (),
+    world: World | None = None,
+    on_images: OnImages | None = None,
+) -> tuple[dict[str, Summary], str]:
+    """Summaries of real images for `save_references`, and their fingerprint, on every process.
+
+    Args:
+        images: all of them are read.
+        detectors: with different names.
+        rows: names of those whose features of every image are kept.
+        world: processes that share the work.
+        on_images: as in `Judge.measure`.
+    """
+    world = world or World()
+    fingerprint = Fingerprint()
+
+    def seen() -> Iterator[Tensor]:
+        for batch in images.batches(world.share(range(len(images)))):
+            fingerprint.update(batch)
+            yield batch
+
+    progress = world.progress(on_images, len(images))
+    summaries = summarize(seen(), detectors, rows=rows, world=world, on_images=progress)
+    return summaries, fingerprint.hex(world.gather(fingerprint.hex()))
+
+
+def references_of(
+    images: Images,
+    detectors: Sequence[Detector],
+    metrics: Sequence[str | Metric],
+    *,
+    world: World | None = None,
+    on_images: OnImages | None = None,
+) -> dict[str, Reference]:
+    """References in memory, with what these metrics need; otherwise as `make_references`."""
+    rows = [metric.detector for metric in parse_metrics(metrics, detectors[0].info.name) if metric.rows]
+    summaries, fingerprint = make_references(images, detectors, rows=rows, world=world, on_images=on_images)
+    return {name: Reference.of(summary, images.source.name, fingerprint) for name, summary in summaries.items()}
+
+
+def repetitions(images: Images, repeat: int) -> list[tuple[Images, Sequence[int]]]:
+    """Images and the numbers of those to measure, for each repetition.
+
+    Raises:
+        ValueError: if there are too few images, or the seeds are no range.
+    """
+    if repeat < 1 or len(images) < 2 * repeat:
+        raise ValueError(f"--repeat {repeat}: needs at least 1 and two images each; there are {len(images)} images")
+    if repeat == 1:
+        return [(images, range(len(images)))]
+    if not isinstance(images, Generated):
+        each = len(images) // repeat
+        return [(images, range(i * each, (i + 1) * each)) for i in range(repeat)]
+    seeds = images.seeds
+    if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
+        raise ValueError(f"--repeat {repeat} needs the seeds as a range such as 0-49999, not {as_ranges(seeds)}")
+    rounds: list[tuple[Images, Sequence[int]]] = []
+    for i in range(repeat):
+        start = seeds[0] + i * len(seeds)
+        rounds.append((images.of_seeds(range(start, start + len(seeds))), range(len(seeds))))
+    return rounds
+
+
+def _part(images: Images, numbers: Sequence[int]) -> Mapping[str, Any]:
+    """What a record says of a part of images; the seeds of a part of a folder are not known."""
+    if isinstance(images, Generated):
+        return {"seeds": as_ranges([images.seeds[number] for number in numbers])}
+    whole = len(numbers) == len(images)
+    return {} if whole else {"seeds": None, "name": f"{images.source.name} [{as_ranges(numbers)}]"}
+
+
+def _digest(summary: Summary) -> str:
+    return hashlib.sha256(summary.mean.numpy().tobytes() + summary.cov.numpy().tobytes()).hexdigest()

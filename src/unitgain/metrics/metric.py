@@ -1,0 +1,273 @@
+"""Metrics as values: what each needs, which way is better, its settings, and how it is computed from what was seen.
+
+A new metric is a subclass with a `score` of its own. By name it is `module:attribute` wherever metrics are named.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from unitgain.sample.seeds import check_seeds
+from unitgain.serial import suggest, to_dict
+
+if TYPE_CHECKING:
+    from unitgain.metrics.measure import Pair
+    from unitgain.metrics.neighbours import Neighbourhoods
+
+Score = float | tuple[float, float]  # a value, or one and its standard deviation over subsets or splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure of a set of images in the features of a detector. The fields of a subclass are its settings.
+
+    Args:
+        detector: name of the detector; empty for the one that the user chooses for all.
+
+    Attributes:
+        kind: its name, beside that of the detector.
+        reference: whether it compares with real images.
+        rows: whether it needs the features of every image, not only their mean and covariance.
+        probabilities: whether it needs probabilities of classes, from a detector that names some.
+        higher: whether higher is better.
+        images: how many are usually measured; of fewer there is a warning.
+    """
+
+    kind: ClassVar[str]
+    reference: ClassVar[bool] = True
+    rows: ClassVar[bool] = False
+    probabilities: ClassVar[bool] = False
+    higher: ClassVar[bool] = False
+    images: ClassVar[int] = 50_000
+
+    detector: str = ""
+
+    @property
+    def name(self) -> str:
+        """As it is shown beside its detector: `fid`, `kid`."""
+        return self.label.partition("@")[0]
+
+    @property
+    def label(self) -> str:
+        """As it is shown alone, and named: `fid`, `kid@dinov2`."""
+        known = (name for name, metric in METRICS.items() if metric == self)
+        return next(known, f"{self.kind}@{self.detector}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The numbers it is computed with."""
+        return {name: value for name, value in to_dict(self).items() if name != "detector"}
+
+    def score(self, pair: "Pair") -> Score:
+        """The value, alone or with its standard deviation over parts of the images.
+
+        Args:
+            pair: what was seen of the images, and the real ones.
+
+        Raises:
+            ValueError: if there are too few images.
+        """
+        raise NotImplementedError
+
+    def warnings(self, pair: "Pair") -> list[str]:
+        """What makes a value less than it seems."""
+        n = pair.images.n
+        few = f"{n:,} images, fewer than {self.images:,}: not comparable with published figures"
+        return [few] if n < self.images else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frechet(Metric):
+    """The Frechet distance between Gaussians (Heusel et al. 2017; in DINOv2's features Stein et al. 2023)."""
+
+    kind = "fd"
+
+    def score(self, pair: "Pair") -> Score:
+        """As `frechet.frechet_distance`."""
+        from unitgain.metrics.frechet import frechet_distance
+
+        images, real = pair.images, pair.real.summary
+        return frechet_distance(images.mean, images.cov, real.mean, real.cov, root2=pair.real.root)
+
+    def warnings(self, pair: "Pair") -> list[str]:
+        """Also of covariances without full rank."""
+        found, n, dims, count = super().warnings(pair), pair.images.n, len(pair.images.mean), pair.real.count
+        if n <= dims:
+            rank = "the covariance has no full rank and the distance is biased"
+            found.append(f"{n:,} images for {dims:,} features: {rank}")
+        if count is not None and count <= dims:
+            rank = "its covariance has no full rank"
+            found.append(f"the reference has {count:,} images for {dims:,} features: {rank}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelDistance(Metric):
+    """KID, the squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 2018).
+
+    Args:
+        subsets: how many subsets of images it averages over.
+        size: images in each.
+        seed: of the subsets.
+
+    Raises:
+        ValueError: if the seed is out of range.
+    """
+
+    kind = "kid"
+    rows = True
+
+    subsets: int = 100
+    size: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seeds([self.seed], "seed of KID")
+
+    def score(self, pair: "Pair") -> Score:
+        """As `kernel.kernel_distance`."""
+        from unitgain.metrics.kernel import kernel_distance
+
+        return kernel_distance(*pair.rows(), subsets=self.subsets, size=self.size, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionScore(Metric):
+    """How sure a classifier is of each image, and how varied its answers are (Salimans et al. 2016).
+
+    Args:
+        splits: parts of the images that a score each is computed of.
+    """
+
+    kind = "is"
+    reference = False
+    probabilities = True
+    higher = True
+
+    splits: int = 10
+
+    def score(self, pair: "Pair") -> Score:
+        """As `inception_score.inception_score`."""
+        from unitgain.metrics.inception_score import inception_score
+
+        assert pair.images.probabilities is not None
+        return inception_score(pair.images.probabilities, self.splits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours(Metric):
+    """One of the figures of `neighbours.Neighbourhoods`; one comparison serves all of them.
+
+    Args:
+        k: neighbours that make the reach of an image.
+    """
+
+    rows = True
+    higher = True
+
+    k: int = 3
+
+    def score(self, pair: "Pair") -> Score:
+        """The figure of this kind."""
+        ks = tuple(sorted({metric.k for metric in pair.metrics if isinstance(metric, Neighbours)}))
+        return getattr(pair.once(_compare, ks)[self.k], self.kind)
+
+
+def _compare(pair: "Pair", ks: tuple[int, ...]) -> "dict[int, Neighbourhoods]":
+    from unitgain.metrics.neighbours import neighbourhoods
+
+    return neighbourhoods(*pair.rows(), ks, real_radii=pair.real.radii(ks, pair.device))
+
+
+class Precision(Neighbours):
+    """Part of the generated images within reach of a real one (Kynkaanniemi et al. 2019)."""
+
+    kind = "precision"
+
+
+class Recall(Neighbours):
+    """Part of the real images within reach of a generated one (Kynkaanniemi et al. 2019)."""
+
+    kind = "recall"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Density(Neighbours):
+    """Real images that a generated one is in reach of, over k (Naeem et al. 2020)."""
+
+    kind = "density"
+    k: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage(Neighbours):
+    """Part of the real images that have a generated one within their reach (Naeem et al. 2020)."""
+
+    kind = "coverage"
+    k: int = 5
+
+
+# By the names that users give: the field's for a distance in the features of a certain detector, or the kind.
+METRICS: dict[str, Metric] = {
+    "fid": Frechet(detector="inception"),
+    "fd_dinov2": Frechet(detector="dinov2"),
+    "fd_pixels": Frechet(detector="pixels"),
+    **{one.kind: one for one in (Frechet(), KernelDistance(), InceptionScore())},
+    **{one.kind: one for one in (Precision(), Recall(), Density(), Coverage())},
+}
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Name and detector of a metric, the detector empty where there is none; nothing of a user's is imported.
+
+    Args:
+        text: `fid`, `kid`, ..., or `module:attribute`, alone or with a detector (`kid@dinov2`). In names of ours `-`
+            and `_` are the same, and case does not matter.
+
+    Raises:
+        ValueError: if it is unknown; it says the nearest name.
+    """
+    name, at, detector = (part.strip() for part in text.partition("@"))
+    own = ":" in name
+    if not own:
+        name = name.lower().replace("-", "_")
+    known = own or name in METRICS
+    if not known or (at and (not detector or (not own and METRICS[name].detector))):
+        raise ValueError(f"unknown metric {text!r}; {suggest(name, METRICS)}")
+    return name, detector
+
+
+def parse_metrics(names: Sequence[str | Metric], default: str = "inception") -> list[Metric]:
+    """Metrics, each with a detector.
+
+    Args:
+        names: metrics, or names as in `split_name`. `module:attribute` is imported: a metric, or a class of one.
+        default: detector of those that have none.
+
+    Raises:
+        ValueError: if there is none, one is unknown or cannot be imported, or one comes twice.
+    """
+    metrics = []
+    for one in names:
+        if not isinstance(one, Metric):
+            name, detector = split_name(one)
+            one = _imported(name) if ":" in name else METRICS[name]
+            one = dataclasses.replace(one, detector=detector or one.detector)
+        metrics.append(dataclasses.replace(one, detector=one.detector or default))
+    if not metrics or len({metric.label for metric in metrics}) != len(metrics):
+        raise ValueError(f"name each metric once, such as fid,kid; not {', '.join(map(str, names)) or 'none'}")
+    return metrics
+
+
+def _imported(name: str) -> Metric:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"metric {name!r}: {error}; is it on the Python path (PYTHONPATH)?") from error
+    metric = found() if isinstance(found, type) and issubclass(found, Metric) else found
+    if not isinstance(metric, Metric):
+        raise ValueError(f"metric {name!r}: {module} has no {attribute!r} that is a unitgain.metrics.metric.Metric")
+    return metric

@@ -1,0 +1,213 @@
+"""The best EMA length and guidance by search: a Gaussian process proposes cells, the table of the sweep keeps them."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from unitgain.extras import require
+from unitgain.sample.seeds import check_seeds
+from unitgain.serial import to_dict
+from unitgain.sweep.cells import Cell, CellResult, SweepConfig, best
+from unitgain.sweep.run import Sweep, check
+from unitgain.sweep.table import key_of
+
+JOURNAL = "tune.journal"
+# The first cells, as fractions of the axes (length, guidance, the guide's length): no guidance, then a coarse grid.
+DESIGN = ((0.5, 0.0, 0.5), (0.25, 0.3, 0.5), (0.75, 0.3, 0.5), (0.25, 0.8, 0.5), (0.75, 0.8, 0.5))
+
+
+def tune(
+    bench: Sweep,
+    config: SweepConfig,
+    *,
+    evaluations: int,
+    seed: int = 0,
+    on_cell: Callable[[int, CellResult], None] | None = None,
+    on_images: Callable[[float, int], None] | None = None,
+) -> list[CellResult]:
+    """Search for the best cell of a sweep with a given number of evaluations.
+
+    The study is kept in the folder of the sweep, and what is measured in its table: a search goes on where it stopped,
+    and cells that a sweep has measured cost nothing, though they count. With several processes as many cells as there
+    are processes are proposed at a time, and each evaluates one.
+
+    Args:
+        bench: what is searched; its first metric is the aim.
+        config: the sweep over all cells, which a search spares; its values are equally spaced.
+        evaluations: different cells to evaluate at most.
+        seed: of the search.
+        on_cell: called with the number of cells evaluated and the latest, in the first process.
+        on_images: called with (images drawn, images to draw at most) in the first process.
+
+    Returns:
+        All that was evaluated, in order, in every process.
+
+    Raises:
+        ImportError: if optuna is missing.
+        ValueError: as `sweep`, or if values are not equally spaced.
+    """
+    check_seeds([seed])
+    check(bench, config)
+    if evaluations < 1:
+        raise ValueError(f"evaluations = {evaluations}: must be at least 1")
+    axes, world = axes_of(config), bench.world
+    budget = min(evaluations, len(config.cells(tied=bench.tied)))
+    searches: list[Search] = []  # one, in the first process
+    world.on_main(lambda: searches.append(Search(bench, config, axes, seed)))
+    while cells := world.on_main(lambda: _round(searches[0], budget, world.size)):
+        for cell in world.share(cells):
+            for k in range(config.repeat):
+                progress = None
+                if world.main:
+                    before = (len(searches[0].results) * config.repeat + k * world.size) * config.images
+                    progress = world.progress(on_images, budget * config.repeat * config.images, before)
+                bench.evaluate(cell, config.seeds(k), progress)
+        world.barrier()
+        for search in searches:
+            for cell in cells:
+                search.tell(cell)
+                if on_cell is not None:
+                    on_cell(len(search.results), search.results[cell])
+    return world.on_main(lambda: list(searches[0].results.values()))
+
+
+def axes_of(config: SweepConfig) -> dict[str, tuple[float, ...]]:
+    """The values that are searched, by name.
+
+    Raises:
+        ValueError: unless they rise by equal steps, or if there are patterns of tensors, which are no axis.
+    """
+    if config.patterns:
+        raise ValueError("a search has no patterns of tensors: sweep them")
+    axes = {"length": config.lengths, "guidance": config.guidance}
+    if config.guide_lengths is not None:
+        axes["guide_length"] = config.guide_lengths
+    for values in axes.values():
+        gaps = [b - a for a, b in itertools.pairwise(values)]
+        if any(gap <= 0 or abs(gap - gaps[0]) > 1e-6 for gap in gaps):
+            raise ValueError(f"values to search must be a range start:stop:step, not {list(values)}")
+    return axes
+
+
+class Search:
+    """A study of Optuna over the indices of the axes.
+
+    Args:
+        bench: as in `tune`.
+        config: as in `tune`.
+        axes: from `axes_of`.
+        seed: of the search.
+    """
+
+    def __init__(self, bench: Sweep, config: SweepConfig, axes: Mapping[str, tuple[float, ...]], seed: int) -> None:
+        self.bench, self.config, self.axes = bench, config, axes
+        optuna = require("optuna", extra="tune")
+        require("scipy", extra="tune")  # of the Gaussian process
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.metric = bench.judge.metrics[0]
+        self.results: dict[Cell, CellResult] = {}
+        self._trials: dict[Cell, Any] = {}
+        bench.out.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(bench.out / JOURNAL)))
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=self._study_name(seed),
+            direction="maximize" if self.metric.higher else "minimize",
+            load_if_exists=True,
+        )
+        self._states = optuna.trial.TrialState
+        self._distributions = {
+            name: optuna.distributions.IntDistribution(0, len(values) - 1) for name, values in axes.items()
+        }
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state == self._states.RUNNING:  # of a call that was interrupted
+                self.study.tell(trial.number, state=self._states.FAIL)
+            elif trial.state == self._states.COMPLETE:
+                cell = self._cell(trial.params)
+                self.results[cell] = self._result(cell, trial.user_attrs.get("values", [trial.value]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.sampler = optuna.samplers.GPSampler(
+                seed=seed + len(self.study.trials), n_startup_trials=1, deterministic_objective=True
+            )
+
+    def propose(self) -> Cell:
+        """A cell that is neither known nor under way: of the design first, then by the model."""
+        taken = {*self.results, *self._trials}
+        for fractions in DESIGN:
+            indices = {
+                name: round(fraction * (len(values) - 1))
+                for (name, values), fraction in zip(self.axes.items(), fractions, strict=False)
+            }
+            if self._cell(indices) not in taken:
+                return self._ask(indices)
+        trial = self.study.ask(self._distributions)
+        cell = self._cell(trial.params)
+        if cell not in taken:
+            self._trials[cell] = trial
+            return cell
+        self.study.tell(trial, state=self._states.FAIL)  # the model is sure: look around the best one it knows
+        return self._ask(self._nearest(taken))
+
+    def tell(self, cell: Cell) -> None:
+        """Take in what the table says of a cell that was proposed."""
+        seeds = [self.config.seeds(k) for k in range(self.config.repeat)]
+        values = [self.bench.evaluate(cell, these)[self.metric.label]["value"] for these in seeds]
+        self.results[cell] = self._result(cell, values)
+        trial = self._trials.pop(cell)
+        trial.set_user_attr("values", values)
+        self.study.tell(trial, self.results[cell].value)
+
+    def _ask(self, indices: dict[str, int]) -> Cell:
+        self.study.enqueue_trial(indices)
+        trial = self.study.ask(self._distributions)
+        cell = self._cell(trial.params)
+        self._trials[cell] = trial
+        return cell
+
+    def _cell(self, indices: Mapping[str, int]) -> Cell:
+        values = {name: self.axes[name][index] for name, index in indices.items()}
+        return self.config.cell(
+            None, values["length"], values["guidance"], values.get("guide_length"), tied=self.bench.tied
+        )
+
+    def _nearest(self, taken: set[Cell]) -> dict[str, int]:
+        peak = best(list(self.results.values())).cell
+        centre = [
+            min(range(len(values)), key=lambda i: abs(values[i] - (getattr(peak, name) or 0)))
+            for name, values in self.axes.items()
+        ]
+        places = itertools.product(*(range(len(values)) for values in self.axes.values()))
+        free = [place for place in places if self._cell(dict(zip(self.axes, place, strict=True))) not in taken]
+        nearest = min(free, key=lambda place: sum((a - b) ** 2 for a, b in zip(place, centre, strict=True)))
+        return dict(zip(self.axes, nearest, strict=True))
+
+    def _result(self, cell: Cell, values: Sequence[float]) -> CellResult:
+        return CellResult(
+            cell=cell,
+            metric=self.metric.label,
+            values=tuple(values),
+            images=self.config.images,
+            higher=self.metric.higher,
+        )
+
+    def _study_name(self, seed: int) -> str:
+        about = {
+            "config": to_dict(self.config),
+            "run": str(self.bench.main.folder),
+            "guide": self.bench.guide,
+            "guide_run": self.bench.guide_averages and str(self.bench.guide_averages.folder),
+            "settings": self.bench.settings.record(),
+            "metric": self.bench.judge.identities[self.metric.label],
+            "seed": seed,
+        }
+        return f"{self.metric.label}-{key_of(about)}"
+
+
+def _round(search: Search, budget: int, size: int) -> list[Cell]:
+    """The next cells, one per process; none when the budget is spent."""
+    cells = [search.propose() for _ in range(min(size, budget - len(search.results)))]
+    if cells:
+        search.bench.reconstruct(cells)
+    return cells
