@@ -124,7 +124,7 @@ class SweepCommand(Bench):
                     Console().print(_table(results))
                     say("\n".join(map(str, files)))
             if world.main and len(by_run) > 1:
-                path = self.runs[0] / "sweep" / "runs.svg"
+                path = next(iter(self.runs)) / "sweep" / "runs.svg"
                 plot_runs(by_run, path)
                 say(path)
 
