@@ -21,7 +21,7 @@ __all__ = ["DownloadError", "Record", "check_sha256", "download", "is_offline"]
 
 LARGEST = 20_000_000_000  # bytes of one file, by default: the largest official network has 3 GB
 LONGEST = 86_400.0  # seconds for one file, by default
-NOTES = Limits(item=100_000)  # bytes of the notes beside a file
+NOTES = Limits(max_item_bytes=100_000)  # bytes of the notes beside a file
 Progress = Callable[[int, int], None]
 
 

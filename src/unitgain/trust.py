@@ -32,37 +32,37 @@ class Limits:
     """How much one item and one source may take, whatever they declare of themselves. Generous, and all can be raised.
 
     Args:
-        item: bytes of one item, unpacked or decoded: a member of an archive, a cell of a table, the pixels of a
-            picture, an array.
-        ratio: bytes that all items of a packed source may take together, as a multiple of its own size.
+        max_item_bytes: that one item may take, unpacked or decoded: a member of an archive, a cell of a table, the
+            pixels of a picture, an array; a larger one cannot be used.
+        max_ratio: how many times its own size an archive may take, unpacked.
 
     Raises:
         ValueError: if one is not positive.
     """
 
-    item: int = 500_000_000
-    ratio: int = 500
+    max_item_bytes: int = 500_000_000
+    max_ratio: int = 500
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:
-                raise ValueError(f"Limits.{field.name} = {getattr(self, field.name)}: must be at least 1")
+                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least 1")
 
     def check_item(self, what: str, nbytes: int) -> None:
-        """Refuse an item that takes more than `item`, before it does.
+        """Refuse an item that takes more than `max_item_bytes`, before it does.
 
         Raises:
             LimitError: naming it, what it takes, and what raises the limit.
         """
-        check_size(what, nbytes, self.item, "--max-item-bytes (Limits.item)")
+        check_size(what, nbytes, self.max_item_bytes, "--max-item-bytes (Limits.max_item_bytes)")
 
     def check_source(self, what: str, nbytes: int, packed: int) -> None:
-        """Refuse a source of `packed` bytes whose items take more than `ratio` times that, and more than one may.
+        """Refuse a source of `packed` bytes whose items take more than `max_ratio` times that, and more than one may.
 
         Raises:
             LimitError: as in `check_item`.
         """
-        check_size(what, nbytes, max(self.ratio * packed, self.item), "--max-ratio (Limits.ratio)")
+        check_size(what, nbytes, max(self.max_ratio * packed, self.max_item_bytes), "--max-ratio (Limits.max_ratio)")
 
 
 DEFAULT_LIMITS = Limits()
@@ -243,7 +243,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             total = sum(members.values())
             if total > limit:
                 raise LimitError(f"it takes {total:,} bytes unpacked, over {limit:,}: if that is right, use np.savez")
-            limits = Limits(item=limit)
+            limits = Limits(max_item_bytes=limit)
             return {name.removesuffix(".npy"): read_npy(read_member(archive, name, limits)) for name in members}
     except (FileNotFoundError, MemoryError, ValueError):
         raise

@@ -94,15 +94,15 @@ def test_the_limits_can_be_raised_and_lowered(tmp_path):
     root = tmp_path / "pictures"
     root.mkdir()
     Image.new("RGB", (20, 14)).save(root / "0.png")
-    assert prepared(root, tmp_path / "1", limits=Limits(item=840))[1] == {}
-    kind, text = outcome(lambda: prepared(root, tmp_path / "2", "fail", limits=Limits(item=839)))
+    assert prepared(root, tmp_path / "1", limits=Limits(max_item_bytes=840))[1] == {}
+    kind, text = outcome(lambda: prepared(root, tmp_path / "2", "fail", limits=Limits(max_item_bytes=839)))
     assert kind == "BrokenPictureError" and "takes 840 bytes, over the limit of 839" in text
     assert outcome(measured, root, 839)[0] == "ImageError"
     assert outcome(measured, root, 840) == ["returned", [1, 3, 14, 20]]
 
 
 def measured(source, item):
-    images = open_images(str(source), Limits(item=item))
+    images = open_images(str(source), Limits(max_item_bytes=item))
     return list(next(images.batches(range(len(images)))).shape)
 
 
@@ -125,10 +125,10 @@ def zip_of(path, members, method=zipfile.ZIP_DEFLATED):
 def test_members_of_archives_are_unpacked_up_to_the_limit(tmp_path, method):
     good, flood = encoded(picture(0, 8, 8)), bytes(2**24)
     path = zip_of(tmp_path / "a.zip", {"a/good.png": good, "a/flood.png": flood}, method)
-    kind, found = outcome(lambda: prepared(path, tmp_path, limits=Limits(item=2**20, ratio=10**7)))
+    kind, found = outcome(lambda: prepared(path, tmp_path, limits=Limits(max_item_bytes=2**20, max_ratio=10**7)))
     assert kind == "returned" and found[0] == ["a/good.png"]
     assert "takes 16,777,216 bytes, over the limit" in found[1]["a/flood.png"]
-    kind, text = outcome(lambda: prepared(path, tmp_path / "2", limits=Limits(item=2**20, ratio=9)))
+    kind, text = outcome(lambda: prepared(path, tmp_path / "2", limits=Limits(max_item_bytes=2**20, max_ratio=9)))
     assert kind == "LimitError" and "a.zip, unpacked, takes 16,77" in text and "--max-ratio" in text
 
 
@@ -137,7 +137,9 @@ def test_archives_are_unpacked_up_to_the_limit(tmp_path):
         path = tmp_path / f"a{suffix}"
         with opener(path, "wb") as file:
             file.write(bytes(2**23))
-        kind, text = outcome(lambda path=path: prepared(path, tmp_path / "1", limits=Limits(item=2**20, ratio=10)))
+        kind, text = outcome(
+            lambda path=path: prepared(path, tmp_path / "1", limits=Limits(max_item_bytes=2**20, max_ratio=10))
+        )
         assert kind == "LimitError" and f"a{suffix}, unpacked, takes" in text
     assert not list(tmp_path.rglob("*.tar"))
 
@@ -231,7 +233,7 @@ def test_any_byte_of_a_picture_may_be_wrong():
                 reach = len(whole) if step % 2 else min(len(whole), 128)
                 for _ in range(1 + step % 3):
                     content[draw.randrange(reach)] ^= draw.randrange(1, 256)
-                row = fit_item(Item("x", functools.partial(bytes, content)), FIT, Limits(item=10**7))
+                row = fit_item(Item("x", functools.partial(bytes, content)), FIT, Limits(max_item_bytes=10**7))
                 assert row.data or row.error
 
     assert outcome(all_of_them) == ["returned", None]

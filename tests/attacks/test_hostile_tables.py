@@ -79,7 +79,9 @@ def test_one_value_that_stands_for_many_rows(tmp_path):
     good += bytes(2**20)  # after its end
     path = parquet_of(tmp_path / "a.parquet", {"image": pa.array([good] * 300), "label": ["x" * 1000] * 300})
     assert path.stat().st_size < 2**20
-    kind, found = outcome(lambda: prepared(path, tmp_path, limit=280, limits=Limits(item=10**7)), megabytes=120)
+    kind, found = outcome(
+        lambda: prepared(path, tmp_path, limit=280, limits=Limits(max_item_bytes=10**7)), megabytes=120
+    )
     assert kind == "returned" and len(found[0]) == 280
 
 

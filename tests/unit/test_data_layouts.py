@@ -409,6 +409,17 @@ def test_shards_are_no_classes(tmp_path):
         assert is_series(stems) == series
 
 
+def test_the_user_says_what_archives_are(tmp_path):
+    root = write(tmp_path / "years", {f"{year}.tar": tar_bytes({"1.png": PNG[0]}) for year in (1998, 1999, 2000)})
+    source = opened(root, archives="classes")
+    assert (source.classes, source.labels.tolist()) == (("1998", "1999", "2000"), [0, 1, 2])
+    assert "shards" not in said(source)
+    assert "--archives classes" in said(opened(root))
+    inner = {f"{name}.tar": tar_bytes(files) for name, files in wnids().items()}
+    (tmp_path / "all.tar").write_bytes(tar_bytes(inner))
+    assert opened(tmp_path / "all.tar", archives="shards").classes is None
+
+
 def test_masks_of_webdataset_are_no_pictures_to_train_on(tmp_path):
     files = {}
     for i in range(3):

@@ -179,8 +179,8 @@ def test_other_settings_are_refused(pictures, tmp_path):
         make(pictures, tmp_path / "data")
     with pytest.raises(BrokenPictureError):
         make(pictures, tmp_path / "begun")
-    with pytest.raises(ValueError, match=r"holds an unfinished job with other settings .*fit.mode: 'crop' -> 'pad'"):
-        prepare(str(pictures), tmp_path / "begun", Fit(resolution=8, mode="pad"), workers=1, shard=5)
+    with pytest.raises(ValueError, match=r"holds an unfinished job with other settings .*fit.fit: 'crop' -> 'pad'"):
+        prepare(str(pictures), tmp_path / "begun", Fit(resolution=8, fit="pad"), workers=1, shard=5)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(FileExistsError, match="is not empty"):

@@ -197,7 +197,7 @@ def test_pictures_that_cannot_be_measured_are_named(tmp_path):
     Image.new("1", (20000, 10000)).save(root / "empty.png")
     with pytest.raises(ImageError, match=r"empty\.png .*20000x10000 pixels takes 600,000,000 .*raise --max-item-bytes"):
         read_all(open_images(str(root)))
-    assert read_all(open_images(str(root), Limits(item=10**9))).shape == (1, 1, 10000, 20000)
+    assert read_all(open_images(str(root), Limits(max_item_bytes=10**9))).shape == (1, 1, 10000, 20000)
 
 
 def test_splits_are_measured_apart(tmp_path):

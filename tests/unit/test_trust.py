@@ -74,16 +74,16 @@ def test_a_limit_names_what_and_how_to_raise_it():
     with pytest.raises(LimitError, match=r"x\.png takes 11 bytes, over the limit of 10: .*--limit"):
         check_size("x.png", 11, 10, "--limit")
     with pytest.raises(ValueError, match="item"):
-        Limits(item=0)
+        Limits(max_item_bytes=0)
 
 
 def test_a_file_is_read_up_to_the_limit(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
-    assert read_regular(tmp_path / "a", Limits(item=5)) == b"12345"
+    assert read_regular(tmp_path / "a", Limits(max_item_bytes=5)) == b"12345"
     with pytest.raises(LimitError, match=r"5 bytes, over the limit of 4.*--max-item-bytes"):
-        read_regular(tmp_path / "a", Limits(item=4))
+        read_regular(tmp_path / "a", Limits(max_item_bytes=4))
     with pytest.raises(LimitError, match="over the limit"):
-        read_regular(Path("/proc/self/maps"), Limits(item=9))  # says that it is empty
+        read_regular(Path("/proc/self/maps"), Limits(max_item_bytes=9))  # says that it is empty
     with pytest.raises(OSError, match="leads out of"):
         read_regular(tmp_path / "a", Limits(), below=tmp_path / "b")
 
@@ -98,10 +98,10 @@ def test_members_of_archives_come_back(tmp_path, method, length):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
         archive.writestr("x", data)
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        assert read_member(archive, "x", Limits(item=3_100_000)) == data
+        assert read_member(archive, "x", Limits(max_item_bytes=3_100_000)) == data
         if length > 1:
             with pytest.raises(LimitError, match="x takes"):
-                read_member(archive, "x", Limits(item=1000))
+                read_member(archive, "x", Limits(max_item_bytes=1000))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -18,7 +18,7 @@ from unitgain.trust import Limits, parse_json, read_regular
 
 FORMAT = "unitgain-uncertainty/1"
 NAMES = ("fourier.freqs", "fourier.phases", "linear.weight")
-LARGEST = Limits(item=10_000_000)
+LARGEST = Limits(max_item_bytes=10_000_000)
 
 
 def uncertainty_path(snapshot: Path) -> Path:

@@ -23,10 +23,10 @@ Unset = Annotated[T | None, _hint]
 class Taking:
     """How much may be taken of files from elsewhere."""
 
-    max_item_bytes: int = Limits.item
+    max_item_bytes: int = Limits.max_item_bytes
     """Bytes that one picture or array may take, unpacked and decoded; a larger one cannot be used."""
 
-    max_ratio: int = Limits.ratio
+    max_ratio: int = Limits.max_ratio
     """How many times its own size an archive may take, unpacked."""
 
     def limits(self) -> Limits:
@@ -38,7 +38,7 @@ class Taking:
         for option, value in (("--max-item-bytes", self.max_item_bytes), ("--max-ratio", self.max_ratio)):
             if value < 1:
                 raise ValueError(f"{option} {value}: must be at least 1")
-        return Limits(item=self.max_item_bytes, ratio=self.max_ratio)
+        return Limits(max_item_bytes=self.max_item_bytes, max_ratio=self.max_ratio)
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -2,16 +2,16 @@
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Taking, Unset, pick_device
+from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.console import Console, bar, note, say, show_json
-from unitgain.data.fit import Fit, FitMode, Format
+from unitgain.data.fit import Fit
 from unitgain.data.manifest import Manifest, read_manifest
 from unitgain.data.settings import Normalization, OnError, PixelRange
 from unitgain.data.sources import SourceOptions
@@ -28,8 +28,8 @@ LISTED = 10  # of what may be many: errors, duplicates, classes
 DataFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 
 
-@dataclass(frozen=True)
-class Prepare(Taking):
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
     """Make training data of any images.
 
     SOURCE is a folder (classes: its first-level folders, or a dataset.json, labels.csv, metadata.csv or metadata.jsonl
@@ -45,48 +45,14 @@ class Prepare(Taking):
     dest: Annotated[Path, tyro.conf.Positional]
     """Folder for the result."""
 
-    resolution: Unset[int] = None
-    """Edge of the images in pixels. Default: that of the source, which must be square then."""
+    fit: Fit = field(default_factory=lambda: Fit(resolution=None))
+    """What becomes of a picture."""
 
-    fit: FitMode = "crop"
-    """crop: the middle square, as ADM does; pad: the whole picture on the background; stretch: to a square."""
-
-    channels: Literal["3", "1"] = "3"
-    """3: RGB; 1: grey."""
-
-    background: str = "white"
-    """Colour behind transparent pixels and around padded pictures: a name or #rrggbb."""
-
-    format: Format = "png"
-    """How images are stored, both without loss."""
-
-    labels: Unset[Path] = None
-    """CSV file (columns file and label) or JSON in the official form with the class of each picture."""
-
-    no_labels: bool = False
-    """Drop labels."""
+    reading: SourceOptions = field(default_factory=SourceOptions)
+    """What may have to be said about the source."""
 
     on_error: OnError = "fail"
     """What to do about a picture that cannot be used: stop, or leave it out and list it."""
-
-    split: Unset[str] = None
-    """Split of a data set that has several, such as the folders train, val and test; all: take them together.
-    Default: train on the Hub and in a directory of the datasets library; else it has to be said."""
-
-    config: Unset[str] = None
-    """Configuration of a data set on the Hub that has several."""
-
-    image_column: Unset[str] = None
-    """Column of the pictures in a table. Default: found by its type and name."""
-
-    label_column: Unset[str] = None
-    """Column of the labels in a table, metadata.csv too. Default: found by its name."""
-
-    classes: Unset[str] = None
-    """Names of the classes, in order, with commas between them."""
-
-    limit: Unset[int] = None
-    """Take only the first so many pictures."""
 
     shard: Unset[int] = None
     """Pictures per file. Default: up to 1024, fewer when they are large."""
@@ -98,33 +64,12 @@ class Prepare(Taking):
         """Make the data, or go on with them."""
         from unitgain.data.prepare import prepare
 
-        fit = Fit(
-            resolution=self.resolution,
-            mode=self.fit,
-            channels=int(self.channels),
-            background=self.background,
-            format=self.format,
-        )
-        options = SourceOptions(
-            labels=self.labels,
-            no_labels=self.no_labels,
-            split=self.split,
-            config=self.config,
-            image_column=self.image_column,
-            label_column=self.label_column,
-            classes=tuple(name.strip() for name in self.classes.split(",")) if self.classes else None,
-            limit=self.limit,
-            limits=self.limits(),
-        )
-        for name, value in (("shard", self.shard), ("workers", self.workers)):
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} {value}: must be at least 1")
         with bar("preparing", "images") as progress:
             manifest = prepare(
                 self.source,
                 self.dest,
-                fit,
-                options=options,
+                self.fit,
+                options=self.reading,
                 on_error=self.on_error,
                 workers=self.workers,
                 shard=self.shard,

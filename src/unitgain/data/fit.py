@@ -33,19 +33,19 @@ class Fit:
     """How pictures become images of one size.
 
     Args:
-        resolution: edge in pixels; None to take square pictures as they are.
-        mode: "crop" to the middle square as ADM does (`adm_crop`), "pad" to a square, or "stretch".
-        channels: 3 for RGB, 1 for grey.
-        background: colour behind transparent pixels and around padded pictures: a name or `#rrggbb`.
-        format: "png" or "webp", both lossless.
+        resolution: edge of the images in pixels; None for that of the source, which must be square then.
+        fit: "crop": the middle square, as ADM does; "pad": the whole picture on the background; "stretch": to a square.
+        channels: 3: RGB; 1: grey.
+        background: colour behind transparent pixels and around padded pictures: a name or #rrggbb.
+        format: how images are stored, both without loss.
 
     Raises:
         ValueError: if a field is out of its range.
     """
 
     resolution: int | None
-    mode: FitMode = "crop"
-    channels: int = 3
+    fit: FitMode = "crop"
+    channels: Literal[3, 1] = 3
     background: str = "white"
     format: Format = "png"
 
@@ -82,9 +82,9 @@ def fit_image(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> tuple[I
         if width != height:
             raise ImageError(f"is {width}x{height}, not square: give a resolution")
         return image, False
-    edge = max(width, height) if fit.mode == "pad" else min(width, height)
+    edge = max(width, height) if fit.fit == "pad" else min(width, height)
     if image.size != (fit.resolution, fit.resolution):
-        resize = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.mode]
+        resize = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.fit]
         image = _of_any_size(functools.partial(resize, image, fit))
     return image, edge < fit.resolution
 

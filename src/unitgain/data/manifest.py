@@ -11,7 +11,7 @@ from unitgain.trust import Limits, parse_json, plain_name, read_regular
 FORMAT = "unitgain-data/1"
 MANIFEST = "unitgain.json"
 UNFINISHED = ".unfinished"
-ABOUT = Limits(item=2**30)  # a million shards
+ABOUT = Limits(max_item_bytes=2**30)  # a million shards
 LARGEST = 16384  # edge of an image
 
 

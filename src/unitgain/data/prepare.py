@@ -103,6 +103,9 @@ def prepare(
         ImportError: if a package is missing.
         ValueError: if the source or the settings make no sense, or are not those of the interrupted job.
     """
+    for name, value in (("shard", shard), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value}: must be at least 1")
     require("pyarrow", extra="data")
     check_destination(folder)
     source = open_source(what, folder / UNFINISHED, options)

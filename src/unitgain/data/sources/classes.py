@@ -4,6 +4,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def classify(
     elif beside and any(key in beside for key in keys):
         labels, classes, more = number([beside.get(key) for key in keys], keys, name, options.classes)
     else:
-        labels, classes, more = tables.labels(keys) or _by_folders(listing, keys, level, name)
+        labels, classes, more = tables.labels(keys) or _by_folders(listing, keys, level, name, options.archives)
     return Indexed(
         kind=kind,
         name=name,
@@ -144,7 +145,11 @@ class _Tables:
 
 
 def _by_folders(
-    listing: Listing, keys: Sequence[str], level: int | None, name: str
+    listing: Listing,
+    keys: Sequence[str],
+    level: int | None,
+    name: str,
+    archives: Literal["shards", "classes"] | None,
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Classes from folders, with archives as folders where these are no shards of one set."""
     splits = {key.split("/")[level] for key in keys if key.count("/") > level} if level is not None else set()
@@ -160,16 +165,17 @@ def _by_folders(
         folders = [parts(folder, archives) for folder in sorted(listing.folders)]
         return by_folder([parts(key, archives) for key in keys], name, folders)
 
-    result = found(archives=False)
-    if result[1] is not None:
+    result = found(archives=archives == "classes")
+    if result[1] is not None or archives is not None:
         return result
     stems = sorted({_stem(part) for key in keys for part in key.split("/")[:-1] if part.lower().endswith(TAR_SUFFIXES)})
     if len(stems) < 2:
         return result
+    several = f"{len(stems)} archives, {stems[0]} to {stems[-1]}, are taken for"
     if is_series(stems):
-        return None, None, (f"{len(stems)} archives, {stems[0]} to {stems[-1]}, are taken for shards, not for classes",)
+        return None, None, (f"{several} shards, not for classes (--archives classes)",)
     labels, classes, notes = found(archives=True)
-    return labels, classes, (*notes, f"{len(stems)} archives, {stems[0]} to {stems[-1]}, are taken for classes")
+    return labels, classes, (*notes, f"{several} classes (--archives shards)")
 
 
 def by_folder(

@@ -72,7 +72,7 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
     if label_column and classes is None:
         raise ValueError(
             f"{where}: the column {label_column!r} does not name its classes, and a stream cannot number them before "
-            "it ends: give --classes a,b,c, or --no-labels"
+            "it ends: give --classes a b c, or --no-labels"
         )
     rows = rows.select_columns([name for name in (column, label_column) if name])
     if isinstance(rows.features and rows.features.get(column), datasets.Image):

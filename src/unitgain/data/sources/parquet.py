@@ -126,7 +126,7 @@ def _read(path: Path, group: int, column: str, limits: Limits, most: int) -> Ite
         sizes = list(_page_sizes(path, file.metadata.row_group(group), column))
         what = f"a page of column {printable(column)} of {printable(path.name)}"
         limits.check_item(what, max((largest for largest, _ in sizes), default=0))
-        step = max(1, min(most, limits.item // max(sum(total for _, total in sizes), 1)))
+        step = max(1, min(most, limits.max_item_bytes // max(sum(total for _, total in sizes), 1)))
         for batch in file.iter_batches(step, row_groups=[group], columns=[column], use_threads=False):
             yield batch.column(0)
     except LimitError:

@@ -56,14 +56,16 @@ class SourceOptions:
     """What may have to be said about a source.
 
     Args:
-        labels: CSV file, or JSON in the official form, with the class of each file.
+        labels: CSV file (columns file and label) or JSON in the official form with the class of each picture.
         no_labels: drop labels.
-        split: of a data set that has several.
+        split: of a data set that has several, such as the folders train, val and test; all: take them together; by
+            default train on the Hub and in a directory of the datasets library; else it has to be said.
         config: of a data set on the Hub that has several.
-        image_column: of a table; found by its type and name by default.
-        label_column: of a table; found by its name by default.
-        classes: names of the classes, where a stream has its labels as text.
-        limit: take only this many images, the first.
+        image_column: of the pictures in a table; found by its type and name by default.
+        label_column: of the labels in a table, metadata.csv too; found by its name by default.
+        classes: names of the classes, in order.
+        archives: whether tar archives of one set are shards or each a class; told by their names by default.
+        limit: take only the first so many pictures.
         limits: what an item and all of them may take.
     """
 
@@ -74,6 +76,7 @@ class SourceOptions:
     image_column: str | None = None
     label_column: str | None = None
     classes: tuple[str, ...] | None = None
+    archives: Literal["shards", "classes"] | None = None
     limit: int | None = None
     limits: Limits = DEFAULT_LIMITS
 
