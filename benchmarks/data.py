@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 
 from machine import write_results
+from unitgain.data.dataset import Dataset
 from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit
-from unitgain.data.loader import Dataset, Loader
+from unitgain.data.loader import Loader
 from unitgain.data.order import indices
 from unitgain.data.prepare import prepare
 from unitgain.data.prepared import PreparedDataset

@@ -97,9 +97,11 @@ def test_a_table_that_lies_about_what_it_takes(tmp_path):
     true = varint(2 * pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size)
     path.write_bytes(path.read_bytes().replace(true, b"\x82" + b"\x80" * (len(true) - 2) + b"\0"))
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 1
-    kind, found = outcome(lambda: prepared(path, tmp_path, limit=6, limits=Limits(item=2 * 10**7)), megabytes=120)
+    kind, found = outcome(
+        lambda: prepared(path, tmp_path, limit=6, limits=Limits(max_item_bytes=2 * 10**7)), megabytes=120
+    )
     assert kind == "returned" and len(found[0]) == 6
-    kind, text = outcome(lambda: prepared(path, tmp_path / "2", limits=Limits(item=10**7)))
+    kind, text = outcome(lambda: prepared(path, tmp_path / "2", limits=Limits(max_item_bytes=10**7)))
     assert kind == "DataError" and "no image is left" in text and "a page of column image of a.parquet takes" in text
 
 

@@ -12,10 +12,11 @@ from vaes import save_vae
 
 from unitgain.data.encoder import OFFICIAL_MEAN, OFFICIAL_STD, LatentEncoder
 from unitgain.data.fit import Fit
-from unitgain.data.latents import draw, encode, is_official
+from unitgain.data.latents import encode, is_official
 from unitgain.data.loader import Loader
 from unitgain.data.prepare import prepare
 from unitgain.data.prepared import PreparedDataset
+from unitgain.data.sheet import draw
 from unitgain.data.vae import load_vae, vae_decode
 from unitgain.parallel import World
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import folder_of
 
-from unitgain.data.dataset import ArrayDataset
+from unitgain.data.dataset import ArrayDataset, Dataset
 from unitgain.data.encoder import LatentEncoder, PixelEncoder, encoder_from_dict
 from unitgain.data.fit import Fit
-from unitgain.data.loader import Dataset, Loader
+from unitgain.data.loader import Loader
 from unitgain.data.order import flips, indices
 from unitgain.data.prepare import prepare
 from unitgain.data.prepared import PreparedDataset

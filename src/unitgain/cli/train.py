@@ -16,7 +16,7 @@ from unitgain.serial import from_dict, to_dict
 from unitgain.train.config import Execution, TrainConfig
 
 if TYPE_CHECKING:
-    from unitgain.data.loader import Dataset
+    from unitgain.data.dataset import Dataset
 
 HELP = ("-h", "--help")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]

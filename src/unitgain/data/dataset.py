@@ -1,20 +1,86 @@
-"""Images and labels in memory, checked."""
+"""What a data set is; and images and labels in memory, checked."""
 
 import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.data.encoder import PixelEncoder
+from unitgain.data.encoder import Encoder, PixelEncoder
+
+Labels = Int[Tensor, " n"] | None
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Images by number, and perhaps labels: what training needs of data.
+
+    Attributes:
+        name: for messages and records.
+        labels: int64 `[N]`; None without.
+        classes: names of the classes; None without labels.
+        encoder: how stored values become what the network sees, and back.
+    """
+
+    name: str
+    labels: Labels
+    classes: tuple[str, ...] | None
+    encoder: Encoder
+
+    def __len__(self) -> int: ...
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of a row as it is stored: channels, height, width."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a row as it is stored."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that matters for training; empty if it is not known."""
+        ...
+
+    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
+        """Rows as they are stored, into `out` if given, and their labels."""
+        ...
+
+    @property
+    def latents(self) -> bool:
+        """Whether these are latents, which a VAE decodes, rather than pixels."""
+        return False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image as the network sees it: channels, height, width."""
+        return self.stored_shape
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes, 0 without labels."""
+        return len(self.classes) if self.labels is not None and self.classes else 0
+
+    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
+        """What the network sees, float32; `generator`, on the device of `stored`, draws latents."""
+        return self.encoder.encode(stored, generator)
+
+    def batch(self, indices: NDArray[np.int64]) -> tuple[Float[Tensor, "n c h w"], Labels]:
+        """The images with these indices as the network sees them, float32, and their labels."""
+        stored, labels = self.rows(indices)
+        return self.encode(stored), labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ArrayDataset:
+class ArrayDataset(Dataset):
     """A data set that fits in memory.
 
     Args:
@@ -66,29 +132,14 @@ class ArrayDataset:
         return len(self.images)
 
     @property
-    def label_dim(self) -> int:
-        """Number of classes, 0 without labels."""
-        return len(self.classes) if self.labels is not None and self.classes else 0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
+    def stored_shape(self) -> tuple[int, int, int]:
         """Of an image: channels, height, width."""
         return tuple(self.images.shape[1:])  # type: ignore[return-value]
 
     @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        """Of a row as it is stored."""
-        return self.shape
-
-    @property
     def dtype(self) -> torch.dtype:
-        """Of a row as it is stored."""
+        """Of the images."""
         return self.images.dtype
-
-    @property
-    def latents(self) -> bool:
-        """Whether these are latents that a VAE decodes: no."""
-        return False
 
     @property
     def fingerprint(self) -> str:
@@ -101,7 +152,7 @@ class ArrayDataset:
                 digest.update(tensor[rows].contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def rows(self, indices: np.ndarray, out: Tensor | None = None) -> tuple[Tensor, Int[Tensor, " n"] | None]:
+    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
         """The images with these indices as they are stored, and their labels."""
         rows = torch.from_numpy(indices)
         images = torch.index_select(self.images, 0, rows, out=out)
@@ -110,8 +161,3 @@ class ArrayDataset:
     def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
         """What the network sees, float32; nothing is random."""
         return stored.float() if stored.is_floating_point() else self.encoder.encode(stored)
-
-    def batch(self, indices: np.ndarray) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
-        """The images with these indices as the network sees them, float32, and their labels."""
-        stored, labels = self.rows(indices)
-        return self.encode(stored), labels

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from unitgain.data.encoder import OFFICIAL_VAE, LatentEncoder
 from unitgain.data.manifest import Manifest, Shard
@@ -34,7 +32,7 @@ def encode(
     normalization: Normalization = "auto",
     pixels: PixelRange = "0..1",
     batch: int = 16,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[float, int], None] | None = None,
 ) -> Manifest:
     """Make a folder of latents, or go on with one that was interrupted.
 
@@ -47,7 +45,7 @@ def encode(
             channel; "auto": official for the official VAE, else measured.
         pixels: what the VAE is fed with: "0..1" as the official networks have it, "-1..1" as diffusers does.
         batch: images at a time.
-        on_progress: called with the images done and all of them, of this process.
+        on_progress: called with the images done and all of them.
 
     Returns:
         The manifest, on every process.
@@ -65,20 +63,15 @@ def encode(
     check_vae(dataset, model, vae)
     official = normalization == "official" or (normalization == "auto" and is_official(vae))
     job = _Job(dataset, vae, model, official, pixels, batch)
-    settings = job.settings()
-    writer = ShardWriter(folder, settings) if world.main else None
-    missing = world.broadcast(_missing(writer, dataset))
-    if writer is None:
-        writer = ShardWriter(folder, settings, leader=False)
-    if missing is None:
-        assert writer.finished is not None
+    writer = world.on_main(lambda: ShardWriter(folder, job.settings()))
+    if writer.finished is not None:
         return writer.finished
-    for part in world.gather(job.encode(writer, world.share(missing), on_progress)):
+    missing = [index for index in range(len(dataset.manifest.shards)) if index not in writer.shards]
+    done = sum(shard.rows for shard in writer.shards.values())
+    progress = world.progress(on_progress, len(dataset), done)
+    for part in world.gather(job.encode(writer, world.share(missing), progress)):
         writer.shards |= part
-    if world.main:
-        job.finish(writer)
-    world.barrier()
-    return ShardWriter(folder, settings, leader=False).finished  # type: ignore[return-value]
+    return world.on_main(lambda: job.finish(writer))
 
 
 @dataclass(frozen=True)
@@ -105,10 +98,10 @@ class _Job:
         }
 
     def encode(
-        self, writer: ShardWriter, indices: Sequence[int], on_progress: Callable[[int, int], None] | None
+        self, writer: ShardWriter, indices: Sequence[int], on_progress: Callable[[float], None] | None
     ) -> dict[int, Shard]:
         """Encode the shards of this process."""
-        total, done = sum(len(self._rows(index)) for index in indices), 0
+        done = 0
         written: dict[int, Shard] = {}
         for index in indices:
             stored: list[np.ndarray] = []
@@ -118,15 +111,15 @@ class _Job:
                 stored.append(vae_encode(self.model, images, self.pixels).cpu().numpy())
                 done += len(images)
                 if on_progress is not None:
-                    on_progress(done, total)
+                    on_progress(done)
             written[index] = self._write(writer, index, np.concatenate(stored))
         return written
 
-    def finish(self, writer: ShardWriter) -> None:
+    def finish(self, writer: ShardWriter) -> Manifest:
         """Write what makes the shards of all processes a data set."""
         mean, std = moments([writer.shards[index] for index in sorted(writer.shards)])  # sums depend on their order
         own = LatentEncoder(vae=self.vae, mean=mean, std=std, pixels=self.pixels)
-        writer.finish(
+        return writer.finish(
             features("latent", self.dataset.classes),
             kind="latent",
             resolution=self.dataset.manifest.resolution // downsampling(self.model),
@@ -181,20 +174,3 @@ def vae_fingerprint(model: Any) -> str:
         state.update(name.encode())
         state.update(tensor.cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
-
-
-def _missing(writer: ShardWriter | None, dataset: PreparedDataset) -> list[int] | None:
-    if writer is None or writer.finished is not None:
-        return None
-    return [index for index in range(len(dataset.manifest.shards)) if index not in writer.shards]
-
-
-def draw(dataset: PreparedDataset, rows: np.ndarray) -> Tensor:
-    """Pictures of rows, uint8 `[n, c, h, w]`: pixels as they are, latents through the VAE, their means undrawn."""
-    stored, _ = dataset.rows(rows)
-    if not isinstance(dataset.encoder, LatentEncoder):
-        return stored
-    mean = stored.clone()
-    mean[:, mean.shape[1] // 2 :] = 0
-    with torch.inference_mode():
-        return dataset.encoder.decode(dataset.encode(mean))

@@ -8,82 +8,18 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.data.dataset import ArrayDataset
-from unitgain.data.encoder import Encoder
+from unitgain.data.dataset import ArrayDataset, Dataset, Labels
 from unitgain.data.order import flips, indices
 from unitgain.data.workers import cores
 from unitgain.native import recycled
 
-Labels = Int[Tensor, " n"] | None
 PART_OF_MEMORY = 0.5  # that a cache may take
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """What training needs of data."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def name(self) -> str:
-        """For messages and records."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes; None without labels."""
-        ...
-
-    @property
-    def encoder(self) -> Encoder:
-        """How stored values become what the network sees, and back."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of an image as the network sees it: channels, height, width."""
-        ...
-
-    @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        """Of a row as it is stored."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of a row as it is stored."""
-        ...
-
-    @property
-    def label_dim(self) -> int:
-        """Number of classes, 0 without labels."""
-        ...
-
-    @property
-    def latents(self) -> bool:
-        """Whether these are latents rather than pixels."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all that matters for training; empty if it is not known."""
-        ...
-
-    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
-        """Rows as they are stored, into `out` if given, and their labels."""
-        ...
-
-    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
-        """What the network sees, float32."""
-        ...
 
 
 class Loader:
@@ -216,5 +152,5 @@ class Cache:
         return out, self._label(indices)
 
     def _label(self, indices: NDArray[np.int64]) -> Labels:
-        labels = getattr(self.dataset, "labels", None)
+        labels = self.dataset.labels
         return None if labels is None else labels[torch.from_numpy(indices)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from unitgain.data.loader import Dataset
+from unitgain.data.dataset import Dataset
 from unitgain.data.settings import Normalize
 
 DIGITS = "digits"

@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.data.arrow import map_batches
+from unitgain.data.dataset import Dataset, Labels
 from unitgain.data.encoder import Encoder, LatentEncoder, PixelEncoder, encoder_from_dict
 from unitgain.data.fit import read_pixels
 from unitgain.data.manifest import MANIFEST, DataError, Manifest, Shard, read_manifest
 from unitgain.extras import require
 
 
-class PreparedDataset:
+class PreparedDataset(Dataset):
     """What `unitgain data prepare` or `encode` made, as a data set.
 
     Args:
@@ -87,11 +88,6 @@ class PreparedDataset:
         return torch.float32 if self.latents else torch.uint8
 
     @property
-    def label_dim(self) -> int:
-        """Number of classes, 0 without labels."""
-        return len(self.classes) if self.classes is not None else 0
-
-    @property
     def fingerprint(self) -> str:
         """Of the bytes, the classes and the encoder of latents."""
         return self.manifest.fingerprint
@@ -106,9 +102,7 @@ class PreparedDataset:
         shard, row = self._place(index)
         return self._columns[shard][row].as_py()
 
-    def rows(
-        self, indices: NDArray[np.int64], out: Tensor | None = None
-    ) -> tuple[Shaped[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
+    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c h w"], Labels]:
         """Rows as they are stored, and their labels.
 
         Args:
@@ -130,15 +124,6 @@ class PreparedDataset:
             for position, (shard, row) in enumerate(zip(shards.tolist(), places.tolist(), strict=True)):
                 array[position] = self._pixels(shard, row)
         return out, None if self.labels is None else self.labels[torch.from_numpy(indices)]
-
-    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
-        """What the network sees, float32; `generator`, on the device of `stored`, draws latents."""
-        return self.encoder.encode(stored, generator)
-
-    def batch(self, indices: NDArray[np.int64]) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
-        """The images with these indices as the network sees them, float32, and their labels."""
-        stored, labels = self.rows(indices)
-        return self.encode(stored), labels
 
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from unitgain.data.manifest import MANIFEST, UNFINISHED, DataError, Manifest, Shard, read_json, read_manifest
 from unitgain.extras import require
-from unitgain.files import atomic, require_empty, write_text
+from unitgain.files import atomic, require_empty, sha256, write_text
 from unitgain.serial import differences, from_dict, to_dict
-from unitgain.trust import open_regular
 
 SKIPPED = "skipped.jsonl"
 SETTINGS = "settings.json"
@@ -35,7 +34,6 @@ class ShardWriter:
     Args:
         folder: where; empty, or left by a job with the same settings.
         settings: of the job; JSON values.
-        leader: whether this process sets up and tidies; exactly one of those that share a folder, and first.
 
     Attributes:
         finished: the manifest, if there is nothing left to do.
@@ -46,19 +44,17 @@ class ShardWriter:
         ValueError: if it holds a job with other settings.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], leader: bool = True) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self.settings = folder, to_dict(dict(settings))
         self.journal = folder / UNFINISHED
         self.finished = read_manifest(folder) if (folder / MANIFEST).is_file() else None
         if self.finished is not None:
             self._refuse(self.finished.settings, "prepared data made")
-            if leader:
-                shutil.rmtree(self.journal, ignore_errors=True)
+            shutil.rmtree(self.journal, ignore_errors=True)
             self.shards = dict(enumerate(self.finished.shards))
             return
-        if leader:
-            check_destination(folder)
-            self._begin()
+        check_destination(folder)
+        self._begin()
         self.shards = self._read_journal()
 
     def _begin(self) -> None:
@@ -203,12 +199,6 @@ def damage(folder: Path, shard: Shard) -> str:
     if path.stat().st_size != shard.bytes:
         return f"{shard.file} has {path.stat().st_size} bytes instead of {shard.bytes}"
     return "" if sha256(path) == shard.sha256 else f"{shard.file} has changed: its checksum differs"
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(parts: Sequence[str], classes: Sequence[str] | None, encoder: Mapping[str, Any] | None) -> str:

@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
+from unitgain.data.encoder import LatentEncoder
 from unitgain.data.images import grid, to_image
-from unitgain.data.latents import draw
 from unitgain.data.order import indices
 from unitgain.data.prepared import PreparedDataset
 
@@ -44,6 +46,17 @@ def contact_sheet(dataset: PreparedDataset, columns: int = 12, rows: int = 20, s
     left = len(dataset.classes) - rows
     footer = f"and {left:,} more classes" if left > 0 else ""
     return _compose(lines, pictures, footer, columns, font)
+
+
+def draw(dataset: PreparedDataset, rows: np.ndarray) -> Tensor:
+    """Pictures of rows, uint8 `[n, c, h, w]`: pixels as they are, latents through the VAE, their means undrawn."""
+    stored, _ = dataset.rows(rows)
+    if not isinstance(dataset.encoder, LatentEncoder):
+        return stored
+    mean = stored.clone()
+    mean[:, mean.shape[1] // 2 :] = 0
+    with torch.inference_mode():
+        return dataset.encoder.decode(dataset.encode(mean))
 
 
 def _sized(image: Image.Image) -> Image.Image:

@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch.nn.functional import one_hot
 
-from unitgain.data.loader import Dataset, Labels, Loader
+from unitgain.data.dataset import Dataset, Labels
+from unitgain.data.loader import Loader
 from unitgain.data.order import LABELS, derive, uniform
 from unitgain.denoiser import Label
 from unitgain.parallel import World

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unitgain.data.loader import Dataset
+from unitgain.data.dataset import Dataset
 from unitgain.parallel import World
 from unitgain.train.config import TrainConfig
 from unitgain.train.log import StatsLog, TrainProgress

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from unitgain.checkpoint.snapshot import DTYPES
+from unitgain.data.dataset import Dataset
 from unitgain.data.images import grid
-from unitgain.data.loader import Dataset
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network
 from unitgain.draw.decode import decoder

@@ -19,7 +19,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.checkpoint.uncertainty import read_uncertainty
-from unitgain.data.loader import Dataset
+from unitgain.data.dataset import Dataset
 from unitgain.denoiser import Denoiser
 from unitgain.hub import locate
 from unitgain.layers import MPConv

@@ -6,7 +6,7 @@ import torch
 
 from unitgain.arch import NetworkSpec
 from unitgain.console import note
-from unitgain.data.loader import Dataset
+from unitgain.data.dataset import Dataset
 from unitgain.data.named import normalized, open_data
 from unitgain.infer import fastest_dtype
 from unitgain.train.config import TrainConfig

@@ -11,7 +11,7 @@ import torch
 
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.checkpoint.state import clear_partial
-from unitgain.data.loader import Dataset
+from unitgain.data.dataset import Dataset
 from unitgain.data.order import derive
 from unitgain.parallel import World, is_lost, processes
 from unitgain.serial import to_dict

@@ -15,7 +15,7 @@ import torch
 
 from unitgain import __version__
 from unitgain.console import warn
-from unitgain.data.loader import Dataset
+from unitgain.data.dataset import Dataset
 from unitgain.parallel import World
 from unitgain.serial import differences, to_dict
 from unitgain.train.config import Execution, TrainConfig
