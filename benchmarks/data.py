@@ -1,9 +1,9 @@
 """Measure the preparation and loading of data: `python benchmarks/data.py`.
 
-Two claims. `prepare` keeps up with Pillow alone decoding, resizing and encoding the same files in as many processes,
-though it also orders, hashes, checks and writes. The loader hands out latents about as fast as NumPy copies the same
-rows out of a memory map. Both are ratios, medians over interleaved runs; the start of the processes counts on both
-sides. Figures go to `results/data.json` and `.md`.
+Two claims. `prepare_data` keeps up with Pillow alone decoding, resizing and encoding the same files by as many
+processes as it has threads, though it also orders, hashes, checks and writes. The loader hands out latents about as
+fast as NumPy copies the same rows out of a memory map. Both are ratios, medians over interleaved runs; the start of the
+processes counts. Figures go to `results/data.json` and `.md`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit
 from unitgain.data.loader import Loader
 from unitgain.data.order import indices
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.shards import Column, ShardWriter, features, latent_sums
 from unitgain.serial import to_dict
@@ -84,7 +84,7 @@ def measure_prepare(folder: Path, count: int, size: int, workers: int, repeats: 
 
     def ours() -> None:
         shutil.rmtree(folder / "data", ignore_errors=True)
-        prepare(str(folder / "photographs"), folder / "data", Fit(resolution=size), workers=workers)
+        prepare_data(str(folder / "photographs"), folder / "data", Fit(resolution=size), workers=workers)
 
     alone, prepared = timed(plain, ours, repeats)
     ratios = [one / other for one, other in zip(alone, prepared, strict=True)]
@@ -167,7 +167,7 @@ def markdown(results: dict[str, dict]) -> str:
 ## Preparing
 
 {prepared["files"]:,} JPEG files of {SIZE[0]}x{SIZE[1]} to PNG of {prepared["resolution"]}x{prepared["resolution"]}, \
-{prepared["processes"]} processes each, starting them included.
+{prepared["processes"]} processes or threads, starting them included.
 
 | | images/s |
 |---|---|

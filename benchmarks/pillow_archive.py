@@ -1,10 +1,11 @@
 """A plain script that makes an archive of pictures with Pillow, one after the other, to compare `data prepare` with.
 
-`python benchmarks/pillow_archive.py SOURCE DEST RESOLUTION [LEVEL]`: decode, crop as ADM does, PNG of that compression
-(0: none, the quickest; 6: Pillow's usual one), uncompressed zip. It imports nothing else, and stands in for tools that
-are not at hand.
+`python benchmarks/pillow_archive.py SOURCE DEST RESOLUTION [LEVEL] [MODULE]`: decode, crop as ADM does, PNG of that
+compression (0: none, the quickest; 6: Pillow's usual one), uncompressed zip. It imports nothing else but MODULE (torch:
+as a tool does that can also make latents), and stands in for tools that are not at hand.
 """
 
+import importlib
 import io
 import sys
 import zipfile
@@ -22,7 +23,8 @@ def crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def main(source: str, dest: str, resolution: str, level: str = "6") -> None:
+def main(source: str, dest: str, resolution: str, level: str = "6", module: str = "sys") -> None:
+    importlib.import_module(module)
     with zipfile.ZipFile(dest, "w", zipfile.ZIP_STORED) as archive:
         for index, path in enumerate(sorted(Path(source).iterdir())):
             with Image.open(path) as file:

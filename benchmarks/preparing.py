@@ -24,7 +24,11 @@ from machine import write_results
 
 OURS = "{python} -m unitgain data prepare {source} {dest} --resolution {resolution}"
 SCRIPT = f"{{python}} {Path(__file__).with_name('pillow_archive.py')} {{source}} {{dest}}.zip {{resolution}}"
-STAND_INS = {"Pillow alone, one process": SCRIPT, "the same, PNG without compression": f"{SCRIPT} 0"}
+STAND_INS = {
+    "Pillow alone, one process": SCRIPT,
+    "the same, PNG without compression": f"{SCRIPT} 0",
+    "the same, after `import torch`": f"{SCRIPT} 0 torch",
+}
 
 
 def measure_commands(

@@ -387,9 +387,9 @@ def open_labels(path: Path) -> None:
 
 def prepared(folder: Path) -> Path:
     from unitgain.data.fit import Fit
-    from unitgain.data.prepare import prepare
+    from unitgain.data.prepare import prepare_data
 
-    prepare(str(pictures(folder)), folder / "data", Fit(resolution=8), workers=1)
+    prepare_data(str(pictures(folder)), folder / "data", Fit(resolution=8), workers=1)
     return next((folder / "data").glob("*.arrow"))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from unitgain.data.check import check
 from unitgain.data.fit import Fit
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sources import SourceOptions
 
@@ -44,6 +44,6 @@ def inspect(folder):
 def prepared(source, tmp_path, on_error="skip", **options):
     """The names of the pictures that could be used, and why others could not."""
     folder = tmp_path / "prepared"
-    prepare(str(source), folder, FIT, options=SourceOptions(**options), on_error=on_error, workers=1)
+    prepare_data(str(source), folder, FIT, options=SourceOptions(**options), on_error=on_error, workers=1)
     left = (folder / "skipped.jsonl").read_text().splitlines() if (folder / "skipped.jsonl").exists() else []
     return use(folder), {row["key"]: row["error"] for row in map(json.loads, left)}

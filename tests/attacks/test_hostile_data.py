@@ -17,14 +17,14 @@ from pictures import encoded, folder_of, picture
 
 from unitgain.data.fit import Fit
 from unitgain.data.manifest import DataError
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset
 
 
 @pytest.fixture
 def data(tmp_path):
     """A prepared folder of two shards, of images that are not alike."""
-    prepare(str(folder_of(tmp_path / "pictures", each=4)), tmp_path / "data", FIT, workers=1, shard=8)
+    prepare_data(str(folder_of(tmp_path / "pictures", each=4)), tmp_path / "data", FIT, workers=1, shard=8)
     return tmp_path / "data"
 
 
@@ -258,7 +258,7 @@ def test_latents_are_as_long_as_the_manifest_says(tmp_path):
     (tmp_path / "pictures").mkdir()
     for index in range(4):
         np.save(tmp_path / "pictures" / f"{index}.npy", np.full((8, 2, 2), index, np.float32))
-    prepare(str(tmp_path / "pictures"), tmp_path / "data", Fit(resolution=None), workers=1)
+    prepare_data(str(tmp_path / "pictures"), tmp_path / "data", Fit(resolution=None), workers=1)
     data = tmp_path / "data"
     assert outcome(use, data)[0] == "returned"
     columns = columns_of(data)

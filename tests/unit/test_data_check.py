@@ -15,7 +15,7 @@ from unitgain.data.check import advice, check
 from unitgain.data.export import export
 from unitgain.data.fit import Fit
 from unitgain.data.manifest import DataError, read_manifest
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.sheet import contact_sheet
 
@@ -25,7 +25,7 @@ def root(tmp_path):
     pictures = folder_of(tmp_path / "pictures", width=8, height=8)
     (pictures / "dog" / "9.png").write_bytes(encoded(picture(0, 8, 8)))  # cat/0 again, in another class
     (pictures / "eel" / "8.png").write_bytes(encoded(picture(201, 8, 8), "BMP"))  # eel/1 in another file
-    prepare(str(pictures), tmp_path / "data", Fit(resolution=8), workers=1, shard=5)
+    prepare_data(str(pictures), tmp_path / "data", Fit(resolution=8), workers=1, shard=5)
     return tmp_path
 
 
@@ -95,7 +95,7 @@ def uniform(root, name, low, high):
     values = np.random.default_rng(0).integers(low, high + 1, (4, 32, 32, 3), dtype=np.uint8)
     for index, array in enumerate(values):
         Image.fromarray(array).save(folder / f"{index}.png")
-    prepare(str(folder), root / f"{name}-data", Fit(resolution=32), workers=1)
+    prepare_data(str(folder), root / f"{name}-data", Fit(resolution=32), workers=1)
     return root / f"{name}-data"
 
 
@@ -144,7 +144,7 @@ def test_a_contact_sheet_shows_every_class(root):
 @pytest.mark.parametrize("format", ["png", "webp"])
 def test_an_export_is_of_the_official_kind_and_comes_back(root, format):
     fit = Fit(resolution=8, format=format)
-    prepare(str(root / "pictures"), root / format, fit, workers=1)
+    prepare_data(str(root / "pictures"), root / format, fit, workers=1)
     data = PreparedDataset(root / format)
     export(data, root / "out.zip")
     with zipfile.ZipFile(root / "out.zip") as archive:
@@ -156,7 +156,7 @@ def test_an_export_is_of_the_official_kind_and_comes_back(root, format):
         with archive.open(names[5]) as file, Image.open(file) as image:
             assert image.format == "PNG"
             assert np.array_equal(np.asarray(image), data.rows(np.array([5]))[0][0].permute(1, 2, 0).numpy())
-    prepare(str(root / "out.zip"), root / "back", Fit(resolution=None), workers=1)
+    prepare_data(str(root / "out.zip"), root / "back", Fit(resolution=None), workers=1)
     back = PreparedDataset(root / "back")
     assert back.classes == data.classes
     assert torch.equal(back.rows(np.arange(14))[0], data.rows(np.arange(14))[0])

@@ -10,14 +10,15 @@ from diffusers import AutoencoderKL
 from pictures import contents, folder_of
 from vaes import save_vae
 
-from unitgain.data.encoder import OFFICIAL_MEAN, OFFICIAL_STD, LatentEncoder
+from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit
 from unitgain.data.latents import encode, is_official
 from unitgain.data.loader import Loader
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sheet import draw
 from unitgain.data.vae import load_vae, vae_decode
+from unitgain.official import VAE_MEAN, VAE_STD
 from unitgain.parallel import World
 
 
@@ -25,7 +26,7 @@ from unitgain.parallel import World
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("latents")
     save_vae(root / "vae")
-    prepare(str(folder_of(root / "pictures", each=3)), root / "data", Fit(resolution=16), workers=1, shard=4)
+    prepare_data(str(folder_of(root / "pictures", each=3)), root / "data", Fit(resolution=16), workers=1, shard=4)
     return root
 
 
@@ -96,11 +97,11 @@ def test_decoding_undoes_the_normalization(root, latents):
 def test_official_normalization(root, tmp_path):
     make(root, tmp_path / "out", normalization="official")
     data = PreparedDataset(tmp_path / "out")
-    assert data.encoder == LatentEncoder(vae=str(root / "vae"), mean=OFFICIAL_MEAN, std=OFFICIAL_STD)
-    assert OFFICIAL_MEAN == (5.81, 3.25, 0.12, -2.15)
-    assert OFFICIAL_STD == (4.17, 4.62, 3.71, 3.28)
+    assert data.encoder == LatentEncoder(vae=str(root / "vae"), mean=VAE_MEAN, std=VAE_STD)
+    assert VAE_MEAN == (5.81, 3.25, 0.12, -2.15)
+    assert VAE_STD == (4.17, 4.62, 3.71, 3.28)
     exact = torch.zeros(1, 8, 1, 1)
-    exact[0, :4, 0, 0] = torch.tensor(OFFICIAL_MEAN) + 2 * torch.tensor(OFFICIAL_STD)
+    exact[0, :4, 0, 0] = torch.tensor(VAE_MEAN) + 2 * torch.tensor(VAE_STD)
     torch.testing.assert_close(data.encode(exact), torch.ones(1, 4, 1, 1))
     assert is_official("stabilityai/sd-vae-ft-mse")
     assert is_official("/models/sd-vae-ft-mse")
@@ -125,10 +126,10 @@ def test_pictures_of_latents(root, latents):
 def test_what_does_not_fit_is_refused(root, latents, tmp_path):
     with pytest.raises(ValueError, match="holds latents already"):
         encode(latents.folder, tmp_path / "x", str(root / "vae"), world=World())
-    prepare(str(root / "pictures"), tmp_path / "odd", Fit(resolution=9), workers=1)
+    prepare_data(str(root / "pictures"), tmp_path / "odd", Fit(resolution=9), workers=1)
     with pytest.raises(ValueError, match="9 pixels are no multiple"):
         encode(tmp_path / "odd", tmp_path / "x", str(root / "vae"), world=World())
-    prepare(str(root / "pictures"), tmp_path / "grey", Fit(resolution=8, channels=1), workers=1)
+    prepare_data(str(root / "pictures"), tmp_path / "grey", Fit(resolution=8, channels=1), workers=1)
     with pytest.raises(ValueError, match=r"takes 3 channels, .* has 1"):
         encode(tmp_path / "grey", tmp_path / "x", str(root / "vae"), world=World())
     with pytest.raises(ValueError, match=r"cannot load the VAE '.*nowhere'"):

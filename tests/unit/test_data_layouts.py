@@ -14,7 +14,7 @@ import torch
 from pictures import encoded, picture
 
 from unitgain.data.fit import Fit, ImageError
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.sources import SourceOptions, open_source
 from unitgain.data.sources.classes import is_series
 from unitgain.data.sources.listing import companions, plain_path
@@ -462,7 +462,7 @@ def test_a_name_that_is_not_utf8_stops_nothing(tmp_path):
     assert "1 names are not UTF-8 and are kept with escapes: caf\\udce9/\\udcff.png" in said(source)
     said(source).encode()
     notes = []
-    manifest = prepare(str(root), tmp_path / "data", Fit(resolution=8), say=notes.append)
+    manifest = prepare_data(str(root), tmp_path / "data", Fit(resolution=8), say=notes.append)
     assert (manifest.rows, manifest.classes) == (2, ("caf\\udce9", "tea"))
     (tmp_path / "a.tar").write_bytes(tar_bytes({"caf\udce9/1.png": PNG[0]}))
     assert labelled(opened(tmp_path / "a.tar")) == {"caf\\udce9/1.png": "caf\\udce9"}

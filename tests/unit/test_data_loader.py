@@ -12,7 +12,7 @@ from unitgain.data.encoder import LatentEncoder, PixelEncoder, encoder_from_dict
 from unitgain.data.fit import Fit
 from unitgain.data.loader import Loader
 from unitgain.data.order import flips, indices
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.serial import to_dict
 
@@ -20,7 +20,7 @@ from unitgain.serial import to_dict
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("loader")
-    prepare(str(folder_of(root / "pictures", each=7)), root / "data", Fit(resolution=4), workers=1, shard=4)
+    prepare_data(str(folder_of(root / "pictures", each=7)), root / "data", Fit(resolution=4), workers=1, shard=4)
     return PreparedDataset(root / "data")
 
 

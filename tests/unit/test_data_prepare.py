@@ -22,7 +22,8 @@ from pictures import contents, encoded, folder_of, picture
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.fit import Fit, fit_image
 from unitgain.data.manifest import DataError, read_manifest
-from unitgain.data.prepare import BrokenPictureError, prepare
+from unitgain.data.named import open_data
+from unitgain.data.prepare import BrokenPictureError, prepare_data
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.shards import _array
 from unitgain.data.sources import SourceOptions
@@ -37,7 +38,7 @@ def pictures(tmp_path):
 
 
 def make(pictures, folder, **options):
-    return prepare(str(pictures), folder, FIT, **{"workers": 1, "shard": 5, **options})
+    return prepare_data(str(pictures), folder, FIT, **{"workers": 1, "shard": 5, **options})
 
 
 def test_everything_is_there(pictures, tmp_path):
@@ -78,7 +79,7 @@ def test_the_datasets_library_reads_it(pictures, tmp_path):
     image = table.cast_column("image", datasets.Image())[7]["image"]
     stored = PreparedDataset(tmp_path / "data").rows(np.array([7]))[0][0]
     assert np.array_equal(np.asarray(image), stored.permute(1, 2, 0).numpy())
-    again = prepare(str(tmp_path / "data"), tmp_path / "again", FIT, workers=1)
+    again = prepare_data(str(tmp_path / "data"), tmp_path / "again", FIT, workers=1)
     assert again.classes == ("cat", "dog", "eel")
     assert torch.equal(PreparedDataset(tmp_path / "again").rows(np.array([7]))[0][0], stored)
 
@@ -163,11 +164,11 @@ def test_images_as_they_are_must_agree(pictures, tmp_path):
     as_they_are = Fit(resolution=None)
     for path in pictures.rglob("*.png"):
         path.write_bytes(encoded(picture(1, 6, 6)))
-    manifest = prepare(str(pictures), tmp_path / "data", as_they_are, workers=1)
+    manifest = prepare_data(str(pictures), tmp_path / "data", as_they_are, workers=1)
     assert manifest.resolution == 6
     (pictures / "eel" / "2.png").write_bytes(encoded(picture(1, 7, 7)))
     with pytest.raises(BrokenPictureError, match=r"eel/2.png is image of 3 channels, 7x7 where others are .* 6x6"):
-        prepare(str(pictures), tmp_path / "other", as_they_are, workers=1)
+        prepare_data(str(pictures), tmp_path / "other", as_they_are, workers=1)
 
 
 def test_other_settings_are_refused(pictures, tmp_path):
@@ -180,7 +181,7 @@ def test_other_settings_are_refused(pictures, tmp_path):
     with pytest.raises(BrokenPictureError):
         make(pictures, tmp_path / "begun")
     with pytest.raises(ValueError, match=r"holds an unfinished job with other settings .*fit.fit: 'crop' -> 'pad'"):
-        prepare(str(pictures), tmp_path / "begun", Fit(resolution=8, fit="pad"), workers=1, shard=5)
+        prepare_data(str(pictures), tmp_path / "begun", Fit(resolution=8, fit="pad"), workers=1, shard=5)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(FileExistsError, match="is not empty"):
@@ -194,7 +195,7 @@ def test_a_job_that_finished_nothing_does_not_bind_the_next(pictures, tmp_path):
     good = first.read_bytes()
     first.write_bytes(b"broken")
     with pytest.raises(BrokenPictureError):
-        prepare(str(pictures), tmp_path / "data", Fit(resolution=None), workers=1, shard=5)
+        prepare_data(str(pictures), tmp_path / "data", Fit(resolution=None), workers=1, shard=5)
     first.write_bytes(good)
     make(pictures, tmp_path / "data")
     make(pictures, tmp_path / "undisturbed")
@@ -215,7 +216,7 @@ def test_damage_is_noticed_on_opening(pictures, tmp_path):
 
 
 def test_enlarged_pictures_are_counted(pictures, tmp_path):
-    assert prepare(str(pictures), tmp_path / "data", Fit(resolution=16), workers=1).enlarged == 12
+    assert prepare_data(str(pictures), tmp_path / "data", Fit(resolution=16), workers=1).enlarged == 12
     assert make(pictures, tmp_path / "small").enlarged == 0
 
 
@@ -227,7 +228,7 @@ def test_latents_of_an_official_archive(tmp_path):
             np.save(buffer, array)
             archive.writestr(f"00000/img{index:08d}.npy", buffer.getvalue())
         archive.writestr("dataset.json", json.dumps({"labels": [[f"00000/img{i:08d}.npy", i % 2] for i in range(5)]}))
-    prepare(str(tmp_path / "a.zip"), tmp_path / "data", Fit(resolution=None), workers=1, shard=2)
+    prepare_data(str(tmp_path / "a.zip"), tmp_path / "data", Fit(resolution=None), workers=1, shard=2)
     data = PreparedDataset(tmp_path / "data")
     assert data.latents
     assert data.encoder == LatentEncoder.official()
@@ -243,7 +244,7 @@ def test_shards_of_any_size_hold_the_same_rows(tmp_path_factory, count, shard):
     root = tmp_path_factory.mktemp("any")
     folder_of(root / "pictures", classes=("x",), each=count, width=4, height=4)
     options = SourceOptions(no_labels=True)
-    prepare(str(root / "pictures"), root / "data", Fit(resolution=4), options=options, workers=1, shard=shard)
+    prepare_data(str(root / "pictures"), root / "data", Fit(resolution=4), options=options, workers=1, shard=shard)
     data = PreparedDataset(root / "data")
     keys = sorted(f"x/{index}.png" for index in range(count))
     assert [data.key(row) for row in range(len(data))] == keys
@@ -254,7 +255,7 @@ def test_pandas_is_not_imported(pictures, tmp_path):
     """It takes half a second, which is as long as hundreds of pictures take."""
     code = (
         "import sys, pathlib, unitgain.data.prepare as p; from unitgain.data.fit import Fit; "
-        f"p.prepare({str(pictures)!r}, pathlib.Path({str(tmp_path / 'data')!r}), Fit(resolution=8)); "
+        f"p.prepare_data({str(pictures)!r}, pathlib.Path({str(tmp_path / 'data')!r}), Fit(resolution=8)); "
         "print('pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
@@ -297,3 +298,21 @@ def test_results_come_in_order_and_errors_in_their_turn(threads):
     assert next(results) == 0
     results.close()
     assert not [thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name]
+
+
+def test_data_of_any_kind_by_name(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path / "cache"))
+    make(pictures, tmp_path / "data")
+    expected = PreparedDataset(tmp_path / "data").rows(np.arange(12))[0]
+    assert torch.equal(open_data(str(tmp_path / "data")).rows(np.arange(12))[0], expected)
+    for _ in range(2):  # the second time it is there
+        data = open_data(str(pictures), "measured", fit=FIT)
+        assert torch.equal(data.rows(np.arange(12))[0], expected)
+        assert data.encoder != PixelEncoder()
+    assert len(list((tmp_path / "cache" / "data").iterdir())) == 1
+    assert open_data(str(pictures), fit=FIT, folder=tmp_path / "mine").name == str(tmp_path / "mine")
+    assert open_data("digits").label_dim == 10
+    with pytest.raises(FileNotFoundError, match="holds no prepared data"):
+        open_data(str(pictures))
+    with pytest.raises(ValueError, match="unknown data set"):
+        open_data(str(tmp_path / "nowhere"))

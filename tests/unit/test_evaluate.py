@@ -16,7 +16,7 @@ from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.fit import Fit
-from unitgain.data.prepare import prepare
+from unitgain.data.prepare import prepare_data
 from unitgain.data.sources import SourceOptions
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, draw, open_network
@@ -178,7 +178,7 @@ def test_metrics_see_what_prepare_sees(tmp_path, kind):
         (what / "up").symlink_to(what)
     else:
         what = shutil.make_archive(str(tmp_path / "set"), kind, what)
-    prepare(str(what), tmp_path / "data", Fit(resolution=None), options=SourceOptions(no_labels=True))
+    prepare_data(str(what), tmp_path / "data", Fit(resolution=None), options=SourceOptions(no_labels=True))
     notes = []
     images, prepared = open_images(str(what), say=notes.append), open_images(str(tmp_path / "data"))
     assert len(images) == len(prepared) == 6

@@ -17,6 +17,7 @@ from unitgain.checkpoint.nvidia import DEFAULTS
 from unitgain.checkpoint.records import Call, Refused, Text
 from unitgain.checkpoint.storage import NAMES as TENSOR_NAMES
 from unitgain.checkpoint.storage import Reader, describe
+from unitgain.official import VAE, VAE_MEAN, VAE_STD
 
 PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
 CONTAINERS = frozenset(f"torch.nn.modules.container.{name}" for name in ("ModuleDict", "ModuleList", "Sequential"))
@@ -68,9 +69,6 @@ LARGEST = {
 MAX_LEVELS = 16
 MAX_DEPTH = 8  # of modules in modules; the networks have four
 MAX_TENSORS = 20_000
-VAE = "stabilityai/sd-vae-ft-mse"
-# The official normalization of that VAE's latents (means and standard deviations before it, per channel).
-RAW_MEAN, RAW_STD = (5.81, 3.25, 0.12, -2.15), (4.17, 4.62, 3.71, 3.28)
 FINAL_MEAN, FINAL_STD = 0.0, 0.5
 PIXELS = {"kind": "pixels", "mean": 127.5, "std": 63.75}
 
@@ -255,7 +253,7 @@ def _normalization(given: Mapping[Any, object], reader: Reader) -> tuple[list[fl
     if "scale" in given and "bias" in given:
         scale, bias = reader.array(given["scale"]), reader.array(given["bias"])
     else:
-        raw_mean, raw_std = (reader.array(given.get(k, v)) for k, v in (("raw_mean", RAW_MEAN), ("raw_std", RAW_STD)))
+        raw_mean, raw_std = (reader.array(given.get(k, v)) for k, v in (("raw_mean", VAE_MEAN), ("raw_std", VAE_STD)))
         final = (("final_mean", FINAL_MEAN), ("final_std", FINAL_STD))
         final_mean, final_std = (reader.array(given.get(k, v)) for k, v in final)
         if not (raw_mean.size == raw_std.size == 4 and {final_mean.size, final_std.size} <= {1, 4}):

@@ -20,7 +20,7 @@ from unitgain.serial import to_dict
 from unitgain.trust import one_line
 
 if TYPE_CHECKING:
-    from unitgain.data.check import Report
+    from unitgain.data.check import DataReport
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LISTED = 10  # of what may be many: errors, duplicates, classes
@@ -62,10 +62,10 @@ class Prepare:
 
     def run(self) -> None:
         """Make the data, or go on with them."""
-        from unitgain.data.prepare import prepare
+        from unitgain.data.prepare import prepare_data
 
         with bar("preparing", "images") as progress:
-            manifest = prepare(
+            manifest = prepare_data(
                 self.source,
                 self.dest,
                 self.fit,
@@ -242,7 +242,7 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
             say(f"normalized with {name}: {', '.join(f'{value:.4g}' for value in manifest.encoder[name])}")
 
 
-def _print_report(report: "Report", sentences: list[str]) -> None:
+def _print_report(report: "DataReport", sentences: list[str]) -> None:
     console = Console(soft_wrap=True)
     shape = "x".join(map(str, report.shape))
     what = "images" if report.kind == "image" else "latents"

@@ -41,7 +41,7 @@ class Scale:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class DataReport:
     """What `check` found.
 
     Attributes:
@@ -96,7 +96,9 @@ class Part:
     squares: NDArray[np.float64]
 
 
-def check(folder: Path, *, workers: int | None = None, on_progress: Callable[[int, int], None] | None = None) -> Report:
+def check(
+    folder: Path, *, workers: int | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> DataReport:
     """Compare the files with their hashes, then read and decode every row.
 
     Raises:
@@ -120,7 +122,7 @@ def check(folder: Path, *, workers: int | None = None, on_progress: Callable[[in
     if dataset.labels is not None:
         counts = tuple(np.bincount(dataset.labels.numpy(), minlength=dataset.label_dim).tolist())
     mean, std = _moments(parts)
-    return Report(
+    return DataReport(
         name=dataset.name,
         kind=manifest.kind,
         rows=len(dataset),
@@ -151,7 +153,7 @@ def scale(dataset: PreparedDataset, mean: NDArray[np.float64], std: NDArray[np.f
     return Scale(mean=overall, std=deviation, fits=fits, sigma_data=deviation, P_mean_shift=shift)
 
 
-def advice(report: Report, manifest: Manifest) -> list[str]:
+def advice(report: DataReport, manifest: Manifest) -> list[str]:
     """What the scale of the data means for training, in sentences."""
     found = report.scale
     seen = "latents" if report.kind == "latent" else "pixels mapped to [-1, 1]"

@@ -9,14 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from unitgain import official
 from unitgain.data.settings import PixelRange
 from unitgain.data.vae import load_vae, vae_decode
 from unitgain.serial import from_dict
 
-# Of the latents of stabilityai/sd-vae-ft-mse, fed with images in [0, 1], over ImageNet-512 (official networks).
-OFFICIAL_VAE = "stabilityai/sd-vae-ft-mse"
-OFFICIAL_MEAN = (5.81, 3.25, 0.12, -2.15)
-OFFICIAL_STD = (4.17, 4.62, 3.71, 3.28)
 DATA_STD = 0.5  # of what the network sees; what the papers' noise levels presume
 
 
@@ -92,9 +89,9 @@ class LatentEncoder:
             )
 
     @classmethod
-    def official(cls, vae: str = OFFICIAL_VAE) -> "LatentEncoder":
+    def official(cls, vae: str = official.VAE) -> "LatentEncoder":
         """The normalization of the official networks."""
-        return cls(vae=vae, mean=OFFICIAL_MEAN, std=OFFICIAL_STD)
+        return cls(vae=vae, mean=official.VAE_MEAN, std=official.VAE_STD)
 
     def encode(
         self, moments: Float[Tensor, "n c2 h w"], generator: torch.Generator | None = None

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from unitgain.data.encoder import OFFICIAL_VAE, LatentEncoder
+from unitgain.data.encoder import LatentEncoder
 from unitgain.data.manifest import Manifest, Shard
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalization, PixelRange
 from unitgain.data.shards import Column, ShardWriter, features, latent_sums, moments
 from unitgain.data.vae import downsampling, latent_channels, load_vae, vae_encode
 from unitgain.data.workers import in_order
+from unitgain.official import VAE
 from unitgain.parallel import World
 from unitgain.serial import to_dict
 
@@ -146,8 +147,8 @@ class _Job:
 
 def is_official(vae: str) -> bool:
     """Whether this is the VAE of the official networks: by its id, or a folder or cache named as it is."""
-    names = (OFFICIAL_VAE.partition("/")[2], f"models--{OFFICIAL_VAE.replace('/', '--')}")
-    return vae == OFFICIAL_VAE or any(part in names for part in Path(vae).parts)
+    names = (VAE.partition("/")[2], f"models--{VAE.replace('/', '--')}")
+    return vae == VAE or any(part in names for part in Path(vae).parts)
 
 
 def check_vae(dataset: PreparedDataset, model: Any, name: str) -> None:

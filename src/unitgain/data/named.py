@@ -1,25 +1,37 @@
 """Data sets by name."""
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from unitgain.data.dataset import Dataset
+from unitgain.data.fit import Fit
+from unitgain.data.prepare import prepare_data
 from unitgain.data.settings import Normalize
+from unitgain.data.sources.tell import HUB
+from unitgain.files import cache_folder
+from unitgain.serial import to_dict
 
 DIGITS = "digits"
 
 
-def open_data(name: str, normalize: Normalize = "official") -> Dataset:
-    """The data set of that name: `digits`, or a folder of prepared data.
+def open_data(
+    name: str, normalize: Normalize = "official", *, fit: Fit | None = None, folder: Path | None = None
+) -> Dataset:
+    """The data set of that name: `digits`, a folder of prepared data, or, with `fit`, any source of pictures.
 
     Args:
-        name: of the set.
+        name: of the set; a source is named as for `prepare_data`: a folder, an archive, a table, or hub:org/name.
         normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1]; "measured" gives the
             data mean 0 and standard deviation 0.5, as the digits always have.
+        fit: how the pictures of a source become images; they are prepared once.
+        folder: where they are then; by default in `unitgain.files.cache_folder()`.
 
     Raises:
+        BrokenPictureError: if a picture cannot be used.
         ValueError: if there is none, or `normalize` does not go with it.
         DataError: if the data are damaged.
     """
@@ -29,6 +41,12 @@ def open_data(name: str, normalize: Normalize = "official") -> Dataset:
         from unitgain.data.digits import digits
 
         return digits()
+    if fit is not None:
+        where = name if name.startswith(HUB) else str(Path(name).resolve())
+        about = json.dumps([where, to_dict(fit)])
+        folder = folder or cache_folder() / "data" / hashlib.sha256(about.encode()).hexdigest()[:16]
+        prepare_data(name, folder, fit)
+        return normalized(PreparedDataset(folder), normalize)
     if not Path(name).exists():
         raise ValueError(
             f"unknown data set {name!r}: expected digits, or a folder made with: unitgain data prepare SOURCE {name}"

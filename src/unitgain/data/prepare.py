@@ -71,7 +71,7 @@ class BrokenPictureError(ValueError):
     """A picture cannot be used, and that was to stop everything."""
 
 
-def prepare(
+def prepare_data(
     what: str,
     folder: Path,
     fit: Fit,

@@ -118,7 +118,7 @@ def open_images(
     """Images by name.
 
     Args:
-        name: `digits`, or a source as `unitgain.data.prepare` takes it: a folder, an archive, prepared data, ...
+        name: `digits`, or a source as `unitgain.data.prepare_data` takes it: a folder, an archive, prepared data, ...
         limits: what an image may take.
         split: of a set that has several; "all" for all of them.
         say: told what the user should know about the source, such as files that were left out.
