@@ -15,9 +15,9 @@ import runs
 import torch
 from launch import launch
 
-from unitgain.parallel import JoinError, processes, world
+from unitgain.parallel import JoinError, SharedError, processes, world
 from unitgain.train import TrainConfig
-from unitgain.train.errors import PreflightError, SharedError
+from unitgain.train.errors import PreflightError
 from unitgain.train.lock import FolderInUseError, FolderLock
 from unitgain.train.preflight import MAX_SKEW, check_clocks, check_disk, check_folder
 from unitgain.train.state import TrainState

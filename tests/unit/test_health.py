@@ -10,7 +10,7 @@ from unitgain.analysis.cost import network_cost
 from unitgain.data.loader import Loader
 from unitgain.denoiser import Denoiser
 from unitgain.parallel import World
-from unitgain.train import Execution, Microbatch, Observer, TrainConfig, TrainState, train, train_step
+from unitgain.train import Microbatch, Observer, TrainConfig, TrainState, train, train_step
 from unitgain.train.parts import SMALL, StepProbe, weight_part
 from unitgain.train.run import Window
 from unitgain.train.speed import Speed, peak_memory
@@ -164,10 +164,9 @@ def test_observers_of_ones_own_see_every_step(tmp_path, tiny_recipe, tiny_data):
 
 def test_speed_is_counted_from_what_is_known(tiny_recipe, tiny_data):
     tiny_spec = tiny_recipe.network
-    config = TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32)
     with Loader(tiny_data, 0) as loader:
-        plain = Speed.measure(config, Execution(), loader, World())
-        twice = Speed.measure(config, Execution(recompute=True), loader, World())
+        plain = Speed.measure(tiny_recipe, loader, World())
+        twice = Speed.measure(tiny_recipe, loader, World(), recompute=True)
         assert plain.flops == 3 * network_cost(tiny_spec).flops
         assert twice.flops == 4 * network_cost(tiny_spec).flops
         assert plain.peak == twice.peak > 0

@@ -30,6 +30,10 @@ class JoinError(Exception):
     """The processes of a run did not find each other."""
 
 
+class SharedError(Exception):
+    """An error that all processes know of, so that one of them is enough to print it."""
+
+
 @dataclass(frozen=True)
 class World:
     """The processes that work together, and which of them this is.
@@ -85,6 +89,30 @@ class World:
         values = [value]
         dist.broadcast_object_list(values)
         return values[0]
+
+    def together(self, phase: str, work: Callable[[], T]) -> T:
+        """Do something on all processes; if it fails on any, it fails on all, with a message that names rank and phase.
+
+        Args:
+            phase: what is being done, for the message.
+            work: called once on each process, without communication of its own that others would wait for in vain.
+
+        Raises:
+            SharedError: if it failed on some of several processes; a single one raises its own error as it is.
+        """
+        if self.size == 1:
+            return work()
+        value, error = None, None
+        try:
+            value = work()
+        except Exception as caught:
+            error = caught
+        said = self.gather(None if error is None else f"{type(error).__name__}: {error}")
+        failed = {rank: text for rank, text in enumerate(said) if text is not None}
+        if failed:
+            where = f"rank {', '.join(map(str, failed))} of {self.size}"
+            raise SharedError(f"{phase} failed on {where}: {'; '.join(sorted(set(failed.values())))}") from error
+        return value  # type: ignore[return-value]
 
     def on_main(self, function: Callable[[], T]) -> T:
         """Call `function` in the first process; all get its result, or raise its error."""

@@ -8,8 +8,10 @@ import torch
 
 from unitgain.data.dataset import Dataset
 from unitgain.parallel import World
-from unitgain.train.config import TrainConfig
+from unitgain.train.batches import Batches
+from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.log import StatsLog, TrainProgress
+from unitgain.train.run import Window
 from unitgain.train.signals import StopSignal
 from unitgain.train.state import TrainState
 
@@ -20,20 +22,28 @@ class Run:
 
     Attributes:
         config: what it is.
+        execution: how it is carried out.
         folder: where it writes.
         dataset: what it trains on.
+        batches: its data, as this process sees them.
         state: what changes.
+        window: sums since the last line of statistics; changes too.
         stop: whether it is to stop.
+        resumed: whether it goes on, rather than begins.
         log: of rank 0; None elsewhere.
         progress: what is shown.
         paused: seconds in which training waited for an evaluation, since the process began.
     """
 
     config: TrainConfig
+    execution: Execution
     folder: Path
     dataset: Dataset
+    batches: Batches
     state: TrainState
+    window: Window
     stop: StopSignal
+    resumed: bool
     log: StatsLog | None
     progress: TrainProgress
     paused: float = 0.0

@@ -22,7 +22,6 @@ from unitgain.sample import generate
 from unitgain.serial import to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.context import Run
-from unitgain.train.errors import together
 from unitgain.train.meter import Abandoned, Meter, turns
 from unitgain.train.rows import read_stats
 from unitgain.train.state import TrainState
@@ -181,7 +180,7 @@ class Evaluator:
                 run.log.image("samples", nimg, np.asarray(picture))
             run.write({"grid": self.grid})
 
-        together(self.world, f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
+        self.world.together(f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
 
     def measure(self, meter: Meter, network: Network, run: Run) -> None:
         """Draw images, measure them as they come, and write a line of statistics."""
@@ -224,8 +223,8 @@ def open_evaluator(config: TrainConfig, dataset: Dataset, run: Path, world: Worl
     if not any(config.evaluation.intervals(config.recipe.snapshot_every)):
         return None
     opening = "preparing the evaluation"
-    first = together(world, opening, lambda: Evaluator(config, dataset, run, world) if world.main else None)
-    return together(world, opening, lambda: first or Evaluator(config, dataset, run, world))
+    first = world.together(opening, lambda: Evaluator(config, dataset, run, world) if world.main else None)
+    return world.together(opening, lambda: first or Evaluator(config, dataset, run, world))
 
 
 def average_of(config: TrainConfig) -> int:

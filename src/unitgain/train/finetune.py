@@ -29,7 +29,6 @@ from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES
 from unitgain.serial import differences, to_dict
 from unitgain.train.config import Init, TrainConfig
-from unitgain.train.errors import together
 
 # What may differ between a snapshot and the network that starts from it.
 ADAPTED = ("resolution", "channels", "label_dim", "attn_resolutions", "dropout")
@@ -218,7 +217,7 @@ def open_inheritance(
             beside = read_uncertainty(path)
             return Inheritance(init, snapshot.header, tensors, classes, uncertainty=beside, changes=changes)
 
-    return together(world, f"reading {init.name}", read)
+    return world.together(f"reading {init.name}", read)
 
 
 def at_level(name: str, new: NetworkSpec, old: NetworkSpec) -> str:

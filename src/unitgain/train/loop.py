@@ -19,8 +19,8 @@ from unitgain.train.batches import Batches
 from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.context import Run
-from unitgain.train.errors import LostProcessError, is_shared, together
-from unitgain.train.evaluation import Evaluation, open_evaluator
+from unitgain.train.errors import LostProcessError, is_shared
+from unitgain.train.evaluation import Evaluation, Evaluator, open_evaluator
 from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.fitting import check_data, complete, data_of
 from unitgain.train.lock import FolderLock
@@ -29,10 +29,9 @@ from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.resume import resume_from_newest
 from unitgain.train.rows import read_stats
 from unitgain.train.run import Window, clear_leftovers, refuse_changes, save_config, saved_config
-from unitgain.train.saver import Checkpoints, Saver
+from unitgain.train.saver import Checkpoints
 from unitgain.train.signals import REASONS, StopSignal
 from unitgain.train.snapshots import Snapshots
-from unitgain.train.speed import Speed
 from unitgain.train.state import TrainState
 from unitgain.train.statistics import Magnitudes, Statistics
 from unitgain.train.step import Observer, train_step
@@ -99,45 +98,22 @@ def train(
         config, dataset = _settle(config, run, dataset, resume, execution, world)
         inheritance = open_inheritance(config, dataset, run, resume, world)
         evaluator = open_evaluator(config, dataset, run, world)
-        lock = FolderLock(run) if world.main else nullcontext()
-        with ExitStack() as stack:
-            together(world, "locking the run folder", lambda: stack.enter_context(lock))
-            check_folder(world, run)
-            batches = Batches(config, dataset, world)
-            stack.callback(batches.loader.close)
-            state = _open_state(config, execution, inheritance, world)
-            window = Window()
-            if resume:
-                resume_from_newest(config, state, window, run)
-            together(world, "preparing the run folder", lambda: _prepare(config, run, state) if world.main else None)
-            open_log = lambda: _open_log(config, execution, run, state.nimg) if world.main else None  # noqa: E731
-            log = together(world, "opening the logs", open_log)
-            if log is not None:
-                stack.callback(log.close)
-            progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
-            under_way = Run(config, run, dataset, state, stop, log, stack.enter_context(progress))
-            if inheritance is not None:
-                _tell(under_way, inheritance)
-            speed = Speed.measure(config, execution, batches.loader, world)
-            statistics = Statistics(under_way, window, speed)
-            snapshots = Snapshots(under_way, resume)
-            checkpoints = Checkpoints(under_way, statistics, snapshots, execution.on_checkpoint_error)
-            observers = [Magnitudes(under_way), statistics, snapshots, checkpoints]
-            if evaluator is not None:
-                observers.append(Evaluation(under_way, evaluator))
-            with _said_once(under_way, snapshots, checkpoints.saver):
-                loop(under_way, batches, [*observers, *observe(under_way)], checkpoints.votes)
-    return TrainResult(state.nimg, state.nimg >= config.recipe.duration, stop.agreed, world.main)
+        with _begin(config, execution, run, dataset, stop, resume, inheritance, world) as under_way:
+            observers = [*_observers(under_way, evaluator), *observe(under_way)]
+            try:
+                loop(under_way, observers)
+            except Exception as error:
+                _abandon(error, under_way, observers)
+                raise
+            return TrainResult(under_way.state.nimg, under_way.finished, stop.agreed, world.main)
 
 
-def loop(run: Run, batches: Batches, observers: Sequence[Observer], votes: Callable[[], Sequence[float]]) -> None:
+def loop(run: Run, observers: Sequence[Observer]) -> None:
     """Step until the duration is over, or all processes have agreed to stop.
 
     Args:
         run: under way.
-        batches: its data, as this process sees them.
         observers: what looks at it, in this order.
-        votes: what this process has to say to the others in each step, the reasons to stop first.
     """
     run.listen()  # a signal that came while the run was being set up
     for observer in observers:
@@ -146,8 +122,13 @@ def loop(run: Run, batches: Batches, observers: Sequence[Observer], votes: Calla
         with ExitStack() as watching:
             for observer in observers:
                 watching.enter_context(observer.watching())
-            microbatches = batches.at(run.state.nimg)
-            report = train_step(run.state, run.config.recipe, microbatches, votes, observers=observers)
+            report = train_step(
+                run.state,
+                run.config.recipe,
+                run.batches.at(run.state.nimg),
+                lambda: [*run.stop.votes(), float(any(observer.failed() for observer in observers))],
+                observers=observers,
+            )
         run.stop.hear(report.votes[: len(REASONS)])
         for observer in observers:
             observer.report(report)
@@ -159,7 +140,7 @@ def _settle(
     config: TrainConfig, run: Path, dataset: Dataset | None, resume: bool, execution: Execution, world: World
 ) -> tuple[TrainConfig, Dataset]:
     """The settings with everything said, and the data: both checked, and the same on all processes."""
-    saved = together(world, "checking the run folder", lambda: saved_config(run, resume) if world.main else None)
+    saved = world.together("checking the run folder", lambda: saved_config(run, resume) if world.main else None)
     saved = world.broadcast(saved)
 
     def settle() -> tuple[TrainConfig, Dataset]:
@@ -170,9 +151,56 @@ def _settle(
         check_data(settled, data)
         return settled, data
 
-    settings, data = together(world, "checking the settings and the data", settle)
+    settings, data = world.together("checking the settings and the data", settle)
     preflight(world, settings, data, execution, resume)
     return settings, data
+
+
+@contextmanager
+def _begin(
+    config: TrainConfig,
+    execution: Execution,
+    folder: Path,
+    dataset: Dataset,
+    stop: StopSignal,
+    resume: bool,
+    inheritance: Inheritance | None,
+    world: World,
+) -> Iterator[Run]:
+    """A run ready for its next step, while its folder is held and its logs are open."""
+    with ExitStack() as stack:
+        lock = FolderLock(folder) if world.main else nullcontext()
+        world.together("locking the run folder", lambda: stack.enter_context(lock))
+        check_folder(world, folder)
+        batches = Batches(config, dataset, world)
+        stack.callback(batches.loader.close)
+        state, window = _open_state(config, execution, inheritance, world), Window()
+        if resume:
+            resume_from_newest(config, state, window, folder)
+
+        def prepare() -> StatsLog:
+            clear_leftovers(folder)
+            clear_partial(folder / "checkpoints")
+            check_disk(state, config, folder)
+            save_config(config, folder)
+            shown = boards(folder, state.nimg, to_dict(config), execution.tensorboard, execution.wandb, execution.quiet)
+            return StatsLog(folder, state.nimg, shown)
+
+        log = world.together("preparing the run folder", lambda: prepare() if world.main else None)
+        if log is not None:
+            stack.callback(log.close)
+        progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
+        stack.enter_context(progress)
+        run = Run(config, execution, folder, dataset, batches, state, window, stop, resume, log, progress)
+        if inheritance is not None:
+            _tell(run, inheritance)
+        yield run
+
+
+def _observers(run: Run, evaluator: Evaluator | None) -> list[Observer]:
+    statistics, snapshots = Statistics(run), Snapshots(run)
+    observers = [Magnitudes(run), statistics, snapshots, Checkpoints(run, statistics, snapshots)]
+    return [*observers, Evaluation(run, evaluator)] if evaluator is not None else observers
 
 
 def _open_state(config: TrainConfig, execution: Execution, inheritance: Inheritance | None, world: World) -> TrainState:
@@ -200,31 +228,14 @@ def _tell(run: Run, inheritance: Inheritance) -> None:
         run.progress.note("\n".join(inheritance.report()))
 
 
-@contextmanager
-def _said_once(run: Run, snapshots: Snapshots, saver: Saver) -> Iterator[None]:
+def _abandon(error: Exception, run: Run, observers: Sequence[Observer]) -> None:
     """Let what is being written come to its end, and say of a lost process who has to be asked."""
-    world, state = run.world, run.state
-    try:
-        yield
-    except Exception as error:
-        if world.size == 1 or is_shared(error):  # then no process waits in vain for another
-            saver.settle()
-            snapshots.settle()
-        if world.size > 1 and is_lost(error):
-            raise LostProcessError(
-                f"rank {world.rank} lost another process at {state.nimg} images: {error}. The output of the one "
-                "that failed first says why; the last checkpoint is intact"
-            ) from error
-        raise
-
-
-def _open_log(config: TrainConfig, execution: Execution, run: Path, nimg: int) -> StatsLog:
-    shown = boards(run, nimg, to_dict(config), execution.tensorboard, execution.wandb, execution.quiet)
-    return StatsLog(run, nimg, shown)
-
-
-def _prepare(config: TrainConfig, run: Path, state: TrainState) -> None:
-    clear_leftovers(run)
-    clear_partial(run / "checkpoints")
-    check_disk(state, config, run)
-    save_config(config, run)
+    world = run.world
+    if world.size == 1 or is_shared(error):  # then no process waits in vain for another
+        for observer in reversed(observers):
+            observer.abandon()
+    if world.size > 1 and is_lost(error):
+        raise LostProcessError(
+            f"rank {world.rank} lost another process at {run.state.nimg} images: {error}. The output of the one that "
+            "failed first says why; the last checkpoint is intact"
+        ) from error

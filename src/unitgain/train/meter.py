@@ -13,7 +13,6 @@ from unitgain.metrics.reference import Reference
 from unitgain.metrics.weights import DINOV2, Weights
 from unitgain.parallel import World
 from unitgain.train.config import Evaluation
-from unitgain.train.errors import together
 
 
 class Abandoned(Exception):
@@ -54,7 +53,7 @@ class Meter:
         Raises:
             Abandoned: if `listen` says so.
         """
-        judge = together(self.world, "opening the networks of metrics", lambda: self._open(self.references))
+        judge = self.world.together("opening the networks of metrics", lambda: self._open(self.references))
         judge = dataclasses.replace(judge, world=self.world)
         chosen = turns(self.world, len(images), self.settings.batch, listen)
         batches = (batch for numbers in chosen for batch in images.batches(numbers))

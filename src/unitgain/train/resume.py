@@ -21,7 +21,6 @@ from unitgain.console import note, warn
 from unitgain.parallel import World
 from unitgain.serial import from_dict
 from unitgain.train.config import TrainConfig
-from unitgain.train.errors import together
 from unitgain.train.levels import BINS
 from unitgain.train.rows import read_stats
 from unitgain.train.run import Window, refuse_changes
@@ -90,7 +89,7 @@ def _restore(config: TrainConfig, state: TrainState, window: Window, path: Path,
     values = _read_values(manifest, path, state)
     _check_values(config, values, path, state.device.type)
     tensors, _ = state_tensors(state)
-    together(world, f"reading {path}", lambda: _load(path, manifest["files"], tensors))
+    world.together(f"reading {path}", lambda: _load(path, manifest["files"], tensors))
     restore(state, tensors, values.nimg, values.ema)
     if world.main and not values.nimg and (images := trained_images(path.parents[1])):
         note(f"{path.parents[1]} was stopped after {images:,} images, before its first checkpoint: it begins again")
@@ -114,7 +113,7 @@ def _verify(path: Path, world: World) -> tuple[dict[str, Any], str | None]:
             return {}, str(error)
         return manifest, None
 
-    manifest, damage = together(world, f"checking {path}", check)
+    manifest, damage = world.together(f"checking {path}", check)
     found = [text for text in world.gather(damage) if text]
     return manifest, found[0] if found else None
 

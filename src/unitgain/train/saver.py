@@ -113,17 +113,10 @@ class Checkpoints(Observer):
         run: under way.
         statistics: of the run, whose window a checkpoint keeps.
         snapshots: of the run.
-        on_error: as for `Saver`.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        statistics: Statistics,
-        snapshots: Snapshots,
-        on_error: OnCheckpointError = "stop",
-    ) -> None:
-        config = run.config
+    def __init__(self, run: Run, statistics: Statistics, snapshots: Snapshots) -> None:
+        config, on_error = run.config, run.execution.on_checkpoint_error
         folder = run.folder / "checkpoints"
         self.saver = Saver(folder, run.world, config.keep_checkpoints, config.keep_every, on_error)
         self.run, self.statistics, self.snapshots = run, statistics, snapshots
@@ -134,9 +127,13 @@ class Checkpoints(Observer):
             self.write()
             self.saver.finish()
 
-    def votes(self) -> list[float]:
-        """What this process has to say to the others in each step: reasons to stop, and whether writing has failed."""
-        return [*self.run.stop.votes(), float(self.saver.failed())]
+    def failed(self) -> bool:
+        """Whether the checkpoint under way cannot be written."""
+        return self.saver.failed()
+
+    def abandon(self) -> None:
+        """Wait until what this process has begun to write is done, well or badly."""
+        self.saver.settle()
 
     def report(self, report: StepReport) -> None:
         """Hear whether the one under way has failed anywhere, and begin the one that is due."""

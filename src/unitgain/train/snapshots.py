@@ -8,7 +8,6 @@ from unitgain.ema import RAW
 from unitgain.posthoc import SnapshotStore
 from unitgain.serial import to_dict
 from unitgain.train.context import Run
-from unitgain.train.errors import together
 from unitgain.train.step import Observer, StepReport
 
 
@@ -16,15 +15,14 @@ class Snapshots(Observer):
     """Writes each average at its interval and at the end; training goes on while they are on their way to the disk.
 
     Args:
-        run: under way.
-        resumed: it goes on from a checkpoint: snapshots of a later time are replaced as it comes to them again.
+        run: under way; where it goes on from a checkpoint, snapshots of a later time are replaced as it comes to them.
 
     Attributes:
         store: of the averages.
         pending: what is being written on this process; a checkpoint that follows is not sealed before it is done.
     """
 
-    def __init__(self, run: Run, resumed: bool = False) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
         self.store = SnapshotStore(
             run.folder / "snapshots",
@@ -33,7 +31,7 @@ class Snapshots(Observer):
             dtype=run.config.snapshot_dtype,
             budget=run.config.snapshot_budget,
             header=header_of(run),
-            resumed=resumed,
+            resumed=run.resumed,
             main=run.world.main,
         )
         self.pending: Future[None] | None = None
@@ -78,9 +76,9 @@ class Snapshots(Observer):
         """
         if self.pending is not None:
             pending, self.pending = self.pending, None
-            together(self.run.world, f"writing snapshots to {self.store.folder}", pending.result)
+            self.run.world.together(f"writing snapshots to {self.store.folder}", pending.result)
 
-    def settle(self) -> None:
+    def abandon(self) -> None:
         """Wait until what this process has begun to write is done, well or badly."""
         if self.pending is not None:
             self.pending.exception()

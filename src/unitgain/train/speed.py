@@ -14,7 +14,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.data.loader import Loader
 from unitgain.parallel import World
-from unitgain.train.config import Execution, TrainConfig
+from unitgain.recipe import Recipe
 
 PASSES, PASSES_RECOMPUTED = 3, 4  # forward passes' worth of a step: the backward pass costs two
 MACHINE = (
@@ -47,20 +47,20 @@ class Speed:
     _waited: float = 0.0
 
     @classmethod
-    def measure(cls, config: TrainConfig, execution: Execution, loader: Loader, world: World) -> "Speed":
+    def measure(cls, recipe: Recipe, loader: Loader, world: World, recompute: bool = False) -> "Speed":
         """Count the network's operations and measure the peak, on all processes at once (0.2 seconds).
 
         Args:
-            config: of the run.
-            execution: of the run; says whether a step runs the forward pass twice.
+            recipe: of the run.
             loader: of the data.
             world: the processes; all must call this together.
+            recompute: a step runs the forward pass twice.
         """
-        passes = PASSES_RECOMPUTED if execution.recompute else PASSES
+        passes = PASSES_RECOMPUTED if recompute else PASSES
         world.barrier()
-        peak = torch.tensor([matrix_peak(world.device, DTYPES[config.recipe.precision])], dtype=torch.float64)
+        peak = torch.tensor([matrix_peak(world.device, DTYPES[recipe.precision])], dtype=torch.float64)
         world.sum([peak])
-        return cls(flops=passes * _flops(config.recipe.network), peak=peak.item(), loader=loader, world=world)
+        return cls(flops=passes * _flops(recipe.network), peak=peak.item(), loader=loader, world=world)
 
     def row(self, images: int, seconds: float) -> dict[str, float]:
         """What was reached since the last call; all processes must call this together.

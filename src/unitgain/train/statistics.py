@@ -25,13 +25,12 @@ class Statistics(Observer):
 
     Args:
         run: under way.
-        window: sums since the last tick; changed in place, and part of checkpoints.
-        speed: of the machine.
     """
 
-    def __init__(self, run: Run, window: Window, speed: Speed) -> None:
+    def __init__(self, run: Run) -> None:
         recipe = run.config.recipe
-        self.run, self.window, self.speed = run, window, speed
+        self.run, self.window = run, run.window
+        self.speed = Speed.measure(recipe, run.batches.loader, run.world, run.execution.recompute)
         self.levels = NoiseLevels(recipe.loss, run.state.device)
         self._probe: StepProbe | None = None
         self._began = self._paused = 0.0

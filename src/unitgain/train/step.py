@@ -86,6 +86,13 @@ class Observer:
     def end(self) -> None:
         """After the last step of this process."""
 
+    def failed(self) -> bool:
+        """Whether work beside the training has failed on this process; asked in each step, without waiting for it."""
+        return False
+
+    def abandon(self) -> None:
+        """After an error that all processes share: wait until what is being written is, well or badly."""
+
 
 def train_step(
     state: TrainState,
@@ -114,23 +121,10 @@ def train_step(
             once, at the end of the step; None for so on GPUs.
         observers: look at the microbatches and at the optimizer's step.
     """
-    batch = recipe.batch
     modules = state.modules
     if recipe.forced_normalization:
         project_weights(modules)
-    total = torch.zeros((), device=state.device)
-    with normalized_once(modules) if state.normalize_once else nullcontext():
-        for microbatch in microbatches:
-            for observer in observers:
-                observer.before(microbatch)
-            with accumulate(state.objective, microbatch.last):
-                found = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
-                (found.loss.sum() * (recipe.loss_scaling / batch if microbatch.counts else 0.0)).backward()
-            if microbatch.counts:
-                total += found.loss.detach().mean() * (len(microbatch.clean) / batch)
-                for observer in observers:
-                    observer.after(microbatch, found)
-    reduce_replicated(state.objective, state.world)
+    total = _gradients(state, recipe, microbatches, observers)
     news = _agree(state.world, total, all_finite(modules), votes())
     # To ask a GPU whether all is well would have it wait: there the values are replaced in any case.
     blind = state.device.type == "cuda" if blind is None else blind
@@ -144,11 +138,31 @@ def train_step(
     for observer in observers:
         observer.after_update()
     state.optimizer.zero_grad(set_to_none=True)
-    state.nimg += batch
+    state.nimg += recipe.batch
     for ema in state.emas:
-        ema.update(t=state.nimg, dt=batch)
+        ema.update(t=state.nimg, dt=recipe.batch)
     loss, broken, *heard = news.tolist()
     return StepReport(loss, lr, named(nonfinite) if broken and nonfinite is not None else {}, tuple(heard))
+
+
+def _gradients(
+    state: TrainState, recipe: Recipe, microbatches: Iterable[Microbatch], observers: Sequence[Observer]
+) -> Tensor:
+    """Gradients of the whole batch, summed over the processes; returns this process's part of the mean loss."""
+    total = torch.zeros((), device=state.device)
+    with normalized_once(state.modules) if state.normalize_once else nullcontext():
+        for microbatch in microbatches:
+            for observer in observers:
+                observer.before(microbatch)
+            with accumulate(state.objective, microbatch.last):
+                found = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
+                (found.loss.sum() * (recipe.loss_scaling / recipe.batch if microbatch.counts else 0.0)).backward()
+            if microbatch.counts:
+                total += found.loss.detach().mean() * (len(microbatch.clean) / recipe.batch)
+                for observer in observers:
+                    observer.after(microbatch, found)
+    reduce_replicated(state.objective, state.world)
+    return total
 
 
 def _agree(world: World, loss: Tensor, finite: Tensor, votes: Sequence[float]) -> Tensor:
