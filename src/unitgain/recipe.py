@@ -15,7 +15,7 @@ MIMG = 1_000_000
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Score:
     """A published result and the settings it was sampled with.
 
@@ -56,7 +56,7 @@ class Recipe:
         duration: images in all; rounded up to whole steps.
         lr: reference learning rate, alpha_ref.
         t_ref: steps after which the learning rate decays; 0 for never.
-        rampup: images over which it rises from 0; 0 for none.
+        rampup: images over which it rises from 0 (warmup); 0 for none.
         beta1: of Adam.
         beta2: of Adam.
         eps: of Adam.

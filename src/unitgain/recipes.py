@@ -132,37 +132,23 @@ IMG512_DINO = {
 IMG64_FID = {"s": (1.58, 0.075), "m": (1.43, 0.060), "l": (1.33, 0.040), "xl": (1.33, 0.040)}
 
 
-def _autoguided(
-    metric: str, value: float, sigma_rel: float, guidance: float, guide: str, mi: int, guide_sigma_rel: float
-) -> Score:
-    return Score(
-        metric=metric,
-        value=value,
-        sigma_rel=sigma_rel,
-        guidance=guidance,
-        guide=guide,
-        guide_nimg=mi * MI,
-        guide_sigma_rel=guide_sigma_rel,
-    )
-
-
 # Autoguidance: a smaller network, trained for a shorter time, guides (Karras et al. 2024).
 AUTOGUIDED = {
     "edm2-img512-s": (
-        _autoguided("FID", 1.34, 0.070, 2.10, "edm2-img512-xs", 128, 0.125),
-        _autoguided("FD-DINOv2", 36.67, 0.120, 2.45, "edm2-img512-xs", 128, 0.165),
+        Score("FID", 1.34, 0.070, 2.10, "edm2-img512-xs", 128 * MI, 0.125),
+        Score("FD-DINOv2", 36.67, 0.120, 2.45, "edm2-img512-xs", 128 * MI, 0.165),
     ),
     "edm2-img512-xxl": (
-        _autoguided("FID", 1.25, 0.075, 2.05, "edm2-img512-m", 256, 0.155),
-        _autoguided("FD-DINOv2", 24.18, 0.130, 2.30, "edm2-img512-m", 256, 0.205),
+        Score("FID", 1.25, 0.075, 2.05, "edm2-img512-m", 256 * MI, 0.155),
+        Score("FD-DINOv2", 24.18, 0.130, 2.30, "edm2-img512-m", 256 * MI, 0.205),
     ),
     "edm2-img512-s-uncond": (
-        _autoguided("FID", 3.86, 0.070, 2.85, "edm2-img512-xs-uncond", 128, 0.110),
-        _autoguided("FD-DINOv2", 90.39, 0.090, 2.90, "edm2-img512-xs-uncond", 128, 0.125),
+        Score("FID", 3.86, 0.070, 2.85, "edm2-img512-xs-uncond", 128 * MI, 0.110),
+        Score("FD-DINOv2", 90.39, 0.090, 2.90, "edm2-img512-xs-uncond", 128 * MI, 0.125),
     ),
     "edm2-img64-s": (
-        _autoguided("FID", 1.01, 0.045, 1.70, "edm2-img64-xs", 128, 0.110),
-        _autoguided("FD-DINOv2", 31.85, 0.105, 2.20, "edm2-img64-xs", 128, 0.175),
+        Score("FID", 1.01, 0.045, 1.70, "edm2-img64-xs", 128 * MI, 0.110),
+        Score("FD-DINOv2", 31.85, 0.105, 2.20, "edm2-img64-xs", 128 * MI, 0.175),
     ),
 }
 EDM2_CONFIG_FID = {"a": 8.00, "b": 7.24, "c": 6.96, "d": 3.75, "e": 3.02, "f": 2.71, "g": 2.56}  # Table 1
@@ -217,30 +203,22 @@ def _img64(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
 
 def _edm2_img512(size: str) -> Recipe:
     source = "Table 6" if size in IMG512_FID else "not in the paper, trained as XS but for the learning rate"
-    made = _img512(f"edm2-img512-{size}", size, edm2(size), f"EDM2-{size.upper()}, ImageNet-512 latents ({source})")
+    base = _img512(f"edm2-img512-{size}", size, edm2(size), f"EDM2-{size.upper()}, ImageNet-512 latents ({source})")
     scores = []
     for metric, table in (("FID", IMG512_FID), ("FD-DINOv2", IMG512_DINO)):
         if size in table:
             (value, sigma_rel), (guided, guided_sigma_rel, weight) = table[size]
-            scores.append(Score(metric=metric, value=value, sigma_rel=sigma_rel))
-            scores.append(
-                Score(
-                    metric=metric,
-                    value=guided,
-                    sigma_rel=guided_sigma_rel,
-                    guidance=weight,
-                    guide="edm2-img512-xs-uncond",
-                )
-            )
-    return made.replace(scores=(*scores, *made.scores))
+            scores.append(Score(metric, value, sigma_rel))
+            scores.append(Score(metric, guided, guided_sigma_rel, weight, "edm2-img512-xs-uncond"))
+    return base.replace(scores=(*scores, *base.scores))
 
 
 def _edm2_img64(size: str) -> Recipe:
     network = edm2(size, channels=3)
     source = "Table 6" if size in IMG64_FID else "not in Table 6, trained as S but for the learning rate"
-    made = _img64(f"edm2-img64-{size}", size, network, f"EDM2-{size.upper()}, ImageNet-64 pixels ({source})")
-    alone = [Score(metric="FID", value=IMG64_FID[size][0], sigma_rel=IMG64_FID[size][1])] if size in IMG64_FID else []
-    return made.replace(scores=(*alone, *made.scores))
+    base = _img64(f"edm2-img64-{size}", size, network, f"EDM2-{size.upper()}, ImageNet-64 pixels ({source})")
+    alone = [Score("FID", *IMG64_FID[size])] if size in IMG64_FID else []
+    return base.replace(scores=(*alone, *base.scores))
 
 
 def _unconditional(conditional: Recipe) -> Recipe:
@@ -288,38 +266,38 @@ def _edm2_configs() -> list[Recipe]:
     e = d.replace(name="edm2-img512-config-e", network=configs["e"], forced_normalization=True, t_ref=70_000)
     f = e.replace(name="edm2-img512-config-f", network=configs["f"])
     g = f.replace(name="edm2-img512-config-g", network=configs["g"])
-    made = []
+    recipes = []
     for config, step in zip(configs, (a, b, c, d, e, f, g), strict=True):
-        score = Score(metric="FID", value=EDM2_CONFIG_FID[config], sigma_rel=EDM2_CONFIG_LENGTH.get(config))
+        score = Score("FID", EDM2_CONFIG_FID[config], EDM2_CONFIG_LENGTH.get(config))
         summary = f"EDM2 config {config.upper()}, ImageNet-512 latents (Table 1)"
-        made.append(step.replace(summary=summary, scores=(score,)))
-    return made
+        recipes.append(step.replace(summary=summary, scores=(score,)))
+    return recipes
 
 
 def _edm2plus_img64(size: str) -> Recipe:
     known = size in EDM2PLUS_FID
     summary = f"EDM2+-{size.upper()}, ImageNet-64 pixels ({'EDM2+, Table 3' if known else 'not in the paper'})"
-    made = _img64(f"edm2plus-img64-{size}", size, edm2plus(size), summary)
+    base = _img64(f"edm2plus-img64-{size}", size, edm2plus(size), summary)
     # "Constructed with the length recommended by EDM2" (EDM2+, Section 3.2).
-    alone = [Score(metric="FID", value=EDM2PLUS_FID[size], sigma_rel=IMG64_FID[size][1])] if known else []
+    alone = [Score("FID", EDM2PLUS_FID[size], IMG64_FID[size][1])] if known else []
     guided = []
     if size == "s":  # "Autoguidance (XS, T/8)": the guide has seen an eighth of the images; no weight, no lengths
         eighth = EDM2PLUS_IMG64_MI["s"] * MI // 8
-        guided = [Score(metric="FID", value=1.00, guidance=None, guide="edm2plus-img64-xs", guide_nimg=eighth)]
-    return made.replace(t_ref=70_000, duration=EDM2PLUS_IMG64_MI[size] * MI, scores=(*alone, *guided))
+        guided = [Score("FID", 1.00, None, None, "edm2plus-img64-xs", eighth)]
+    return base.replace(t_ref=70_000, duration=EDM2PLUS_IMG64_MI[size] * MI, scores=(*alone, *guided))
 
 
 def _edm2plus_configs() -> list[Recipe]:
     # All configs are trained as size S is, config B too: the configs change the network and nothing else.
     base = _edm2plus_img64("s")
-    made = []
+    recipes = []
     for config, network in edm2plus_configs().items():
         name, summary = f"edm2plus-img64-config-{config}", f"EDM2+ config {config.upper()}, ImageNet-64"
         fid = EDM2PLUS_CONFIG_FID.get(config)
         of = "Tables 1 and 2" if fid else "modulation before the last SiLU: not in the paper"
-        scores = (Score(metric="FID", value=fid, sigma_rel=IMG64_FID["s"][1]),) if fid else ()
-        made.append(base.replace(name=name, summary=f"{summary} ({of})", network=network, scores=scores))
-    return made
+        scores = (Score("FID", fid, IMG64_FID["s"][1]),) if fid else ()
+        recipes.append(base.replace(name=name, summary=f"{summary} ({of})", network=network, scores=scores))
+    return recipes
 
 
 def _edm2plus_img512(size: str) -> Recipe:

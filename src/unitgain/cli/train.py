@@ -62,7 +62,7 @@ class Train:
     execution: Execution
     """How it is carried out, which changes nothing of the numbers but the order of sums."""
 
-    given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    words: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     @classmethod
     def read(cls, args: Sequence[str]) -> "Train":
@@ -74,7 +74,7 @@ class Train:
         """
         name, rest = _recipe_name(args)
         shown = recipe(name) if name is not None else DIGITS
-        default = cls(recipe=name, given=tuple(rest), settings=_new(shown), execution=Execution(device="auto"))
+        default = cls(recipe=name, words=tuple(rest), settings=_new(shown), execution=Execution(device="auto"))
         if not set(HELP) & set(rest):
             default = default.started()
         prog = f"unitgain train {name or '[RECIPE]'}"
@@ -82,25 +82,25 @@ class Train:
 
     def started(self) -> "Train":
         """With the defaults of the run that is resumed, or of the recipe or snapshot, and of the file."""
-        out, init, file = self._given("out"), self._given("init"), _read(self._given("config"))
+        out, init, file = self._said("out"), self._said("init"), _read(self._said("config"))
         named = file.get("recipe")
         name = self.recipe or (named if isinstance(named, str) else (named or {}).get("name"))
-        resume = "--resume" in self.given
+        resume = "--resume" in self.words
         if name is None and init is None and not (resume and out):
             raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
         if name is None and out is None:
             raise ValueError("--init without the name of a recipe needs --out DIR for the run")
         folder = Path(out or Path("runs") / str(name))
-        found = _saved(folder) if resume else None
-        if found is None and name is None and init is None:
+        start = _saved(folder) if resume else None
+        if start is None and name is None and init is None:
             raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json")
-        if found is None or name not in (None, found.recipe.name):
-            data = self._given("data") or file.get("data", TrainConfig.data)
-            found = _new(_of_snapshot(str(init), data, "--quiet" in self.given) if name is None else recipe(name))
+        if start is None or name not in (None, start.recipe.name):
+            data = self._said("data") or file.get("data", TrainConfig.data)
+            start = _new(_of_snapshot(str(init), data, "--quiet" in self.words) if name is None else recipe(name))
         execution = file.pop("execution", {})
         if isinstance(named, str):
             file["recipe"] = {}
-        settings = from_dict(TrainConfig, _merged(to_dict(found), file), "config") if file else found
+        settings = from_dict(TrainConfig, _merged(to_dict(start), file), "config") if file else start
         how = from_dict(Execution, _merged(to_dict(self.execution), execution), "config.execution")
         return dataclasses.replace(self, recipe=name, out=folder, settings=settings, execution=how)
 
@@ -141,11 +141,11 @@ class Train:
             raise ValueError(f"--classes data: {dataset.name} has no labels")
         return base.replace(network=base.network.replace(label_dim=dataset.label_dim if self.classes == "data" else 0))
 
-    def _given(self, option: str) -> str | None:
+    def _said(self, option: str) -> str | None:
         """What follows an option on the command line, before anything is read of it that depends on the rest."""
-        for place, word in enumerate(self.given):
+        for place, word in enumerate(self.words):
             if word.partition("=")[0] == f"--{option}":
-                return word.partition("=")[2] or next(iter(self.given[place + 1 :]), None)
+                return word.partition("=")[2] or next(iter(self.words[place + 1 :]), None)
         return None
 
 
@@ -178,9 +178,9 @@ def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
     from unitgain.train.fitting import fit
 
     _, header = open_init(init)
-    base, said = recipe_of(header)
-    if said and not quiet:
-        note(said)
+    base, text = recipe_of(header)
+    if text and not quiet:
+        note(text)
     return base.replace(network=fit(header.network, open_data(data)), sigma_data=header.sigma_data)
 
 
@@ -191,12 +191,12 @@ def _read(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        settings = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {file} is neither YAML nor JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(settings, dict):
         raise ValueError(f"--config {file}: expected named settings, as in the config.json of a run")
-    return found
+    return settings
 
 
 def _merged(old: Any, new: Any) -> Any:

@@ -107,8 +107,8 @@ class World:
             value = work()
         except Exception as caught:
             error = caught
-        said = self.gather(None if error is None else f"{type(error).__name__}: {error}")
-        failed = {rank: text for rank, text in enumerate(said) if text is not None}
+        errors = self.gather(None if error is None else f"{type(error).__name__}: {error}")
+        failed = {rank: text for rank, text in enumerate(errors) if text is not None}
         if failed:
             where = f"rank {', '.join(map(str, failed))} of {self.size}"
             raise SharedError(f"{phase} failed on {where}: {'; '.join(sorted(set(failed.values())))}") from error
@@ -248,9 +248,9 @@ def pick_device(device: torch.device | str) -> torch.device:
 
 
 def _own_gpu() -> torch.device:
-    local, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if local >= found:
-        raise ValueError(f"process {local} of this machine has no GPU: {found} found; start one process per GPU")
+    local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= count:
+        raise ValueError(f"process {local} of this machine has no GPU: {count} found; start one process per GPU")
     device = torch.device("cuda", local)
     torch.cuda.set_device(device)
     return device
@@ -261,8 +261,8 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
     unset = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     rank = int(os.environ.get("RANK", "0"))
     if unset or not 0 <= rank < size:
-        given = f"{', '.join(unset)} not set" if unset else f"RANK={rank}"
-        raise ValueError(f"WORLD_SIZE={size}, but {given}: start the processes with torchrun")
+        settings = f"{', '.join(unset)} not set" if unset else f"RANK={rank}"
+        raise ValueError(f"WORLD_SIZE={size}, but {settings}: start the processes with torchrun")
     end = time.monotonic() + seconds
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

@@ -29,10 +29,10 @@ def compile_blocks(denoiser: Denoiser) -> None:
     """Compile every block (`torch.compile`), at its first call and for the shapes it sees; names of parameters stay."""
     from torch._dynamo import config
 
-    found = blocks(denoiser)
+    parts = blocks(denoiser)
     # All share one forward function, and a function is compiled anew for each block no more often than this says.
-    config.recompile_limit = max(config.recompile_limit, 4 * len(found))
-    for block in found:
+    config.recompile_limit = max(config.recompile_limit, 4 * len(parts))
+    for block in parts:
         block.compile(dynamic=False)
 
 

@@ -69,20 +69,20 @@ def boards(
         ImportError: if W&B is asked for and not installed.
         ValueError: if W&B does not take the run. Where the project is only remembered, both are warnings.
     """
-    found: list[Board] = []
+    shown: list[Board] = []
     if tensorboard and importlib.util.find_spec("tensorboard"):
-        found.append(TensorBoard(run, nimg))
+        shown.append(TensorBoard(run, nimg))
     remembered = wandb is None
     wandb = _project(run) if wandb is None else wandb
     if wandb is not None:
         try:
-            found.append(WandB(run, wandb, config, quiet))
+            shown.append(WandB(run, wandb, config, quiet))
         except (ImportError, ValueError) as error:
             if not remembered:
                 raise
-            said = f"this run was in W&B before and goes on without it: {error}. Delete {run / WANDB} not to be told"
-            warn(said)
-    return found
+            text = f"this run was in W&B before and goes on without it: {error}. Delete {run / WANDB} not to be told"
+            warn(text)
+    return shown
 
 
 def _project(run: Path) -> str | None:
@@ -195,11 +195,11 @@ class WandB:
         """Take a picture: an array, uint8 `[H, W]` or `[H, W, 3]`."""
         self._log(nimg, lambda: {name: require("wandb", extra="track").Image(pixels)})
 
-    def _log(self, nimg: int, made: Callable[[], Mapping[str, Any]]) -> None:
+    def _log(self, nimg: int, values: Callable[[], Mapping[str, Any]]) -> None:
         if self._run is None:
             return
         try:
-            self._run.log(made(), step=nimg)
+            self._run.log(values(), step=nimg)
         except Exception as error:  # whatever it is, it is not worth a training run
             self._run = None
             warn(f"W&B failed, the run goes on without it: {error}")

@@ -246,7 +246,8 @@ class Execution:
         device: kind of device, auto for the GPU where there is one; under torchrun each process takes that of its rank.
         shard: cut parameters, gradients, optimizer and averages up among the processes (FSDP2) rather than keep a
             replica on each (DDP).
-        recompute: forget activations inside blocks and compute them again in the backward pass, to save memory.
+        recompute: activation checkpointing: forget activations inside blocks and compute them again in the backward
+            pass, to save memory.
         compile: compile the blocks of the network, which takes minutes at the start.
         kernels: run depthwise convolutions on Triton kernels (`unitgain.kernels`), which no GPU has run yet.
         normalize_once: normalize weights once for all microbatches of a step, where one process trains; more memory.

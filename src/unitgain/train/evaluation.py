@@ -31,17 +31,20 @@ IMAGES = 64  # of a grid
 FEW_CLASSES = 20  # a grid has a row for each of so many
 
 
-class Evaluator:
-    """Draws and measures with an average of a run's weights, on all its processes.
+class Evaluation(Observer):
+    """Draws and measures with an average of a run's weights, on all its processes together.
 
-    What is needed for it is checked here, before the run begins. Networks of metrics are opened for each measurement
-    and let go after it.
+    What is needed for it is checked here, before the run begins; `run` is set then. Networks of metrics are opened for
+    each measurement and let go after it.
 
     Args:
         config: of the run.
         dataset: says how images become what the network sees.
-        run: folder of the run; grids go to `samples/` in it.
+        folder: of the run; grids go to `samples/` in it.
         world: the processes of the run.
+
+    Attributes:
+        run: under way.
 
     Raises:
         ValueError: if something is asked for that the network, the recipe or the reference does not give.
@@ -50,8 +53,10 @@ class Evaluator:
         DownloadError: if the weights of a detector are not there and cannot be fetched.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, run: Path, world: World) -> None:
-        self.settings, self.recipe, self.world, self.run = config.evaluation, config.recipe, world, run
+    run: Run
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path, world: World) -> None:
+        self.settings, self.recipe, self.world, self.folder = config.evaluation, config.recipe, world, folder
         self.from_start = config.init is not None
         self.encoder = to_dict(dataset.encoder)
         self.average = average_of(config)
@@ -69,7 +74,7 @@ class Evaluator:
             return False, False  # the first network draws nothing yet
         s = self.settings
         sheet, metrics = (every and (last or nimg // every > previous // every) for every in self.intervals)
-        rows = [row for row in read_stats(self.run) if row.get("nimg") == nimg] if sheet or metrics else []
+        rows = [row for row in read_stats(self.folder) if row.get("nimg") == nimg] if sheet or metrics else []
         drawn = self.path(nimg).exists() and self.grid in [row.get("grid") for row in rows]
         measured = self.measurement in [row.get("evaluation") for row in rows]
         return bool(sheet and not drawn), bool(s.metrics and metrics and not measured)
@@ -95,19 +100,26 @@ class Evaluator:
 
     def path(self, nimg: int) -> Path:
         """Where the grid at so many images goes."""
-        return self.run / "samples" / f"{nimg:010d}.png"
+        return self.folder / "samples" / f"{nimg:010d}.png"
 
-    def evaluate(self, run: Run, previous: int) -> None:
-        """Draw and measure what is due; all processes call this together.
+    def start(self) -> None:
+        """Make up for what a signal cut short."""
+        self.evaluate()
 
-        The state of the run is not touched, nor torch's random numbers.
+    def report(self, report: StepReport) -> None:
+        """Evaluate what is due."""
+        self.evaluate()
 
-        Args:
-            run: under way; its time to wait is added to, and all of its processes are asked whether they are to stop,
-                which abandons the evaluation.
-            previous: images seen when this was called last.
+    def evaluate(self) -> None:
+        """Draw and measure what is due, unless the run is to stop; all processes call this together.
+
+        The state of the run is not touched, nor torch's random numbers. Its time to wait is added to, and all processes
+        are asked between batches of images whether they are to stop, which abandons the evaluation.
         """
-        began, nimg = time.monotonic(), run.state.nimg
+        run, began, nimg = self.run, time.monotonic(), self.run.state.nimg
+        if run.stop.agreed:
+            return
+        previous = nimg - self.recipe.batch
         due = self.due(previous, nimg, run.finished) if self.world.main else (False, False)
         sheet, metrics = self.world.broadcast(due)
         if not (sheet or metrics):
@@ -118,9 +130,9 @@ class Evaluator:
             network = self.network(run.state)
             try:
                 if sheet:
-                    self.draw(network, run)
+                    self.draw(network)
                 if metrics and self.meter is not None:
-                    self.measure(self.meter, network, run)
+                    self.measure(self.meter, network)
             except Abandoned:
                 run.progress.note(f"evaluation at {nimg:,} images abandoned; it is made up for when the run is resumed")
         del network
@@ -140,11 +152,11 @@ class Evaluator:
         denoiser.load_state_dict(tensors, assign=True)
         denoiser.encoder = self.encoder
         prepared = prepare(denoiser.requires_grad_(False).eval(), DTYPES[self.settings.dtype])
-        return Network(name=f"{self.run.name}, EMA length {length_of(ema)}", denoiser=prepared, record={})
+        return Network(name=f"{self.folder.name}, EMA length {length_of(ema)}", denoiser=prepared, record={})
 
-    def draw(self, network: Network, run: Run) -> None:
+    def draw(self, network: Network) -> None:
         """Draw the grid, a row per class where there are few, and write it."""
-        spec, count = self.recipe.network, self.images
+        run, spec, count = self.run, self.recipe.network, self.images
         columns = None
         labels: list[int] | None = None
         if 1 < spec.label_dim <= min(FEW_CLASSES, count):
@@ -155,14 +167,14 @@ class Evaluator:
         with run.progress.beside("drawing samples", count) as done:
             for seeds in turns(self.world, count, self.settings.batch, run.listen):
                 label = None if labels is None else [labels[seed] for seed in seeds]
-                shown = sum(len(part) for part in parts)
+                here = self.world.progress(done, count, before=self.world.size * sum(map(len, parts)))
                 for _, _, images in generate(
                     network.denoiser,
                     seeds,
                     sigmas,
                     label=label,
                     batch=self.settings.batch,
-                    on_images=lambda images, shown=shown: done((shown + images) * self.world.size),
+                    on_images=here,
                 ):
                     parts.append(self.decode(images))
         shares = self.world.gather(torch.cat(parts) if parts else None)
@@ -182,49 +194,28 @@ class Evaluator:
 
         self.world.together(f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
 
-    def measure(self, meter: Meter, network: Network, run: Run) -> None:
+    def measure(self, meter: Meter, network: Network) -> None:
         """Draw images, measure them as they come, and write a line of statistics."""
-        s = self.settings
+        run, s = self.run, self.settings
         seeds = range(s.metrics_images)
         images = Generated(network, None, self.drawing, seeds, device=self.world.device, batch=s.batch)
         with run.progress.beside("measuring", len(images)) as done:
             values = meter.measure(images, run.listen, done)
         run.write({"metrics": values, "evaluation": self.measurement})
-        said = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
-        run.progress.note(f"at {run.state.nimg:,} images: {', '.join(said)}")
+        results = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
+        run.progress.note(f"at {run.state.nimg:,} images: {', '.join(results)}")
 
 
-class Evaluation(Observer):
-    """Evaluates what is due after a step, and before the first one what a signal cut short.
-
-    Args:
-        run: under way.
-        evaluator: draws and measures.
-    """
-
-    def __init__(self, run: Run, evaluator: Evaluator) -> None:
-        self.run, self.evaluator = run, evaluator
-
-    def start(self) -> None:
-        """Make up for what a signal cut short."""
-        self._evaluate()
-
-    def report(self, report: StepReport) -> None:
-        """Evaluate what is due."""
-        self._evaluate()
-
-    def _evaluate(self) -> None:
-        if not self.run.stop.agreed:
-            self.evaluator.evaluate(self.run, self.run.state.nimg - self.run.config.recipe.batch)
-
-
-def open_evaluator(config: TrainConfig, dataset: Dataset, run: Path, world: World) -> Evaluator | None:
-    """The evaluator of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others."""
+def open_evaluation(config: TrainConfig, dataset: Dataset, folder: Path, world: World) -> Evaluation | None:
+    """The evaluation of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others."""
     if not any(config.evaluation.intervals(config.recipe.snapshot_every)):
         return None
-    opening = "preparing the evaluation"
-    first = world.together(opening, lambda: Evaluator(config, dataset, run, world) if world.main else None)
-    return world.together(opening, lambda: first or Evaluator(config, dataset, run, world))
+
+    def opened() -> Evaluation:
+        return Evaluation(config, dataset, folder, world)
+
+    first = world.together("preparing the evaluation", lambda: opened() if world.main else None)
+    return world.together("preparing the evaluation", lambda: first or opened())
 
 
 def average_of(config: TrainConfig) -> int:

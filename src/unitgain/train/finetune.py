@@ -69,14 +69,14 @@ class Inheritance:
         old, own = self.header.network, denoiser.state_dict()
         left, self.tensors = self.tensors, {}
         for name, tensor in own.items():
-            source = at_level(name, denoiser.spec, old)
-            found = left.pop(source, None)
-            if name == LABEL and found is not None:
-                self._into_labels(denoiser, tensor, found)
-            elif found is not None and found.shape == tensor.shape:
-                self._keep(name, tensor, found)
+            old_name = at_level(name, denoiser.spec, old)
+            source = left.pop(old_name, None)
+            if name == LABEL and source is not None:
+                self._into_labels(denoiser, tensor, source)
+            elif source is not None and source.shape == tensor.shape:
+                self._keep(name, tensor, source)
             else:
-                was = "not in the snapshot" if found is None else f"{_size(found)} in the snapshot"
+                was = "not in the snapshot" if source is None else f"{_size(source)} in the snapshot"
                 self.changes[name] = f"new, {_size(tensor)}: {was}"
         self.changes |= {name: f"left out, {_size(tensor)}" for name, tensor in left.items()}
         own_u = {} if uncertainty is None else uncertainty.state_dict()
@@ -97,26 +97,26 @@ class Inheritance:
         """The same as JSON."""
         return {"snapshot": self.init.name, "sha256": self.init.sha256, "kept": len(self.kept), "changes": self.changes}
 
-    def _keep(self, name: str, tensor: Tensor, found: Tensor) -> None:
-        tensor.copy_(found)
+    def _keep(self, name: str, tensor: Tensor, source: Tensor) -> None:
+        tensor.copy_(source)
         self.kept.append(name)
         self.numbers += tensor.numel()
 
-    def _into_labels(self, denoiser: Denoiser, tensor: Tensor, found: Tensor) -> None:
+    def _into_labels(self, denoiser: Denoiser, tensor: Tensor, source: Tensor) -> None:
         """Classes of the same name keep their vector, a column; without names all are kept, or none."""
         known, ours = self.header.classes, self.classes
         if known == ours or known is None or ours is None:
-            if found.shape == tensor.shape:
-                self._keep(LABEL, tensor, found)
+            if source.shape == tensor.shape:
+                self._keep(LABEL, tensor, source)
                 if known != ours:
                     self.changes["classes"] = f"{tensor.shape[1]} by their number: not all names are known"
             else:
-                was = f"{found.shape[1]} in the snapshot, and not all names are known"
+                was = f"{source.shape[1]} in the snapshot, and not all names are known"
                 self.changes[LABEL] = f"new, {_size(tensor)}: {tensor.shape[1]} classes, {was}"
             return
         layer = denoiser.network.get_submodule("embedding.label")
         # An average is shorter than the weights it is of. New columns have unit magnitude; so must the others.
-        columns = normalize(found) if isinstance(layer, MPConv) else found
+        columns = normalize(source) if isinstance(layer, MPConv) else source
         place = {name: number for number, name in enumerate(known)}
         same = [name for name in ours if name in place]
         for number, name in enumerate(ours):
@@ -158,11 +158,11 @@ def recipe_of(header: SnapshotHeader) -> tuple[Recipe, str]:
     width = header.network.model_channels
     known = [RECIPES[name] for name in (f"{kind}-{size}" for size in SIZES) if name in RECIPES]
     near = min(known, key=lambda one: abs(one.network.model_channels - width))
-    said = (
+    text = (
         f"the recipe {header.recipe!r} of the snapshot is not known here: {near.name} stands in, the nearest in width; "
         "name a recipe to choose another"
     )
-    return near.replace(name=header.recipe, summary="", scores=()), said
+    return near.replace(name=header.recipe, summary="", scores=()), text
 
 
 def check_fit(header: SnapshotHeader, config: TrainConfig, dataset: Dataset) -> dict[str, str]:

@@ -34,8 +34,8 @@ class StatsLog:
     def __init__(self, run: Path, nimg: int, boards: Sequence[Board] = ()) -> None:
         self.path = run / "stats.jsonl"
         with suppress(FileNotFoundError):
-            kept = [row for row in read_rows(self.path) if is_sound(row) and row["nimg"] <= nimg]
-            write_text(self.path, "".join(f"{json.dumps(row)}\n" for row in kept))
+            rows = [row for row in read_rows(self.path) if is_sound(row) and row["nimg"] <= nimg]
+            write_text(self.path, "".join(f"{json.dumps(row)}\n" for row in rows))
         self._boards = boards
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -111,11 +111,11 @@ class TrainProgress:
             )
 
     @contextmanager
-    def beside(self, title: str, total: int) -> Iterator[Callable[[float], None]]:
-        """A second bar for other work on images while training waits; call what it yields with how many are done."""
+    def beside(self, title: str, total: int) -> Iterator[Callable[[float, int], None]]:
+        """A second bar for other work on images while training waits; call what it yields with (done, of how many)."""
         task = self._bar.add_task(title, total=total, status="")
         try:
-            yield lambda done: self._bar.update(task, completed=min(done, total))
+            yield lambda done, total: self._bar.update(task, completed=done, total=total)
         finally:
             self._bar.remove_task(task)
 

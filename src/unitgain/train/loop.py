@@ -20,7 +20,7 @@ from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.context import Run
 from unitgain.train.errors import LostProcessError, is_shared
-from unitgain.train.evaluation import Evaluation, Evaluator, open_evaluator
+from unitgain.train.evaluation import Evaluation, open_evaluation
 from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.fitting import check_data, complete, data_of
 from unitgain.train.lock import FolderLock
@@ -97,9 +97,9 @@ def train(
     with StopSignal(execution.max_time) as stop, processes(execution.device, cancelled=lambda: stop.received) as world:
         config, dataset = _settle(config, run, dataset, resume, execution, world)
         inheritance = open_inheritance(config, dataset, run, resume, world)
-        evaluator = open_evaluator(config, dataset, run, world)
+        evaluation = open_evaluation(config, dataset, run, world)
         with _begin(config, execution, run, dataset, stop, resume, inheritance, world) as under_way:
-            observers = [*_observers(under_way, evaluator), *observe(under_way)]
+            observers = [*_observers(under_way, evaluation), *observe(under_way)]
             try:
                 loop(under_way, observers)
             except Exception as error:
@@ -151,7 +151,7 @@ def _settle(
         check_data(settled, data)
         return settled, data
 
-    settings, data = world.together("checking the settings and the data", settle)
+    settings, data = world.together("checking the data", settle)
     preflight(world, settings, data, execution, resume)
     return settings, data
 
@@ -197,10 +197,13 @@ def _begin(
         yield run
 
 
-def _observers(run: Run, evaluator: Evaluator | None) -> list[Observer]:
+def _observers(run: Run, evaluation: Evaluation | None) -> list[Observer]:
     statistics, snapshots = Statistics(run), Snapshots(run)
     observers = [Magnitudes(run), statistics, snapshots, Checkpoints(run, statistics, snapshots)]
-    return [*observers, Evaluation(run, evaluator)] if evaluator is not None else observers
+    if evaluation is None:
+        return observers
+    evaluation.run = run
+    return [*observers, evaluation]
 
 
 def _open_state(config: TrainConfig, execution: Execution, inheritance: Inheritance | None, world: World) -> TrainState:

@@ -41,14 +41,14 @@ class Meter:
         self.references = judge.references
 
     def measure(
-        self, images: Generated, listen: Callable[[], object], on_images: Callable[[float], None]
+        self, images: Generated, listen: Callable[[], object], on_images: Callable[[float, int], object]
     ) -> dict[str, float | None]:
         """Values by name of the metric, on all processes, which call this together; None for what is not finite.
 
         Args:
             images: as many as the settings say.
             listen: as in `turns`.
-            on_images: called with the number of images done.
+            on_images: called with the number of images done, and that of all.
 
         Raises:
             Abandoned: if `listen` says so.
@@ -57,7 +57,7 @@ class Meter:
         judge = dataclasses.replace(judge, world=self.world)
         chosen = turns(self.world, len(images), self.settings.batch, listen)
         batches = (batch for numbers in chosen for batch in images.batches(numbers))
-        records = judge(batches, images.source, lambda done: on_images(done * self.world.size))
+        records = judge(batches, images.source, self.world.progress(on_images, len(images)))
         values = [record.value if math.isfinite(record.value) else None for record in records]
         return {metric.label: value for metric, value in zip(judge.metrics, values, strict=True)}
 

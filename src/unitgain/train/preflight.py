@@ -5,8 +5,7 @@ import json
 import platform
 import shutil
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from unitgain.train.errors import PreflightError
 from unitgain.train.lock import LOCK
 from unitgain.train.state import TrainState
 
-MAX_SKEW = 60.0  # seconds between the clocks of two machines: more is a clock that nobody sets
 GIB = 2**30
 # What a process may have of its own. The rest all must do alike, or some wait for messages that others never send.
 OWN = ("device", "max_time", "quiet", "tensorboard", "wandb")
@@ -33,7 +31,7 @@ def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Ex
     """Check on all processes that they are to do the same, in the same way.
 
     Raises:
-        PreflightError: if versions, settings, data or clocks differ between processes; names the ranks, and what.
+        PreflightError: if versions, settings or data differ between processes; names the ranks, and what.
         SharedError: if a check itself fails on a rank.
     """
     if world.size == 1:
@@ -43,7 +41,6 @@ def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Ex
     agree(world, "settings", to_dict(config))
     shared = {field.name: getattr(execution, field.name) for field in fields(execution) if field.name not in OWN}
     agree(world, "options", {"resume": resume, **shared})
-    check_clocks(world.gather((socket.gethostname(), _at_once(world))))
     check_reduction(world)
     warn_of_idle(world, config)
 
@@ -76,18 +73,6 @@ def agree(world: World, phase: str, ours: dict[str, Any]) -> None:
     rows = [(rank, "; ".join(differences(first, other))) for rank, other in enumerate(others, start=1)]
     text = ". ".join(f"rank {rank} (rank 0's -> its own): {row}" for rank, row in rows if row)
     raise PreflightError(f"{phase} are not the same on all processes. {text}")
-
-
-def check_clocks(times: Sequence[tuple[str, float]]) -> None:
-    """Raise `PreflightError` if clocks, read at the same moment, differ; `times` are (machine, seconds) by rank."""
-    _, reference = times[0]
-    for rank, (machine, seconds) in enumerate(times):
-        if abs(seconds - reference) > MAX_SKEW:
-            behind = "behind" if seconds < reference else "ahead of"
-            raise PreflightError(
-                f"the clock of rank {rank} ({machine}) is {abs(seconds - reference):.0f} s {behind} that of rank 0: "
-                "set the clocks of the machines (NTP), or logs and file times make no sense"
-            )
 
 
 def check_reduction(world: World) -> None:
@@ -140,8 +125,3 @@ def check_disk(state: TrainState, config: TrainConfig, run: Path, free: Callable
         )
     if available < all_of_it:
         warn(f"{run} has {available / GIB:.2f} GiB free, the whole run writes about {all_of_it / GIB:.2f} GiB")
-
-
-def _at_once(world: World) -> float:
-    world.barrier()
-    return time.time()

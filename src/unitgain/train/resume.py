@@ -114,8 +114,8 @@ def _verify(path: Path, world: World) -> tuple[dict[str, Any], str | None]:
         return manifest, None
 
     manifest, damage = world.together(f"checking {path}", check)
-    found = [text for text in world.gather(damage) if text]
-    return manifest, found[0] if found else None
+    damages = [text for text in world.gather(damage) if text]
+    return manifest, damages[0] if damages else None
 
 
 @dataclass(frozen=True, kw_only=True)

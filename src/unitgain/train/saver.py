@@ -79,13 +79,13 @@ class Saver:
             return
         pending, self._pending = self._pending, None
         error = pending.exception()
-        said = [text for text in self.world.gather(None if error is None else str(error)) if text]
-        if not said:
+        errors = [text for text in self.world.gather(None if error is None else str(error)) if text]
+        if not errors:
             return
         nimg, self.nimg = self.nimg, -1
         intact = list_checkpoints(self.folder)
         last = f"the last good one, {intact[-1].name}, is intact" if intact else "there is none before it"
-        text = f"the checkpoint at {nimg} images could not be written: {said[0]}; {last}"
+        text = f"the checkpoint at {nimg} images could not be written: {errors[0]}; {last}"
         if self.on_error == "stop":
             raise CheckpointError(text)
         if self.world.main:

@@ -155,12 +155,12 @@ def _gradients(
             for observer in observers:
                 observer.before(microbatch)
             with accumulate(state.objective, microbatch.last):
-                found = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
-                (found.loss.sum() * (recipe.loss_scaling / recipe.batch if microbatch.counts else 0.0)).backward()
+                loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label)
+                (loss.loss.sum() * (recipe.loss_scaling / recipe.batch if microbatch.counts else 0.0)).backward()
             if microbatch.counts:
-                total += found.loss.detach().mean() * (len(microbatch.clean) / recipe.batch)
+                total += loss.loss.detach().mean() * (len(microbatch.clean) / recipe.batch)
                 for observer in observers:
-                    observer.after(microbatch, found)
+                    observer.after(microbatch, loss)
     reduce_replicated(state.objective, state.world)
     return total
 
