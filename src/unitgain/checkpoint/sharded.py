@@ -11,14 +11,13 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from unitgain.checkpoint.tensors import Entry, map_file, read_header, tensor_at, write_tensors
-from unitgain.parallel import World, is_sharded
+from unitgain.parallel import World, beside, is_sharded
 from unitgain.trust import parse_json, printable
 
 SUFFIX = ".safetensors"
@@ -44,32 +43,19 @@ def save_tensors(
         then: called in the background on each process when all have written; part of the work.
 
     Returns:
-        A future that is done after that; an `OSError` in writing on any process is an error of all.
+        A future that is done after that; an error in writing on any process is one of all.
     """
     own, rows = _own_parts(tensors, world)
-    done: Future[None] = Future()
+
+    def write_part() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / f"{world.rank:05d}{SUFFIX}", own, {ROWS: json.dumps(rows)} if rows else {})
 
     def write() -> None:
-        try:
-            error: BaseException | None = None
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_tensors(folder / f"{world.rank:05d}{SUFFIX}", own, {ROWS: json.dumps(rows)} if rows else {})
-            except Exception as caught:
-                error = caught
-            said = world.gather(None if error is None else f"{type(error).__name__}: {error}", background=True)
-            failed = {rank: text for rank, text in enumerate(said) if text is not None}
-            if failed:
-                text = f"rank {', '.join(map(str, failed))}: {'; '.join(sorted(set(failed.values())))}"
-                raise OSError(text) from error
-            then()
-        except BaseException as caught:
-            done.set_exception(caught)
-        else:
-            done.set_result(None)
+        world.together(f"writing {folder}", write_part, background=True)
+        then()
 
-    Thread(target=write, name="unitgain-checkpoint", daemon=True).start()
-    return done
+    return beside("unitgain-checkpoint", write)
 
 
 @torch.no_grad()

@@ -5,13 +5,14 @@ A program that uses them runs unchanged on one process and under torchrun.
 """
 
 from unitgain.parallel.engine import accumulate, distribute, full, is_sharded, local, reduce_replicated, shard_like
-from unitgain.parallel.world import JoinError, SharedError, World, is_lost, pick_device, processes
+from unitgain.parallel.world import JoinError, SharedError, World, beside, is_lost, pick_device, processes
 
 __all__ = [
     "JoinError",
     "SharedError",
     "World",
     "accumulate",
+    "beside",
     "distribute",
     "full",
     "is_lost",

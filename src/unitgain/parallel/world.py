@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -90,12 +91,13 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def together(self, phase: str, work: Callable[[], T]) -> T:
+    def together(self, phase: str, work: Callable[[], T], background: bool = False) -> T:
         """Do something on all processes; if it fails on any, it fails on all, with a message that names rank and phase.
 
         Args:
             phase: what is being done, for the message.
             work: called once on each process, without communication of its own that others would wait for in vain.
+            background: beside the training, from a thread of its own.
 
         Raises:
             SharedError: if it failed on some of several processes; a single one raises its own error as it is.
@@ -107,7 +109,7 @@ class World:
             value = work()
         except Exception as caught:
             error = caught
-        errors = self.gather(None if error is None else f"{type(error).__name__}: {error}")
+        errors = self.gather(None if error is None else f"{type(error).__name__}: {error}", background)
         failed = {rank: text for rank, text in enumerate(errors) if text is not None}
         if failed:
             where = f"rank {', '.join(map(str, failed))} of {self.size}"
@@ -224,6 +226,20 @@ def _launcher_watched() -> Iterator[threading.Event]:
         yield begun
     finally:
         over.set()
+
+
+def beside(name: str, work: Callable[[], None]) -> Future[None]:
+    """Do something in a thread of this name, which does not keep the process from ending; what becomes of it."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return done
 
 
 def is_lost(error: BaseException) -> bool:

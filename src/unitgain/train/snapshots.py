@@ -1,10 +1,10 @@
 """Averaged weights on disk while training, and the weights themselves at the end: written beside the training."""
 
 from concurrent.futures import Future
-from threading import Thread
 
 from unitgain.checkpoint.facts import SnapshotHeader
 from unitgain.ema import RAW
+from unitgain.parallel import beside
 from unitgain.posthoc import SnapshotStore
 from unitgain.serial import to_dict
 from unitgain.train.context import Run
@@ -54,18 +54,7 @@ class Snapshots(Observer):
             SharedError, SnapshotError, OSError: if those before could not be written; see `finish`.
         """
         self.finish()
-        write, done = self.store.take(raw), Future[None]()
-
-        def work() -> None:
-            try:
-                write()
-            except BaseException as error:
-                done.set_exception(error)
-            else:
-                done.set_result(None)
-
-        self.pending = done
-        Thread(target=work, name="unitgain-snapshots", daemon=True).start()
+        self.pending = beside("unitgain-snapshots", self.store.take(raw))
 
     def finish(self) -> None:
         """Wait until what was begun is on the disk; all processes must call this together.
