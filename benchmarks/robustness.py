@@ -461,7 +461,7 @@ def drawn(folder: Path) -> Path:
 
     from unitgain.draw.folder import ImageFolder
 
-    images = ImageFolder(folder / "drawn", {"network": {"name": "x"}}, folder / "drawn", 0)
+    images = ImageFolder(folder / "drawn", {"network": {"name": "x"}})
     for seed in range(3):
         images.write(seed, seed, torch.full((1, 8, 8), seed, dtype=torch.uint8))
     images.finish()
@@ -471,7 +471,7 @@ def drawn(folder: Path) -> Path:
 def open_drawn(path: Path) -> None:
     from unitgain.draw.folder import ImageFolder
 
-    images = ImageFolder(path.parent, {"network": {"name": "x"}}, path.parent, 0)
+    images = ImageFolder(path.parent, {"network": {"name": "x"}})
     images.check()
     images.finished()
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from machine import write_results
-from unitgain.draw import DrawSettings, decoder, open_network, pictures
+from unitgain.draw import DrawSettings, decoder, draw_images, open_network
 from unitgain.metrics.record import Source
 from unitgain.posthoc import reconstruct
-from unitgain.sample import SAMPLERS, evaluations
+from unitgain.sample import SAMPLERS, Sampler, sigma_grid
 from unitgain.sweep import Judge
 
 BUDGETS = (5, 7, 11, 15, 23, 31, 47)  # evaluations: odd, so that every sampler can spend them
@@ -21,11 +21,9 @@ LENGTH = 0.10
 RANGE = {"sigma_min": 0.02, "sigma_max": 30.0}  # 8-bit digits show nothing finer, and have a deviation of 0.5
 
 
-def steps_for(sampler: str, budget: int) -> int:
+def steps_for(sampler: Sampler, budget: int) -> int:
     """Steps that take this many evaluations."""
-    steps = (budget + 1) // 2 if evaluations(sampler, 2) == 3 else budget
-    assert evaluations(sampler, steps) == budget
-    return steps
+    return next(steps for steps in range(1, budget + 1) if sampler.evaluations(sigma_grid(steps)) == budget)
 
 
 def main() -> None:
@@ -40,10 +38,10 @@ def main() -> None:
         network = open_network(str(average.path))
     decode = decoder(network.encoder, network.denoiser.spec.channels)
     distances: dict[str, dict[int, float]] = {name: {} for name in SAMPLERS}
-    for name in SAMPLERS:
+    for name, sampler in ((name, kind()) for name, kind in SAMPLERS.items()):
         for budget in BUDGETS:
-            settings = DrawSettings(sampler=name, steps=steps_for(name, budget), **RANGE)
-            drawn = pictures(network.denoiser, decode, range(args.images), settings)
+            settings = DrawSettings(sampler=sampler, steps=steps_for(sampler, budget), **RANGE)
+            drawn = draw_images(network.denoiser, decode, range(args.images), settings)
             (record,) = judge((pixels for _, _, pixels in drawn), Source())
             distances[name][budget] = record.value
             print(name, budget, f"{record.value:.4f}", flush=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unitgain.arch import NetworkSpec
     from unitgain.checkpoint import nvidia
     from unitgain.denoiser import Denoiser
+    from unitgain.draw import sample_images, sample_pixels, to_pixels
     from unitgain.ema import ExponentialEMA, PowerEMA
     from unitgain.guide import Guided
     from unitgain.hub import load, push_to_hub, save_pretrained
@@ -52,39 +53,31 @@ __all__ = [
     "recipes",
     "reconstruct",
     "sample",
+    "sample_images",
+    "sample_pixels",
     "save_pretrained",
     "sigma_grid",
+    "to_pixels",
 ]
 
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "Denoiser": "unitgain.denoiser",
-        "EDMLoss": "unitgain.loss",
-        "ExponentialEMA": "unitgain.ema",
-        "Guided": "unitgain.guide",
-        "NetworkSpec": "unitgain.arch",
-        "PowerEMA": "unitgain.ema",
-        "Recipe": "unitgain.recipe",
-        "SnapshotStore": "unitgain.posthoc",
-        "__version__": "unitgain.version",
-        "arch": "unitgain",
-        "create": "unitgain.recipes",
-        "ema": "unitgain",
-        "frechet": "unitgain.metrics",
-        "generate": "unitgain.sample",
-        "heun": "unitgain.sample",
-        "list_recipes": "unitgain.recipes",
-        "load": "unitgain.hub",
-        "nvidia": "unitgain.checkpoint",
-        "ops": "unitgain",
-        "posthoc": "unitgain",
-        "prepare": "unitgain.infer",
-        "push_to_hub": "unitgain.hub",
-        "recipes": "unitgain",
-        "reconstruct": "unitgain.posthoc",
-        "sample": "unitgain",
-        "save_pretrained": "unitgain.hub",
-        "sigma_grid": "unitgain.sample",
+        "unitgain": "arch ema ops posthoc recipes sample",
+        "unitgain.arch": "NetworkSpec",
+        "unitgain.checkpoint": "nvidia",
+        "unitgain.denoiser": "Denoiser",
+        "unitgain.draw": "sample_images sample_pixels to_pixels",
+        "unitgain.ema": "ExponentialEMA PowerEMA",
+        "unitgain.guide": "Guided",
+        "unitgain.hub": "load push_to_hub save_pretrained",
+        "unitgain.infer": "prepare",
+        "unitgain.loss": "EDMLoss",
+        "unitgain.metrics": "frechet",
+        "unitgain.posthoc": "SnapshotStore reconstruct",
+        "unitgain.recipe": "Recipe",
+        "unitgain.recipes": "create list_recipes",
+        "unitgain.sample": "generate heun sigma_grid",
+        "unitgain.version": "__version__",
     },
 )

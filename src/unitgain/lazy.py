@@ -14,10 +14,10 @@ def offer(package: str, names: Mapping[str, str] | None = None) -> tuple[Callabl
 
     Args:
         package: `__name__` of the package.
-        names: what it offers and the module that each is in, which for a submodule is the package. No function has
-            the name of a submodule: importing that would hide it.
+        names: by module, what it offers of that, with spaces between; submodules are in the package itself. No function
+            has the name of a submodule: importing that would hide it.
     """
-    offered = names or {}
+    offered = {name: module for module, listed in (names or {}).items() for name in listed.split()}
 
     def find(name: str) -> Any:
         if offered.get(name, package) != package:

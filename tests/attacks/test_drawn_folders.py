@@ -9,17 +9,16 @@ import zipfile
 import pytest
 import torch
 
-from unitgain.draw.archive import unpack
-from unitgain.draw.folder import MANIFEST, ImageFolder
+from unitgain.draw.folder import FORMAT, MANIFEST, ImageFolder
 
-MADE = {"network": {"name": "a", "sha256": "0"}, "settings": {}}
+ABOUT = {"network": {"name": "a", "sha256": "0"}, "settings": {}}
 PIXELS = torch.zeros(1, 8, 8, dtype=torch.uint8)
 JOURNAL = ".journal-0.jsonl"
 
 
 @pytest.fixture
 def root(tmp_path):
-    folder = ImageFolder(tmp_path / "out", MADE)
+    folder = ImageFolder(tmp_path / "out", ABOUT)
     folder.write(1, None, PIXELS)
     folder.finish()
     return folder.root
@@ -34,7 +33,7 @@ def precious(tmp_path):
 
 def go_on(root):
     """As `draw` does; the seeds that were there."""
-    folder = ImageFolder(root, MADE)
+    folder = ImageFolder(root, ABOUT)
     folder.check()
     there = sorted(folder.finished())
     for seed in (1, 2):
@@ -71,12 +70,12 @@ def test_entries_that_were_not_written_here(root, changes):
 @pytest.mark.parametrize("name", [MANIFEST, JOURNAL])
 def test_texts_that_are_none(root, name, text):
     if name == MANIFEST:
-        (root / JOURNAL).write_text(json.dumps({"made": MADE}) + "\n")  # that it may be gone on with
+        (root / JOURNAL).write_text(json.dumps({"about": ABOUT}) + "\n")  # that it may be gone on with
     (root / name).write_text(text)
     assert go_on(root) == ([] if name == MANIFEST else [1])
 
 
-@pytest.mark.parametrize("line", [b"7", b'"made"', b'["made"]', b'{"made":7}', b'{"seed":1}', b"\xff", b"null"])
+@pytest.mark.parametrize("line", [b"7", b'"about"', b'["about"]', b'{"about":7}', b'{"seed":1}', b"\xff", b"null"])
 def test_lines_that_are_no_rows(root, line):
     (root / JOURNAL).write_bytes(line + b"\n")
     assert go_on(root) == [1]
@@ -85,7 +84,7 @@ def test_lines_that_are_no_rows(root, line):
 def test_what_it_says_it_was_made_of(root):
     manifest = json.loads((root / MANIFEST).read_text())
     (root / MANIFEST).write_text(json.dumps({**manifest, "network": 7}))
-    with pytest.raises(ValueError, match="made otherwise"):
+    with pytest.raises(ValueError, match="drawn otherwise"):
         go_on(root)
 
 
@@ -119,32 +118,37 @@ def test_pipes_are_not_waited_for(root, name):
         assert "no ordinary file" in str(error) or "not an ordinary file" in str(error)
 
 
-def archive_of(path, members):
-    """An archive, the first byte of each member but the manifest damaged."""
+def archive_of(path, members, **changes):
+    """An archive of these members, and of a manifest that lists the images 1 and 2."""
+    images = [{"seed": i, "class": None, "file": f"000000/00000{i}.png", "bytes": 11, "sha256": "0"} for i in (1, 2)]
     with zipfile.ZipFile(path, "w") as file:
         for name in members:
             file.writestr(name, b"other bytes")
-        file.writestr(MANIFEST, json.dumps({"format": "unitgain-images/1", "images": []}))
-        places = [(file.getinfo(name).header_offset, len(name.encode())) for name in members]
-    data = bytearray(path.read_bytes())
-    for offset, length in places:
-        data[offset + 30 + length] ^= 1
-    path.write_bytes(data)
+        file.writestr(MANIFEST, json.dumps({"format": FORMAT, **ABOUT, "images": images} | changes))
     return path
 
 
 @pytest.mark.parametrize("name", ["../precious", "/{}", "a/../../precious", "000000/000001.png/x"])
-def test_damaged_members_delete_nothing_outside(tmp_path, precious, name):
-    name = name.format(str(precious)[1:])
-    parts = tmp_path / "parts"
-    unpack(archive_of(tmp_path / "out.zip", [name, "000000/000001.png"]), parts)
+def test_members_of_an_archive_write_and_delete_nothing_outside(tmp_path, precious, name):
+    members = [name.format(str(precious)[1:]), "000000/000001.png"]
+    assert go_on(archive_of(tmp_path / "out.zip", members)) == [1]
     assert precious.read_bytes() == b"precious"
-    assert [path.name for path in parts.rglob("*") if path.is_file()] == [MANIFEST]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zip", "precious"]
+    with zipfile.ZipFile(tmp_path / "out.zip") as file:
+        assert file.namelist() == ["000000/000001.png", "000000/000002.png", "dataset.json", MANIFEST]
 
 
-def test_archives_unpack_up_to_the_limit(tmp_path):
+def test_a_damaged_member_is_named(tmp_path):
+    path = archive_of(tmp_path / "out.zip", ["000000/000001.png"])
+    path.write_bytes(path.read_bytes().replace(b"other bytes", b"OTHER bytes"))
+    with pytest.raises(OSError, match=r"damaged at 000000/000001\.png: delete it"):
+        go_on(path)
+
+
+def test_a_manifest_in_an_archive_is_read_up_to_the_limit(tmp_path):
     path = tmp_path / "out.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(MANIFEST, bytes(600_000_000))
-    unpack(path, tmp_path / "parts")
-    assert not (tmp_path / "parts").exists()
+    with pytest.raises(FileExistsError, match="no archive that this command wrote"):
+        go_on(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["out.zip"]

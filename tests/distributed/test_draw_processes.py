@@ -7,7 +7,7 @@ from launch import launch
 
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
-from unitgain.draw import DrawSettings, Network, draw
+from unitgain.draw import DrawSettings, Network, write_images
 from unitgain.infer import prepare
 from unitgain.parallel import processes
 
@@ -27,10 +27,10 @@ def network() -> Network:
 def draw_some(rank: int, out: str, first: int) -> None:
     settings = DrawSettings(steps=2, guidance=2.0)
     with processes() as world:
-        draw(network(), None, settings, range(first), Path(out) / "folder", world=world, batch=5)
-        draw(network(), None, settings, range(first), Path(out) / "images.zip", world=world)
+        write_images(network(), None, settings, range(first), Path(out) / "folder", world=world, batch=5)
+        write_images(network(), None, settings, range(first), Path(out) / "images.zip", world=world)
         try:
-            draw(network(), None, settings.replace(steps=3), range(first), Path(out) / "folder", world=world)
+            write_images(network(), None, settings.replace(steps=3), range(first), Path(out) / "folder", world=world)
         except ValueError as error:
             assert "settings.steps: 2 -> 3" in str(error)
         else:

@@ -8,11 +8,12 @@ from unitgain.data.digits import digits
 from unitgain.draw import DrawSettings
 from unitgain.parallel import processes
 from unitgain.recipes import DIGITS
+from unitgain.sample import Euler
 from unitgain.sweep import Judge, Sweep, SweepConfig, sweep, tune
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig, train
 
-SETTINGS = DrawSettings(sampler="euler", steps=2)
+SETTINGS = DrawSettings(sampler=Euler(), steps=2)
 CONFIG = SweepConfig(lengths=(0.05, 0.1, 0.15), images=64)
 
 

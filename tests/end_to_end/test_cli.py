@@ -201,7 +201,7 @@ def test_sample_guided_by_another_network(run, snapshot, tmp_path, capsys):
 
 def test_sample_takes_the_guide_of_a_preset(run, snapshot, tmp_path, capsys, monkeypatch):
     pair = Fetched(snapshot, run / "snapshots" / "0000000080-0.100.safetensors")
-    for module in ("unitgain.hub", "unitgain.presets"):
+    for module in ("unitgain.hub", "unitgain.draw.networks"):
         monkeypatch.setattr(f"{module}.fetched", lambda name: pair)
     preset = "edm2-img512-s-guid-fid"
     options = ["--seeds", "0-1", "--steps", "2", "--device", "cpu"]
@@ -302,7 +302,7 @@ def test_demo_refuses_nonsense_before_it_trains(tmp_path, capsys, options):
         (["--guide", "self", "--guidance", "2", "--interval", "2", "1"], "0 <= lo < hi"),
         (["--guide", "self", "--guidance", "2"], "label dropout 0"),
         (["--guide", "missing", "--guidance", "2"], "missing"),
-        (["--S-churn", "3"], "belong to the sampler stochastic_heun"),
+        (["--sampler", "hein"], "did you mean 'heun'"),
     ],
 )
 def test_sample_says_what_is_wrong_and_writes_nothing(snapshot, tmp_path, capsys, options, words):

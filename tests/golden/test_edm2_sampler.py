@@ -6,7 +6,7 @@ from conftest import Golden, relative_error
 
 from unitgain.checkpoint.nvidia import DEFAULTS, from_state
 from unitgain.guide import Guided
-from unitgain.sample import SampleGenerators, heun, sigma_grid, stochastic_heun
+from unitgain.sample import SampleGenerators, StochasticHeun, heun, sigma_grid
 
 TOLERANCE = 1e-4
 
@@ -47,7 +47,7 @@ def test_churned_trajectory(golden, denoise):
     recorded = iter([golden[f"churn_noise.{i}"] for i in range(golden.config["num_steps"])])
     settings = {name: golden.config[name] for name in ("S_churn", "S_min", "S_max", "S_noise")}
     sigmas = sigma_grid(golden.config["num_steps"])
-    images = stochastic_heun(denoise, golden["noise"], sigmas, randn=lambda: next(recorded), **settings)
+    images = StochasticHeun(**settings)(denoise, golden["noise"], sigmas, lambda: next(recorded))
     assert relative_error(images, golden["churned"]) < TOLERANCE
 
 

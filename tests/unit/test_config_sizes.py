@@ -4,10 +4,11 @@ from functools import lru_cache
 
 import pytest
 
-from unitgain.analysis.cost import network_cost, sampling_teraflops, training_zettaflops
+from unitgain.analysis.cost import network_cost, network_memory
+from unitgain.analysis.counts import RecipeCost, recipe_costs, sampling_teraflops, training_zettaflops
 from unitgain.arch.configs import edm2, edm2_configs, edm2plus, edm2plus_configs
 from unitgain.recipe import trained_parameters
-from unitgain.recipes import recipe
+from unitgain.recipes import RECIPES, recipe
 
 cost_of = lru_cache(network_cost)
 WITHIN = 0.005
@@ -93,11 +94,26 @@ COSTS = [
 
 @pytest.mark.parametrize(("name", "sampling", "guided", "training"), COSTS)
 def test_sampling_and_training_costs(name, sampling, guided, training):
-    made = recipe(name)
-    gflops = cost_of(made.network.replace(dropout=0.0)).gflops
+    made, costs = recipe(name), recipe_costs()
+    gflops = costs[name].evaluation.gflops
     assert sampling_teraflops(gflops, made.latents) == pytest.approx(sampling, rel=WITHIN)
     # Two digits are printed: half a unit of the last one is up to 1.7 % of it, and comes on top of the 0.5 %.
     assert training_zettaflops(gflops, made.duration) == pytest.approx(training, rel=WITHIN, abs=0.005)
     if guided is not None:
-        guide = cost_of(edm2("xs").replace(label_dim=0)).gflops
+        guide = costs["edm2-img512-xs-uncond"].evaluation.gflops
         assert sampling_teraflops(gflops, made.latents, guide) == pytest.approx(guided, rel=WITHIN)
+
+
+@pytest.mark.parametrize("name", ["digits", "edm2-img64-s", "edm2plus-img64-xs"])
+def test_the_costs_written_down_are_those_counted(name):
+    network = recipe(name).network
+    counted = RecipeCost(
+        parameters=trained_parameters(recipe(name)),
+        activation_bytes=network_memory(network),
+        evaluation=cost_of(network),
+    )
+    assert recipe_costs()[name] == counted, "run `python benchmarks/counts.py`"
+
+
+def test_the_costs_of_every_recipe_are_written_down():
+    assert recipe_costs().keys() == RECIPES.keys()

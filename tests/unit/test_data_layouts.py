@@ -18,7 +18,6 @@ from unitgain.data.prepare import prepare_data
 from unitgain.data.sources import SourceOptions, open_source
 from unitgain.data.sources.classes import is_series
 from unitgain.data.sources.listing import companions, plain_path
-from unitgain.draw.archive import pack
 from unitgain.draw.folder import ImageFolder
 
 PNG = [encoded(picture(seed)) for seed in range(12)]
@@ -436,13 +435,14 @@ def test_masks_of_webdataset_are_no_pictures_to_train_on(tmp_path):
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_what_sample_wrote_comes_back_with_its_labels(tmp_path, labels):
-    folder = ImageFolder(tmp_path / "drawn", {"network": {"name": "x"}})
+    folder, archive = (ImageFolder(tmp_path / name, {"network": {"name": "x"}}) for name in ("drawn", "drawn.zip"))
     classes = {seed: (7 * seed) % 3 if labels else None for seed in (0, 1, 2, 1000)}
     for seed, label in classes.items():
-        folder.write(seed, label, torch.full((3, 4, 4), seed % 256, dtype=torch.uint8))
+        for each in (folder, archive):
+            each.write(seed, label, torch.full((3, 4, 4), seed % 256, dtype=torch.uint8))
     entries = folder.finish()
+    assert archive.finish() == entries
     write(tmp_path / "drawn", {"grid.png": PNG[0]})
-    pack(tmp_path / "drawn", entries, tmp_path / "drawn.zip")
     expected = {entry["file"]: None if entry["class"] is None else str(entry["class"]) for entry in entries}
     for what in (tmp_path / "drawn", tmp_path / "drawn.zip"):
         assert labelled(opened(what)) == expected

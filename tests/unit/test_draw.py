@@ -4,20 +4,22 @@ import dataclasses
 import json
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from vaes import save_vae
 
+import unitgain
 from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.vae import load_vae
 from unitgain.denoiser import Denoiser
-from unitgain.draw import DrawSettings, Network, decoder, draw, guide_by, open_network
-from unitgain.draw.archive import parts_of
+from unitgain.draw import DrawSettings, Network, decoder, guide_by, open_network, write_images
 from unitgain.draw.folder import ImageFolder
-from unitgain.infer import Prepared, prepare
+from unitgain.infer import Prepared, fastest_dtype, prepare
 from unitgain.parallel import World
+from unitgain.sample import Euler, StochasticHeun
 from unitgain.serial import to_dict
 
 SETTINGS = DrawSettings(steps=2)
@@ -57,23 +59,23 @@ def test_the_first_64_images_are_the_same_bytes_for_any_batch(spec, tmp_path, pr
     main, guide = network(small), network(small.replace(label_dim=0), seed=1)
     if prepared:
         main, guide = (dataclasses.replace(one, denoiser=prepare(one.denoiser, torch.float32)) for one in (main, guide))
-    settings = SETTINGS.replace(guidance=1.5, sampler="euler")
+    settings = SETTINGS.replace(guidance=1.5, sampler=Euler())
     for batch in (1, 7, 64):
-        drawn = draw(main, guide, settings, range(64), tmp_path / str(batch), batch=batch)
+        drawn = write_images(main, guide, settings, range(64), tmp_path / str(batch), batch=batch)
         assert (drawn.total, drawn.new) == (64, 64)
     assert len(tree(tmp_path / "64")) == 65
     assert tree(tmp_path / "1") == tree(tmp_path / "7") == tree(tmp_path / "64")
 
 
 def test_finished_images_are_kept_and_damaged_ones_drawn_again(main, tmp_path):
-    draw(main, None, SETTINGS, range(6), tmp_path / "whole")
+    write_images(main, None, SETTINGS, range(6), tmp_path / "whole")
     whole = tree(tmp_path / "whole")
-    draw(main, None, SETTINGS, range(4), tmp_path / "out")
+    write_images(main, None, SETTINGS, range(4), tmp_path / "out")
     first = tmp_path / "out" / "000000"
     kept = (first / "000000.png").stat().st_mtime_ns
     (first / "000001.png").write_bytes(b"damaged")
     (first / "000002.png").unlink()
-    drawn = draw(main, None, SETTINGS, range(6), tmp_path / "out")
+    drawn = write_images(main, None, SETTINGS, range(6), tmp_path / "out")
     assert (drawn.total, drawn.new) == (6, 4)
     assert (first / "000000.png").stat().st_mtime_ns == kept
     assert tree(tmp_path / "out") == whole
@@ -84,22 +86,22 @@ class Interrupted(Exception):
 
 
 def test_an_interrupted_call_is_gone_on_with(main, tmp_path):
-    draw(main, None, SETTINGS, range(6), tmp_path / "whole")
+    write_images(main, None, SETTINGS, range(6), tmp_path / "whole")
     seen = []
     for out in (tmp_path / "out", tmp_path / "out.zip"):
-        root = out if out.suffix == "" else parts_of(out)
+        root = out if out.suffix == "" else tmp_path / ".out.zip.parts"
 
         def interrupt(done, total):
             if done > 4:
                 raise Interrupted
 
         with pytest.raises(Interrupted):
-            draw(main, None, SETTINGS, range(6), out, batch=2, on_progress=interrupt)
+            write_images(main, None, SETTINGS, range(6), out, batch=2, on_progress=interrupt)
         assert not (root / "manifest.json").exists()
         assert not out.is_file()
         with open(root / ".journal-0.jsonl", "a") as journal:
             journal.write('{"seed": 4, "cla')  # the process died while it wrote
-        drawn = draw(main, None, SETTINGS, range(6), out, on_progress=lambda *done: seen.append(done))
+        drawn = write_images(main, None, SETTINGS, range(6), out, on_progress=lambda *done: seen.append(done))
         assert (seen[0], seen[-1], drawn.total, drawn.new) == ((4, 6), (6, 6), 6, 2)
         seen.clear()
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
@@ -109,44 +111,44 @@ def test_an_interrupted_call_is_gone_on_with(main, tmp_path):
 
 
 def test_other_settings_or_networks_are_refused(main, spec, tmp_path):
-    draw(main, None, SETTINGS, range(2), tmp_path / "out")
+    write_images(main, None, SETTINGS, range(2), tmp_path / "out")
     before = tree(tmp_path / "out")
     with pytest.raises(ValueError, match=r"settings\.steps: 2 -> 3"):
-        draw(main, None, SETTINGS.replace(steps=3), range(4), tmp_path / "out")
+        write_images(main, None, SETTINGS.replace(steps=3), range(4), tmp_path / "out")
     with pytest.raises(ValueError, match=r"network\.sha256"):
-        draw(network(spec, seed=2), None, SETTINGS, range(4), tmp_path / "out")
+        write_images(network(spec, seed=2), None, SETTINGS, range(4), tmp_path / "out")
     with pytest.raises(ValueError, match=r"guide: None"):
-        draw(main, None, SETTINGS.replace(guidance=2.0), range(4), tmp_path / "out")
+        write_images(main, None, SETTINGS.replace(guidance=2.0), range(4), tmp_path / "out")
     moved = Network(name="elsewhere", denoiser=main.denoiser, record=main.record)
-    draw(moved, None, SETTINGS, range(2), tmp_path / "out")
+    write_images(moved, None, SETTINGS, range(2), tmp_path / "out")
     assert tree(tmp_path / "out").keys() == before.keys()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine").write_text("")
     with pytest.raises(FileExistsError, match="is not empty"):
-        draw(main, None, SETTINGS, range(2), tmp_path / "other")
+        write_images(main, None, SETTINGS, range(2), tmp_path / "other")
 
 
 def test_an_archive_grows_and_a_strangers_is_left_alone(main, tmp_path):
     out = tmp_path / "out.zip"
-    draw(main, None, SETTINGS, range(3), out)
+    write_images(main, None, SETTINGS, range(3), out)
     small = out.read_bytes()
-    assert draw(main, None, SETTINGS, range(3), out).new == 0
+    assert write_images(main, None, SETTINGS, range(3), out).new == 0
     assert out.read_bytes() == small
-    with pytest.raises(ValueError, match="made otherwise"):
-        draw(main, None, SETTINGS.replace(steps=3), range(3), out)
-    assert draw(main, None, SETTINGS, range(5), out, contact_sheet=True).new == 2
+    with pytest.raises(ValueError, match="drawn otherwise"):
+        write_images(main, None, SETTINGS.replace(steps=3), range(3), out)
+    assert write_images(main, None, SETTINGS, range(5), out, contact_sheet=True).new == 2
     with Image.open(tmp_path / "out.png") as sheet:
         assert sheet.size[0] > 8
-    draw(main, None, SETTINGS, range(5), tmp_path / "direct.zip")
+    write_images(main, None, SETTINGS, range(5), tmp_path / "direct.zip")
     assert out.read_bytes() == (tmp_path / "direct.zip").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["direct.zip", "out.png", "out.zip"]
     out.write_bytes(b"something else")
     with pytest.raises(FileExistsError, match="no archive that this command wrote"):
-        draw(main, None, SETTINGS, range(3), out)
+        write_images(main, None, SETTINGS, range(3), out)
 
 
 def test_an_unconditional_archive_has_no_labels(spec, tmp_path):
-    draw(network(spec.replace(label_dim=0)), None, SETTINGS, range(2), tmp_path / "out.zip")
+    write_images(network(spec.replace(label_dim=0)), None, SETTINGS, range(2), tmp_path / "out.zip")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert json.loads(archive.read("dataset.json")) == {"labels": None}
 
@@ -157,23 +159,23 @@ def test_nothing_is_written_when_the_request_is_wrong(main, spec, tmp_path):
         (SETTINGS.replace(guidance=2.0, interval=(3.0, 1.0)), "lo < hi"),
     ):
         with pytest.raises(ValueError, match=words):
-            draw(main, None, settings, range(2), tmp_path / "out")
+            write_images(main, None, settings, range(2), tmp_path / "out")
     with pytest.raises(ValueError, match="4 channels"):
-        draw(network(spec.replace(channels=4)), None, SETTINGS, range(2), tmp_path / "out")
+        write_images(network(spec.replace(channels=4)), None, SETTINGS, range(2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_shares_of_processes_join_to_one_folder(main, tmp_path):
     # what each of three processes writes, one after the other; `finish` is that of the first
-    draw(main, None, SETTINGS, range(6), tmp_path / "whole")
-    made = {key: value for key, value in json.loads((tmp_path / "whole" / "manifest.json").read_text()).items()}
-    made = {key: value for key, value in made.items() if key not in ("images", "format")}
+    write_images(main, None, SETTINGS, range(6), tmp_path / "whole")
+    manifest = json.loads((tmp_path / "whole" / "manifest.json").read_text())
+    about = {key: value for key, value in manifest.items() if key not in ("images", "format")}
     pixels = torch.zeros(1, 8, 8, dtype=torch.uint8)
     for rank in range(3):
-        folder = ImageFolder(tmp_path / "out", made, rank=rank)
+        folder = ImageFolder(tmp_path / "out", about, rank)
         for seed in World(rank, 3).share(range(6)):
             folder.write(seed, 1, pixels)
-    folder = ImageFolder(tmp_path / "out", made)
+    folder = ImageFolder(tmp_path / "out", about)
     folder.check()
     assert set(folder.finished()) == set(range(6))
     assert [entry["seed"] for entry in folder.finish()] == list(range(6))
@@ -183,15 +185,12 @@ def test_shares_of_processes_join_to_one_folder(main, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sampler": "hein"}, "did you mean 'heun'"),
-        ({"dtype": "float8"}, "dtype must be one of"),
         ({"exact": True, "compile": True}, "exact and compile exclude each other"),
         ({"exact": True, "no_winograd": True}, "exact and no_winograd exclude each other"),
         ({"exact": True, "kernels": True}, "exact and kernels exclude each other"),
         ({"exact": True, "graph": True}, "exact and graph exclude each other"),
         ({"compile": True, "graph": True}, "compile and graph exclude each other"),
         ({"guidance": float("inf")}, "must be finite"),
-        ({"S_churn": 1.0}, "belong to the sampler stochastic_heun"),
         ({"steps": 0}, "num_steps >= 1"),
     ],
 )
@@ -200,15 +199,31 @@ def test_settings_out_of_range_are_refused(changes, words):
         DrawSettings(**changes)
 
 
-def test_settings_are_json_and_bind_the_churn():
-    settings = DrawSettings(sampler="stochastic_heun", S_churn=7.0, S_max=float("inf"), interval=(0.1, 2.0), label=3)
-    record = json.loads(json.dumps(settings.record(), allow_nan=False))
-    assert (record["S_churn"], record["interval"], record["class"]) == (7.0, [0.1, 2.0], 3)
-    assert not {"S_min", "compile", "no_winograd", "kernels", "graph"} & record.keys()
+def test_settings_are_json_those_of_the_sampler_too():
+    sampler = StochasticHeun(S_churn=7.0, S_max=float("inf"))
+    record = DrawSettings(sampler=sampler, interval=(0.1, 2.0), label=3).record("cpu")
+    record = json.loads(json.dumps(record, allow_nan=False))
+    assert (record["sampler"], record["S_churn"], record["S_max"]) == ("stochastic_heun", 7.0, "inf")
+    assert (record["interval"], record["class"]) == ([0.1, 2.0], 3)
+    assert not {"compile", "no_winograd", "kernels", "graph"} & record.keys()
     changed = {"no_winograd": True, "kernels": True, "graph": True}
-    assert DrawSettings(**changed).record().items() >= changed.items()
-    assert DrawSettings(**changed).opening().items() >= {"winograd": False, "kernels": True, "graph": True}.items()
-    assert settings.function().keywords == {"S_churn": 7.0, "S_max": float("inf")}
+    assert DrawSettings(**changed).record("cpu").items() >= changed.items()
+
+
+def test_the_precision_that_is_chosen_by_itself_is_recorded():
+    fastest = str(fastest_dtype("cpu")).removeprefix("torch.")
+    assert DrawSettings(dtype="auto").record("cpu")["dtype"] == fastest
+    assert DrawSettings(dtype="auto", exact=True).record("cpu")["dtype"] == "float32"
+
+
+def test_images_in_one_call(main, spec, vae, tmp_path):
+    images = unitgain.sample_images(main.denoiser, range(3), label=[0, 2, 1], settings=SETTINGS)
+    write_images(main, None, SETTINGS.replace(label=2), range(2), tmp_path / "out")
+    with Image.open(tmp_path / "out/000000/000001.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(images[1]))
+    latent = network(spec.replace(channels=4)).denoiser
+    latent.encoder = to_dict(LatentEncoder(vae=vae, mean=(0.0,) * 4, std=(1.0,) * 4))
+    assert unitgain.sample_pixels(latent, [5], settings=SETTINGS).shape == (1, 3, 16, 16)
 
 
 def test_a_weight_of_1_is_the_main_network_itself(main):
@@ -225,7 +240,7 @@ def test_latents_are_decoded_the_same_in_any_batch(spec, vae, tmp_path):
     latent = network(spec.replace(channels=4))
     latent.denoiser.encoder = to_dict(LatentEncoder(vae=vae, mean=(0.1, 0.2, 0.3, 0.4), std=(1.0, 2.0, 3.0, 4.0)))
     for batch in (1, 3, 4):
-        draw(latent, None, SETTINGS, range(4), tmp_path / str(batch), batch=batch)
+        write_images(latent, None, SETTINGS, range(4), tmp_path / str(batch), batch=batch)
     assert tree(tmp_path / "1") == tree(tmp_path / "3") == tree(tmp_path / "4")
     with Image.open(tmp_path / "1" / "000000" / "000000.png") as image:
         assert (image.size, image.mode) == ((16, 16), "RGB")
@@ -242,9 +257,9 @@ def test_a_vae_that_is_not_there_or_not_needed_is_refused(main, spec, tmp_path):
     latent = network(spec.replace(channels=4))
     latent.denoiser.encoder = to_dict(LatentEncoder(vae=str(tmp_path / "nowhere"), mean=(0.0,) * 4, std=(1.0,) * 4))
     with pytest.raises(ValueError, match="nowhere"):
-        draw(latent, None, SETTINGS, range(2), tmp_path / "out")
+        write_images(latent, None, SETTINGS, range(2), tmp_path / "out")
     with pytest.raises(ValueError, match="draws pixels"):
-        draw(main, None, SETTINGS.replace(vae="some"), range(2), tmp_path / "out")
+        write_images(main, None, SETTINGS.replace(vae="some"), range(2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -262,12 +277,12 @@ def test_networks_are_prepared_unless_they_are_to_be_exact(tmp_path, spec, main)
     )
     path = tmp_path / "net.safetensors"
     write_snapshot(path, header, main.denoiser.state_dict())
-    prepared, exact = open_network(str(path)), open_network(str(path), exact=True)
+    prepared, exact = open_network(str(path)), open_network(str(path), settings=DrawSettings(exact=True))
     assert isinstance(prepared.denoiser, Prepared) and not isinstance(exact.denoiser, Prepared)
     noise, label = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
     torch.testing.assert_close(prepared.denoiser(noise, 0.7, label), exact.denoiser(noise, 0.7, label))
     assert (prepared.record, prepared.encoder) == (exact.record, exact.encoder)
-    draw(exact, None, SETTINGS.replace(exact=True), range(2), tmp_path / "out")
+    write_images(exact, None, SETTINGS.replace(exact=True), range(2), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["exact"] is True
     with pytest.raises(ValueError, match=r"settings\.exact: True -> False"):
-        draw(prepared, None, SETTINGS, range(4), tmp_path / "out")
+        write_images(prepared, None, SETTINGS, range(4), tmp_path / "out")

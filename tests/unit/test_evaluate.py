@@ -19,7 +19,7 @@ from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
 from unitgain.data.sources import SourceOptions
 from unitgain.denoiser import Denoiser
-from unitgain.draw import DrawSettings, Network, draw, open_network
+from unitgain.draw import DrawSettings, Network, open_network, write_images
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import ImageError, as_ranges, decode, open_images
 from unitgain.evaluate.judge import Judge, make_references, open_references, references_of
@@ -33,7 +33,7 @@ from unitgain.metrics.reference import (
     official_references,
     save_references,
 )
-from unitgain.sample import generate
+from unitgain.sample import DPMpp2M, generate
 from unitgain.serial import to_dict
 from unitgain.trust import Limits
 
@@ -308,7 +308,7 @@ def snapshot(tmp_path, tiny_spec):
 
 
 def generated(snapshot, seeds, steps=2, guide=None, batch=64, **settings):
-    main = open_network(str(snapshot), exact=settings.get("exact", False))
+    main = open_network(str(snapshot), settings=DrawSettings(exact=settings.get("exact", False)))
     return Generated(main, guide, DrawSettings(steps=steps, **settings), seeds, batch=batch)
 
 
@@ -326,14 +326,14 @@ def test_generated_images_are_measured_without_being_kept(snapshot):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"sampler": "dpmpp_2m", "guidance": 1.7, "interval": (0.1, 5.0), "label": 1, "rho": 5.0}]
+    "settings", [{}, {"sampler": DPMpp2M(), "guidance": 1.7, "interval": (0.1, 5.0), "label": 1, "rho": 5.0}]
 )
 def test_what_is_measured_is_what_sample_writes(snapshot, tmp_path, settings):
     """Byte for byte, guided or not; and a record says the same of either."""
     main, guide = open_network(str(snapshot)), None
     main.denoiser.label_dropout = 0.1
     drawing, seeds = DrawSettings(steps=3, **settings), range(3, 12)
-    draw(main, guide, drawing, seeds, tmp_path / "drawn", batch=4)
+    write_images(main, guide, drawing, seeds, tmp_path / "drawn", batch=4)
     images, files = Generated(main, guide, drawing, seeds, batch=5), open_images(str(tmp_path / "drawn"))
     written = [path.read_bytes() for path in sorted((tmp_path / "drawn").glob("*/*.png"))]
     assert [encoded(pixels) for pixels in read_all(images)] == written

@@ -136,7 +136,7 @@ def test_a_network_prepared_from_its_file_is_the_same(tmp_path, config):
             found = prepare(mapped, precision)(x, 0.7, label)
             assert torch.equal(found, prepare(load(path), precision)(x, 0.7, label))
     before = path.read_bytes()
-    opened = open_network(str(path), dtype="float32").denoiser
+    opened = open_network(str(path)).denoiser
     with torch.no_grad():
         assert relative_error(opened(x, 0.7, label), load(path)(x, 0.7, label)) < 5e-6
     assert path.read_bytes() == before

@@ -1,6 +1,5 @@
 """Samplers against closed forms: for Gaussian data the exact denoiser is known, and so is where the path ends."""
 
-import functools
 import itertools
 import math
 
@@ -12,15 +11,15 @@ from unitgain.denoiser import Denoiser
 from unitgain.guide import Guided, PerClass
 from unitgain.sample import (
     SAMPLERS,
+    DPMpp2M,
+    Euler,
+    Heun,
     SampleGenerators,
+    StochasticHeun,
     Tiled,
-    dpmpp_2m,
-    euler,
-    evaluations,
     generate,
     heun,
     sigma_grid,
-    stochastic_heun,
     tile_size,
 )
 
@@ -57,24 +56,22 @@ def test_schedule_refuses_nonsense(arguments):
         sigma_grid(*arguments)
 
 
-@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2)])
+@pytest.mark.parametrize(("sampler", "order"), [(Euler(), 1), (Heun(), 2), (DPMpp2M(), 2)])
 def test_order_of_convergence(sampler, order):
     # Halving the steps divides the error by 2 to the order. Ends above 0, where the last step would be of first order.
     scale = torch.tensor([0.2, 0.5, 1.0, 2.0], dtype=torch.float64).reshape(1, 4, 1, 1)
     noise = torch.randn(8, 4, 2, 2, dtype=torch.float64)
     errors = []
     for steps in (32, 64, 128, 256, 512):
-        ramp = torch.linspace(SIGMA_MAX ** (1 / 7), 0.002 ** (1 / 7), steps + 1, dtype=torch.float64) ** 7
-        # heun's last step is Euler's: take it out of the count by ending on a repeated level
-        sigmas = torch.cat([ramp, ramp[-1:]])
+        sigmas = torch.linspace(SIGMA_MAX ** (1 / 7), 0.002 ** (1 / 7), steps + 1, dtype=torch.float64) ** 7
         end = sampler(gaussian_denoiser(scale), noise, sigmas)
-        errors.append((end - exact_end(noise, scale, SIGMA_MAX, ramp[-1])).norm().item())
+        errors.append((end - exact_end(noise, scale, SIGMA_MAX, sigmas[-1])).norm().item())
     slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
     assert slopes[-1] == pytest.approx(order, abs=0.1)
     assert all(slope > order - 0.2 for slope in slopes[1:])
 
 
-@pytest.mark.parametrize("sampler", [euler, dpmpp_2m])
+@pytest.mark.parametrize("sampler", [Euler(), DPMpp2M()])
 def test_one_step_to_zero_is_the_denoised_noise(sampler):
     noise = torch.randn(3, 1, 2, 2, dtype=torch.float64)
     end = sampler(gaussian_denoiser(0.5), noise, torch.tensor([2.0, 0.0]))
@@ -96,23 +93,24 @@ def test_dpmpp_2m_by_hand():
         x = sigmas[i] / sigmas[i - 1] * x - math.expm1(-h) * mixed
         denoised.append(gaussian_denoiser(scale)(x, sigmas[i]))
     noise = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64)
-    end = dpmpp_2m(gaussian_denoiser(scale), noise, torch.tensor(sigmas, dtype=torch.float64))
+    end = DPMpp2M()(gaussian_denoiser(scale), noise, torch.tensor(sigmas, dtype=torch.float64))
     assert end.item() == pytest.approx(x, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_counts_its_evaluations_and_steps(name):
-    calls, steps = [], []
+@pytest.mark.parametrize("last", [0.0, 0.5])
+def test_every_sampler_counts_its_evaluations(name, last):
+    calls, sampler = [], SAMPLERS[name]()
+    sigmas = torch.tensor([8.0, 4.0, 2.0, 1.0, last])
 
     def denoise(x, sigma):
         calls.append(float(sigma))
         return torch.zeros_like(x)
 
     noise = torch.randn(1, 1, 2, 2)
-    end = SAMPLERS[name](denoise, noise, sigma_grid(6), randn=lambda: torch.randn(noise.shape), on_step=steps.append)
-    assert len(calls) == evaluations(name, 6)
-    assert steps == [1, 2, 3, 4, 5, 6]
-    assert end.abs().max() < 1e-6  # D = 0 everywhere: the path is a straight line to 0
+    sampler(denoise, noise, sigmas, lambda: torch.randn(noise.shape))
+    assert len(calls) == sampler.evaluations(sigmas)
+    assert len(calls) == {"euler": 4, "dpmpp_2m": 4}.get(name, 7 if last == 0 else 8)
 
 
 def test_deterministic_sampler_yields_the_gaussians_covariance():
@@ -143,14 +141,9 @@ def test_full_covariance_through_an_exact_denoiser():
 def test_churned_sampler_yields_the_gaussians_variance():
     generators = torch.Generator().manual_seed(5)
     noise = torch.randn(20_000, 1, 1, 1, generator=generators)
-    images = stochastic_heun(
-        gaussian_denoiser(0.5),
-        noise,
-        sigma_grid(256),
-        S_churn=20.0,
-        S_min=0.01,
-        S_noise=1.0,
-        randn=lambda: torch.randn(noise.shape, generator=generators),
+    sampler = StochasticHeun(S_churn=20.0, S_min=0.01, S_noise=1.0)
+    images = sampler(
+        gaussian_denoiser(0.5), noise, sigma_grid(256), lambda: torch.randn(noise.shape, generator=generators)
     )
     assert images.std().item() == pytest.approx(0.5, rel=0.02)
     deterministic = heun(gaussian_denoiser(0.5), noise, sigma_grid(256))
@@ -174,7 +167,7 @@ def test_churn_needs_a_source_of_noise():
     with pytest.raises(ValueError, match=r"pass randn"):
         heun(gaussian_denoiser(0.5), torch.randn(1, 1, 2, 2), sigma_grid(4), S_churn=1.0)
     with pytest.raises(ValueError, match=r"pass randn"):
-        stochastic_heun(gaussian_denoiser(0.5), torch.randn(1, 1, 2, 2), sigma_grid(4))
+        StochasticHeun()(gaussian_denoiser(0.5), torch.randn(1, 1, 2, 2), sigma_grid(4))
 
 
 def test_seeds_are_independent_of_their_neighbours_and_no_two_are_one():
@@ -211,7 +204,7 @@ def drawn(denoiser, seeds, steps=2, **options):
     return torch.cat([images for _, _, images in parts]), torch.cat([labels for _, labels, _ in parts])
 
 
-CHURNED = functools.partial(stochastic_heun, S_churn=3.0, S_min=0.0)
+HEUN, CHURNED = Heun(), StochasticHeun(S_churn=3.0, S_min=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -226,11 +219,11 @@ def guide(denoiser):
     return network
 
 
-@pytest.mark.parametrize("sampler", [heun, CHURNED, dpmpp_2m])
+@pytest.mark.parametrize("sampler", [HEUN, CHURNED, DPMpp2M()])
 def test_images_of_a_seed_do_not_depend_on_the_batch_or_its_neighbours(denoiser, sampler):
     seeds = list(range(10))
     images, labels = drawn(denoiser, seeds, batch=64, sampler=sampler)
-    for batch in (1, 7) if sampler is heun else (7,):
+    for batch in (1, 7) if sampler is HEUN else (7,):
         again, labels_again = drawn(denoiser, seeds, batch=batch, sampler=sampler)
         assert torch.equal(images, again)
         assert torch.equal(labels, labels_again)
@@ -260,7 +253,7 @@ def test_guided_images_of_weight_1_are_those_of_the_main_network(denoiser, guide
 def test_progress_counts_parts_of_images(denoiser):
     seen = []
     drawn(denoiser, range(5), batch=3, on_images=seen.append)
-    assert seen == pytest.approx([1.5, 3, 4, 5])
+    assert seen == pytest.approx([1, 2, 3, 3 + 2 / 3, 3 + 4 / 3, 5])  # after each of three evaluations
 
 
 def test_one_class_for_all_keeps_the_noise(denoiser):
@@ -305,3 +298,43 @@ def test_generate_refuses_nonsense(denoiser, options, words):
 def test_generate_wants_a_weight_per_sample(denoiser, guide):
     with pytest.raises(ValueError, match="3 weights of guidance for 2 samples"):
         list(generate(Guided(denoiser, guide, torch.ones(3)), [0, 1], sigma_grid(2)))
+
+
+def test_any_function_is_a_denoiser():
+    seen = []
+
+    def denoise(x, sigma, label):
+        seen.append(label)
+        return gaussian_denoiser(0.5)(x, sigma)
+
+    parts = list(generate(denoise, range(5), sigma_grid(64), shape=(2, 4, 6), label=7, batch=3))
+    images = torch.cat([images for _, _, images in parts])
+    assert images.shape == (5, 2, 4, 6) and {int(one) for label in seen for one in label} == {7}
+    torch.testing.assert_close(
+        images, exact_end(SampleGenerators(range(5)).randn((2, 4, 6)), 0.5, 80), rtol=0.05, atol=0
+    )
+    assert all(labels is None for _, labels, _ in generate(denoise, [0], sigma_grid(2), shape=(1, 2, 2)))
+    with pytest.raises(ValueError, match=r"pass shape=\(C, H, W\)"):
+        next(generate(denoise, [0], sigma_grid(2)))
+
+
+def test_images_of_another_shape(denoiser):
+    (part,) = generate(denoiser, [0, 1], sigma_grid(2), shape=(1, 8, 12))
+    assert part[2].shape == (2, 1, 8, 12) and bool(part[2].isfinite().all())
+
+
+def test_heun_is_second_order_into_any_level_but_0():
+    """One step to a level above 0, by hand: the mean of the slopes at both ends."""
+    noise, (high, low) = torch.full((1, 1, 1, 1), 2.0, dtype=torch.float64), (2.0, 0.5)
+    denoise = gaussian_denoiser(0.5)
+    x = 2.0 * high
+    slope = (x - denoise(x, high)) / high
+    guess = x + (low - high) * slope
+    expected = x + (low - high) * (slope + (guess - denoise(guess, low)) / low) / 2
+    assert heun(denoise, noise, torch.tensor([high, low])).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"S_churn": -1.0}, {"S_noise": float("nan")}])
+def test_settings_of_a_sampler_are_checked(wrong):
+    with pytest.raises(ValueError, match="must not be negative"):
+        StochasticHeun(**wrong)

@@ -13,19 +13,19 @@ import torch
 
 from unitgain.data.digits import digits
 from unitgain.draw import DrawSettings
-from unitgain.draw.run import pictures
+from unitgain.draw.run import draw_images
 from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.targets import Length, Target
-from unitgain.sample import generate
+from unitgain.sample import Euler, generate
 from unitgain.sweep import Cell, CellResult, Judge, Sweep, SweepConfig, sweep, tune, write_csv
 from unitgain.sweep.cells import best, best_by
 from unitgain.sweep.plots import plot_curves, plot_map, plot_runs
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig, train
 
-SETTINGS = DrawSettings(sampler="euler", steps=2)
+SETTINGS = DrawSettings(sampler=Euler(), steps=2)
 LENGTHS = (0.05, 0.1, 0.15)
 
 
@@ -64,9 +64,9 @@ def count_images(monkeypatch):
 
     def counted(denoiser, decode, seeds, settings, **options):
         drawn.append((settings.guidance, seeds))
-        return pictures(denoiser, decode, seeds, settings, **options)
+        return draw_images(denoiser, decode, seeds, settings, **options)
 
-    monkeypatch.setattr(run, "pictures", counted)
+    monkeypatch.setattr(run, "draw_images", counted)
     return drawn
 
 
@@ -107,7 +107,7 @@ def test_a_value_is_that_of_the_parts_by_hand(runs, judge, tmp_path):
 
     (average,) = reconstruct(runs / "main", [0.1], tmp_path / "ema")
     data, network = digits(), prepare(load(average.path), torch.float32)
-    parts = [images for _, _, images in generate(network, range(64), SETTINGS.sigmas(), sampler=SETTINGS.function())]
+    parts = [images for _, _, images in generate(network, range(64), SETTINGS.sigmas(), sampler=SETTINGS.sampler)]
     drawn = data.encoder.encode(data.encoder.decode(torch.cat(parts)))
     real = statistics(data.encoder.encode(data.images).flatten(1))
     expected = frechet_distance(*statistics(drawn.flatten(1)), *real)

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, operations by kind and by part, memory, sampling and training (Table 6).
+"""Count what a network costs: parameters, operations by kind and by part, memory.
 
 Counted on the meta device, so that nothing is computed and no memory is needed, through a dispatch mode that sees every
 tensor operation: no layer knows of it, and any module can be counted. One multiply-add is one operation, as in the
@@ -9,54 +9,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from unitgain.analysis.counts import Cost
 from unitgain.analysis.flops import flops, operation
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser, parameter_count
-
-NFE = 63
-"""Evaluations of the network for one image: 32 steps of Heun's method, the last without correction (D.1)."""
-
-PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
-"""Operations that multiply and accumulate; so does attention, which is called by several names."""
-
-VAE_DECODER_GFLOPS = 1260.9
-"""Cost of decoding one 64x64x4 latent to 512x512 pixels (Fig. 9)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """The cost of one evaluation on one sample.
-
-    Attributes:
-        parameters: trainable parameters.
-        flops: operations of one evaluation.
-        by_op: operations by kind, most first: "convolution", "mul", ...
-        by_part: operations by part of the network, which add up to `flops`.
-        by_resolution: operations of encoder and decoder by resolution, "64x64" first.
-    """
-
-    parameters: int
-    flops: int
-    by_op: dict[str, int]
-    by_part: dict[str, int]
-    by_resolution: dict[str, int]
-
-    @property
-    def gflops(self) -> float:
-        """Operations of one evaluation, in 10^9."""
-        return self.flops / 1e9
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one evaluation, in convolutions and matrix products, attention included."""
-        return sum(n for name, n in self.by_op.items() if name in PRODUCTS or "scaled_dot_product" in name)
 
 
 def network_cost(spec: NetworkSpec) -> Cost:
@@ -192,19 +154,3 @@ def _saved_bytes(module: nn.Module, inputs: Sequence[Any]) -> int:
         output = module(*inputs)
     del output
     return sum(seen.values())
-
-
-def sampling_teraflops(gflops: float, latents: bool, guide_gflops: float = 0.0) -> float:
-    """Cost of one image, in 10^12 operations (Table 6).
-
-    Args:
-        gflops: of one evaluation of the network.
-        latents: whether the image is decoded from 64x64x4 latents.
-        guide_gflops: of one evaluation of the guiding network; 0 for no guidance.
-    """
-    return (NFE * (gflops + guide_gflops) + (VAE_DECODER_GFLOPS if latents else 0.0)) / 1e3
-
-
-def training_zettaflops(gflops: float, images: int) -> float:
-    """Cost of training on so many images, in 10^21 operations: the backward pass costs twice the forward (Table 6)."""
-    return 3 * gflops * images / 1e12

@@ -13,7 +13,7 @@ __all__ = ["NetworkSpec", "build"]
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "NetworkSpec": "unitgain.arch.spec",
-        "build": "unitgain.arch.unet",
+        "unitgain.arch.spec": "NetworkSpec",
+        "unitgain.arch.unet": "build",
     },
 )

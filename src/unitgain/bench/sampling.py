@@ -9,7 +9,9 @@ from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
 from unitgain.guide import Guided
 from unitgain.recipe import Recipe
-from unitgain.sample import SAMPLERS, evaluations, generate, sigma_grid, tile_size
+from unitgain.sample import Heun, Sampler, generate, sigma_grid, tile_size
+
+HEUN = Heun()
 
 
 def sampling(
@@ -17,7 +19,7 @@ def sampling(
     *,
     batch: int | None = None,
     steps: int = 32,
-    sampler: str = "heun",
+    sampler: Sampler = HEUN,
     guide: str | Recipe | None = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
@@ -29,7 +31,7 @@ def sampling(
         cases: networks in modes of `parse_mode`; ratios are to the first.
         batch: images, drawn together; by default as many as the first network evaluates at a time.
         steps: of the sampler.
-        sampler: one of `unitgain.sample.SAMPLERS`.
+        sampler: with its settings.
         guide: network that guides, in the mode of the case; None for the network without its label.
         guidance: weight; 1 for none, which never evaluates the guide.
         device: where.
@@ -39,13 +41,12 @@ def sampling(
         Rows with the facts `evaluations`, of networks in a sample, and `images_per_evaluation`.
 
     Raises:
-        ValueError: if a network, mode or sampler is unknown, or a number is out of range.
+        ValueError: if a network or mode is unknown, or a number is out of range.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
     if batch is not None and batch < 1:
         raise ValueError(f"batch = {batch}: must be at least 1")
-    sigmas, number, device = sigma_grid(steps), evaluations(sampler, steps), torch.device(device)
+    sigmas, device = sigma_grid(steps), torch.device(device)
+    number = sampler.evaluations(sigmas)
     works: list[Work] = []
     for case in cases:
         mode = parse_mode(case.mode, device)
@@ -59,7 +60,7 @@ def sampling(
             Work(
                 name=case.name,
                 run=lambda denoiser=denoiser, batch=batch: list(
-                    generate(denoiser, range(batch), sigmas, sampler=SAMPLERS[sampler], batch=batch)
+                    generate(denoiser, range(batch), sigmas, sampler=sampler, batch=batch)
                 ),
                 items=batch,
                 dtype=mode.dtype,

@@ -1,13 +1,14 @@
 """`unitgain bench`."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import tyro
 
 from unitgain.cli.arguments import Unset, pick_device
-from unitgain.cli.drawing import SamplerName
+from unitgain.cli.drawing import Sampled
 from unitgain.cli.measuring import Comparing
+from unitgain.sample.samplers import Heun, Sampler
 
 NetworkName = Annotated[Unset[str], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
 
@@ -66,7 +67,7 @@ class Train(Comparing):
 
 
 @dataclass(frozen=True)
-class Sample(Comparing):
+class Sample(Comparing, Sampled):
     """Whole samples. Modes as in `bench forward`."""
 
     network: NetworkName = None
@@ -78,14 +79,18 @@ class Sample(Comparing):
     steps: int = 32
     """Steps of the sampler."""
 
-    sampler: SamplerName = "heun"
-    """The sampler."""
+    method: Sampler = field(default_factory=Heun)
 
     guidance: float = 1.0
     """Weight of guidance; 1 for none."""
 
     guide: Unset[str] = None
     """Network that guides, in the same mode. Default: the network without its label."""
+
+    @classmethod
+    def with_sampler(cls, sampler: Sampler) -> dict[str, Any]:
+        """As `Sampled` says."""
+        return {"method": sampler}
 
     def run(self) -> None:
         """Measure and print."""
@@ -100,7 +105,7 @@ class Sample(Comparing):
                 cases,
                 batch=self.batch,
                 steps=self.steps,
-                sampler=self.sampler,
+                sampler=self.method,
                 guide=self.guide,
                 guidance=self.guidance,
                 device=pick_device(self.device),

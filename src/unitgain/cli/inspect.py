@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
+from unitgain.analysis.counts import recipe_costs, sampling_teraflops, training_zettaflops
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.arguments import Unset
@@ -67,10 +68,10 @@ class Inspect:
             Console(least=112).print(_paper_table(paper, rows))
 
     def _run_one(self, what: str) -> None:
-        from unitgain.analysis.plots import network_figure
-        from unitgain.figures import save
-
         if self.plot is not None:
+            from unitgain.analysis.plots import network_figure
+            from unitgain.figures import save
+
             save(network_figure(network_of(what), what), self.plot)
             say(f"wrote {self.plot}")
             return
@@ -123,17 +124,16 @@ def recipe_facts(what: Recipe) -> dict[str, Any]:
 
     Parameters are those that training learns, u(sigma) included, as the papers count them.
     """
-    from unitgain.analysis.cost import network_cost, network_memory, sampling_teraflops, training_zettaflops
-
-    cost = network_cost(what.network)
+    costs = recipe_costs()[what.name]
+    cost = costs.evaluation
     return {
         "name": what.name,
         "command": what.command,
-        "parameters": trained_parameters(what),
+        "parameters": costs.parameters,
         "gflops": cost.gflops,
         "sampling_teraflops": sampling_teraflops(cost.gflops, what.latents),
         "training_zettaflops": training_zettaflops(cost.gflops, what.duration),
-        "activation_bytes": network_memory(what.network),
+        "activation_bytes": costs.activation_bytes,
         "by_op": {name: count / 1e9 for name, count in cost.by_op.items()},
         "by_part": {name: count / 1e9 for name, count in cost.by_part.items()},
         "by_resolution": {name: count / 1e9 for name, count in cost.by_resolution.items()},
@@ -143,24 +143,22 @@ def recipe_facts(what: Recipe) -> dict[str, Any]:
 
 def paper_rows(paper: str) -> list[dict[str, Any]]:
     """One row per config and size of a paper, as JSON values."""
-    from unitgain.analysis.cost import network_cost, sampling_teraflops, training_zettaflops
-
     names: dict[str, None] = {}
     for prefix in PAPERS[paper]:
         names |= dict.fromkeys(name for name in RECIPES if name.startswith(prefix) and not name.endswith("-uncond"))
-    rows = []
-    for made in map(recipe, names):
-        cost, network = network_cost(made.network), made.network
+    rows, costs = [], recipe_costs()
+    for name, config in ((name, RECIPES[name]) for name in names):
+        gflops, network = costs[name].evaluation.gflops, config.network
         rows.append(
             {
-                "name": made.name,
+                "name": name,
                 "branch": network.branch if network.design in ("plain", "magnitude-preserving") else network.design,
                 "model_channels": network.model_channels,
-                "parameters": trained_parameters(made),
-                "gflops": cost.gflops,
-                "sampling_teraflops": sampling_teraflops(cost.gflops, made.latents),
-                "training_zettaflops": training_zettaflops(cost.gflops, made.duration),
-                "fid": next((score.value for score in made.scores if score.metric == "FID"), None),
+                "parameters": costs[name].parameters,
+                "gflops": gflops,
+                "sampling_teraflops": sampling_teraflops(gflops, config.latents),
+                "training_zettaflops": training_zettaflops(gflops, config.duration),
+                "fid": next((score.value for score in config.scores if score.metric == "FID"), None),
             }
         )
     return rows

@@ -62,7 +62,11 @@ def read(args: Sequence[str]) -> Any:
         rest = list(args)[len(name.split()) :]
         chosen = COMMANDS[name].load()
         reader = getattr(chosen, "read", None)  # one whose defaults depend on what is given reads for itself
-        return reader(rest) if reader else tyro.cli(chosen, prog=f"unitgain {name}", args=rest, config=CONFIG)
+        if reader is not None:
+            return reader(rest)
+        shape = getattr(chosen, "for_arguments", None)  # one that has options of the sampler that is named
+        chosen = shape(rest) if shape else chosen
+        return tyro.cli(chosen, prog=f"unitgain {name}", args=rest, config=CONFIG)
     if first not in GROUPS:
         raise ValueError(f"unknown command {first!r}; {suggest(first, _firsts())}")
     own = {name.split()[1]: one.summary for name, one in COMMANDS.items() if name.startswith(f"{first} ")}

@@ -94,7 +94,7 @@ class Metrics(Drawing, Taking):
         from unitgain.hub import names_network
 
         if not names_network(self.images):
-            if self.guide is not None or self.guidance is not None or self.interval is not None:
+            if self.guide is not None or self.guidance is not None or self.settings.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
             return _pictures(self.images, self, self.split, world)
         seeds = parse_seeds(self.seeds)

@@ -1,6 +1,5 @@
 """`unitgain sample`."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +42,7 @@ class Sample(Drawing):
 
     def run(self) -> None:
         """Write the images."""
-        from unitgain.draw.run import draw
+        from unitgain.draw.run import write_images
         from unitgain.parallel import processes
 
         seeds = parse_seeds(self.seeds)
@@ -51,8 +50,8 @@ class Sample(Drawing):
             raise ValueError(f"--columns {self.columns}: must be at least 1")
         with processes(pick_device(self.device)) as world:
             main, guide, settings = self.networks(self.network, world.device)
-            with bar("sampling", "images") if world.main else nullcontext() as progress:
-                drawn = draw(
+            with bar("sampling", "images", quiet=not world.main) as progress:
+                drawn = write_images(
                     main,
                     guide,
                     settings,

@@ -71,7 +71,7 @@ class Bench(Sampling):
             judge,
             out,
             guide=self.guide,
-            settings=self.settings(world.device),
+            settings=self.settings,
             t=self.nimg,
             guide_t=self.guide_nimg,
             batch=self.batch,

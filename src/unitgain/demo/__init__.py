@@ -13,9 +13,7 @@ __all__ = ["DemoConfig", "Judge", "measure", "run_demo"]
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "DemoConfig": "unitgain.demo.settings",
-        "Judge": "unitgain.demo.run",
-        "measure": "unitgain.demo.run",
-        "run_demo": "unitgain.demo.run",
+        "unitgain.demo.run": "Judge measure run_demo",
+        "unitgain.demo.settings": "DemoConfig",
     },
 )

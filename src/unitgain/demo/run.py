@@ -1,8 +1,6 @@
 """The demo: train on the embedded digits, average post hoc, sample, measure, report."""
 
 import json
-import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +15,13 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from unitgain import console
+from unitgain.analysis.counts import recipe_costs
+from unitgain.bench.measure import machine
 from unitgain.checkpoint.snapshot import load
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
 from unitgain.demo.settings import DemoConfig
-from unitgain.denoiser import Denoiser, parameter_count
+from unitgain.denoiser import Denoiser
 from unitgain.extras import require
 from unitgain.files import require_empty, write_text
 from unitgain.metrics.frechet import frechet_distance, statistics
@@ -29,6 +29,7 @@ from unitgain.posthoc import Reconstruction, reconstruct
 from unitgain.recipes import DIGITS
 from unitgain.report.digits import digits_page
 from unitgain.sample import generate
+from unitgain.serial import to_dict
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
 from unitgain.train.rows import read_stats
@@ -152,18 +153,7 @@ def check_settings(training: TrainConfig, run: Path) -> None:
 
 def settings(config: DemoConfig) -> dict[str, Any]:
     """The settings as the report shows them."""
-    return {
-        "recipe": DIGITS.name,
-        "seed": config.seed,
-        "duration": config.duration,
-        "batch": DIGITS.batch,
-        "lengths": list(config.lengths),
-        "images": config.images,
-        "sampler": "heun",
-        "steps": config.steps,
-        "sigma_min": config.sigma_min,
-        "sigma_max": config.sigma_max,
-    }
+    return {"recipe": DIGITS.name, "batch": DIGITS.batch, "sampler": "heun", **to_dict(config)}
 
 
 @dataclass(frozen=True)
@@ -216,11 +206,8 @@ class Judge:
         features, asked = self.features(pixels), labels.numpy()
         fd = frechet_distance(*statistics(features), *self.real)
         right = self.classifier.predict(features) == asked
-        per_class: list[float | None] = []
-        for index in range(len(self.classes)):
-            of_class = right[asked == index]
-            per_class.append(float(of_class.mean()) if len(of_class) else None)
-        return Measurement(fd, float(right.mean()), per_class)
+        per_class = [right[asked == index] for index in range(len(self.classes))]
+        return Measurement(fd, float(right.mean()), [float(one.mean()) if len(one) else None for one in per_class])
 
 
 def measure(denoiser: Denoiser, judge: Judge, config: DemoConfig) -> Measurement:
@@ -247,8 +234,6 @@ def summarize(
 ) -> dict[str, Any]:
     """The contents of `report.json`."""
     best = results.sweep[results.best]
-    with torch.device("meta"):
-        parameters = parameter_count(Denoiser(DIGITS.network))
     return {
         "fd_raw": results.raw.fd,
         "fd_best": best.fd,
@@ -257,7 +242,7 @@ def summarize(
         "images_seen": nimg,
         "seconds": sum(seconds.values()),
         "seed": config.seed,
-        "parameters": parameters,
+        "parameters": recipe_costs()[DIGITS.name].evaluation.parameters,
         "sweep": [
             {
                 "sigma_rel": average.sigma_rel,
@@ -273,12 +258,5 @@ def summarize(
         "classifier_accuracy": judge.accuracy,
         "seconds_by_part": dict(seconds),
         "settings": settings(config),
-        "machine": {
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "processor": platform.machine(),
-            "system": platform.system(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        "machine": machine("cpu"),
     }

@@ -6,21 +6,32 @@ from unitgain.lazy import offer
 
 if TYPE_CHECKING:
     from unitgain.draw.decode import decoder
-    from unitgain.draw.networks import Network, guide_by, open_network
-    from unitgain.draw.run import draw, pictures
+    from unitgain.draw.images import sample_images, sample_pixels, to_pixels
+    from unitgain.draw.networks import Network, guide_by, open_network, open_networks
+    from unitgain.draw.run import draw_images, write_images
     from unitgain.draw.settings import DrawSettings
 
-__all__ = ["DrawSettings", "Network", "decoder", "draw", "guide_by", "open_network", "pictures"]
+__all__ = [
+    "DrawSettings",
+    "Network",
+    "decoder",
+    "draw_images",
+    "guide_by",
+    "open_network",
+    "open_networks",
+    "sample_images",
+    "sample_pixels",
+    "to_pixels",
+    "write_images",
+]
 
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "DrawSettings": "unitgain.draw.settings",
-        "Network": "unitgain.draw.networks",
-        "decoder": "unitgain.draw.decode",
-        "draw": "unitgain.draw.run",
-        "guide_by": "unitgain.draw.networks",
-        "open_network": "unitgain.draw.networks",
-        "pictures": "unitgain.draw.run",
+        "unitgain.draw.decode": "decoder",
+        "unitgain.draw.images": "sample_images sample_pixels to_pixels",
+        "unitgain.draw.networks": "Network guide_by open_network open_networks",
+        "unitgain.draw.run": "draw_images write_images",
+        "unitgain.draw.settings": "DrawSettings",
     },
 )

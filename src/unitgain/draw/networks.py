@@ -1,19 +1,22 @@
 """Networks by name, with what a record says of them, and pairs of them that guide."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from unitgain.checkpoint.snapshot import DTYPES, Snapshot
+from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.draw.settings import DrawSettings
 from unitgain.guide import Guided
 from unitgain.hub import locate
 from unitgain.infer import prepare
+from unitgain.presets import PRESETS, fetched
 from unitgain.serial import to_dict
 
+DEFAULTS = DrawSettings()
 SELF = "self"  # the guide that is the main network without its label
 
 
@@ -38,27 +41,13 @@ class Network:
         return self.denoiser.encoder or to_dict(PixelEncoder())
 
 
-def open_network(
-    name: str,
-    device: torch.device | str = "cpu",
-    dtype: str = "float32",
-    exact: bool = False,
-    compile: bool = False,
-    winograd: bool = True,
-    kernels: bool = False,
-    graph: bool = False,
-) -> Network:
-    """Open whatever `unitgain.load` opens, prepared for inference.
+def open_network(name: str, device: torch.device | str = "cpu", settings: DrawSettings = DEFAULTS) -> Network:
+    """Open whatever `unitgain.load` opens, prepared for inference unless the settings say `exact`.
 
     Args:
         name: path of a snapshot, name of a preset, or repository of the Hub.
         device: where to put it.
-        dtype: precision to evaluate it in: "float32", "bfloat16" or "float16".
-        exact: leave it as it was trained, which is slower and differs in the rounding.
-        compile: compile it, unless it is left as it was trained.
-        winograd: let 3x3 convolutions be filtered, likewise.
-        kernels: run it on the Triton kernels, likewise.
-        graph: record CUDA graphs of it, likewise.
+        settings: precision, and how it is prepared.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -67,15 +56,54 @@ def open_network(
         ValueError: if kernels or graphs are asked for where they cannot be.
     """
     with Snapshot(locate(name)) as snapshot:
-        denoiser, header = snapshot.denoiser(mapped=not exact), snapshot.header
+        denoiser, header = snapshot.denoiser(mapped=not settings.exact), snapshot.header
         facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
         record = {"sha256": snapshot.sha256, **facts}
     denoiser = denoiser.to(device)
-    if exact:
-        denoiser.dtype = DTYPES[dtype]
+    if settings.exact:
+        denoiser.dtype = settings.precision(device)
     else:
-        denoiser = prepare(denoiser, DTYPES[dtype], compile=compile, winograd=winograd, kernels=kernels, graph=graph)
+        denoiser = prepare(
+            denoiser,
+            settings.precision(device),
+            compile=settings.compile,
+            winograd=not settings.no_winograd,
+            kernels=settings.kernels,
+            graph=settings.graph,
+        )
     return Network(name=name, denoiser=denoiser, record=record)
+
+
+def open_networks(
+    network: str,
+    device: torch.device | str = "cpu",
+    settings: DrawSettings = DEFAULTS,
+    *,
+    guide: str | None = None,
+    guidance: float | None = None,
+) -> tuple[Network, Network | None, DrawSettings]:
+    """A network, what guides it if that is another one, and the settings with the weight of guidance.
+
+    Args:
+        network: as for `open_network`; a preset brings its guide and weight, where neither is given.
+        device: likewise.
+        settings: likewise; their own weight does not count.
+        guide: what guides: a network, or "self", the network without its label.
+        guidance: weight; 1 is none.
+
+    Raises:
+        ValueError: if guide and weight do not go together; and whatever `open_network` raises.
+    """
+    named = guide is not None or guidance is not None or Path(network).exists()
+    if not named and network in PRESETS and PRESETS[network].guide is not None:
+        guide, guidance = str(fetched(network).guide), PRESETS[network].guidance
+    if guide is not None and guidance is None:
+        raise ValueError(f"--guide {guide} without --guidance: say how much, as in --guidance 1.5")
+    if guide is None and (guidance not in (None, 1) or settings.interval is not None):
+        raise ValueError("--guidance and --interval need a --guide: a network, or self")
+    main = open_network(network, device, settings)
+    other = None if guide in (None, SELF) else open_network(str(guide), device, settings)
+    return main, other, settings.replace(guidance=1.0 if guidance is None else guidance)
 
 
 def guide_by(main: Network, guide: Network | None, settings: DrawSettings) -> Denoiser | Guided:

@@ -1,7 +1,6 @@
 """Draw the images of seeds: to the caller, or to disk over processes."""
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image
 from torch import Tensor
 
-from unitgain.data.fit import decode
+from unitgain.data.fit import decode as decode_picture
 from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser
-from unitgain.draw.archive import pack, parts_of, unpack
 from unitgain.draw.decode import Decode, decoder
-from unitgain.draw.folder import GRID, Entry, ImageFolder
+from unitgain.draw.folder import GRID, ImageFolder, file_of
 from unitgain.draw.networks import SELF, Network, guide_by
 from unitgain.draw.settings import DrawSettings
 from unitgain.files import atomic
@@ -26,13 +23,13 @@ from unitgain.parallel import World
 from unitgain.sample import generate
 from unitgain.sample.generation import check_labels
 from unitgain.sample.seeds import check_seeds
-from unitgain.trust import DEFAULT_LIMITS, read_regular
+from unitgain.trust import DEFAULT_LIMITS
 from unitgain.version import __version__
 
 GRID_MOST = 400  # images of a contact sheet
 
 
-def pictures(
+def draw_images(
     denoiser: Denoiser | Guided,
     decode: Decode,
     seeds: Sequence[int],
@@ -58,7 +55,7 @@ def pictures(
         denoiser,
         seeds,
         settings.sigmas(),
-        sampler=settings.function(),
+        sampler=settings.sampler,
         label=settings.label,
         batch=batch,
         on_images=on_images,
@@ -68,18 +65,18 @@ def pictures(
 
 @dataclass(frozen=True)
 class Drawn:
-    """What `draw` did.
+    """What `write_images` did.
 
     Attributes:
         total: images in the folder or archive now.
-        new: of them drawn by this call; the others were there and whole.
+        new: of them drawn by this call; the others were there.
     """
 
     total: int
     new: int
 
 
-def draw(
+def write_images(
     main: Network,
     guide: Network | None,
     settings: DrawSettings,
@@ -95,7 +92,7 @@ def draw(
     """Draw images into a folder or an archive, going on where an earlier call stopped.
 
     Every process draws its share and writes it; the files, the manifest too, are the same at any number of processes.
-    Images that are there are checked against their hashes, and drawn again where they are damaged.
+    Images that are missing or cut short are drawn again.
 
     Args:
         main: the network.
@@ -111,7 +108,7 @@ def draw(
 
     Raises:
         FileExistsError: if `out` holds something else.
-        ValueError: if it holds images that were made otherwise, or the networks or the class do not fit.
+        ValueError: if it holds images that were drawn otherwise, or the networks or the class do not fit.
         OSError: if something cannot be written; the next call goes on.
     """
     world = world or World()
@@ -122,69 +119,54 @@ def draw(
         check_labels([settings.label], 1, main.denoiser.spec.label_dim)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    archived = out.suffix == ".zip"
-    root = parts_of(out) if archived else out
-    made = describe(main, guide, settings, world.device)
-    whole = world.on_main(lambda: _open(out, root, made))
-    left = [seed for seed in seeds if seed not in whole]
-    there = len(seeds) - len(left)
-    folder = ImageFolder(root, made, out, world.rank)
-    if on_progress is not None and world.main:
-        on_progress(there, len(seeds))
-    advance = world.progress(on_progress if world.main else None, len(seeds), before=there)
-    for chosen, labels, pixels in pictures(
+    folder = ImageFolder(out, describe(main, guide, settings, world.device), world.rank)
+    before = world.on_main(lambda: _open(folder))
+    left = [seed for seed in seeds if seed not in before]
+    advance = world.progress(on_progress if world.main else None, len(seeds), before=len(seeds) - len(left))
+    if world.main and on_progress is not None:
+        on_progress(len(seeds) - len(left), len(seeds))
+    sheet = dict.fromkeys(sorted(before.union(seeds))[:GRID_MOST] if contact_sheet else ())  # pixels, where drawn here
+    for chosen, labels, images in draw_images(
         denoiser, decode, world.share(left), settings, batch=batch, on_images=advance
     ):
         for i, seed in enumerate(chosen):
-            folder.write(seed, None if labels is None else int(labels[i]), pixels[i])
+            folder.write(seed, None if labels is None else int(labels[i]), images[i])
+        sheet.update({seed: image for seed, image in zip(chosen, images, strict=True) if seed in sheet})
     world.barrier()
-    total = world.on_main(lambda: _close(folder, out, archived, columns, contact_sheet))
+    total = world.on_main(lambda: _close(folder, sheet, columns))
     return Drawn(total, len(left))
 
 
 def describe(main: Network, guide: Network | None, settings: DrawSettings, device: torch.device) -> dict[str, Any]:
-    """How images are made, as a manifest has it."""
+    """How images are drawn, as a manifest has it."""
     led = settings.guidance != 1
     return {
         "network": {"name": main.name, **main.record},
         "guide": None if not led else {"name": SELF} if guide is None else {"name": guide.name, **guide.record},
-        "settings": settings.record(),
+        "settings": settings.record(device),
         "device": device.type,
         "software": {"unitgain": __version__, "torch": torch.__version__},
     }
 
 
-def _open(out: Path, root: Path, made: dict[str, Any]) -> set[int]:
-    """The seeds whose images are whole."""
-    unpacked = out != root and out.exists() and not root.exists()
-    try:
-        if unpacked:
-            unpack(out, root)
-        folder = ImageFolder(root, made, out)
-        folder.check()
-        return set(folder.finished())
-    except (ValueError, FileExistsError):
-        if unpacked:
-            shutil.rmtree(root, ignore_errors=True)
-        raise
+def _open(folder: ImageFolder) -> set[int]:
+    """The seeds whose images are there."""
+    folder.check()
+    return set(folder.finished())
 
 
-def _close(folder: ImageFolder, out: Path, archived: bool, columns: int | None, contact_sheet: bool) -> int:
-    entries = folder.finish()
-    if contact_sheet:
-        target = out.with_suffix(".png") if archived else out / GRID
+def _close(folder: ImageFolder, sheet: Mapping[int, Tensor | None], columns: int | None) -> int:
+    """Finish the folder and write the contact sheet of these seeds; returns how many images there are."""
+    images = [_pixels(folder, seed) if pixels is None else pixels for seed, pixels in sheet.items()]
+    total = len(folder.finish())
+    if images:
+        target = folder.root / GRID if folder.archive is None else folder.out.with_suffix(".png")
         with atomic(target) as temporary:
-            _sheet(folder.root, entries[:GRID_MOST], columns).save(temporary, format="PNG")
-    if archived:
-        pack(folder.root, entries, out)
-        shutil.rmtree(folder.root)
-    return len(entries)
+            grid(torch.stack(images), columns).save(temporary, format="PNG")
+    return total
 
 
-def _sheet(root: Path, entries: Sequence[Entry], columns: int | None) -> Image.Image:
-    images: list[Tensor] = []
-    for entry in entries:
-        data = read_regular(root / entry["file"], DEFAULT_LIMITS, below=root)
-        pixels = torch.from_numpy(np.array(decode(data, DEFAULT_LIMITS)))
-        images.append(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1))
-    return grid(torch.stack(images), columns)
+def _pixels(folder: ImageFolder, seed: int) -> Tensor:
+    """An image that was drawn before, or by another process, `[C, H, W]`."""
+    array = np.array(decode_picture(folder.read(file_of(seed)), DEFAULT_LIMITS))
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))

@@ -1,19 +1,22 @@
-"""How images are drawn: everything that changes them but the networks and the seeds."""
+"""How images are drawn: everything that changes them but the networks and the seeds. Imports no torch."""
 
 import dataclasses
-import functools
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from jaxtyping import Float
-from torch import Tensor
+import tyro
 
-from unitgain.checkpoint.snapshot import DTYPES
-from unitgain.sample import SAMPLERS, Sampler, sigma_grid, stochastic_heun
-from unitgain.serial import suggest
+from unitgain.recipe import Precision
+from unitgain.sample.samplers import Heun, Sampler
+from unitgain.sample.schedule import check_schedule, sigma_grid
 
-CHURN = ("S_churn", "S_min", "S_max", "S_noise")
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+UNSET = tyro.conf.arg(help_behavior_hint="")  # None, which means what the text says
+PREPARED = ("compile", "no_winograd", "kernels", "graph")  # of prepared networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,97 +25,89 @@ class DrawSettings:
 
     Args:
         guidance: weight w of Eq. 152; 1 is none.
-        interval: noise levels `lo < sigma <= hi` that are guided; None for all.
         label: class of all images; None for one per seed.
-        sampler: name of one of `unitgain.sample.SAMPLERS`.
-        steps: of the sampler.
-        sigma_min: last noise level before 0.
-        sigma_max: first noise level.
-        rho: exponent of the spacing.
-        S_churn: this and the next three as in `stochastic_heun`, for that sampler alone; None for its defaults.
-        S_min: lowest sigma that is churned.
-        S_max: highest sigma that is churned.
-        S_noise: standard deviation of the fresh noise.
-        dtype: precision of the networks: "float32", "bfloat16" or "float16".
-        exact: the networks compute as in training, rather than prepared for speed (`unitgain.infer.prepare`), which
-            differs in the rounding.
-        compile: the networks are compiled (`torch.compile`), which takes a while at the start; not with `exact`.
-        no_winograd: 3x3 convolutions are made by their definition on CPUs too; not with `exact`, which does so anyway.
-        kernels: depthwise convolutions run on the Triton kernels (`unitgain.kernels`), for GPUs; not with `exact`.
-        graph: evaluations are recorded as CUDA graphs and replayed; not with `exact` or `compile`.
-        vae: folder or Hub id of the VAE that decodes latents; None for the one that the network names.
+        sampler: with its own settings.
+        steps: steps N of the sampler.
+        sigma_min: lowest noise level before 0.
+        sigma_max: highest noise level.
+        rho: exponent of the schedule; higher is denser at low noise.
+        interval: noise levels LO < sigma <= HI that are guided. Default: all.
+        dtype: precision of the networks. auto is the fastest that the hardware has, bfloat16 or float32, and float32
+            with `exact`; name one to draw the same images everywhere.
+        exact: evaluate networks as in training, step by step; slower. By default their weights are normalized and
+            constants folded beforehand, which differs in the rounding.
+        compile: compile the networks (torch.compile): a minute or more at the start, for long runs. Differs in the
+            rounding.
+        no_winograd: make 3x3 convolutions on CPUs by their definition. By Winograd's filtering networks of them are
+            about twice as fast (on one processor, with AVX-512); their weights take 2 to 4 times the memory. Differs in
+            the rounding.
+        kernels: run depthwise convolutions on kernels of our own (Triton, the extra kernels), for GPUs. They are
+            tested, but no GPU has run them: measure before you rely on them (unitgain bench forward
+            NETWORK:bfloat16+kernels). Differs in the rounding.
+        graph: record what an evaluation starts on the GPU as a CUDA graph, and replay it: for networks so small, or
+            batches, that the GPU waits for the processor. Not with `compile`. No GPU has run it yet either.
+        vae: folder or Hub id of the VAE that decodes latents. Default: the one that the network names.
 
     Raises:
-        ValueError: if a value is out of range or a name is unknown.
+        ValueError: if a value is out of range, or two exclude each other.
     """
 
-    guidance: float = 1.0
-    interval: tuple[float, float] | None = None
-    label: int | None = None
-    sampler: str = "heun"
+    guidance: tyro.conf.Suppress[float] = 1.0  # commands have options of their own for this and the next
+    label: tyro.conf.Suppress[int | None] = None
+    sampler: Sampler = field(default_factory=Heun)
     steps: int = 32
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
-    S_churn: float | None = None
-    S_min: float | None = None
-    S_max: float | None = None
-    S_noise: float | None = None
-    dtype: str = "float32"
+    interval: Annotated[tuple[float, float] | None, UNSET] = None
+    dtype: Literal["auto"] | Precision = "float32"
     exact: bool = False
     compile: bool = False
     no_winograd: bool = False
     kernels: bool = False
     graph: bool = False
-    vae: str | None = None
+    vae: Annotated[str | None, UNSET] = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {self.sampler!r}; {suggest(self.sampler, SAMPLERS)}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        for name in ("compile", "no_winograd", "kernels", "graph"):
+        if not isinstance(self.sampler, Sampler):
+            raise ValueError(f"sampler = {self.sampler!r}: a sampler with its settings, such as Heun()")
+        if self.dtype not in ("auto", *get_args(Precision)):
+            raise ValueError(f"dtype must be auto or one of {', '.join(get_args(Precision))}, not {self.dtype!r}")
+        for name in PREPARED:
             if self.exact and getattr(self, name):
                 raise ValueError(f"exact and {name} exclude each other: {name} is for prepared networks")
         if self.compile and self.graph:
             raise ValueError("compile and graph exclude each other: a compiled network has no graph recorded of it")
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance = {self.guidance}: must be finite")
-        if self._churn() and self.sampler != "stochastic_heun":
-            raise ValueError(f"{', '.join(self._churn())} belong to the sampler stochastic_heun, not to {self.sampler}")
-        self.sigmas()
+        check_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
 
-    def sigmas(self) -> Float[Tensor, " steps"]:
-        """The noise levels, float64."""
+    def sigmas(self) -> "Tensor":
+        """The noise levels, `[steps + 1]`, float64."""
         return sigma_grid(self.steps, self.sigma_min, self.sigma_max, self.rho)
-
-    def function(self) -> Sampler:
-        """The sampler with its settings bound."""
-        if self.sampler == "stochastic_heun":
-            return functools.partial(stochastic_heun, **self._churn())
-        return SAMPLERS[self.sampler]
 
     def replace(self, **changes: Any) -> "DrawSettings":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def opening(self) -> dict[str, Any]:
-        """How networks are prepared: the arguments of `open_network`."""
-        names = ("dtype", "exact", "compile", "kernels", "graph")
-        return {name: getattr(self, name) for name in names} | {"winograd": not self.no_winograd}
+    def precision(self, device: "torch.device | str") -> "torch.dtype":
+        """In which the networks compute on this device."""
+        from unitgain.checkpoint.snapshot import DTYPES
+        from unitgain.infer import fastest_dtype
 
-    def record(self) -> dict[str, Any]:
-        """The settings as JSON; those of churn only where there is some, and no infinity, which JSON does not know."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in CHURN:
-            if values[name] is None or math.isinf(values[name]):
-                del values[name]
-        for name in ("vae", "compile", "no_winograd", "kernels", "graph"):  # only where they are asked for
+        if self.dtype == "auto":
+            return DTYPES["float32"] if self.exact else fastest_dtype(device)
+        return DTYPES[self.dtype]
+
+    def record(self, device: "torch.device | str") -> dict[str, Any]:
+        """The settings as JSON, those of the sampler too; options of prepared networks where they are asked for."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        for name in ("vae", *PREPARED):
             if not values[name]:
                 del values[name]
         values["class"] = values.pop("label")
         values["interval"] = None if self.interval is None else list(self.interval)
-        return values
-
-    def _churn(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in CHURN if getattr(self, name) is not None}
+        values["dtype"] = str(self.precision(device)).removeprefix("torch.")
+        values["sampler"] = self.sampler.name
+        own = dataclasses.asdict(self.sampler)  # type: ignore[call-overload]
+        return values | {name: str(value) if value == math.inf else value for name, value in own.items()}

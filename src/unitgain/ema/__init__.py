@@ -45,24 +45,9 @@ __all__ = [
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "DensityProfile": "unitgain.ema.profiles",
-        "EMA": "unitgain.ema.tracker",
-        "ExponentialEMA": "unitgain.ema.tracker",
-        "ExponentialProfile": "unitgain.ema.profiles",
-        "PowerEMA": "unitgain.ema.tracker",
-        "PowerProfile": "unitgain.ema.profiles",
-        "Profile": "unitgain.ema.profiles",
-        "RAW": "unitgain.ema.described",
-        "SIGMA_REL_MAX": "unitgain.ema.profiles",
-        "UniformProfile": "unitgain.ema.profiles",
-        "check_description": "unitgain.ema.described",
-        "check_sigma_rel": "unitgain.ema.profiles",
-        "describe": "unitgain.ema.described",
-        "file_name": "unitgain.ema.described",
-        "gamma_to_sigma_rel": "unitgain.ema.profiles",
-        "half_life_to_sigma_rel": "unitgain.ema.profiles",
-        "power_profile": "unitgain.ema.described",
-        "profile_of": "unitgain.ema.described",
-        "sigma_rel_to_gamma": "unitgain.ema.profiles",
+        "unitgain.ema.described": "RAW check_description describe file_name power_profile profile_of",
+        "unitgain.ema.profiles": "DensityProfile ExponentialProfile PowerProfile Profile SIGMA_REL_MAX "
+        "UniformProfile check_sigma_rel gamma_to_sigma_rel half_life_to_sigma_rel sigma_rel_to_gamma",
+        "unitgain.ema.tracker": "EMA ExponentialEMA PowerEMA",
     },
 )

@@ -1,4 +1,4 @@
-"""Images drawn by a network as they are measured, and not kept; the same as `unitgain.draw.draw` writes."""
+"""Images drawn by a network as they are measured, and not kept; the same as `unitgain.draw.write_images` writes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from unitgain.data.encoder import PixelEncoder, encoder_from_dict
 from unitgain.draw.decode import decoder
 from unitgain.draw.networks import Network, guide_by
-from unitgain.draw.run import describe, pictures
+from unitgain.draw.run import describe, draw_images
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.images import as_ranges, drawn
 from unitgain.metrics.record import Source
@@ -67,7 +67,7 @@ class Generated:
     def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
         """As in `Images`."""
         seeds = [self.seeds[number] for number in numbers]
-        for _, _, images in pictures(self.denoiser, self.decode, seeds, self.settings, batch=self.batch):
+        for _, _, images in draw_images(self.denoiser, self.decode, seeds, self.settings, batch=self.batch):
             yield images
 
 

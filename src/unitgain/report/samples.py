@@ -10,7 +10,7 @@ from PIL import Image
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.data.fit import ImageError, decode
 from unitgain.data.images import grid
-from unitgain.draw import DrawSettings, decoder, open_network, pictures
+from unitgain.draw import DrawSettings, decoder, draw_images, open_network
 from unitgain.report.curves import evenly
 from unitgain.report.history import History
 from unitgain.trust import DEFAULT_LIMITS, LimitError, read_regular
@@ -95,7 +95,7 @@ def draw_over_time(
         decode = decoder(network.encoder, network.denoiser.spec.channels, device)
         done = turn * len(seeds)
         report = None if on_images is None else lambda images, done=done: on_images(done + images)
-        drawn = [pixels for _, _, pixels in pictures(network.denoiser, decode, seeds, SETTINGS, on_images=report)]
+        drawn = [pixels for _, _, pixels in draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report)]
         with Snapshot(path) as snapshot:
             made.append(Drawing(snapshot.header.nimg, grid(torch.cat(drawn), len(seeds))))
     return made

@@ -12,22 +12,22 @@ from unitgain.lazy import offer
 if TYPE_CHECKING:
     from unitgain.sample.generation import generate
     from unitgain.sample.generators import SampleGenerators
-    from unitgain.sample.samplers import SAMPLERS, Sampler, dpmpp_2m, euler, evaluations, heun, stochastic_heun
+    from unitgain.sample.samplers import SAMPLERS, DPMpp2M, Euler, Heun, Sampler, StochasticHeun, heun
     from unitgain.sample.schedule import sigma_grid
     from unitgain.sample.tiles import Tiled, tile_size, tiled
 
 __all__ = [
     "SAMPLERS",
+    "DPMpp2M",
+    "Euler",
+    "Heun",
     "SampleGenerators",
     "Sampler",
+    "StochasticHeun",
     "Tiled",
-    "dpmpp_2m",
-    "euler",
-    "evaluations",
     "generate",
     "heun",
     "sigma_grid",
-    "stochastic_heun",
     "tile_size",
     "tiled",
 ]
@@ -35,18 +35,10 @@ __all__ = [
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "SAMPLERS": "unitgain.sample.samplers",
-        "SampleGenerators": "unitgain.sample.generators",
-        "Sampler": "unitgain.sample.samplers",
-        "Tiled": "unitgain.sample.tiles",
-        "dpmpp_2m": "unitgain.sample.samplers",
-        "euler": "unitgain.sample.samplers",
-        "evaluations": "unitgain.sample.samplers",
-        "generate": "unitgain.sample.generation",
-        "heun": "unitgain.sample.samplers",
-        "sigma_grid": "unitgain.sample.schedule",
-        "stochastic_heun": "unitgain.sample.samplers",
-        "tile_size": "unitgain.sample.tiles",
-        "tiled": "unitgain.sample.tiles",
+        "unitgain.sample.generation": "generate",
+        "unitgain.sample.generators": "SampleGenerators",
+        "unitgain.sample.samplers": "DPMpp2M Euler Heun SAMPLERS Sampler StochasticHeun heun",
+        "unitgain.sample.schedule": "sigma_grid",
+        "unitgain.sample.tiles": "Tiled tile_size tiled",
     },
 )

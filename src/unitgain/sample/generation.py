@@ -1,41 +1,49 @@
 """Images of seeds."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from unitgain.denoiser import Denoiser, DenoiserLike
+from unitgain.denoiser import DenoiserLike, Label
 from unitgain.guide import Guided
 from unitgain.sample.generators import SampleGenerators
-from unitgain.sample.samplers import Denoise, Sampler, heun
+from unitgain.sample.samplers import Denoise, Heun, Sampler
 from unitgain.sample.seeds import check_seeds
 from unitgain.sample.tiles import tiled
+
+HEUN = Heun()
 
 
 @torch.inference_mode()
 def generate(
-    denoiser: Denoiser | Guided,
+    denoiser: DenoiserLike | Callable[[Tensor, Tensor, Label], Tensor],
     seeds: Sequence[int],
     sigmas: Float[Tensor, " steps"],
     *,
-    sampler: Sampler = heun,
+    sampler: Sampler = HEUN,
     label: int | Sequence[int] | None = None,
     batch: int = 64,
+    shape: Sequence[int] | None = None,
+    device: torch.device | str | None = None,
     on_images: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[Sequence[int], Int[Tensor, " n"] | None, Float[Tensor, "n c h w"]]]:
     """Draw the image of each seed; an image depends on its seed alone, not on `batch` or its neighbours.
 
     Args:
-        denoiser: in evaluation mode, guided or not; images are drawn on its device.
+        denoiser: in evaluation mode, guided or not; or any function `denoise(x, sigma, label) -> denoised`, which is
+            evaluated on as many images as are in flight, and whose images may therefore depend on `batch` in rounding.
         seeds: one per image.
         sigmas: schedule, as from `sigma_grid`.
-        sampler: one of `unitgain.sample`, its settings bound: `functools.partial(stochastic_heun, S_churn=10)`.
-        label: class of all images, or one per seed; by default each seed draws its own.
+        sampler: with its settings, such as `StochasticHeun(S_churn=10)`.
+        label: class of all images, or one per seed; by default each seed draws its own of those that the network knows.
         batch: images in flight at a time, at least 1.
-        on_images: called after each step with the number of images finished; those in flight count by their part.
+        shape: (C, H, W) of an image; by default that of the network, which functions have none of.
+        device: where images are drawn; by default where the parameters are, and the CPU for a function.
+        on_images: called after each evaluation with the number of images finished; those in flight count by their part.
 
     Yields:
         Seeds, labels (int64 `[n]`, None for an unconditional network) and images `[n, C, H, W]`, float32, a batch at a
@@ -43,53 +51,65 @@ def generate(
 
     Raises:
         ValueError: if a seed or a label is out of range, or a label is given for an unconditional network, or there are
-            not as many as seeds, or as many weights of guidance, or `batch` is not positive.
+            not as many as seeds, or as many weights of guidance, or `batch` is not positive, or `shape` is missing.
     """
-    spec = denoiser.spec
     check_seeds(seeds)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
+    spec = denoiser.spec if isinstance(denoiser, DenoiserLike) else None
     asked = [label] * len(seeds) if isinstance(label, int) else label
     if asked is not None:
-        check_labels(asked, len(seeds), spec.label_dim)
+        check_labels(asked, len(seeds), spec and spec.label_dim)
     if isinstance(denoiser, Guided):
         denoiser.check_samples(len(seeds))
-    device = next(denoiser.parameters()).device
-    evaluated = tiled(denoiser, device)
-    num_steps = len(sigmas) - 1
+    if shape is None:
+        if spec is None:
+            raise ValueError("a denoiser without a spec does not say how large its images are: pass shape=(C, H, W)")
+        shape = (spec.channels, spec.resolution, spec.resolution)
+    device = device or _device(denoiser)
+    evaluated = tiled(denoiser, device) if isinstance(denoiser, DenoiserLike) else denoiser
     for start in range(0, len(seeds), batch):
         chosen = seeds[start : start + batch]
         generators = SampleGenerators(chosen, device)
-        noise = generators.randn((spec.channels, spec.resolution, spec.resolution))
-        labels = generators.randint(spec.label_dim) if spec.label_dim else None
+        noise = generators.randn(shape)
+        labels = generators.randint(spec.label_dim) if spec and spec.label_dim else None
         if asked is not None:
             labels = torch.tensor(asked[start : start + batch], device=device)
-        images = sampler(
-            _bind(evaluated, labels, slice(start, start + batch)),
-            noise,
-            sigmas,
-            randn=functools.partial(generators.randn, noise.shape[1:]),
-            on_step=_counter(on_images, start, len(chosen), num_steps),
-        )
-        yield chosen, labels, images
+        denoise = _bind(evaluated, labels, slice(start, start + batch))
+        if on_images is not None:
+            denoise = _counted(denoise, on_images, start, len(chosen), sampler.evaluations(sigmas))
+        yield chosen, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
 
 
-def check_labels(labels: Sequence[int], seeds: int, classes: int) -> None:
-    """Raise `ValueError` unless there is a label per seed, each a class of the network."""
+def check_labels(labels: Sequence[int], seeds: int, classes: int | None) -> None:
+    """Raise `ValueError` unless there is a label per seed, each a class of the network (`classes`, where known)."""
     if len(labels) != seeds:
         raise ValueError(f"{len(labels)} labels for {seeds} seeds: give one per seed, or one for all")
-    wrong = [label for label in labels if not 0 <= label < classes]
+    wrong = [label for label in labels if classes is not None and not 0 <= label < classes]
     if wrong:
         known = f"the network knows the classes 0 to {classes - 1}" if classes else "it is unconditional"
         raise ValueError(f"label {wrong[0]} is out of range: {known}")
 
 
-def _bind(denoiser: DenoiserLike, labels: Tensor | None, rows: slice) -> Denoise:
+def _device(denoiser: object) -> torch.device:
+    parameters = denoiser.parameters() if isinstance(denoiser, nn.Module) else iter(())
+    first = next(parameters, None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _bind(denoiser: Callable[[Tensor, Tensor, Label], Tensor], labels: Tensor | None, rows: slice) -> Denoise:
     of_batch = denoiser.of_samples(rows) if isinstance(denoiser, Guided) else denoiser
     return lambda x, sigma: of_batch(x, sigma, labels)
 
 
-def _counter(
-    on_images: Callable[[float], None] | None, finished: int, batch: int, num_steps: int
-) -> Callable[[int], None] | None:
-    return None if on_images is None else lambda step: on_images(finished + batch * step / num_steps)
+def _counted(
+    denoise: Denoise, on_images: Callable[[float], None], finished: int, batch: int, evaluations: int
+) -> Denoise:
+    numbers = itertools.count(1)
+
+    def counted(x: Tensor, sigma: Tensor) -> Tensor:
+        denoised = denoise(x, sigma)
+        on_images(finished + batch * min(next(numbers) / evaluations, 1))
+        return denoised
+
+    return counted

@@ -1,13 +1,21 @@
-"""Noise levels of sampling (EDM, Eq. 5; EDM2, Appendix D.1)."""
+"""Noise levels of sampling (EDM, Eq. 5; EDM2, Appendix D.1). Imports no torch before it is needed."""
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def sigma_grid(
-    num_steps: int = 32, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
-) -> Float[Tensor, " steps"]:
+def check_schedule(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> None:
+    """Raise `ValueError` unless num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0."""
+    if num_steps < 1 or not 0 < sigma_min < sigma_max or not rho > 0:
+        raise ValueError(
+            f"a schedule needs num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0, "
+            f"not {num_steps=}, {sigma_min=}, {sigma_max=}, {rho=}"
+        )
+
+
+def sigma_grid(num_steps: int = 32, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> "Tensor":
     """Noise levels from `sigma_max` down to `sigma_min`, then 0; dense at the low end.
 
     Args:
@@ -20,13 +28,11 @@ def sigma_grid(
         `[num_steps + 1]`, float64: `(smax^(1/rho) + i/(N-1) (smin^(1/rho) - smax^(1/rho)))^rho` and a final 0.
 
     Raises:
-        ValueError: unless num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0.
+        ValueError: as `check_schedule`.
     """
-    if num_steps < 1 or not 0 < sigma_min < sigma_max or not rho > 0:
-        raise ValueError(
-            f"a schedule needs num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0, "
-            f"not {num_steps=}, {sigma_min=}, {sigma_max=}, {rho=}"
-        )
+    import torch
+
+    check_schedule(num_steps, sigma_min, sigma_max, rho)
     ramp = torch.arange(num_steps, dtype=torch.float64) / max(num_steps - 1, 1)
     first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return torch.cat([(first + ramp * (last - first)) ** rho, torch.zeros(1, dtype=torch.float64)])

@@ -20,13 +20,10 @@ __all__ = ["Cell", "CellResult", "Judge", "Sweep", "SweepConfig", "sweep", "tune
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "Cell": "unitgain.sweep.cells",
-        "CellResult": "unitgain.sweep.cells",
-        "Judge": "unitgain.evaluate.judge",
-        "Sweep": "unitgain.sweep.run",
-        "SweepConfig": "unitgain.sweep.cells",
-        "sweep": "unitgain.sweep.run",
-        "tune": "unitgain.sweep.search",
-        "write_csv": "unitgain.sweep.table",
+        "unitgain.evaluate.judge": "Judge",
+        "unitgain.sweep.cells": "Cell CellResult SweepConfig",
+        "unitgain.sweep.run": "Sweep sweep",
+        "unitgain.sweep.search": "tune",
+        "unitgain.sweep.table": "write_csv",
     },
 )

@@ -10,7 +10,7 @@ from typing import Any
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.draw.decode import decoder
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
-from unitgain.draw.run import describe, pictures
+from unitgain.draw.run import describe, draw_images
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import source_of
 from unitgain.evaluate.judge import Judge
@@ -92,7 +92,7 @@ class Sweep:
         return main, self._network(name), settings
 
     def _network(self, name: str) -> Network:
-        return self._open(name, self.world.device, **self.settings.opening())
+        return self._open(name, self.world.device, self.settings)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by name of the metric."""
@@ -119,7 +119,7 @@ class Sweep:
         main, guide, settings = self.networks(cell)
         denoiser = guide_by(main, guide, settings)
         decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
-        drawn = pictures(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
+        drawn = draw_images(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
         source = source_of(main, guide, settings, seeds, self.world.device)
         records = self.judge((pixels for _, _, pixels in drawn), source)
         about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
@@ -142,7 +142,7 @@ class Sweep:
         settings = self.settings.replace(guidance=cell.guidance)
         if cell.guidance == 1:
             settings = settings.replace(interval=None)
-        return {"sha256": _sha256(self.main.path(cell.target()))}, guide, settings.record()
+        return {"sha256": _sha256(self.main.path(cell.target()))}, guide, settings.record(self.world.device)
 
 
 def check(bench: Sweep, config: SweepConfig) -> None:

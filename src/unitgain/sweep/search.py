@@ -198,7 +198,7 @@ class Search:
             "run": str(self.bench.main.folder),
             "guide": self.bench.guide,
             "guide_run": self.bench.guide_averages and str(self.bench.guide_averages.folder),
-            "settings": self.bench.settings.record(),
+            "settings": self.bench.settings.record(self.bench.world.device),
             "metric": self.bench.judge.identities[self.metric.label],
             "seed": seed,
         }

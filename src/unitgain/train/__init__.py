@@ -29,16 +29,11 @@ __all__ = [
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "Evaluation": "unitgain.train.config",
-        "Execution": "unitgain.train.config",
-        "Init": "unitgain.train.config",
-        "Microbatch": "unitgain.train.step",
-        "Observer": "unitgain.train.step",
-        "TrainConfig": "unitgain.train.config",
-        "TrainState": "unitgain.train.state",
-        "fit": "unitgain.train.fitting",
-        "open_init": "unitgain.train.finetune",
-        "train": "unitgain.train.loop",
-        "train_step": "unitgain.train.step",
+        "unitgain.train.config": "Evaluation Execution Init TrainConfig",
+        "unitgain.train.finetune": "open_init",
+        "unitgain.train.fitting": "fit",
+        "unitgain.train.loop": "train",
+        "unitgain.train.state": "TrainState",
+        "unitgain.train.step": "Microbatch Observer train_step",
     },
 )
