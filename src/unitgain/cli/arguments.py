@@ -1,12 +1,9 @@
 """Arguments that several commands share, from text."""
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
-
-from unitgain.trust import Limits
 
 if TYPE_CHECKING:
     import torch
@@ -17,28 +14,6 @@ T = TypeVar("T")
 # An option that need not be given. What holds then is said in its own words: "(default: None)" would contradict them.
 _hint = tyro.conf.arg(help_behavior_hint=lambda text: "" if text == "None" else f"(default: {text})")
 Unset = Annotated[T | None, _hint]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taking:
-    """How much may be taken of files from elsewhere."""
-
-    max_item_bytes: int = Limits.max_item_bytes
-    """Bytes that one picture or array may take, unpacked and decoded; a larger one cannot be used."""
-
-    max_ratio: int = Limits.max_ratio
-    """How many times its own size an archive may take, unpacked."""
-
-    def limits(self) -> Limits:
-        """As the library has them.
-
-        Raises:
-            ValueError: if one is not positive.
-        """
-        for option, value in (("--max-item-bytes", self.max_item_bytes), ("--max-ratio", self.max_ratio)):
-            if value < 1:
-                raise ValueError(f"{option} {value}: must be at least 1")
-        return Limits(max_item_bytes=self.max_item_bytes, max_ratio=self.max_ratio)
 
 
 def parse_seeds(text: str) -> list[int]:

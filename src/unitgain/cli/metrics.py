@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Taking, Unset, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.console import Console, bar, byte_bar, label, note, say, show_json
 from unitgain.files import write_text
 from unitgain.metrics.weights import Weights
+from unitgain.trust import Limits
 
 if TYPE_CHECKING:
     from unitgain.evaluate.images import Images
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Metrics(Drawing, Taking):
+class Metrics(Drawing):
     """Measure images: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
 
     All in one pass. A network's images are drawn as they are measured, with the options of `unitgain sample`, and not
@@ -52,6 +53,9 @@ class Metrics(Drawing, Taking):
     """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function. What
     is in files and modules are programs, and run with all that you may do: name only what you trust. Default:
     inception, against the digits pixels."""
+
+    limits: Limits = field(default_factory=Limits)
+    """What may be taken of pictures from elsewhere."""
 
     weights: Weights = field(default_factory=Weights)
 
@@ -96,7 +100,7 @@ class Metrics(Drawing, Taking):
         if not names_network(self.images):
             if self.guide is not None or self.guidance is not None or self.settings.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
-            return _pictures(self.images, self, self.split, world)
+            return _pictures(self.images, self.limits, self.split, world)
         seeds = parse_seeds(self.seeds)
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
@@ -107,7 +111,7 @@ class Metrics(Drawing, Taking):
 
         if self.reference is None or Path(self.reference).suffix in SUFFIXES:
             return self.reference
-        return _pictures(self.reference, self, self.reference_split, world)
+        return _pictures(self.reference, self.limits, self.reference_split, world)
 
     def _report(self, results: "Sequence[Measurement]") -> None:
         if self.out is not None:
@@ -120,7 +124,7 @@ class Metrics(Drawing, Taking):
 
 
 @dataclass(frozen=True)
-class MetricsReference(Taking):
+class MetricsReference:
     """Measure what there is to know of real images, once, for `unitgain metrics --reference`.
 
     Writes mean and covariance of their features in each detector, with hashes of the detector and of the images.
@@ -143,6 +147,9 @@ class MetricsReference(Taking):
     split: Unset[str] = None
     """Of data that have several, such as the folders train and val; all: together."""
 
+    limits: Limits = field(default_factory=Limits)
+    """What may be taken of pictures from elsewhere."""
+
     weights: Weights = field(default_factory=Weights)
 
     device: Device = "auto"
@@ -160,7 +167,7 @@ class MetricsReference(Taking):
             raise ValueError(f"--out {self.out}: a reference is an .npz file")
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
         with processes(pick_device(self.device)) as world:
-            images = _pictures(self.data, self, self.split, world)
+            images = _pictures(self.data, self.limits, self.split, world)
             weights = fetch_weights(self.weights, names, world)
             opened = [open_detector(name, world.device, weights, scale=images.scale) for name in names]
             rows = [detector.info.name for detector in opened] if self.features else []
@@ -180,12 +187,12 @@ def fetch_weights(weights: Weights, detectors: Sequence[str], world: "World") ->
         return weights.fetch(detectors, world, progress)
 
 
-def _pictures(name: str, taking: Taking, split: str | None, world: "World") -> "Images":
+def _pictures(name: str, limits: Limits, split: str | None, world: "World") -> "Images":
     """Pictures that lie somewhere; the first process says what was left out."""
     from unitgain.evaluate.images import open_images
 
     say = (lambda text: note(f"note: {text}")) if world.main else (lambda _: None)
-    return open_images(name, taking.limits(), split, say)
+    return open_images(name, limits, split, say)
 
 
 def show(results: "Sequence[Measurement]") -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unitgain.data.encoder import DATA_STD, PixelEncoder
 from unitgain.data.manifest import DataError, Manifest, read_manifest
 from unitgain.data.prepared import PreparedDataset, measured_encoder
-from unitgain.data.shards import damage, latent_sums
+from unitgain.data.shards import damage, latent_sums, moments
 from unitgain.data.workers import in_order
 
 ROWS_PER_TASK = 256
@@ -121,7 +121,7 @@ def check(
     counts: tuple[int, ...] = ()
     if dataset.labels is not None:
         counts = tuple(np.bincount(dataset.labels.numpy(), minlength=dataset.label_dim).tolist())
-    mean, std = _moments(parts)
+    mean, std = map(np.array, moments(parts))
     return DataReport(
         name=dataset.name,
         kind=manifest.kind,
@@ -155,17 +155,17 @@ def scale(dataset: PreparedDataset, mean: NDArray[np.float64], std: NDArray[np.f
 
 def advice(report: DataReport, manifest: Manifest) -> list[str]:
     """What the scale of the data means for training, in sentences."""
-    found = report.scale
+    scale = report.scale
     seen = "latents" if report.kind == "latent" else "pixels mapped to [-1, 1]"
     first = (
-        f"The network sees {seen} with mean {found.mean:+.3f} and standard deviation {found.std:.3f}; the recipes' "
+        f"The network sees {seen} with mean {scale.mean:+.3f} and standard deviation {scale.std:.3f}; the recipes' "
         f"sigma_data = {DATA_STD}, P_mean and P_std presume 0 and {DATA_STD}."
     )
-    if found.fits:
+    if scale.fits:
         return [first, "That fits: nothing to change."]
-    if found.std < FLAT:
+    if scale.std < FLAT:
         return [first, "All values are equal: there is nothing to learn."]
-    sentences = [first, f"The standard deviation is {found.std / DATA_STD:.2f} times what is presumed."]
+    sentences = [first, f"The standard deviation is {scale.std / DATA_STD:.2f} times what is presumed."]
     if report.kind == "image":
         encoder: PixelEncoder = measured_encoder(manifest)
         sentences.append(
@@ -175,7 +175,7 @@ def advice(report: DataReport, manifest: Manifest) -> list[str]:
     else:
         sentences.append("Either encode again with --normalization measured and change nothing else,")
     sentences.append(
-        f"or keep the values, train with --sigma-data {found.sigma_data:.3f}, and add {found.P_mean_shift:+.2f} to the "
+        f"or keep the values, train with --sigma-data {scale.sigma_data:.3f}, and add {scale.P_mean_shift:+.2f} to the "
         "recipe's P_mean (--P-mean): noise levels scale with the data. P_std is a ratio and stays."
     )
     return sentences
@@ -205,13 +205,6 @@ def _look(dataset: PreparedDataset, task: tuple[int, int]) -> Part:
         part.squares += squares
         part.values += stored.shape[2] * stored.shape[3]
     return part
-
-
-def _moments(parts: list[Part]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values = max(sum(part.values for part in parts), 1)
-    mean = np.sum([part.sums for part in parts], axis=0) / values
-    square = np.sum([part.squares for part in parts], axis=0) / values
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def _duplicates(dataset: PreparedDataset, digests: list[bytes]) -> tuple[tuple[tuple[int, str, int | None], ...], ...]:

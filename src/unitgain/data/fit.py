@@ -168,8 +168,7 @@ def adm_crop(image: Image.Image, fit: Fit) -> Image.Image:
     bicubic, crop.
     """
     size = _edge(fit)
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    image = _halved(image, size, min)
     scale = size / min(image.size)
     width, height = (max(round(edge * scale), size) for edge in image.size)
     left, top = (width - size) // 2, (height - size) // 2
@@ -182,8 +181,7 @@ def adm_crop(image: Image.Image, fit: Fit) -> Image.Image:
 def pad(image: Image.Image, fit: Fit) -> Image.Image:
     """The whole picture, its longer edge resized to the target, in the middle of a square of the background."""
     size = _edge(fit)
-    while max(image.size) >= 2 * size and min(image.size) >= 2:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    image = _halved(image, size, max)
     scale = size / max(image.size)
     width, height = (min(max(round(edge * scale), 1), size) for edge in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -195,9 +193,15 @@ def pad(image: Image.Image, fit: Fit) -> Image.Image:
 def stretch(image: Image.Image, fit: Fit) -> Image.Image:
     """The whole picture, each edge resized to the target."""
     size = _edge(fit)
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    image = _halved(image, size, min)
     return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _halved(image: Image.Image, size: int, edge: Callable[[tuple[int, int]], int]) -> Image.Image:
+    """Halve with a box filter while the shorter or longer edge (`min`, `max`) is at least twice the target."""
+    while edge(image.size) >= 2 * size and min(image.size) >= 2:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return image
 
 
 def _part(image: Image.Image, resized: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

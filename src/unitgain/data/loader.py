@@ -74,15 +74,15 @@ class Loader:
         What will be asked for next is guessed from the last two calls; a wrong guess costs time and nothing else.
         """
         began = time.perf_counter()
-        found = self._fetch(start, count)
+        rows = self._fetch(start, count)
         self.waited += time.perf_counter() - began
-        return found
+        return rows
 
     def _fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
         if self._pool is None:
             return self._read(start, count)
         ready, self._ready = self._ready, {}
-        found = ready.pop((start, count), None) or self._pool.submit(self._read, start, count)
+        future = ready.pop((start, count), None) or self._pool.submit(self._read, start, count)
         step = start - self._last[0] if self._last is not None and self._last[1] == count else count
         step = step or count
         self._last = (start, count)
@@ -91,7 +91,7 @@ class Loader:
                 self._ready[request] = ready.pop(request, None) or self._pool.submit(self._read, *request)
         for future in ready.values():
             future.cancel()
-        return found.result()
+        return future.result()
 
     def close(self) -> None:
         """Stop the threads."""

@@ -80,15 +80,15 @@ class ShardWriter:
             )
 
     def _read_journal(self) -> dict[int, Shard]:
-        found = {}
+        shards = {}
         for path in sorted(self.journal.glob("[0-9]*.json")):
             try:
                 shard = from_dict(Shard, read_json(path))
             except ValueError as error:
                 raise DataError(f"{path} is damaged: delete {self.folder} and start again; {error}") from error
             if not damage(self.folder, shard):
-                found[int(path.stem)] = shard
-        return found
+                shards[int(path.stem)] = shard
+        return shards
 
     def write(self, index: int, columns: Mapping[str, Column], **entry: Any) -> Shard:
         """Write shard number `index`; atomic, so that what is there is whole.
@@ -135,18 +135,18 @@ class ShardWriter:
             raise DataError(f"no image is left: all {len(skipped)} could not be used{first}")
         if skipped:
             write_text(self.folder / SKIPPED, "".join(json.dumps(to_dict(row)) + "\n" for row in skipped))
-        kept = tuple(dataclasses.replace(part, skipped=()) for part in parts if part.rows)
-        mean, std = moments(kept)
+        full = tuple(dataclasses.replace(part, skipped=()) for part in parts if part.rows)
+        mean, std = moments(full)
         manifest = Manifest(
             **{"mean": mean, "std": std, **entry},
             rows=rows,
-            enlarged=sum(part.enlarged for part in kept),
+            enlarged=sum(part.enlarged for part in full),
             skipped=len(skipped),
             settings=self.settings,
-            shards=kept,
-            fingerprint=fingerprint([part.sha256 for part in kept], entry["classes"], entry.get("encoder")),
+            shards=full,
+            fingerprint=fingerprint([part.sha256 for part in full], entry["classes"], entry.get("encoder")),
         )
-        files = [{"filename": part.file} for part in kept]
+        files = [{"filename": part.file} for part in full]
         state = {"_data_files": files, "_fingerprint": manifest.fingerprint[:16], "_format_columns": None}
         state |= {"_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None}
         write_text(self.folder / "dataset_info.json", json.dumps({"features": dict(features)}, indent=1) + "\n")
@@ -206,9 +206,9 @@ def fingerprint(parts: Sequence[str], classes: Sequence[str] | None, encoder: Ma
     return hashlib.sha256(json.dumps([list(parts), classes, encoder], sort_keys=True).encode()).hexdigest()
 
 
-def moments(parts: Sequence[Shard]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from the sums of the shards."""
-    values = sum(part.values for part in parts)
+def moments(parts: Sequence[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from the `values`, `sums` and `squares` of shards or other parts."""
+    values = max(sum(part.values for part in parts), 1)
     mean = np.sum([part.sums for part in parts], axis=0) / values
     square = np.sum([part.squares for part in parts], axis=0) / values
     std = np.sqrt(np.maximum(square - mean**2, 0))
