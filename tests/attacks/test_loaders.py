@@ -109,6 +109,7 @@ LISTED = {
     ("native/memory.py", "CDLL"): (1, "the C library of the process"),
     ("parallel/world.py", "all_gather_object"): (1, PEERS),
     ("parallel/world.py", "broadcast_object_list"): (1, PEERS),
+    ("posthoc/foreign.py", "ZipFile"): (1, "an index of names: that nothing is packed"),
     ("posthoc/foreign.py", "load_file"): (1, HEADER),
     ("posthoc/foreign.py", "torch.load"): (1, "weights_only=True, with numbers of NumPy beside"),
     ("trust.py", "ZipFile"): (1, ZIP),

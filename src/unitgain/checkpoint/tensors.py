@@ -33,6 +33,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+METADATA = "__metadata__"  # the one name that no tensor has
 MAX_TENSORS = 2**15  # thirty times those of the largest network here
 MAX_HEADER = 2**24  # bytes; that of a network of 1,000 tensors has a hundredth of them
 MAX_DIMS = 16
@@ -115,7 +116,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     header = parse_json(text, "its header", unique=True)
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise ValueError(f"its header is no object of JSON with at most {MAX_TENSORS:,} tensors")
-    entries = {name: _entry(path, 8 + length, name, value) for name, value in header.items() if name != "__metadata__"}
+    entries = {name: _entry(path, 8 + length, name, value) for name, value in header.items() if name != METADATA}
     end = 8 + length
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
         if entry.offset != end:
@@ -128,9 +129,11 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
 
 def header_bytes(metadata: Mapping[str, str], tensors: Layout) -> bytes:
     """The header of a file whose tensors lie in the given order, without gaps."""
-    header = {**({"__metadata__": dict(metadata)} if metadata else {}), **places(tensors)}
+    header = {**({METADATA: dict(metadata)} if metadata else {}), **places(tensors)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(tensors) >= MAX_TENSORS or len(text) > MAX_HEADER:
+        raise ValueError(f"{len(tensors):,} tensors with names of {len(text):,} bytes are more than a file holds here")
     return struct.pack("<Q", len(text)) + text
 
 
@@ -139,8 +142,11 @@ def places(tensors: Layout) -> dict[str, Any]:
     header: dict[str, Any] = {}
     end = 0
     for name, (dtype, shape) in tensors.items():
-        if dtype not in CODES:
-            raise ValueError(f"tensor {name} has dtype {dtype}, which safetensors files do not hold here")
+        if dtype not in CODES or len(shape) > MAX_DIMS or name == METADATA:
+            raise ValueError(
+                f"tensor {printable(name)[:200]} has dtype {dtype} and {len(shape)} dimensions, which safetensors "
+                "files do not hold here"
+            )
         begin, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     return header

@@ -17,9 +17,9 @@ from unitgain.checkpoint.facts import (
     sealed_header,
 )
 from unitgain.checkpoint.names import canonical
-from unitgain.checkpoint.tensors import Layout, aligned, checksum, raw_bytes
+from unitgain.checkpoint.tensors import CODES, Layout, aligned, checksum, raw_bytes
 from unitgain.files import atomic, sync_folder
-from unitgain.trust import open_own
+from unitgain.trust import open_own, printable
 
 
 class Writer:
@@ -180,8 +180,11 @@ def stored(name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> Tenso
 
     Raises:
         SnapshotError: if it has values that are not finite in that dtype.
+        ValueError: if files hold no values of its dtype.
     """
     kept = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+    if kept.dtype not in CODES:
+        raise ValueError(f"tensor {printable(name)} has dtype {kept.dtype}, which safetensors files do not hold here")
     check_finite(name, kept)
     return kept
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 
 from unitgain.checkpoint.names import WRAPPERS
+from unitgain.checkpoint.tensors import MAX_TENSORS
+from unitgain.kinds import ZIP, read_head
 from unitgain.trust import one_line, printable
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)", re.ASCII)
 # What lies beside weights and is none.
 OTHERS = re.compile(r"optim|sched|scaler|rng_state|random_states|training_args|trainer_state|sampler", re.IGNORECASE)
+SHARED = 100  # times that the tensors of a file may be larger than it, by being the same ones
 DEPTH, MOST = 4, 30  # of mappings in a checkpoint that are looked into, and mappings in one
 
 
@@ -66,10 +70,26 @@ def read_state(path: Path, key: str = "", *, prefix: str = "", strip: str = "") 
     found: dict[str, Tensor] = {}
     for file in files:
         found |= _tensors(_load(file), key, file)
+    _check_plain(found, path, sum(file.stat().st_size for file in files))
     state = _named(found, prefix, strip, path)
     if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in state.values()):
         raise ValueError(f"{path} holds no tensors of real or complex numbers{f' named {prefix}...' if prefix else ''}")
     return state
+
+
+def _check_plain(tensors: Mapping[str, Tensor], path: Path, size: int) -> None:
+    """Refuse what is more than numbers in a file: views that are larger than what they show, sparse ones and so on."""
+    for name, tensor in tensors.items():
+        if (
+            tensor.layout is not torch.strided
+            or tensor.device.type != "cpu"
+            or (tensor.is_nested or tensor.is_conj() or tensor.is_neg())
+            or tensor.nbytes > tensor.untyped_storage().nbytes()
+        ):
+            raise ValueError(f"{path}: tensor {one_line(name)[:200]} is no plain array of numbers: save a copy of it")
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    if len(tensors) > MAX_TENSORS or total > SHARED * size:
+        raise ValueError(f"{path}: {len(tensors):,} tensors of {total:,} bytes, in a file of {size:,}, are not read")
 
 
 def _named(found: Mapping[str, Tensor], prefix: str, strip: str, path: Path) -> dict[str, Tensor]:
@@ -92,6 +112,7 @@ def _named(found: Mapping[str, Tensor], prefix: str, strip: str, path: Path) -> 
 
 
 def _load(file: Path) -> object:
+    _check_archive(file)
     try:
         if file.suffix == ".safetensors":
             return cast(Any, safetensors.torch).load_file(file)
@@ -105,7 +126,21 @@ def _load(file: Path) -> object:
         raise ValueError(f"{printable(file)} cannot be read: it {what}") from None
 
 
-def _tensors(loaded: object, key: str, file: Path) -> dict[str, Tensor]:
+def _check_archive(file: Path) -> None:
+    """Refuse an archive whose members would take more than it does: `torch.save` packs nothing."""
+    if not ZIP.fits(read_head(file)):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except Exception as error:  # zipfile raises nearly anything
+        raise ValueError(f"{printable(file)} cannot be read: it is damaged") from error
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not stored or sum(member.file_size for member in members) > file.stat().st_size:
+        raise ValueError(f"{printable(file)} cannot be read: its members are packed, or lie over each other")
+
+
+def _tensors(loaded: object, key: str, file: Path, depth: int = DEPTH) -> dict[str, Tensor]:
     for part in key.split(".") if key else ():
         if not isinstance(loaded, Mapping) or part not in loaded:
             known = ", ".join(map(str, cast(Mapping[Any, Any], loaded))) if isinstance(loaded, Mapping) else "no names"
@@ -115,8 +150,8 @@ def _tensors(loaded: object, key: str, file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} holds a {type(loaded).__name__}, no state dict")
     given = cast(Mapping[str, object], loaded)
     inside = [name for name in _keys(given, depth=1) if name]
-    if not key and len(inside) == 1:
-        return _tensors(given[inside[0]], "", file)
+    if not key and len(inside) == 1 and depth:
+        return _tensors(given[inside[0]], "", file, depth - 1)
     if tensors := {str(name): value for name, value in given.items() if isinstance(value, Tensor)}:
         return tensors
     there = [f"--key {shlex.quote(one_line('.'.join(filter(None, (key, name)))))}" for name in _keys(given)]
