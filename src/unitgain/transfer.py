@@ -186,7 +186,9 @@ def _check(shown: str, answer: Any, have: int, validator: str) -> Answer:
     headers = answer.headers
     if answer.status not in ((200, 206) if have else (200,)):
         raise DownloadError(f"{shown}: the server answers {answer.status} {answer.reason!a} instead of the file")
-    coding, transfer = (headers.get(name, "").strip().lower() for name in ("Content-Encoding", "Transfer-Encoding"))
+    coding, transfer = (
+        ", ".join(headers.get_all(name) or []).strip().lower() for name in ("Content-Encoding", "Transfer-Encoding")
+    )
     if coding not in ("", "identity") or transfer not in ("", "chunked"):
         raise DownloadError(
             f"{shown}: the server sends the file encoded ({(coding or transfer)[:40]!a}), though it was asked for it "

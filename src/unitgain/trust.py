@@ -251,6 +251,11 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"it is no .npz file, or damaged: {printable(error) or type(error).__name__}") from error
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a number that may be added, multiplied and drawn: not True, not infinite, within `LARGEST`."""
+    return type(value) in (int, float) and -LARGEST < value < LARGEST  # type: ignore[operator]
+
+
 def parse_json(data: str | bytes, what: str, *, unique: bool = False) -> Any:
     """What JSON says.
 
@@ -299,6 +304,7 @@ def csv_cell(value: object) -> object:
 
 # Bytes at a time, by method: what is unpacked at once is bounded by them. LZMA packs up to 7,000 times.
 CHUNKS = {zipfile.ZIP_STORED: 2**20, zipfile.ZIP_DEFLATED: 2**20}
+LARGEST = 1e100
 UNPACKED = 2**29  # bytes that any .npz file may take: a mean and a covariance of 2048 features take 34 MB
 LOOSENED = 4  # times its own size that a larger one, with features of all images, may take
 ROWS, LINE = 2**30, 2**24  # bytes of a file of rows, and of one of them; those written here have some kilobytes

@@ -100,6 +100,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n
         (OK + length(PAGE) + b"\r\n" + PAGE, "not a pickle: it is an HTML page"),
         (OK + length(POINTER) + b"\r\n" + POINTER, "pointer of Git LFS"),
         (OK + b"Content-Encoding: gzip\r\n" + length(BODY) + b"\r\n" + BODY, "encoded.*gzip"),
+        (OK + b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n" + length(BODY) + b"\r\n" + BODY, "encoded"),
         (OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + BODY, "encoded.*gzip, chunked"),
         (OK + b"\r\n" + BODY, "how long the file is"),
         (OK + b"Content-Length: -1\r\n\r\n" + BODY, "length of the file as '-1'"),

@@ -291,6 +291,16 @@ def test_a_search_goes_on_where_it_stopped(judge, tmp_path):
     tune(stub, SPACE, evaluations=7)
     assert len(stub.evaluated) == 7
     again = bowl_of(bowl, judge, tmp_path)
+    record = tmp_path / "tune.jsonl"
+    row = json.loads(record.read_text().splitlines()[0])
+    forged = [
+        *({**row, "indices": indices} for indices in (None, [], {}, {"length": 0}, {"length": 99, "guidance": 0})),
+        *({**row, "indices": {"length": index, "guidance": 0}} for index in (-1, 1e9, "0", True, None)),
+        *({**row, "indices": {"length": 9, "guidance": 5}, "values": v} for v in (None, [], ["x"], [10**400], [1, 2])),
+        {**row, "study": ["x"], "indices": {"length": 9, "guidance": 5}},
+    ]
+    with open(record, "a") as file:
+        file.write("".join(json.dumps(one) + "\n" for one in [*forged, row]) + '{"study": "cut sh')
     results = tune(again, SPACE, evaluations=10)
     assert len(results) == 10
     assert len(again.evaluated) == 3
@@ -307,6 +317,16 @@ def test_what_cannot_be_searched_is_refused(judge, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             tune(stub, config(**changes), evaluations=3)
+
+
+def test_a_search_writes_through_no_link(judge, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tune.jsonl").symlink_to(precious)
+    with pytest.raises(OSError, match="is a link"):
+        tune(bowl_of(bowl, judge, tmp_path / "out"), SPACE, evaluations=1)
+    assert precious.read_text() == "precious"
 
 
 def test_a_search_over_a_real_run_shares_the_table_of_a_sweep(runs, judge, tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from unitgain.extras import require
@@ -10,9 +11,10 @@ from unitgain.sample.seeds import check_seeds
 from unitgain.serial import to_dict
 from unitgain.sweep.cells import Cell, CellResult, SweepConfig, best
 from unitgain.sweep.run import Sweep, check
-from unitgain.sweep.table import key_of
+from unitgain.sweep.table import append_rows, key_of
+from unitgain.trust import is_number, read_rows
 
-JOURNAL = "tune.journal"
+RECORD = "tune.jsonl"  # what searches have evaluated, in order
 # The first cells, as fractions of the axes (length, guidance, the guide's length): no guidance, then a coarse grid.
 DESIGN = ((0.5, 0.0, 0.5), (0.25, 0.3, 0.5), (0.75, 0.3, 0.5), (0.25, 0.8, 0.5), (0.75, 0.8, 0.5))
 
@@ -108,24 +110,20 @@ class Search:
         self.metric = bench.judge.metrics[0]
         self.results: dict[Cell, CellResult] = {}
         self._trials: dict[Cell, Any] = {}
-        bench.out.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(bench.out / JOURNAL)))
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=self._study_name(seed),
-            direction="maximize" if self.metric.higher else "minimize",
-            load_if_exists=True,
-        )
         self._states = optuna.trial.TrialState
         self._distributions = {
             name: optuna.distributions.IntDistribution(0, len(values) - 1) for name, values in axes.items()
         }
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == self._states.RUNNING:  # of a call that was interrupted
-                self.study.tell(trial.number, state=self._states.FAIL)
-            elif trial.state == self._states.COMPLETE:
-                cell = self._cell(trial.params)
-                self.results[cell] = self._result(cell, trial.user_attrs.get("values", [trial.value]))
+        self.study = optuna.create_study(direction="maximize" if self.metric.higher else "minimize")
+        self._name, self._record = self._study_name(seed), bench.out / RECORD
+        for indices, values in self._known():
+            cell = self._cell(indices)
+            if cell not in self.results:
+                self.results[cell] = self._result(cell, values)
+                value = self.results[cell].value
+                self.study.add_trial(
+                    optuna.trial.create_trial(params=indices, distributions=self._distributions, value=value)
+                )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = optuna.samplers.GPSampler(
@@ -156,8 +154,24 @@ class Search:
         values = [self.bench.evaluate(cell, these)[self.metric.label]["value"] for these in seeds]
         self.results[cell] = self._result(cell, values)
         trial = self._trials.pop(cell)
-        trial.set_user_attr("values", values)
         self.study.tell(trial, self.results[cell].value)
+        append_rows(self._record, [{"study": self._name, "indices": trial.params, "values": values}])
+
+    def _known(self) -> Iterator[tuple[dict[str, int], list[float]]]:
+        """What this search has evaluated before: indices and values; lines that cannot be of it are left out."""
+        with suppress(FileNotFoundError):
+            for row in read_rows(self._record):
+                indices, values = row.get("indices"), row.get("values")
+                if (
+                    row.get("study") == self._name
+                    and isinstance(indices, dict)
+                    and indices.keys() == self.axes.keys()
+                    and all(type(i) is int and 0 <= i < len(self.axes[name]) for name, i in indices.items())
+                    and isinstance(values, list)
+                    and len(values) == self.config.repeat
+                    and all(map(is_number, values))
+                ):
+                    yield indices, values
 
     def _ask(self, indices: dict[str, int]) -> Cell:
         self.study.enqueue_trial(indices)

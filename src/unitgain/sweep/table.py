@@ -4,14 +4,13 @@ import csv
 import hashlib
 import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unitgain.files import write_text
 from unitgain.sweep.cells import CellResult
-from unitgain.trust import csv_cell, open_own, read_rows
+from unitgain.trust import csv_cell, is_number, open_own, read_rows
 
 COLUMNS = ("metric", "length", "guidance", "guide_length", "pattern", "value", "worst", "repeat", "images")
 
@@ -38,26 +37,24 @@ class Table:
         found: dict[str, dict[str, Any]] = {}
         for path in sorted(self.folder.glob("cells-*.jsonl")):
             for row in read_rows(path):  # without one that was cut short when the process was killed
-                if isinstance(row.get("key"), str) and _is_number(row.get("value")):
+                if isinstance(row.get("key"), str) and is_number(row.get("value")):
                     found[row["key"]] = row
         return found
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, in one write."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(open_own(self._own), "a+b") as file:
-            if file.seek(0, io.SEEK_END) and not self._whole():
+        append_rows(self._own, rows)
+
+
+def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append lines of JSON to a file, in one write, after one that was cut short too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(open_own(path), "a+b") as file:
+        if size := file.seek(0, io.SEEK_END):
+            file.seek(size - 1)
+            if file.read() != b"\n":
                 file.write(b"\n")
-            file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
-
-    def _whole(self) -> bool:
-        with open(self._own, "rb") as file:
-            file.seek(-1, io.SEEK_END)
-            return file.read() == b"\n"
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf  # type: ignore[arg-type]
+        file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
 
 def write_csv(path: Path, results: Sequence[CellResult]) -> None:

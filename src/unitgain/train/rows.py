@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.analysis.magnitude import resolution_of
-from unitgain.trust import read_rows
+from unitgain.trust import LARGEST, is_number, read_rows
 
-LARGEST = 1e100  # of a number that is added, multiplied or drawn
 TICK = frozenset({"lr", "images_per_second", "seconds"})  # what a line with a loss has in any case
 Check = Callable[[Any], bool]
 
@@ -36,13 +35,8 @@ def is_sound(row: Mapping[str, Any]) -> bool:
     return all(check(row[name]) for name, check in CHECKS.items() if name in row)
 
 
-def _number(value: object) -> bool:
-    # Not as `abs(value) < LARGEST` alone: an integer may be beyond all floats, and True is one.
-    return type(value) in (int, float) and -LARGEST < value < LARGEST  # type: ignore[operator]
-
-
 def _maybe(value: object) -> bool:
-    return value is None or _number(value)
+    return value is None or is_number(value)
 
 
 def _text_or_number(value: object) -> bool:
@@ -54,7 +48,7 @@ def _named(inner: Check) -> Check:
 
 
 def _buckets(value: object) -> bool:
-    return _named(_named(_number))(value) and all(resolution_of(name) is not None for name in value)  # type: ignore[attr-defined]
+    return _named(_named(is_number))(value) and all(resolution_of(name) is not None for name in value)  # type: ignore[attr-defined]
 
 
 def _levels(value: object) -> bool:
@@ -68,18 +62,18 @@ def _levels(value: object) -> bool:
         return False
     sigmas, images, *others = columns
     return (
-        all(_number(place) and abs(place) < math.log(LARGEST) for place in sigmas)
-        and all(_number(count) and count >= 0 for count in images)
+        all(is_number(place) and abs(place) < math.log(LARGEST) for place in sigmas)
+        and all(is_number(count) and count >= 0 for count in images)
         and all(map(_maybe, (one for column in others for one in column)))
     )
 
 
 CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("lr", "images_per_second", "seconds", "nonfinite_steps", "evaluation_seconds"), _number),
+    **dict.fromkeys(("lr", "images_per_second", "seconds", "nonfinite_steps", "evaluation_seconds"), is_number),
     **dict.fromkeys(("loss", "flops_per_second", "peak_share", "data_wait_share", "memory_bytes"), _maybe),
     "noise_levels": _levels,
     "parts": _named(_named(_maybe)),
     "magnitudes": _buckets,
     "metrics": _named(_text_or_number),
-    "nonfinite": _named(_number),
+    "nonfinite": _named(is_number),
 }
