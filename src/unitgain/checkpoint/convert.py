@@ -88,6 +88,12 @@ def read_network(path: Path) -> official.OfficialNetwork:
         return official.network(root, reader)
 
 
+def network_beside(path: Path) -> official.OfficialNetwork | None:
+    """What the newest official network in the folder of a file says of itself; None if there is none."""
+    named = [(name.kimg, other) for other in path.parent.glob("*.pkl") if (name := parse_name(other.name)) is not None]
+    return read_network(max(named)[1]) if named else None
+
+
 def find_networks(folder: Path, on_skip: Callable[[str], None] | None = None) -> list[Path]:
     """The raw snapshots in a folder, by images seen and length.
 

@@ -80,6 +80,42 @@ def spec_from_config(config: Mapping[str, Any]) -> NetworkSpec:
     )
 
 
+def infer_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Constructor arguments that the shapes of official tensors tell; `channels_per_head` is the official default.
+
+    Raises:
+        ValueError: if they are not the tensors of such a network.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    blocks: dict[int, set[str]] = {}
+    for name in shapes:
+        if match := re.match(r"unet\.enc\.(\d{1,5})x\1_(block\d{1,5})\.", name):
+            blocks.setdefault(int(match[1]), set()).add(match[2])
+    try:
+        levels = sorted(blocks, reverse=True)
+        width, inputs = shapes[f"unet.enc.{levels[0]}x{levels[0]}_conv.weight"][:2]
+        first = {level: f"unet.enc.{level}x{level}_block0" for level in levels}
+        attention = [level for level in levels if f"{first[level]}.attn_qkv.weight" in shapes]
+        heads = [
+            shapes[f"{first[level]}.attn_qkv.weight"][0] / 3 / DEFAULTS["channels_per_head"] for level in attention
+        ]
+        if not all(number == int(number) for number in heads):
+            raise ValueError(f"its heads do not have {DEFAULTS['channels_per_head']} channels each")
+        return {
+            "img_resolution": levels[0],
+            "img_channels": inputs - 1,
+            "label_dim": shapes.get("unet.emb_label.weight", (0, 0))[1],
+            "model_channels": width,
+            "channel_mult": tuple(shapes[f"{first[level]}.conv_res1.weight"][0] // width for level in levels),
+            "num_blocks": len(blocks[levels[0]]),
+            "attn_resolutions": tuple(attention),
+            "channels_per_head": DEFAULTS["channels_per_head"],
+            "logvar_channels": shapes["logvar_fourier.freqs"][0],
+        }
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"its tensors do not tell what network they are of: {error} is missing") from None
+
+
 def rename(state: Mapping[str, Tensor], channels_per_head: int) -> dict[str, Tensor]:
     """Official tensors under our names: `network.*` for the denoiser, `uncertainty.*` for u(sigma).
 

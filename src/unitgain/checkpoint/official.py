@@ -71,6 +71,7 @@ MAX_DEPTH = 8  # of modules in modules; the networks have four
 MAX_TENSORS = 20_000
 FINAL_MEAN, FINAL_STD = 0.0, 0.5
 PIXELS = {"kind": "pixels", "mean": 127.5, "std": 63.75}
+LATENTS = {"kind": "latents", "vae": VAE, "mean": list(RAW_MEAN), "std": list(RAW_STD), "pixels": "0..1"}
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def _encoder(record: object, reader: Reader) -> dict[str, Any]:
         shown = f"{vae[:64]!a}" if isinstance(vae, str) else describe(vae)
         raise Refused(f"the encoder's VAE is {shown}; official files have {VAE!r}")
     mean, std = _normalization(given, reader)
-    return {"kind": "latents", "vae": VAE, "mean": mean, "std": std, "pixels": "0..1"}
+    return {**LATENTS, "mean": mean, "std": std}
 
 
 def _normalization(given: Mapping[Any, object], reader: Reader) -> tuple[list[float], list[float]]:

@@ -43,7 +43,7 @@ def opened(path: Path) -> Generator[tuple[Mapping[Any, object], Reader, Callable
 def _advice(head: bytes) -> str:
     if ZIP.fits(head):
         return (
-            ". Checkpoints of other projects, and training states of the official loop, are no networks: averages in "
-            "them become snapshots with `unitgain ema convert`"
+            ". Of a training state of the official loop `unitgain convert STATE.pt RUN` makes a run, of checkpoints of "
+            "other projects `unitgain ema convert FOLDER OUT` snapshots"
         )
     return ""

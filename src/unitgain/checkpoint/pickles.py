@@ -257,6 +257,8 @@ class _Machine:
 
     def build(self) -> None:
         state = self.pop()
+        if self.persistent and len(self.stack) > (self.marks[-1] if self.marks else 0) and type(self.stack[-1]) is dict:
+            return  # attributes of a mapping, which torch.save keeps of state dicts: versions of modules
         target = self.top(Call, "a state comes")
         assert isinstance(target, Call)
         if target.state is not None:

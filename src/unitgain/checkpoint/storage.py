@@ -10,7 +10,7 @@ import codecs
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -49,10 +49,11 @@ class Reader:
 
     Args:
         limit: bytes that may be read in all. No file has more than its own size, unless it offers some twice.
+        storages: the bytes of a storage by its key, where they lie beside the pickle; None where they are in it.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._left = limit
+    def __init__(self, limit: int, storages: Callable[[str], memoryview] | None = None) -> None:
+        self._left, self._storages = limit, storages
 
     def tensor(self, record: object) -> Tensor:
         """The tensor or parameter that a record describes, contiguous, in memory of its own; a floating dtype.
@@ -82,6 +83,8 @@ class Reader:
         if not _within(shape, steps, offset, count):
             where = f"shape {shape}, strides {steps}, offset {offset}"
             raise _refusal(call, f"a tensor of {where} does not lie in its storage of {count:,} values, each once")
+        if self._storages is not None:  # which tensors may share
+            self._pay(call, math.prod(shape) * dtype.itemsize)
         return _gather(data, dtype, shape, steps, offset)
 
     def array(self, record: object) -> NDArray[np.float64]:
@@ -107,6 +110,12 @@ class Reader:
         raise Refused(f"{describe(record)} where an array of numbers should be")
 
     def _storage(self, record: object) -> tuple[torch.dtype, memoryview]:
+        if self._storages is not None:
+            dtype, key, count = _storage_id(record, 5)
+            data = self._storages(key)
+            if len(data) != count * dtype.itemsize:
+                raise Refused(f"storage {key[:64]!a} should have {count:,} values of {dtype}, in {len(data):,} bytes")
+            return dtype, data
         if not isinstance(record, Call) or record.name != LOAD or len(record.args) != 1 or record.state is not None:
             raise Refused(f"{describe(record)} where the storage of a tensor should be")
         data = self._bytes(record, record.args[0])
@@ -171,7 +180,7 @@ def _saved(data: memoryview) -> tuple[torch.dtype, memoryview]:
         raise Refused("it does not begin as the first format of torch.save does")
     if type(system) is not dict or system.get("little_endian") is not True:
         raise Refused("it was not written in little-endian order")
-    dtype, key, count = _storage_id(storage)
+    dtype, key, count = _storage_id(storage, 6)
     if keys != [key]:
         raise Refused("it holds other storages than its own")
     (written,) = struct.unpack("<Q", data[position : position + 8]) if len(data) >= position + 8 else (-1,)
@@ -184,11 +193,11 @@ def _saved(data: memoryview) -> tuple[torch.dtype, memoryview]:
     return dtype, data[position + 8 :]
 
 
-def _storage_id(record: object) -> tuple[torch.dtype, str, int]:
+def _storage_id(record: object, length: int) -> tuple[torch.dtype, str, int]:
     if isinstance(record, Call) and record.name == PERSISTENT:
         (parts,) = record.args
-        if type(parts) is tuple and len(parts) == 6:
-            word, kind, key, place, count, view = parts
+        if type(parts) is tuple and len(parts) == length:
+            word, kind, key, place, count, view = cast(tuple[Any, ...], (*parts, None))[:6]
             known = word == "storage" and isinstance(kind, Name) and kind.path in STORAGES and view is None
             placed = type(place) is str and PLACES.fullmatch(place)
             if known and placed and type(key) is str and _is_whole(count):

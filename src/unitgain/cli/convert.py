@@ -1,5 +1,6 @@
 """`unitgain convert`."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +9,9 @@ import tyro
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import bar, note, say
+from unitgain.kinds import ZIP, read_head
 from unitgain.recipe import Precision
+from unitgain.train.config import Device
 
 
 @dataclass(frozen=True)
@@ -16,16 +19,18 @@ class Convert:
     """Make snapshots of official EDM2 files (.pkl), and reference files of their statistics; runs nothing in them.
 
     FILE.pkl OUT.safetensors converts a network; FOLDER OUT --all a folder of raw snapshots, which `unitgain ema` then
-    reads; FILE.pkl or FILE.npz to OUT.npz reference statistics, for `unitgain metrics`. The way back: a snapshot to
-    OUT.pt, weights by their official names, and a reference to OUT.pkl. Checkpoints of other projects: `unitgain ema
-    convert`.
+    reads; FILE.pkl or FILE.npz to OUT.npz reference statistics, for `unitgain metrics`; training-state-*.pt to a folder
+    OUT the run that it is of, which goes on here. The way back: a snapshot to OUT.pt, weights by their official names,
+    and a reference to OUT.pkl. Checkpoints of other projects: `unitgain ema convert`.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """An official .pkl file, reference statistics (.pkl or .npz), or with --all a folder of raw snapshots."""
+    """An official .pkl file, reference statistics (.pkl or .npz), a training state (.pt), or with --all a folder of raw
+    snapshots."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """What to write: a .safetensors, .npz, .pt or .pkl file, or with --all a folder; what is whole in there is kept."""
+    """What to write: a .safetensors, .npz, .pt or .pkl file; the folder of a run for a training state; or with --all a
+    folder, in which what is whole is kept."""
 
     all: bool = False
     """Convert every raw snapshot of a folder."""
@@ -45,6 +50,13 @@ class Convert:
     dtype: Precision | Literal["stored"] = "stored"
     """Precision of the snapshots; stored: as in the files, float16."""
 
+    data: Unset[str] = None
+    """Of a training state: what it was trained on, prepared by `unitgain data`; without it the run has weights and
+    averages, but no checkpoint to resume from."""
+
+    device: Device = "auto"
+    """Of a training state: what the run will go on on."""
+
     def run(self) -> None:
         """Write what the name of the output says."""
         dtype = None if self.dtype == "stored" else self.dtype
@@ -56,6 +68,8 @@ class Convert:
             raise ValueError(f"{self.source} is a folder: add --all to convert the raw snapshots in it")
         elif self.source.suffix == ".safetensors":
             self._back()
+        elif not self.out.suffix and ZIP.fits(read_head(self.source)):
+            self._training_state()
         elif self.out.suffix == ".npz":
             self._reference()
         elif self.out.suffix == ".pkl" and self.source.suffix == ".npz":
@@ -77,6 +91,29 @@ class Convert:
             note("the name does not say all of it: --nimg and --sigma-rel do, where post-hoc EMA or a card needs them")
         if header.license is not None:
             say(f"license of the weights: {header.license}")
+
+    def _training_state(self) -> None:
+        from unitgain.data.named import open_data
+        from unitgain.parallel import pick_device
+        from unitgain.recipes import recipe
+        from unitgain.train.official import import_run
+
+        run = import_run(
+            self.source,
+            self.out,
+            dataset=None if self.data is None else open_data(self.data),
+            data=self.data or "",
+            recipe=None if self.recipe is None else recipe(self.recipe),
+            device=pick_device(self.device).type,
+        )
+        for line in run.report:
+            say(line)
+        out, raw = shlex.quote(str(self.out)), shlex.quote(str(run.raw))
+        if run.resumable:
+            say(f"go on with: unitgain train --out {out} --resume")
+        else:
+            say("no checkpoint, for that takes the data: convert again with --data DATA to resume this run, or")
+            say(f"start a new one from its weights: unitgain train --init {raw} --data DATA --out RUN")
 
     def _back(self) -> None:
         from unitgain.checkpoint.export import WHY_NOT, export_network

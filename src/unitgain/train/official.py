@@ -1,0 +1,180 @@
+"""Runs of the official training loop, gone on with here: its training state as the checkpoint of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unitgain.arch import NetworkSpec
+from unitgain.checkpoint.convert import PREFIX, network_beside
+from unitgain.checkpoint.nvidia import on_meta
+from unitgain.checkpoint.official import LATENTS, PIXELS, OfficialNetwork
+from unitgain.checkpoint.sharded import save_tensors
+from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
+from unitgain.checkpoint.state import commit, partial_folder
+from unitgain.checkpoint.training import Average, TrainingState, read_training_state
+from unitgain.checkpoint.uncertainty import write_uncertainty
+from unitgain.data.loader import Dataset
+from unitgain.denoiser import make_uncertainty
+from unitgain.ema import RAW
+from unitgain.files import require_empty, staged, write_text
+from unitgain.parallel import World
+from unitgain.recipe import Recipe
+from unitgain.recipes import create
+from unitgain.serial import to_dict
+from unitgain.train.config import TrainConfig
+from unitgain.train.finetune import recipe_of
+from unitgain.train.run import Window, check_data, save_config
+from unitgain.train.saver import SEALED
+from unitgain.train.state import TrainState, state_tensors
+
+
+@dataclass(frozen=True)
+class ImportedRun:
+    """What became of a training state.
+
+    Attributes:
+        nimg: images seen.
+        resumable: whether there is a checkpoint, to resume from.
+        raw: the snapshot of the weights themselves, to start from.
+        report: what was taken and what was not, a line each.
+    """
+
+    nimg: int
+    resumable: bool
+    raw: Path
+    report: tuple[str, ...]
+
+
+def import_run(
+    path: Path,
+    out: Path,
+    *,
+    dataset: Dataset | None = None,
+    data: str = "",
+    recipe: Recipe | None = None,
+    device: str = "cpu",
+) -> ImportedRun:
+    """Make the folder of a run of a training state of the official loop; all of it, or nothing.
+
+    Args:
+        path: the file, `training-state-*.pt`; nothing in it is executed. Constructor arguments and encoder are those of
+            the newest official network beside it; without one, what the tensors tell, and defaults.
+        out: folder of the run; must be empty. `snapshots/` gets the averages whose length the file says, and the
+            weights; with `dataset` there are settings and a checkpoint too, from which `train` goes on.
+        dataset: what it was trained on, prepared for this library.
+        data: name of it, for the settings.
+        recipe: batch, learning rate and the like; its network does not count. By default that of the official network
+            nearest in width.
+        device: kind of device that the run goes on on, "cpu" or "cuda".
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        Refused: if it is no training state, or damaged.
+        ValueError: if nothing says how many images were seen, or the data do not fit the network.
+        FileExistsError: if `out` is not empty.
+    """
+    require_empty(out)
+    beside = network_beside(path)
+    found = read_training_state(path, beside and beside.config)
+    if found.nimg is None:
+        raise ValueError(f"{path} does not say how many images were seen: name it training-state-<thousands>.pt")
+    denoiser, uncertainty = on_meta(found.config)
+    spec = denoiser.spec
+    header = SnapshotHeader(
+        network=spec,
+        sigma_data=denoiser.sigma_data,
+        nimg=found.nimg,
+        profile=RAW,
+        recipe=recipe.name if recipe is not None else "official",
+        encoder=to_dict(dataset.encoder) if dataset is not None else _encoder(beside, spec),
+        label_dropout=0.0 if spec.label_dim else None,
+    )
+    chosen, remark = (recipe, "") if recipe is not None else recipe_of(header)
+    lengths = tuple(one.sigma_rel for one in found.averages if one.sigma_rel is not None)
+    betas = found.options.get("betas", (chosen.beta1, chosen.beta2))
+    chosen = chosen.replace(
+        network=spec,
+        latents=header.encoder["kind"] == "latents",
+        sigma_data=denoiser.sigma_data,
+        duration=max(chosen.duration, found.nimg),
+        beta1=betas[0],
+        beta2=betas[1],
+        eps=found.options.get("eps", chosen.eps),
+        ema=lengths or chosen.ema,
+        ema_half_life=0,
+        uncertainty_channels=len(uncertainty.fourier.freqs),
+    )
+    with staged(out) as partial:
+        raw = _write_snapshots(partial / "snapshots", header, found)
+        if dataset is not None:
+            config = TrainConfig(recipe=chosen, data=data, data_fingerprint=dataset.fingerprint)
+            check_data(config, dataset)
+            _write_checkpoint(partial, config, found, dataset, device)
+    report = _report(found, chosen, [*found.remarks, *([f"recipe: {remark}"] if remark else [])])
+    return ImportedRun(found.nimg, dataset is not None, out / "snapshots" / raw.name, tuple(report))
+
+
+def _encoder(beside: OfficialNetwork | None, spec: NetworkSpec) -> dict[str, Any]:
+    return beside.encoder if beside is not None else LATENTS if spec.channels == len(LATENTS["mean"]) else PIXELS
+
+
+def _report(found: TrainingState, recipe: Recipe, remarks: list[str]) -> list[str]:
+    """What was taken, and what was not."""
+    known = any(one.sigma_rel is not None for one in found.averages)
+    lengths = ", ".join(f"{length:.3f}" for length in recipe.ema)
+    return [
+        f"weights and u(sigma): taken, {len(found.weights)} tensors at {found.nimg:,} images",
+        f"Adam: {'taken, moments and steps' if found.adam else 'begins with no moments'}; betas {recipe.beta1:g} and "
+        f"{recipe.beta2:g}, {'of the file' if 'betas' in found.options else 'of the recipe'}",
+        f"averages: {'taken' if known else 'none of known length, they begin with the weights as they are'}; {lengths}",
+        f"recipe: {recipe.name}, batch {recipe.batch}, learning rate {recipe.lr:g}; none of that is in the file",
+        *remarks,
+    ]
+
+
+def _write_snapshots(folder: Path, header: SnapshotHeader, found: TrainingState) -> Path:
+    """Write the averages of known length and the weights, whose path is returned, each with u(sigma) beside it."""
+    path = folder
+    for average in (*found.averages, Average(None, found.weights)):
+        raw = average.tensors is found.weights
+        if average.sigma_rel is None and not raw:
+            continue
+        own = header if average.sigma_rel is None else header.replace(profile=power_profile(average.sigma_rel))
+        path = folder / own.filename()
+        tensors = {name: one for name, one in average.tensors.items() if not name.startswith(PREFIX)}
+        write_snapshot(path, own, tensors, "float32" if raw else "float16")
+        write_uncertainty(
+            path, {name.removeprefix(PREFIX): one for name, one in average.tensors.items() if name not in tensors}
+        )
+    return path
+
+
+@torch.no_grad()
+def _write_checkpoint(run: Path, config: TrainConfig, found: TrainingState, dataset: Dataset, device: str) -> None:
+    """Settings and a checkpoint, as `train` writes them."""
+    recipe, nimg = config.recipe, found.nimg or 0
+    uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
+    state = TrainState.around(create(recipe), uncertainty, recipe)
+    state.nimg = nimg
+    for ema in state.emas:
+        ema.t = float(nimg)
+    tensors, values = state_tensors(state)
+    known = [one.tensors for one in found.averages if one.sigma_rel is not None]
+    averages = [*known, *[found.weights] * (len(state.emas) - len(known))]
+    for name, weight in found.weights.items():
+        own = name if name.startswith(PREFIX) else f"denoiser.{name}"
+        tensors[f"model.{own}"].copy_(weight)
+        for key, value in found.adam.get(name, {}).items():
+            tensors[f"optimizer.{own}.{key}"].copy_(value)
+        for index, average in enumerate(averages):
+            for kind in ("average", "buffers"):
+                if (target := tensors.get(f"ema{index}.{kind}.{name}")) is not None:
+                    target.copy_(average[name])
+    folder = run / "checkpoints"
+    save_tensors(partial_folder(folder, nimg), tensors, World()).result()
+    mine = {"window": to_dict(Window()), "config": to_dict(config), "device": device, "data": dataset.fingerprint}
+    commit(folder, nimg, {**values, **mine, "processes": 1})
+    write_text(run / SEALED, f"{nimg}\n")
+    save_config(config, run)
