@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from unitgain.checkpoint.facts import facts_of
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
-from unitgain.checkpoint.writer import write_average
-from unitgain.ema import PowerProfile, describe, file_name
-from unitgain.posthoc import stream
+from unitgain.posthoc import SnapshotStore, stream
 from unitgain.posthoc.jobs import Job, jobs
 from unitgain.posthoc.reconstruct import plan
 from unitgain.posthoc.solve import FitWarning
@@ -28,20 +26,31 @@ def shapes(parameters: float) -> dict[str, tuple[int, ...]]:
     return tensors | ({"rest": (rest,)} if rest else {})
 
 
+class Plain(nn.Module):
+    """Parameters and nothing else."""
+
+    def __init__(self, parameters: float) -> None:
+        super().__init__()
+        for name, shape in shapes(parameters).items():
+            self.register_parameter(name.replace(".", "_"), nn.Parameter(torch.randn(shape)))
+
+
+@torch.no_grad()
 def write_snapshots(folder: Path, count: int, parameters: float) -> None:
-    """`count` files of random float16 weights, half of them of each length."""
-    generator = torch.Generator().manual_seed(0)
-    sizes = {name: int(torch.Size(shape).numel()) for name, shape in shapes(parameters).items()}
-    noise = torch.randn(max(sizes.values()), generator=generator).half()
-    for index in range(count):
-        t, sigma_rel = (index // 2 + 1) * 1000, (0.05, 0.10)[index % 2]
-        profile = describe(PowerProfile.of(t, sigma_rel))
-        tensors = {name: noise[: sizes[name]].reshape(shape) for name, shape in shapes(parameters).items()}
-        write_average(folder / file_name(t, profile), facts_of(t, profile, ()), tensors)
+    """`count` snapshots of a network in training, half of them of each length, as `unitgain train` writes them."""
+    module = Plain(parameters)
+    store = SnapshotStore(folder, module, every=1000)
+    for number in range(1, count // 2 + 1):
+        for parameter in module.parameters():
+            parameter += 0.1 * torch.randn(())
+        store.update(t=1000 * number, dt=1000)
 
 
 def read_and_convert(averages: Sequence[Snapshot]) -> None:
-    """Read every tensor whole and convert it to float32: what anyone would write, a file per thread."""
+    """The baseline: every tensor read whole and converted to float32, as anyone would write it, a file per thread.
+
+    Nothing is checked, combined or written.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     lock, queue = threading.Lock(), list(averages)
@@ -70,7 +79,10 @@ def read_and_convert(averages: Sequence[Snapshot]) -> None:
 
 def read_and_convert_in_chunks(averages: Sequence[Snapshot]) -> None:
     """The same through the reader, buffers and threads of the reconstruction, without its combination."""
-    work = [Job(n, tuple(a.entries[n] for a in averages), torch.zeros(0, len(averages))) for n in averages[0].entries]
+    work = [
+        Job(n, tuple(a.entries[n] for a in averages), torch.zeros(0, len(averages)), torch.float32)
+        for n in averages[0].entries
+    ]
     stream.run(work, lambda *_: None, verify=False)
 
 
@@ -80,5 +92,5 @@ def combine(folder: Path, lengths: Sequence[float]) -> Callable[[], None]:
         warnings.simplefilter("ignore", FitWarning)  # nobody will use these averages
         planned = plan(folder, lengths)
     assert len(planned.sources) == len(list_snapshots(folder))
-    work = list(jobs(planned.sources, sorted(planned.copy_from.entries), planned.columns, planned.copy_from))
+    work = list(jobs(planned.sources, sorted(planned.copy_from.entries), planned.columns, planned.copy_from, "float16"))
     return lambda: stream.run(work, lambda *_: None)

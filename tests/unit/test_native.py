@@ -17,12 +17,11 @@ from unitgain.ops import resample
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def combine(sources, weights, first=0):
-    """Results `[R, N]` and sums of `Combination`, for one-dimensional tensors from value number `first` on."""
-    out = torch.full((len(weights), sources[0].numel()), torch.nan)
-    dtypes = [source.dtype for source in sources]
-    found = Combination(weights, dtypes)([source.data_ptr() for source in sources], out, first, sums=True)
-    return out, found
+def combine(sources, weights, first=0, dtype=torch.float32):
+    """Results `[R, N]` of `Combination`, for one-dimensional tensors from value number `first` on, and what it says."""
+    out = torch.full((len(weights), sources[0].numel()), torch.nan, dtype=dtype)
+    combination = Combination(weights, [source.dtype for source in sources], dtype)
+    return out, *combination([source.data_ptr() for source in sources], out, first, sums=True)
 
 
 def test_the_compiler_that_the_project_asks_for_is_used():
@@ -36,13 +35,17 @@ def test_the_compiler_that_the_project_asks_for_is_used():
     count=st.integers(1, 9),
     results=st.integers(0, 19),
     seed=st.integers(0, 2**31),
-    dtypes=st.lists(st.sampled_from(DTYPES), min_size=9, max_size=9),
+    dtypes=st.lists(st.sampled_from(DTYPES), min_size=10, max_size=10),
 )
 def test_combination_of_any_sizes_and_types(width, count, results, seed, dtypes):
     generator = torch.Generator().manual_seed(seed)
     sources = [torch.randn(width, generator=generator).to(dtype) for dtype in dtypes[:count]]
     weights = torch.randn(results, count, generator=generator)
-    out, sums = combine(sources, weights)
+    out, sums, out_sums, finite = combine(sources, weights)
+    rounded, _, rounded_sums, _ = combine(sources, weights, dtype=dtypes[9])
+    assert finite and torch.equal(rounded, out.to(dtypes[9]))
+    assert out_sums == [weighted_sum(row) for row in out]
+    assert rounded_sums == [weighted_sum(row) for row in rounded]
     exact = weights.double() @ torch.stack([source.double() for source in sources])
     scale = weights.double().abs() @ torch.stack([source.double().abs() for source in sources])
     assert ((out.double() - exact).abs() <= count * 2**-23 * scale).all()
@@ -63,7 +66,8 @@ def test_sums_of_parts_add_up_to_that_of_the_whole(dtype):
     source = torch.randn(10_000).to(dtype)
     total = 0
     for first in (0, 4096, 8192):
-        _, (part,) = combine([source[first : first + 4096]], torch.ones(1, 1), first)
+        _, (part,), of_results, _ = combine([source[first : first + 4096]], torch.ones(1, 1), first, dtype)
+        assert of_results == [part]
         total += part
     assert total % 2**64 == weighted_sum(source)
 
@@ -73,20 +77,34 @@ def test_every_number_of_16_bits_is_converted_exactly(dtype):
     """65,536 of them in blocks, and again one by one, which is the end of a run."""
     numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
     expected = numbers.float()
-    out, _ = combine([numbers], torch.ones(1, 1))
+    out, *_ = combine([numbers], torch.ones(1, 1))
     single = torch.cat([combine([number], torch.ones(1, 1))[0][0] for number in numbers[::7].split(1)])
     for found, wanted in ((out[0], expected), (single, expected[::7])):
         assert torch.equal(found.isnan(), wanted.isnan())
         assert torch.equal(found.nan_to_num(nan=0.0), wanted.nan_to_num(nan=0.0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_results_are_rounded_as_torch_rounds_and_what_is_not_finite_is_said(dtype):
+    """Every float of 16 leading bits and a few that follow, in blocks and one by one."""
+    bits = torch.arange(0, 2**32, 2**13 - 1).to(torch.int32)  # wraps, so that all signs and exponents are there
+    numbers = torch.cat([bits.view(torch.float32), torch.tensor([65519.9, 65520.0, 2**-25, 2**-24 * 1.5, -0.0])])
+    expected = numbers.to(dtype)
+    out, *_, finite = combine([numbers], torch.ones(1, 1), dtype=dtype)
+    assert torch.equal(out[0].isnan(), expected.isnan())
+    assert torch.equal(out[0].nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)) and not finite
+    for number, wanted in zip(numbers[-300:], expected[-300:], strict=True):
+        single, *_, finite = combine([number[None]], torch.ones(1, 1), dtype=dtype)
+        assert torch.equal(single[0, 0], wanted) or (single.isnan().all() and wanted.isnan())
+        assert finite == bool(wanted.isfinite())
+
+
 def test_only_what_was_asked_for_is_written():
-    out = torch.full((3, 700), -1.0)
+    memory = torch.full((5, 600), -1.0)
     source = torch.ones(600, dtype=torch.float16)
-    Combination(torch.ones(3, 1), [torch.float16])([source.data_ptr()], out[:, 50:650], 0, sums=False)
-    assert (out[:, 50:650] == 1).all()
-    assert (out[:, :50] == -1).all()
-    assert (out[:, 650:] == -1).all()
+    Combination(torch.ones(3, 1), [torch.float16], torch.float32)([source.data_ptr()], memory[1:4], 0, sums=False)
+    assert (memory[1:4] == 1).all()
+    assert (memory[[0, 4]] == -1).all()
 
 
 @settings(deadline=None, max_examples=40)

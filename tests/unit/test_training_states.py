@@ -168,7 +168,7 @@ def test_data_of_another_network_leave_nothing(tmp_path, parts):
     state = random_state({**CONFIG, "label_dim": 3}, dtype=torch.float32)
     torch.save({"net": state, "cur_nimg": NIMG}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="10 classes, but the network has label_dim=3"):
-        import_run(tmp_path / "a.pt", tmp_path / "run", dataset=open_data("digits"), data="digits", recipe=DIGITS)
+        import_run(tmp_path / "a.pt", tmp_path / "run", dataset=open_data("digits"), recipe=DIGITS)
     assert not (tmp_path / "run").exists()
 
 

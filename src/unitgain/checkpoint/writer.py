@@ -52,6 +52,13 @@ class Writer:
         while done < len(data):
             done += os.pwrite(self._handle, data[done:], offset + done)
 
+    def begin_sync(self, name: str) -> None:
+        """Have the system begin to flush a tensor that is written; this waits for nothing, and a later `sync` less."""
+        dtype, shape = self._tensors[name]
+        if hasattr(os, "posix_fadvise"):
+            length = torch.Size(shape).numel() * dtype.itemsize
+            os.posix_fadvise(self._handle, self._offsets[name], length, os.POSIX_FADV_DONTNEED)
+
     def sync(self) -> None:
         """Flush what was written to the disk."""
         os.fsync(self._handle)

@@ -102,7 +102,6 @@ class Convert:
             self.source,
             self.out,
             dataset=None if self.data is None else open_data(self.data),
-            data=self.data or "",
             recipe=None if self.recipe is None else recipe(self.recipe),
             device=pick_device(self.device).type,
         )

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unitgain.checkpoint.facts import DTYPES
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.tensors import Entry
 
-CHUNK = 32768  # values per file and turn: fewer, and calls cost more than reading
+CHUNK = 131072  # values per file and turn: fewer, and calls cost more than reading
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Job:
         name: of the tensor.
         entries: where it lies, one per source.
         weights: `[results, sources]` in the precision to work in; None to pass the one source on as it is.
+        dtype: of the results; real, as `entries` are, where there are weights.
     """
 
     name: str
     entries: tuple[Entry, ...]
     weights: Tensor | None
+    dtype: torch.dtype
 
     @property
     def turns(self) -> list[tuple[int, int]]:
@@ -36,7 +39,11 @@ class Job:
 
 
 def jobs(
-    sources: Sequence[Snapshot], names: Sequence[str], columns: Callable[[str], NDArray[Any]], copy_from: Snapshot
+    sources: Sequence[Snapshot],
+    names: Sequence[str],
+    columns: Callable[[str], NDArray[Any]],
+    copy_from: Snapshot,
+    dtype: str | None = None,
 ) -> Iterator[Job]:
     """The work on each of the tensors `names`.
 
@@ -45,14 +52,23 @@ def jobs(
         names: tensors to do.
         columns: weights `[sources, results]` for a tensor.
         copy_from: the snapshot whose buffers are passed on, one of `sources`.
+        dtype: of averages; None for that of the snapshot.
     """
     for name in names:
         if copy_from.averaged(name):
             entries = tuple(source.entries[name].real() for source in sources)
             precision = torch.float64 if any(entry.dtype == torch.float64 for entry in entries) else torch.float32
-            yield Job(name, entries, torch.tensor(columns(name).T.tolist(), dtype=precision))
+            made = result_dtype(copy_from, name, dtype)
+            made = made.to_real() if made.is_complex else made
+            yield Job(name, entries, torch.tensor(columns(name).T.tolist(), dtype=precision), made)
         else:
-            yield Job(name, (copy_from.entries[name],), None)
+            yield Job(name, (copy_from.entries[name],), None, copy_from.entries[name].dtype)
+
+
+def result_dtype(copy_from: Snapshot, name: str, dtype: str | None) -> torch.dtype:
+    """Of a tensor of the results: `dtype`, if it is an average of real numbers, else that of the snapshot."""
+    own = copy_from.entries[name].dtype
+    return DTYPES[dtype] if dtype and own.is_floating_point and copy_from.averaged(name) else own
 
 
 def turns(work: Sequence[Job]) -> Iterator[tuple[int, int, int]]:

@@ -2,19 +2,20 @@
 
 import hashlib
 import json
-import threading
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from torch import Tensor
 
-from unitgain.checkpoint.facts import DTYPES, SnapshotError, facts_of
+from unitgain.checkpoint.facts import SnapshotError, facts_of
 from unitgain.checkpoint.snapshot import read_facts
-from unitgain.checkpoint.tensors import PAGE, Layout, checksum, raw_bytes
-from unitgain.checkpoint.writer import Writer, check_finite, shard, shard_facts, shard_paths
+from unitgain.checkpoint.tensors import Layout
+from unitgain.checkpoint.writer import Writer, shard, shard_facts, shard_paths
 from unitgain.ema import describe, file_name
 from unitgain.files import require_empty, sweep, write_text
+from unitgain.posthoc.jobs import result_dtype
 from unitgain.posthoc.planning import Plan
 from unitgain.posthoc.targets import Target
 from unitgain.trust import DEFAULT_LIMITS, parse_json, read_regular
@@ -22,7 +23,6 @@ from unitgain.trust import DEFAULT_LIMITS, parse_json, read_regular
 JOURNAL = ".reconstruct.json"
 MADE = "reconstruction"  # in the `extra` of a result: what was asked for, of which snapshots
 SYNC_SECONDS = 10.0  # work that a crash may cost
-_LOCK = threading.Lock()
 
 
 def filename(target: Target) -> str:
@@ -62,13 +62,7 @@ class Output:
     def __init__(self, planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None) -> None:
         self._source, self._folder = planned.copy_from, out
         self._layout: Layout = {
-            name: (
-                DTYPES[dtype]
-                if dtype and entry.dtype.is_floating_point and self._source.averaged(name)
-                else entry.dtype,
-                entry.shape,
-            )
-            for name, entry in self._source.entries.items()
+            name: (result_dtype(self._source, name, dtype), entry.shape) for name, entry in self._source.entries.items()
         }
         self._shards = shard(self._layout, shard_bytes)
         self._shard_of = {name: index for index, names in enumerate(self._shards) for name in names}
@@ -80,7 +74,6 @@ class Output:
         self._facts = [self._facts_of(target) for target in planned.targets]
         self._files = [shard_paths(out / filename(target), len(self._shards)) for target in planned.targets]
         self._sums: list[dict[str, int]] = [{} for _ in self._files]
-        self._parts: list[dict[str, int]] = [{} for _ in self._files]
         self._done: list[str] = []
         self._synced = monotonic()
         self._writers: list[list[Writer | None]] = []
@@ -154,26 +147,18 @@ class Output:
             return {}
 
     def sink(self, name: str, start: int, values: Tensor) -> None:
-        """Take in values `[targets, elements]`, or one row for all; complex ones as pairs."""
-        dtype = self._layout[name][0].to_real() if self._layout[name][0].is_complex else self._layout[name][0]
-        kept = values if values.dtype == dtype else values.to(dtype)
-        if self._source.averaged(name):
-            check_finite(name, kept)
-        totals: list[int] = []
+        """Write values `[targets, elements]`, or one row for all; complex ones as pairs."""
         for index, row in enumerate(self._writers):
-            one = kept[index if len(kept) > 1 else 0].contiguous()
             if (writer := row[self._shard_of[name]]) is not None:
-                writer.write(name, start, one)
-            totals.append(checksum(raw_bytes(one), start * dtype.itemsize // PAGE))
-        with _LOCK:
-            for parts, total in zip(self._parts, totals, strict=True):
-                parts[name] = (parts.get(name, 0) + total) % 2**64
+                writer.write(name, start, values[index if len(values) > 1 else 0])
 
-    def tensor_done(self, name: str) -> None:
-        """Note that a tensor is complete; the journal follows the data to the disk every few seconds."""
+    def tensor_done(self, name: str, sums: Sequence[int]) -> None:
+        """Note that a tensor is complete, and its checksums; the journal follows the data to the disk now and then."""
         self._done.append(name)
-        for sums, parts in zip(self._sums, self._parts, strict=True):
-            sums[name] = parts.pop(name, 0)
+        for index, (known, row) in enumerate(zip(self._sums, self._writers, strict=True)):
+            known[name] = sums[index if len(sums) > 1 else 0]
+            if (writer := row[self._shard_of[name]]) is not None:
+                writer.begin_sync(name)
         if monotonic() - self._synced > SYNC_SECONDS:
             self.save()
 

@@ -46,7 +46,7 @@ def reconstruct(
 ) -> list[Reconstruction]:
     """Write snapshots averaged at lengths that training did not track, reading each stored one once.
 
-    Memory: a few MB per thread, whatever the network; the results grow on the disk, in hidden files until they are
+    Memory: some MB per thread, whatever the network; the results grow on the disk, in hidden files until they are
     whole. Interrupted, it goes on where it was when it is called again with the same arguments.
 
     Args:
@@ -86,7 +86,7 @@ def reconstruct(
     with Output(planned, Path(out), dtype, shard_bytes) as output:
         if empty:
             output.check_folder()
-        work = list(jobs(planned.sources, output.resume(), planned.columns, planned.copy_from))
+        work = list(jobs(planned.sources, output.resume(), planned.columns, planned.copy_from, dtype))
         stream.run(
             work,
             output.sink,

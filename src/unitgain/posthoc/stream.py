@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 
 from unitgain.checkpoint.snapshot import SnapshotError, damaged
-from unitgain.checkpoint.tensors import PAGE, checksum, map_file
+from unitgain.checkpoint.tensors import PAGE, checksum, map_file, raw_bytes
+from unitgain.checkpoint.writer import check_finite
 from unitgain.native import Combination, can_combine
 from unitgain.posthoc.jobs import Job, turns
 
 BLOCK = 8192  # values per file and matrix product: 64 files make 2 MB of float32
 Sink = Callable[[str, int, Tensor], None]
 Progress = Callable[[int, int], None]
+OnTensor = Callable[[str, Sequence[int]], None]
+Sums = tuple[Sequence[int], Sequence[int]]  # checksums of what was read, per source, and of the results
 
 
 def run(
@@ -33,21 +36,22 @@ def run(
     threads: int = 0,
     verify: bool = True,
     on_progress: Progress | None = None,
-    on_tensor: Callable[[str], None] | None = None,
+    on_tensor: OnTensor | None = None,
 ) -> None:
     """Read, combine and hand on.
 
     Args:
         work: jobs in the order to do them.
-        sink: called with (tensor, first element, values `[results, elements]`), from several threads; the values are
-            overwritten afterwards. Tensors without weights come as one row in their own dtype.
+        sink: called with (tensor, first element, values `[results, elements]`) in the dtype of the job, from several
+            threads; the values are overwritten afterwards. Tensors without weights come as one row.
         threads: number of threads; 0 for one per processor.
         verify: check the checksums of tensors that have them.
         on_progress: called with (bytes read, bytes in all).
-        on_tensor: called when all of a tensor is done and checked, in the order of `work`, from the calling thread.
+        on_tensor: called with (tensor, checksums of the results) when all of it is done and checked, in the order of
+            `work`, from the calling thread.
 
     Raises:
-        SnapshotError: if a file ends too early or does not match its checksum.
+        SnapshotError: if a file ends too early or does not match its checksum, or results are not finite.
     """
     ahead = _Ahead(work, verify, on_progress, on_tensor)
     files = _files(work)
@@ -72,19 +76,19 @@ class _Ahead:
         work: Sequence[Job],
         verify: bool,
         on_progress: Progress | None,
-        on_tensor: Callable[[str], None] | None,
+        on_tensor: OnTensor | None,
     ) -> None:
         self._work, self._verify, self._on_progress, self._on_tensor = work, verify, on_progress, on_tensor
-        self._pending: dict[Future[list[int]], tuple[int, int]] = {}
+        self._pending: dict[Future[Sums], tuple[int, int]] = {}
         self._left = [len(job.turns) for job in work]
-        self._sums = [[0] * len(job.entries) for job in work]
+        self._sums: list[Sums] = [((), ()) for _ in work]
         self._finished = 0
         self._done, self._total = 0, sum(entry.nbytes for job in work for entry in job.entries)
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def add(self, future: Future[list[int]], index: int, size: int) -> None:
+    def add(self, future: Future[Sums], index: int, size: int) -> None:
         """A turn of `size` elements of job number `index`."""
         self._pending[future] = index, size * sum(entry.dtype.itemsize for entry in self._work[index].entries)
 
@@ -92,16 +96,16 @@ class _Ahead:
         """Wait for turns, count what is there, and check and report the jobs that are whole, in their order."""
         for future in wait(self._pending, return_when=until).done:
             index, nbytes = self._pending.pop(future)
-            for source, part in enumerate(future.result()):
-                self._sums[index][source] = (self._sums[index][source] + part) % 2**64
+            read, results = future.result()
+            self._sums[index] = _added(self._sums[index][0], read), _added(self._sums[index][1], results)
             self._left[index] -= 1
             self._done += nbytes
         while self._finished < len(self._work) and not self._left[self._finished]:
-            job, sums = self._work[self._finished], self._sums[self._finished]
+            job, (read, results) = self._work[self._finished], self._sums[self._finished]
             if self._verify:
-                _compare(job, sums)
+                _compare(job, read)
             if self._on_tensor is not None:
-                self._on_tensor(job.name)
+                self._on_tensor(job.name, results)
             self._finished += 1
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
@@ -140,17 +144,46 @@ def _read(job: Job, start: int, size: int, files: Mapping[Path, Tensor]) -> Tens
     return raw
 
 
-def _turn(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: Sink, verify: bool) -> list[int]:
-    """One run of elements; returns the checksums of what was read, per source."""
-    if job.weights is not None and _in_c(job):
-        return _combine(job, start, size, files, sink, verify)
+def _turn(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: Sink, verify: bool) -> Sums:
+    """One run of elements."""
+    if job.weights is None:
+        (entry,) = job.entries
+        first = entry.offset + start * job.dtype.itemsize
+        data = files[entry.path][first : first + size * job.dtype.itemsize]
+        data = data.clone() if first % 8 else data
+        sums = [checksum(data, start * job.dtype.itemsize // PAGE)]
+        sink(job.name, start, data.view(job.dtype)[None])
+        return sums, sums
+    values, sums = (_combine if _in_c(job) else _multiply)(job, start, size, files, verify)
+    sink(job.name, start, values)
+    return sums
+
+
+def _in_c(job: Job) -> bool:
+    assert job.weights is not None
+    types = [*(entry.dtype for entry in job.entries), job.dtype]
+    return job.weights.dtype == torch.float32 and can_combine(types)
+
+
+def _combine(job: Job, start: int, size: int, files: Mapping[Path, Tensor], verify: bool) -> tuple[Tensor, Sums]:
+    """In C, without a copy: files are converted and multiplied where they are mapped."""
+    assert job.weights is not None
+    known: tuple[Job, Combination] | None = _local.__dict__.get("combination")
+    if known is None or known[0] is not job:
+        known = _local.combination = job, Combination(job.weights, [entry.dtype for entry in job.entries], job.dtype)
+    result = _buffer("result", (len(job.weights), size), job.dtype)
+    parts = [files[e.path].data_ptr() + e.offset + start * e.dtype.itemsize for e in job.entries]
+    *sums, finite = known[1](parts, result, start, sums=verify)
+    if not finite:
+        check_finite(job.name, result)
+    return result, (sums[0], sums[1])
+
+
+def _multiply(job: Job, start: int, size: int, files: Mapping[Path, Tensor], verify: bool) -> tuple[Tensor, Sums]:
+    """The same in PyTorch."""
+    assert job.weights is not None
     raw = _read(job, start, size, files)
     sums = [checksum(row, start * e.dtype.itemsize // PAGE) for row, e in zip(raw, job.entries, strict=True) if verify]
-    if job.weights is None:
-        entry = job.entries[0]
-        row = raw[0, : size * entry.dtype.itemsize]
-        sink(job.name, start, row.view(entry.dtype)[None])
-        return sums
     result = _buffer("result", (len(job.weights), size), job.weights.dtype)
     values = _buffer("values", (len(job.entries), min(size, BLOCK)), job.weights.dtype)
     dtypes = {entry.dtype for entry in job.entries}
@@ -164,26 +197,13 @@ def _turn(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: S
             for index, entry in enumerate(job.entries):
                 part[index].copy_(raw[index, : size * entry.dtype.itemsize].view(entry.dtype)[lo:hi])
         torch.mm(job.weights, part, out=result[:, lo:hi])
-    sink(job.name, start, result)
-    return sums
+    rounded = result.to(job.dtype)
+    check_finite(job.name, rounded)
+    return rounded, (sums, [checksum(raw_bytes(row), start * job.dtype.itemsize // PAGE) for row in rounded])
 
 
-def _in_c(job: Job) -> bool:
-    assert job.weights is not None
-    return job.weights.dtype == torch.float32 and can_combine([entry.dtype for entry in job.entries])
-
-
-def _combine(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: Sink, verify: bool) -> list[int]:
-    """The same as `_turn` without a copy: files are converted and multiplied where they are mapped."""
-    assert job.weights is not None
-    kept: tuple[Job, Combination] | None = _local.__dict__.get("combination")
-    if kept is None or kept[0] is not job:
-        kept = _local.combination = job, Combination(job.weights, [entry.dtype for entry in job.entries])
-    result = _buffer("result", (len(job.weights), size), job.weights.dtype)
-    parts = [files[e.path].data_ptr() + e.offset + start * e.dtype.itemsize for e in job.entries]
-    sums = kept[1](parts, result, start, sums=verify)
-    sink(job.name, start, result)
-    return sums
+def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [(a + b) % 2**64 for a, b in zip(one or [0] * len(other), other, strict=True)]
 
 
 def _compare(job: Job, sums: Sequence[int]) -> None:

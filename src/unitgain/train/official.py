@@ -18,15 +18,15 @@ from unitgain.checkpoint.uncertainty import write_uncertainty
 from unitgain.data.loader import Dataset
 from unitgain.denoiser import make_uncertainty
 from unitgain.ema import RAW
-from unitgain.files import require_empty, staged, write_text
+from unitgain.files import require_empty, staged
 from unitgain.parallel import World
 from unitgain.recipe import Recipe
 from unitgain.recipes import create
 from unitgain.serial import to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.finetune import recipe_of
-from unitgain.train.run import Window, check_data, save_config
-from unitgain.train.saver import SEALED
+from unitgain.train.fitting import check_data, complete
+from unitgain.train.run import Window, save_config
 from unitgain.train.state import TrainState, state_tensors
 
 
@@ -52,7 +52,6 @@ def import_run(
     out: Path,
     *,
     dataset: Dataset | None = None,
-    data: str = "",
     recipe: Recipe | None = None,
     device: str = "cpu",
 ) -> ImportedRun:
@@ -64,7 +63,6 @@ def import_run(
         out: folder of the run; must be empty. `snapshots/` gets the averages whose length the file says, and the
             weights; with `dataset` there are settings and a checkpoint too, from which `train` goes on.
         dataset: what it was trained on, prepared for this library.
-        data: name of it, for the settings.
         recipe: batch, learning rate and the like; its network does not count. By default that of the official network
             nearest in width.
         device: kind of device that the run goes on on, "cpu" or "cuda".
@@ -104,14 +102,15 @@ def import_run(
         eps=found.options.get("eps", chosen.eps),
         ema=lengths or chosen.ema,
         ema_half_life=0,
+        label_dropout=0.0,
         uncertainty_channels=len(uncertainty.fourier.freqs),
     )
     with staged(out) as partial:
         raw = _write_snapshots(partial / "snapshots", header, found)
         if dataset is not None:
-            config = TrainConfig(recipe=chosen, data=data, data_fingerprint=dataset.fingerprint)
+            config = complete(TrainConfig(recipe=chosen), dataset, torch.device(device), quiet=True)
             check_data(config, dataset)
-            _write_checkpoint(partial, config, found, dataset, device)
+            _write_checkpoint(partial, config, found, device)
     report = _report(found, chosen, [*found.remarks, *([f"recipe: {remark}"] if remark else [])])
     return ImportedRun(found.nimg, dataset is not None, out / "snapshots" / raw.name, tuple(report))
 
@@ -152,7 +151,7 @@ def _write_snapshots(folder: Path, header: SnapshotHeader, found: TrainingState)
 
 
 @torch.no_grad()
-def _write_checkpoint(run: Path, config: TrainConfig, found: TrainingState, dataset: Dataset, device: str) -> None:
+def _write_checkpoint(run: Path, config: TrainConfig, found: TrainingState, device: str) -> None:
     """Settings and a checkpoint, as `train` writes them."""
     recipe, nimg = config.recipe, found.nimg or 0
     uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
@@ -174,7 +173,6 @@ def _write_checkpoint(run: Path, config: TrainConfig, found: TrainingState, data
                     target.copy_(average[name])
     folder = run / "checkpoints"
     save_tensors(partial_folder(folder, nimg), tensors, World()).result()
-    mine = {"window": to_dict(Window()), "config": to_dict(config), "device": device, "data": dataset.fingerprint}
+    mine = {"window": to_dict(Window()), "config": to_dict(config), "device": device}
     commit(folder, nimg, {**values, **mine, "processes": 1})
-    write_text(run / SEALED, f"{nimg}\n")
     save_config(config, run)
