@@ -71,7 +71,7 @@ MAX_DEPTH = 8  # of modules in modules; the networks have four
 MAX_TENSORS = 20_000
 FINAL_MEAN, FINAL_STD = 0.0, 0.5
 PIXELS = {"kind": "pixels", "mean": 127.5, "std": 63.75}
-LATENTS = {"kind": "latents", "vae": VAE, "mean": list(RAW_MEAN), "std": list(RAW_STD), "pixels": "0..1"}
+LATENTS = {"kind": "latents", "vae": VAE, "mean": list(VAE_MEAN), "std": list(VAE_STD), "pixels": "0..1"}
 
 
 @dataclass(frozen=True)
