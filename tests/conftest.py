@@ -164,3 +164,27 @@ def quick_bench(monkeypatch):
     monkeypatch.setattr("unitgain.bench.measure.FEWEST", 1)
     monkeypatch.setattr("unitgain.bench.measure.matrix_peak", lambda device, dtype: 1e9)
     monkeypatch.setattr("unitgain.bench.memory.gc.collect", lambda: 0)
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs the command line in this process, `call(*argv, code=0)`; returns what it printed, `out` and `err`."""
+    from unitgain.cli.main import main
+
+    def run(*argv, code=0):
+        found = 0
+        try:
+            main([str(word) for word in argv])
+        except SystemExit as stop:
+            found = stop.code or 0
+        output = capsys.readouterr()
+        assert found == code, output.out + output.err
+        return output
+
+    return run
+
+
+@pytest.fixture
+def call_train(call):
+    """`call` for `unitgain train`, with neither progress nor TensorBoard."""
+    return lambda *argv, code=0: call("train", *argv, "--no-tensorboard", "--quiet", code=code)

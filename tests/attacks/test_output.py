@@ -16,7 +16,6 @@ from rich.table import Table
 from unitgain import console
 from unitgain.card import model_card
 from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
-from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.ema import sigma_rel_to_gamma
@@ -33,18 +32,17 @@ OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 PRINTS = re.compile(r"(?<![\w.])print\(|=\s?print\b|rich\.console import .*\bConsole\b|from_markup|TextColumn")
 
 
-def call(capsys, *arguments, code=0):
+@pytest.fixture
+def show(call):
     """What a command prints on both streams, none of which may move a cursor."""
-    found = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        found = stop.code or 0
-    output = capsys.readouterr()
-    text = output.out + output.err
-    assert found == code, text
-    assert not OBEYED.search(text), repr(text)
-    return text
+
+    def run(*argv, code=0):
+        output = call(*argv, code=code)
+        text = output.out + output.err
+        assert not OBEYED.search(text), repr(text)
+        return text
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -75,52 +73,52 @@ def snapshot(tmp_path, header):
     return path
 
 
-def test_metadata_of_a_snapshot_is_shown_and_not_obeyed(capsys, snapshot):
-    said = call(capsys, "inspect", snapshot)
+def test_metadata_of_a_snapshot_is_shown_and_not_obeyed(show, snapshot):
+    said = show("inspect", snapshot)
     assert "[/x][bold]:boom:" in said and r"\x1b[2J" in said and r"\x9b31m" in said and r"\u202e" in said
     assert not any(line.startswith("error") for line in said.splitlines()), repr(said)
-    assert json.loads(call(capsys, "inspect", snapshot, "--json"))["recipe"] == EVIL
-    assert r"0.050x\x1b[2J" in call(capsys, "ema", "list", snapshot.parent)
-    assert json.loads(call(capsys, "ema", "list", snapshot.parent, "--json"))[0]["nimg"] == 4096
+    assert json.loads(show("inspect", snapshot, "--json"))["recipe"] == EVIL
+    assert r"0.050x\x1b[2J" in show("ema", "list", snapshot.parent)
+    assert json.loads(show("ema", "list", snapshot.parent, "--json"))[0]["nimg"] == 4096
 
 
-def test_errors_show_what_was_given(capsys, tmp_path):
-    assert "[/x][bold]" in call(capsys, "inspect", tmp_path / EVIL.replace("/", "|"), code=2).replace("|", "/")
-    assert "[/x][bold]" in call(capsys, "train", f"digits{EVIL}", "--out", tmp_path / "run", code=2)
+def test_errors_show_what_was_given(show, tmp_path):
+    assert "[/x][bold]" in show("inspect", tmp_path / EVIL.replace("/", "|"), code=2).replace("|", "/")
+    assert "[/x][bold]" in show("train", f"digits{EVIL}", "--out", tmp_path / "run", code=2)
     broken = tmp_path / f"{EVIL[:12]}[|x].safetensors"
     broken.write_bytes(b"nothing")
-    assert r"x\x1b[2J\x1b]0;own[|x]" in call(capsys, "inspect", broken, code=1)
+    assert r"x\x1b[2J\x1b]0;own[|x]" in show("inspect", broken, code=1)
 
 
-def test_classes_and_files_of_data(capsys, tmp_path):
+def test_classes_and_files_of_data(show, tmp_path):
     evil = EVIL.replace("/", "|")
     pictures = folder_of(tmp_path / "pictures", classes=(evil, "[|dog]"), width=8, height=8)
     (pictures / evil / f"{evil[:30]}.png").write_bytes(b"no picture")
     data = tmp_path / "data"
-    call(capsys, "data", "prepare", pictures, tmp_path / "none", "--resolution", "8", "--workers", "1", code=2)
-    call(capsys, "data", "prepare", pictures, data, "--resolution", "8", "--workers", "1", "--on-error", "skip")
-    assert r"x\x1b[2J\x1b]0;owned\x07\x9b31m\x7f[|x][bold]" in call(capsys, "data", "check", data, "--workers", "1")
-    call(capsys, "data", "check", data, "--workers", "1", "--json")
+    show("data", "prepare", pictures, tmp_path / "none", "--resolution", "8", "--workers", "1", code=2)
+    show("data", "prepare", pictures, data, "--resolution", "8", "--workers", "1", "--on-error", "skip")
+    assert r"x\x1b[2J\x1b]0;owned\x07\x9b31m\x7f[|x][bold]" in show("data", "check", data, "--workers", "1")
+    show("data", "check", data, "--workers", "1", "--json")
     arrow = next(data.glob("*.arrow"))
     arrow.write_bytes(arrow.read_bytes()[:-100])
-    assert "has" in call(capsys, "data", "check", data, "--workers", "1", code=1)
+    assert "has" in show("data", "check", data, "--workers", "1", code=1)
 
 
-def test_a_run_on_data_with_such_names(capsys, tmp_path):
+def test_a_run_on_data_with_such_names(show, tmp_path):
     evil = EVIL.replace("/", "|")
     pictures = folder_of(tmp_path / "pictures", classes=(evil, "b"), width=8, height=8)
     data, run = tmp_path / f"data{evil[:30]}", tmp_path / f"run{evil[:30]}"
-    call(capsys, "data", "prepare", pictures, data, "--resolution", "8", "--channels", "1", "--workers", "1")
+    show("data", "prepare", pictures, data, "--resolution", "8", "--channels", "1", "--workers", "1")
     size = ["--batch", "8", "--duration", "16", "--snapshot-every", "8", "--device", "cpu", "--no-tensorboard"]
-    call(capsys, "train", "digits", "--data", data, "--classes", "data", "--out", run, *size)
+    show("train", "digits", "--data", data, "--classes", "data", "--out", run, *size)
     row = {"nimg": 16, "metrics": {EVIL: 1.5, "a$b$\\foo": 2.0}}
     with open(run / "stats.jsonl", "a") as file:
         file.write(json.dumps(row) + "\n")
-    assert r"run" + r"x\x1b[2J" in call(capsys, "watch", run)
-    assert r"\x1b[2J" in call(capsys, "report", run, "--no-samples")
+    assert r"run" + r"x\x1b[2J" in show("watch", run)
+    assert r"\x1b[2J" in show("report", run, "--no-samples")
     html = (run / "report.html").read_text()
     assert not OBEYED.search(html) and "<script>" not in html and "a$b$" in html
-    assert r"\x1b[2J" in call(capsys, "inspect", run)
+    assert r"\x1b[2J" in show("inspect", run)
 
 
 def test_progress_bars_and_tables_take_no_markup(monkeypatch):

@@ -36,18 +36,6 @@ def unitgain(*arguments, code=0, cwd=None):
     return done
 
 
-def call(capsys, *arguments, code=0):
-    """Run the command line in this process; much faster."""
-    try:
-        main([str(argument) for argument in arguments])
-        found = 0
-    except SystemExit as stop:
-        found = stop.code or 0
-    output = capsys.readouterr()
-    assert found == code, output.err
-    return output
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "run"
@@ -87,8 +75,8 @@ print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} & op
         ["ema", "reconstruct"],
     ],
 )
-def test_help_answers(capsys, command):
-    text = call(capsys, *command, "--help").out
+def test_help_answers(call, command):
+    text = call(*command, "--help").out
     assert "usage: unitgain" in text
     assert len(text.splitlines()) > 8
     words = " ".join(text.replace("│", "").split())
@@ -100,13 +88,13 @@ def test_help_answers(capsys, command):
 
 
 @pytest.mark.parametrize("command", [[], ["ema"], ["nonsense"], ["train", "digits", "--batch", "many"], ["sample"]])
-def test_wrong_usage_exits_with_2(capsys, command):
-    assert call(capsys, *command, code=2)
+def test_wrong_usage_exits_with_2(call, command):
+    assert call(*command, code=2)
 
 
-def test_unknown_recipe_has_the_nearest_name(capsys, tmp_path):
-    assert "did you mean 'digits'?" in call(capsys, "train", "digist", "--out", tmp_path / "x", code=2).err
-    assert "did you mean 'digits'?" in call(capsys, "inspect", "digts", code=2).err
+def test_unknown_recipe_has_the_nearest_name(call, tmp_path):
+    assert "did you mean 'digits'?" in call("train", "digist", "--out", tmp_path / "x", code=2).err
+    assert "did you mean 'digits'?" in call("inspect", "digts", code=2).err
     assert not (tmp_path / "x").exists()
 
 
@@ -137,23 +125,23 @@ def test_sigterm_exits_with_0_and_the_printed_command_resumes_bit_for_bit(run, t
         assert path.read_bytes() == (out / "snapshots" / path.name).read_bytes(), path.name
 
 
-def test_resume_with_other_settings_is_refused(run, capsys):
-    text = call(capsys, "train", "--out", run, "--resume", "--lr", "0.5", "--seed", "3", code=2).err
+def test_resume_with_other_settings_is_refused(run, call):
+    text = call("train", "--out", run, "--resume", "--lr", "0.5", "--seed", "3", code=2).err
     assert "recipe.lr: 0.02 -> 0.5" in text
     assert "seed: 0 -> 3" in text
-    assert "finished at 320 images" in call(capsys, "train", "digits", "--out", run, "--resume", "--quiet").out
+    assert "finished at 320 images" in call("train", "digits", "--out", run, "--resume", "--quiet").out
 
 
-def test_train_refuses_a_folder_in_use_and_no_recipe(run, capsys, tmp_path):
-    assert "is not empty" in call(capsys, "train", "digits", "--out", run, code=2).err
-    assert "name a recipe" in call(capsys, "train", code=2).err
-    assert "no run to resume" in call(capsys, "train", "--out", tmp_path, "--resume", code=2).err
+def test_train_refuses_a_folder_in_use_and_no_recipe(run, call, tmp_path):
+    assert "is not empty" in call("train", "digits", "--out", run, code=2).err
+    assert "name a recipe" in call("train", code=2).err
+    assert "no run to resume" in call("train", "--out", tmp_path, "--resume", code=2).err
 
 
-def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys):
+def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, call):
     out = tmp_path / "drawn"
     common = ["--steps", "3", "--device", "cpu"]
-    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4,1007", "--grid", *common)
+    call("sample", snapshot, "--out", out, "--seeds", "0-4,1007", "--grid", *common)
     files = [f"000000/{seed:06d}.png" for seed in range(5)] + ["001000/001007.png"]
     assert sorted(str(path.relative_to(out)) for path in out.glob("*/*.png")) == files
     with Image.open(out / files[0]) as image:
@@ -166,19 +154,18 @@ def test_sample_draws_pictures_a_grid_and_a_manifest(snapshot, tmp_path, capsys)
     assert manifest["network"]["profile"]["sigma_rel"] == 0.1
     assert manifest["settings"]["steps"] == 3
     again = tmp_path / "again"
-    call(capsys, "sample", snapshot, "--out", again, "--seeds", "3,0", "--batch", "1", *common)
+    call("sample", snapshot, "--out", again, "--seeds", "3,0", "--batch", "1", *common)
     for seed in (0, 3):
         assert (again / files[seed]).read_bytes() == (out / files[seed]).read_bytes()
-    text = call(capsys, "sample", snapshot, "--out", out, "--steps", "4", code=2).err
+    text = call("sample", snapshot, "--out", out, "--steps", "4", code=2).err
     assert "settings.steps: 3 -> 4" in text
     assert (
-        "5 images drawn; 5 were there; 11 in"
-        in call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-9", *common).out
+        "5 images drawn; 5 were there; 11 in" in call("sample", snapshot, "--out", out, "--seeds", "0-9", *common).out
     )
-    assert "is not empty" in call(capsys, "sample", snapshot, "--out", snapshot.parent, code=2).err
+    assert "is not empty" in call("sample", snapshot, "--out", snapshot.parent, code=2).err
 
 
-def test_sample_guided_by_another_network(run, snapshot, tmp_path, capsys):
+def test_sample_guided_by_another_network(run, snapshot, tmp_path, call):
     weaker = run / "snapshots" / "0000000080-0.100.safetensors"
     options = ["--seeds", "0-3", "--steps", "4", "--sigma-max", "10", "--device", "cpu"]
     draws = {
@@ -190,7 +177,7 @@ def test_sample_guided_by_another_network(run, snapshot, tmp_path, capsys):
     }
     seen = {}
     for name, more in draws.items():
-        call(capsys, "sample", snapshot, "--out", tmp_path / name, *options, *more)
+        call("sample", snapshot, "--out", tmp_path / name, *options, *more)
         seen[name] = b"".join(path.read_bytes() for path in sorted((tmp_path / name).glob("*/*.png")))
     assert seen["plain"] == seen["one"] == seen["low"]
     assert len({seen[name] for name in ("plain", "weaker", "euler")}) == 3
@@ -199,23 +186,23 @@ def test_sample_guided_by_another_network(run, snapshot, tmp_path, capsys):
     assert json.loads((tmp_path / "one" / "manifest.json").read_text())["guide"] is None  # it had no say
 
 
-def test_sample_takes_the_guide_of_a_preset(run, snapshot, tmp_path, capsys, monkeypatch):
+def test_sample_takes_the_guide_of_a_preset(run, snapshot, tmp_path, call, monkeypatch):
     pair = Fetched(snapshot, run / "snapshots" / "0000000080-0.100.safetensors")
     for module in ("unitgain.hub", "unitgain.draw.networks"):
         monkeypatch.setattr(f"{module}.fetched", lambda name: pair)
     preset = "edm2-img512-s-guid-fid"
     options = ["--seeds", "0-1", "--steps", "2", "--device", "cpu"]
-    call(capsys, "sample", preset, "--out", tmp_path / "guided", *options)
+    call("sample", preset, "--out", tmp_path / "guided", *options)
     made = json.loads((tmp_path / "guided" / "manifest.json").read_text())
     assert (made["network"]["name"], made["guide"]["nimg"], made["settings"]["guidance"]) == (preset, 80, 1.4)
-    call(capsys, "sample", preset, "--guidance", "1", "--out", tmp_path / "plain", *options)
+    call("sample", preset, "--guidance", "1", "--out", tmp_path / "plain", *options)
     assert json.loads((tmp_path / "plain" / "manifest.json").read_text())["guide"] is None
 
 
-def test_sweep_and_tune_share_a_table(run, tmp_path, capsys):
+def test_sweep_and_tune_share_a_table(run, tmp_path, call):
     common = ["--metric", "fd_pixels", "--reference", "digits", "--images", "64", "--sampler", "euler", "--steps", "2"]
     common += ["--out", tmp_path, "--device", "cpu", "--guide", run, "--guide-nimg", "160", "--guidance", "1:2:1"]
-    text = call(capsys, "sweep", run, "--lengths", "0.1:0.2:0.1", *common).out
+    text = call("sweep", run, "--lengths", "0.1:0.2:0.1", *common).out
     assert "fd_pixels" in text
     names = {f"sweep-run{end}" for end in (".csv", "-curves.svg", "-map.svg")}
     assert names <= {path.name for path in tmp_path.iterdir()}
@@ -223,16 +210,15 @@ def test_sweep_and_tune_share_a_table(run, tmp_path, capsys):
     assert rows[0].startswith("metric,length,guidance,guide_length,pattern,value")
     assert len(rows) == 1 + 4
     table = (tmp_path / "cells-0.jsonl").read_text()
-    assert call(capsys, "sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
-    text = call(capsys, "tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
+    assert call("sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
+    text = call("tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
     assert "best of 3: fd_pixels" in text
     assert (tmp_path / "cells-0.jsonl").read_text() == table  # the search asked for nothing new
-    assert "unknown metric" in call(capsys, "sweep", run, "--metric", "fda", "--reference", "digits", code=2).err
-    assert "no reference at" in call(capsys, "sweep", run, "--metric", "fid", "--reference", "x.npz", code=2).err
+    assert "unknown metric" in call("sweep", run, "--metric", "fda", "--reference", "digits", code=2).err
+    assert "no reference at" in call("sweep", run, "--metric", "fid", "--reference", "x.npz", code=2).err
     assert (
         "need a guide"
         in call(
-            capsys,
             "sweep",
             run,
             "--metric",
@@ -248,9 +234,9 @@ def test_sweep_and_tune_share_a_table(run, tmp_path, capsys):
     )
 
 
-def test_sample_writes_an_archive(snapshot, tmp_path, capsys):
+def test_sample_writes_an_archive(snapshot, tmp_path, call):
     out = tmp_path / "drawn.zip"
-    call(capsys, "sample", snapshot, "--out", out, "--seeds", "0-4", "--steps", "2", "--device", "cpu")
+    call("sample", snapshot, "--out", out, "--seeds", "0-4", "--steps", "2", "--device", "cpu")
     with zipfile.ZipFile(out) as archive:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         labels = json.loads(archive.read("dataset.json"))["labels"]
@@ -271,19 +257,19 @@ def test_sample_writes_an_archive(snapshot, tmp_path, capsys):
         (["--microbatch", "0"], "microbatch = 0: must divide"),
     ],
 )
-def test_train_says_what_is_wrong_and_writes_nothing(tmp_path, capsys, options, words):
-    assert words in call(capsys, "train", "digits", "--out", tmp_path / "x", *options, code=2).err
+def test_train_says_what_is_wrong_and_writes_nothing(tmp_path, call, options, words):
+    assert words in call("train", "digits", "--out", tmp_path / "x", *options, code=2).err
     assert not (tmp_path / "x").exists()
 
 
-def test_damaged_settings_fail_with_1(run, tmp_path, capsys):
+def test_damaged_settings_fail_with_1(run, tmp_path, call):
     (tmp_path / "config.json").write_text((run / "config.json").read_text()[:100])
-    assert "config.json is damaged" in call(capsys, "inspect", tmp_path, code=1).err
+    assert "config.json is damaged" in call("inspect", tmp_path, code=1).err
 
 
 @pytest.mark.parametrize("options", [["--images", "1"], ["--steps", "0"], ["--duration", "0"]])
-def test_demo_refuses_nonsense_before_it_trains(tmp_path, capsys, options):
-    call(capsys, "demo", "--out", tmp_path / "x", *options, code=2)
+def test_demo_refuses_nonsense_before_it_trains(tmp_path, call, options):
+    call("demo", "--out", tmp_path / "x", *options, code=2)
     assert not (tmp_path / "x").exists()
 
 
@@ -305,19 +291,19 @@ def test_demo_refuses_nonsense_before_it_trains(tmp_path, capsys, options):
         (["--sampler", "hein"], "did you mean 'heun'"),
     ],
 )
-def test_sample_says_what_is_wrong_and_writes_nothing(snapshot, tmp_path, capsys, options, words):
-    assert words in call(capsys, "sample", snapshot, "--out", tmp_path / "x", *options, code=2).err
+def test_sample_says_what_is_wrong_and_writes_nothing(snapshot, tmp_path, call, options, words):
+    assert words in call("sample", snapshot, "--out", tmp_path / "x", *options, code=2).err
     assert not (tmp_path / "x").exists()
 
 
-def test_ema_lists_and_reconstructs(run, tmp_path, capsys):
-    listed = json.loads(call(capsys, "ema", "list", run, "--json").out)
+def test_ema_lists_and_reconstructs(run, tmp_path, call):
+    listed = json.loads(call("ema", "list", run, "--json").out)
     assert [row["nimg"] for row in listed] == [80, 80, 160, 160, 240, 240, 320, 320, 320]
-    assert "0000000320-raw.safetensors" in call(capsys, "ema", "list", run).out
-    call(capsys, "ema", "reconstruct", run, "0.02:0.06:0.02,0.2", "--out", tmp_path / "ema")
+    assert "0000000320-raw.safetensors" in call("ema", "list", run).out
+    call("ema", "reconstruct", run, "0.02:0.06:0.02,0.2", "--out", tmp_path / "ema")
     names = [f"0000000320-{length}.safetensors" for length in ("0.020", "0.040", "0.060", "0.200")]
     assert sorted(path.name for path in (tmp_path / "ema").iterdir()) == names
-    call(capsys, "sample", tmp_path / "ema" / names[0], "--seeds", "0", "--steps", "2", "--out", tmp_path / "s")
+    call("sample", tmp_path / "ema" / names[0], "--seeds", "0", "--steps", "2", "--out", tmp_path / "s")
 
 
 @pytest.mark.parametrize(
@@ -330,8 +316,8 @@ def test_ema_lists_and_reconstructs(run, tmp_path, capsys):
         ("0.1001,0.1002", "three decimals"),
     ],
 )
-def test_unreachable_lengths_are_refused_and_nothing_is_written(run, tmp_path, capsys, lengths, words):
-    assert words in call(capsys, "ema", "reconstruct", run, lengths, "--out", tmp_path / "x", code=2).err
+def test_unreachable_lengths_are_refused_and_nothing_is_written(run, tmp_path, call, lengths, words):
+    assert words in call("ema", "reconstruct", run, lengths, "--out", tmp_path / "x", code=2).err
     assert not (tmp_path / "x").exists()
 
 
@@ -341,24 +327,24 @@ def test_lengths_and_seeds_as_text():
     assert parse_seeds("0-2,9") == [0, 1, 2, 9]
 
 
-def test_inspect_snapshot_run_and_recipe(run, snapshot, capsys):
-    facts = json.loads(call(capsys, "inspect", snapshot, "--json").out)
+def test_inspect_snapshot_run_and_recipe(run, snapshot, call):
+    facts = json.loads(call("inspect", snapshot, "--json").out)
     assert facts["kind"] == "snapshot"
     assert facts["nimg"] == 320
     assert facts["checksum"] == "ok"
-    facts = json.loads(call(capsys, "inspect", run, "--json").out)
+    facts = json.loads(call("inspect", run, "--json").out)
     assert facts["kind"] == "run"
     assert facts["finished"]
     assert facts["recipe"]["name"] == "digits"
-    facts = json.loads(call(capsys, "inspect", "digits", "--json").out)
+    facts = json.loads(call("inspect", "digits", "--json").out)
     assert facts["kind"] == "recipe"
     assert facts["parameters"] > 100_000
     for what in (snapshot, run, "digits"):
-        assert "network.resolution" in call(capsys, "inspect", what).out
-    assert "no snapshot at" in call(capsys, "inspect", "missing.safetensors", code=2).err
+        assert "network.resolution" in call("inspect", what).out
+    assert "no snapshot at" in call("inspect", "missing.safetensors", code=2).err
 
 
-def test_damaged_snapshots_fail_with_1(snapshot, tmp_path, capsys):
+def test_damaged_snapshots_fail_with_1(snapshot, tmp_path, call):
     good = snapshot.read_bytes()
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 4
@@ -366,15 +352,13 @@ def test_damaged_snapshots_fail_with_1(snapshot, tmp_path, capsys):
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(content)
         for command in (["inspect", path], ["sample", path, "--out", tmp_path / "x"]):
-            assert "damaged" in call(capsys, *command, code=1).err
+            assert "damaged" in call(*command, code=1).err
     assert not (tmp_path / "x").exists()
 
 
-def test_a_read_only_place_fails_with_a_message(snapshot, tmp_path, capsys):
+def test_a_read_only_place_fails_with_a_message(snapshot, tmp_path, call):
     (tmp_path / "file").write_text("")
-    text = call(
-        capsys, "sample", snapshot, "--out", tmp_path / "file" / "inside", "--seeds", "0", "--steps", "1", code=1
-    )
+    text = call("sample", snapshot, "--out", tmp_path / "file" / "inside", "--seeds", "0", "--steps", "1", code=1)
     assert "Not a directory" in text.err
 
 

@@ -12,24 +12,12 @@ from vaes import save_vae
 
 import unitgain
 from unitgain.arch import NetworkSpec
-from unitgain.cli.main import main
 from unitgain.data.vae import load_vae
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES
 
 QUICK = ["--batch", "8", "--duration", "48", "--snapshot-every", "24", "--device", "cpu", "--quiet", "--no-tensorboard"]
-
-
-def call(capsys, *arguments, code=0):
-    try:
-        main([str(argument) for argument in arguments])
-        found = 0
-    except SystemExit as stop:
-        found = stop.code or 0
-    output = capsys.readouterr()
-    assert found == code, output.err
-    return output
 
 
 @pytest.fixture
@@ -53,101 +41,101 @@ def tiny(monkeypatch):
     monkeypatch.setitem(RECIPES, "tiny-latents", pixels.replace(name="tiny-latents", network=spec, latents=True))
 
 
-def test_pixels(capsys, tmp_path, tiny, monkeypatch):
+def test_pixels(call, tmp_path, tiny, monkeypatch):
     pictures, data = folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=6), tmp_path / "data"
     (pictures / "cat" / "6.png").write_bytes(b"broken")
-    refused = call(capsys, "data", "prepare", pictures, data, "--resolution", 8, code=2)
+    refused = call("data", "prepare", pictures, data, "--resolution", 8, code=2)
     assert "cat/6.png cannot be decoded" in refused.err
-    made = call(capsys, "data", "prepare", pictures, data, "--resolution", 8, "--on-error", "skip").out
+    made = call("data", "prepare", pictures, data, "--resolution", 8, "--on-error", "skip").out
     assert "12 images of 3x8x8, 2 classes" in made
     assert "1 pictures could not be used" in made
-    report = json.loads(call(capsys, "data", "check", data, "--json").out)
+    report = json.loads(call("data", "check", data, "--json").out)
     assert report["counts"] == [6, 6]
-    text = call(capsys, "data", "check", data).out
+    text = call("data", "check", data).out
     assert "0 groups of exact duplicates" in text
     assert "sigma_data = 0.5" in text
-    call(capsys, "data", "show", data, "--out", tmp_path / "sheet.png", "--columns", 3)
+    call("data", "show", data, "--out", tmp_path / "sheet.png", "--columns", 3)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height == 2 * 50 + 2
-    assert "must end in .png" in call(capsys, "data", "show", data, "--out", tmp_path / "sheet.svg", code=2).err
-    call(capsys, "data", "export", data, tmp_path / "out.zip")
+    assert "must end in .png" in call("data", "show", data, "--out", tmp_path / "sheet.svg", code=2).err
+    call("data", "export", data, tmp_path / "out.zip")
     run = tmp_path / "run"
     options = ["--classes", "data", "--normalize", "measured", "--flip", "--sigma-data", "0.6", "--P-mean", "-0.5"]
-    call(capsys, "train", "tiny", "--data", data, "--out", run, *options, *QUICK)
+    call("train", "tiny", "--data", data, "--out", run, *options, *QUICK)
     config = json.loads((run / "config.json").read_text())
     assert config["recipe"]["network"]["label_dim"] == 2
     assert (config["recipe"]["sigma_data"], config["recipe"]["loss"]["P_mean"]) == (0.6, -0.5)
     snapshot = run / "snapshots" / "0000000048-0.100.safetensors"
     assert unitgain.load(snapshot).sigma_data == 0.6
-    call(capsys, "sample", snapshot, "--seeds", "0-2", "--steps", "3", "--out", tmp_path / "samples", "--device", "cpu")
+    call("sample", snapshot, "--seeds", "0-2", "--steps", "3", "--out", tmp_path / "samples", "--device", "cpu")
     with Image.open(tmp_path / "samples" / "000000" / "000002.png") as sample:
         assert sample.size == (8, 8)
     data.rename(tmp_path / "moved")
     resume = ["--resume", "--out", run, "--duration", "96", "--quiet", "--no-tensorboard", "--device", "cpu"]
-    assert "unknown data set" in call(capsys, "train", *resume, code=2).err
-    call(capsys, "train", *resume, "--data", tmp_path / "moved")
+    assert "unknown data set" in call("train", *resume, code=2).err
+    call("train", *resume, "--data", tmp_path / "moved")
     assert json.loads((run / "config.json").read_text())["recipe"]["duration"] == 96
     (pictures / "cat" / "6.png").write_bytes(encoded(picture(6)))
-    call(capsys, "data", "prepare", pictures, tmp_path / "other", "--resolution", 8)
-    refused = call(capsys, "train", *resume, "--data", tmp_path / "other", code=2).err
+    call("data", "prepare", pictures, tmp_path / "other", "--resolution", 8)
+    refused = call("train", *resume, "--data", tmp_path / "other", code=2).err
     assert "was made with other data" in refused
 
 
-def test_interrupted_training_on_prepared_data_ends_with_the_same_bytes(capsys, tmp_path, tiny):
+def test_interrupted_training_on_prepared_data_ends_with_the_same_bytes(call, tmp_path, tiny):
     folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=6)
-    call(capsys, "data", "prepare", tmp_path / "pictures", tmp_path / "data", "--resolution", 8, "--shard", 5)
+    call("data", "prepare", tmp_path / "pictures", tmp_path / "data", "--resolution", 8, "--shard", 5)
     common = ["--data", tmp_path / "data", "--flip", *QUICK]
-    call(capsys, "train", "tiny", "--out", tmp_path / "whole", *common)
-    call(capsys, "train", "tiny", "--out", tmp_path / "parts", *common, "--duration", 24, "--cache")
+    call("train", "tiny", "--out", tmp_path / "whole", *common)
+    call("train", "tiny", "--out", tmp_path / "parts", *common, "--duration", 24, "--cache")
     resume = ["--resume", "--out", tmp_path / "parts", "--duration", 48, "--workers", 0, "--quiet", "--device", "cpu"]
-    call(capsys, "train", *resume, "--no-tensorboard")
+    call("train", *resume, "--no-tensorboard")
     for name in ("0000000024-0.050", "0000000048-0.050", "0000000048-0.100"):
         whole, parts = (tmp_path / run / "snapshots" / f"{name}.safetensors" for run in ("whole", "parts"))
         assert whole.read_bytes() == parts.read_bytes()
 
 
-def test_latents(capsys, tmp_path, tiny):
+def test_latents(call, tmp_path, tiny):
     folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=6)
     data, latents, vae = tmp_path / "data", tmp_path / "latents", save_vae(tmp_path / "vae")
-    call(capsys, "data", "prepare", tmp_path / "pictures", data, "--resolution", 8)
-    refused = call(capsys, "train", "tiny-latents", "--data", data, "--out", tmp_path / "x", *QUICK, code=2).err
+    call("data", "prepare", tmp_path / "pictures", data, "--resolution", 8)
+    refused = call("train", "tiny-latents", "--data", data, "--out", tmp_path / "x", *QUICK, code=2).err
     assert "unitgain data encode" in refused
-    made = call(capsys, "data", "encode", data, latents, "--vae", vae, "--device", "cpu")
+    made = call("data", "encode", data, latents, "--vae", vae, "--device", "cpu")
     assert "normalization: measured" in made.err
     assert "12 latents of 4x4x4, 2 classes" in made.out
     assert "measured std per channel" in made.out
-    assert "That fits: nothing to change." in call(capsys, "data", "check", latents).out
-    call(capsys, "data", "show", latents, "--out", tmp_path / "sheet.png")
-    call(capsys, "data", "export", latents, tmp_path / "latents.zip")
-    back = call(capsys, "data", "prepare", tmp_path / "latents.zip", tmp_path / "back")
+    assert "That fits: nothing to change." in call("data", "check", latents).out
+    call("data", "show", latents, "--out", tmp_path / "sheet.png")
+    call("data", "export", latents, tmp_path / "latents.zip")
+    back = call("data", "prepare", tmp_path / "latents.zip", tmp_path / "back")
     assert "12 latents of 4x4x4" in back.out and "taken for stabilityai/sd-vae-ft-mse" in back.err
     assert datasets.load_from_disk(str(latents)).features["label"].names == ["cat", "dog"]
     run = tmp_path / "run"
-    call(capsys, "train", "tiny-latents", "--data", latents, "--out", run, *QUICK)
+    call("train", "tiny-latents", "--data", latents, "--out", run, *QUICK)
     snapshot = run / "snapshots" / "0000000048-0.100.safetensors"
     sample = ["sample", snapshot, "--seeds", "0-1", "--steps", "2", "--device", "cpu"]
-    call(capsys, *sample, "--out", tmp_path / "samples")
+    call(*sample, "--out", tmp_path / "samples")
     with Image.open(tmp_path / "samples" / "000000" / "000001.png") as image:
         assert image.size == (8, 8)
     os.rename(vae, tmp_path / "moved")
     load_vae.cache_clear()
-    assert "cannot load the VAE" in call(capsys, *sample, "--out", tmp_path / "more", code=2).err
-    call(capsys, *sample, "--out", tmp_path / "more", "--vae", tmp_path / "moved")
+    assert "cannot load the VAE" in call(*sample, "--out", tmp_path / "more", code=2).err
+    call(*sample, "--out", tmp_path / "more", "--vae", tmp_path / "moved")
     before, after = ((tmp_path / name / "000000" / "000000.png").read_bytes() for name in ("samples", "more"))
     assert before == after
 
 
 @pytest.mark.parametrize("command", ["prepare", "check", "show", "encode", "export"])
-def test_help_answers(capsys, command):
-    assert f"usage: unitgain data {command}" in call(capsys, "data", command, "--help").out
+def test_help_answers(call, command):
+    assert f"usage: unitgain data {command}" in call("data", command, "--help").out
 
 
-def test_mistakes_are_answered(capsys, tmp_path):
-    missing = call(capsys, "data", "prepare", tmp_path / "x", tmp_path / "y", "--resolution", 8, code=2).err
+def test_mistakes_are_answered(call, tmp_path):
+    missing = call("data", "prepare", tmp_path / "x", tmp_path / "y", "--resolution", 8, code=2).err
     assert "does not exist" in missing
     assert not (tmp_path / "y").exists()
-    assert "make it with: unitgain data prepare" in call(capsys, "data", "check", tmp_path / "x", code=2).err
-    none = call(capsys, "data", "prepare", tmp_path, tmp_path / "y", "--workers", 0, code=2).err
+    assert "make it with: unitgain data prepare" in call("data", "check", tmp_path / "x", code=2).err
+    none = call("data", "prepare", tmp_path, tmp_path / "y", "--workers", 0, code=2).err
     assert "workers 0: must be at least 1" in none
 
 

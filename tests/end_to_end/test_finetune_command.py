@@ -2,7 +2,6 @@
 
 import numpy as np
 from PIL import Image
-from test_train_options import call
 
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
@@ -13,14 +12,14 @@ from unitgain.train.run import load_config
 SMALL = ["--batch", "16", "--duration", "32", "--snapshot-every", "32", "--device", "cpu"]
 
 
-def test_evaluate_on_the_way_then_fine_tune_on_two_classes(tmp_path, capsys):
+def test_evaluate_on_the_way_then_fine_tune_on_two_classes(tmp_path, call_train, capsys):
     reference, run, tuned = tmp_path / "digits.npz", tmp_path / "run", tmp_path / "tuned"
     main(["metrics", "reference", "digits", "--detectors", "pixels", "--out", str(reference), "--device", "cpu"])
-    said = call(capsys, "digits", "--out", run, *SMALL, "--metrics", "fd_pixels", code=2).err
+    said = call_train("digits", "--out", run, *SMALL, "--metrics", "fd_pixels", code=2).err
     assert "--metrics-reference says what to measure against" in said
     measured = ["--metrics", "fd_pixels", "--metrics-reference", reference, "--metrics-images", "20"]
     drawn = ["--samples", "20", "--evaluate-steps", "3", "--evaluate-ema", "0.1"]
-    call(capsys, "digits", "--out", run, *SMALL, *measured, *drawn)
+    call_train("digits", "--out", run, *SMALL, *measured, *drawn)
     evaluation = load_config(run).evaluation
     assert (evaluation.intervals(32), evaluation.ema) == ((32, 32), 0.1)
     assert [row["nimg"] for row in read_stats(run) if "metrics" in row] == [32]
@@ -36,7 +35,7 @@ def test_evaluate_on_the_way_then_fine_tune_on_two_classes(tmp_path, capsys):
     capsys.readouterr()
     snapshot = run / "snapshots" / "0000000032-0.100.safetensors"
     given = ["--init", snapshot, "--data", tmp_path / "data", "--out", tuned]
-    call(capsys, *given, *SMALL, "--samples", "4", "--evaluate-steps", "3")
+    call_train(*given, *SMALL, "--samples", "4", "--evaluate-steps", "3")
     assert sorted(path.name for path in (tuned / "samples").iterdir()) == ["0000000000.png", "0000000032.png"]
     (said,) = [row["init"] for row in read_stats(tuned) if "init" in row]
     assert "2 of 2 classes have names of the snapshot (3, 7)" in said["changes"]["network.embedding.label.weight"]
@@ -47,10 +46,10 @@ def test_evaluate_on_the_way_then_fine_tune_on_two_classes(tmp_path, capsys):
             2,
             ("3", "7"),
         )
-    call(capsys, *given, "--device", "cpu", "--resume", "--duration", "48")
+    call_train(*given, "--device", "cpu", "--resume", "--duration", "48")
     assert load_config(tuned).recipe.duration == 48
     other = run / "snapshots" / "0000000032-0.050.safetensors"
-    said = call(capsys, "--init", other, "--out", tuned, "--resume", "--device", "cpu", code=2).err
+    said = call_train("--init", other, "--out", tuned, "--resume", "--device", "cpu", code=2).err
     assert "init.sha256" in said
-    said = call(capsys, "--init", other, code=2).err
+    said = call_train("--init", other, code=2).err
     assert "needs --out" in said

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.metrics.pairwise import rbf_kernel
-from test_cli import call
 
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
@@ -61,17 +60,17 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", [["metrics"], ["metrics", "reference"]])
-def test_help_answers(capsys, command):
-    text = call(capsys, *command, "--help").out
+def test_help_answers(call, command):
+    text = call(*command, "--help").out
     assert f"usage: unitgain {' '.join(command)}" in text
     assert "--inception" in text
 
 
-def test_a_folder_against_a_reference(capsys, place):
+def test_a_folder_against_a_reference(call, place):
     out = place / "result.json"
     names = "fd_pixels,kid,precision,recall,density,coverage"
     arguments = ["--reference", place / "real.npz", "--metrics", names, "--detector", "pixels"]
-    text = call(capsys, "metrics", place / "images", *arguments, "--out", out).out
+    text = call("metrics", place / "images", *arguments, "--out", out).out
     assert "fd_pixels" in text
     assert "warning: 120 images, fewer than 50,000" in text
     results = {result["metric"]: result for result in json.loads(out.read_text())}
@@ -81,27 +80,27 @@ def test_a_folder_against_a_reference(capsys, place):
     assert record["reference"]["name"] == "digits"
     assert record["source"]["formats"] == {"png": 120}
     assert record["detector"]["settings"]["mean"] == pytest.approx(digits().encoder.mean)
-    direct = call(capsys, "metrics", place / "images", "--reference", "digits", "--metrics", "fd-pixels", "--json").out
+    direct = call("metrics", place / "images", "--reference", "digits", "--metrics", "fd-pixels", "--json").out
     assert json.loads(direct)[0]["best"] == pytest.approx(record["value"], rel=1e-12)
 
 
-def test_a_network_is_measured_as_it_draws_over_repetitions(capsys, place):
+def test_a_network_is_measured_as_it_draws_over_repetitions(call, place):
     arguments = ["--reference", place / "real.npz", "--metrics", "fd_pixels", "--steps", "2"]
     snapshot = place / "digits.safetensors"
-    text = call(capsys, "metrics", snapshot, *arguments, "--seeds", "0-39", "--repeat", "2", "--json").out
+    text = call("metrics", snapshot, *arguments, "--seeds", "0-39", "--repeat", "2", "--json").out
     (result,) = json.loads(text)
     first, second = result["records"]
     assert (first["source"]["seeds"], second["source"]["seeds"]) == ("0-39", "40-79")
     assert len(first["source"]["snapshot_hash"]) == 64
     assert result["spread"] == pytest.approx(abs(first["value"] - second["value"]))
-    assert "2 x 40" in call(capsys, "metrics", snapshot, *arguments, "--seeds", "0-39", "--repeat", "2").out
-    call(capsys, "sample", snapshot, "--seeds", "0-39", "--steps", "2", "--out", place / "drawn")
-    drawn = json.loads(call(capsys, "metrics", place / "drawn", *arguments, "--json").out)[0]["records"][0]
+    assert "2 x 40" in call("metrics", snapshot, *arguments, "--seeds", "0-39", "--repeat", "2").out
+    call("sample", snapshot, "--seeds", "0-39", "--steps", "2", "--out", place / "drawn")
+    drawn = json.loads(call("metrics", place / "drawn", *arguments, "--json").out)[0]["records"][0]
     assert drawn["value"] == pytest.approx(first["value"], rel=1e-12)
     assert (drawn["images"], drawn["source"]["seeds"]) == (40, "0-39")
 
 
-def test_a_network_is_measured_with_the_options_of_sample(capsys, place):
+def test_a_network_is_measured_with_the_options_of_sample(call, place):
     """Guided, by another sampler: the same value as of the files, and another one than without."""
     snapshot = place / "digits.safetensors"
     options = ["--seeds", "0-39", "--steps", "3", "--sampler", "dpmpp_2m", "--class", "3", "--guide", place / "worse"]
@@ -112,10 +111,10 @@ def test_a_network_is_measured_with_the_options_of_sample(capsys, place):
         header, other = opened.header, Denoiser(opened.header.network, 0.5)
     state = {name: tensor if tensor.ndim else torch.tensor(0.5) for name, tensor in other.state_dict().items()}
     write_snapshot(place / "worse" / "model.safetensors", header, state)  # with gains that are not 0
-    call(capsys, "sample", snapshot, *options, "--out", place / "guided")
+    call("sample", snapshot, *options, "--out", place / "guided")
     arguments = ["--reference", place / "real.npz", "--metrics", "fd_pixels", "--json"]
     records = [
-        json.loads(call(capsys, "metrics", *what, *arguments).out)[0]["records"][0]
+        json.loads(call("metrics", *what, *arguments).out)[0]["records"][0]
         for what in ([place / "guided"], [snapshot, *options], [snapshot, *options[:8]])
     ]
     files, direct, unguided = records
@@ -124,7 +123,7 @@ def test_a_network_is_measured_with_the_options_of_sample(capsys, place):
     assert direct["source"]["sampler"]["interval"] == "0.01-10.0"
 
 
-def test_processes_share_the_work(capsys, place):
+def test_processes_share_the_work(call, place):
     arguments = [
         *("metrics", str(place / "digits.safetensors"), "--reference", str(place / "real.npz")),
         *("--metrics", "fd_pixels,kid", "--detector", "pixels", "--steps", "2", "--seeds", "0-32", "--json"),
@@ -140,7 +139,7 @@ def test_processes_share_the_work(capsys, place):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    alone = call(capsys, *arguments).out
+    alone = call(*arguments).out
     for shared, single in zip(json.loads(done.stdout), json.loads(alone), strict=True):
         assert shared["best"] == pytest.approx(single["best"], rel=1e-10)
 
@@ -164,29 +163,29 @@ def test_processes_share_the_work(capsys, place):
         (["reference", "digits", "--out", "real.txt"], 2, "is an .npz file"),
     ],
 )
-def test_wrong_use_is_explained(capsys, monkeypatch, place, arguments, code, message):
+def test_wrong_use_is_explained(call, monkeypatch, place, arguments, code, message):
     monkeypatch.chdir(place)
     (place / "broken.npz").write_text("no archive")
-    assert message in call(capsys, "metrics", *arguments, code=code).err
+    assert message in call("metrics", *arguments, code=code).err
 
 
-def test_images_of_another_size_are_refused(capsys, monkeypatch, place):
+def test_images_of_another_size_are_refused(call, monkeypatch, place):
     monkeypatch.chdir(place)
     (place / "wrong").mkdir()
     for i in range(4):
         to_image(torch.zeros(1, 4, 4, dtype=torch.uint8)).save(place / "wrong" / f"{i}.png")
     arguments = ["wrong", "--reference", "real.npz", "--metrics", "fd_pixels"]
-    assert "another size" in call(capsys, "metrics", *arguments, code=2).err
+    assert "another size" in call("metrics", *arguments, code=2).err
 
 
-def test_the_commands_of_the_docs_run(capsys, monkeypatch, place):
+def test_the_commands_of_the_docs_run(call, monkeypatch, place):
     monkeypatch.chdir(place)
     (block,) = re.findall(r"```sh digits\n(.*?)```", DOCS.read_text(), re.DOTALL)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert len(commands) > 3
     for program, *arguments in commands:
         assert program == "unitgain"
-        call(capsys, *arguments)
+        call(*arguments)
 
 
 def test_the_example_of_the_docs_runs(capsys):
@@ -195,7 +194,7 @@ def test_the_example_of_the_docs_runs(capsys):
     assert "coverage" in capsys.readouterr().out
 
 
-def test_a_metric_of_the_users_works_wherever_metrics_are_named(capsys, monkeypatch, place):
+def test_a_metric_of_the_users_works_wherever_metrics_are_named(call, monkeypatch, place):
     """The example of the docs: one file of the user's, and every command that measures."""
     text = DOCS.read_text()
     (code,) = re.findall(r"```python gaussian\.py\n(.*?)```", text, re.DOTALL)
@@ -205,8 +204,8 @@ def test_a_metric_of_the_users_works_wherever_metrics_are_named(capsys, monkeypa
     monkeypatch.syspath_prepend(place)
     small = ["--batch", "16", "--duration", "64", "--snapshot-every", "16", "--model-channels", "8"]
     small += ["--channels-per-head", "8", "--device", "cpu", "--no-tensorboard", "--quiet"]
-    call(capsys, "train", "digits", "--out", "RUN", *small)
-    printed = [call(capsys, *shlex.split(line)[1:]).out for line in block.replace("\\\n", " ").splitlines()]
+    call("train", "digits", "--out", "RUN", *small)
+    printed = [call(*shlex.split(line)[1:]).out for line in block.replace("\\\n", " ").splitlines()]
     metric = importlib.import_module("gaussian").GaussianDistance()
     pixels = Pixels(digits().encoder.mean, digits().encoder.std)
     (record,) = measure([digits().images[:120]], pixels, [metric], load_references(place / "real.npz"))

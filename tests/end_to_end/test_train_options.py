@@ -20,30 +20,19 @@ from unitgain.train.run import load_config
 SMALL = ["--batch", "16", "--duration", "160", "--snapshot-every", "160", "--checkpoint-every", "16", "--device", "cpu"]
 
 
-def call(capsys, *arguments, code=0):
-    found = 0
-    try:
-        main([str(argument) for argument in ("train", *arguments, "--no-tensorboard", "--quiet")])
-    except SystemExit as stop:
-        found = stop.code or 0
-    output = capsys.readouterr()
-    assert found == code, output.err
-    return output
-
-
-def test_a_run_in_parts_with_every_option(tmp_path, capsys):
+def test_a_run_in_parts_with_every_option(tmp_path, call_train):
     run = tmp_path / "run"
     memory = ["--recompute", "--ema-device", "cpu", "--keep-checkpoints", "1", "--keep-every", "64"]
-    said = call(capsys, "digits", "--out", run, *SMALL, *memory, "--max-time", "1s").out
+    said = call_train("digits", "--out", run, *SMALL, *memory, "--max-time", "1s").out
     assert "stopped by --max-time" in said and "--resume" in said
-    said = call(capsys, "--out", run, "--resume", "--max-time", "soon", code=2).err
+    said = call_train("--out", run, "--resume", "--max-time", "soon", code=2).err
     assert "cannot read the time 'soon'" in said
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(config.replace('"tick": ', '"tick": 1'))
-    said = call(capsys, "--out", run, "--resume", code=1).err
+    said = call_train("--out", run, "--resume", code=1).err
     assert "config.json does not match its checksum" in said
     (run / "config.json").write_text(config)
-    call(capsys, "--out", run, "--resume")
+    call_train("--out", run, "--resume")
     assert [int(path.name) for path in list_checkpoints(run / "checkpoints")] == [64, 128, 160]
     assert load_config(run).keep_every == 64
 
@@ -121,8 +110,8 @@ def test_a_file_holds_what_options_say_and_options_come_before_it(tmp_path, form
         Train.read(["--config", str(path)])
 
 
-def test_the_config_of_a_run_is_a_file_of_settings(tmp_path, capsys):
-    call(capsys, "digits", "--out", tmp_path / "a", *SMALL, "--t-ref", "9", "--max-time", "1s")
+def test_the_config_of_a_run_is_a_file_of_settings(tmp_path, call_train):
+    call_train("digits", "--out", tmp_path / "a", *SMALL, "--t-ref", "9", "--max-time", "1s")
     config = read("--config", tmp_path / "a" / "config.json", "--out", tmp_path / "b")
     assert config == load_config(tmp_path / "a") and config.recipe.t_ref == 9
 

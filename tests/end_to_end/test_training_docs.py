@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_options import call
 
 from unitgain.checkpoint.snapshot import load
 from unitgain.guide import Guided
@@ -18,7 +17,7 @@ from unitgain.train.run import load_config
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 
 
-def test_the_page_trains_a_changed_recipe_and_a_loss_of_ones_own(tmp_path, monkeypatch, capsys):
+def test_the_page_trains_a_changed_recipe_and_a_loss_of_ones_own(tmp_path, monkeypatch, call_train):
     monkeypatch.chdir(tmp_path)
     text = PAGE.read_text().partition("## From Python")[2].partition("\n## ")[0]
     names: dict = {}
@@ -39,7 +38,7 @@ def test_the_page_trains_a_changed_recipe_and_a_loss_of_ones_own(tmp_path, monke
     assert isinstance(saved.loss, RecordedLoss)
     with pytest.raises(ValueError, match="loss of its own, LogUniform"):
         saved.loss.draw(torch.zeros(2, 1, 8, 8))
-    said = call(capsys, "--out", run, "--resume", "--device", "cpu", "--duration", "640", code=2).err
+    said = call_train("--out", run, "--resume", "--device", "cpu", "--duration", "640", code=2).err
     assert "LogUniform" in said and "go on in Python" in said
     longer = TrainConfig(recipe=names["other"].replace(duration=640), data="digits")
     assert train(longer, run, resume=True, quiet=True, tensorboard=False).nimg == 640

@@ -18,26 +18,15 @@ def run(tmp_path_factory):
     return folder
 
 
-def call(capsys, *arguments, code=0):
-    found = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        found = stop.code or 0
-    output = capsys.readouterr()
-    assert found == code, output.err
-    return output
-
-
-def test_watch_shows_a_run_once_where_there_is_no_terminal(run, capsys, monkeypatch):
+def test_watch_shows_a_run_once_where_there_is_no_terminal(run, call, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    said = " ".join(call(capsys, "watch", run).out.split())
+    said = " ".join(call("watch", run).out.split())
     for part in ("finished", "96/96 images", "recipe digits", "of peak", "waits for data", "memory", "error by noise"):
         assert part in said
     assert re.search(r"snapshot 96 images", said) and re.search(r"checkpoint 96 images", said)
-    assert " ".join(call(capsys, "watch", run, "--once").out.split())[:40] == said[:40]
-    assert "must be a positive" in call(capsys, "watch", run, "--every", "0", code=2).err
-    assert "is not the folder of a run" in call(capsys, "watch", run / "snapshots", code=2).err
+    assert " ".join(call("watch", run, "--once").out.split())[:40] == said[:40]
+    assert "must be a positive" in call("watch", run, "--every", "0", code=2).err
+    assert "is not the folder of a run" in call("watch", run / "snapshots", code=2).err
 
 
 def pictures(page):
@@ -45,8 +34,8 @@ def pictures(page):
     return [Image.open(io.BytesIO(base64.b64decode(text))) for text in found]
 
 
-def test_report_is_one_page_with_samples_over_time(run, capsys):
-    assert "report.html" in call(capsys, "report", run, "--seeds", "0-2", "--times", "2", "--device", "cpu").out
+def test_report_is_one_page_with_samples_over_time(run, call):
+    assert "report.html" in call("report", run, "--seeds", "0-2", "--times", "2", "--device", "cpu").out
     page = (run / "report.html").read_text()
     images = pictures(page)
     assert len(images) == 2
@@ -64,28 +53,26 @@ def test_report_is_one_page_with_samples_over_time(run, capsys):
     assert "src=" not in page.replace('src="data:image', "")
 
 
-def test_report_without_samples_with_those_of_the_run_and_with_others(run, capsys, tmp_path):
+def test_report_without_samples_with_those_of_the_run_and_with_others(run, call, tmp_path):
     out = tmp_path / "page.html"
-    call(capsys, "report", run, "--no-samples", "--out", out)
+    call("report", run, "--no-samples", "--out", out)
     assert not pictures(out.read_text())
     (run / "samples").mkdir()
     Image.new("L", (40, 30)).save(run / "samples" / "0000000032.png")
-    call(capsys, "report", run, "--out", out)
+    call("report", run, "--out", out)
     assert [image.size for image in pictures(out.read_text())] == [(40, 30)]
     assert "Drawn by the run itself" in out.read_text()
-    call(capsys, "report", run, "--out", out, "--seeds", "3", "--times", "1", "--device", "cpu")
+    call("report", run, "--out", out, "--seeds", "3", "--times", "1", "--device", "cpu")
     assert "Seeds 3, EMA length 0.100" in out.read_text()
-    assert "is a folder" in call(capsys, "report", run, "--out", tmp_path, code=2).err
-    assert "stores no averages of length 0.300" in call(capsys, "report", run, "--sigma-rel", "0.3", code=2).err
-    assert "must be at least 1" in call(capsys, "report", run, "--times", "0", code=2).err
+    assert "is a folder" in call("report", run, "--out", tmp_path, code=2).err
+    assert "stores no averages of length 0.300" in call("report", run, "--sigma-rel", "0.3", code=2).err
+    assert "must be at least 1" in call("report", run, "--times", "0", code=2).err
 
 
-def test_report_says_which_snapshot_is_damaged(run, capsys, tmp_path):
+def test_report_says_which_snapshot_is_damaged(run, call, tmp_path):
     path = run / "snapshots" / "0000000096-0.050.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
-    call(
-        capsys, "report", run, "--sigma-rel", "0.05", "--times", "1", "--out", tmp_path / "page.html", "--device", "cpu"
-    )
+    call("report", run, "--sigma-rel", "0.05", "--times", "1", "--out", tmp_path / "page.html", "--device", "cpu")
     path.write_bytes(whole)
     assert "Not drawn: " in (tmp_path / "page.html").read_text()
