@@ -21,7 +21,7 @@ from unitgain.report.chart import bar, curve
 from unitgain.report.curves import evenly, short
 from unitgain.report.history import pooled, read_history
 from unitgain.report.run import run_page
-from unitgain.report.samples import Drawing, choose_snapshots, kept_drawings
+from unitgain.report.samples import Drawing, choose_snapshots, grids_of
 from unitgain.report.terminal import frame, span
 from unitgain.train import TrainConfig
 from unitgain.train.lock import LOCK, FolderInUseError, FolderLock, holder
@@ -176,8 +176,8 @@ def test_pictures_of_the_run_itself_are_shown(folder):
         grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).save(folder / "samples" / f"{i:010d}.png")
     (folder / "samples" / "notes.png").write_text("no number")
     (folder / "samples" / f"{2:010d}.png").write_text("cut short")
-    assert [drawing.nimg for drawing in kept_drawings(read_history(folder), 3)] == [0, 4]
-    assert [drawing.nimg for drawing in kept_drawings(read_history(folder), 9)] == [0, 1, 3, 4]
+    assert [drawing.nimg for drawing in grids_of(read_history(folder), 3)] == [0, 4]
+    assert [drawing.nimg for drawing in grids_of(read_history(folder), 9)] == [0, 1, 3, 4]
 
 
 def test_wide_pictures_fit_the_page(folder):

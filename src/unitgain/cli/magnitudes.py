@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
 
 from unitgain.cli.arguments import Unset
 from unitgain.console import Console, say, show_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unitgain.report.history import Row
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Magnitudes:
 
         if not self.runs:
             raise ValueError("name the folder of a run, such as: unitgain magnitudes runs/digits --plot magnitudes.svg")
-        measured = {str(run): read_magnitudes(run) for run in self.runs}
+        measured = {str(run): _magnitudes(run) for run in self.runs}
         if self.plot is not None:
             save(magnitude_figure(measured), self.plot)
             say(f"wrote {self.plot}")
@@ -42,37 +47,30 @@ class Magnitudes:
             show_json(measured)
         else:
             for name, rows in measured.items():
-                Console().print(table(name, rows))
+                Console().print(_table(name, rows))
 
 
-def read_magnitudes(run: Path) -> list[dict[str, Any]]:
-    """The measurements in the `stats.jsonl` of a run, in order.
+def _magnitudes(run: Path) -> "Sequence[Row]":
+    """The measurements of a run, in order."""
+    from unitgain.report.history import read_history
 
-    Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if it has none.
-    """
-    from unitgain.train.rows import read_stats
-    from unitgain.train.run import load_config
-
-    load_config(run)
-    rows = [row for row in read_stats(run) if row.get("magnitudes")]
+    rows = read_history(run).magnitudes
     if not rows:
         raise ValueError(f"{run} has no magnitudes: train with --magnitudes-every IMAGES")
     return rows
 
 
-def table(name: str, rows: list[dict[str, Any]]) -> Table:
+def _table(name: str, rows: "Sequence[Row]") -> Table:
     """First and last measurement of a run, by bucket."""
     from unitgain.analysis.magnitude import QUANTITIES
 
     first, last = rows[0], rows[-1]
     title = f"{name}: {first['nimg']:,} -> {last['nimg']:,} images"
-    made = Table("bucket", *(quantity.replace("_", " ") for quantity in QUANTITIES), title=title, box=None)
+    table = Table("bucket", *(quantity.replace("_", " ") for quantity in QUANTITIES), title=title, box=None)
     for bucket, values in last["magnitudes"].items():
         before = first["magnitudes"].get(bucket, {})
-        made.add_row(bucket, *(f"{_text(before.get(key))} -> {_text(values.get(key))}" for key in QUANTITIES))
-    return made
+        table.add_row(bucket, *(f"{_text(before.get(key))} -> {_text(values.get(key))}" for key in QUANTITIES))
+    return table
 
 
 def _text(value: float | None) -> str:

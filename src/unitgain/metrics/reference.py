@@ -156,7 +156,7 @@ def official_references(
     Raises:
         ReferenceFileError: if shapes do not fit or there is nothing known among them.
     """
-    found = {}
+    references = {}
     for key, detector in OFFICIAL.items():
         if key in entries:
             entry = entries[key]
@@ -166,10 +166,10 @@ def official_references(
             info = DetectorInfo(name=detector, hash=None, resize="unknown")
             count = int(entries[key].get("num_images", 0))
             summary = _summary(info, count, mean, cov, name)
-            found[detector] = Reference(summary=summary, name=name, hash=hash, count=count or None)
-    if not found:
+            references[detector] = Reference(summary=summary, name=name, hash=hash, count=count or None)
+    if not references:
         raise ReferenceFileError(f"{name} holds none of {', '.join(OFFICIAL)}")
-    return found
+    return references
 
 
 def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[str, Any]) -> Reference:

@@ -138,7 +138,7 @@ def _in_thousands(axes: Any) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: short(round(value)))
 
 
-def _value(found: Mapping[str, float | None], quantity: str) -> float:
-    value = found.get("update" if quantity == "ratio" else quantity)
-    weight = found.get("weight") if quantity == "ratio" else 1.0
+def _value(part: Mapping[str, float | None], quantity: str) -> float:
+    value = part.get("update" if quantity == "ratio" else quantity)
+    weight = part.get("weight") if quantity == "ratio" else 1.0
     return value / weight if value and weight else math.nan  # 0 has no place on a logarithmic axis

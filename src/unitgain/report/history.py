@@ -92,11 +92,11 @@ def pooled(ticks: Sequence[Row]) -> Mapping[str, Any] | None:
     if not rows:
         return None
     images = [sum(column) for column in zip(*(row["images"] for row in rows), strict=True)]
-    found: dict[str, Any] = {"ln_sigma": rows[-1]["ln_sigma"], "images": images, "u": rows[-1]["u"]}
+    levels: dict[str, Any] = {"ln_sigma": rows[-1]["ln_sigma"], "images": images, "u": rows[-1]["u"]}
     for key in ("error", "loss"):
         sums = [sum((row[key][i] or 0.0) * row["images"][i] for row in rows) for i in range(len(images))]
-        found[key] = [total / count if count else None for total, count in zip(sums, images, strict=True)]
-    return found
+        levels[key] = [total / count if count else None for total, count in zip(sums, images, strict=True)]
+    return levels
 
 
 def exp_u(u: float | None) -> float | None:

@@ -56,13 +56,13 @@ def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> N
 def plot_runs(runs: Mapping[str, Sequence[CellResult]], path: Path, title: str = "") -> None:
     """As `plot_curves`, a curve per run at its best weight of guidance (Fig. 5a)."""
     owner = {id(result): run for run, results in runs.items() for result in results}
-    kept: list[CellResult] = []
+    curves: list[CellResult] = []
     for results in runs.values():
         for metric in dict.fromkeys(result.metric for result in results):
             own = [result for result in results if result.metric == metric]
             weight = best(own).cell.guidance
-            kept += [result for result in own if result.cell.guidance == weight]
-    _curves(kept, lambda result: f"{owner[id(result)]}, w = {result.cell.guidance:g}", path, title)
+            curves += [result for result in own if result.cell.guidance == weight]
+    _curves(curves, lambda result: f"{owner[id(result)]}, w = {result.cell.guidance:g}", path, title)
 
 
 def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None:

@@ -14,6 +14,7 @@ from unitgain.draw.run import describe, draw_images
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import source_of
 from unitgain.evaluate.judge import Judge
+from unitgain.hub import locate
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
 from unitgain.serial import to_dict
@@ -80,26 +81,38 @@ class Sweep:
         Raises:
             ValueError: if it is guided and nothing guides.
         """
-        settings = self.settings.replace(guidance=cell.guidance)
+        guide = self._guide(cell)
         main = self._network(str(self.main.path(cell.target())))
-        if cell.guidance == 1 or self.guide == SELF:
-            return main, None, settings
+        other = None if guide in (None, SELF) else self._network(str(guide))
+        return main, other, self.settings.replace(guidance=cell.guidance)
+
+    def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
+        """Key in the table by label of the metric; no more than headers of networks is read."""
+        guide = self._guide(cell)
+        settings = self.settings.replace(guidance=cell.guidance)
+        if cell.guidance == 1:
+            settings = settings.replace(interval=None)
+        about = {
+            "device": self.world.device.type,
+            "main": {"sha256": _sha256(self.main.path(cell.target()))},
+            "guide": guide if guide in (None, SELF) else _sha256(locate(str(guide))),
+            "settings": settings.record(self.world.device),
+            "seeds": [seeds.start, seeds.stop],
+        }
+        return {name: key_of({**about, "judged": identity}) for name, identity in self.judge.identities.items()}
+
+    def _guide(self, cell: Cell) -> str | None:
+        """Name of the network that guides a cell; None for no guidance."""
+        if cell.guidance == 1:
+            return None
         if self.guide is None:
             raise ValueError(f"a guidance of {cell.guidance:g} needs a guide: a run, a network, or {SELF}")
-        name = self.guide
         if self.guide_averages is not None:
-            name = str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
-        return main, self._network(name), settings
+            return str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
+        return self.guide
 
     def _network(self, name: str) -> Network:
         return self._open(name, self.world.device, self.settings)
-
-    def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
-        """Key in the table by name of the metric."""
-        main, guide, settings = self._records(cell)
-        images = {"main": main, "guide": guide, "settings": settings, "seeds": [seeds.start, seeds.stop]}
-        about = {"device": self.world.device.type, **images}
-        return {name: key_of({**about, "judged": identity}) for name, identity in self.judge.identities.items()}
 
     def evaluate(
         self, cell: Cell, seeds: range, on_images: Callable[[float], None] | None = None
@@ -128,21 +141,6 @@ class Sweep:
             {"key": key, "metric": name, "value": record.value, "seconds": seconds, **about, "record": to_dict(record)}
             for (name, key), record in zip(keys.items(), records, strict=True)
         ]
-
-    def _records(self, cell: Cell) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-        """What the images of a cell depend on, without opening more than headers."""
-        guide: Any = None
-        if cell.guidance != 1:
-            if self.guide_averages is not None:
-                guide = _sha256(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
-            elif self.guide not in (None, SELF):
-                guide = self._network(str(self.guide)).record["sha256"]
-            else:
-                guide = self.guide
-        settings = self.settings.replace(guidance=cell.guidance)
-        if cell.guidance == 1:
-            settings = settings.replace(interval=None)
-        return {"sha256": _sha256(self.main.path(cell.target()))}, guide, settings.record(self.world.device)
 
 
 def check(bench: Sweep, config: SweepConfig) -> None:

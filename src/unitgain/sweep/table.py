@@ -34,12 +34,12 @@ class Table:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """All rows that are whole, by key."""
-        found: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, Any]] = {}
         for path in sorted(self.folder.glob("cells-*.jsonl")):
             for row in read_rows(path):  # without one that was cut short when the process was killed
                 if isinstance(row.get("key"), str) and is_number(row.get("value")):
-                    found[row["key"]] = row
-        return found
+                    rows[row["key"]] = row
+        return rows
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, in one write."""
