@@ -216,6 +216,23 @@ def test_few_images_for_the_features_are_warned_of():
     assert len(enough.warnings) == 1
 
 
+def test_one_comparison_serves_all_figures_of_neighbours(monkeypatch):
+    calls, compare = [], neighbours.neighbourhoods
+
+    def counted(generated, real, ks, **options):
+        calls.append(ks)
+        return compare(generated, real, ks, **options)
+
+    monkeypatch.setattr(neighbours, "neighbourhoods", counted)
+    reference = reference_of(pictures(60, seed=1), Pixels())
+    names = ["precision", "recall", "density", "coverage"]
+    together = measure([pictures(50)], Pixels(), names, reference)
+    assert calls == [(3, 5)]
+    assert [record.settings for record in together] == [{"k": 3}, {"k": 3}, {"k": 5}, {"k": 5}]
+    alone = [measure([pictures(50)], Pixels(), [name], reference)[0].value for name in names]
+    assert [record.value for record in together] == alone
+
+
 class Never:
     """Batches that must not be read."""
 
