@@ -40,7 +40,7 @@ def samples_of(
     length: float | None = None,
     *,
     device: torch.device | str = "cpu",
-    on_images: Callable[[float, int], object] | None = None,
+    on_images: Callable[[float, int], None] | None = None,
 ) -> tuple[list[Drawing], str]:
     """Pictures of a run as it learned, and what is to be said of them: its own grids, or drawn from its snapshots.
 
