@@ -63,7 +63,8 @@ def held(prepared: Prepared) -> int:
 @pytest.mark.parametrize("spec", [EDM2PLUS, edm2_configs()["g"]], ids=["EDM2+", "EDM2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_what_is_held_is_the_parameters_in_their_precision(spec, dtype):
-    """Two bytes for each weight in low precision but those of the noise level and, in C, of depthwise convolutions.
+    """Two bytes for each weight in low precision but those of the noise level, of modulations and, in C, of depthwise
+    convolutions.
 
     Outputs of 1x1 convolutions are rounded up to what C makes at a time.
     """
@@ -77,19 +78,12 @@ def test_what_is_held_is_the_parameters_in_their_precision(spec, dtype):
             depthwise, missing = module.groups > 1, 0
             if pays_to_multiply(dtype) and module.weight.shape[2:] == (1, 1):
                 missing = -len(module.weight) % 64 * module.weight[0].numel()
-            wide = name.endswith("embedding.noise") or (depthwise and in_c)
+            wide = not module.kernel and not name.endswith("embedding.label")
+            wide = wide or (depthwise and in_c)
             expected += (module.weight.numel() + missing) * (4 if wide else low)
         if hasattr(module, "scale"):
             expected += 4 * len(module.linear.weight)  # its constant
     assert held(prepared) == expected
-
-
-def test_a_modulation_beyond_float16_stays_what_it_is():
-    denoiser = trained(NetworkSpec(**TINY), gain=1e8)
-    prepared = prepare(denoiser, torch.bfloat16)
-    assert prepared.network.embedding.modulation.dtype == torch.float32
-    assert all(value.isfinite().all() for value in prepared.parameters())
-    assert prepare(trained(NetworkSpec(**TINY)), torch.bfloat16).network.embedding.modulation.dtype == torch.float16
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

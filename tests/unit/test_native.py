@@ -221,14 +221,14 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path))
     monkeypatch.setenv(NATIVE, "1")
     build.library.cache_clear()
-    assert build.library("linear") is not None
+    assert build.library("pointwise") is not None
     yield tmp_path / "native"
     build.library.cache_clear()
 
 
 def reopen():
     build.library.cache_clear()
-    return build.library("linear")
+    return build.library("pointwise")
 
 
 def test_the_cache_is_private_and_what_is_loaded_is_whole(own_cache):
@@ -268,14 +268,14 @@ def test_a_compiler_that_cannot_be_parsed_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path))
     build.library.cache_clear()
     try:
-        assert build.library("linear") is None
+        assert build.library("pointwise") is None
         build.library.cache_clear()
         monkeypatch.setenv(NATIVE, "1")
         with pytest.raises(RuntimeError, match="CC='gcc \"' is no command: No closing quotation"):
-            build.library("linear")
+            build.library("pointwise")
         if shutil.which("cc"):
             monkeypatch.setenv("CC", "  ")
-            assert build.library("linear") is not None
+            assert build.library("pointwise") is not None
     finally:
         build.library.cache_clear()
 

@@ -13,10 +13,7 @@ from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.operations import Modulate
 from unitgain.infer.layers import apart, constant, folded, frozen
 from unitgain.layers import MPFourier
-from unitgain.native import can_multiply, linear
 from unitgain.ops import SILU_MAGNITUDE, mp_sum_factors
-
-AT_ONCE = 2**19  # elements of stored modulations that are widened to float32 at a time
 
 
 class FoldedEmbedding(nn.Module):
@@ -24,21 +21,18 @@ class FoldedEmbedding(nn.Module):
 
     Args:
         embedding: as trained.
-        dtype: of the network. In low precision labels and modulations are stored in float16, whose rounding is an
-            eighth of that of bfloat16; all is computed in float32.
-        fused: whether modulations are multiplied in C where that can be.
+        dtype: of the network. In low precision labels are stored in float16, whose rounding is an eighth of that of
+            bfloat16; all else is in float32.
 
     Attributes:
         at_once: images that libraries get at a time, since they sum in another order for more; None for all.
     """
 
-    def __init__(self, embedding: Embedding | PlainEmbedding, dtype: torch.dtype, fused: bool) -> None:
+    def __init__(self, embedding: Embedding | PlainEmbedding, dtype: torch.dtype) -> None:
         super().__init__()
         self.at_once: int | None = None
-        self.fused = fused
         self.silu = 1 / SILU_MAGNITUDE if isinstance(embedding, Embedding) else 1.0
         self.given = False  # whether the embedding itself is wanted
-        self.stored = torch.float32 if dtype == torch.float32 else torch.float16
         noise_factor, label_factor = 1.0, 1.0
         if isinstance(embedding, Embedding) and embedding.label is not None:
             noise_factor, label_factor = mp_sum_factors(embedding.label_balance)
@@ -49,7 +43,8 @@ class FoldedEmbedding(nn.Module):
         self.classes = None
         if embedding.label is not None:
             factor = label_factor * math.sqrt(embedding.label.in_channels)
-            self.classes = frozen(folded(embedding.label).mul_(factor).t().to(self.stored).contiguous())
+            stored = torch.float32 if dtype == torch.float32 else torch.float16
+            self.classes = frozen(folded(embedding.label).mul_(factor).t().to(stored).contiguous())
         self._weights: list[Tensor] = []
         self._constants: list[Tensor] = []
 
@@ -59,8 +54,7 @@ class FoldedEmbedding(nn.Module):
             self.given = True
             return -1
         weight = folded(modulate.linear, modulate.gain).mul_(self.silu * modulate.factor)
-        stored = weight.to(self.stored)
-        self._weights.append(stored if torch.isfinite(stored).all() else weight)
+        self._weights.append(weight)
         self._constants.append(torch.full((len(weight),), modulate.factor, dtype=torch.float32, device=weight.device))
         return len(self._weights) - 1
 
@@ -69,7 +63,7 @@ class FoldedEmbedding(nn.Module):
         self.sizes = [len(weight) for weight in self._weights]
         self.modulation = self.constant = None
         if self.sizes:
-            self.modulation = frozen(_joined(self._weights))
+            self.modulation = frozen(_join(self._weights))
             self.constant = frozen(torch.cat(self._constants))
         del self._weights, self._constants
 
@@ -89,31 +83,16 @@ class FoldedEmbedding(nn.Module):
             else:
                 emb = emb + self.classes[label].float()
         emb = apart(F.silu, emb, self.at_once)
-        whole = [(emb * self.silu)[:, :, None, None]] if self.given else []
-        if self.modulation is None or self.constant is None:
-            return whole
-        if self.fused and can_multiply(self.modulation.dtype):
-            scales = linear(emb, self.modulation, self.constant)
-        else:
-            scales = _widened_linear(emb, self.modulation, self.constant, self.at_once)
-        return [part[:, :, None, None] for part in scales.split(self.sizes, dim=1)] + whole
+        factors: list[Tensor] = []
+        if self.modulation is not None:
+            modulate = partial(F.linear, weight=self.modulation, bias=self.constant)
+            factors += _by_rows(modulate, emb, self.at_once).split(self.sizes, dim=1)
+        if self.given:
+            factors.append(emb * self.silu)
+        return [each[:, :, None, None] for each in factors]
 
     def _embed_noise(self, c_noise: Tensor) -> Tensor:
         return F.linear(torch.cos(c_noise.outer(self.freqs) + self.phases), self.noise)
-
-
-def _widened_linear(x: Tensor, weight: Tensor, bias: Tensor, at_once: int | None) -> Tensor:
-    """A linear layer in float32 whose weight may be stored in less, on so many rows of `x` at a time."""
-    if weight.dtype == torch.float32:
-        return _by_rows(partial(F.linear, weight=weight, bias=bias), x, at_once)
-    # A few rows at a time, always in the same place, which stays in the caches.
-    rows = max(AT_ONCE // weight.shape[1], 1)
-    wide = torch.empty((min(rows, len(weight)), weight.shape[1]), dtype=torch.float32, device=weight.device)
-    made = []
-    for part, own_bias in zip(weight.split(rows), bias.split(rows), strict=True):
-        layer = partial(F.linear, weight=wide[: len(part)].copy_(part), bias=own_bias)
-        made.append(_by_rows(layer, x, at_once))
-    return torch.cat(made, dim=1)
 
 
 def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor, at_once: int | None) -> Tensor:
@@ -123,10 +102,9 @@ def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor, at_once: int | Non
     return torch.cat([function(part.clone()) for part in x.split(at_once)])
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _join(parts: list[Tensor]) -> Tensor:
     """The rows of all parts, which are given up one by one."""
-    dtype = torch.float32 if any(part.dtype == torch.float32 for part in parts) else parts[0].dtype
-    joined = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=dtype)
-    for rows in joined.split(list(map(len, parts))):
+    whole = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
+    for rows in whole.split(list(map(len, parts))):
         rows.copy_(parts.pop(0))
-    return joined
+    return whole

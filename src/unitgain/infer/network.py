@@ -54,7 +54,7 @@ class FoldedUNet(nn.Module):
         assert isinstance(network.embedding, Embedding | PlainEmbedding)
         backend = _backend(isinstance(network, MPUNet), dtype, fused, filtered, kernels)
         self.dtype, self.sums, self.backend = dtype, backend.sums, backend
-        self.embedding = FoldedEmbedding(network.embedding, dtype, fused)
+        self.embedding = FoldedEmbedding(network.embedding, dtype)
         joins = _joins(network, spec)
         self.factors = {name: (1.0, 1.0) for name in joins}
         wanted = [skip for _, skip in reversed(joins.values())]  # the encoder's outputs, in their order

@@ -5,7 +5,6 @@ from unitgain.native.build import NATIVE
 from unitgain.native.combine import Combination, can_combine
 from unitgain.native.conv1x1 import Conv1x1, can_multiply_pairs
 from unitgain.native.depthwise import Depthwise, can_convolve
-from unitgain.native.linear import can_multiply, linear
 from unitgain.native.memory import forget, images, recycled
 from unitgain.native.pointwise import can_pass, converted, joined, summed
 from unitgain.native.winograd import Winograd, can_filter
@@ -21,14 +20,12 @@ __all__ = [
     "can_combine",
     "can_convolve",
     "can_filter",
-    "can_multiply",
     "can_multiply_pairs",
     "can_pass",
     "converted",
     "forget",
     "images",
     "joined",
-    "linear",
     "recycled",
     "summed",
 ]
