@@ -19,8 +19,8 @@ from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.draw.networks import open_network
 from unitgain.hub import load
 from unitgain.infer import Prepared, prepare
-from unitgain.infer.fused import FusedBottleneck, FusedDepthwise, FusedPointwise, pays_to_multiply
-from unitgain.infer.layers import Bottleneck, FoldedConv
+from unitgain.infer.fused import FusedDepthwise, FusedPointwise, pays_to_multiply
+from unitgain.infer.layers import FoldedConv
 from unitgain.layers import MPConv
 from unitgain.native import can_pass
 from unitgain.serial import to_dict
@@ -156,27 +156,3 @@ def test_opening_takes_what_the_prepared_network_takes(tmp_path):
     found = footprint(str(path), "bfloat16", threads=1)
     assert 2 * count < found.opening < 1.1 * 2 * count + 4 * 4 * largest + 3e6
     assert found.opening < 4 * count
-
-
-@pytest.mark.parametrize("images", [1, 2])
-def test_a_bottleneck_in_parts_is_the_same(monkeypatch, images):
-    torch.manual_seed(0)
-    wide, narrow = (FoldedConv(torch.randn(*size, 1, 1), 1, torch.float32) for size in ((64, 16), (8, 64)))
-    wide.activate = True
-    layer = Bottleneck(wide, narrow)
-    x = torch.randn(images, 16, 7, 5).contiguous(memory_format=torch.channels_last)
-    whole = layer(x)
-    calls = []
-    wide.register_forward_hook(lambda *_: calls.append(1))
-    for limit, parts in ((64 * 7 * 5 * 4, 1), (64 * 4 * 5 * 4, 2), (64 * 3 * 5 * 4, 3), (1, 7)):
-        calls.clear()
-        monkeypatch.setattr(Bottleneck, "AT_ONCE", limit)
-        found = layer(x)
-        assert len(calls) == (parts if images == 1 else 1)
-        assert found.is_contiguous(memory_format=torch.channels_last)
-        assert relative_error(found, whole) < 1e-6
-    for dtype in (torch.float32, torch.bfloat16):
-        kinds = [type(module) for module in prepare(trained(EDM2PLUS.replace(**TINY)), dtype).modules()]
-        fused = pays_to_multiply(dtype)
-        assert (FusedBottleneck in kinds) == fused
-        assert (Bottleneck in kinds) == (FusedDepthwise in kinds and dtype != torch.float32 and not fused)

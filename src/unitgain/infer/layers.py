@@ -73,11 +73,6 @@ class FoldedConv(Step):
         self.weight = frozen(kept)
         self.packed: Tensor | None = None
 
-    @property
-    def pointwise(self) -> bool:
-        """Whether a pixel depends on that pixel alone."""
-        return self.padding == 0 and self.groups == 1
-
     def pack(self, resolution: int) -> None:
         """Give up the weight for one in the layout of oneDNN, which would else be made anew at each call.
 
@@ -126,33 +121,6 @@ class FoldedConv(Step):
         return torch.ops.mkldnn._convolution_pointwise(
             x, self.packed, None, padding, one, one, self.groups, after, [], ""
         )
-
-
-class Bottleneck(Step):
-    """Two 1x1 convolutions, a part of the image at a time if what is between them would take much memory.
-
-    Args:
-        expand: to more channels.
-        project: back to fewer.
-    """
-
-    AT_ONCE = 2**22  # bytes between the two
-
-    def __init__(self, expand: FoldedConv, project: FoldedConv) -> None:
-        super().__init__()
-        self.width, self.channels, self.reads = expand.channels, project.channels, expand.reads
-        self.expand, self.project = expand, project
-
-    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 h w"]:
-        """Apply to `x`, which is channels-last and of the layers' dtype."""
-        n, _, h, w = x.shape
-        parts = min(-(-self.width * h * w * x.element_size() // self.AT_ONCE), h)
-        if n > 1 or parts < 2:  # rows of several images do not lie together
-            return self.project(self.expand(x))
-        out = x.new_empty((n, h, w, self.channels)).permute(0, 3, 1, 2)  # channels-last
-        for part, into in zip(x.chunk(parts, dim=2), out.chunk(parts, dim=2), strict=True):
-            into.copy_(self.project(self.expand(part)))
-        return out
 
 
 def apart(function: Callable[[Tensor], Tensor], x: Tensor, at_once: int | None) -> Tensor:

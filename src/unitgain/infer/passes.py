@@ -10,7 +10,7 @@ from torch import Tensor
 from unitgain.arch.operations import Convolve, Modulate, Operation, lead
 from unitgain.infer.backend import Backend, Entry, Slot, followed_by_silu
 from unitgain.infer.fused import FilteredConv, FusedBottleneck, FusedDepthwise, FusedPointwise, pays_to_multiply
-from unitgain.infer.layers import Bottleneck, FoldedConv, Step, Sum, folded
+from unitgain.infer.layers import Step, Sum, folded
 from unitgain.native import attend, can_attend, can_pass, converted, joined, summed
 
 NARROW = 32  # channels, below which filtering does not pay
@@ -69,25 +69,22 @@ class Passes(Backend):
         return FilteredConv(weight, tile, self.dtype, at, silu), count + silu
 
     def _take_pointwise(self, operations: Sequence[Operation]) -> tuple[Step, int] | None:
-        """Two 1x1 convolutions as a bottleneck, or one in C, with the SiLU after the first."""
+        """A 1x1 convolution in C and the SiLU after it, or two with the SiLU between them; one before "s d" alone."""
         first = operations[0]
-        if not (isinstance(first, Convolve) and _pointwise(first)):
+        if not isinstance(first, Convolve):
             return None
-        silu = followed_by_silu(operations[1:])
-        second = operations[1 + silu] if len(operations) > 1 + silu else None
-        paired = isinstance(second, Convolve) and _pointwise(second) and self._in_c(first) == self._in_c(second)
-        if not (self._in_c(first) or paired) or self.dtype == torch.float32:
-            return None  # in float32 the parts of a bottleneck take longer than the whole
-        expand = self.convolution(first)
-        assert isinstance(expand, FusedPointwise | FoldedConv)
+        following = lead(operations[1:])
+        third = operations[1 + following.count] if len(operations) > 1 + following.count else None
+        before_depthwise = isinstance(third, Convolve) and third.depthwise and max(third.layer.kernel) <= 15
+        if not self._in_c(first):
+            return (self.convolution(first), 1) if before_depthwise else None
+        expand = FusedPointwise(folded(first.layer, first.factor))
+        silu = followed_by_silu(operations[1:]) and not before_depthwise
         expand.activate = silu
-        if not (isinstance(second, Convolve) and paired):
+        second = operations[1 + silu] if len(operations) > 1 + silu else None
+        if not (isinstance(second, Convolve) and self._in_c(second)):
             return expand, 1 + silu
-        project = self.convolution(second)
-        if isinstance(expand, FusedPointwise) and isinstance(project, FusedPointwise):
-            return FusedBottleneck(expand, project), 2 + silu
-        assert isinstance(expand, FoldedConv) and isinstance(project, FoldedConv)
-        return Bottleneck(expand, project), 2 + silu
+        return FusedBottleneck(expand, FusedPointwise(folded(second.layer, second.factor))), 2 + silu
 
     def convolution(self, operation: Convolve) -> Step:
         """In C if it is of pairs of bfloat16."""
