@@ -24,7 +24,7 @@ def variants(denoiser: Denoiser) -> dict[str, Denoiser]:
     made: dict[str, Denoiser] = {"prepared": prepare(denoiser, torch.bfloat16)}
     with patch("torch.cpu._is_amx_tile_supported", lambda: False):
         made["prepared as if without AMX"] = prepare(denoiser, torch.bfloat16)
-    with patch("unitgain.infer.prepare.can_convolve", lambda dtype: False):
+    with patch("unitgain.infer.prepare.can_convolve_depthwise", lambda dtype: False):
         made["prepared, by libraries alone"] = prepare(denoiser, torch.bfloat16)
     denoiser.dtype = torch.bfloat16
     return {**made, "plain": denoiser.to(memory_format=torch.channels_last)}

@@ -66,7 +66,7 @@ class Shifted(nn.Module):
 
 @pytest.fixture
 def new_tokens(monkeypatch):
-    """Three tokens more: b (a shift by the embedding), i (nothing at all) and g (a 3x3 convolution in groups)."""
+    """Tokens more: b (a shift by the embedding), i (nothing at all), g (a 3x3 convolution in groups) and v (3x1)."""
     shifted = Token("shift", "shift", lambda place: Shifted(place.in_channels, place.emb_channels), conditioned=True)
     grouped = Token(
         "grouped 3x3 convolution",
@@ -75,7 +75,10 @@ def new_tokens(monkeypatch):
         width="output",
         learned=True,
     )
-    more = {"b": shifted, "i": Token("nothing", "identity", lambda place: nn.Identity()), "g": grouped}
+    tall = Token(
+        "3x1 convolution", "tall", lambda place: MPConv(place.in_channels, place.in_channels, (3, 1)), learned=True
+    )
+    more = {"b": shifted, "i": Token("nothing", "identity", lambda place: nn.Identity()), "g": grouped, "v": tall}
     for module in ("tokens", "block"):
         monkeypatch.setattr(f"unitgain.arch.{module}.TOKENS", TOKENS | more)
 

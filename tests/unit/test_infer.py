@@ -10,14 +10,16 @@ from conftest import relative_error, trained
 from torch import nn
 
 from unitgain.arch import NetworkSpec
+from unitgain.arch.block import Block
 from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.arch.operations import Convolve
 from unitgain.infer import Prepared, fastest_dtype, prepare
 from unitgain.infer.blocks import FoldedBranch
 from unitgain.infer.fused import FilteredConv, FusedDepthwise, pays_to_filter
-from unitgain.infer.layers import Sum, folded
+from unitgain.infer.layers import fold_weight
 from unitgain.infer.passes import Passes
 from unitgain.layers import MPConv, effective_weight
+from unitgain.native import Sum
 from unitgain.ops import resample
 from unitgain.sample import generate, sigma_grid
 from unitgain.sample.tiles import tile_size, tiled
@@ -89,18 +91,38 @@ def test_constants_are_folded_exactly(changes):
     assert relative_error(prepare(denoiser, torch.float32)(x, sigma, label), expected) < 2e-6
 
 
-@pytest.mark.parametrize("branch", ["s d E b P s m d", "i s c s b i", "b g", "i i s E b s d g"])
+@pytest.mark.parametrize("branch", ["s d E b P s m d", "i s c s b i", "b g v", "i i s E b s d g"])
 @pytest.mark.parametrize("native", [True, False])
 def test_tokens_that_no_backend_knows_run_in_pytorch(branch, native, new_tokens, monkeypatch):
     """And everything around them as before."""
     if not native:
-        monkeypatch.setattr(import_module("unitgain.infer.prepare"), "can_convolve", lambda _: False)
+        monkeypatch.setattr(import_module("unitgain.infer.prepare"), "can_convolve_depthwise", lambda _: False)
     denoiser = trained(NetworkSpec(**TINY | {"branch": branch}))
     x, sigma, label = inputs(denoiser.spec)
     with torch.no_grad():
         expected = denoiser(x, sigma, label)
     assert relative_error(prepare(denoiser, torch.float32)(x, sigma, label), expected) < 2e-6
     assert relative_error(prepare(denoiser, torch.bfloat16)(x, sigma, label), expected) < 2e-2
+
+
+class Averaged(nn.Module):
+    """Every pixel with the mean of all: attention that no backend knows."""
+
+    def forward(self, x):
+        return 0.8 * x + 0.6 * x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_of_another_kind_runs_in_pytorch(dtype):
+    denoiser = trained(NetworkSpec(**TINY))
+    for module in denoiser.modules():
+        if isinstance(module, Block) and not isinstance(module.attention, nn.Identity):
+            module.attention = Averaged()
+    x, sigma, label = inputs(denoiser.spec)
+    with torch.no_grad():
+        expected = denoiser(x, sigma, label)
+    found = prepare(denoiser, dtype)(x, sigma, label)
+    assert relative_error(found, expected) < (2e-6 if dtype == torch.float32 else 2e-2)
 
 
 def test_a_trained_eps_is_kept_exactly():
@@ -153,7 +175,7 @@ def test_c_and_libraries_give_the_same(monkeypatch, dtype):
     x, sigma, label = inputs(denoiser.spec)
     found = prepare(denoiser, dtype)
     assert any(isinstance(module, FusedDepthwise) for module in found.modules())
-    monkeypatch.setattr(import_module("unitgain.infer.prepare"), "can_convolve", lambda _: False)
+    monkeypatch.setattr(import_module("unitgain.infer.prepare"), "can_convolve_depthwise", lambda _: False)
     plain = prepare(denoiser, dtype)
     assert not any(isinstance(module, FusedDepthwise) for module in plain.modules())
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2
@@ -162,6 +184,7 @@ def test_c_and_libraries_give_the_same(monkeypatch, dtype):
 
 COMPILED = """
 import torch
+from unitgain.arch.block import Block
 from unitgain.arch.configs import edm2plus_configs
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
@@ -306,9 +329,9 @@ def test_a_branch_that_takes_the_sum_in_doubles_pixels_once(groups, steps):
     branch = FoldedBranch(operations, 0.5, Passes(torch.float32, torch.float32, 16, filtered=True), lambda _: 0)
     assert isinstance(branch[-1], FilteredConv if groups == 1 else FusedDepthwise)
     x, main = (torch.randn(2, 32, 8, 8).contiguous(memory_format=torch.channels_last) for _ in range(2))
-    found = branch.add(x, [], Sum(main, 0.7, 4.0, torch.float32), doubled=True)
+    found = branch.add(x, [], Sum(main, 0.7, 4.0, torch.float32), upsample=True)
     assert found.shape == (2, 32, 16, 16)
-    apart = branch(x, [], doubled=True) + 0.7 * resample(main, "up")
+    apart = branch(x, [], upsample=True) + 0.7 * resample(main, "up")
     torch.testing.assert_close(found, apart.clamp(-4, 4), rtol=1e-5, atol=1e-5)
 
 
@@ -318,7 +341,7 @@ def test_a_folded_weight_is_the_effective_one_times_a_factor(dtype):
     layer = MPConv(20, 12, (3, 3)).to(dtype)
     before = layer.weight.detach().clone()
     gain = torch.tensor(0.7)
-    found = folded(layer, gain)
+    found = fold_weight(layer, gain)
     expected = effective_weight(before, gain)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected.float())

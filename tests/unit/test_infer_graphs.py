@@ -39,7 +39,7 @@ def _as_on_a_gpu(monkeypatch):
     """No weights in layouts of this processor, which cannot be copied."""
     module = import_module("unitgain.infer.prepare")
     monkeypatch.setattr(module, "can_pack", lambda _: False)
-    monkeypatch.setattr(module, "can_convolve", lambda _: False)
+    monkeypatch.setattr(module, "can_convolve_depthwise", lambda _: False)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_the_recording_goes_that_was_not_needed_for_longest(denoiser, stand_in):
     for batch, recorded in ((1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)):
         graphed(images(batch), 0.5)
         assert stand_in.recorded == recorded
-        assert len(graphed.graphs.kept) <= 2
+        assert len(graphed.graphs.recordings) <= 2
 
 
 def test_inference_mode_and_what_comes_after_it(denoiser, graphed):
@@ -136,12 +136,12 @@ def test_weights_that_move_and_copies_are_recorded_anew(graphed, stand_in):
     x = images()
     expected = graphed(x, 0.5)
     graphed.to(torch.float64).to(torch.float32)
-    assert not graphed.graphs.kept
+    assert not graphed.graphs.recordings
     assert relative_error(graphed(x, 0.5), expected) < 1e-6
     for other in (copy.deepcopy(graphed), pickle.loads(pickle.dumps(graphed))):
-        assert not other.graphs.kept
+        assert not other.graphs.recordings
         assert torch.equal(other(x, 0.5), graphed(x, 0.5))
-    assert len(graphed.graphs.kept) == 1
+    assert len(graphed.graphs.recordings) == 1
 
 
 def test_samples_are_those_of_the_same_network_without_graphs(denoiser, graphed, stand_in):

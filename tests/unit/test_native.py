@@ -1,5 +1,6 @@
 """Parts written in C against the same in PyTorch."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitgain.native import NATIVE, Combination, Depthwise, build, can_combine, can_pass
+from unitgain.native import NATIVE, Combination, Depthwise, Sum, build, can_combine, can_pass
+from unitgain.native.bind import Array, Binding
 from unitgain.ops import resample
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -147,7 +149,7 @@ def test_depthwise_with_a_sum_after_it(shape, kernel, halved, kinds):
     main = torch.randn(n, c, *small, generator=generator).to(kinds[2])
     weight, scale = torch.randn(c, 1, kernel, kernel, generator=generator), torch.randn(n, c, generator=generator)
     convolve = Depthwise(weight, silu=False)
-    found = convolve(x, scale, kinds[1], main, 0.7, 3.0)
+    found = convolve(x, scale, after=Sum(main, 0.7, 3.0, kinds[1]))
     branch = x.double() * scale.double()[:, :, None, None]
     branch = F.conv2d(branch, weight.double(), padding=kernel // 2, groups=c)
     exact = (branch + 0.7 * (resample(main, "up") if halved else main).double()).clamp(-3, 3)
@@ -155,7 +157,7 @@ def test_depthwise_with_a_sum_after_it(shape, kernel, halved, kinds):
     assert found.is_contiguous(memory_format=torch.channels_last)
     rounding = {torch.float32: 1e-6, torch.float16: 2**-11, torch.bfloat16: 2**-8}[kinds[1]]
     assert ((found - exact).abs() <= rounding * exact.abs() + 2e-6 * kernel**2 * branch.abs().max() + 1e-6).all()
-    assert torch.equal(found, convolve(x, scale, torch.float32, main, 0.7, 3.0).to(kinds[1]))
+    assert torch.equal(found, convolve(x, scale, after=Sum(main, 0.7, 3.0, torch.float32)).to(kinds[1]))
 
 
 def test_silu_of_every_size_of_number():
@@ -182,6 +184,18 @@ def test_depthwise_does_not_depend_on_the_number_of_threads_or_images():
         assert torch.equal(convolve(x[3:4]), one[3:4])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not can_pass(torch.float32), reason="there is no compiler")
+def test_what_c_and_python_lay_out_differently_is_refused():
+    """Before anything is called."""
+    with pytest.raises(RuntimeError, match=rf"struct join has \d+ bytes in pointwise\.c, {ctypes.sizeof(Array)} in Py"):
+        _ = Binding("pointwise", {}, {"join": Array}).library
+    bound = Binding("pointwise", {"join": (None, ctypes.c_void_p)}, {"array": Array})
+    assert bound.library.unitgain_join.argtypes == [ctypes.c_void_p]
+    assert bound.need(halves=bound.constant("halves")) is bound.library
+    with pytest.raises(RuntimeError, match="prepare it here"):
+        bound.need(halves=7)
 
 
 def test_without_a_compiler_nothing_fails_unless_it_is_asked_for(tmp_path, monkeypatch):

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from unitgain.arch.configs import edm2_configs, edm2plus_configs
 from unitgain.infer import prepare
-from unitgain.infer.fused import FusedBottleneck, FusedPointwise, pays_to_multiply
-from unitgain.native import Conv1x1, build, can_multiply_pairs, can_pass
+from unitgain.infer.fused import FusedBottleneck, FusedPointwise, pays_to_convolve
+from unitgain.native import Conv1x1, Sum, build, can_convolve_pairs, can_pass
 from unitgain.native import conv1x1 as module
+from unitgain.native.bind import Binding
 
-needed = pytest.mark.skipif(not can_multiply_pairs(), reason="this processor has no AVX-512 BF16")
+needed = pytest.mark.skipif(not can_convolve_pairs(), reason="this processor has no AVX-512 BF16")
 LOW = (torch.bfloat16, torch.float16)
 
 
@@ -38,10 +39,10 @@ def test_it_is_there_where_the_processor_has_it():
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     if has is None:
         pytest.skip("this torch does not say what the processor has")
-    assert has() or not can_multiply_pairs()
+    assert has() or not can_convolve_pairs()
     if "-march=native" in build.FLAGS and "CC" not in os.environ:
-        assert can_multiply_pairs() == has()
-    assert not pays_to_multiply(torch.float32)
+        assert can_convolve_pairs() == has()
+    assert not pays_to_convolve(torch.float32)
 
 
 @needed
@@ -57,7 +58,8 @@ def test_any_size(shape, out, silu, main):
     x, weight = images(n, 2 * pairs, h, w), normal(out, 2 * pairs, 1, 1, seed=1)
     other = None if main is None else images(n, out, h, w, seed=2).to(main)
     convolve = Conv1x1(weight)
-    found = convolve(x, torch.float32, silu, other, 0.7, 4.0)
+    after = lambda dtype: None if other is None else Sum(other, 0.7, 4.0, dtype)  # noqa: E731
+    found = convolve(x, torch.float32, silu, after(torch.float32))
     wanted = exact(x, weight)
     wanted = F.silu(wanted) if silu else wanted
     size = F.conv2d(x.double().abs(), weight.bfloat16().double().abs()) + 1
@@ -67,7 +69,7 @@ def test_any_size(shape, out, silu, main):
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert ((found - wanted).abs() <= 2**-23 * (3 + pairs / 2) * size).all()
     for low in LOW:
-        rounded = convolve(x, low, silu, other, 0.7, 4.0)
+        rounded = convolve(x, low, silu, after(low))
         assert rounded.dtype == low
         if silu:  # is made to 1e-4 where it is rounded anyway
             before = F.silu(exact(x, weight)).abs()
@@ -146,10 +148,11 @@ def test_what_follows_does_not_depend_on_how_many_pixels_there_are():
     x, convolve = images(1, 64, 1, 13), Conv1x1(normal(100, 64, 1, 1))
     main = images(1, 100, 1, 13, seed=1).half()
     for dtype in (torch.float32, *LOW):
-        whole = convolve(x, dtype, True, main, 0.3, 1.0)
+        whole = convolve(x, silu=True, after=Sum(main, 0.3, 1.0, dtype))
         for first in range(13):
             for last in range(first + 1, 14):
-                found = convolve(x[..., first:last], dtype, True, main[..., first:last], 0.3, 1.0)
+                after = Sum(main[..., first:last], 0.3, 1.0, dtype)
+                found = convolve(x[..., first:last], silu=True, after=after)
                 assert torch.equal(found, whole[..., first:last])
 
 
@@ -162,7 +165,7 @@ def test_copies_compute_alike_and_other_machines_are_told(monkeypatch):
     convolve._block = 32
     with pytest.raises(RuntimeError, match="prepared for another processor"):
         convolve(x)
-    monkeypatch.setattr(module, "_library", lambda: None)
+    monkeypatch.setattr(module._conv1x1, "library", None)
     with pytest.raises(RuntimeError, match="prepared for another processor"):
         other(x)
 
@@ -174,7 +177,7 @@ def test_images_elsewhere_are_refused():
         convolve(torch.empty(1, 4, 2, 2, dtype=torch.bfloat16, device="meta"))
     main = torch.empty(1, 4, 2, 2, device="meta")
     with pytest.raises(ValueError, match="images are on meta"):
-        convolve(images(1, 4, 2, 2), main=main)
+        convolve(images(1, 4, 2, 2), after=Sum(main, 1.0, 1.0, torch.float32))
 
 
 SIZES = {
@@ -196,7 +199,7 @@ def test_prepared_networks_convolve_so(name, monkeypatch):
     denoiser = trained(NETWORKS[name].replace(**SIZES))
     prepared = prepare(denoiser, torch.bfloat16)
     kinds = {type(module) for module in prepared.modules()}
-    assert (FusedPointwise in kinds) == pays_to_multiply(torch.bfloat16)
+    assert (FusedPointwise in kinds) == pays_to_convolve(torch.bfloat16)
     assert (FusedBottleneck in kinds) == (FusedPointwise in kinds and name == "EDM2+")
     x, sigma, label = normal(11, 3, 64, 64), normal(11).exp(), torch.arange(11) % 5
     found = prepared(x, sigma, label)
@@ -207,7 +210,7 @@ def test_prepared_networks_convolve_so(name, monkeypatch):
     with torch.no_grad():
         error = relative_error(found, denoiser(x, sigma, label))
     assert error < 1e-2
-    monkeypatch.setattr("unitgain.infer.passes.pays_to_multiply", lambda dtype: False)
+    monkeypatch.setattr("unitgain.infer.passes.pays_to_convolve", lambda dtype: False)
     libraries = prepare(denoiser, torch.bfloat16)
     assert not any(isinstance(module, FusedPointwise) for module in libraries.modules())
     with torch.no_grad():
@@ -215,21 +218,20 @@ def test_prepared_networks_convolve_so(name, monkeypatch):
 
 
 def test_processors_with_amx_leave_it_to_libraries(monkeypatch):
-    monkeypatch.setattr("unitgain.infer.fused.can_multiply_pairs", lambda: True)
+    monkeypatch.setattr("unitgain.infer.fused.can_convolve_pairs", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
-    assert pays_to_multiply(torch.bfloat16)
+    assert pays_to_convolve(torch.bfloat16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert not pays_to_multiply(torch.bfloat16)
+    assert not pays_to_convolve(torch.bfloat16)
 
 
 def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(build.NATIVE, "0")
     build.library.cache_clear()
-    module._library.cache_clear()
+    monkeypatch.setattr(module, "_conv1x1", Binding("conv1x1", module._conv1x1.functions, module._conv1x1.structs))
     try:
-        assert not can_multiply_pairs()
-        assert not pays_to_multiply(torch.bfloat16)
+        assert not can_convolve_pairs()
+        assert not pays_to_convolve(torch.bfloat16)
     finally:
         monkeypatch.undo()
         build.library.cache_clear()
-        module._library.cache_clear()

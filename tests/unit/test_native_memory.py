@@ -118,9 +118,9 @@ def test_defaults_of_torch_do_not_matter():
 
 COMPILED = """
 import torch
-from unitgain.native import joined
+from unitgain.native import join
 x = torch.randn(2, 64, 64, 64).contiguous(memory_format=torch.channels_last)
-compiled = torch.compile(lambda x: joined(2 * x, whole=torch.bfloat16)[0], backend="eager")
+compiled = torch.compile(lambda x: join(2 * x, main=torch.bfloat16)[0], backend="eager")
 for _ in range(2):
     assert torch.equal(compiled(x), (2 * x).bfloat16())
 """

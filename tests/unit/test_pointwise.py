@@ -1,14 +1,12 @@
 """Passes over pixels in C: joins with pixel norm and activation, and sums, against float64."""
 
-from importlib import import_module
-
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitgain.native import can_pass, converted, joined, summed
+from unitgain.native import Sum, add, can_pass, convert, join, pointwise
 from unitgain.ops import magnitude, resample
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
@@ -54,19 +52,19 @@ def test_the_compiler_that_the_project_asks_for_is_used():
 def test_joins_of_any_size(shape, more, types, eps, silu, shares):
     x = images(*shape, dtype=types[0])
     skip = images(shape[0], more, *shape[2:], dtype=types[1], seed=1) if more else None
-    kept = (x.clone(), skip if skip is None else skip.clone())
-    whole, seen = joined(x, skip, shares=shares, eps=eps, whole=types[2], seen=types[3], silu=silu)
+    before = (x.clone(), skip if skip is None else skip.clone())
+    main, branch = join(x, skip, shares=shares, eps=eps, main=types[2], branch=types[3], silu=silu)
     exact = x.double() * shares[0]
     exact = exact if skip is None else torch.cat([exact, skip.double() * shares[1]], 1)
     exact = exact if eps is None else exact / magnitude(exact, 1, eps)
-    assert whole is not None
-    assert seen is not None
-    assert_rounded(whole, exact, types[2])
-    assert_rounded(seen, F.silu(exact) if silu else exact, types[3], silu)
-    assert torch.equal(kept[0], x)
-    assert skip is None or torch.equal(kept[1], skip)
-    assert joined(x, skip, whole=types[2])[1] is None
-    assert joined(x, skip, seen=types[3])[0] is None
+    assert main is not None
+    assert branch is not None
+    assert_rounded(main, exact, types[2])
+    assert_rounded(branch, F.silu(exact) if silu else exact, types[3], silu)
+    assert torch.equal(before[0], x)
+    assert skip is None or torch.equal(before[1], skip)
+    assert join(x, skip, main=types[2])[1] is None
+    assert join(x, skip, branch=types[3])[0] is None
 
 
 @pytest.mark.skipif(not TYPES, reason="there is no compiler")
@@ -74,15 +72,15 @@ def test_joins_of_any_size(shape, more, types, eps, silu, shares):
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 5), st.integers(1, 5)),
     types=st.tuples(*[st.sampled_from(TYPES or [None])] * 3),
-    doubled=st.booleans(),
+    upsample=st.booleans(),
     limit=st.sampled_from([1.0, float("inf")]),
 )
-def test_sums_of_any_size(shape, types, doubled, limit):
+def test_sums_of_any_size(shape, types, upsample, limit):
     main = images(*shape, dtype=types[0])
-    size = [2 * side for side in shape[2:]] if doubled else shape[2:]
+    size = [2 * side for side in shape[2:]] if upsample else shape[2:]
     branch = images(*shape[:2], *size, dtype=types[1], seed=1)
-    found = summed(branch, main, types[2], left=0.3, share=1.9, limit=limit)
-    main = resample(main, "up") if doubled else main
+    found = add(branch, Sum(main, 1.9, limit, types[2]), 0.3)
+    main = resample(main, "up") if upsample else main
     assert_rounded(found, (0.3 * branch.double() + 1.9 * main.double()).clamp(-limit, limit), types[2])
 
 
@@ -90,7 +88,7 @@ def test_sums_of_any_size(shape, types, doubled, limit):
 def test_what_float16_cannot_hold():
     """Beyond its range is its end; what is not a number stays none; small numbers are rounded to its subnormal ones."""
     x = torch.tensor([1e6, -1e6, 65519.0, torch.inf, -torch.inf, torch.nan, 1e-7, 3e-8, -0.0]).reshape(1, -1, 1, 1)
-    found = joined(x, seen=torch.float16)[1]
+    found = join(x, branch=torch.float16)[1]
     assert found is not None
     expected = torch.tensor([65504.0, -65504.0, 65504.0, 65504.0, -65504.0, torch.nan, 1e-7, 3e-8, -0.0]).half()
     torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=0, equal_nan=True)
@@ -103,31 +101,31 @@ def test_pixels_do_not_depend_on_threads_or_neighbours():
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         try:
-            results.append(joined(x, skip, eps=1e-4, whole=torch.float32, seen=torch.bfloat16, silu=True))
+            results.append(join(x, skip, eps=1e-4, main=torch.float32, branch=torch.bfloat16, silu=True))
         finally:
             torch.set_num_threads(threads)
     for found in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], found, strict=True))
-    alone = joined(x[2:3], skip[2:3], eps=1e-4, whole=torch.float32, seen=torch.bfloat16, silu=True)
+    alone = join(x[2:3], skip[2:3], eps=1e-4, main=torch.float32, branch=torch.bfloat16, silu=True)
     assert all(torch.equal(a[2:3], b) for a, b in zip(results[0], alone, strict=True))
 
 
 def test_zeros_and_what_is_not_finite():
     x = torch.zeros(1, 20, 2, 2)
-    assert not joined(x, eps=1e-4, whole=torch.float32)[0].any()
+    assert not join(x, eps=1e-4, main=torch.float32)[0].any()
     x[0, 3, 0, 0] = torch.nan
-    whole = joined(x, eps=1e-4, whole=torch.float32)[0]
+    whole = join(x, eps=1e-4, main=torch.float32)[0]
     assert whole[0, :, 0, 0].isnan().all()
     assert not whole[0, :, 1:].any()
-    assert summed(x, x, torch.float32, limit=1.0)[0, 3, 0, 0].isnan()
+    assert add(x, Sum(x, 1.0, 1.0, torch.float32))[0, 3, 0, 0].isnan()
 
 
 def test_machines_that_cannot_pass_are_told_to_prepare_anew(monkeypatch):
     """A network may come from another machine, where there was a compiler, or float16."""
     x = images(1, 4, 2, 2, dtype=torch.float32)
-    monkeypatch.setattr(import_module("unitgain.native.pointwise"), "can_pass", lambda dtype: dtype != torch.float16)
-    assert joined(x, seen=torch.float32)[1] is not None
-    for call in (lambda: joined(x, seen=torch.float16), lambda: summed(x, x.half(), torch.float32)):
+    monkeypatch.setitem(pointwise._pointwise._constants, "halves", 0)
+    assert join(x, branch=torch.float32)[1] is not None
+    for call in (lambda: join(x, branch=torch.float16), lambda: add(x, Sum(x.half(), 1.0, 1.0, torch.float32))):
         with pytest.raises(RuntimeError, match="prepare it here"):
             call()
 
@@ -135,14 +133,14 @@ def test_machines_that_cannot_pass_are_told_to_prepare_anew(monkeypatch):
 def test_other_devices_are_refused():
     x = torch.empty(1, 4, 2, 2, device="meta")
     with pytest.raises(ValueError, match="images are on meta"):
-        joined(x, whole=torch.float32)
+        join(x, main=torch.float32)
     with pytest.raises(ValueError, match="images are on meta"):
-        summed(torch.empty(1, 4, 2, 2), x, torch.float32)
+        add(torch.empty(1, 4, 2, 2), Sum(x, 1.0, 1.0, torch.float32))
 
 
 @pytest.mark.parametrize("to", TYPES)
 @pytest.mark.parametrize("dtype", TYPES)
 def test_conversion_is_that_of_torch(dtype, to):
     x = images(2, 37, 5, 3, dtype=dtype)
-    assert torch.equal(converted(x, to), x.to(to))
-    assert (converted(x, to) is x) == (to == dtype)
+    assert torch.equal(convert(x, to), x.to(to))
+    assert (convert(x, to) is x) == (to == dtype)

@@ -16,7 +16,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
 from unitgain.infer.fused import FilteredConv, pays_to_filter
-from unitgain.native import Winograd, can_filter
+from unitgain.native import Sum, Winograd, can_filter, winograd
 from unitgain.ops import resample
 
 # Relative error of a convolution: a bit more than float32's own, and than what 15 bits of each of two factors leave.
@@ -46,20 +46,24 @@ def test_the_compiler_that_the_project_asks_for_is_used():
     modulated=st.booleans(),
     silu=st.booleans(),
     summed=st.sampled_from(["not", "whole", "halved"]),
-    doubled=st.booleans(),
+    upsample=st.booleans(),
 )
-def test_any_size(shape, out, kind, dtype, modulated, silu, summed, doubled):
+def test_any_size(shape, out, kind, dtype, modulated, silu, summed, upsample):
     dtype = torch.float32 if dtype == torch.float16 and not kind[1] else dtype
     x, weight = images(*shape).to(dtype), normal(out, shape[1], 3, 3, seed=1)
-    size = [2 * side for side in shape[2:]] if doubled else shape[2:]
+    size = [2 * side for side in shape[2:]] if upsample else shape[2:]
     halved = summed == "halved" and not any(side % 2 for side in size)
     scale = normal(shape[0], out, seed=2) if modulated else None
     main = None
     if summed != "not":
         main = images(shape[0], out, *(side // 2 if halved else side for side in size), seed=3).to(dtype)
-    rest = {"scale": scale, "silu": silu, "main": main, "share": 0.7, "limit": 4.0, "doubled": doubled}
-    found = Winograd(weight, *kind)(x, torch.float32, **rest)
-    sums = F.conv2d((resample(x, "up") if doubled else x).double(), weight.double(), padding=1)
+
+    def convolved(dtype):
+        after = None if main is None else Sum(main, 0.7, 4.0, dtype)
+        return Winograd(weight, *kind)(x, dtype, scale, silu, after, upsample)
+
+    found = convolved(torch.float32)
+    sums = F.conv2d((resample(x, "up") if upsample else x).double(), weight.double(), padding=1)
     exact = sums if scale is None else sums * scale.double()[:, :, None, None]
     exact = F.silu(exact) if silu else exact
     if main is not None:
@@ -70,7 +74,7 @@ def test_any_size(shape, out, kind, dtype, modulated, silu, summed, doubled):
     bound = 3 * TOLERANCE[kind] * through * (9 * shape[1]) ** 0.5 * exact.numel() ** 0.5
     assert (found - exact).norm() <= bound
     for low in (torch.bfloat16, torch.float16) if kind[1] else (torch.bfloat16,):
-        rounded = Winograd(weight, *kind)(x, low, **rest)
+        rounded = convolved(low)
         assert rounded.dtype == low
         if silu:  # is made to 1e-4 where it is rounded anyway
             activated = F.silu(sums if scale is None else sums * scale.double()[:, :, None, None]).abs()
@@ -257,10 +261,11 @@ def test_settings_of_torch_do_not_matter(dtype):
 @pytest.mark.skipif(not KINDS, reason="there is no compiler")
 def test_a_layout_for_another_processor_is_refused(monkeypatch):
     convolve = Winograd(normal(4, 3, 3, 3), *KINDS[0])
-    monkeypatch.setattr(import_module("unitgain.native.winograd"), "made_for", lambda _: (7, 0))
+    monkeypatch.setitem(convolve._layout, "block", 7)
     with pytest.raises(RuntimeError, match="for another processor"):
         convolve(images(1, 3, 8, 8), torch.float32)
-    monkeypatch.setattr(import_module("unitgain.native.winograd"), "_library", lambda: None)
+    monkeypatch.undo()
+    monkeypatch.setattr(winograd._winograd, "library", None)
     with pytest.raises(RuntimeError, match="prepare it here"):
         convolve(images(1, 3, 8, 8), torch.float32)
 

@@ -180,17 +180,17 @@ class ADMBlock(nn.Module):
         self, spec: NetworkSpec, in_channels: int, out_channels: int, mode: Resampling = "keep", attention: bool = False
     ) -> None:
         super().__init__()
-        made = parts(spec)
+        kit = parts(spec)
         self.mode: Resampling = mode
-        self.norm0 = made.norm(in_channels)
-        self.conv0 = made.layer(in_channels, out_channels, (3, 3))
-        self.modulation = made.modulation(out_channels, spec.emb_channels)
+        self.norm0 = kit.norm(in_channels)
+        self.conv0 = kit.layer(in_channels, out_channels, (3, 3))
+        self.modulation = kit.modulation(out_channels, spec.emb_channels)
         self.dropout = nn.Dropout(spec.dropout)
-        self.conv1 = made.last(out_channels, out_channels, (3, 3))
+        self.conv1 = kit.last(out_channels, out_channels, (3, 3))
         same = in_channels == out_channels
-        self.skip = nn.Identity() if same else made.layer(in_channels, out_channels, (1, 1))
-        self.attention = made.attention(out_channels, spec.channels_per_head) if attention else nn.Identity()
-        self.clip_act = spec.clip_act if made.clamp and spec.clip_act is not None else math.inf
+        self.skip = nn.Identity() if same else kit.layer(in_channels, out_channels, (1, 1))
+        self.attention = kit.attention(out_channels, spec.channels_per_head) if attention else nn.Identity()
+        self.clip_act = spec.clip_act if kit.clamp and spec.clip_act is not None else math.inf
 
     def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h2 w2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""

@@ -153,11 +153,11 @@ class StreamlinedUNet(UNet):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        made = parts(spec)
+        kit = parts(spec)
         self.embedding = (streamlined_embedding if spec.design == "streamlined" else normalized_embedding)(spec)
-        self._build(spec, made.layer(spec.channels + 1, spec.widths[0], (3, 3)))
-        self.out_norm = made.norm(spec.widths[0])
-        self.out_conv = made.last(spec.widths[0], spec.channels, (3, 3))
+        self._build(spec, kit.layer(spec.channels + 1, spec.widths[0], (3, 3)))
+        self.out_norm = kit.norm(spec.widths[0])
+        self.out_conv = kit.last(spec.widths[0], spec.channels, (3, 3))
 
     def read(self, x: Tensor) -> Tensor:
         """Norm, SiLU, convolution."""
@@ -172,11 +172,11 @@ class ADMUNet(UNet):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        made = parts(spec)
+        kit = parts(spec)
         self.embedding = adm_embedding(spec)
-        self._build(spec, made.layer(spec.channels, spec.widths[0], (3, 3)))
-        self.out_norm = made.norm(spec.widths[0])
-        self.out_conv = made.last(spec.widths[0], spec.channels, (3, 3))
+        self._build(spec, kit.layer(spec.channels, spec.widths[0], (3, 3)))
+        self.out_norm = kit.norm(spec.widths[0])
+        self.out_conv = kit.last(spec.widths[0], spec.channels, (3, 3))
 
     def widen(self, x: Tensor) -> Tensor:
         """The input as it is."""

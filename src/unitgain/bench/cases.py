@@ -126,16 +126,16 @@ def parse_mode(
     Raises:
         ValueError: if it is none of these.
     """
-    word, *given = text.split("+")
+    word, *asked = text.split("+")
     known = ("bfloat16", "float16") if word in AS_TRAINED else options
-    values = {name: value for name, _, value in (option.partition("=") for option in given)}
-    right = all(re.sub(r"=[1-9]\d*$", "=N", option) in known for option in given) and len(values) == len(given)
-    if word not in words or not right or (word in AS_TRAINED and len(given) > 1):
+    values = {name: value for name, _, value in (option.partition("=") for option in asked)}
+    right = all(re.sub(r"=[1-9]\d*$", "=N", option) in known for option in asked) and len(values) == len(asked)
+    if word not in words or not right or (word in AS_TRAINED and len(asked) > 1):
         raise ValueError(
             f"cannot read the mode {text!r}: write {', '.join(words)} with {', '.join(f'+{o}' for o in known)}"
         )
     if word in AS_TRAINED:
-        return Mode(word, DTYPES[given[0] if given else "float32"])
+        return Mode(word, DTYPES[asked[0] if asked else "float32"])
     return Mode(word, fastest_dtype(device) if word == "fast" else DTYPES[word], values)
 
 

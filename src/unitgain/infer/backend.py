@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.arch.block import plain_join
-from unitgain.arch.operations import Activate, Apply, Convolve, Modulate, Operation, Scale
-from unitgain.infer.layers import Applied, FoldedConv, Modulated, Multiply, SiLU, Step, Sum, apart, folded
+from unitgain.arch.operations import Activate, Apply, Convolve, Lead, Modulate, Operation, Scale, lead
+from unitgain.infer.layers import Applied, FoldedConv, Modulated, Multiply, SiLU, Step, apart, fold_weight
+from unitgain.native import Sum
 from unitgain.ops import magnitude
 
 Slot = Callable[[Modulate | None], int]
@@ -29,14 +30,14 @@ class Entry(NamedTuple):
 
     Attributes:
         eps: added to the magnitude of pixels; None without normalization.
-        whole: precision of the main path; None for that of the input.
-        seen: precision of what the branch reads.
+        main: precision of the main path; None for that of the input.
+        branch: precision of what the branch reads.
         silu: whether that is activated.
     """
 
     eps: float | None
-    whole: torch.dtype | None
-    seen: torch.dtype
+    main: torch.dtype | None
+    branch: torch.dtype
     silu: bool
 
 
@@ -51,15 +52,15 @@ class Backend:
         resolution: of the outputs of what is made.
 
     Attributes:
-        doubles_late: whether a block doubles pixels after its pixel-wise part, rather than at once.
         activates: whether `enter` takes in the SiLU that a branch begins with.
+        widest: kernel of depthwise convolutions that take in what is before them (`depthwise`); 0 for none.
     """
 
     dtype: torch.dtype
     sums: torch.dtype
     resolution: int = 0
-    doubles_late = True
     activates = False
+    widest: ClassVar[float] = 0
 
     def at(self, resolution: int) -> "Backend":
         """The same for layers whose outputs have this resolution."""
@@ -67,29 +68,57 @@ class Backend:
 
     def steps(self, operations: Sequence[Operation], slot: Slot) -> list[Step]:
         """The steps of a branch, of operations whose constants are folded."""
-        made: list[Step] = []
+        steps: list[Step] = []
         while operations:
             step, count = self.take(operations, slot)
             if isinstance(step, SiLU):
-                step.inplace = len(made) > 0  # all steps but the first have their input for themselves
-            made.append(step)
+                step.inplace = len(steps) > 0  # all steps but the first have their input for themselves
+            steps.append(step)
             operations = operations[count:]
-        return made
+        return steps
 
     def take(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int]:
         """A step for the first of these operations, and for how many of them."""
+        before = lead(operations)
+        if (convolve := self._depthwise_after(before, operations)) is not None:
+            at, silu = None if before.modulate is None else slot(before.modulate), before.activate is not None
+            weight = fold_weight(convolve.layer, convolve.factor)
+            return self.depthwise(weight, at, silu, silu and before.after), before.count + 1
         first = operations[0]
         if isinstance(first, Convolve):
             convolution = self.convolution(first)
             if not isinstance(convolution, FoldedConv):
                 return convolution, 1
-            convolution.activate = followed_by_silu(operations[1:])
+            convolution.activate = self.activates_after(operations[1:])
             return convolution, 1 + convolution.activate
         if isinstance(first, Modulate):
             return self._plain(Modulated(slot(first))), 1
         if isinstance(first, Apply):
             return Applied(first.module, slot(None) if first.conditioned else None, self.dtype), 1
         return self._plain(Multiply(first.factor) if isinstance(first, Scale) else SiLU()), 1
+
+    def activates_after(self, operations: Sequence[Operation]) -> bool:
+        """Whether a step takes in the SiLU that these begin with, if they do: a depthwise convolution comes first."""
+        silu = bool(operations) and isinstance(operations[0], Activate)
+        return silu and self._depthwise_after(lead(operations), operations) is None
+
+    def _depthwise_after(self, before: Lead, operations: Sequence[Operation]) -> Convolve | None:
+        """The depthwise convolution after these, if there is one that takes them in."""
+        convolve = operations[before.count] if before.count < len(operations) else None
+        if not (isinstance(convolve, Convolve) and convolve.depthwise):
+            return None
+        return convolve if max(convolve.layer.kernel) <= self.widest else None
+
+    def depthwise(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, after: bool) -> Step:
+        """A depthwise convolution with the modulation and the `silu` before it.
+
+        Args:
+            weight: folded; not wider than `widest`.
+            slot: of the modulation; None without.
+            silu: whether `silu` comes before the convolution.
+            after: whether the modulation comes after `silu`.
+        """
+        raise NotImplementedError
 
     def _plain(self, step: Step) -> Step:
         step.reads = self.dtype
@@ -98,14 +127,14 @@ class Backend:
     def convolution(self, operation: Convolve) -> Step:
         """A convolution alone, also outside of a branch."""
         layer = operation.layer
-        return FoldedConv(folded(layer, operation.factor), layer.groups, self.dtype)
+        return FoldedConv(fold_weight(layer, operation.factor), layer.groups, self.dtype)
 
     def first_reads(self, steps: Sequence[Step], sums: bool) -> torch.dtype:
         """What a branch wants to be given; `sums`: whether its input is there in the precision of sums."""
-        found = steps[0].reads if steps else self.dtype
-        return found or (self.sums if sums else self.dtype)
+        reads = steps[0].reads if steps else self.dtype
+        return reads or (self.sums if sums else self.dtype)
 
-    def converted(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def convert(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """`x` in another precision."""
         return x.to(dtype)
 
@@ -122,16 +151,17 @@ class Backend:
             own: whether nobody else has `x`, so that it may be written over.
         """
         x = beside(x, skip, shares)
-        main = x if into.whole is None else x.to(into.whole)
+        main = x if into.main is None else x.to(into.main)
         if into.eps is not None:
             out = main if own or main is not x else None
             main = torch.mul(main, magnitude(main, 1, into.eps).reciprocal().to(main.dtype), out=out)
-        return main, main.to(into.seen)
+        branch = main.to(into.branch)
+        return main, F.silu(branch) if into.silu else branch
 
-    def summed(self, branch: Float[Tensor, "n c h w"], left: float, after: Sum) -> Float[Tensor, "n c h w"]:
-        """`left` times `branch`, which may be written over, and the sum after it."""
+    def add(self, branch: Float[Tensor, "n c h w"], factor: float, after: Sum) -> Float[Tensor, "n c h w"]:
+        """`factor` times `branch`, which may be written over, and the sum after it."""
         main, share, limit, dtype = after
-        branch = branch * left if left != 1 else branch
+        branch = branch * factor if factor != 1 else branch
         if main.shape == branch.shape and branch.dtype != main.dtype == dtype:
             x = torch.add(branch, main, alpha=share)  # in the wider of their types
         elif main.shape == branch.shape:
@@ -142,7 +172,7 @@ class Backend:
             of_pixel.add_(main[:, :, :, None, :, None], alpha=share)
         return x if math.isinf(limit) else x.clamp_(-limit, limit)
 
-    def attended(self, qkv: Float[Tensor, "n c3 h w"], heads: int, eps: float, at_once: int | None) -> Tensor:
+    def attend(self, qkv: Float[Tensor, "n c3 h w"], heads: int, eps: float, at_once: int | None) -> Tensor:
         """What pixels gather from each other, `[N, C, H, W]`; queries, keys and values are normalized here."""
         return apart(partial(self._attend, heads=heads, eps=eps), qkv, at_once)
 
@@ -155,11 +185,6 @@ class Backend:
     def normalized(self, tokens: Float[Tensor, "n p 3 heads c"], eps: float) -> Float[Tensor, "n p 3 heads c"]:
         """Queries, keys and values of unit magnitude."""
         return tokens * magnitude(tokens, -1, eps).reciprocal().to(tokens.dtype)
-
-
-def followed_by_silu(operations: Sequence[Operation]) -> bool:
-    """Whether these begin with one."""
-    return bool(operations) and isinstance(operations[0], Activate)
 
 
 def beside(x: Tensor, skip: Tensor | None, shares: tuple[float, float]) -> Tensor:

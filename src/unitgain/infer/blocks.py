@@ -7,15 +7,18 @@ normalizes: the norm of a multiple is that multiple of the norm, if eps is multi
 
 import math
 from collections.abc import Sequence
+from typing import Any, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block
 from unitgain.arch.operations import Activate, Convolve, Operation, fold
 from unitgain.infer.backend import Backend, Entry, Slot
-from unitgain.infer.layers import Step, Sum
+from unitgain.infer.layers import Applied, Step
 from unitgain.layers import CosineAttention, MPConv
+from unitgain.native import Sum
 from unitgain.ops import EPS, Resampling, resample
 
 
@@ -40,38 +43,35 @@ class FoldedBranch(nn.ModuleList):
         self.backend, self.left, self.silu = backend, left, silu
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], doubled: bool = False
+        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], upsample: bool = False
     ) -> Float[Tensor, "n c2 h2 w2"]:
-        """Run the steps on `x`, whose pixels are doubled before that if `doubled`; it is left as it is."""
-        return self._run(len(self), x, scales, doubled)
-
-    def _run(self, count: int, x: Tensor, scales: Sequence[Tensor], doubled: bool) -> Tensor:
-        """The first `count` steps."""
-        for step in list(self)[:count]:
-            assert isinstance(step, Step)
-            if doubled and step.doubles:
-                x = step(x, scales, doubled=True)
-            else:
-                x = resample(x, "up") if doubled else x
-                x = step(x if step.reads in (None, x.dtype) else self.backend.converted(x, step.reads), scales)
-            doubled = False
-        return resample(x, "up") if doubled else x
+        """Run the steps on `x`, whose pixels are doubled before that if `upsample`; it is left as it is."""
+        return self._run(self._steps(), x, scales, None, upsample)
 
     def add(
-        self,
-        x: Float[Tensor, "n c h w"],
-        scales: Sequence[Tensor],
-        after: Sum,
-        doubled: bool = False,
+        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum, upsample: bool = False
     ) -> Float[Tensor, "n c2 h2 w2"]:
-        """What `forward` makes of `x`, times `left`, and the sum after it."""
-        last = self[-1] if len(self) else None
-        if not (isinstance(last, Step) and last.adds(doubled) and self.left == 1):
-            return self.backend.summed(self(x, scales, doubled), self.left, after)
-        late = {"doubled": True} if doubled and last.doubles and len(self) == 1 else {}
-        x = self._run(len(self) - 1, x, scales, doubled and not late)
-        x = x if last.reads in (None, x.dtype) else self.backend.converted(x, last.reads)
-        return last(x, scales, after=after, **late)
+        """What `forward` makes of `x`, times `left`, and the sum after it, in the last step if that takes it."""
+        steps = self._steps()
+        if steps and self.left == 1 and steps[-1].adds(upsample):
+            return self._run(steps, x, scales, after, upsample)
+        return self.backend.add(self._run(steps, x, scales, None, upsample), self.left, after)
+
+    def _steps(self) -> list[Step]:
+        return cast(list[Step], list(self))
+
+    def _run(self, steps: list[Step], x: Tensor, scales: Sequence[Tensor], after: Sum | None, upsample: bool) -> Tensor:
+        for index, step in enumerate(steps):
+            options: dict[str, Any] = {}
+            if upsample and step.upsamples:
+                options["upsample"] = True
+            elif upsample:
+                x = resample(x, "up")
+            if after is not None and index == len(steps) - 1:
+                options["after"] = after
+            x = x if step.reads in (None, x.dtype) else self.backend.convert(x, step.reads)
+            x, upsample = step(x, scales, **options), False
+        return resample(x, "up") if upsample else x
 
 
 class FoldedAttention(nn.Module):
@@ -88,22 +88,54 @@ class FoldedAttention(nn.Module):
 
     def __init__(self, attention: CosineAttention, backend: Backend, scale: float) -> None:
         super().__init__()
-        assert isinstance(attention.qkv, MPConv) and isinstance(attention.proj, MPConv)
         self.backend = backend
         self.heads = attention.heads
         self.eps = EPS * scale
         self.at_once: int | None = None
         self.main, branch = attention.shares
-        self.qkv = backend.convolution(Convolve(attention.qkv))
-        self.proj = backend.convolution(Convolve(attention.proj, branch * scale))
+        self.qkv = backend.convolution(Convolve(cast(MPConv, attention.qkv)))
+        self.proj = backend.convolution(Convolve(cast(MPConv, attention.proj), branch * scale))
 
     def forward(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
         """Attend over the H x W pixels of `x`, sum with `x`, and clamp; in the precision of `x`."""
         backend = self.backend
-        qkv = self.qkv(backend.converted(x, backend.dtype))
-        y = backend.attended(qkv, self.heads, self.eps, self.at_once)
+        qkv = self.qkv(backend.convert(x, backend.dtype))
+        y = backend.attend(qkv, self.heads, self.eps, self.at_once)
         after = Sum(x, self.main, limit, x.dtype)
-        return self.proj(y, after=after) if self.proj.adds(False) else backend.summed(self.proj(y), 1.0, after)
+        return self.proj(y, after=after) if self.proj.adds(False) else backend.add(self.proj(y), 1.0, after)
+
+
+class AppliedAttention(nn.Module):
+    """Attention of another kind, run by PyTorch in float32.
+
+    Args:
+        module: as trained; not changed.
+        scale: factor that input and output have.
+    """
+
+    def __init__(self, module: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.module, self.scale = Applied(module, None, torch.float32), scale
+
+    def forward(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
+        """What the module makes of `x`, clamped; in the precision of `x`."""
+        y = self.module(x.float() / self.scale) * self.scale
+        return y.clamp(-limit, limit).to(x.dtype)
+
+
+def fold_attention(module: nn.Module, backend: Backend, scale: float) -> FoldedAttention | AppliedAttention | None:
+    """What follows the sum of a block; None if nothing does.
+
+    Args:
+        module: as trained.
+        backend: runs it, if it is cosine attention.
+        scale: factor that input and output have.
+    """
+    if isinstance(module, nn.Identity):
+        return None
+    if isinstance(module, CosineAttention) and isinstance(module.qkv, MPConv) and isinstance(module.proj, MPConv):
+        return FoldedAttention(module, backend, scale)
+    return AppliedAttention(module, scale)
 
 
 class FoldedBlock(nn.Module):
@@ -130,10 +162,9 @@ class FoldedBlock(nn.Module):
             inside, main = (1.0, main) if block.normalizes else (main, 1.0)  # a norm would undo it
             self.shortcut = backend.convolution(Convolve(block.shortcut, inside))
         self.main = main
-        self.reads = backend.first_reads(list(self.branch), block.normalizes or self.shortcut is None)  # type: ignore[arg-type]
-        self.attention = None
-        if isinstance(block.attention, CosineAttention):
-            self.attention = FoldedAttention(block.attention, backend, scale_out)
+        steps = cast(list[Step], list(self.branch))
+        self.reads = backend.first_reads(steps, block.normalizes or self.shortcut is None)
+        self.attention = fold_attention(block.attention, backend, scale_out)
 
     def forward(
         self,
@@ -151,21 +182,20 @@ class FoldedBlock(nn.Module):
             shares: of `x` and `skip`.
         """
         # All that happens before the branch happens to each pixel by itself, so that pixels can be doubled after it.
-        doubled = self.mode == "up" and self.backend.doubles_late
-        own = self.mode != "keep" and not doubled
-        x = x if doubled else resample(x, self.mode)
-        main, seen = self._paths(x, skip, shares, own)
+        upsample = self.mode == "up"
+        x = x if upsample else resample(x, self.mode)
+        main, branch = self._paths(x, skip, shares, own=self.mode == "down")
         limit = self.limit if self.attention is None else math.inf
-        x = self.branch.add(seen, scales, Sum(main, self.main, limit, self.backend.sums), doubled)
+        x = self.branch.add(branch, scales, Sum(main, self.main, limit, self.backend.sums), upsample)
         return x if self.attention is None else self.attention(x, self.limit)
 
     def _paths(self, x: Tensor, skip: Tensor | None, shares: tuple[float, float], own: bool) -> tuple[Tensor, Tensor]:
-        """Main path, and what the branch reads."""
+        """Main path, and what the branch reads; `own`: whether nobody else has `x`."""
         backend = self.backend
         if self.norm_eps is not None and self.shortcut is not None:
-            x, own = self.shortcut(backend.converted(x, backend.dtype)), True
-        whole = backend.sums if self.norm_eps is not None or skip is not None else None
+            x, own = self.shortcut(backend.convert(x, backend.dtype)), True
+        dtype = backend.sums if self.norm_eps is not None or skip is not None else None
         after = self.shortcut if self.norm_eps is None else None  # what the main path goes through
-        into = Entry(self.norm_eps, whole if after is None else backend.dtype, self.reads, self.branch.silu)
-        main, seen = backend.enter(x, skip, shares, into, own)
-        return main if after is None else after(main), seen
+        into = Entry(self.norm_eps, dtype if after is None else backend.dtype, self.reads, self.branch.silu)
+        main, branch = backend.enter(x, skip, shares, into, own)
+        return main if after is None else after(main), branch

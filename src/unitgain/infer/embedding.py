@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.operations import Modulate
-from unitgain.infer.layers import apart, constant, folded, frozen
+from unitgain.infer.layers import apart, constant, fold_weight, frozen
 from unitgain.layers import MPFourier
 from unitgain.ops import SILU_MAGNITUDE, mp_sum_factors
 
@@ -32,28 +32,28 @@ class FoldedEmbedding(nn.Module):
         super().__init__()
         self.at_once: int | None = None
         self.silu = 1 / SILU_MAGNITUDE if isinstance(embedding, Embedding) else 1.0
-        self.given = False  # whether the embedding itself is wanted
+        self.wanted = False  # whether the embedding itself is wanted
         noise_factor, label_factor = 1.0, 1.0
         if isinstance(embedding, Embedding) and embedding.label is not None:
             noise_factor, label_factor = mp_sum_factors(embedding.label_balance)
         fourier = math.sqrt(2) if type(embedding.fourier) is MPFourier else 1.0
         self.freqs = constant(embedding.fourier.freqs.float())
         self.phases = constant(embedding.fourier.phases.float())
-        self.noise = frozen(folded(embedding.noise).mul_(noise_factor * fourier))
+        self.noise = frozen(fold_weight(embedding.noise).mul_(noise_factor * fourier))
         self.classes = None
         if embedding.label is not None:
             factor = label_factor * math.sqrt(embedding.label.in_channels)
             stored = torch.float32 if dtype == torch.float32 else torch.float16
-            self.classes = frozen(folded(embedding.label).mul_(factor).t().to(stored).contiguous())
+            self.classes = frozen(fold_weight(embedding.label).mul_(factor).t().to(stored).contiguous())
         self._weights: list[Tensor] = []
         self._constants: list[Tensor] = []
 
     def slot(self, modulate: Modulate | None) -> int:
         """Take in a modulation; its place among the results. None asks for the embedding itself, which comes last."""
         if modulate is None:
-            self.given = True
+            self.wanted = True
             return -1
-        weight = folded(modulate.linear, modulate.gain).mul_(self.silu * modulate.factor)
+        weight = fold_weight(modulate.linear, modulate.gain).mul_(self.silu * modulate.factor)
         self._weights.append(weight)
         self._constants.append(torch.full((len(weight),), modulate.factor, dtype=torch.float32, device=weight.device))
         return len(self._weights) - 1
@@ -74,7 +74,7 @@ class FoldedEmbedding(nn.Module):
 
         Where a step has asked for the embedding itself, that comes last.
         """
-        if self.modulation is None and not self.given:
+        if self.modulation is None and not self.wanted:
             return []
         emb = _by_rows(self._embed_noise, c_noise.float(), self.at_once)
         if label is not None and self.classes is not None:
@@ -87,7 +87,7 @@ class FoldedEmbedding(nn.Module):
         if self.modulation is not None:
             modulate = partial(F.linear, weight=self.modulation, bias=self.constant)
             factors += _by_rows(modulate, emb, self.at_once).split(self.sizes, dim=1)
-        if self.given:
+        if self.wanted:
             factors.append(emb * self.silu)
         return [each[:, :, None, None] for each in factors]
 
@@ -97,9 +97,7 @@ class FoldedEmbedding(nn.Module):
 
 def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor, at_once: int | None) -> Tensor:
     """As `apart`, each part in memory of its own: libraries sum in another order where rows are not aligned."""
-    if at_once is None:
-        return function(x)
-    return torch.cat([function(part.clone()) for part in x.split(at_once)])
+    return apart(lambda part: function(part.clone()), x, at_once)
 
 
 def _join(parts: list[Tensor]) -> Tensor:

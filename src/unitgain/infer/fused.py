@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.infer.layers import Step, Sum, factors
-from unitgain.native import Conv1x1, Depthwise, Winograd, can_filter, can_multiply_pairs
+from unitgain.infer.layers import Step, factors
+from unitgain.native import Conv1x1, Depthwise, Sum, Winograd, can_convolve_pairs, can_filter
 
 
 class FusedPointwise(Step):
@@ -27,15 +27,15 @@ class FusedPointwise(Step):
         self.activate = False
         self.convolve = Conv1x1(weight)
 
-    def adds(self, doubled: bool) -> bool:
+    def adds(self, upsample: bool) -> bool:
         """Where no pixels are doubled."""
-        return not doubled
+        return not upsample
 
     def forward(
         self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = (), after: Sum | None = None
     ) -> Float[Tensor, "n c2 h w"]:
         """Apply to `x`, which is of bfloat16, as the result without a sum."""
-        return self.convolve(x, silu=self.activate, **({} if after is None else after._asdict()))
+        return self.convolve(x, silu=self.activate, after=after)
 
 
 class FusedBottleneck(Step):
@@ -75,7 +75,7 @@ class FusedDepthwise(Step):
         self.slot, self.dtype = slot, dtype
         self.convolve = Depthwise(weight, silu, modulates_after)
 
-    def adds(self, doubled: bool) -> bool:
+    def adds(self, upsample: bool) -> bool:
         """Always."""
         return True
 
@@ -83,10 +83,7 @@ class FusedDepthwise(Step):
         self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum | None = None
     ) -> Float[Tensor, "n c h w"]:
         """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""
-        scale = factors(scales, self.slot)
-        if after is None:
-            return self.convolve(x, scale, self.dtype)
-        return self.convolve(x, scale, **after._asdict())
+        return self.convolve(x, factors(scales, self.slot), self.dtype, after)
 
 
 class FilteredConv(Step):
@@ -103,7 +100,7 @@ class FilteredConv(Step):
         dtype: of the result without a sum.
     """
 
-    doubles = True
+    upsamples = True
 
     def __init__(
         self, weight: Float[Tensor, "o i 3 3"], tile: int, dtype: torch.dtype, slot: int | None, activate: bool
@@ -112,17 +109,15 @@ class FilteredConv(Step):
         self.dtype, self.slot, self.activate = dtype, slot, activate
         self.convolve = Winograd(weight, tile, integers=dtype != torch.float32)
 
-    def adds(self, doubled: bool) -> bool:
+    def adds(self, upsample: bool) -> bool:
         """Where nothing else comes after the convolution."""
         return self.slot is None and not self.activate
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum | None = None, doubled: bool = False
+        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum | None = None, upsample: bool = False
     ) -> Float[Tensor, "n c2 h2 w2"]:
-        """Apply to `x`, whose pixels are doubled first if `doubled`; `scales` are `[N, C, 1, 1]`, float32."""
-        if after is not None:
-            return self.convolve(x, doubled=doubled, **after._asdict())
-        return self.convolve(x, self.dtype, factors(scales, self.slot), self.activate, doubled=doubled)
+        """Apply to `x`, whose pixels are doubled first if `upsample`; `scales` are `[N, C, 1, 1]`, float32."""
+        return self.convolve(x, self.dtype, factors(scales, self.slot), self.activate, after, upsample)
 
 
 def pays_to_filter(dtype: torch.dtype) -> bool:
@@ -137,12 +132,12 @@ def pays_to_filter(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and can_filter(integers=True) and not _has_amx()
 
 
-def pays_to_multiply(dtype: torch.dtype) -> bool:
+def pays_to_convolve(dtype: torch.dtype) -> bool:
     """Whether 1x1 convolutions of images of `dtype` are faster by `Conv1x1` than by libraries, on this processor.
 
     With AMX they are not (`benchmarks/amx.py`): EDM2+-S on one core takes 0.24 s by libraries, 1.01 s so.
     """
-    return dtype == torch.bfloat16 and can_multiply_pairs() and not _has_amx()
+    return dtype == torch.bfloat16 and can_convolve_pairs() and not _has_amx()
 
 
 def _has_amx() -> bool:

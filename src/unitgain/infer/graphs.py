@@ -22,7 +22,7 @@ result, and the memory."""
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recording:
     """An evaluation that can be repeated.
 
     Attributes:
@@ -56,7 +56,7 @@ class Graphs:
     def __init__(self, record: Record | None = None, most: int = 16) -> None:
         self.record = record or record_cuda
         self.most = most
-        self.kept: dict[tuple[Any, ...], Recorded] = {}  # the one that was needed last comes last
+        self.recordings: dict[tuple[Any, ...], Recording] = {}  # the one that was needed last comes last
 
     def __call__(
         self, evaluate: Evaluate, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"] | float, label: Label
@@ -70,36 +70,36 @@ class Graphs:
             label: checked.
         """
         key = (x.shape, x.device, None if label is None else label.dtype)
-        kept = self.kept.pop(key, None) or self._recorded(evaluate, x, label)
-        self.kept[key] = kept
-        while len(self.kept) > self.most:
-            del self.kept[next(iter(self.kept))]
-        kept.x.copy_(x)
+        recording = self.recordings.pop(key, None) or self._record(evaluate, x, label)
+        self.recordings[key] = recording
+        while len(self.recordings) > self.most:
+            del self.recordings[next(iter(self.recordings))]
+        recording.x.copy_(x)
         if isinstance(sigma, Tensor):
-            kept.sigma.copy_(sigma)
+            recording.sigma.copy_(sigma)
         else:
-            kept.sigma.fill_(sigma)  # a copy from the host would wait
-        if label is not None and kept.label is not None:
-            kept.label.copy_(label)
-        kept.repeat()
-        return kept.result.clone()
+            recording.sigma.fill_(sigma)  # a copy from the host would wait
+        if label is not None and recording.label is not None:
+            recording.label.copy_(label)
+        recording.repeat()
+        return recording.result.clone()
 
     def clear(self) -> None:
         """Forget all recordings, and give their memory back."""
-        self.kept.clear()
+        self.recordings.clear()
 
     def __reduce__(self) -> tuple[type["Graphs"], tuple[Record, int]]:
         return Graphs, (self.record, self.most)
 
-    def _recorded(self, evaluate: Evaluate, x: Tensor, label: Label) -> Recorded:
+    def _record(self, evaluate: Evaluate, x: Tensor, label: Label) -> Recording:
         # Buffers that are made in inference mode could not be written to outside of it.
         with torch.inference_mode(False), torch.no_grad():
             fixed = x.to(torch.float32, copy=True)
             sigma = torch.ones(len(x), device=x.device)
             labels = None if label is None else label.to(x.device, copy=True)
-            memory = next((one.memory for one in self.kept.values()), None)
+            memory = next((one.memory for one in self.recordings.values()), None)
             repeat, result, memory = self.record(lambda: evaluate(fixed, sigma, labels), x.device, memory)
-        return Recorded(fixed, sigma, labels, repeat, result, memory)
+        return Recording(fixed, sigma, labels, repeat, result, memory)
 
 
 def record_cuda(

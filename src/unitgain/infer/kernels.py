@@ -3,15 +3,15 @@
 All else is as PyTorch runs it, and for `torch.compile` to fuse.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.arch.operations import Convolve, Operation, lead
-from unitgain.infer.backend import Backend, Slot
-from unitgain.infer.layers import Step, factors, folded, frozen
+from unitgain.infer.backend import Backend
+from unitgain.infer.layers import Step, factors, frozen
 from unitgain.kernels.functions import by_taps, depthwise
 
 
@@ -39,23 +39,10 @@ class ActivatedDepthwise(Step):
 class Kernels(Backend):
     """Triton."""
 
-    def take(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int]:
-        """Depthwise convolutions with modulation and SiLU before them, which no other convolution then takes."""
-        first = lead(operations)
-        convolve = _depthwise(operations[first.count :])
-        if convolve is not None:
-            at = None if first.modulate is None else slot(first.modulate)
-            weight, silu = folded(convolve.layer, convolve.factor), first.activate is not None
-            step = ActivatedDepthwise(weight, at, silu, silu and first.after)
-            step.reads = self.dtype
-            return step, first.count + 1
-        one, following = operations[0], lead(operations[1:])
-        if isinstance(one, Convolve) and _depthwise(operations[1 + following.count :]) is not None:
-            return self.convolution(one), 1
-        return super().take(operations, slot)
+    widest = math.inf
 
-
-def _depthwise(operations: Sequence[Operation]) -> Convolve | None:
-    """The depthwise convolution that these begin with, if they do."""
-    first = operations[0] if operations else None
-    return first if isinstance(first, Convolve) and first.depthwise else None
+    def depthwise(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, after: bool) -> Step:
+        """With the modulation and the `silu` before it."""
+        step = ActivatedDepthwise(weight, slot, silu, after)
+        step.reads = self.dtype
+        return step

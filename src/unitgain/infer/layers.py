@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,34 +17,22 @@ from unitgain.native import images
 from unitgain.ops import normalize
 
 
-class Sum(NamedTuple):
-    """What comes after a branch: `share` times `main`, added, and all clamped to [-limit, limit], in `dtype`.
-
-    Pixels of `main` are doubled if it is half as high and wide as what it is added to.
-    """
-
-    main: Float[Tensor, "n c h w"]
-    share: float
-    limit: float
-    dtype: torch.dtype
-
-
 class Step(nn.Module):
     """One operation of a residual branch, or several neighbours, as a backend runs them: `step(x, scales)`.
 
-    One that `adds` takes the sum after it, too: `step(x, scales, after=Sum(...))`; one that `doubles`, an input whose
-    pixels are yet to be doubled: `step(x, scales, doubled=True)`.
+    One that `adds` takes the sum after it, too: `step(x, scales, after=Sum(...))`; one that `upsamples`, an input whose
+    pixels are yet to be doubled: `step(x, scales, upsample=True)`.
 
     Attributes:
         reads: precision of what it is given; None for any.
-        doubles: see above.
+        upsamples: see above.
     """
 
     reads: torch.dtype | None = None
-    doubles = False
+    upsamples = False
 
-    def adds(self, doubled: bool) -> bool:
-        """See above; `doubled`: whether pixels before it are yet to be doubled."""
+    def adds(self, upsample: bool) -> bool:
+        """See above; `upsample`: whether pixels before it are yet to be doubled."""
         return False
 
 
@@ -52,7 +40,7 @@ class FoldedConv(Step):
     """A convolution that keeps the size, with a weight that holds normalization, gain and constants.
 
     Args:
-        weight: `[C_out, C_in / groups, k, k]`, float32.
+        weight: `[C_out, C_in / groups, *kernel]`, float32.
         groups: of the convolution.
         dtype: to compute in.
 
@@ -63,14 +51,13 @@ class FoldedConv(Step):
 
     weight: nn.Parameter | None
 
-    def __init__(self, weight: Float[Tensor, "o i k k"], groups: int, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Float[Tensor, "o i k1 k2"], groups: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.groups, self.channels, self.reads = groups, len(weight), dtype
         self.activate = False
         self.at_once: int | None = None
-        self.padding, self.resolution = weight.shape[-1] // 2, 0
-        kept = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        self.weight = frozen(kept)
+        self.padding, self.resolution = [size // 2 for size in weight.shape[2:]], 0
+        self.weight = frozen(weight.to(dtype).contiguous(memory_format=torch.channels_last))
         self.packed: Tensor | None = None
 
     def pack(self, resolution: int) -> None:
@@ -87,8 +74,8 @@ class FoldedConv(Step):
 
     def _laid_out(self, weight: Tensor) -> Tensor:
         size = [1, weight.shape[1], self.resolution, self.resolution]
-        padding, one = [self.padding] * 2, [1, 1]
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, one, one, self.groups, size)
+        one = [1, 1]
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, self.padding, one, one, self.groups, size)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: a layout of oneDNN has no storage to copy, so they lay the weight out again."""
@@ -117,9 +104,9 @@ class FoldedConv(Step):
             assert self.weight is not None
             x = F.conv2d(x, self.weight, padding=self.padding, groups=self.groups)
             return F.silu(x, inplace=True) if self.activate else x
-        padding, one, after = [self.padding] * 2, [1, 1], "swish" if self.activate else "none"
+        one, after = [1, 1], "swish" if self.activate else "none"
         return torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed, None, padding, one, one, self.groups, after, [], ""
+            x, self.packed, None, self.padding, one, one, self.groups, after, [], ""
         )
 
 
@@ -193,7 +180,7 @@ def factors(scales: Sequence[Tensor], slot: int | None) -> Float[Tensor, "n c"] 
 
 
 class Applied(Step):
-    """A module that nobody here knows, run by PyTorch in float32 whatever is around it.
+    """A module that no backend knows, run by PyTorch in float32 whatever is around it.
 
     Args:
         module: as trained; not changed.
@@ -227,8 +214,8 @@ class FrozenConv(nn.Module):
 
     def __init__(self, layer: MPConv, dtype: torch.dtype) -> None:
         super().__init__()
-        self.conv = FoldedConv(folded(layer), layer.groups, dtype) if layer.kernel else None
-        self.weight = None if layer.kernel else constant(folded(layer))
+        self.conv = FoldedConv(fold_weight(layer), layer.groups, dtype) if layer.kernel else None
+        self.weight = None if layer.kernel else constant(fold_weight(layer))
 
     def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
         """Apply to `x`, the result times `gain`."""
@@ -254,7 +241,7 @@ def freeze(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return frozen
 
 
-def folded(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:
+def fold_weight(layer: MPConv, factor: float | Tensor = 1.0) -> Float[Tensor, "..."]:
     """The weight that a layer computes with, times a factor; float32, whatever it is stored in, and new.
 
     As `effective_weight`, to the bit, in one piece of new memory rather than two: it takes long to be had.

@@ -14,9 +14,7 @@ from unitgain.infer.backend import Backend
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.fused import FilteredConv, FusedPointwise
-from unitgain.infer.kernels import Kernels
-from unitgain.infer.layers import Applied, FoldedConv, SiLU, folded
-from unitgain.infer.passes import passes
+from unitgain.infer.layers import Applied, FoldedConv, SiLU, fold_weight
 from unitgain.layers import MPConv
 
 
@@ -26,11 +24,7 @@ class FoldedUNet(nn.Module):
     Args:
         network: as trained; not changed.
         spec: of it.
-        dtype: to compute in; the embedding stays in float32.
-        fused: whether what happens between convolutions is made in C, and depthwise and 1x1 convolutions with what is
-            before and after, where that is faster.
-        filtered: whether 3x3 convolutions are made by Winograd's filtering, with what comes after them.
-        kernels: whether depthwise convolutions run on the Triton kernels; not with the other two.
+        backend: runs its blocks; the embedding stays in float32.
         at_once: images that libraries get at a time where C makes convolutions, whatever is given: they sum in another
             order for more, and so an image does not depend on how many come with it, if they are a multiple of this.
             None for all.
@@ -38,58 +32,63 @@ class FoldedUNet(nn.Module):
     Attributes:
         at_once: the same, or None if C makes none but depthwise ones: then reading weights for several images gains
             little.
+        skip_dtype: precision in which skip connections are kept.
     """
 
     def __init__(
-        self,
-        network: MPUNet | PlainUNet,
-        spec: NetworkSpec,
-        dtype: torch.dtype,
-        fused: bool = False,
-        filtered: bool = False,
-        kernels: bool = False,
-        at_once: int | None = None,
+        self, network: MPUNet | PlainUNet, spec: NetworkSpec, backend: Backend, at_once: int | None = None
     ) -> None:
         super().__init__()
-        assert isinstance(network.embedding, Embedding | PlainEmbedding)
-        backend = _backend(isinstance(network, MPUNet), dtype, fused, filtered, kernels)
-        self.dtype, self.sums, self.backend = dtype, backend.sums, backend
-        self.embedding = FoldedEmbedding(network.embedding, dtype)
+        self.dtype, self.sums, self.backend = backend.dtype, backend.sums, backend
+        self.embedding = FoldedEmbedding(cast(Embedding | PlainEmbedding, network.embedding), self.dtype)
         joins = _joins(network, spec)
-        self.factors = {name: (1.0, 1.0) for name in joins}
-        wanted = [skip for _, skip in reversed(joins.values())]  # the encoder's outputs, in their order
-        if not all(x > 0 and skip > 0 for x, skip in joins.values()):  # a share of 0: nothing can be undone
-            self.factors, wanted = joins, [1.0] * len(joins)
-            joins = {name: (1.0, 1.0) for name in joins}
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        scale = 1.0
-        for (name, module), scale_out in zip(network.enc.items(), wanted, strict=True):
-            if isinstance(module, MPConv):
-                self.enc[name] = FoldedConv(folded(module).mul_(scale_out), 1, dtype)
-            else:
-                at = backend.at(_resolution(name))
-                self.enc[name] = FoldedBlock(cast(Block, module), at, self.embedding.slot, scale, scale_out)
-            scale = scale_out
-        self.middle = 1 / scale
-        names = list(network.dec)
-        for name, following in zip(names, [*names[1:], ""], strict=True):
-            scale_out = joins[following][0] if following in joins else 1.0
-            block = cast(Block, network.dec[name])
-            at = backend.at(_resolution(name))
-            self.dec[name] = FoldedBlock(block, at, self.embedding.slot, 1.0, scale_out)
-        # A convolution rounds what it reads: where all that reads a skip connection is one, it is kept as it is read,
-        # if that takes less memory.
-        read = all(cast(FoldedBlock, self.dec[name]).shortcut is not None for name in joins)
-        scaled = any(factors != (1.0, 1.0) for factors in self.factors.values())
-        self.kept = dtype if read and not scaled and dtype.itemsize < backend.sums.itemsize else backend.sums
+        # Where a share is 0 nothing can be undone: features are scaled when they are joined.
+        scaled = all(x > 0 and skip > 0 for x, skip in joins.values())
+        self.factors = {name: (1.0, 1.0) if scaled else factors for name, factors in joins.items()}
+        if not scaled:
+            joins = dict.fromkeys(joins, (1.0, 1.0))
+        self.enc, self.middle = self._encoder(network.enc, [skip for _, skip in reversed(joins.values())])
+        self.dec = self._decoder(network.dec, {name: x for name, (x, _) in joins.items()})
         self.embedding.finish()
         gain = network.out_gain if isinstance(network, MPUNet) else 1.0
-        self.out_conv = FoldedConv(folded(network.out_conv, gain), 1, dtype)
+        self.out_conv = FoldedConv(fold_weight(network.out_conv, gain), 1, self.dtype)
+        self.skip_dtype = self._skip_dtype()
         shared = any(isinstance(module, FilteredConv | FusedPointwise) for module in self.modules())
         self.at_once = at_once if shared else None
         for module in self.modules():
             if isinstance(module, FoldedConv | SiLU | Applied | FoldedAttention | FoldedEmbedding):
                 module.at_once = self.at_once
+
+    def _encoder(self, modules: nn.ModuleDict, scales: list[float]) -> tuple[nn.ModuleDict, float]:
+        """The encoder, its outputs times `scales`, in their order; and what undoes the last of these."""
+        folded, scale = nn.ModuleDict(), 1.0
+        for (name, module), scale_out in zip(modules.items(), scales, strict=True):
+            if isinstance(module, MPConv):
+                folded[name] = FoldedConv(fold_weight(module).mul_(scale_out), 1, self.dtype)
+            else:
+                folded[name] = self._block(name, module, scale, scale_out)
+            scale = scale_out
+        return folded, 1 / scale
+
+    def _decoder(self, modules: nn.ModuleDict, scales: dict[str, float]) -> nn.ModuleDict:
+        """The decoder; `scales`: what the input of a block that joins comes with, by its name."""
+        names = list(modules)
+        outs = [scales.get(following, 1.0) for following in [*names[1:], ""]]
+        return nn.ModuleDict(
+            {name: self._block(name, modules[name], 1.0, out) for name, out in zip(names, outs, strict=True)}
+        )
+
+    def _block(self, name: str, block: nn.Module, scale_in: float, scale_out: float) -> FoldedBlock:
+        at = self.backend.at(_resolution(name))
+        return FoldedBlock(cast(Block, block), at, self.embedding.slot, scale_in, scale_out)
+
+    def _skip_dtype(self) -> torch.dtype:
+        """A convolution rounds what it reads: where all that reads a skip connection is one, it is kept as it is read,
+        if that takes less memory.
+        """
+        read = all(cast(FoldedBlock, self.dec[name]).shortcut is not None for name in self.factors)
+        scaled = any(factors != (1.0, 1.0) for factors in self.factors.values())
+        return self.dtype if read and not scaled and self.dtype.itemsize < self.sums.itemsize else self.sums
 
     def pack(self, spec: NetworkSpec) -> None:
         """Lay the weights of convolutions out for this processor."""
@@ -111,21 +110,13 @@ class FoldedUNet(nn.Module):
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for name, module in self.enc.items():
-            x = self.backend.converted(module(x), self.sums) if name.endswith("_conv") else module(x, scales)
-            skips.append(self.backend.converted(x, self.kept))
+            x = self.backend.convert(module(x), self.sums) if name.endswith("_conv") else module(x, scales)
+            skips.append(self.backend.convert(x, self.skip_dtype))
         x = x * self.middle if self.middle != 1 else x
         for name, block in self.dec.items():
-            joined = (skips.pop(), self.factors[name]) if name in self.factors else ()
-            x = block(x, scales, *joined)
-        return self.out_conv(self.backend.converted(x, self.dtype))
-
-
-def _backend(preserving: bool, dtype: torch.dtype, fused: bool, filtered: bool, kernels: bool) -> Backend:
-    """What runs the blocks."""
-    if fused:
-        return passes(dtype, preserving, filtered)
-    sums = torch.float32 if dtype == torch.bfloat16 else dtype
-    return Kernels(dtype, sums) if kernels else Backend(dtype, sums)
+            skip = (skips.pop(), self.factors[name]) if name in self.factors else ()
+            x = block(x, scales, *skip)
+        return self.out_conv(self.backend.convert(x, self.dtype))
 
 
 def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec) -> dict[str, tuple[float, float]]:

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from unitgain.arch.unet import MPUNet, PlainUNet
 from unitgain.denoiser import Denoiser, Label, tile_size
+from unitgain.infer.backend import Backend
 from unitgain.infer.fused import pays_to_filter
 from unitgain.infer.graphs import Graphs
+from unitgain.infer.kernels import Kernels
 from unitgain.infer.layers import can_pack, freeze, supported
 from unitgain.infer.network import FoldedUNet
+from unitgain.infer.passes import passes
 from unitgain.kernels.fuse import has_depthwise
 from unitgain.kernels.support import demand, no_depthwise
-from unitgain.native import can_convolve, can_pass
+from unitgain.native import can_convolve_depthwise, can_pass
 
 TOGETHER = 8  # images that C convolves at a time, so that large weights are read once for them
 PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
@@ -132,7 +135,7 @@ def prepare(
     Winograd's filtering, 1x1 convolutions in bfloat16 keep their sums in registers until all is done with them, and
     attention and what is between convolutions take a pass over memory each (`unitgain.native`). Where the network
     computes in bfloat16, the sums of blocks are kept in float32, or in float16 where it preserves magnitudes and C
-    makes them. Rungs A-E have their weights normalized once, in `dtype`, and nothing else.
+    makes them. Configs A-E have their weights normalized once, in `dtype`, and nothing else.
 
     Args:
         denoiser: trained, on the device where it will run; its own `dtype` is not looked at.
@@ -162,20 +165,27 @@ def prepare(
     with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
             eager = device.type == "cpu" and not (compile or kernels)
-            fused = eager and can_convolve(dtype) and can_pass(dtype)
-            filtered = fused and winograd and pays_to_filter(dtype)
-            made: nn.Module = FoldedUNet(network, denoiser.spec, dtype, fused, filtered, kernels, at_once)
-            if made.at_once is not None:
-                at_once = max(TOGETHER // made.at_once, 1) * made.at_once
+            backend = _backend(isinstance(network, MPUNet), dtype, eager, winograd, kernels)
+            folded: nn.Module = FoldedUNet(network, denoiser.spec, backend, at_once)
+            if folded.at_once is not None:
+                at_once = max(TOGETHER // folded.at_once, 1) * folded.at_once
             if eager and can_pack(dtype):
-                made.pack(denoiser.spec)
+                folded.pack(denoiser.spec)
         else:
-            made = freeze(network, dtype)
-    prepared = Prepared(denoiser, made.eval(), dtype, at_once, Graphs() if graph else None)
+            folded = freeze(network, dtype)
+    prepared = Prepared(denoiser, folded.eval(), dtype, at_once, Graphs() if graph else None)
     if compile:
         _make_room()
-        made.compile(dynamic=False, **_options(device, compile))
+        folded.compile(dynamic=False, **_options(device, compile))
     return prepared
+
+
+def _backend(preserving: bool, dtype: torch.dtype, eager: bool, winograd: bool, kernels: bool) -> Backend:
+    """What runs the blocks: C for `eager` evaluations on a CPU that has it."""
+    if eager and can_convolve_depthwise(dtype) and can_pass(dtype):
+        return passes(dtype, preserving, winograd and pays_to_filter(dtype))
+    sums = torch.float32 if dtype == torch.bfloat16 else dtype
+    return Kernels(dtype, sums) if kernels else Backend(dtype, sums)
 
 
 def _make_room() -> None:

@@ -193,7 +193,8 @@ static inline __attribute__((always_inline)) void attend(const struct attention 
     }
 }
 
-int64_t unitgain_attention_size(void) { return SIZE; }
+SHARED(attention);
+const int64_t unitgain_size = SIZE;
 
 /* Bytes of scratch memory that a call needs. */
 int64_t unitgain_attention_scratch(const struct attention *of) {

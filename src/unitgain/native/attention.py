@@ -1,17 +1,13 @@
 """Cosine attention from the output of the convolution that makes queries, keys and values, in one pass over it."""
 
-import ctypes
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
-from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_place, library
+from unitgain.native.bind import TYPES, Binding
 from unitgain.native.memory import images, scratch
-
-IMAGES = (torch.float32, torch.bfloat16)
 
 
 class _Attention(Structure):
@@ -27,13 +23,22 @@ class _Attention(Structure):
     ]
 
 
+_attention = Binding(
+    "attention",
+    functions={
+        "attention": (None, POINTER(_Attention), c_void_p),
+        "attention_scratch": (c_int64, POINTER(_Attention)),
+    },
+    structs={"attention": _Attention},
+)
+
+
 def can_attend(dtype: torch.dtype, size: int) -> bool:
-    """Whether heads of `size` channels of this type attend by C on this machine.
+    """Whether heads of `size` channels, float32 or bfloat16, attend by C on this machine.
 
     Nothing keeps the exponentials of larger heads within what float32 holds: logits may reach the root of `size`.
     """
-    found = _library()
-    return dtype in IMAGES and found is not None and size <= found.unitgain_attention_size()
+    return dtype != torch.float16 and _attention.takes(dtype) and size <= _attention.constant("size")
 
 
 def attend(x: Float[Tensor, "n c3 h w"], heads: int, eps: float) -> Float[Tensor, "n c h w"]:
@@ -52,32 +57,17 @@ def attend(x: Float[Tensor, "n c3 h w"], heads: int, eps: float) -> Float[Tensor
 
     Raises:
         ValueError: if `x` is not on the CPU.
+        RuntimeError: if this machine has no C for it.
     """
-    check_place(x)
+    x = _attention.laid(x)
     n, c, h, w = x.shape
     size = c // (3 * heads)
     assert c == 3 * heads * size
     assert eps >= 0
     assert can_attend(x.dtype, size)
-    x = x.contiguous(memory_format=torch.channels_last)
     out = images((n, heads * size, h, w), x.dtype)
     if out.numel():
-        found = _library()
-        assert found is not None
+        library = _attention.need()
         call = _Attention(x.data_ptr(), out.data_ptr(), TYPES[x.dtype], eps, n, h * w, heads, size)
-        found.unitgain_attention(byref(call), scratch(found.unitgain_attention_scratch(byref(call))).data_ptr())
+        library.unitgain_attention(byref(call), scratch(library.unitgain_attention_scratch(byref(call))).data_ptr())
     return out
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    found = library("attention")
-    if found is None:
-        return None
-    call = POINTER(_Attention)
-    found.unitgain_attention_size.restype = c_int64
-    found.unitgain_attention_scratch.argtypes = [call]
-    found.unitgain_attention_scratch.restype = c_int64
-    found.unitgain_attention.argtypes = [call, c_void_p]
-    found.unitgain_attention.restype = None
-    return found

@@ -13,16 +13,10 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from unitgain.files import atomic, cache_folder, make_folder, sha256
 
 NATIVE = "UNITGAIN_NATIVE"
 """Environment variable: 0 for no C at all, 1 to be told why it cannot be used; by default it is used if it can be."""
-
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-"""Numbers of types, as C has them."""
 
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC")
@@ -39,31 +33,18 @@ def library(name: str) -> ctypes.CDLL | None:
     Raises:
         RuntimeError: if it cannot be had and `UNITGAIN_NATIVE` is 1; the message says why.
     """
-    wanted = os.environ.get(NATIVE, "")
-    if wanted == "0":
+    choice = os.environ.get(NATIVE, "")
+    if choice == "0":
         return None
     try:
         return ctypes.CDLL(str(_compiled(name)))
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or error
-        if wanted == "1":
-            raise RuntimeError(f"{name}.c cannot be used: {said}. {NATIVE}=0 does without, and more slowly") from error
+        reason = getattr(error, "stderr", None) or error
+        if choice == "1":
+            raise RuntimeError(
+                f"{name}.c cannot be used: {reason}. {NATIVE}=0 does without, and more slowly"
+            ) from error
         return None
-
-
-def check_place(x: Tensor) -> None:
-    """Raise `ValueError` unless `x` is where C can read it."""
-    if x.device.type != "cpu":
-        raise ValueError(
-            f"images are on {x.device}, and this network was prepared for CPUs: move the one that it was made from, "
-            "and prepare that"
-        )
-
-
-def check_layout(made_for: object, here: object) -> None:
-    """Raise `RuntimeError` unless weights were laid out as this machine's library reads them."""
-    if made_for != here:
-        raise RuntimeError("this network was prepared for another processor or compiler: prepare it here")
 
 
 def _compiled(name: str) -> Path:
@@ -80,14 +61,14 @@ def _compiled(name: str) -> Path:
             return path
         path.unlink(missing_ok=True)  # cut short, or not ours
     with tempfile.TemporaryDirectory() as scratch:
-        unlinked, made = Path(scratch) / f"{name}.o", Path(scratch) / f"{name}.so"
+        unlinked, linked = Path(scratch) / f"{name}.o", Path(scratch) / f"{name}.so"
         # Not linked with a library of threads: those of torch, which are there already, are the ones to use.
         threads = ["-fopenmp"] if "#pragma omp" in text else []
         _run([*compiler, *FLAGS, *threads, "-c", "-o", str(unlinked), str(source)])
-        _run([*compiler, "-shared", "-o", str(made), str(unlinked), "-lm"])
-        path = folder / f"{stem}-{sha256(made)}.so"
+        _run([*compiler, "-shared", "-o", str(linked), str(unlinked), "-lm"])
+        path = folder / f"{stem}-{sha256(linked)}.so"
         with atomic(path) as temporary:
-            shutil.copyfile(made, temporary)
+            shutil.copyfile(linked, temporary)
     path.chmod(0o600)  # whatever the umask says
     return path
 
@@ -101,18 +82,18 @@ def _private(folder: Path) -> Path:
     make_folder(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != _user():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != _user():
         raise PermissionError(f"{folder} is not a folder of this user: choose another place with UNITGAIN_CACHE")
-    if stat.S_IMODE(found.st_mode) & 0o077:
+    if stat.S_IMODE(status.st_mode) & 0o077:
         folder.chmod(0o700)
     return folder
 
 
 def _is_intact(path: Path) -> bool:
     """Whether this user made a library, nobody else can write to it, and its bytes are those of its name."""
-    found = path.lstat()
-    private = stat.S_ISREG(found.st_mode) and found.st_uid == _user() and not found.st_mode & 0o022
+    status = path.lstat()
+    private = stat.S_ISREG(status.st_mode) and status.st_uid == _user() and not status.st_mode & 0o022
     return private and path.stem.endswith(f"-{sha256(path)}")
 
 
@@ -121,17 +102,17 @@ def _user() -> int:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=True)
-    return done.stdout
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=True)
+    return process.stdout
 
 
 def _compiler() -> list[str]:
-    given = os.environ.get("CC", "")
+    text = os.environ.get("CC", "")
     try:
-        if command := shlex.split(given):
+        if command := shlex.split(text):
             return command
     except ValueError as error:
-        raise FileNotFoundError(f"CC={given!r} is no command: {error}") from error
+        raise FileNotFoundError(f"CC={text!r} is no command: {error}") from error
     for name in COMPILERS:
         if (path := shutil.which(name)) is not None:
             return [path]

@@ -168,7 +168,7 @@ static void multiply(const float *packed, const float *values, int64_t sources, 
     }
 }
 
-int unitgain_combine_rows(void) { return ROWS; }
+const int64_t unitgain_rows = ROWS;
 
 /* Floats of scratch memory that a call needs. */
 int64_t unitgain_combine_scratch(int64_t sources) { return sources * BLOCK + ROWS * BLOCK; }
@@ -176,7 +176,7 @@ int64_t unitgain_combine_scratch(int64_t sources) { return sources * BLOCK + ROW
 /* sources: addresses, `dtypes` theirs; weights: [ceil(results / ROWS)][sources][ROWS], filled up with zeros; out:
  * [results][width] of `dtype`; first: number of the first value in its tensor, a multiple of BLOCK; sums, out_sums: one
  * per source and per result, or null: page k of a tensor counts 2k + 1 times. Returns whether all results are finite. */
-int unitgain_combine(const char *const *sources, const int32_t *dtypes, int64_t count, int64_t width,
+int32_t unitgain_combine(const char *const *sources, const int32_t *dtypes, int64_t count, int64_t width,
                      const float *weights, int64_t results, char *out, int32_t dtype, int64_t first, uint64_t *sums,
                      uint64_t *out_sums, float *scratch) {
     const int64_t out_item = dtype == FLOAT32 ? 4 : 2;

@@ -1,18 +1,34 @@
 """Linear combinations of many arrays in one pass: the product that reconstruction is made of."""
 
-import ctypes
 from collections.abc import Sequence
-from functools import cache
+from ctypes import c_int32, c_int64, c_uint64, c_void_p
 
 import torch
 from torch import Tensor
 
-from unitgain.native.build import TYPES, library
+from unitgain.native.bind import TYPES, Binding
+
+_READ = (c_void_p, c_void_p, c_int64, c_int64)  # sources, their types, how many, values of each
+_WRITTEN = (
+    c_void_p,
+    c_int64,
+    c_void_p,
+    c_int32,
+    c_int64,
+)  # weights, results, where they go, their type, the first value
+_combine = Binding(
+    "combine",
+    functions={
+        "combine": (c_int32, *_READ, *_WRITTEN, c_void_p, c_void_p, c_void_p),
+        "combine_scratch": (c_int64, c_int64),
+    },
+    structs={},
+)
 
 
 def can_combine(dtypes: Sequence[torch.dtype]) -> bool:
     """Whether arrays of these types can be combined by C on this machine."""
-    return all(dtype in TYPES for dtype in dtypes) and _functions() is not None
+    return all(dtype in TYPES for dtype in dtypes) and _combine.library is not None
 
 
 class Combination:
@@ -25,16 +41,14 @@ class Combination:
     """
 
     def __init__(self, weights: Tensor, dtypes: Sequence[torch.dtype], dtype: torch.dtype) -> None:
-        functions = _functions()
-        assert functions is not None
-        self._combine, rows, scratch = functions
+        library, rows = _combine.need(), _combine.constant("rows")
         self.results, self.sources = weights.shape
         self.dtype = dtype
-        self._dtypes = (ctypes.c_int32 * self.sources)(*(TYPES[dtype] for dtype in dtypes))
+        self._dtypes = (c_int32 * self.sources)(*(TYPES[dtype] for dtype in dtypes))
         padded = torch.zeros(-(-self.results // rows) * rows, self.sources)
         padded[: self.results] = weights
         self._weights = padded.view(-1, rows, self.sources).transpose(1, 2).contiguous()
-        self._scratch = torch.empty(scratch(self.sources))
+        self._scratch = torch.empty(library.unitgain_combine_scratch(self.sources))
 
     def __call__(
         self, sources: Sequence[int], out: Tensor, first: int, sums: bool
@@ -54,10 +68,10 @@ class Combination:
         assert out.shape[0] == self.results
         assert out.dtype == self.dtype
         assert out.is_contiguous()
-        found = (ctypes.c_uint64 * self.sources)() if sums else None
-        of_results = (ctypes.c_uint64 * self.results)()
-        finite = self._combine(
-            (ctypes.c_void_p * self.sources)(*sources),
+        of_sources = (c_uint64 * self.sources)() if sums else None
+        of_results = (c_uint64 * self.results)()
+        finite = _combine.need().unitgain_combine(
+            (c_void_p * self.sources)(*sources),
             self._dtypes,
             self.sources,
             out.shape[1],
@@ -66,23 +80,8 @@ class Combination:
             out.data_ptr(),
             TYPES[self.dtype],
             first,
-            found,
+            of_sources,
             of_results,
             self._scratch.data_ptr(),
         )
-        return list(found) if found is not None else [], list(of_results), bool(finite)
-
-
-@cache
-def _functions() -> tuple | None:
-    """The function, how many results it makes at once, and what memory it needs."""
-    found = library("combine")
-    if found is None:
-        return None
-    address, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    found.unitgain_combine.argtypes = [address, address, integer, integer, address, integer, address]
-    found.unitgain_combine.argtypes += [number, integer, address, address, address]
-    found.unitgain_combine.restype = number
-    found.unitgain_combine_scratch.argtypes = [integer]
-    found.unitgain_combine_scratch.restype = integer
-    return found.unitgain_combine, found.unitgain_combine_rows(), found.unitgain_combine_scratch
+        return list(of_sources or []), list(of_results), bool(finite)

@@ -23,27 +23,23 @@ struct layer {
 };
 
 struct convolution {
-    const char *x; /* [pixel][in] */
-    char *out;     /* [pixel][out of the last layer] */
+    const char *x;     /* [pixel][in] */
+    struct array out;  /* [pixel][out of the last layer] */
+    struct addend add; /* as out */
     int64_t pixels;
     struct layer layers[2];
     int32_t count; /* of layers: 1 or 2 */
-    int32_t out_type, main_type;
-    const char *main; /* as out, or null */
-    float share, limit;
 };
+SHARED(convolution);
+const int64_t unitgain_block = BLOCK, unitgain_pairs = PAIRS;
 
 /* What a layer reads and writes: of a whole image, or of a panel of it. */
 struct task {
     const struct layer *layer;
-    const char *from, *main, *next; /* next: what to fetch after the last block of weights */
-    char *to;
-    int32_t type, main_type;
-    float share, limit;
+    const char *from, *next; /* next: what to fetch after the last block of weights */
+    struct array to;
+    struct addend add;
 };
-
-int64_t unitgain_conv1x1_block(void) { return BLOCK; }
-int32_t unitgain_conv1x1_pairs(void) { return PAIRS; }
 
 static int64_t blocks(const struct layer *layer) { return (layer->out + BLOCK - 1) / BLOCK; }
 
@@ -51,12 +47,13 @@ static int64_t blocks(const struct layer *layer) { return (layer->out + BLOCK - 
 static inline __attribute__((always_inline)) void put(const struct task *task, int64_t pixel, int64_t channel,
                                                       int64_t some, vector value) {
     const int64_t at = pixel * task->layer->out + channel;
-    if (task->layer->activate) value = activated(value, task->type);
-    if (task->main) {
-        value += load_some(task->main + at * ITEM(task->main_type), some, task->main_type) * task->share;
-        value = bounded(value, task->limit);
+    if (task->layer->activate) value = activated(value, task->to.type);
+    if (task->add.main.at) {
+        const struct array main = task->add.main;
+        value += load_some(main.at + at * ITEM(main.type), some, main.type) * task->add.share;
+        value = bounded(value, task->add.limit);
     }
-    store_some(task->to + at * ITEM(task->type), value, some, task->type);
+    store_some(task->to.at + at * ITEM(task->to.type), value, some, task->to.type);
 }
 
 /* Outputs from `channel` on of `rows` pixels; on the way `lines` cache lines a step are fetched from `ahead`. */
@@ -141,20 +138,18 @@ int64_t unitgain_conv1x1_scratch(const struct convolution *of) {
 /* A layer of the pixels from `first` on; what is between two layers begins at `between`. */
 static inline struct task task_of(const struct convolution *of, int which, int64_t first, char *between) {
     const struct layer *const layer = &of->layers[which];
-    struct task task = {layer, of->x + first * layer->in * 2, 0, layer->weights, between, BFLOAT16, 0, 1, 0};
-    if (which > 0) task.from = between;
+    struct task task = {.layer = layer,
+                        .from = which > 0 ? between : of->x + first * layer->in * 2,
+                        .to = {between, BFLOAT16, 0}};
     if (which + 1 < of->count) {
         task.next = of->layers[which + 1].weights;
         return task;
     }
     task.next = of->layers[0].weights;
-    task.to = of->out + first * layer->out * ITEM(of->out_type);
-    task.type = of->out_type;
-    if (!of->main) return task;
-    task.main = of->main + first * layer->out * ITEM(of->main_type);
-    task.main_type = of->main_type;
-    task.share = of->share;
-    task.limit = of->limit;
+    task.to = of->out;
+    task.to.at += first * layer->out * ITEM(task.to.type);
+    task.add = of->add;
+    if (task.add.main.at) task.add.main.at += first * layer->out * ITEM(task.add.main.type);
     return task;
 }
 

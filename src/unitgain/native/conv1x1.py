@@ -1,16 +1,14 @@
 """1x1 convolutions in bfloat16, with what comes after them; and two of them at once."""
 
-import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
-from functools import cache
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_layout, check_place, library
-from unitgain.native.memory import images, in_large_pages, scratch
+from unitgain.native.bind import Addend, Array, Binding, Sum, addend, array
+from unitgain.native.memory import in_large_pages, scratch
 
 
 class _Layer(Structure):
@@ -20,22 +18,27 @@ class _Layer(Structure):
 class _Convolution(Structure):
     _fields_ = [
         ("x", c_void_p),
-        ("out", c_void_p),
+        ("out", Array),
+        ("add", Addend),
         ("pixels", c_int64),
         ("layers", _Layer * 2),
         ("count", c_int32),
-        ("out_type", c_int32),
-        ("main_type", c_int32),
-        ("main", c_void_p),
-        ("share", c_float),
-        ("limit", c_float),
     ]
 
 
-def can_multiply_pairs() -> bool:
+_conv1x1 = Binding(
+    "conv1x1",
+    functions={
+        "conv1x1": (None, POINTER(_Convolution), c_void_p),
+        "conv1x1_scratch": (c_int64, POINTER(_Convolution)),
+    },
+    structs={"convolution": _Convolution},
+)
+
+
+def can_convolve_pairs() -> bool:
     """Whether there is a `Conv1x1` on this machine, which takes AVX-512 BF16."""
-    found = _library()
-    return found is not None and bool(found.unitgain_conv1x1_pairs())
+    return bool(_conv1x1.constant("pairs"))
 
 
 class Conv1x1:
@@ -46,13 +49,11 @@ class Conv1x1:
     """
 
     def __init__(self, weight: Float[Tensor, "o i 1 1"]) -> None:
-        found = _library()
-        assert found is not None
-        assert can_multiply_pairs()
+        assert can_convolve_pairs()
         self.out_channels, self.in_channels = weight.shape[:2]
         assert self.in_channels > 0
         assert self.in_channels % 2 == 0
-        self._block = found.unitgain_conv1x1_block()
+        self._block = _conv1x1.constant("block")
         blocks, pairs = -(-self.out_channels // self._block), self.in_channels // 2
         self._weights = in_large_pages(blocks * pairs * self._block * 4).view(torch.int32).view(blocks, pairs, -1)
         rows = weight.detach().cpu().flatten(1).to(torch.bfloat16).contiguous().view(torch.int32)
@@ -67,25 +68,21 @@ class Conv1x1:
         x: Float[Tensor, "n c h w"],
         dtype: torch.dtype = torch.bfloat16,
         silu: bool = False,
-        main: Float[Tensor, "n c2 h w"] | None = None,
-        share: float = 1.0,
-        limit: float = float("inf"),
+        after: Sum | None = None,
     ) -> Float[Tensor, "n c2 h w"]:
         """`act(conv(x))` or `clamp(act(conv(x)) + share * main)`.
 
         Args:
             x: bfloat16 on the CPU, made channels-last if it is not.
-            dtype: of the result: float32, bfloat16 or float16.
+            dtype: of the result without a sum: float32, bfloat16 or float16.
             silu: whether `silu` follows.
-            main: added `share` times after that, of one of these types; nothing by default.
-            share: see there.
-            limit: of the sum with `main`, in magnitude.
+            after: the sum after that, if any, with no pixels to be doubled.
 
         Raises:
             ValueError: if an image is not on the CPU.
             RuntimeError: if the weight was laid out for another machine.
         """
-        return _convolve([self._layer(silu)], x, dtype, main, share, limit)
+        return _convolve([self._layer(silu)], x, dtype, after)
 
     def then(
         self, last: "Conv1x1", x: Float[Tensor, "n c h w"], dtype: torch.dtype = torch.bfloat16, silu: bool = False
@@ -97,52 +94,24 @@ class Conv1x1:
         Arguments and errors as of a call; `silu` is between the two.
         """
         assert last.in_channels == self.out_channels
-        return _convolve([self._layer(silu), last._layer(False)], x, dtype)
+        return _convolve([self._layer(silu), last._layer(False)], x, dtype, None)
 
     def _layer(self, silu: bool) -> _Layer:
         """As C takes it: made anew, so that copies have addresses of their own."""
-        found = _library()
-        check_layout(self._block, found.unitgain_conv1x1_block() if found and can_multiply_pairs() else None)
+        _conv1x1.need(block=self._block, pairs=1)
         return _Layer(self.in_channels, self.out_channels, self._weights.data_ptr(), silu)
 
 
-def _convolve(
-    layers: Sequence[_Layer],
-    x: Tensor,
-    dtype: torch.dtype,
-    main: Tensor | None = None,
-    share: float = 1.0,
-    limit: float = float("inf"),
-) -> Tensor:
-    check_place(x)
+def _convolve(layers: Sequence[_Layer], x: Tensor, dtype: torch.dtype, after: Sum | None) -> Tensor:
+    library = _conv1x1.need()
+    x, after = _conv1x1.laid(x), _conv1x1.laid_sum(after)
     assert x.dtype == torch.bfloat16
-    x = x.contiguous(memory_format=torch.channels_last)
     n, c, h, w = x.shape
     assert c == layers[0].inputs
-    out = images((n, layers[-1].outputs, h, w), dtype)
-    call = _Convolution(x.data_ptr(), out.data_ptr(), n * h * w, (_Layer * 2)(*layers), len(layers), TYPES[dtype])
-    if main is not None:
-        check_place(main)
-        main = main.contiguous(memory_format=torch.channels_last)
-        assert main.shape == out.shape
-        call.main, call.main_type, call.share, call.limit = main.data_ptr(), TYPES[main.dtype], share, limit
+    out = _conv1x1.empty((n, layers[-1].outputs, h, w), after.dtype if after else dtype)
+    add = addend(after, out)
+    assert not add.main.halved
+    call = _Convolution(x.data_ptr(), array(out), add, n * h * w, (_Layer * 2)(*layers), len(layers))
     if out.numel():
-        found = _library()
-        assert found is not None
-        found.unitgain_conv1x1(byref(call), scratch(found.unitgain_conv1x1_scratch(byref(call))).data_ptr())
+        library.unitgain_conv1x1(byref(call), scratch(library.unitgain_conv1x1_scratch(byref(call))).data_ptr())
     return out
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    found = library("conv1x1")
-    if found is None:
-        return None
-    call = POINTER(_Convolution)
-    found.unitgain_conv1x1_block.restype = c_int64
-    found.unitgain_conv1x1_pairs.restype = c_int32
-    found.unitgain_conv1x1_scratch.argtypes = [call]
-    found.unitgain_conv1x1_scratch.restype = c_int64
-    found.unitgain_conv1x1.argtypes = [call, c_void_p]
-    found.unitgain_conv1x1.restype = None
-    return found

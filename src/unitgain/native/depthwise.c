@@ -14,15 +14,15 @@
 #define MOST 15                    /* height and width of a kernel */
 
 struct depthwise {
-    const char *x;       /* [batch][height][width][channels] */
-    char *out;           /* the same */
-    const char *main;    /* as out, or of half its height and width, to be doubled; or null */
+    struct array x, out;
+    struct addend add;
     const float *scale;  /* [batch][channels rounded up to CHANNELS], or null */
     const float *weight; /* [channels / CHANNELS, rounded up][kernel * kernel][CHANNELS], filled up with zeros */
-    int32_t type, out_type, main_type, main_doubled, activate, after, kernel; /* scale `after` act? kernel: odd, at most MOST */
-    float share, limit;
+    int32_t activate, after, kernel; /* scale `after` act? kernel: odd, at most MOST */
     int64_t batch, height, width, channels;
 };
+SHARED(depthwise);
+const int64_t unitgain_block = CHANNELS;
 
 /* Some channels of one image. */
 struct part {
@@ -33,15 +33,12 @@ struct part {
     const float *weight;
 };
 
-int64_t unitgain_depthwise_channels(void) { return CHANNELS; }
-int32_t unitgain_depthwise_halves(void) { return HALVES; }
-
 /* One row of pixels into the ring; `ahead`: bytes to the next row. */
 static inline __attribute__((always_inline)) void take_pixels(const struct depthwise *of, const struct part *part,
                                                               const char *from, int64_t ahead, float *to,
                                                               const int type, const int64_t channels) {
     const int64_t width = of->width, step = of->channels * ITEM(type);
-    const int activate = of->activate, out_type = of->out_type;
+    const int activate = of->activate, out_type = of->out.type;
     vector before[VECTORS], after[VECTORS];
     for (int v = 0; v < VECTORS; v++) before[v] = part->before[v], after[v] = part->after[v];
     for (int64_t x = 0; x < width; x++, from += step, to += CHANNELS) {
@@ -63,9 +60,9 @@ static inline __attribute__((always_inline)) void put_pixels(const struct depthw
                                                              const float *const *rows, char *to, int64_t ahead,
                                                              const char *main, const int kernel, const int type,
                                                              const int64_t channels) {
-    const int64_t width = of->width, step = of->channels * ITEM(type), behind = of->channels * ITEM(of->main_type);
-    const int half = of->main_doubled, main_type = of->main_type;
-    const float share = of->share, limit = of->limit;
+    const int64_t width = of->width, step = of->channels * ITEM(type), behind = of->channels * ITEM(of->add.main.type);
+    const int half = of->add.main.halved, main_type = of->add.main.type;
+    const float share = of->add.share, limit = of->add.limit;
     const float *const weight = part->weight;
     vector held[9][VECTORS]; /* in registers: memory that is written might be that of the weights, to a compiler */
     for (int i = 0; i < 9 && kernel == 3; i++)
@@ -107,20 +104,20 @@ static inline __attribute__((always_inline)) void put_pixels(const struct depthw
     } while (0)
 
 static void take_row(const struct depthwise *of, const struct part *part, int64_t y, float *to) {
-    const int64_t row = of->width * of->channels * ITEM(of->type);
-    FOR_EACH_TYPE(of->type, take_pixels, of, part, part->x + y * row, y + 1 < of->height ? row : 0, to);
+    const int64_t row = of->width * of->channels * ITEM(of->x.type);
+    FOR_EACH_TYPE(of->x.type, take_pixels, of, part, part->x + y * row, y + 1 < of->height ? row : 0, to);
 }
 
 static void put_row(const struct depthwise *of, const struct part *part, int64_t y, const float *const *rows) {
-    const int half = of->main_doubled;
-    const int64_t row = of->width * of->channels * ITEM(of->out_type), ahead = y + 1 < of->height ? row : 0;
-    const int64_t behind = (of->width >> half) * of->channels * ITEM(of->main_type);
+    const int half = of->add.main.halved;
+    const int64_t row = of->width * of->channels * ITEM(of->out.type), ahead = y + 1 < of->height ? row : 0;
+    const int64_t behind = (of->width >> half) * of->channels * ITEM(of->add.main.type);
     const char *const main = part->main ? part->main + (y >> half) * behind : 0;
     char *const to = part->out + y * row;
     if (of->kernel == 3)
-        FOR_EACH_TYPE(of->out_type, put_pixels, of, part, rows, to, ahead, main, 3);
+        FOR_EACH_TYPE(of->out.type, put_pixels, of, part, rows, to, ahead, main, 3);
     else
-        FOR_EACH_TYPE(of->out_type, put_pixels, of, part, rows, to, ahead, main, of->kernel);
+        FOR_EACH_TYPE(of->out.type, put_pixels, of, part, rows, to, ahead, main, of->kernel);
 }
 
 /* Rows first ... last - 1 of the result. */
@@ -145,10 +142,10 @@ static void convolve(const struct depthwise *of, const struct part *part, int64_
 static struct part part_of(const struct depthwise *of, int64_t image, int64_t block) {
     const int64_t blocks = (of->channels + CHANNELS - 1) / CHANNELS, pixels = of->height * of->width;
     const int64_t left = of->channels - block * CHANNELS, first = image * pixels * of->channels + block * CHANNELS;
-    const int64_t behind = image * (pixels >> 2 * of->main_doubled) * of->channels + block * CHANNELS;
-    struct part part = {.x = of->x + first * ITEM(of->type),
-                        .out = of->out + first * ITEM(of->out_type),
-                        .main = of->main ? of->main + behind * ITEM(of->main_type) : 0,
+    const int64_t behind = image * (pixels >> 2 * of->add.main.halved) * of->channels + block * CHANNELS;
+    struct part part = {.x = of->x.at + first * ITEM(of->x.type),
+                        .out = of->out.at + first * ITEM(of->out.type),
+                        .main = of->add.main.at ? of->add.main.at + behind * ITEM(of->add.main.type) : 0,
                         .channels = least(left, CHANNELS),
                         .weight = of->weight + block * of->kernel * of->kernel * CHANNELS};
     for (int v = 0; v < VECTORS; v++) {
@@ -162,7 +159,7 @@ static struct part part_of(const struct depthwise *of, int64_t image, int64_t bl
 }
 
 /* Returns 0, or 1 if there was no memory for it. */
-int unitgain_depthwise(const struct depthwise *of) {
+int32_t unitgain_depthwise(const struct depthwise *of) {
     const int64_t blocks = (of->channels + CHANNELS - 1) / CHANNELS, each = of->batch * blocks;
     const int64_t threads = thread_count();
     int failed = 0;

@@ -1,33 +1,24 @@
 """Depthwise convolution with modulation and nonlinearity before it and a sum after it, in one pass over memory."""
 
-import ctypes
-from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
-from functools import cache
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.native.build import TYPES, check_layout, check_place, library
-from unitgain.native.memory import images
+from unitgain.native.bind import Addend, Array, Binding, Sum, addend, address, array, check_place, padded
 
 
 class _Depthwise(Structure):
     _fields_ = [
-        ("x", c_void_p),
-        ("out", c_void_p),
-        ("main", c_void_p),
+        ("x", Array),
+        ("out", Array),
+        ("add", Addend),
         ("scale", c_void_p),
         ("weight", c_void_p),
-        ("type", c_int32),
-        ("out_type", c_int32),
-        ("main_type", c_int32),
-        ("main_doubled", c_int32),
         ("activate", c_int32),
         ("after", c_int32),
         ("kernel", c_int32),
-        ("share", c_float),
-        ("limit", c_float),
         ("batch", c_int64),
         ("height", c_int64),
         ("width", c_int64),
@@ -35,9 +26,14 @@ class _Depthwise(Structure):
     ]
 
 
-def can_convolve(dtype: torch.dtype) -> bool:
+_depthwise = Binding(
+    "depthwise", functions={"depthwise": (c_int32, POINTER(_Depthwise))}, structs={"depthwise": _Depthwise}
+)
+
+
+def can_convolve_depthwise(dtype: torch.dtype) -> bool:
     """Whether networks that compute in this precision have `Depthwise` on this machine."""
-    return dtype in (torch.float32, torch.bfloat16) and _library() is not None
+    return dtype != torch.float16 and _depthwise.takes(dtype)
 
 
 class Depthwise:
@@ -51,78 +47,48 @@ class Depthwise:
         after: whether the scale comes after it.
     """
 
+    MOST = 15  # height and width of a kernel
+
     def __init__(self, weight: Float[Tensor, "c 1 k k"], silu: bool, after: bool = False) -> None:
-        found = _library()
-        assert found is not None
-        self._block = found.unitgain_depthwise_channels()
+        self._block = _depthwise.need() and _depthwise.constant("block")
         self.channels, _, self.kernel, _ = weight.shape
         assert self.kernel % 2 == 1
-        assert self.kernel <= 15
+        assert self.kernel <= self.MOST
         self.silu, self.after = silu, after
-        packed = self._padded(weight.detach().cpu().reshape(self.channels, -1).t().float())
-        self._weight = packed.view(self.kernel**2, -1, self._block).transpose(0, 1).contiguous()
+        taps = padded(weight.detach().cpu().reshape(self.channels, -1).t().float(), self._block)
+        self._weight = taps.view(self.kernel**2, -1, self._block).transpose(0, 1).contiguous()
 
     def __call__(
         self,
         x: Float[Tensor, "n c h w"],
         scale: Float[Tensor, "n c"] | None = None,
         dtype: torch.dtype | None = None,
-        main: Float[Tensor, "n c h2 w2"] | None = None,
-        share: float = 1.0,
-        limit: float = float("inf"),
+        after: Sum | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """Apply to `x`, on the CPU, made channels-last if it is not.
 
         Args:
             x: images of float32, bfloat16 or, on processors with F16C, float16.
             scale: factors of channels before or `after` the activation, float32; none by default.
-            dtype: of the result, likewise; by default that of `x`.
-            main: added `share` times to the result, likewise; nothing by default. If it is half as high and wide, its
-                pixels are doubled.
-            share: see there.
-            limit: of the sum with `main`, in magnitude.
+            dtype: of the result without a sum, likewise; by default that of `x`.
+            after: the sum after it, if any.
 
         Raises:
             ValueError: if an image is not on the CPU.
             RuntimeError: if this machine does not convolve such images, or the weight was laid out for another.
         """
-        found, dtype = _library(), x.dtype if dtype is None else dtype
-        check_layout(self._block, found.unitgain_depthwise_channels() if found else None)
-        assert found is not None
-        for given in (x, scale, main):
-            if given is not None:
-                check_place(given)
-        kinds = [x.dtype, dtype, dtype if main is None else main.dtype]
-        check_layout(True, torch.float16 not in kinds or bool(found.unitgain_depthwise_halves()))
-        x = x.contiguous(memory_format=torch.channels_last)
+        library = _depthwise.need(block=self._block)
+        x, after = _depthwise.laid(x), _depthwise.laid_sum(after)
         n, c, h, w = x.shape
         assert c == self.channels
-        assert scale is None or scale.shape == (n, c)
-        out = images((n, c, h, w), dtype)
-        halved, factors = False, None if scale is None else self._padded(scale.float())
-        if main is not None:
-            main = main.contiguous(memory_format=torch.channels_last)
-            halved = main.shape[2:] != out.shape[2:]
-            assert out.shape == (*main.shape[:2], *(side * (1 + halved) for side in main.shape[2:]))
-        where = [None if given is None else given.data_ptr() for given in (x, out, main, factors, self._weight)]
-        options = [*(TYPES[kind] for kind in kinds), halved, self.silu, self.after, self.kernel]
-        if out.numel() and found.unitgain_depthwise(byref(_Depthwise(*where, *options, share, limit, n, h, w, c))):
+        out = _depthwise.empty((n, c, h, w), after.dtype if after else dtype or x.dtype)
+        factors = None
+        if scale is not None:
+            check_place(scale)
+            assert scale.shape == (n, c)
+            factors = padded(scale.float(), self._block)
+        where = array(x), array(out), addend(after, out), address(factors), address(self._weight)
+        call = _Depthwise(*where, self.silu, self.after, self.kernel, n, h, w, c)
+        if out.numel() and library.unitgain_depthwise(byref(call)):
             raise MemoryError(f"no memory for a depthwise convolution of {tuple(x.shape)}")
         return out
-
-    def _padded(self, rows: Float[Tensor, "r c"]) -> Float[Tensor, "r c2"]:
-        """Channels filled up with zeros to whole blocks."""
-        missing = -self.channels % self._block
-        return torch.nn.functional.pad(rows, (0, missing)) if missing else rows.contiguous()
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    found = library("depthwise")
-    if found is None:
-        return None
-    found.unitgain_depthwise_channels.restype = c_int64
-    found.unitgain_depthwise_halves.restype = c_int32
-    found.unitgain_depthwise.argtypes = [POINTER(_Depthwise)]
-    found.unitgain_depthwise.restype = ctypes.c_int
-    return found

@@ -23,12 +23,12 @@ def in_large_pages(size: int) -> Tensor:
 
     For what is read once and in order, like weights: each small page would have to be looked up anew.
     """
-    made = _new(size)
-    first = -(-made.data_ptr() // PAGE) * PAGE
-    last = (made.data_ptr() + size) // PAGE * PAGE
+    memory = _new(size)
+    first = -(-memory.data_ptr() // PAGE) * PAGE
+    last = (memory.data_ptr() + size) // PAGE * PAGE
     if first < last and (advise := _advise()) is not None:
         advise(first, last - first)
-    return made
+    return memory
 
 
 def scratch(size: int) -> Tensor:
@@ -120,10 +120,10 @@ def _advise() -> Callable[[int, int], int] | None:
     """Asks for large pages from an address on, of so many bytes; None where the system has none to ask for."""
     if LARGE_PAGES is None:
         return None
-    found = ctypes.CDLL(None).madvise
-    found.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    found.restype = ctypes.c_int
-    return lambda address, size: found(address, size, LARGE_PAGES)
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    madvise.restype = ctypes.c_int
+    return lambda address, size: madvise(address, size, LARGE_PAGES)
 
 
 def _new(size: int) -> Tensor:

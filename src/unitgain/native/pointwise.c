@@ -8,30 +8,29 @@
 
 #define FEW 16384 /* numbers that are not worth a second thread */
 
-int32_t unitgain_halves(void) { return HALVES; }
-
 struct features {
-    const char *from; /* [pixel][channels] */
+    struct array x; /* [pixel][channels] */
     int64_t channels;
-    int32_t type;
     float share; /* factor */
 };
 
-/* first and second side by side, each times its share, divided by (rms of the pixel + eps) if eps is not negative: as it
- * is, and as a branch sees it. */
+/* first and second side by side, each times its share, divided by (rms of the pixel + eps) if eps is not negative: for the
+ * main path, and for a branch. */
 struct join {
     struct features first, second; /* second: without channels if there is none */
-    char *whole, *seen;            /* either may be null */
-    int32_t whole_type, seen_type, activate; /* activate: whether silu is applied to what is seen */
+    struct array main, branch;     /* either may be null */
+    int32_t activate;              /* whether silu is applied to what the branch reads */
     float eps;
     int64_t pixels;
 };
+SHARED(join);
 
 static inline float squares(const struct features *features, int64_t pixel) {
-    const char *const from = features->from + pixel * features->channels * ITEM(features->type);
+    const int type = features->x.type;
+    const char *const from = features->x.at + pixel * features->channels * ITEM(type);
     vector sums[2] = {{0}};
     for (int64_t channel = 0; channel < features->channels; channel += LANES) {
-        const vector value = load_some(from + channel * ITEM(features->type), features->channels - channel, features->type);
+        const vector value = load_some(from + channel * ITEM(type), features->channels - channel, type);
         sums[channel / LANES % 2] += value * value;
     }
     return total(sums[0] + sums[1]) * features->share * features->share;
@@ -41,17 +40,18 @@ static inline float squares(const struct features *features, int64_t pixel) {
 static inline void take_part(const struct join *join, const struct features *part, int64_t pixel, float factor,
                              int64_t at) {
     const int64_t channels = join->first.channels + join->second.channels;
-    const char *const from = part->from + pixel * part->channels * ITEM(part->type);
-    char *const whole = join->whole ? join->whole + (pixel * channels + at) * ITEM(join->whole_type) : 0;
-    char *const seen = join->seen ? join->seen + (pixel * channels + at) * ITEM(join->seen_type) : 0;
+    const int type = part->x.type, main_type = join->main.type, branch_type = join->branch.type;
+    const char *const from = part->x.at + pixel * part->channels * ITEM(type);
+    char *const main = join->main.at ? join->main.at + (pixel * channels + at) * ITEM(main_type) : 0;
+    char *const branch = join->branch.at ? join->branch.at + (pixel * channels + at) * ITEM(branch_type) : 0;
     factor *= part->share;
     for (int64_t channel = 0; channel < part->channels; channel += LANES) {
         const int64_t some = part->channels - channel;
-        vector value = load_some(from + channel * ITEM(part->type), some, part->type) * factor;
-        if (whole) store_some(whole + channel * ITEM(join->whole_type), value, some, join->whole_type);
-        if (!seen) continue;
-        if (join->activate) value = activated(value, join->seen_type);
-        store_some(seen + channel * ITEM(join->seen_type), value, some, join->seen_type);
+        vector value = load_some(from + channel * ITEM(type), some, type) * factor;
+        if (main) store_some(main + channel * ITEM(main_type), value, some, main_type);
+        if (!branch) continue;
+        if (join->activate) value = activated(value, branch_type);
+        store_some(branch + channel * ITEM(branch_type), value, some, branch_type);
     }
 }
 
@@ -70,17 +70,18 @@ void unitgain_join(const struct join *join) {
     }
 }
 
-/* out = clamp(left * branch + share * main); `main` may have half the height and width, and its pixels are doubled. */
+/* out = clamp(factor * branch + share * main). */
 struct sum {
-    const char *branch, *main;
-    char *out;
-    int32_t branch_type, main_type, out_type, doubled;
-    float left, share, limit;
+    struct array branch, out;
+    struct addend add;
+    float factor;
     int64_t batch, height, width, channels; /* of the result */
 };
+SHARED(sum);
 
 void unitgain_sum(const struct sum *sum) {
-    const int half = sum->doubled;
+    const struct array branch = sum->branch, out = sum->out, added = sum->add.main;
+    const int half = added.halved;
     const int64_t channels = sum->channels, rows = sum->batch * sum->height;
 #pragma omp parallel for schedule(static) if (rows * sum->width * channels > FEW)
     for (int64_t row = 0; row < rows; row++)
@@ -88,10 +89,10 @@ void unitgain_sum(const struct sum *sum) {
             const int64_t pixel = row * sum->width + x, behind = (row >> half) * (sum->width >> half) + (x >> half);
             for (int64_t channel = 0; channel < channels; channel += LANES) {
                 const int64_t some = channels - channel, at = pixel * channels + channel;
-                const char *const main = sum->main + (behind * channels + channel) * ITEM(sum->main_type);
-                vector value = load_some(sum->branch + at * ITEM(sum->branch_type), some, sum->branch_type) * sum->left;
-                value += load_some(main, some, sum->main_type) * sum->share;
-                store_some(sum->out + at * ITEM(sum->out_type), bounded(value, sum->limit), some, sum->out_type);
+                const char *const main = added.at + (behind * channels + channel) * ITEM(added.type);
+                vector value = load_some(branch.at + at * ITEM(branch.type), some, branch.type) * sum->factor;
+                value += load_some(main, some, added.type) * sum->add.share;
+                store_some(out.at + at * ITEM(out.type), bounded(value, sum->add.limit), some, out.type);
             }
         }
 }

@@ -65,6 +65,25 @@ static inline void narrowed(char *to, words value) {
 #define HALVES 0
 #endif
 
+/* What Python reads: sizes of structs that it lays out too, and numbers that weights are laid out by. */
+#define SHARED(name) const int64_t unitgain_sizeof_##name = sizeof(struct name)
+const int64_t unitgain_halves = HALVES;
+
+/* Images, [batch][height][width][channels], or nothing; where they are `halved`, of half the height and width of others,
+ * for their pixels to be doubled. */
+struct array {
+    char *at;
+    int32_t type, halved;
+};
+SHARED(array);
+
+/* What is added to a result: clamp(result + share * main). */
+struct addend {
+    struct array main;
+    float share, limit;
+};
+SHARED(addend);
+
 static inline vector either(integers condition, vector yes, vector no) {
     return (vector)((condition & (integers)yes) | (~condition & (integers)no));
 }

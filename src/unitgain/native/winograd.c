@@ -45,9 +45,9 @@ static inline integers dot(integers sum, integers a, integers b) { return sum + 
 /* A function compiled for the kind of a layer; its last arguments are m and whether products are of integers. */
 #define FOR_EACH_KIND(layer, function, ...)                                                                            \
     do {                                                                                                               \
-        if ((layer)->tile == 2 && (layer)->whole) function(__VA_ARGS__, 2, 1);                                         \
+        if ((layer)->tile == 2 && (layer)->integer) function(__VA_ARGS__, 2, 1);                                       \
         else if ((layer)->tile == 2) function(__VA_ARGS__, 2, 0);                                                      \
-        else if ((layer)->whole) function(__VA_ARGS__, 4, 1);                                                          \
+        else if ((layer)->integer) function(__VA_ARGS__, 4, 1);                                                        \
         else function(__VA_ARGS__, 4, 0);                                                                              \
     } while (0)
 
@@ -58,7 +58,7 @@ static inline vector multiply_add(vector sum, vector a, vector b) { return sum +
 struct layer {
     int64_t in, out; /* channels */
     int32_t tile;    /* m: 2 or 4 */
-    int32_t whole;   /* whether products are those of integers */
+    int32_t integer; /* whether products are those of integers */
     char *weights;
     float *scales;   /* integers: [position][out rounded up], what undoes the scaling of weights */
     float *loudness; /* integers: [in], norm of the weights of a channel, which its inputs are multiplied with */
@@ -66,7 +66,7 @@ struct layer {
 
 static int64_t positions(const struct layer *layer) { return (layer->tile + 2) * (layer->tile + 2); }
 static int64_t inputs(const struct layer *layer) { return rounded_up(layer->in, LANES); }
-static int64_t steps(const struct layer *layer) { return inputs(layer) / (layer->whole ? 2 : 1); }
+static int64_t steps(const struct layer *layer) { return inputs(layer) / (layer->integer ? 2 : 1); }
 static int64_t blocks(const struct layer *layer) { return (layer->out + BLOCK - 1) / BLOCK; }
 
 int64_t unitgain_winograd_weights(const struct layer *layer) {
@@ -138,18 +138,18 @@ static inline __attribute__((always_inline)) void transform_weights(const float 
 }
 
 /* To the nearest integer, as the low half of a word. */
-static inline words whole(vector value) { return (words)(value + 12582912.0f); }
+static inline words nearest(vector value) { return (words)(value + 12582912.0f); }
 
-/* One image, [height][width][channels], or one of half that height and width whose pixels are doubled. */
+/* One image, [height][width][channels]. */
 struct image {
-    const char *from;
+    struct array array;
     int64_t height, width, channels;
-    int type, doubled;
 };
 
-static inline const char *pixel_at(const struct image *image, int64_t y, int64_t x) {
-    const int half = image->doubled;
-    return image->from + ((y >> half) * (image->width >> half) + (x >> half)) * image->channels * ITEM(image->type);
+static inline char *pixel_at(const struct image *image, int64_t y, int64_t x) {
+    const int half = image->array.halved;
+    const int64_t pixel = (y >> half) * (image->width >> half) + (x >> half);
+    return image->array.at + pixel * image->channels * ITEM(image->array.type);
 }
 
 static const char nothing[MOST_CHANNELS * 4];
@@ -230,7 +230,7 @@ static inline __attribute__((always_inline)) void take_tile(const char *const *p
         inverse[i * tiles] = norms[i] / NORM;
         for (int64_t byte = 0; byte < padded * 2; byte += 64) __builtin_prefetch(rows + i * stride + padded * 2 + byte, 1, 2);
         for (int64_t channel = 0; channel < padded; channel += LANES)
-            narrowed(rows + i * stride + channel * 2, whole(*(const vector *)(values + i * padded + channel) * scales[i]));
+            narrowed(rows + i * stride + channel * 2, nearest(*(const vector *)(values + i * padded + channel) * scales[i]));
     }
 }
 
@@ -267,20 +267,23 @@ static inline __attribute__((always_inline)) void take_tile(const char *const *p
 MULTIPLY(multiply, vector, float, multiply_add)
 MULTIPLY(multiply_integers, integers, int32_t, dot)
 
-/* What becomes of sums: act(scale * sum), and then clamp(. + share * main). */
-struct ending {
+/* Images, and what becomes of sums: act(scale * sum), and then clamp(. + share * main). */
+struct images {
+    struct array x, out;
+    struct addend add;
     const float *scale; /* [image][out rounded up to BLOCK], or null */
     int32_t activate;
-    const char *main; /* as large as the output, or of half its height and width, to be doubled; or null */
-    int32_t main_type, main_doubled;
-    float share, limit;
+    int64_t batch, height, width; /* of the output */
 };
+SHARED(layer);
+SHARED(images);
+const int64_t unitgain_block = BLOCK, unitgain_integers = INTEGERS;
 
 /* Outputs of one tile and LANES channels, of which there are `some`, from their products, [position][tiles][BLOCK]; the
  * images begin at these channels. */
 static inline __attribute__((always_inline)) void put_lanes(const char *products, int64_t stride, const float *inverse,
                                                             int64_t tiles, const float *scales, int64_t padded, int m,
-                                                            int integer, vector scale, const struct ending *ending,
+                                                            int integer, vector scale, const struct images *images,
                                                             const struct image *out, const struct image *main,
                                                             int64_t top, int64_t left, int64_t some) {
     const int n = m + 2;
@@ -304,19 +307,19 @@ static inline __attribute__((always_inline)) void put_lanes(const char *products
     for (int i = 0; i < m && top + i < out->height; i++)
         for (int j = 0; j < m && left + j < out->width; j++) {
             vector value = y[i * m + j] * scale;
-            if (ending->activate) value = activated(value, out->type);
-            if (main->from) {
-                value += load_some(pixel_at(main, top + i, left + j), some, main->type) * ending->share;
-                value = bounded(value, ending->limit);
+            if (images->activate) value = activated(value, out->array.type);
+            if (main->array.at) {
+                value += load_some(pixel_at(main, top + i, left + j), some, main->array.type) * images->add.share;
+                value = bounded(value, images->add.limit);
             }
-            store_some((char *)pixel_at(out, top + i, left + j), value, some, out->type);
+            store_some(pixel_at(out, top + i, left + j), value, some, out->array.type);
         }
 }
 
 /* The same for a block of outputs from `first` on. */
 static inline __attribute__((always_inline)) void put_tile(const char *products, int64_t stride, const float *inverse,
                                                            int64_t tiles, const struct layer *layer, int m, int integer,
-                                                           const float *scale, const struct ending *ending,
+                                                           const float *scale, const struct images *images,
                                                            const struct image *out, const struct image *main,
                                                            int64_t top, int64_t left, int64_t first) {
     const int64_t wide = blocks(layer) * BLOCK;
@@ -324,16 +327,16 @@ static inline __attribute__((always_inline)) void put_tile(const char *products,
         const int64_t channel = first + v * LANES, some = layer->out - channel;
         if (some <= 0) break;
         struct image to = *out, other = *main;
-        to.from += channel * ITEM(out->type);
-        if (main->from) other.from += channel * ITEM(main->type);
+        to.array.at += channel * ITEM(out->array.type);
+        if (main->array.at) other.array.at += channel * ITEM(main->array.type);
         vector factor = (vector){0} + 1.0f;
         if (scale) factor = *(const vector *)(scale + channel);
         const char *const from = products + v * LANES * 4;
         if (some >= LANES)
-            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, ending, &to, &other,
+            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, images, &to, &other,
                       top, left, LANES);
         else
-            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, ending, &to, &other,
+            put_lanes(from, stride, inverse, tiles, layer->scales + channel, wide, m, integer, factor, images, &to, &other,
                       top, left, some);
     }
 }
@@ -362,7 +365,7 @@ static struct plan planned(const struct layer *layer, int64_t batch, int64_t hei
     plan.apart = plan.panels >= plan.threads;
     plan.most = (plan.tiles + plan.panels - 1) / plan.panels;
     plan.products = positions(layer) * plan.most * BLOCK * 4;
-    plan.values = layer->whole ? rounded_up(positions(layer) * inputs(layer) * 4, 64) : 0;
+    plan.values = layer->integer ? rounded_up(positions(layer) * inputs(layer) * 4, 64) : 0;
     const int64_t held = plan.apart ? plan.threads * plan.most : plan.tiles;
     plan.rows = rounded_up(positions(layer) * held * steps(layer) * 4, 64);
     plan.inverse = rounded_up(positions(layer) * held * 4, 64);
@@ -385,9 +388,6 @@ static inline void advance(const struct plan *plan, struct spot *spot) {
     spot->y = 0;
     spot->image++;
 }
-
-int64_t unitgain_winograd_block(void) { return BLOCK; }
-int32_t unitgain_winograd_integers(void) { return INTEGERS; }
 
 int64_t unitgain_winograd_scratch(const struct layer *layer, int64_t batch, int64_t height, int64_t width) {
     const struct plan plan = planned(layer, batch, height, width);
@@ -450,7 +450,7 @@ static inline __attribute__((always_inline)) void pack_some(const struct layer *
         for (int i = 0; i < places; i++) {
             char *const place = to + (i * steps(layer) + step) * BLOCK * 4;
             if (integer)
-                *(words *)place = (whole(v[i] * scale[i]) & 0xffff) | whole(odd[i] * scale[i]) << 16;
+                *(words *)place = (nearest(v[i] * scale[i]) & 0xffff) | nearest(odd[i] * scale[i]) << 16;
             else
                 *(vector *)place = v[i];
         }
@@ -458,7 +458,7 @@ static inline __attribute__((always_inline)) void pack_some(const struct layer *
 }
 
 /* weight: [out][in][3][3]. Returns 0, or 1 if there was no memory for it. */
-int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
+int32_t unitgain_winograd_pack(const struct layer *layer, const float *weight) {
     int failed = 0;
 #pragma omp parallel
     {
@@ -468,7 +468,7 @@ int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
             failed = 1;
         }
 #pragma omp for schedule(static)
-        for (int64_t channel = 0; channel < (layer->whole ? layer->in : 0); channel++)
+        for (int64_t channel = 0; channel < (layer->integer ? layer->in : 0); channel++)
             set_loudness(layer, weight, channel);
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < blocks(layer) * BLOCK; first += LANES) {
@@ -479,25 +479,17 @@ int unitgain_winograd_pack(const struct layer *layer, const float *weight) {
     return failed;
 }
 
-struct images {
-    const char *x;
-    char *out;
-    int32_t type, out_type, doubled; /* doubled: whether x has half the height and width, and its pixels are doubled */
-    int64_t batch, height, width;    /* of the output */
-};
-
-static inline struct image image_of(const char *from, int64_t which, int64_t channels, int type, int doubled,
-                                    const struct images *images) {
-    const int64_t pixels = (images->height >> doubled) * (images->width >> doubled);
-    from = from ? from + which * pixels * channels * ITEM(type) : from;
-    return (struct image){from, images->height, images->width, channels, type, doubled};
+static inline struct image image_of(struct array array, int64_t which, int64_t channels, const struct images *images) {
+    const int64_t pixels = (images->height >> array.halved) * (images->width >> array.halved);
+    if (array.at) array.at += which * pixels * channels * ITEM(array.type);
+    return (struct image){array, images->height, images->width, channels};
 }
 
 /* Where the pixels of one of all tiles lie. */
 static inline void find_tile(const struct plan *plan, const struct layer *layer, const struct images *images, int64_t tile,
                              const char **pixels) {
     const struct spot spot = found_at(plan, tile);
-    const struct image image = image_of(images->x, spot.image, layer->in, images->type, images->doubled, images);
+    const struct image image = image_of(images->x, spot.image, layer->in, images);
     find_pixels(&image, spot.y * layer->tile, spot.x * layer->tile, layer->tile + 2, pixels);
 }
 
@@ -511,7 +503,7 @@ static inline __attribute__((always_inline)) void take(const struct plan *plan, 
     for (int64_t tile = first; tile < last; tile++, rows += steps(layer) * 4, inverse++) {
         const char **const pixels = found[tile % 2], **const ahead = found[(tile + 1) % 2];
         find_tile(plan, layer, images, least(tile + 1, last - 1), ahead);
-        switch (images->type) {
+        switch (images->x.type) {
         case FLOAT32: take_tile(pixels, ahead, layer, m, integer, FLOAT32, rows, stride, inverse, held, values); break;
         case FLOAT16: take_tile(pixels, ahead, layer, m, integer, FLOAT16, rows, stride, inverse, held, values); break;
         default: take_tile(pixels, ahead, layer, m, integer, BFLOAT16, rows, stride, inverse, held, values);
@@ -521,10 +513,9 @@ static inline __attribute__((always_inline)) void take(const struct plan *plan, 
 
 /* One block of outputs of the tiles `from` to `to` - 1, whose rows and scaling begin at `rows` and `inverse`. */
 static inline __attribute__((always_inline)) void make_block(const struct plan *plan, const struct layer *layer,
-                                                             const struct images *images, const struct ending *ending,
-                                                             int64_t from, int64_t to, int64_t block, const char *rows,
-                                                             const float *inverse, int64_t held, char *products, int m,
-                                                             int integer) {
+                                                             const struct images *images, int64_t from, int64_t to,
+                                                             int64_t block, const char *rows, const float *inverse,
+                                                             int64_t held, char *products, int m, int integer) {
     const int64_t places = (m + 2) * (m + 2), wide = blocks(layer) * BLOCK;
     const int64_t count = steps(layer), row = count * 4, stride = (to - from) * BLOCK * 4;
     const int64_t groups = (to - from + ROWS - 1) / ROWS, lines = (LINES + groups - 1) / groups;
@@ -543,18 +534,16 @@ static inline __attribute__((always_inline)) void make_block(const struct plan *
     }
     struct spot spot = found_at(plan, from);
     for (int64_t tile = 0; tile < to - from; tile++, advance(plan, &spot)) {
-        const struct image out = image_of(images->out, spot.image, layer->out, images->out_type, 0, images);
-        const struct image main =
-            image_of(ending->main, spot.image, layer->out, ending->main_type, ending->main_doubled, images);
+        const struct image out = image_of(images->out, spot.image, layer->out, images);
+        const struct image main = image_of(images->add.main, spot.image, layer->out, images);
         put_tile(products + tile * BLOCK * 4, stride, inverse + tile, held, layer, m, integer,
-                 ending->scale ? ending->scale + spot.image * wide : 0, ending, &out, &main, spot.y * m, spot.x * m,
+                 images->scale ? images->scale + spot.image * wide : 0, images, &out, &main, spot.y * m, spot.x * m,
                  block * BLOCK);
     }
 }
 
 static inline __attribute__((always_inline)) void convolve(const struct layer *layer, const struct images *images,
-                                                           const struct ending *ending, char *scratch, int m,
-                                                           int integer) {
+                                                           char *scratch, int m, int integer) {
     const struct plan plan = planned(layer, images->batch, images->height, images->width);
     const int64_t row = steps(layer) * 4;
     char *const all_rows = scratch + plan.threads * (plan.products + plan.values);
@@ -577,7 +566,7 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
                 const int64_t from = plan.tiles * panel / plan.panels, to = plan.tiles * (panel + 1) / plan.panels;
                 take(&plan, layer, images, from, to, rows, held * row, inverse, held, values, m, integer);
                 for (int64_t block = 0; block < blocks(layer); block++)
-                    make_block(&plan, layer, images, ending, from, to, block, rows, inverse, held, products, m, integer);
+                    make_block(&plan, layer, images, from, to, block, rows, inverse, held, products, m, integer);
             }
         }
         if (!plan.apart) {
@@ -589,7 +578,7 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
             for (int64_t task = 0; task < plan.panels * blocks(layer); task++) {
                 const int64_t panel = task / blocks(layer), block = task % blocks(layer);
                 const int64_t from = plan.tiles * panel / plan.panels, to = plan.tiles * (panel + 1) / plan.panels;
-                make_block(&plan, layer, images, ending, from, to, block, all_rows + from * row, all_inverse + from, held,
+                make_block(&plan, layer, images, from, to, block, all_rows + from * row, all_inverse + from, held,
                            products, m, integer);
             }
         }
@@ -597,7 +586,6 @@ static inline __attribute__((always_inline)) void convolve(const struct layer *l
 }
 
 /* x: [batch][height][width][in]; out: the same with out channels, as main; scratch: see above. */
-void unitgain_winograd(const struct layer *layer, const struct images *images, const struct ending *ending,
-                       char *scratch) {
-    FOR_EACH_KIND(layer, convolve, layer, images, ending, scratch);
+void unitgain_winograd(const struct layer *layer, const struct images *images, char *scratch) {
+    FOR_EACH_KIND(layer, convolve, layer, images, scratch);
 }
