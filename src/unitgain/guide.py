@@ -139,10 +139,12 @@ class Guided(nn.Module):
             self.check_samples(samples)
         elif callable(weight):
             weight = weight(sigma)
-        found = torch.as_tensor(weight, dtype=torch.float32).reshape(-1)
-        if len(found) not in (1, samples):
-            raise ValueError(f"the weight of guidance is of shape {tuple(found.shape)}: expected 1 or {samples} values")
-        return found
+        values = torch.as_tensor(weight, dtype=torch.float32).reshape(-1)
+        if len(values) not in (1, samples):
+            raise ValueError(
+                f"the weight of guidance is of shape {tuple(values.shape)}: expected 1 or {samples} values"
+            )
+        return values
 
     def _inside(self, sigma: Tensor) -> Tensor:
         """Whether each noise level is in the interval, `[1]` or `[N]`."""

@@ -17,7 +17,7 @@ from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader, write
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.files import staged, write_text
 from unitgain.infer import Prepared
-from unitgain.presets import PRESETS, fetched
+from unitgain.presets import PRESETS, preset_files
 from unitgain.serial import to_dict
 
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -71,7 +71,7 @@ def locate(
         return path / file
     if not path.exists() and isinstance(what, str):
         if what in PRESETS:
-            return fetched(what).network
+            return preset_files(what).network
         if HUB_ID.fullmatch(what) and path.suffix not in (".safetensors", ".pkl", ".pickle", ".pt", ".pth"):
             return _from_hub(what, file, revision, token)
     return path

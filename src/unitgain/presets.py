@@ -75,7 +75,7 @@ class Preset:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class PresetFiles:
     """A preset on this machine.
 
     Attributes:
@@ -105,10 +105,10 @@ def _preset(recipe: Recipe, score: Score) -> Preset:
 
 
 PRESETS = {
-    made.name: made
+    one.name: one
     for recipe in RECIPES.values()
     if OFFICIAL.fullmatch(recipe.name)
-    for made in (_preset(recipe, score) for score in recipe.scores)
+    for one in (_preset(recipe, score) for score in recipe.scores)
 }
 
 
@@ -137,7 +137,7 @@ def fetch(
     base: str = BASE_URL,
     on_file: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
-) -> Fetched:
+) -> PresetFiles:
     """Download the networks of a preset and convert them; what is there is not fetched again.
 
     Args:
@@ -154,9 +154,9 @@ def fetch(
         DownloadError: if a file cannot be fetched.
         Refused: if one is not what it should be.
     """
-    chosen, say = preset(name), on_file or (lambda _: None)
+    entry, say = preset(name), on_file or (lambda _: None)
     snapshots = []
-    for file in chosen.files:
+    for file in entry.files:
         out = snapshot_path(file, cache)
         if whole(out) is None:
             pickle = out.with_suffix(".pkl")
@@ -167,22 +167,22 @@ def fetch(
             if discard:
                 pickle.unlink()
         snapshots.append(out)
-    return Fetched(snapshots[0], snapshots[1] if chosen.guide is not None else None)
+    return PresetFiles(snapshots[0], snapshots[1] if entry.guide is not None else None)
 
 
-def fetched(name: str, cache: Path | None = None) -> Fetched:
+def preset_files(name: str, cache: Path | None = None) -> PresetFiles:
     """The snapshots of a preset that was fetched before.
 
     Raises:
         ValueError: if there is no such preset.
         FileNotFoundError: if it was not fetched.
     """
-    chosen = preset(name)
-    paths = [snapshot_path(file, cache) for file in chosen.files]
+    entry = preset(name)
+    paths = [snapshot_path(file, cache) for file in entry.files]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"preset {name} is not in {path.parent}: run `unitgain fetch {name}` first")
-    return Fetched(paths[0], paths[1] if chosen.guide is not None else None)
+    return PresetFiles(paths[0], paths[1] if entry.guide is not None else None)
 
 
 def fetch_reference(

@@ -16,7 +16,7 @@ from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
 from unitgain.download import DownloadError, download
 from unitgain.files import cache_folder
-from unitgain.presets import BASE_URL, PRESETS, fetch, fetch_reference, fetched, preset
+from unitgain.presets import BASE_URL, PRESETS, fetch, fetch_reference, preset, preset_files
 
 BODY = bytes(range(256)) * 2000
 
@@ -267,7 +267,7 @@ def test_fetch_from_a_mirror(tmp_path, server, monkeypatch, capsys):
     out = capsys.readouterr().out
     for words in ("CC BY-NC-SA 4.0", "no commercial use", "guidance weight 1.7", "published FID: 1.01", stems[1]):
         assert words in out
-    found = fetched(name)
+    found = preset_files(name)
     with Snapshot(found.network) as snapshot:
         assert (snapshot.header.nimg, snapshot.header.recipe) == (1024 * 2**20, "edm2-img64-s")
     with Snapshot(found.guide) as snapshot:

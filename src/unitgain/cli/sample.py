@@ -51,7 +51,7 @@ class Sample(Drawing):
         with processes(pick_device(self.device)) as world:
             main, guide, settings = self.networks(self.network, world.device)
             with bar("sampling", "images", quiet=not world.main) as progress:
-                drawn = write_images(
+                count = write_images(
                     main,
                     guide,
                     settings,
@@ -64,5 +64,5 @@ class Sample(Drawing):
                     on_progress=progress,
                 )
             if world.main:
-                old = f"; {len(seeds) - drawn.new} were there" if drawn.new < len(seeds) else ""
-                say(f"{drawn.new} images drawn{old}; {drawn.total} in {self.out}")
+                old = f"; {len(seeds) - count.new} were there" if count.new < len(seeds) else ""
+                say(f"{count.new} images drawn{old}; {count.total} in {self.out}")

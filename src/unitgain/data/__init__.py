@@ -7,13 +7,12 @@ from unitgain.lazy import offer
 __getattr__, __dir__ = offer(
     __name__,
     {
-        "ArrayDataset": "unitgain.data.dataset",
-        "Dataset": "unitgain.data.dataset",
-        "Fit": "unitgain.data.fit",
-        "Loader": "unitgain.data.loader",
-        "PreparedDataset": "unitgain.data.prepared",
-        "SourceOptions": "unitgain.data.sources",
-        "open_data": "unitgain.data.named",
-        "prepare_data": "unitgain.data.prepare",
+        "unitgain.data.dataset": "ArrayDataset Dataset",
+        "unitgain.data.fit": "Fit",
+        "unitgain.data.loader": "Loader",
+        "unitgain.data.named": "open_data",
+        "unitgain.data.prepare": "prepare_data",
+        "unitgain.data.prepared": "PreparedDataset",
+        "unitgain.data.sources": "SourceOptions",
     },
 )

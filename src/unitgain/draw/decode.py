@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unitgain.data.encoder import LatentEncoder, encoder_from_dict
 from unitgain.data.vae import load_vae
-from unitgain.sample.tiles import whole_tiles
+from unitgain.sample.tiles import fill_tiles
 
 Decode = Callable[[Tensor], UInt8[Tensor, "n c h w"]]
 
@@ -46,7 +46,7 @@ def decoder(
     tile = 1 if torch.device(device).type == "cpu" else 8
 
     def decode(images: Tensor) -> Tensor:
-        filled = whole_tiles(len(images), tile, images.device)
+        filled = fill_tiles(len(images), tile, images.device)
         parts = [latents.decode(images[filled[i : i + tile]]).cpu() for i in range(0, len(filled), tile)]
         return torch.cat(parts)[: len(images)]
 

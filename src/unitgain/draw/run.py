@@ -51,7 +51,7 @@ def draw_images(
     Yields:
         Seeds, labels (int64 `[n]`, None for an unconditional network) and 8-bit pictures `[n, C, H, W]` on the CPU.
     """
-    for chosen, labels, images in generate(
+    for part, labels, images in generate(
         denoiser,
         seeds,
         settings.sigmas(),
@@ -60,11 +60,11 @@ def draw_images(
         batch=batch,
         on_images=on_images,
     ):
-        yield chosen, labels, decode(images)
+        yield part, labels, decode(images)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ImageCount:
     """What `write_images` did.
 
     Attributes:
@@ -88,7 +88,7 @@ def write_images(
     contact_sheet: bool = False,
     columns: int | None = None,
     on_progress: Callable[[float, int], None] | None = None,
-) -> Drawn:
+) -> ImageCount:
     """Draw images into a folder or an archive, going on where an earlier call stopped.
 
     Every process draws its share and writes it; the files, the manifest too, are the same at any number of processes.
@@ -126,23 +126,23 @@ def write_images(
     if world.main and on_progress is not None:
         on_progress(len(seeds) - len(left), len(seeds))
     sheet = dict.fromkeys(sorted(before.union(seeds))[:GRID_MOST] if contact_sheet else ())  # pixels, where drawn here
-    for chosen, labels, images in draw_images(
+    for part, labels, images in draw_images(
         denoiser, decode, world.share(left), settings, batch=batch, on_images=advance
     ):
-        for i, seed in enumerate(chosen):
+        for i, seed in enumerate(part):
             folder.write(seed, None if labels is None else int(labels[i]), images[i])
-        sheet.update({seed: image for seed, image in zip(chosen, images, strict=True) if seed in sheet})
+        sheet.update({seed: image for seed, image in zip(part, images, strict=True) if seed in sheet})
     world.barrier()
     total = world.on_main(lambda: _close(folder, sheet, columns))
-    return Drawn(total, len(left))
+    return ImageCount(total, len(left))
 
 
 def describe(main: Network, guide: Network | None, settings: DrawSettings, device: torch.device) -> dict[str, Any]:
     """How images are drawn, as a manifest has it."""
-    led = settings.guidance != 1
+    guided = settings.guidance != 1
     return {
         "network": {"name": main.name, **main.record},
-        "guide": None if not led else {"name": SELF} if guide is None else {"name": guide.name, **guide.record},
+        "guide": None if not guided else {"name": SELF} if guide is None else {"name": guide.name, **guide.record},
         "settings": settings.record(device),
         "device": device.type,
         "software": {"unitgain": __version__, "torch": torch.__version__},

@@ -11,7 +11,7 @@ from torch import Tensor
 from unitgain.metrics.detectors import Classifier, Detector, DetectorInfo
 from unitgain.metrics.moments import Moments
 from unitgain.parallel import World
-from unitgain.sample.tiles import whole_tiles
+from unitgain.sample.tiles import fill_tiles
 
 TILE = 64
 
@@ -112,7 +112,7 @@ def tiles(batches: Iterable[Tensor], tile: int = TILE) -> Iterator[tuple[Tensor,
 
 def _filled(parts: Sequence[Tensor], tile: int) -> Tensor:
     joined = torch.cat(list(parts))
-    return joined[whole_tiles(len(joined), tile, joined.device)]
+    return joined[fill_tiles(len(joined), tile, joined.device)]
 
 
 class Pass:

@@ -57,9 +57,9 @@ def generate(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     spec = denoiser.spec if isinstance(denoiser, DenoiserLike) else None
-    asked = [label] * len(seeds) if isinstance(label, int) else label
-    if asked is not None:
-        check_labels(asked, len(seeds), spec and spec.label_dim)
+    per_seed = [label] * len(seeds) if isinstance(label, int) else label
+    if per_seed is not None:
+        check_labels(per_seed, len(seeds), spec and spec.label_dim)
     if isinstance(denoiser, Guided):
         denoiser.check_samples(len(seeds))
     if shape is None:
@@ -67,18 +67,18 @@ def generate(
             raise ValueError("a denoiser without a spec does not say how large its images are: pass shape=(C, H, W)")
         shape = (spec.channels, spec.resolution, spec.resolution)
     device = device or _device(denoiser)
-    evaluated = tiled(denoiser, device) if isinstance(denoiser, DenoiserLike) else denoiser
+    network = tiled(denoiser, device) if isinstance(denoiser, DenoiserLike) else denoiser
     for start in range(0, len(seeds), batch):
-        chosen = seeds[start : start + batch]
-        generators = SampleGenerators(chosen, device)
+        part = seeds[start : start + batch]
+        generators = SampleGenerators(part, device)
         noise = generators.randn(shape)
         labels = generators.randint(spec.label_dim) if spec and spec.label_dim else None
-        if asked is not None:
-            labels = torch.tensor(asked[start : start + batch], device=device)
-        denoise = _bind(evaluated, labels, slice(start, start + batch))
+        if per_seed is not None:
+            labels = torch.tensor(per_seed[start : start + batch], device=device)
+        denoise = _bind(network, labels, slice(start, start + batch))
         if on_images is not None:
-            denoise = _counted(denoise, on_images, start, len(chosen), sampler.evaluations(sigmas))
-        yield chosen, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
+            denoise = _counted(denoise, on_images, start, len(part), sampler.evaluations(sigmas))
+        yield part, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
 
 
 def check_labels(labels: Sequence[int], seeds: int, classes: int | None) -> None:

@@ -28,7 +28,7 @@ class Tiled(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor | float, label: Label = None) -> Tensor:
         """As the denoiser's."""
         sigma = torch.as_tensor(sigma, device=x.device)
-        filled = whole_tiles(len(x), self.tile, x.device)
+        filled = fill_tiles(len(x), self.tile, x.device)
         parts: list[Tensor] = []
         for start in range(0, len(filled), self.at_once):
             rows = filled[start : start + self.at_once]
@@ -37,7 +37,7 @@ class Tiled(nn.Module):
         return torch.cat(parts)[: len(x)]
 
 
-def whole_tiles(count: int, tile: int, device: torch.device | str = "cpu") -> Tensor:
+def fill_tiles(count: int, tile: int, device: torch.device | str = "cpu") -> Tensor:
     """Numbers of `count` rows, from the first again until they fill tiles: a row does not depend on how many there are.
 
     Libraries sum in another order at another batch size.
