@@ -20,7 +20,7 @@ import torch
 from machine import write_results
 from unitgain.parallel import World, processes
 from unitgain.recipes import Recipe, recipe
-from unitgain.train import Microbatch, TrainState, train_step
+from unitgain.train import Execution, Microbatch, TrainState, train_step
 from unitgain.train.estimate import estimate, process_bytes
 from unitgain.train.speed import peak_memory
 
@@ -67,7 +67,12 @@ def train_case(case: Case) -> None:
     made = case.recipe
     with processes() as world:
         once = case.batch > case.microbatch
-        state = TrainState.start(made, world=world, shard=case.shard, recompute=case.recompute, normalize_once=once)
+        state = TrainState.start(
+            made,
+            world=world,
+            execution=Execution(shard=case.shard, recompute=case.recompute),
+            normalize_once=once,
+        )
         for _ in range(STEPS):
             train_step(state, made, microbatches(case, made, world))
         if world.main:

@@ -14,7 +14,7 @@ from unitgain.data.dataset import ArrayDataset
 from unitgain.loss import EDMLoss
 from unitgain.parallel import World, full, processes
 from unitgain.recipes import Recipe
-from unitgain.train import TrainConfig, TrainState, train, train_step
+from unitgain.train import Execution, TrainConfig, TrainState, train, train_step
 from unitgain.train.batches import Batches
 
 # 10 channels do not divide by 4 processes, and u(sigma) has one row only.
@@ -74,7 +74,7 @@ QUIET = {"quiet": True, "tensorboard": False}
 def steps(world: World, count: int, **how) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Weights and averages after some steps, whole, and the losses."""
     torch.manual_seed(3)
-    state = TrainState.start(RECIPE, world=world, **how)
+    state = TrainState.start(RECIPE, world=world, execution=Execution(**how))
     batches = Batches(config(), data(), world)
     losses = [train_step(state, RECIPE, batches.at(state.nimg)).loss for _ in range(count)]
     tensors = {name: full(tensor).clone() for name, tensor in state.modules.state_dict().items()}

@@ -11,7 +11,7 @@ from launch import launch
 
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.parallel import World, processes
-from unitgain.train import Microbatch, TrainState, train_step
+from unitgain.train import Execution, Microbatch, TrainState, train_step
 from unitgain.train.speed import MACHINE
 
 STEPS = 6
@@ -36,7 +36,7 @@ def record(rank: int, path: str) -> None:
 def poisoned(world: World, shard: bool) -> dict[str, int]:
     """Non-finite gradients of a step in which one image of one process is infinite; the other part is healthy."""
     torch.manual_seed(3)
-    state = TrainState.start(runs.RECIPE, world=world, shard=shard)
+    state = TrainState.start(runs.RECIPE, world=world, execution=Execution(shard=shard))
     noise = torch.zeros(6, 1, 8, 8)
     if world.rank == world.size - 1:
         noise[0, 0, 0, 0] = float("inf")

@@ -5,7 +5,7 @@ from launch import launch
 
 from unitgain.analysis.memory import copy_bytes
 from unitgain.parallel import local, processes
-from unitgain.train import TrainState, train_step
+from unitgain.train import Execution, TrainState, train_step
 from unitgain.train.batches import Batches
 from unitgain.train.estimate import trained_shapes
 
@@ -25,7 +25,7 @@ def held(state: TrainState) -> int:
 def compare(rank: int) -> None:
     with processes() as world:
         for shard in (False, True):
-            state = TrainState.start(runs.RECIPE, world=world, shard=shard)
+            state = TrainState.start(runs.RECIPE, world=world, execution=Execution(shard=shard))
             train_step(state, runs.RECIPE, Batches(runs.config(), runs.data(), world).at(0))
             averages = len(runs.RECIPE.ema)
             estimated = (4 + averages) * copy_bytes(trained_shapes(runs.RECIPE), world.size, shard)

@@ -372,7 +372,7 @@ made = made.replace(network=made.network.replace(**small))
 losses = []
 for compile in (False, True):
     torch.manual_seed(0)
-    state = TrainState.start(made, compile=compile)
+    state = TrainState.start(made, execution=Execution(compile=compile))
     assert not any("_orig_mod" in name for name in state.denoiser.state_dict())
     images = 0.5 * torch.randn(4, 1, 8, 8)
     sigma, noise = EDMLoss(-0.8, 1.0).draw(images)

@@ -18,7 +18,7 @@ from unitgain.infer import prepare
 from unitgain.kernels import depthwise, functions, fuse, ready, reference, unfuse
 from unitgain.kernels.fuse import FusedBranch
 from unitgain.layers import MPConv
-from unitgain.train import Microbatch, TrainState, train_step
+from unitgain.train import Execution, Microbatch, TrainState, train_step
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_training_with_kernels_gives_the_same_losses(tiny_recipe, spec):
     losses = []
     for kernels in (False, True):
         torch.manual_seed(0)
-        state = TrainState.start(recipe, DEVICE, kernels=kernels, normalize_once=True)
+        state = TrainState.start(recipe, DEVICE, execution=Execution(kernels=kernels), normalize_once=True)
         awake(state.denoiser)
         assert any(isinstance(module, FusedBranch) for module in state.denoiser.modules()) == kernels
         clean, noise = 0.5 * torch.randn(4, 1, 2, 2, device=DEVICE), torch.randn(4, 1, 2, 2, device=DEVICE)

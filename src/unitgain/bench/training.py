@@ -9,6 +9,7 @@ from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
 from unitgain.recipe import Recipe
 from unitgain.recipes import DIGITS, recipe
+from unitgain.train.config import Execution
 from unitgain.train.state import TrainState
 from unitgain.train.step import Microbatch, train_step
 
@@ -55,9 +56,11 @@ def training_work(case: Case, batch: int | None, device: torch.device) -> Work:
         state = TrainState.start(
             trained,
             device,
-            recompute="recompute" in mode.options,
-            compile="compile" in mode.options,
-            kernels="kernels" in mode.options,
+            execution=Execution(
+                recompute="recompute" in mode.options,
+                compile="compile" in mode.options,
+                kernels="kernels" in mode.options,
+            ),
             normalize_once="microbatch" in mode.options and "normalize-each" not in mode.options,
         )
         state.denoiser.dtype = mode.dtype

@@ -213,12 +213,8 @@ def _open_state(config: TrainConfig, execution: Execution, inheritance: Inherita
         world.device,
         adapt=lambda *new: inheritance.into(*new) if inheritance is not None else None,
         world=world,
-        shard=execution.shard,
-        recompute=execution.recompute,
-        compile=execution.compile,
-        kernels=execution.kernels,
+        execution=execution,
         normalize_once=execution.normalize_once and config.microbatches > 1,
-        ema_device=execution.ema_device,
     )
     state.denoiser.dtype = DTYPES[config.recipe.precision]
     return state

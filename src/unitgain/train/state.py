@@ -15,6 +15,7 @@ from unitgain.parallel import World, accumulate, distribute, is_sharded, local
 from unitgain.recipe import Recipe
 from unitgain.recipes import create
 from unitgain.train.blocks import blocks, compile_blocks, recompute_blocks
+from unitgain.train.config import Execution
 
 
 class Objective(nn.Module):
@@ -92,12 +93,8 @@ class TrainState:
         device: torch.device | str = "cpu",
         *,
         world: World | None = None,
-        shard: bool = False,
-        recompute: bool = False,
-        compile: bool = False,
-        kernels: bool = False,
+        execution: Execution | None = None,
         normalize_once: bool = False,
-        ema_device: str | None = None,
     ) -> "TrainState":
         """The state before the first step of training these two.
 
@@ -107,29 +104,25 @@ class TrainState:
             recipe: its optimizer, loss and averages are used.
             device: where to train.
             world: the processes that train together; one by default.
-            shard: with several processes, cut parameters, gradients, optimizer and averages up among them (FSDP2)
-                rather than keep a replica on each (DDP).
-            recompute: forget the activations inside blocks and compute them again in the backward pass.
-            compile: compile every block (`torch.compile`).
-            kernels: have depthwise convolutions run on the Triton kernels (`unitgain.kernels.fuse`).
+            execution: how to carry it out: what it says of sharding, recomputing, compiling, kernels and averages.
             normalize_once: as the attribute.
-            ema_device: where the averages are kept; None for beside the parameters.
         """
-        world = world or World(device=torch.device(device))
+        world, execution = world or World(device=torch.device(device)), execution or Execution()
         denoiser = denoiser.to(device).train()
         uncertainty = uncertainty.to(device).train()
-        if kernels:
+        if execution.kernels:
             fuse(denoiser)
-        if recompute:
+        if execution.recompute:
             recompute_blocks(denoiser)
-        if compile:
+        if execution.compile:
             compile_blocks(denoiser)
         objective = Objective(denoiser, uncertainty, recipe.loss)
-        distributed = distribute(objective, world, blocks(denoiser) if shard else None)
+        distributed = distribute(objective, world, blocks(denoiser) if execution.shard else None)
         adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)
-        emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, length, device=ema_device) for length in recipe.ema]
+        there = execution.ema_device
+        emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, length, device=there) for length in recipe.ema]
         if recipe.ema_half_life:
-            emas.append(ExponentialEMA(denoiser, recipe.ema_half_life, device=ema_device))
+            emas.append(ExponentialEMA(denoiser, recipe.ema_half_life, device=there))
         state = cls(
             denoiser=denoiser,
             uncertainty=uncertainty,
