@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitgain.checkpoint.convert import LICENSE, convert_network, origin, read_network, read_reference, whole
+from unitgain.checkpoint.convert import LICENSE, convert_network, intact_header, origin, read_network, read_reference
 from unitgain.download import Progress, download
 from unitgain.files import cache_folder
 from unitgain.kinds import PICKLE
@@ -158,7 +158,7 @@ def fetch(
     snapshots = []
     for file in entry.files:
         out = snapshot_path(file, cache)
-        if whole(out) is None:
+        if intact_header(out) is None:
             pickle = out.with_suffix(".pkl")
             say(f"fetching {file.url(base)}")
             download(file.url(base), pickle, kind=PICKLE, accept=read_network, offline=offline, on_progress=on_progress)

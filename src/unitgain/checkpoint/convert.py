@@ -24,10 +24,10 @@ __all__ = [
     "convert_network",
     "find_networks",
     "images_seen",
+    "intact_header",
     "origin",
     "read_network",
     "read_reference",
-    "whole",
 ]
 
 
@@ -174,7 +174,7 @@ def convert_folder(
         target = out / _file_name(of)
         if target in written:
             raise ValueError(f"{path.name} and another file here would both become {target.name}: convert it by itself")
-        header = (whole(target) if uncertainty_path(target).is_file() else None) or convert_network(
+        header = (intact_header(target) if uncertainty_path(target).is_file() else None) or convert_network(
             path, target, of, dtype
         )
         first = first or header
@@ -193,8 +193,8 @@ def _file_name(of: Origin) -> str:
     return f"{of.nimg or 0:010d}-{length}.safetensors"
 
 
-def whole(path: Path) -> SnapshotHeader | None:
-    """The header of a snapshot if it is there and its contents match its checksum."""
+def intact_header(path: Path) -> SnapshotHeader | None:
+    """The header of a snapshot if it is there and its contents match its checksums."""
     try:
         with Snapshot(path) as snapshot:
             for _ in snapshot.verified():

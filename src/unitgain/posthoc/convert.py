@@ -153,7 +153,7 @@ def _from_names(folder: Path, pattern: str | None, on_skip: Callable[[str], None
     sources: list[Source] = []
     for path in _units(folder, DEPTH):
         where = path.relative_to(folder).as_posix()
-        text = _time(SHARD.sub("", where), expressions, whole=pattern is not None)
+        text = _time(SHARD.sub("", where), expressions, anywhere=pattern is not None)
         if text is None:
             on_skip(where)
         else:
@@ -166,7 +166,7 @@ def _remedy(folder: Path, one: str, other: str) -> str:
     same = set(re.findall(r"\d+", one, re.ASCII)) & set(re.findall(r"\d+", other, re.ASCII))
     for path in sorted((one, other), key=lambda path: "ema" not in path):
         path = SHARD.sub("", path)
-        parts, time = re.split(r"(\d+)", path, flags=re.ASCII), _time(path, TIMES, whole=False)
+        parts, time = re.split(r"(\d+)", path, flags=re.ASCII), _time(path, TIMES, anywhere=False)
         texts = [r"\d+" if part in same else re.escape(part).replace(r"\-", "-") for part in parts]
         for place in (place for place, part in enumerate(parts) if part == time):
             pattern = "".join([*texts[:place], r"(\d+)", *texts[place + 1 :]])
@@ -185,9 +185,9 @@ def _units(folder: Path, depth: int) -> list[Path]:
     return units
 
 
-def _time(where: str, expressions: Sequence[re.Pattern[str]], whole: bool) -> str | None:
-    """The time in a path: by the user's pattern anywhere in it, by ours in its last part that has one."""
-    parts = [where] if whole else [re.sub(r"\.[a-z]+$", "", part) for part in reversed(where.split("/"))]
+def _time(where: str, expressions: Sequence[re.Pattern[str]], anywhere: bool) -> str | None:
+    """The time in a path: anywhere in it, or in its last part that has one."""
+    parts = [where] if anywhere else [re.sub(r"\.[a-z]+$", "", part) for part in reversed(where.split("/"))]
     for expression in expressions:
         for part in parts:
             if matches := list(expression.finditer(part)):
