@@ -237,3 +237,15 @@ def test_any_byte_of_a_picture_may_be_wrong():
                 assert row.data or row.error
 
     assert outcome(all_of_them) == ["returned", None]
+
+
+def test_a_header_before_a_header_before_a_header(tmp_path):
+    """Python's reader of tar archives calls itself for each."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for _ in range(3000):
+            member = tarfile.TarInfo("././@LongLink")
+            member.type, member.size = tarfile.GNUTYPE_LONGNAME, 10
+            archive.addfile(member, io.BytesIO(b"a" * 10))
+    with pytest.raises(ValueError, match=r"a\.tar is no whole tar archive"):
+        open_source(str(path), tmp_path)

@@ -52,7 +52,7 @@ def open_tars(
     for index, (path, plain) in enumerate(zip(paths, unpacked, strict=True)):
         try:
             scan.add(plain, f"{names[index]}/" if len(paths) > 1 else "")  # the same names may come in each
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, RecursionError) as error:
             raise ValueError(f"{path} is no whole tar archive: {error}") from error
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
