@@ -1,5 +1,6 @@
 """The demo: train on the embedded digits, average post hoc, sample, measure, report."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -78,7 +79,7 @@ def run_demo(
     run = out / "run"
     timer = Timer(say)
     dataset = digits()
-    training = config.training(dataset.name)
+    training = dataclasses.replace(config.training(dataset.name), data_fingerprint=dataset.fingerprint)
     if not is_demo(out):
         require_empty(out, "choose another folder with --out")
     elif fresh:
