@@ -1,7 +1,8 @@
-"""Optional dependencies, imported where they are used."""
+"""What is imported where it is used: optional dependencies, and what users name."""
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -15,3 +16,22 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(f"{package} is not installed: pip install 'unitgain[{extra}]' brings it") from error
+
+
+def import_named(name: str, what: str) -> Any:
+    """What `module:attribute` names, such as a detector of the user's own. The code of the module runs.
+
+    Args:
+        name: of the user's, never of a file.
+        what: is named, for errors.
+
+    Raises:
+        ValueError: if there is no such module or attribute.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{what} {name!r}: {error}; is it on the Python path (PYTHONPATH)?") from error
+    except AttributeError as error:
+        raise ValueError(f"{what} {name!r}: module {module} has no {attribute!r}") from error

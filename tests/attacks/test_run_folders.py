@@ -15,6 +15,7 @@ from safetensors.torch import save, save_file
 
 from unitgain.checkpoint.sharded import ShardError, load_tensors
 from unitgain.checkpoint.state import CheckpointError, list_checkpoints, read_manifest, verify_files
+from unitgain.cli.train import Train
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
 from unitgain.train.run import load_config
@@ -242,3 +243,18 @@ def test_u_of_sigma_beyond_reason(run):
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(TrainingError, match="uncertainty_channels = 1000000000"):
         load_config(run)
+
+
+@pytest.mark.parametrize()
+def test_programs_that_a_run_folder_names_are_not_run(run, tmp_path, monkeypatch, option, value):
+    (tmp_path / "payload.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\ndetect = Own = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads((run / "config.json").read_text())
+    config["evaluation"][option] = [value] if option == "metrics" else value
+    (run / "config.json").write_text(json.dumps(config))
+    (run / ".config.sha256").unlink()
+    words = ["--out", str(run), "--resume"]
+    with pytest.raises(ValueError, match=f"if you trust it, say so by --{option} {value}"):
+        Train.read(words)
+    assert not (tmp_path / "mark").exists()
+    assert Train.read([*words, f"--{option}", value]).settings.evaluation.programs() == {option: value}

@@ -14,6 +14,7 @@ from unitgain.console import note, say
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
 from unitgain.serial import from_dict, to_dict
 from unitgain.train.config import Execution, TrainConfig
+from unitgain.trust import printable
 
 if TYPE_CHECKING:
     from unitgain.data.dataset import Dataset
@@ -92,6 +93,12 @@ class Train:
             raise ValueError("--init without the name of a recipe needs --out DIR for the run")
         folder = Path(out or Path("runs") / str(name))
         start = _saved(folder) if resume else None
+        for option, value in start.evaluation.programs().items() if start else ():
+            if self._said(option) is None:
+                raise ValueError(
+                    f"{folder / 'config.json'} asks for {printable(value)}, which runs code of its own: if you trust "
+                    f"it, say so by --{option} {shlex.quote(printable(value))}"
+                )
         if start is None and name is None and init is None:
             raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json")
         if start is None or name not in (None, start.recipe.name):

@@ -1,8 +1,8 @@
 """Detectors: from 8-bit images to features. Here the interface, pixels, and functions of the user's own."""
 
 import hashlib
-import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from unitgain.extras import import_named
 
 MAX_PIXELS = 4096  # features; their covariance is then 128 MiB
 
@@ -123,15 +125,10 @@ class Function:
         Raises:
             ValueError: if there is no such function.
         """
-        module_name, _, attribute = name.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"detector {name!r}: {error}; is it on the Python path (PYTHONPATH)?") from error
-        function = getattr(module, attribute, None)
+        function = import_named(name, "detector")
         if not callable(function):
-            raise ValueError(f"detector {name!r}: module {module_name} has no function {attribute!r}")
-        source = inspect.getsourcefile(module)
+            raise ValueError(f"detector {name!r} is no function")
+        source = inspect.getsourcefile(sys.modules[name.partition(":")[0]])
         return cls(
             cast(Callable[[Tensor], Tensor], function),
             name,

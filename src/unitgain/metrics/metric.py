@@ -4,11 +4,12 @@ A new metric is a subclass with a `score` of its own. By name it is `module:attr
 """
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unitgain.extras import import_named
+from unitgain.metrics.weights import SCRIPTS
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import suggest, to_dict
 
@@ -239,6 +240,12 @@ def split_name(text: str) -> tuple[str, str]:
     return name, detector
 
 
+def is_program(text: str) -> bool:
+    """Whether a metric, as in `split_name`, runs code that is not this library's: Python, or a TorchScript file."""
+    name, detector = split_name(text)
+    return ":" in name or ":" in detector or detector.endswith(SCRIPTS)
+
+
 def parse_metrics(names: Sequence[str | Metric], default: str = "inception") -> list[Metric]:
     """Metrics, each with a detector.
 
@@ -262,12 +269,8 @@ def parse_metrics(names: Sequence[str | Metric], default: str = "inception") -> 
 
 
 def _imported(name: str) -> Metric:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"metric {name!r}: {error}; is it on the Python path (PYTHONPATH)?") from error
+    found = import_named(name, "metric")
     metric = found() if isinstance(found, type) and issubclass(found, Metric) else found
     if not isinstance(metric, Metric):
-        raise ValueError(f"metric {name!r}: {module} has no {attribute!r} that is a unitgain.metrics.metric.Metric")
+        raise ValueError(f"metric {name!r} is no unitgain.metrics.metric.Metric")
     return metric

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.data.settings import Normalize
-from unitgain.metrics.metric import split_name
+from unitgain.metrics.metric import is_program, split_name
 from unitgain.recipe import Precision, Recipe
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import differences, to_dict
@@ -100,6 +100,11 @@ class Evaluation:
             split_name(name)
         if not self.metrics and self.metrics_every:
             raise ValueError(f"evaluation.metrics_every = {self.metrics_every}: name the metrics (--metrics fid)")
+
+    def programs(self) -> dict[str, str]:
+        """What of it runs code that is not this library's, by the option that names it: Python, or TorchScript."""
+        own = [name for name in self.metrics if is_program(name)]
+        return ({"metrics": ",".join(own)} if own else {}) | ({"inception": self.inception} if self.inception else {})
 
     def intervals(self, otherwise: int) -> tuple[int, int]:
         """Images between grids, and between measurements; 0 for none.
