@@ -245,7 +245,10 @@ def test_u_of_sigma_beyond_reason(run):
         load_config(run)
 
 
-@pytest.mark.parametrize()
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("metrics", "kid@payload:detect"), ("metrics", "payload:Own"), ("metrics", "kid@x.pt"), ("inception", "x.pt")],
+)
 def test_programs_that_a_run_folder_names_are_not_run(run, tmp_path, monkeypatch, option, value):
     (tmp_path / "payload.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\ndetect = Own = 1\n")
     monkeypatch.syspath_prepend(tmp_path)

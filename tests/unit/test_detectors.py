@@ -146,7 +146,7 @@ def test_a_function_of_the_users(tmp_path, monkeypatch):
     detector = open_detector("my_detector:means")
     torch.testing.assert_close(detector(pictures(2)), pictures(2).float().mean((2, 3)))
     assert detector.info.hash == hashlib.sha256((tmp_path / "my_detector.py").read_bytes()).hexdigest()
-    with pytest.raises(ValueError, match="no function 'other'"):
+    with pytest.raises(ValueError, match="has no 'other'"):
         open_detector("my_detector:other")
     with pytest.raises(ValueError, match="PYTHONPATH"):
         open_detector("no_such_module:means")
