@@ -12,7 +12,7 @@ from PIL import Image
 
 import unitgain
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, write_snapshot
 from unitgain.checkpoint.uncertainty import read_uncertainty, write_uncertainty
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
@@ -158,7 +158,7 @@ def test_networks_and_data_that_do_not_fit_are_refused(tmp_path, tiny_recipe, ti
     shifted = header.replace(encoder=to_dict(PixelEncoder(mean=100.0)))
     assert "mean: 100.0 -> 127.5" in check_fit(shifted, config(tiny_recipe, snapshot), dataset)["encoder"]
     (tmp_path / "edm2.pkl").write_bytes(b"\x80\x04}.")
-    with pytest.raises(ValueError, match=r"convert it first: unitgain convert .*edm2\.pkl"):
+    with pytest.raises(SnapshotError, match=r"convert it first: unitgain convert .*edm2\.pkl"):
         open_init(str(tmp_path / "edm2.pkl"))
     with pytest.raises(FileNotFoundError):
         open_init("edm2.pkl")

@@ -363,6 +363,7 @@ import torch
 from unitgain.infer import fastest_dtype
 from unitgain.loss import EDMLoss
 from unitgain.recipes import recipe
+from unitgain.train.config import Execution
 from unitgain.train.state import TrainState
 from unitgain.train.step import Microbatch, train_step
 
