@@ -14,6 +14,7 @@ from vaes import save_vae
 
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
+from unitgain.cli.main import main
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
@@ -198,6 +199,22 @@ def test_pictures_that_cannot_be_measured_are_named(tmp_path):
     with pytest.raises(ImageError, match=r"empty\.png .*20000x10000 pixels takes 600,000,000 .*raise --max-item-bytes"):
         read_all(open_images(str(root)))
     assert read_all(open_images(str(root), Limits(max_item_bytes=10**9))).shape == (1, 1, 10000, 20000)
+
+
+def test_limits_of_what_is_compared_with_can_be_raised(tmp_path):
+    (tmp_path / "set").mkdir()
+    for number in range(2):
+        Image.new("L", (30, 30), number).save(tmp_path / "set" / f"{number}.png")
+    with pytest.raises(ImageError, match=r"30x30 pixels takes 2,700 .*raise --max-item-bytes"):
+        Judge.open(["fd_pixels"], tmp_path / "set", limits=Limits(max_item_bytes=2699))
+    assert Judge.open(["fd_pixels"], tmp_path / "set", limits=Limits(max_item_bytes=2700)).references["pixels"]
+
+
+@pytest.mark.parametrize("command", [["sweep"], ["tune"], ["train", "digits"]])
+def test_every_command_that_measures_can_raise_them(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    assert "--max-item-bytes" in capsys.readouterr().out
 
 
 def test_splits_are_measured_apart(tmp_path):

@@ -14,6 +14,7 @@ from unitgain.cli.metrics import fetch_weights
 from unitgain.console import Console, bar, byte_bar, say
 from unitgain.metrics.weights import Weights
 from unitgain.sweep.cells import CellResult, SweepConfig, best, best_by
+from unitgain.trust import Limits
 
 if TYPE_CHECKING:
     from unitgain.evaluate.judge import Judge
@@ -49,6 +50,8 @@ class Bench(Sampling):
 
     weights: Weights = field(default_factory=Weights)
 
+    limits: Limits = field(default_factory=Limits)
+
     device: Device = "auto"
     """Where to draw and measure."""
 
@@ -58,7 +61,7 @@ class Bench(Sampling):
         from unitgain.parallel import World
 
         metrics = choose([name for name in self.metric.split(",") if name], self.reference)
-        reference = open_reference(metrics, self.reference)
+        reference = open_reference(metrics, self.reference, self.limits)
         weights = fetch_weights(self.weights, [metric.detector for metric in metrics], world)
         return Judge.open(metrics, reference, weights=weights, world=World(device=world.device))
 

@@ -24,6 +24,7 @@ from unitgain.metrics.summary import Summary, summarize
 from unitgain.metrics.weights import Weights, name_of, open_detector, scale_of
 from unitgain.parallel import World
 from unitgain.serial import to_dict
+from unitgain.trust import DEFAULT_LIMITS, Limits
 
 OnImages = Callable[[float, int], object]
 SUFFIXES = (".npz", ".pkl")  # of files that hold a reference
@@ -94,6 +95,7 @@ class Judge:
         detector: str | None = None,
         weights: Weights | None = None,
         scale: tuple[float, float] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
         world: World | None = None,
         on_images: OnImages | None = None,
     ) -> "Judge":
@@ -106,6 +108,7 @@ class Judge:
             detector: as in `choose`.
             weights: of the detectors.
             scale: of `pixels`, where the reference says none.
+            limits: of what one image, and an archive of them, may take.
             world: processes that share the work.
             on_images: called with (images read, images in all) while a reference is made of images.
 
@@ -117,7 +120,7 @@ class Judge:
         """
         world = world or World()
         chosen = choose(metrics, reference, detector)
-        against = open_reference(chosen, reference)
+        against = open_reference(chosen, reference, limits)
         names = dict.fromkeys(metric.detector for metric in chosen)
         chosen = [dataclasses.replace(metric, detector=name_of(metric.detector)) for metric in chosen]
         if isinstance(against, Images):
@@ -211,13 +214,16 @@ def choose(metrics: Sequence[str | Metric], reference: object = None, detector: 
 
 
 def open_reference(
-    metrics: Sequence[Metric], given: str | Path | Images | Mapping[str, Reference] | None
+    metrics: Sequence[Metric],
+    given: str | Path | Images | Mapping[str, Reference] | None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Images | Mapping[str, Reference]:
     """What metrics are measured against, opened: references that have what they need, or images to make them of.
 
     Args:
         metrics: each with a detector.
         given: as in `Judge.open`.
+        limits: likewise.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -233,7 +239,7 @@ def open_reference(
             "to measure against: an .npz of `unitgain metrics reference DATA --out FILE.npz`, or data"
         )
     if isinstance(given, str | Path):
-        given = open_references(Path(given)) if Path(given).suffix in SUFFIXES else open_images(str(given))
+        given = open_references(Path(given)) if Path(given).suffix in SUFFIXES else open_images(str(given), limits)
     if not isinstance(given, Images):
         for metric in compared:
             find_reference(given, metric)

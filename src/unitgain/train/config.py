@@ -11,6 +11,7 @@ from unitgain.metrics.metric import is_program, split_name
 from unitgain.recipe import Precision, Recipe
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import differences, to_dict
+from unitgain.trust import Limits
 
 OnCheckpointError = Literal["stop", "continue"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -263,6 +264,7 @@ class Execution:
         quiet: no progress.
         tensorboard: write TensorBoard events, if it is installed.
         wandb: also log to Weights & Biases, in this project; None for not.
+        limits: of data that metrics are measured against.
     """
 
     device: Device = "cpu"
@@ -277,6 +279,7 @@ class Execution:
     quiet: bool = False
     tensorboard: bool = True
     wandb: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if self.max_time is not None and not self.max_time > 0:

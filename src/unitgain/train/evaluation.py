@@ -26,6 +26,7 @@ from unitgain.train.meter import Abandoned, Meter, turns
 from unitgain.train.rows import read_stats
 from unitgain.train.state import TrainState
 from unitgain.train.step import Observer, StepReport
+from unitgain.trust import DEFAULT_LIMITS, Limits
 
 IMAGES = 64  # of a grid
 FEW_CLASSES = 20  # a grid has a row for each of so many
@@ -42,6 +43,7 @@ class Evaluation(Observer):
         dataset: says how images become what the network sees.
         folder: of the run; grids go to `samples/` in it.
         world: the processes of the run.
+        limits: of data that metrics are measured against.
 
     Attributes:
         run: under way.
@@ -55,7 +57,9 @@ class Evaluation(Observer):
 
     run: Run
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path, world: World) -> None:
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, folder: Path, world: World, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self.settings, self.recipe, self.world, self.folder = config.evaluation, config.recipe, world, folder
         self.from_start = config.init is not None
         self.encoder = to_dict(dataset.encoder)
@@ -66,7 +70,7 @@ class Evaluation(Observer):
         self.decode = decoder(self.encoder, spec.channels, world.device, settings.vae)
         noise = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=world.device)
         self.intervals, self.images = settings.intervals(self.recipe.snapshot_every), settings.samples or IMAGES
-        self.meter = Meter(settings, self.decode(noise), world) if self.intervals[1] else None
+        self.meter = Meter(settings, self.decode(noise), world, limits) if self.intervals[1] else None
 
     def due(self, previous: int, nimg: int, last: bool) -> tuple[bool, bool]:
         """Whether a grid and metrics are due at `nimg` images, after `previous`, and not there yet; asked on rank 0."""
@@ -206,13 +210,15 @@ class Evaluation(Observer):
         run.progress.note(f"at {run.state.nimg:,} images: {', '.join(results)}")
 
 
-def open_evaluation(config: TrainConfig, dataset: Dataset, folder: Path, world: World) -> Evaluation | None:
+def open_evaluation(
+    config: TrainConfig, dataset: Dataset, folder: Path, world: World, limits: Limits = DEFAULT_LIMITS
+) -> Evaluation | None:
     """The evaluation of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others."""
     if not any(config.evaluation.intervals(config.recipe.snapshot_every)):
         return None
 
     def opened() -> Evaluation:
-        return Evaluation(config, dataset, folder, world)
+        return Evaluation(config, dataset, folder, world, limits)
 
     first = world.together("preparing the evaluation", lambda: opened() if world.main else None)
     return world.together("preparing the evaluation", lambda: first or opened())

@@ -97,7 +97,7 @@ def train(
     with StopSignal(execution.max_time) as stop, processes(execution.device, cancelled=lambda: stop.received) as world:
         config, dataset = _settle(config, run, dataset, resume, execution, world)
         inheritance = open_inheritance(config, dataset, run, resume, world)
-        evaluation = open_evaluation(config, dataset, run, world)
+        evaluation = open_evaluation(config, dataset, run, world, execution.limits)
         with _begin(config, execution, run, dataset, stop, resume, inheritance, world) as under_way:
             observers = [*_observers(under_way, evaluation), *observe(under_way)]
             try:

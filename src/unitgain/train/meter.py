@@ -13,6 +13,7 @@ from unitgain.metrics.reference import Reference
 from unitgain.metrics.weights import DINOV2, Weights
 from unitgain.parallel import World
 from unitgain.train.config import Evaluation
+from unitgain.trust import DEFAULT_LIMITS, Limits
 
 
 class Abandoned(Exception):
@@ -26,6 +27,7 @@ class Meter:
         settings: of its evaluation.
         picture: an image of the kind that the network draws, `[1, C, H, W]`.
         world: the processes of the run.
+        limits: of data that are the reference.
 
     Raises:
         ValueError: if a metric cannot be measured on such images, or not against the reference.
@@ -34,8 +36,8 @@ class Meter:
         DownloadError: if the weights of a detector are not there and cannot be fetched.
     """
 
-    def __init__(self, settings: Evaluation, picture: Tensor, world: World) -> None:
-        self.settings, self.world = settings, world
+    def __init__(self, settings: Evaluation, picture: Tensor, world: World, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.settings, self.world, self.limits = settings, world, limits
         judge = self._open(settings.reference)
         judge.check(picture)
         self.references = judge.references
@@ -65,7 +67,9 @@ class Meter:
         """What measures; its detectors are not kept, to leave the memory to the training."""
         s = self.settings
         weights = Weights(inception=Path(s.inception) if s.inception else None, dinov2=s.dinov2 or DINOV2)
-        return Judge.open(s.metrics, reference, weights=weights, world=World(device=self.world.device))
+        return Judge.open(
+            s.metrics, reference, weights=weights, limits=self.limits, world=World(device=self.world.device)
+        )
 
 
 def turns(world: World, total: int, batch: int, listen: Callable[[], object]) -> Iterator[Sequence[int]]:
