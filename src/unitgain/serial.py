@@ -11,6 +11,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from unitgain.trust import brief
+
 T = TypeVar("T")
 
 
@@ -38,12 +40,12 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """
     where = where or cls.__name__
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}: expected an object with named fields, not {data!r}")
+        raise ValueError(f"{where}: expected an object with named fields, not {brief(data)}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in data:
         if name not in fields:
-            raise ValueError(f"{where}: unknown field {name!r}; {suggest(str(name), fields)}")
+            raise ValueError(f"{where}: unknown field {brief(name)}; {suggest(str(name), fields)}")
     values = {}
     for name, field in fields.items():
         if name in data:
@@ -102,4 +104,4 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     expected = (
         " or ".join(map(repr, typing.get_args(hint))) if origin is typing.Literal else getattr(hint, "__name__", hint)
     )
-    raise ValueError(f"{where}: expected {expected}, not {value!r}")
+    raise ValueError(f"{where}: expected {expected}, not {brief(value)}")

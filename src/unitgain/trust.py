@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import stat
 import unicodedata
 import zipfile
@@ -273,6 +274,46 @@ def parse_json(data: str | bytes, what: str, *, unique: bool = False) -> Any:
         raise ValueError(f"{what} is no JSON that can be read: {error}") from error
 
 
+def parse_yaml(data: bytes, what: str) -> Any:
+    """What YAML says, or JSON, which is a part of it: plain values, none of which stands for another by an alias.
+
+    A few lines of aliases of aliases would be gigabytes.
+
+    Args:
+        data: the text.
+        what: it is, for the error.
+
+    Raises:
+        ValueError: naming `what`, if it is neither, no UTF-8, has an alias, or is nested too deeply.
+    """
+    import yaml
+
+    try:
+        text = data.decode("utf-8-sig")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("aliases (*name) are not read: write out what they stand for")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"it is nested more than {DEEPEST} deep")
+        return yaml.safe_load(text)
+    except Exception as error:  # of whatever the constructors of its types make of what they are given
+        why = str(error) if isinstance(error, yaml.YAMLError | ValueError | RecursionError) else repr(error)
+        raise ValueError(f"{what} is neither YAML nor JSON that can be read: {why}") from error
+
+
+def brief(value: object) -> str:
+    """A value of any size in a few words, for an error."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxlong, short.maxother = 3, 200, 200, 200
+    try:
+        text = short.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a long {type(value).__name__}"
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."
+
+
 def printable(value: object) -> str:
     r"""Text that may be shown: control characters, marks of direction, lone surrogates and the like as `\x1b`.
 
@@ -305,6 +346,8 @@ def csv_cell(value: object) -> object:
 # Bytes at a time, by method: what is unpacked at once is bounded by them. LZMA packs up to 7,000 times.
 CHUNKS = {zipfile.ZIP_STORED: 2**20, zipfile.ZIP_DEFLATED: 2**20}
 LARGEST = 1e100
+DEEPEST = 32  # in YAML, whose parser takes time by the square of it
+BRIEF = 300  # characters of a value in an error
 UNPACKED = 2**29  # bytes that any .npz file may take: a mean and a covariance of 2048 features take 34 MB
 LOOSENED = 4  # times its own size that a larger one, with features of all images, may take
 ROWS, LINE = 2**30, 2**24  # bytes of a file of rows, and of one of them; those written here have some kilobytes

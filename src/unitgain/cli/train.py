@@ -14,12 +14,13 @@ from unitgain.console import note, say
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
 from unitgain.serial import from_dict, to_dict
 from unitgain.train.config import Execution, TrainConfig
-from unitgain.trust import printable
+from unitgain.trust import Limits, brief, parse_yaml, printable, read_regular
 
 if TYPE_CHECKING:
     from unitgain.data.dataset import Dataset
 
 HELP = ("-h", "--help")
+SETTINGS = Limits(max_item_bytes=2**18)  # of --config; all settings of a run take some kilobytes
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -85,7 +86,9 @@ class Train:
         """With the defaults of the run that is resumed, or of the recipe or snapshot, and of the file."""
         out, init, file = self._said("out"), self._said("init"), _read(self._said("config"))
         named = file.get("recipe")
-        name = self.recipe or (named if isinstance(named, str) else (named or {}).get("name"))
+        name = self.recipe or (named.get("name") if isinstance(named, dict) else named)
+        if not isinstance(name, str | None):
+            raise ValueError(f"--config: recipe is {brief(name)}: expected a name, or fields with one")
         resume = "--resume" in self.words
         if name is None and init is None and not (resume and out):
             raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
@@ -93,12 +96,6 @@ class Train:
             raise ValueError("--init without the name of a recipe needs --out DIR for the run")
         folder = Path(out or Path("runs") / str(name))
         start = _saved(folder) if resume else None
-        for option, value in start.evaluation.programs().items() if start else ():
-            if self._said(option) is None:
-                raise ValueError(
-                    f"{folder / 'config.json'} asks for {printable(value)}, which runs code of its own: if you trust "
-                    f"it, say so by --{option} {shlex.quote(printable(value))}"
-                )
         if start is None and name is None and init is None:
             raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json")
         if start is None or name not in (None, start.recipe.name):
@@ -108,6 +105,12 @@ class Train:
         if isinstance(named, str):
             file["recipe"] = {}
         settings = from_dict(TrainConfig, _merged(to_dict(start), file), "config") if file else start
+        for option, value in settings.evaluation.programs().items():
+            if self._said(option) is None:
+                raise ValueError(
+                    f"{self._said('config') or folder / 'config.json'} asks for {printable(value)}, which runs code of "
+                    f"its own: if you trust it, say so by --{option} {shlex.quote(printable(value))}"
+                )
         how = from_dict(Execution, _merged(to_dict(self.execution), execution), "config.execution")
         return dataclasses.replace(self, recipe=name, out=folder, settings=settings, execution=how)
 
@@ -193,14 +196,9 @@ def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
 
 def _read(file: str | None) -> dict[str, Any]:
     """The settings in a YAML or JSON file."""
-    import yaml
-
     if file is None:
         return {}
-    try:
-        settings = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {file} is neither YAML nor JSON: {error}") from error
+    settings = parse_yaml(read_regular(Path(file), SETTINGS), f"--config {file}")
     if not isinstance(settings, dict):
         raise ValueError(f"--config {file}: expected named settings, as in the config.json of a run")
     return settings
