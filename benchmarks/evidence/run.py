@@ -1,0 +1,280 @@
+"""Run what is not there yet, the most important first: `python benchmarks/evidence/run.py --folder runs/evidence`.
+
+Each result is a line of `results.jsonl` in the folder. A job that was cut is done again, a training run goes on from
+its checkpoint; SIGTERM, Ctrl-C and `--hours` stop it. Where others work on the machine, set GOMP_SPINCOUNT=10000.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import judges
+import torch
+from claims import CLAIMS, Cell, Compare, Job, Picture, Run, Scale, Train, jobs
+from sets import open_set
+from torch import Tensor
+
+from unitgain.bench.measure import machine
+from unitgain.checkpoint.snapshot import list_snapshots
+from unitgain.data.dataset import ArrayDataset
+from unitgain.data.images import grid
+from unitgain.draw.decode import decoder
+from unitgain.draw.networks import Network, guide_by, open_network
+from unitgain.draw.run import pictures
+from unitgain.posthoc.targets import Length, Target
+from unitgain.sample import generate
+from unitgain.sweep.averages import Averages
+from unitgain.train import TrainConfig, train
+from unitgain.train.lock import FolderLock
+from unitgain.train.rows import read_stats
+
+COLUMNS = 8  # of pictures
+
+
+class Results:
+    """Lines of JSON by key; the last of a key counts.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
+        if len(self.rows) < len(lines):  # the last one was cut
+            path.write_text("".join(lines[:-1]))
+
+    @property
+    def done(self) -> dict[str, dict[str, Any]]:
+        """By key, those of finished jobs."""
+        return {row["key"]: row for row in self.rows if not row.get("cut")}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a line."""
+        self.rows.append(row)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class Workplace:
+    """Carries jobs out in a folder.
+
+    Args:
+        folder: of the evidence.
+        scale: of everything.
+        deadline: `time.monotonic()` at which to stop; None for no end.
+    """
+
+    def __init__(self, folder: Path, scale: Scale, deadline: float | None = None) -> None:
+        self.folder, self.scale, self.deadline = folder, scale, deadline
+        self.judges = functools.cache(lambda name: judges.open_judges(name, folder))
+        self.data = functools.cache(lambda name: open_set(name, folder / "data"))
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """The result of a job, with what it took; a failure is a result too."""
+        began, processor = time.monotonic(), time.process_time()
+        work: Callable[[Any], dict[str, Any]] = {
+            Train: self.train,
+            Cell: self.measure,
+            Compare: self.compare,
+            Picture: self.picture,
+        }[type(job)]
+        try:
+            found = work(job)
+        except (ArithmeticError, ValueError, RuntimeError, OSError) as error:
+            found = {"failed": f"{type(error).__name__}: {error}"[:300]}
+        took = {"seconds": time.monotonic() - began, "processor": time.process_time() - processor}
+        return {"key": job.key, **about(job), **found, **{name: round(value, 1) for name, value in took.items()}}
+
+    def path(self, run: Run) -> Path:
+        """Folder of a training run."""
+        return self.folder / "runs" / run.name
+
+    def train(self, job: Train) -> dict[str, Any]:
+        """Train up to the images of the job, or until a signal or the deadline."""
+        run, path = job.run, self.path(job.run)
+        dataset = self.data(run.data)[0]
+        if not run.recipe.network.label_dim:
+            dataset = dataclasses.replace(dataset, labels=None, classes=None)
+        before = max(
+            (int(folder.name) for folder in path.glob("checkpoints/[0-9]*") if folder.name.isdigit()), default=0
+        )
+        if before >= job.nimg:  # trained further before
+            return {"images": 0, "nimg": job.nimg}
+        config = TrainConfig(
+            recipe=run.recipe.replace(duration=job.nimg),
+            data=run.data,
+            seed=run.seed,
+            dtype=run.dtype,
+            snapshot_dtype=run.snapshot_dtype,
+            magnitudes_every=run.magnitudes_every,
+            checkpoint_every=max(self.scale.images // 64, run.recipe.snapshot_every),
+        )
+        left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
+        ended = train(config, path, dataset, resume=path.exists(), max_time=left, quiet=True, tensorboard=False)
+        seen = [row for row in read_stats(path) if row.get("magnitudes")]
+        magnitudes = [{"nimg": row["nimg"], "magnitudes": row["magnitudes"]} for row in seen]
+        return {
+            "images": ended.nimg - before,
+            "nimg": ended.nimg,
+            **({"magnitudes": magnitudes} if magnitudes else {}),
+            **({} if ended.finished else {"cut": True}),
+        }
+
+    def average(self, run: Run, nimg: int, target: Target) -> Path:
+        """The file of an average, reconstructed where it is not there."""
+        averages = Averages(self.path(run), self.path(run) / "averages", float(nimg))
+        averages.make([target])
+        return averages.path(target)
+
+    def networks(self, cell: Cell) -> tuple[Network, Network | None]:
+        """The network of a cell, and what guides it."""
+        target = Target(sigma_rel=cell.length)
+        if cell.pattern:
+            overrides = {cell.pattern: Length(sigma_rel=cell.pattern_length)}
+            target = Target(sigma_rel=cell.length, overrides=overrides)
+        main = open_network(str(self.average(cell.run, cell.nimg, target)))
+        if cell.guide is None:
+            return main, None
+        path = self.average(cell.guide, cell.guide_nimg, Target(sigma_rel=cell.guide_length))
+        return main, open_network(str(path))
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        """Draw the images of a cell, and measure them."""
+        names = judges.NAMES if cell.first_seed else judges.SHORT
+        main, guide = self.networks(cell)
+        return {"values": self.values(main, guide, cell, names)}
+
+    def values(self, main: Network, guide: Network | None, cell: Cell, names: tuple[str, ...]) -> dict[str, float]:
+        """Values by name, accuracy among them where the network has classes."""
+        settings = self.scale.sampling.replace(guidance=cell.guidance)
+        decode = decoder(main.encoder, main.denoiser.spec.channels)
+        judge, right = self.judges(cell.run.data), []
+        seeds = range(cell.first_seed, cell.first_seed + cell.images)
+
+        def batches() -> Iterator[Tensor]:
+            for _, labels, pixels in pictures(guide_by(main, guide, settings), decode, seeds, settings, batch=256):
+                if labels is not None:
+                    right.append(judge.named(pixels) == labels)
+                yield pixels
+
+        values = judge(batches(), names)
+        return {**values, "accuracy": torch.cat(right).float().mean().item()} if right else values
+
+    def compare(self, job: Compare) -> dict[str, Any]:
+        """How far a reconstructed average is from the tracked one, in weights and in what it draws."""
+        reconstructed = str(self.average(job.run, job.nimg, Target(sigma_rel=job.length)))
+        wanted = f"{job.nimg:010d}-{job.length:.3f}"
+        (tracked,) = [one.path for one in list_snapshots(self.path(job.tracked)) if one.path.stem == wanted]
+        ours, theirs = (weights_of(path) for path in (reconstructed, tracked))
+        cell = Cell(job.run, job.nimg, job.length, job.images)
+        values = [self.values(open_network(str(path)), None, cell, judges.SHORT) for path in (reconstructed, tracked)]
+        difference = float((ours - theirs).norm() / theirs.norm())
+        return {"difference": difference, "reconstructed": values[0], "tracked": values[1]}
+
+    def picture(self, job: Picture) -> dict[str, Any]:
+        """Draw samples, a row for each class; where there are few images, the nearest one below each."""
+        network = open_network(str(self.average(job.run, job.nimg, Target(sigma_rel=job.length))), dtype="bfloat16")
+        train_set = self.data(job.run.data)[0]
+        labels = [label for label in range(train_set.label_dim) for _ in range(COLUMNS)]
+        sigmas = dataclasses.replace(self.scale.sampling, steps=32, sigma_min=0.002, sigma_max=80.0).sigmas()
+        drawn = generate(network.denoiser, range(len(labels)), sigmas, label=labels)
+        pixels = torch.cat([train_set.encoder.decode(images) for _, _, images in drawn])
+        if job.run.data.startswith("emoji"):
+            rows = zip(pixels.split(COLUMNS), nearest(pixels, train_set).split(COLUMNS), strict=True)
+            pixels = torch.cat([part for pair in rows for part in pair])
+        path = self.folder / "pictures" / f"{job.run.data}-{job.nimg}.png"
+        path.parent.mkdir(exist_ok=True)
+        grid(pixels, COLUMNS).save(path)
+        return {"file": path.name, "nimg": job.nimg}
+
+
+def weights_of(snapshot: Path | str) -> Tensor:
+    """All weights of a snapshot behind one another, float64."""
+    state = open_network(str(snapshot), exact=True).denoiser.state_dict()
+    return torch.cat([state[name].double().flatten() for name in sorted(state)])
+
+
+def nearest(pixels: Tensor, dataset: ArrayDataset) -> Tensor:
+    """Of each picture the training image with the least squared difference."""
+    distances = torch.cdist(pixels.flatten(1).float(), dataset.images.flatten(1).float())
+    return dataset.images[distances.argmin(1)]
+
+
+def about(job: Job) -> dict[str, Any]:
+    """What a job is, for those who read the file."""
+    fields: dict[str, Any] = {"kind": type(job).__name__.lower()}
+    for name in (field.name for field in dataclasses.fields(job)):
+        value = getattr(job, name)
+        fields[name] = value.name if isinstance(value, Run) else value
+    return fields
+
+
+def work(folder: Path, scale: Scale, only: str | None = None, hours: float | None = None) -> None:
+    """Do what is not done yet, until it is, or the time is over, or training was stopped."""
+    deadline = None if hours is None else time.monotonic() + hours * 3600
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        results, workplace = Results(folder / "results.jsonl"), Workplace(folder, scale, deadline)
+        if f"floor {scale.data}" not in results.done:
+            judge, (real, test) = workplace.judges(scale.data), workplace.data(scale.data)
+            for count in (min(scale.score, len(test)), min(scale.sweep, len(test))):
+                values = judges.floor(judge, real, count, judges.NAMES)
+                key = f"floor {scale.data}" + ("" if count == min(scale.score, len(test)) else " sweep")
+                results.add(
+                    {
+                        "key": key,
+                        "kind": "floor",
+                        "images": count,
+                        "values": values,
+                        "machine": machine("cpu"),
+                        "classifier": judge.accuracy,
+                    }
+                )
+        while deadline is None or time.monotonic() < deadline:
+            done = results.done
+            job = next((job for job in jobs(scale, done, only) if job.key not in done), None)
+            if job is None:
+                print("all that is declared is done")
+                return
+            print(f"{time.strftime('%H:%M:%S')} {job.key}", flush=True)
+            row = workplace.run(job)
+            results.add(row)
+            print(
+                f"  {row.get('values') or row.get('failed') or row.get('nimg')} in {row['seconds']:.0f} s", flush=True
+            )
+            if row.get("cut"):
+                return
+
+
+def stop(_number: int, _frame: object) -> None:
+    """End at once, outside of training, which has handlers of its own: what is not finished is done again."""
+    raise SystemExit(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--only", choices=CLAIMS)
+    parser.add_argument("--hours", type=float)
+    parser.add_argument("--list", action="store_true", help="show the jobs that are known so far, and what is done")
+    args = parser.parse_args()
+    if args.list:
+        done = Results(args.folder / "results.jsonl").done
+        for job in jobs(Scale(), done, args.only):
+            print("done" if job.key in done else "    ", job.key)
+        return
+    signal.signal(signal.SIGTERM, stop)
+    work(args.folder, Scale(), args.only, args.hours)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
