@@ -43,6 +43,8 @@ FIRST_METRIC = "fd@effnet"
 TENSOR_LENGTHS = (0.02, 0.06, 0.13, 0.24)
 TRACKED = (0.03, 0.13, 0.20)
 TENSORS = 8
+SAMPLING = DrawSettings(steps=12, sigma_min=0.01, sigma_max=40.0)
+PICTURE_SAMPLING = DrawSettings(dtype="bfloat16")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Scale:
         picture_width: base channels of their networks.
         picture_images: of their runs.
         measured: images drawn to choose the EMA length of pictures.
+        picture_sampling: how pictures are drawn.
     """
 
     width: int = 16
@@ -72,14 +75,13 @@ class Scale:
     score: int = 10_000
     lengths: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.13, 0.16, 0.20, 0.24)
     weights: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0)
-    sampling: DrawSettings = dataclasses.field(
-        default_factory=lambda: DrawSettings(steps=12, sigma_min=0.01, sigma_max=40.0)
-    )
+    sampling: DrawSettings = SAMPLING
     data: str = "fashion16"
     pictures: tuple[str, ...] = ("fashion32", "emoji32")
     picture_width: int = 32
     picture_images: int = 2**21
     measured: int = 1000
+    picture_sampling: DrawSettings = PICTURE_SAMPLING
 
     @property
     def factor(self) -> float:
@@ -383,7 +385,7 @@ def stages(scale: Scale, results: Results) -> Iterator[tuple[tuple[str, ...], It
     eighth, every = scale.images // 8, itertools.chain.from_iterable
     of_configs = ("configs", "magnitudes", "optimum")
     rated = (*of_configs, "time", "rate", "tensors", "half", "order", "guidance", "guides")
-    first = [config_run(name, RATES[name][0], 0, scale) for name in EDM2]
+    first = [config_run(name, RATES[name][0], 0, scale) for name in (G, *EDM2)]
     yield rated, every(measured(run, eighth, scale, results) for run in first)
     yield ("pictures",), picture_jobs(scale, results, 16)
     grid = [config_run(name, lr, 0, scale) for name in (G, B, *EDM2) for lr in RATES[name][1:]]

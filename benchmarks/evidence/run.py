@@ -182,11 +182,12 @@ class Workplace:
 
     def picture(self, job: Picture) -> dict[str, Any]:
         """Draw samples, a row for each class; where there are few images, the nearest one below each."""
-        network = open_network(str(self.average(job.run, job.nimg, Target(sigma_rel=job.length))), dtype="bfloat16")
+        settings = self.scale.picture_sampling
+        path = self.average(job.run, job.nimg, Target(sigma_rel=job.length))
+        network = open_network(str(path), dtype=settings.dtype)
         train_set = self.data(job.run.data)[0]
         labels = [label for label in range(train_set.label_dim) for _ in range(COLUMNS)]
-        sigmas = dataclasses.replace(self.scale.sampling, steps=32, sigma_min=0.002, sigma_max=80.0).sigmas()
-        drawn = generate(network.denoiser, range(len(labels)), sigmas, label=labels)
+        drawn = generate(network.denoiser, range(len(labels)), settings.sigmas(), label=labels)
         pixels = torch.cat([train_set.encoder.decode(images) for _, _, images in drawn])
         if job.run.data.startswith("emoji"):
             rows = zip(pixels.split(COLUMNS), nearest(pixels, train_set).split(COLUMNS), strict=True)

@@ -1,0 +1,167 @@
+"""Tables, pictures and verdicts of what is there: `python benchmarks/evidence/report.py --folder runs/evidence`.
+
+Writes `evidence.md`, the results themselves (`evidence.jsonl`) and pictures into `benchmarks/results`.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from claims import EDM2, G, Run, Scale, Train, main_runs
+from matplotlib.figure import Figure
+from run import Results
+from verdicts import FINDINGS, Finding, first_look, rates, short
+
+from unitgain.analysis.plots import magnitude_figure, save
+from unitgain.files import write_text
+
+RESULTS = Path(__file__).parents[1] / "results"
+TITLES = {
+    "configs": "Each config A to G is better than the one before (EDM2, Table 1)",
+    "half": "EDM2+ halves the cost and keeps the quality (EDM2+, Tables 1 and 2)",
+    "order": "Depthwise convolutions alone are worst, the bottleneck is best (EDM2+, Tables 1 and 2)",
+    "magnitudes": "Magnitudes grow in C, of weights alone in D, not in E and G (EDM2, Fig. 3)",
+    "optimum": "The best EMA length differs between configs, and its optimum sharpens (EDM2, Fig. 5a)",
+    "time": "The best length grows with training time (EDM2, Figs. 5c and 12)",
+    "rate": "The best length falls with the learning rate (EDM2, Section 4, Fig. 13)",
+    "tensors": "Tensors of B want lengths of their own, those of G do not (EDM2, Fig. 5b)",
+    "guidance": "Guidance shortens the best EMA (EDM2, Fig. 6)",
+    "guides": "A small unconditional guide is enough (EDM2, Table 4)",
+    "posthoc": "Reconstructed averages are those that tracking gives (EDM2, Section 3.2)",
+}
+LABELS = {
+    "fd@effnet": "FD-EffNet",
+    "fd@classes": "FD-classes",
+    "kid@effnet": "KID-EffNet",
+    "kid@classes": "KID-classes",
+}
+COMMAND = "python benchmarks/evidence/run.py --only"
+
+
+def table(finding: Finding) -> list[str]:
+    """Lines of a table and what is below it."""
+    lines = []
+    if finding.rows:
+        lines += ["", f"| {' | '.join(finding.header)} |", f"|{'---|' * len(finding.header)}"]
+        lines += [f"| {' | '.join(LABELS.get(str(cell), str(cell)) for cell in row)} |" for row in finding.rows]
+    return [*lines, *([""] if finding.notes else []), *finding.notes]
+
+
+def draw(finding: Finding, path: Path) -> bool:
+    """Draw the curves of a finding; whether there are any."""
+    if not any(finding.curves.values()):
+        return False
+    figure = Figure(figsize=(4.2 * len(finding.curves), 3.4), layout="constrained")
+    for ax, (panel, lines) in zip(figure.subplots(1, len(finding.curves)), finding.curves.items(), strict=True):
+        for label, points in lines.items():
+            ax.plot(*zip(*points, strict=True), marker=".", label=label, linewidth=1.3)
+        ax.set(xlabel=finding.axis, ylabel=LABELS[panel], yscale="log")
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=7)
+    save(figure, path)
+    return True
+
+
+def section(title: str, finding: Finding, name: str, folder: Path) -> list[str]:
+    """A heading, the verdict, the table and the picture."""
+    lines = ["", f"## {title}", ""]
+    if finding.verdict:
+        lines.append(f"**{finding.verdict}**" + (f" (`{COMMAND} {name}`)" if name in FINDINGS else ""))
+    lines += table(finding)
+    if draw(finding, folder / f"evidence-{name}.svg"):
+        lines += ["", f"![{title}](evidence-{name}.svg)"]
+    return lines
+
+
+def magnitude_curves(results: Mapping[str, Mapping[str, Any]], scale: Scale, folder: Path) -> list[str]:
+    """The picture of magnitudes over training, of the first seed of each config that is there."""
+    found = {}
+    for name in (*EDM2[2:5], G):
+        trained: list[tuple[Run, int]] = [(run, scale.images) for run in main_runs(name, scale, results)[:1]]
+        for run, nimg in trained:
+            rows = results.get(Train(run, nimg).key, {}).get("magnitudes")
+            if rows:
+                found[short(name)] = rows
+    if not found:
+        return []
+    save(magnitude_figure(found), folder / "evidence-magnitudes.svg")
+    return ["", "![Magnitudes over training](evidence-magnitudes.svg)"]
+
+
+def picture_lines(rows: list[dict[str, Any]], source: Path, folder: Path) -> Iterator[str]:
+    """The newest picture of each set, and how it was made."""
+    newest = {row["run"]: row for row in rows if row["kind"] == "picture" and "file" in row}
+    for name, row in newest.items():
+        target = f"evidence-{name}.png"
+        shutil.copyfile(source / "pictures" / row["file"], folder / target)
+        below = "; below each row of samples their nearest training images" if "emoji" in name else ""
+        yield from ("", f"After {row['nimg']:,} images, EMA length {row['length']:g}, a row per class{below}:")
+        yield from ("", f"![Samples of {name}]({target})")
+    if not newest:
+        yield "**not run yet** (`python benchmarks/evidence/run.py --only pictures`)"
+
+
+def totals(rows: list[dict[str, Any]]) -> list[str]:
+    """What it all took, and the floor."""
+    trained = sum(row.get("images", 0) for row in rows)
+    drawn = sum(row["images"] for row in rows if row["kind"] == "cell" and "values" in row)
+    seconds, processor = (sum(row.get(name, 0) for row in rows) for name in ("seconds", "processor"))
+    failed = [f"{row['key']}: {row['failed']}" for row in rows if "failed" in row]
+    lines = [
+        f"In all {trained:,} images trained and {drawn:,} drawn in {seconds / 3600:.2f} hours, of which the processor "
+        f"worked {processor / 3600:.2f} core-hours, with other work beside it. " + ("" if not failed else "Failed:")
+    ]
+    lines += [f"- {line}" for line in failed]
+    for row in (row for row in rows if row["kind"] == "floor"):
+        told = ", ".join(f"{LABELS.get(name, name)} {value:.4g}" for name, value in row["values"].items())
+        lines += ["", f"The floor, {row['images']:,} training images against the test split: {told}."]
+        where = ", ".join(f"{key} {value}" for key, value in row["machine"].items())
+    return [*lines, "", *([f"Measured on: {where}."] if any(row["kind"] == "floor" for row in rows) else [])]
+
+
+def report(source: Path, folder: Path, scale: Scale) -> str:
+    """Write the page and what belongs to it; its text."""
+    results = Results(source / "results.jsonl")
+    done, rows = results.done, results.rows
+    found = {name: finding(done, scale) for name, finding in FINDINGS.items()}
+    lines = [
+        "# The claims of both papers, measured again in small",
+        "",
+        "By the [protocol](../evidence/README.md), which was there before the first run. **Partial**: what is not run",
+        "yet says so, and a verdict stands only where the protocol's criterion can be applied.",
+        "",
+        "| claim | verdict |",
+        "|---|---|",
+        *(f"| {TITLES[name]} | {finding.verdict} |" for name, finding in found.items()),
+        "",
+        *totals(rows),
+        "",
+        "## Pictures",
+        "",
+        *picture_lines(rows, source, folder),
+    ]
+    lines += section("First look: an eighth of the images, one seed", first_look(done, scale), "first", folder)
+    lines += section("Learning rates", rates(done, scale), "rates", folder)
+    for name, finding in found.items():
+        lines += section(TITLES[name], finding, name, folder)
+        if name == "magnitudes":
+            lines += magnitude_curves(done, scale, folder)
+    text = "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+    write_text(folder / "evidence.md", text)
+    write_text(folder / "evidence.jsonl", results.path.read_text() if results.path.exists() else "")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    print(report(args.folder, args.results, Scale()))
+
+
+if __name__ == "__main__":
+    main()

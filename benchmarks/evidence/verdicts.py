@@ -1,0 +1,431 @@
+"""What the results say of each claim, by the criteria of the protocol (README.md)."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from claims import (
+    EDM2,
+    FIRST_METRIC,
+    PLUS,
+    RATES,
+    SEEDS,
+    TRACKED,
+    B,
+    Cell,
+    Compare,
+    G,
+    Results,
+    Run,
+    Scale,
+    Train,
+    best,
+    config_run,
+    free_cells,
+    guided_cells,
+    guides,
+    main_runs,
+    rate_runs,
+    score,
+    sweep,
+    tensor_cells,
+    tracked_run,
+)
+
+from unitgain.analysis.cost import network_cost
+from unitgain.recipes import recipe
+
+METRICS = (FIRST_METRIC, "fd@classes")
+AGREES, DOES_NOT, UNDECIDED, NOT_RUN = "agrees", "does not", "undecided", "not run yet"
+NEAR = 1.1  # times the lowest distance, for the width of an optimum
+Curves = dict[str, dict[str, list[tuple[float, float]]]]
+
+
+@dataclass
+class Finding:
+    """What is known of a claim.
+
+    Attributes:
+        verdict: by the criterion of the protocol.
+        header: of the table.
+        rows: of the table.
+        notes: sentences below it.
+        curves: by panel and label, points to draw.
+        axis: name of their x axis.
+    """
+
+    verdict: str
+    header: Sequence[str] = ()
+    rows: list[Sequence[object]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    curves: Curves = field(default_factory=dict)
+    axis: str = "EMA length"
+
+
+def judge(tests: Sequence[bool | None], expected: int) -> str:
+    """A verdict from tests, one per metric (and seed): None is a test within the spread, or one that is missing."""
+    known = [test for test in tests if test is not None]
+    if not known:
+        return UNDECIDED if tests and len(tests) >= expected else NOT_RUN
+    if len(known) < expected or len(set(known)) > 1:
+        return UNDECIDED
+    return AGREES if known[0] else DOES_NOT
+
+
+def scores(runs: Sequence[Run], nimg: int, results: Results, scale: Scale) -> list[Mapping[str, float]]:
+    """Scores of the runs that have one, at the best length of each."""
+    cells = [cell for run in runs for cell in score(best(results, sweep(run, nimg, scale)), scale)]
+    return [results[cell.key]["values"] for cell in cells if "values" in results.get(cell.key, {})]
+
+
+def spread(groups: Sequence[Sequence[Mapping[str, float]]], metric: str) -> float | None:
+    """The largest difference between seeds of one setting; None unless all have two."""
+    if not groups or any(len(group) < len(SEEDS) for group in groups):
+        return None
+    return max(max(one[metric] for one in group) - min(one[metric] for one in group) for group in groups)
+
+
+def lower(a: Sequence[Mapping[str, float]], b: Sequence[Mapping[str, float]], metric: str) -> bool | None:
+    """Whether `a` is lower than `b` by more than their spread, or higher; None within it, or if one is missing."""
+    within = spread([a, b], metric)
+    if within is None:
+        return None
+    gap = statistics.mean(one[metric] for one in b) - statistics.mean(one[metric] for one in a)
+    return None if abs(gap) <= within else gap > 0
+
+
+def short(name: str) -> str:
+    """A config as the papers call it."""
+    paper, config = name.split("-config-")
+    return f"{'EDM2+' if paper.startswith('edm2plus') else 'EDM2'} {config.upper()}"
+
+
+def in_words(values: Sequence[float]) -> str:
+    """Values of seeds."""
+    return ", ".join(f"{value:.4g}" for value in values) or "-"
+
+
+def score_row(name: str, runs: Sequence[Run], nimg: int, results: Results, scale: Scale) -> list[object]:
+    """Config, parameters, multiply-adds, rate, best lengths, and the scores of the seeds."""
+    found = scores(runs, nimg, results, scale)
+    cost = network_cost(config_run(name, 1.0, 0, scale).recipe.network)
+    lengths = [cell.length for run in runs if (cell := best(results, sweep(run, nimg, scale)))]
+    row: list[object] = [short(name), f"{cost.parameters / 1e6:.3f}", f"{cost.flops / 1e6:.1f}"]
+    row += [f"{runs[0].recipe.lr:g}" if runs else "-", in_words(lengths)]
+    shown = (*METRICS, "kid@effnet", "accuracy")
+    return [*row, *(in_words([one[metric] for one in found]) for metric in shown)]
+
+
+SCORE_HEADER = ("config", "Mparams", "M multiply-adds", "rate", "best length", "FD-EffNet", "FD-classes", "KID-EffNet")
+SCORE_HEADER = (*SCORE_HEADER, "accuracy")
+
+
+def configs(results: Results, scale: Scale) -> Finding:
+    """Table 1 of EDM2."""
+    runs = {name: main_runs(name, scale, results) for name in EDM2}
+    found = {name: scores(runs[name], scale.images, results, scale) for name in EDM2}
+    rows = [score_row(name, runs[name], scale.images, results, scale) for name in EDM2 if found[name]]
+    steps = {
+        pair: [lower(found[pair[1]], found[pair[0]], metric) for metric in METRICS] for pair in itertools.pairwise(EDM2)
+    }
+    whole = [lower(found[G], found[EDM2[0]], metric) for metric in METRICS]
+    verdict = judge(whole, len(METRICS)) if any(found.values()) else NOT_RUN
+    if verdict == AGREES and any(False in tests for tests in steps.values()):
+        verdict = UNDECIDED
+    notes = [
+        f"{short(first)} to {short(second)}: {judge(tests, len(METRICS)) if found[second] else NOT_RUN}."
+        for (first, second), tests in steps.items()
+    ]
+    return Finding(verdict, SCORE_HEADER, rows, notes)
+
+
+def first_look(results: Results, scale: Scale) -> Finding:
+    """The configs after an eighth of the images, at the middle of their grids, one seed: no verdict."""
+    eighth = scale.images // 8
+    runs = {name: [config_run(name, RATES[name][0], 0, scale)] for name in EDM2}
+    rows = [
+        score_row(name, runs[name], eighth, results, scale)
+        for name in EDM2
+        if scores(runs[name], eighth, results, scale)
+    ]
+    trained = [name for name in EDM2 if Train(runs[name][0], eighth).key in results]
+    notes = [f"Trained so far: {', '.join(map(short, trained)) or 'none'}. One seed, so no verdict."]
+    return Finding(UNDECIDED if rows else NOT_RUN, SCORE_HEADER, rows, notes, curves_of(runs, eighth, results, scale))
+
+
+def rates(results: Results, scale: Scale) -> Finding:
+    """The grid of learning rates: what each config gets, not a claim."""
+    eighth, rows = scale.images // 8, []
+    for name in EDM2:
+        values = {}
+        for lr in sorted(RATES[name]):
+            cell = best(results, sweep(config_run(name, lr, 0, scale), eighth, scale))
+            values[lr] = results[cell.key]["values"][FIRST_METRIC] if cell else None
+        if any(values.values()):
+            told = [f"{lr:g}: {'-' if value is None else f'{value:.4g}'}" for lr, value in values.items()]
+            known = [lr for lr in values if values[lr] is not None]
+            chosen = min(known, key=lambda lr: values[lr])
+            edge = " (an end of the grid)" if chosen in (min(values), max(values)) else ""
+            rows.append((short(name), "; ".join(told), f"{chosen:g}{edge}" if len(known) == len(values) else "not yet"))
+    return Finding("", ("config", "FD-EffNet by rate", "chosen"), rows)
+
+
+def curves_of(runs: Mapping[str, Sequence[Run]], nimg: int, results: Results, scale: Scale) -> Curves:
+    """Distance over EMA length, a panel per metric, of the first seed that is there."""
+    curves: Curves = {metric: {} for metric in METRICS}
+    for name, of_seeds in runs.items():
+        for run in of_seeds[:1]:
+            for metric in METRICS:
+                points = points_of(sweep(run, nimg, scale), results, metric)
+                if points:
+                    curves[metric][short(name)] = points
+    return curves if any(curves.values()) else {}
+
+
+def points_of(cells: Sequence[Cell], results: Results, metric: str) -> list[tuple[float, float]]:
+    """Length and value of the cells that are there."""
+    there = [cell for cell in cells if "values" in results.get(cell.key, {})]
+    return [(cell.length, results[cell.key]["values"][metric]) for cell in there]
+
+
+def half(results: Results, scale: Scale) -> Finding:
+    """The cost and quality of EDM2+."""
+    nimg = scale.images // 2
+    runs = {name: main_runs(name, scale, results) for name in PLUS}
+    found = {name: scores(runs[name], nimg, results, scale) for name in PLUS}
+    rows = [score_row(name, runs[name], nimg, results, scale) for name in PLUS if found[name]]
+    a, star = PLUS[0], PLUS[1]
+    ratio = network_cost(recipe(star).network).flops / network_cost(recipe(a).network).flops
+    tests = []
+    for metric in METRICS:
+        within = spread([found[a], found[star]], metric)
+        gap = None if within is None else lower(found[a], found[star], metric)
+        tests.append(None if within is None else gap is not True and 0.45 <= ratio <= 0.55)
+    notes = [f"At the papers' size G* has {ratio:.1%} of A's multiply-adds."]
+    return Finding(judge(tests, len(METRICS)) if any(found.values()) else NOT_RUN, SCORE_HEADER, rows, notes)
+
+
+def order(results: Results, scale: Scale) -> Finding:
+    """Which configs of EDM2+ are worse and better."""
+    nimg = scale.images // 2
+    found = {name: scores(main_runs(name, scale, results), nimg, results, scale) for name in PLUS}
+    name = {key.split("-config-")[1]: key for key in PLUS}
+    pairs = [(name[other], name["b"]) for other in name if other != "b"]
+    pairs += [(name["f-bottleneck"], name["f"]), (name["g-bottleneck"], name["g"])]
+    tests = [lower(found[better], found[worse], metric) for better, worse in pairs for metric in METRICS]
+    notes = []
+    for star in ("f-bottleneck", "g-bottleneck"):
+        if found[name[star]] and found[name[f"{star}-ms"]]:
+            told = [lower(found[name[star]], found[name[f"{star}-ms"]], metric) for metric in METRICS]
+            words = {True: "lower", False: "higher", None: "within the spread"}
+            notes.append(f"{star.upper()}: modulation after the SiLU is {' and '.join(words[one] for one in told)}.")
+    return Finding(judge(tests, len(tests)) if any(found.values()) else NOT_RUN, notes=notes)
+
+
+def growth(rows: Sequence[Mapping], quantity: str) -> float:
+    """The last measurement over that at 10 % of the run, the largest over resolutions."""
+    first = next(row for row in rows if row["nimg"] >= 0.1 * rows[-1]["nimg"])["magnitudes"]
+    last = rows[-1]["magnitudes"]
+    return max(last[bucket][quantity] / first[bucket][quantity] for bucket in last)
+
+
+def magnitudes(results: Results, scale: Scale) -> Finding:
+    """Growth of activations and weights in C, D, E and G."""
+    header = ("config", "seed", "activations", "weights")
+    rows, by_seed = [], {seed: {} for seed in SEEDS}
+    for name in (EDM2[2], EDM2[3], EDM2[4], G):
+        for run in main_runs(name, scale, results):
+            measured = results.get(Train(run, scale.images).key, {}).get("magnitudes")
+            if measured:
+                pair = growth(measured, "activation_max"), growth(measured, "weight_max")
+                by_seed[run.seed][name] = pair
+                rows.append((short(name), run.seed, f"x {pair[0]:.2f}", f"x {pair[1]:.3f}"))
+    tests = [magnitudes_hold(pairs) for pairs in by_seed.values() if len(pairs) == 4]
+    return Finding(judge(tests, len(SEEDS)) if rows else NOT_RUN, header, rows)
+
+
+def magnitudes_hold(pairs: Mapping[str, tuple[float, float]]) -> bool:
+    """The criterion, of one seed."""
+    c, d, e = (pairs[name] for name in EDM2[2:5])
+    bounded = [pairs[name] for name in (EDM2[3], EDM2[4], G)]
+    forced = all(abs(weights - 1) <= 0.01 for _, weights in (e, pairs[G]))
+    return c[0] >= 1.5 and c[1] >= 1.1 and d[1] > c[1] and all(one[0] < 1.25 for one in bounded) and forced
+
+
+def width(points: Sequence[tuple[float, float]]) -> float:
+    """The range of lengths whose distance is within 10 % of the lowest, as a ratio, interpolated between points."""
+    most = NEAR * min(value for _, value in points)
+    inside = [length for length, value in points if value <= most]
+    ends = [min(inside), max(inside)]
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if (y0 > most) != (y1 > most):
+            crossing = x0 + (x1 - x0) * (most - y0) / (y1 - y0)
+            ends = [min(ends[0], crossing), max(ends[1], crossing)]
+    return ends[1] / ends[0]
+
+
+def optimum(results: Results, scale: Scale) -> Finding:
+    """Best lengths of the configs, and how sharp."""
+    runs = {name: main_runs(name, scale, results) for name in EDM2}
+    rows, tests = [], []
+    at, sharp = {}, {}
+    for name, of_seeds in runs.items():
+        for run in of_seeds:
+            for metric in METRICS:
+                points = points_of(sweep(run, scale.images, scale), results, metric)
+                if len(points) == len(scale.lengths):
+                    chosen = min(points, key=lambda point: point[1])[0]
+                    at[name, run.seed, metric] = scale.lengths.index(chosen)
+                    sharp[name, run.seed, metric] = width(points)
+                    edge = " (an end)" if chosen in (scale.lengths[0], scale.lengths[-1]) else ""
+                    rows.append((short(name), run.seed, metric, f"{chosen:g}{edge}", f"{width(points):.2f}"))
+    for seed in SEEDS:
+        for metric in METRICS:
+            places = [at[name, seed, metric] for name in EDM2[1:] if (name, seed, metric) in at]
+            if len(places) == len(EDM2) - 1:
+                apart = max(places) - min(places) >= 2
+                tests.append(apart and sharp[G, seed, metric] < sharp[B, seed, metric])
+    header = ("config", "seed", "metric", "best length", "range within 10 %, ratio")
+    verdict = judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN
+    return Finding(verdict, header, rows, curves=curves_of(runs, scale.images, results, scale))
+
+
+def lengths_of(runs: Sequence[tuple[Run, int]], results: Results, scale: Scale, metric: str) -> list[float]:
+    """Best lengths of the runs at these times, as far as they are known."""
+    found = [best(results, sweep(run, nimg, scale), metric) for run, nimg in runs]
+    return [cell.length for cell in found if cell]
+
+
+def time(results: Results, scale: Scale) -> Finding:
+    """The best length of G over training."""
+    rows, tests, times = [], [], [scale.images // part for part in (8, 4, 2, 1)]
+    curves: Curves = {metric: {} for metric in METRICS}
+    for run in main_runs(G, scale, results):
+        for metric in METRICS:
+            lengths = lengths_of([(run, nimg) for nimg in times], results, scale, metric)
+            if len(lengths) == len(times):
+                tests.append(lengths[-1] > lengths[0])
+            if lengths:
+                rows.append((run.seed, metric, in_words(lengths)))
+            for nimg in times:
+                if run.seed == SEEDS[0] and (points := points_of(sweep(run, nimg, scale), results, metric)):
+                    curves[metric][f"{nimg:,} images"] = points
+    header = ("seed", "metric", f"best length after {', '.join(f'{nimg:,}' for nimg in times)} images")
+    verdict = judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN
+    return Finding(verdict, header, rows, curves=curves if rows else {})
+
+
+def rate(results: Results, scale: Scale) -> Finding:
+    """The best length of G over learning rate and decay."""
+    rows, tests = [], []
+    for what, settings in rate_runs(scale).items():
+        for seed in SEEDS:
+            for metric in METRICS:
+                runs = [(of_seeds[seed], scale.images // 8) for of_seeds in settings]
+                lengths = lengths_of(runs, results, scale, metric)
+                if len(lengths) == len(settings):
+                    falls = all(a >= b for a, b in itertools.pairwise(lengths))
+                    tests.append(falls and lengths[-1] < lengths[0])
+                    rows.append((what, seed, metric, in_words(lengths)))
+    header = ("from low to high", "seed", "metric", "best length")
+    return Finding(judge(tests, 2 * len(SEEDS) * len(METRICS)) if rows else NOT_RUN, header, rows)
+
+
+def tensors(results: Results, scale: Scale) -> Finding:
+    """What a length of its own for one tensor brings in B and in G."""
+    gains, rows = {}, []
+    for name in (B, G):
+        for run in main_runs(name, scale, results):
+            base, cells = best(results, sweep(run, scale.images, scale)), tensor_cells(run, scale, results)
+            there = [cell for cell in cells if "values" in results.get(cell.key, {})]
+            if base and there:
+                for metric in METRICS:
+                    low = min(there, key=lambda cell: results[cell.key]["values"][metric])
+                    gain = 1 - results[low.key]["values"][metric] / results[base.key]["values"][metric]
+                    told = f"{low.pattern} at {low.pattern_length:g}"
+                    rows.append((short(name), run.seed, metric, f"{gain:.1%}", told, f"{len(there)} of {len(cells)}"))
+                    if len(there) == len(cells):
+                        gains[name, run.seed, metric] = gain
+    pairs = [
+        (seed, metric) for seed in SEEDS for metric in METRICS if {(B, seed, metric), (G, seed, metric)} <= gains.keys()
+    ]
+    tests = [gains[B, seed, metric] > gains[G, seed, metric] for seed, metric in pairs]
+    header = ("config", "seed", "metric", "best improvement", "tensor", "measured")
+    return Finding(judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN, header, rows)
+
+
+def guidance(results: Results, scale: Scale) -> Finding:
+    """Best lengths with and without guidance."""
+    rows, tests = [], []
+    for main in main_runs(G, scale, results):
+        alone = best(results, sweep(main, scale.images, scale))
+        for name, (guide, nimg) in guides(main.recipe.lr, main.seed, scale).items():
+            cells = guided_cells(main, guide, nimg, scale)
+            chosen = best(results, cells)
+            if alone is None or chosen is None:
+                continue
+            free = best(results, [chosen, *free_cells(chosen, scale)])
+            told = f"{free.guide_length:g}" if free else "-"
+            values = [results.get(score(cell, scale)[0].key, {}).get("values") for cell in (alone, chosen)]
+            shown = [in_words([one[FIRST_METRIC]]) if one else "-" for one in values]
+            rows.append(
+                (main.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", told, *shown)
+            )
+            if name == "unconditional, half" and all(values):
+                tests += [
+                    best(results, cells, metric).length < best(results, sweep(main, scale.images, scale), metric).length
+                    and values[1][metric] < values[0][metric]
+                    for metric in METRICS
+                ]
+    header = ("seed", "guide", "best length alone", "best weight", "best length guided", "the guide's own")
+    header = (*header, "FD-EffNet alone", "guided")
+    return Finding(judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN, header, rows)
+
+
+def small_guides(results: Results, scale: Scale) -> Finding:
+    """The best score by width of the unconditional guide."""
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for main in main_runs(G, scale, results):
+        for name, (guide, nimg) in guides(main.recipe.lr, main.seed, scale).items():
+            for cell in score(best(results, guided_cells(main, guide, nimg, scale)), scale):
+                if name != "autoguidance" and "values" in results.get(cell.key, {}):
+                    found.setdefault(name, []).append(results[cell.key]["values"])
+    rows = [
+        (name, *(in_words([one[metric] for one in values]) for metric in METRICS)) for name, values in found.items()
+    ]
+    small, large = (found.get(name, []) for name in ("unconditional, half", "unconditional, twice"))
+    known = spread([small, large], FIRST_METRIC) is not None
+    tests = [lower(large, small, metric) is not True for metric in METRICS] if known else []
+    verdict = judge(tests, len(METRICS)) if tests else UNDECIDED if rows else NOT_RUN
+    return Finding(verdict, ("guide", "FD-EffNet", "FD-classes"), rows)
+
+
+def posthoc(results: Results, scale: Scale) -> Finding:
+    """Reconstruction against tracking."""
+    run, tracked = tracked_run(scale)
+    jobs = [Compare(run, tracked, scale.images // 8, length, scale.sweep) for length in TRACKED]
+    rows, tests = [], []
+    for job in jobs:
+        row = results.get(job.key, {})
+        if "difference" in row:
+            off = [row["reconstructed"][metric] / row["tracked"][metric] - 1 for metric in METRICS]
+            rows.append((f"{job.length:g}", f"{row['difference']:.2e}", *(f"{value:+.2%}" for value in off)))
+            tests.append(row["difference"] < 0.01 and all(abs(value) < 0.01 for value in off))
+    header = ("length", "difference of weights", "of FD-EffNet", "of FD-classes")
+    return Finding(judge(tests, len(TRACKED)) if rows else NOT_RUN, header, rows)
+
+
+FINDINGS: Mapping[str, Callable[[Results, Scale], Finding]] = {
+    "configs": configs,
+    "half": half,
+    "order": order,
+    "magnitudes": magnitudes,
+    "optimum": optimum,
+    "time": time,
+    "rate": rate,
+    "tensors": tensors,
+    "guidance": guidance,
+    "guides": small_guides,
+    "posthoc": posthoc,
+}

@@ -1,0 +1,181 @@
+"""The evidence in small: its jobs end and resume, and its verdicts are those of the protocol's criteria."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "evidence"))
+
+import claims
+import judges
+import run
+from claims import Cell, Compare, Picture, Scale, Train, jobs
+from report import report
+from verdicts import FINDINGS, METRICS
+
+from unitgain.draw.settings import DrawSettings
+
+SMALL = Scale(
+    width=8,
+    images=256,
+    batch=8,
+    sweep=12,
+    score=16,
+    lengths=(0.06, 0.10),
+    weights=(2.0,),
+    sampling=DrawSettings(steps=2),
+    pictures=("emoji32",),
+    picture_width=8,
+    picture_images=128,
+    measured=12,
+    picture_sampling=DrawSettings(steps=2, dtype="bfloat16"),
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with sets of noise, judged by the means of their pixels and by a classifier of hardly any training."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for name, channels, edge, classes in (("fashion16", 1, 16, 10), ("emoji32", 3, 32, 9)):
+        parts = []
+        for count in (40, 20):
+            labels = np.arange(count) % classes
+            parts += [rng.integers(0, 255, (count, channels, edge, edge)).astype(np.uint8), labels]
+        np.savez(tmp_path / "data" / f"{name}.npz", *parts)
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"none")
+    monkeypatch.setattr(judges, "find_packages", lambda folder: None)
+    monkeypatch.setattr(judges, "effnet_weights", lambda: str(weights))
+    monkeypatch.setattr(judges, "effnet", lambda images: images.float().mean(1).flatten(1)[:, :8])
+    monkeypatch.setattr(judges, "BATCH", 8)
+    return tmp_path
+
+
+def test_jobs_are_done_once_and_gone_on_with(folder):
+    with pytest.raises(SystemExit):
+        run.stop(15, None)
+    run.work(folder, SMALL, "posthoc", hours=1e-9)  # no time: nothing but the floor
+    assert set(run.Results(folder / "results.jsonl").done) == {"floor fashion16", "floor fashion16 sweep"}
+    run.work(folder, SMALL, "posthoc")
+    results = run.Results(folder / "results.jsonl")
+    expected = [job.key for job in jobs(SMALL, {}, "posthoc")]
+    assert set(expected) <= results.done.keys()
+    for job in jobs(SMALL, {}, "posthoc"):
+        row = results.done[job.key]
+        assert "failed" not in row
+        if isinstance(job, Train):
+            assert row["images"] == row["nimg"] == SMALL.images // 8
+        else:
+            assert row["difference"] < 0.05
+    size = len(results.rows)
+    run.work(folder, SMALL, "posthoc")
+    assert len(run.Results(folder / "results.jsonl").rows) == size
+    with (folder / "results.jsonl").open("a") as file:
+        file.write('{"key": "cut')
+    assert len(run.Results(folder / "results.jsonl").rows) == size  # and what comes next is whole
+
+    workplace, main = run.Workplace(folder, SMALL), claims.tracked_run(SMALL)[0]
+    further = workplace.run(Train(main, SMALL.images // 4))
+    assert further["images"] == SMALL.images // 8
+    guide, nimg = claims.guides(0.01, 0, SMALL)["unconditional, half"]
+    workplace.run(Train(guide, nimg))
+    cell = Cell(main, SMALL.images // 8, 0.1, 8, guidance=2.0, guide=guide, guide_nimg=nimg, guide_length=0.06)
+    guided, alone = workplace.run(cell), workplace.run(Cell(main, SMALL.images // 8, 0.1, 8))
+    assert guided["values"]["fd@effnet"] != alone["values"]["fd@effnet"]
+    assert 0 <= alone["values"]["accuracy"] <= 1
+    name = claims.some_tensors(main)[0]
+    mixed = workplace.run(Cell(main, SMALL.images // 8, 0.1, 8, pattern=name, pattern_length=0.06))
+    assert "values" in mixed
+    assert "failed" in workplace.run(Cell(main, SMALL.images // 8, 0.28861, 8))  # and the list goes on
+
+
+def test_pictures(folder, tmp_path):
+    run.work(folder, SMALL, "pictures")
+    results = run.Results(folder / "results.jsonl")
+    assert [row["key"] for row in results.rows if "failed" in row] == []
+    assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [8, 32, 128]
+    page = report(folder, tmp_path, SMALL)
+    assert "After 128 images" in page
+    assert (tmp_path / "evidence-emoji32.png").stat().st_size > 1000
+    assert page.count("| not run yet |") == len(FINDINGS)
+
+
+def test_nearest_images_and_idx(tmp_path):
+    import gzip
+
+    import sets
+
+    data = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
+    with gzip.open(tmp_path / "x.gz", "wb") as file:
+        file.write(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]) + data.numpy().tobytes())
+    assert sets.read_idx(tmp_path / "x.gz").equal(data)
+    assert sets.halved(torch.tensor([[[[0, 4], [8, 12]]]], dtype=torch.uint8)).item() == 6
+    dataset = sets.ArrayDataset(name="x", images=torch.tensor([0, 100, 200], dtype=torch.uint8).reshape(3, 1, 1, 1))
+    assert run.nearest(torch.tensor([[[[140]]]], dtype=torch.uint8), dataset).item() == 100
+
+
+@pytest.mark.parametrize(("papers", "verdict"), [(True, "agrees"), (False, "does not")])
+def test_verdicts(tmp_path, papers, verdict):
+    """Results made up so that all claims hold, and so that none does."""
+    scale = Scale()
+    results = made_up(scale, papers)
+    assert {name: finding(results, scale).verdict for name, finding in FINDINGS.items()} == dict.fromkeys(
+        FINDINGS, verdict
+    )
+    halved = {key: row for key, row in results.items() if "seed1" not in key}
+    for name, finding in FINDINGS.items():
+        if name != "posthoc":
+            assert finding(halved, scale).verdict == "undecided"
+
+
+def made_up(scale, papers):
+    results = {}
+    while missing := [job for job in jobs(scale, results) if job.key not in results]:
+        for job in missing:
+            results[job.key] = {"key": job.key, **made_up_row(job, scale, papers)}
+    return results
+
+
+def made_up_row(job, scale, papers):
+    name = job.run.name.partition("-lr")[0]
+    if isinstance(job, Train):
+        config = name[-1]
+        grows = {"c": (2.0, 1.5), "d": (1.1, 3.0)}.get(config, (1.0, 1.0)) if papers else (3.0, 1.0)
+        first, last = ({"activation_max": a, "weight_max": w} for a, w in ((1.0, 1.0), grows))
+        times = (job.nimg // 4, job.nimg)
+        magnitudes = [{"nimg": t, "magnitudes": {"Enc": row}} for t, row in zip(times, (first, last), strict=True)]
+        return {"kind": "train", "images": job.nimg, "nimg": job.nimg, "magnitudes": magnitudes}
+    if isinstance(job, Compare):
+        values = dict.fromkeys(METRICS, 1.0)
+        return {"kind": "compare", "difference": 1e-3 if papers else 0.5, "reconstructed": values, "tracked": values}
+    if isinstance(job, Picture):
+        return {"kind": "picture", "run": name, "nimg": job.nimg}
+    return {"kind": "cell", "values": dict.fromkeys((*METRICS, "kid@effnet", "accuracy"), distance(job, scale, papers))}
+
+
+def distance(cell, scale, papers):
+    """A parabola over the length, with its lowest point, height and width where the claims have them, or not."""
+    recipe, name = cell.run.recipe, cell.run.name.partition("-lr")[0].partition("-tref")[0]
+    config = name.partition("config-")[2] or "g"
+    edm2 = name.startswith("edm2-")
+    best_first = tuple("gfedcba") if edm2 else ("g-bottleneck", "f-bottleneck", "d", "a", "g", "f", "b")
+    heights = {each: 1 + 0.1 * place for place, each in enumerate(best_first)}
+    height, width = heights.get(config.removesuffix("-ms"), 1.3), 1.0 if config == "b" else 4.0
+    place = 3 + (config in "efg") * 3 if edm2 else 4  # of the lowest point among the lengths
+    if edm2 and config == "g":
+        usual = claims.PAPER_T_REF / scale.factor / scale.batch
+        place += {0.005: 1, 0.02: -1, 0.04: -2}.get(recipe.lr, 0) - (cell.nimg < scale.images)
+        place += (recipe.t_ref < usual) - (recipe.t_ref > usual)
+    if cell.guide is not None:
+        height, place = 0.5 + 0.1 * abs(cell.guidance - 1.5), 1
+    if not papers:
+        height, width, place = 3 - height, 5 - width, 4
+        if cell.guide is not None:
+            height, place = 5 - 0.5 * cell.guide.recipe.network.model_channels / scale.width, 7
+    gain = (0.3 if (config == "b") is papers else 0.1) * (cell.pattern_length == claims.TENSOR_LENGTHS[0])
+    near = scale.lengths.index(cell.length) - place if cell.length in scale.lengths else 0
+    return height * (1 + 0.02 * width * near**2 - gain) + (0.001 if cell.run.seed else 0)
