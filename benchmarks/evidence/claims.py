@@ -1,4 +1,4 @@
-"""What is run for which claim: recipes scaled down, and one list of jobs, the most important first."""
+"""One list of jobs for all claims, the most important first; what follows from results is there when they are."""
 
 import dataclasses
 import functools
@@ -8,98 +8,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scaled import (
+    EDM2,
+    PLUS,
+    RATES,
+    SEEDS,
+    TRACKED,
+    B,
+    G,
+    Run,
+    Scale,
+    config_run,
+    guides,
+    picture_run,
+    rate_runs,
+    tracked_run,
+)
 
 from unitgain.denoiser import Denoiser
-from unitgain.draw.settings import DrawSettings
-from unitgain.recipe import Recipe
-from unitgain.recipes import recipe
 
-PAPER_IMAGES = 2**31  # of EDM2's configs
-PAPER_WIDTH = 192
-PAPER_T_REF = 70_000 * 2048  # in images
-EDM2 = tuple(f"edm2-img512-config-{config}" for config in "abcdefg")
-PLUS = tuple(
-    f"edm2plus-img64-config-{config}"
-    for config in (
-        "a",
-        "g-bottleneck",
-        "g-bottleneck-ms",
-        "b",
-        "c",
-        "d",
-        "d-e4",
-        "e",
-        "e-k7",
-        "f",
-        "g",
-        "f-bottleneck",
-        "f-bottleneck-ms",
-    )
-)
-B, G = EDM2[1], EDM2[-1]
-RATES = {**dict.fromkeys(EDM2[:3], (0.001, 0.0005, 0.002, 0.004)), **dict.fromkeys(EDM2[3:], (0.01, 0.005, 0.02, 0.04))}
-SEEDS = (0, 1)
 FIRST_METRIC = "fd@effnet"
 TENSOR_LENGTHS = (0.02, 0.06, 0.13, 0.24)
-TRACKED = (0.03, 0.13, 0.20)
+
 TENSORS = 8
-SAMPLING = DrawSettings(steps=12, sigma_min=0.01, sigma_max=40.0)
-PICTURE_SAMPLING = DrawSettings(dtype="bfloat16")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large everything is.
-
-    Attributes:
-        width: base channels that stand for the papers' 192.
-        images: of a whole run, for the papers' 2^31.
-        batch: images per step.
-        sweep: images drawn per EMA length.
-        score: images drawn for a score.
-        lengths: of a sweep.
-        weights: of guidance.
-        sampling: how images are drawn.
-        data: set of the claims.
-        pictures: sets that pictures are made of.
-        picture_width: base channels of their networks.
-        picture_images: of their runs.
-        measured: images drawn to choose the EMA length of pictures.
-        picture_sampling: how pictures are drawn.
-    """
-
-    width: int = 16
-    images: int = 2**20
-    batch: int = 128
-    sweep: int = 2000
-    score: int = 10_000
-    lengths: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.13, 0.16, 0.20, 0.24)
-    weights: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0)
-    sampling: DrawSettings = SAMPLING
-    data: str = "fashion16"
-    pictures: tuple[str, ...] = ("fashion32", "emoji32")
-    picture_width: int = 32
-    picture_images: int = 2**21
-    measured: int = 1000
-    picture_sampling: DrawSettings = PICTURE_SAMPLING
-
-    @property
-    def factor(self) -> float:
-        """By which what the papers count in images is divided."""
-        return PAPER_IMAGES / self.images
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run, to be trained up to any number of images."""
-
-    name: str
-    recipe: Recipe
-    data: str
-    seed: int = 0
-    dtype: str = "float32"
-    snapshot_dtype: str = "float16"
-    magnitudes_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,77 +107,6 @@ Job = Train | Cell | Compare | Picture
 Results = Mapping[str, Mapping[str, Any]]  # by key
 
 
-def config_run(
-    name: str, lr: float, seed: int, scale: Scale, *, width: float = 1, label: str = "", **changes: Any
-) -> Run:
-    """A config of the papers at this scale.
-
-    Args:
-        name: of its recipe.
-        lr: reference learning rate.
-        seed: of the run.
-        scale: of everything.
-        width: times that of the scale.
-        label: added to the name.
-        changes: of the recipe; `label_dim` of its network.
-    """
-    paper = recipe(name)
-    base = int(scale.width * width)
-    network = paper.network.replace(
-        resolution=16,
-        channels=1,
-        label_dim=changes.pop("label_dim", 10),
-        model_channels=base * paper.network.model_channels // PAPER_WIDTH,
-        channel_mult=(1, 2),
-        num_blocks=1,
-        attn_resolutions=(16, 8) if 32 in paper.network.attn_resolutions else (8,),
-        channels_per_head=min(base, 16),
-    )
-    settings: dict[str, Any] = {
-        "lr": lr,
-        "t_ref": PAPER_T_REF / scale.factor / scale.batch if paper.t_ref else 0,
-        "ema": Recipe.ema,
-        "ema_half_life": round(paper.ema_half_life / scale.factor),
-        "snapshot_every": max(round(paper.snapshot_every / scale.factor), scale.batch),
-    }
-    scaled = paper.replace(
-        network=network,
-        latents=False,
-        batch=scale.batch,
-        duration=scale.images,
-        rampup=round(paper.rampup / scale.factor),
-        scores=(),
-        **{**settings, **changes},
-    )
-    return Run(f"{name}{label}-lr{lr:g}-seed{seed}", scaled, scale.data, seed, magnitudes_every=scale.images // 64)
-
-
-def picture_run(data: str, scale: Scale) -> Run:
-    """A network for pictures: config G, three levels."""
-    paper = recipe("edm2-img512-config-g")
-    network = paper.network.replace(
-        resolution=32,
-        channels=3 if data.startswith("emoji") else 1,
-        label_dim=9 if data.startswith("emoji") else 10,
-        model_channels=scale.picture_width,
-        channel_mult=(1, 2, 2),
-        num_blocks=1,
-        attn_resolutions=(8,),
-        channels_per_head=min(scale.picture_width, 32),
-    )
-    scaled = paper.replace(
-        network=network,
-        latents=False,
-        batch=scale.batch,
-        duration=scale.picture_images,
-        t_ref=scale.picture_images / 15 / scale.batch,
-        rampup=scale.picture_images // 200,
-        snapshot_every=scale.picture_images // 64,
-        scores=(),
-    )
-    return Run(f"pictures-{data}", scaled, data, dtype="bfloat16")
-
-
 def best(results: Results, cells: Sequence[Cell], metric: str = FIRST_METRIC) -> Cell | None:
     """The cell with the lowest value; None as long as one is missing, and where all failed."""
     if not cells or any(cell.key not in results for cell in cells):
@@ -288,31 +148,6 @@ def main_runs(name: str, scale: Scale, results: Results) -> list[Run]:
     return [] if lr is None else [config_run(name, lr, seed, scale) for seed in SEEDS]
 
 
-def guides(lr: float, seed: int, scale: Scale) -> dict[str, tuple[Run, int]]:
-    """What may guide, and after how many images: unconditional networks by their width, and a worse version."""
-    wide = {"unconditional, half": 0.5, "unconditional": 1, "unconditional, twice": 2}
-    found = {
-        name: (config_run(G, lr, seed, scale, width=width, label=f"-uncond{width:g}", label_dim=0), scale.images // 2)
-        for name, width in wide.items()
-    }
-    found["autoguidance"] = (config_run(G, lr, seed, scale, width=0.5, label="-half"), scale.images // 8)
-    return found
-
-
-def rate_runs(scale: Scale) -> dict[str, list[list[Run]]]:
-    """Runs of G by what is varied, from low to high, of each setting one per seed."""
-    middle = RATES[G][0]
-    t_ref = PAPER_T_REF / scale.factor / scale.batch
-    factors = {0.5: "-tref0.5", 1.0: "", 2.0: "-tref2"}
-    return {
-        "lr": [[config_run(G, lr, seed, scale) for seed in SEEDS] for lr in sorted(RATES[G])],
-        "t_ref": [
-            [config_run(G, middle, seed, scale, label=label, t_ref=t_ref * factor) for seed in SEEDS]
-            for factor, label in factors.items()
-        ],
-    }
-
-
 @functools.cache
 def some_tensors(run: Run) -> tuple[str, ...]:
     """Names of weights of all depths, evenly chosen."""
@@ -331,13 +166,6 @@ def tensor_cells(run: Run, scale: Scale, results: Results) -> list[Cell]:
         for name in some_tensors(run)
         for length in TENSOR_LENGTHS
     ]
-
-
-def tracked_run(scale: Scale) -> tuple[Run, Run]:
-    """A run, and the same once more with other lengths tracked."""
-    run = config_run(G, RATES[G][0], 0, scale)
-    again = run.recipe.replace(ema=TRACKED, snapshot_every=scale.images // 8)
-    return run, dataclasses.replace(run, name=f"{run.name}-tracked", recipe=again, snapshot_dtype="float32")
 
 
 def picture_jobs(scale: Scale, results: Results, share: int) -> Iterator[Job]:

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from claims import EDM2, G, Run, Scale, Train, main_runs
+from claims import Train, main_runs
+from criteria import Finding, short
 from matplotlib.figure import Figure
 from run import Results
-from verdicts import FINDINGS, Finding, first_look, rates, short
+from scaled import EDM2, G, Run, Scale
+from verdicts import FINDINGS, first_look, rates
 
 from unitgain.analysis.plots import magnitude_figure, save
 from unitgain.files import write_text

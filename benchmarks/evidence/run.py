@@ -17,7 +17,8 @@ from typing import Any
 
 import judges
 import torch
-from claims import CLAIMS, Cell, Compare, Job, Picture, Run, Scale, Train, jobs
+from claims import CLAIMS, Cell, Compare, Job, Picture, Train, jobs
+from scaled import Run, Scale
 from sets import open_set
 from torch import Tensor
 

@@ -12,9 +12,11 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "evidence"))
 import claims
 import judges
 import run
-from claims import Cell, Compare, Picture, Scale, Train, jobs
+from claims import Cell, Compare, Picture, Train, jobs
+from criteria import METRICS
 from report import report
-from verdicts import FINDINGS, METRICS
+from scaled import PAPER_T_REF, Scale, guides, tracked_run
+from verdicts import FINDINGS
 
 from unitgain.draw.settings import DrawSettings
 
@@ -78,10 +80,10 @@ def test_jobs_are_done_once_and_gone_on_with(folder):
         file.write('{"key": "cut')
     assert len(run.Results(folder / "results.jsonl").rows) == size  # and what comes next is whole
 
-    workplace, main = run.Workplace(folder, SMALL), claims.tracked_run(SMALL)[0]
+    workplace, main = run.Workplace(folder, SMALL), tracked_run(SMALL)[0]
     further = workplace.run(Train(main, SMALL.images // 4))
     assert further["images"] == SMALL.images // 8
-    guide, nimg = claims.guides(0.01, 0, SMALL)["unconditional, half"]
+    guide, nimg = guides(0.01, 0, SMALL)["unconditional, half"]
     workplace.run(Train(guide, nimg))
     cell = Cell(main, SMALL.images // 8, 0.1, 8, guidance=2.0, guide=guide, guide_nimg=nimg, guide_length=0.06)
     guided, alone = workplace.run(cell), workplace.run(Cell(main, SMALL.images // 8, 0.1, 8))
@@ -167,7 +169,7 @@ def distance(cell, scale, papers):
     height, width = heights.get(config.removesuffix("-ms"), 1.3), 1.0 if config == "b" else 4.0
     place = 3 + (config in "efg") * 3 if edm2 else 4  # of the lowest point among the lengths
     if edm2 and config == "g":
-        usual = claims.PAPER_T_REF / scale.factor / scale.batch
+        usual = PAPER_T_REF / scale.factor / scale.batch
         place += {0.005: 1, 0.02: -1, 0.04: -2}.get(recipe.lr, 0) - (cell.nimg < scale.images)
         place += (recipe.t_ref < usual) - (recipe.t_ref > usual)
     if cell.guide is not None:
