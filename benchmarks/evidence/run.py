@@ -23,7 +23,7 @@ from sets import open_set
 from torch import Tensor
 
 from unitgain.bench.measure import machine
-from unitgain.checkpoint.snapshot import list_snapshots
+from unitgain.checkpoint.snapshot import SnapshotError, list_snapshots
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.images import grid
 from unitgain.draw.decode import decoder
@@ -33,6 +33,7 @@ from unitgain.posthoc.targets import Length, Target
 from unitgain.sample import generate
 from unitgain.sweep.averages import Averages
 from unitgain.train import TrainConfig, train
+from unitgain.train.errors import TrainingError
 from unitgain.train.lock import FolderLock
 from unitgain.train.rows import read_stats
 
@@ -90,7 +91,7 @@ class Workplace:
         }[type(job)]
         try:
             found = work(job)
-        except (ArithmeticError, ValueError, RuntimeError, OSError) as error:
+        except (ArithmeticError, ValueError, RuntimeError, OSError, SnapshotError, TrainingError) as error:
             found = {"failed": f"{type(error).__name__}: {error}"[:300]}
         took = {"seconds": time.monotonic() - began, "processor": time.process_time() - processor}
         return {"key": job.key, **about(job), **found, **{name: round(value, 1) for name, value in took.items()}}

@@ -23,7 +23,7 @@ from unitgain.draw.settings import DrawSettings
 SMALL = Scale(
     width=8,
     images=256,
-    batch=8,
+    batch=2,
     sweep=12,
     score=16,
     lengths=(0.06, 0.10),
@@ -102,7 +102,7 @@ def test_pictures(folder, tmp_path):
     assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [8, 32, 128]
     page = report(folder, tmp_path, SMALL)
     assert "After 128 images" in page
-    assert (tmp_path / "evidence-emoji32.png").stat().st_size > 1000
+    assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
     assert page.count("| not run yet |") == len(FINDINGS)
 
 
