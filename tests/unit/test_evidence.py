@@ -85,14 +85,14 @@ def test_jobs_are_done_once_and_gone_on_with(folder):
     assert further["images"] == SMALL.images // 8
     guide, nimg = guides(0.01, 0, SMALL)["unconditional, half"]
     workplace.run(Train(guide, nimg))
-    cell = Cell(main, SMALL.images // 8, 0.1, 8, guidance=2.0, guide=guide, guide_nimg=nimg, guide_length=0.06)
+    cell = Cell(main, SMALL.images // 8, 0.1, 8, guidance=500.0, guide=guide, guide_nimg=nimg, guide_length=0.06)
     guided, alone = workplace.run(cell), workplace.run(Cell(main, SMALL.images // 8, 0.1, 8))
     assert guided["values"]["fd@effnet"] != alone["values"]["fd@effnet"]
     assert 0 <= alone["values"]["accuracy"] <= 1
     name = claims.some_tensors(main)[0]
     mixed = workplace.run(Cell(main, SMALL.images // 8, 0.1, 8, pattern=name, pattern_length=0.06))
     assert "values" in mixed
-    assert "failed" in workplace.run(Cell(main, SMALL.images // 8, 0.28861, 8))  # and the list goes on
+    assert "failed" in workplace.run(Cell(main, SMALL.images // 8, 0.3, 8))  # and the list goes on
 
 
 def test_pictures(folder, tmp_path):
