@@ -31,7 +31,7 @@ SMALL = Scale(
     sampling=DrawSettings(steps=2),
     pictures=("emoji32",),
     picture_width=8,
-    picture_images=128,
+    picture_images=64,
     measured=12,
     picture_sampling=DrawSettings(steps=2, dtype="bfloat16"),
 )
@@ -99,9 +99,9 @@ def test_pictures(folder, tmp_path):
     run.work(folder, SMALL, "pictures")
     results = run.Results(folder / "results.jsonl")
     assert [row["key"] for row in results.rows if "failed" in row] == []
-    assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [8, 32, 128]
+    assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [4, 16, 64]
     page = report(folder, tmp_path, SMALL)
-    assert "After 128 images" in page
+    assert "After 64 images" in page
     assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
     assert page.count("| not run yet |") == len(FINDINGS)
 
