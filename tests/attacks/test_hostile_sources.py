@@ -144,6 +144,28 @@ def test_archives_are_unpacked_up_to_the_limit(tmp_path):
     assert not list(tmp_path.rglob("*.tar"))
 
 
+def test_names_of_members_lead_nowhere(tmp_path):
+    """Each folder that a name leads through is kept; a name of 40 KB would take 400 MB."""
+    good = encoded(picture(0, 8, 8))
+    names = {"deep": "d/" * 20_000 + "x.png", "long": "d" * 60_000 + "/x.png", "lines": "a/x\n\x1b[2J"}
+    path = zip_of(tmp_path / "a.zip", {"a/good.png": good, **dict.fromkeys(names.values(), good)})
+    with zipfile.ZipFile(path, "a") as archive:
+        nameless = zipfile.ZipInfo("x")
+        nameless.filename = "\0x.png"  # which ends at the zero
+        archive.writestr(nameless, good)
+    kind, listed = outcome(lambda: _listed(path), megabytes=100)
+    assert kind == "returned", listed
+    keys, notes = listed
+    assert keys == ["a/good.png"]
+    assert notes[0].startswith("2 files have names longer or deeper than paths are, and were left out: d/d/")
+    assert all(len(note) < 600 and note.isprintable() for note in notes)
+
+
+def _listed(path):
+    source = open_source(str(path), path.parent)
+    return list(source.keys), source.notes
+
+
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_headers_of_archives_are_short(tmp_path, kind):
     header = tarfile.TarInfo("x")

@@ -90,6 +90,10 @@ def test_errors_show_what_was_given(show, tmp_path):
     assert r"x\x1b[2J\x1b]0;own[|x]" in show("inspect", broken, code=1)
 
 
+def test_errors_end(show, tmp_path):
+    assert len(show("train", "digits", "--out", tmp_path / "run", "--data", "x" * 3000 + "y" * 10**6, code=2)) < 5000
+
+
 def test_classes_and_files_of_data(show, tmp_path):
     evil = EVIL.replace("/", "|")
     pictures = folder_of(tmp_path / "pictures", classes=(evil, "[|dog]"), width=8, height=8)

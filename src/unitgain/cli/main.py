@@ -19,6 +19,7 @@ DESCRIPTION = f"unitgain {__version__}: train, average and sample magnitude-pres
 TRACEBACK = "UNITGAIN_TRACEBACK"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 HELP = ("-h", "--help")
+LONGEST = 4000  # characters of an error
 # How long a thread that waits turns around before it sleeps: turns of GNU's OpenMP, milliseconds of Intel's. By itself
 # GNU's does so for seconds, which takes from whoever computes beside it, and so from the run (benchmarks/busy.py).
 SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
@@ -112,6 +113,7 @@ def explain(error: Exception) -> int:
     if not known and _lacks_memory(error):
         known, first = True, (str(error).splitlines() or [""])[0]
         text = f"memory ran out: take smaller batches (--batch, --microbatch), or a smaller network. {first}".strip()
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."  # names and values from files have any length
     where = f" rank {rank}:" if several and not shared else ""
     console.print(label("error:", f"{where} {text}", "bold red"))
     if not known:

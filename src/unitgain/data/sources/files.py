@@ -119,7 +119,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _add_member(listing: Listing[str], archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     name = member.filename
-    if member.is_dir():
+    if name.endswith("/"):
         listing.add_folder(name)
     elif stat.S_ISLNK(member.external_attr >> 16) and member.file_size <= LONGEST_LINK:
         try:

@@ -16,6 +16,7 @@ LABEL_FILES = ("dataset.json", "labels.csv", "metadata.csv", "metadata.jsonl", "
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".cls")
 LINKS_DEEP = 40  # as many as the kernel follows
+LONGEST, DEEPEST = 4096, 100  # characters of a path, as the kernel has it, and folders in it
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Listing(Generic[Place]):
     def add_folder(self, raw: str) -> None:
         """One more folder, perhaps an empty one."""
         name = plain_path(raw, self.backslashes)
-        if name and not is_hidden(name):
+        if name and not is_hidden(name) and not _is_endless(name):
             self.folders.add(text(name))
 
     def add_link(self, raw: str, target: str) -> None:
@@ -92,6 +93,9 @@ class Listing(Generic[Place]):
         if name is None:
             self.notes.add("files lie outside by their names and were left out", text(raw))
             return None
+        if _is_endless(name):
+            self.notes.add("files have names longer or deeper than paths are, and were left out", text(name))
+            return None
         if is_hidden(name):
             if is_picture(name):
                 self.notes.add("hidden files look like pictures and were left out", name)
@@ -119,6 +123,11 @@ def plain_path(raw: str, backslashes: bool = True) -> str | None:
     """A path as `a/b.png`, without `./`, `//` and the root; None if it leads out."""
     name = posixpath.normpath(raw.replace("\\", "/") if backslashes else raw).lstrip("/")
     return None if name == ".." or name.startswith("../") else "" if name == "." else name
+
+
+def _is_endless(name: str) -> bool:
+    """Whether a path is such that all that it leads through takes far more memory than it does."""
+    return len(name) > LONGEST or name.count("/") > DEEPEST
 
 
 def parents(name: str) -> list[str]:

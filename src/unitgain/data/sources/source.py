@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.fit import ImageError
-from unitgain.trust import DEFAULT_LIMITS, Limits, printable
+from unitgain.trust import DEFAULT_LIMITS, Limits, one_line, printable
 
 Kind = Literal["folder", "zip", "tar", "parquet", "prepared"]
 # What is taken for a picture by its name; everything Pillow decodes without help from outside, and arrays.
@@ -23,6 +23,7 @@ SUFFIXES = frozenset(
         *("ppm", "pgm", "pbm", "pnm", "tga", "ico", "qoi", "npy"),
     )
 )
+SHOWN = 200  # characters of a name in a note
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,7 @@ class Notes:
 
     def lines(self) -> tuple[str, ...]:
         """One line per sort: how many, and the first few."""
-        return tuple(
-            f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            for what, names in self.rows.items()
-        )
+        return tuple(f"{len(names)} {what}: {_few(names)}" for what, names in self.rows.items())
 
 
 def digest(parts: Iterable[Any]) -> str:
@@ -191,3 +189,8 @@ def is_picture(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a path is what an operating system leaves lying about."""
     return "/." in f"/{name}" or "/__MACOSX/" in f"/{name}/"
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = [one_line(name if len(name) <= SHOWN else f"{name[:SHOWN]}...") for name in names[:3]]
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")
