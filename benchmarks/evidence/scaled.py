@@ -97,7 +97,6 @@ class Run:
     recipe: Recipe
     data: str
     seed: int = 0
-    dtype: str = "float32"
     snapshot_dtype: str = "float16"
     magnitudes_every: int = 0
 
@@ -139,6 +138,7 @@ def config_run(
     scaled = paper.replace(
         network=network,
         latents=False,
+        precision="float32",
         batch=scale.batch,
         duration=scale.images,
         rampup=round(paper.rampup / scale.factor),
@@ -164,6 +164,7 @@ def picture_run(data: str, scale: Scale) -> Run:
     scaled = paper.replace(
         network=network,
         latents=False,
+        precision="bfloat16",
         batch=scale.batch,
         duration=scale.picture_images,
         t_ref=scale.picture_images / 15 / scale.batch,
@@ -171,7 +172,7 @@ def picture_run(data: str, scale: Scale) -> Run:
         snapshot_every=scale.picture_images // 64,
         scores=(),
     )
-    return Run(f"pictures-{data}", scaled, data, dtype="bfloat16")
+    return Run(f"pictures-{data}", scaled, data)
 
 
 def guides(lr: float, seed: int, scale: Scale) -> dict[str, tuple[Run, int]]:
