@@ -18,9 +18,10 @@ from unitgain.metrics.detectors import DetectorInfo
 from unitgain.metrics.record import ReferenceInfo
 from unitgain.metrics.summary import Summary
 from unitgain.serial import from_dict, to_dict
-from unitgain.trust import parse_json, printable, read_npz
+from unitgain.trust import LARGEST, parse_json, printable, read_npz
 
 FORMAT = "unitgain-reference/1"
+ROUNDING = 1e-4  # of a covariance, by its largest entry
 OFFICIAL = {"fid": "inception", "fd_dinov2": "dinov2"}  # entries of the official reference files
 
 
@@ -197,9 +198,15 @@ def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[s
 def _summary(info: DetectorInfo, n: int, mean: np.ndarray, cov: np.ndarray, where: str) -> Summary:
     if mean.dtype.kind not in "fiu" or cov.dtype.kind not in "fiu":
         raise ReferenceFileError(f"{where}: mean and covariance are {mean.dtype} and {cov.dtype}, not numbers")
-    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not np.isfinite(mean).all() & np.isfinite(cov).all():
-        raise ReferenceFileError(f"{where}: mean {mean.shape} and covariance {cov.shape} do not fit, or are not finite")
-    mean, cov = mean.astype(np.float64), cov.astype(np.float64)  # copies: what was read may not be written to
+    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
+        raise ReferenceFileError(f"{where}: mean {mean.shape} and covariance {cov.shape} do not fit")
+    with np.errstate(over="ignore"):
+        mean, cov = mean.astype(np.float64), cov.astype(np.float64)  # copies: what was read may not be written to
+    largest = np.abs(cov).max()
+    if not largest < LARGEST or not np.abs(mean).max() < LARGEST:
+        raise ReferenceFileError(f"{where}: mean or covariance are not finite, or beyond {LARGEST:g}")
+    if np.abs(cov - cov.T).max() > ROUNDING * largest or cov.diagonal().min() < -ROUNDING * largest:
+        raise ReferenceFileError(f"{where}: its covariance is not symmetric, or has negative variances: it is none")
     return Summary(detector=info, n=n, mean=torch.from_numpy(mean), cov=torch.from_numpy(cov))
 
 
