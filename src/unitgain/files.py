@@ -43,11 +43,21 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def cache_folder() -> Path:
     """Where unitgain keeps what it can fetch or make again: `$UNITGAIN_CACHE`, or `unitgain` in `$XDG_CACHE_HOME` or
-    `~/.cache`.
+    `~/.cache`; an `$XDG_CACHE_HOME` that is no absolute path is none, as its specification says.
+
+    Raises:
+        FileNotFoundError: if this user has no home, as in some containers, and none of these is set.
     """
-    if given := os.environ.get("UNITGAIN_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unitgain"
+    if folder := os.environ.get("UNITGAIN_CACHE"):
+        return Path(folder)
+    if os.path.isabs(folder := os.environ.get("XDG_CACHE_HOME", "")):
+        return Path(folder) / "unitgain"
+    try:
+        return Path.home() / ".cache" / "unitgain"
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "this user has no home to keep a cache in: choose a place with UNITGAIN_CACHE"
+        ) from error
 
 
 def make_folder(path: Path) -> None:

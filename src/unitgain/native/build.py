@@ -6,13 +6,16 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from unitgain.console import note
 from unitgain.files import atomic, cache_folder, make_folder, sha256
 
 NATIVE = "UNITGAIN_NATIVE"
@@ -21,11 +24,16 @@ NATIVE = "UNITGAIN_NATIVE"
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC")
 SECONDS = 120  # that a compiler may take
+PRINTED, SHOWN = 2**20, 2000  # characters that it may print, and the last of them that an error has
+
+_endless: set[str] = set()  # compilers that took too long in this process
 
 
 @cache
 def library(name: str) -> ctypes.CDLL | None:
     """The library of `name`.c, from the cache or compiled now; None where that is switched off or fails.
+
+    A compiler that takes too long is not asked again, and a note says so.
 
     It is compiled for this processor and kept under a name that depends on the source, the compiler, the processor and
     its own bytes, in a folder that is private to the user: what is loaded is whole, and was made by the same user.
@@ -40,6 +48,10 @@ def library(name: str) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(_compiled(name)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
+        if isinstance(error, subprocess.TimeoutExpired) and choice != "1":
+            note(
+                f"note: {error.cmd} took over {SECONDS} s: going on without C, and more slowly; {NATIVE}=0 does not try"
+            )
         if choice == "1":
             raise RuntimeError(
                 f"{name}.c cannot be used: {reason}. {NATIVE}=0 does without, and more slowly"
@@ -55,7 +67,7 @@ def _compiled(name: str) -> Path:
     version = _run([*compiler, "--version"])
     identity = "\0".join([text, *shared, version, *compiler, *FLAGS, _processor()])
     folder = _private(cache_folder() / "native")
-    stem = f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    stem = f"{name}-{hashlib.sha256(identity.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
     for path in sorted(folder.glob(f"{stem}-*.so")):
         if _is_intact(path):
             return path
@@ -102,8 +114,50 @@ def _user() -> int:
 
 
 def _run(command: list[str]) -> str:
-    process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=True)
-    return process.stdout
+    """What a compiler prints.
+
+    Raises:
+        OSError: if there is no such program.
+        subprocess.SubprocessError: if it fails, takes too long or prints without end; all that it has started is ended.
+    """
+    if command[0] in _endless:
+        raise subprocess.SubprocessError(f"{command[0]} did not end before")
+    late = threading.Event()
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        timer = threading.Timer(SECONDS, lambda: (late.set(), _end(process)))
+        timer.start()
+        try:
+            text = process.stdout.read(PRINTED + 1) if process.stdout is not None else ""
+            if len(text) > PRINTED:
+                raise subprocess.SubprocessError(f"{command[0]} prints more than {PRINTED:,} characters")
+            code = process.wait()
+        finally:
+            timer.cancel()
+            if process.returncode is None:
+                _end(process)
+    if late.is_set():
+        _endless.add(command[0])
+        raise subprocess.TimeoutExpired(command[0], SECONDS)
+    if code:
+        raise subprocess.CalledProcessError(code, command[0], stderr=text[-SHOWN:].strip() or None)
+    return text
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a compiler, and the programs that it has started, which would hold what it prints open."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
 
 def _compiler() -> list[str]:
