@@ -161,6 +161,29 @@ def test_names_of_members_lead_nowhere(tmp_path):
     assert all(len(note) < 600 and note.isprintable() for note in notes)
 
 
+def test_folders_without_end_are_not_followed(tmp_path):
+    root = folder_of(tmp_path / "pictures", classes=("a",), each=1)
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1200):  # past the longest path, and more than Python calls itself
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    kind, listed = outcome(_listed, root)
+    assert kind == "returned", listed
+    assert listed[0] == ["a/0.png"] and "1 folders lie deeper than paths are" in listed[1][0]
+
+
+@pytest.mark.parametrize("name", ["pipe.csv", "zero.csv"])
+def test_labels_are_an_ordinary_file(tmp_path, name):
+    root = folder_of(tmp_path / "pictures", classes=("a",), each=1)
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    kind, text = outcome(lambda: prepared(root, tmp_path, labels=tmp_path / name))
+    assert kind == "OSError" and f"{name} is not an ordinary file" in text
+
+
 def _listed(path):
     source = open_source(str(path), path.parent)
     return list(source.keys), source.notes

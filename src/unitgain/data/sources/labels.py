@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.trust import Limits, read_regular
 from unitgain.trust import parse_json as read_json
 
 Label = int | str | None
 FILE_COLUMNS = ("file", "file_name", "filename", "name", "path", "image", "key")
 LABEL_COLUMNS = ("label", "class", "category", "labels", "class_name", "cls", "target")
+TABLE = Limits(max_item_bytes=2**30)  # of a file of labels
 FAR_APART = 100_000  # a number of classes that nobody has by tenths
 
 
@@ -87,7 +89,7 @@ def read_labels(path: Path, column: str | None = None) -> dict[str, Label]:
     Raises:
         ValueError: if it is none of these.
     """
-    found = parse_labels(path.name, path.read_bytes(), str(path), column)
+    found = parse_labels(path.name, read_regular(path, TABLE), str(path), column)
     if found is None:
         raise ValueError(
             f"{path} holds no labels: expected columns of files ({', '.join(FILE_COLUMNS)}) and of labels "
