@@ -25,7 +25,7 @@ from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.infer import fastest_dtype
 from unitgain.infer.layers import supported
-from unitgain.sample import evaluations, generate, sigma_grid
+from unitgain.sample import Heun, generate, sigma_grid
 from unitgain.serial import to_dict
 
 NETWORKS = {"EDM2-S": "edm2-img64-s", "EDM2+-S": "edm2plus-img64-s"}
@@ -98,7 +98,7 @@ def measure_sample(network: str, steps: int) -> dict[str, Any]:
     """A whole sample, and as many evaluations of the same network on the same images, one after the other."""
     denoiser, sigmas = parse_mode("fast").apply(open_denoiser(network)), sigma_grid(steps)
     x, _, label = inputs(denoiser, 1, "cpu")
-    levels = [*sigmas[:-1].repeat_interleave(2).float()][: evaluations("heun", steps)]
+    levels = [*sigmas[:-1].repeat_interleave(2).float()][: Heun().evaluations(sigmas)]
 
     @torch.inference_mode()
     def evaluate() -> None:

@@ -84,7 +84,7 @@ def test_configs_have_a_row_per_config(capsys):
         (["inspect"], "name one thing"),
         (["inspect", "digits", "--configs", "edm2"], "name one thing"),
         (["inspect", "--configs", "edm2", "--plot", "x.svg"], "draws one network"),
-        (["inspect", "digits", "--plot", "x.jpeg"], "must end with one of .svg, .png, .pdf"),
+        (["inspect", "digits", "--plot", "x.jpeg"], "ends in one of .svg, .png, .pdf"),
         (["magnitudes"], "name the folder of a run"),
         (["magnitudes", "nowhere"], "not the folder of a run"),
     ],

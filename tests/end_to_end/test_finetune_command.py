@@ -16,7 +16,7 @@ def test_evaluate_on_the_way_then_fine_tune_on_two_classes(tmp_path, call_train,
     reference, run, tuned = tmp_path / "digits.npz", tmp_path / "run", tmp_path / "tuned"
     main(["metrics", "reference", "digits", "--detectors", "pixels", "--out", str(reference), "--device", "cpu"])
     said = call_train("digits", "--out", run, *SMALL, "--metrics", "fd_pixels", code=2).err
-    assert "--metrics-reference says what to measure against" in said
+    assert "--metrics-reference in training) says what to measure against" in said
     measured = ["--metrics", "fd_pixels", "--metrics-reference", reference, "--metrics-images", "20"]
     drawn = ["--samples", "20", "--evaluate-steps", "3", "--evaluate-ema", "0.1"]
     call_train("digits", "--out", run, *SMALL, *measured, *drawn)

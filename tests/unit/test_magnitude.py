@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from unitgain.analysis.magnitude import bucket_of, row_magnitudes, watch
+from unitgain.analysis.buckets import bucket_of
+from unitgain.analysis.magnitude import row_magnitudes, watch
 from unitgain.denoiser import Denoiser
 
 

@@ -6,7 +6,6 @@ root mean square over the pixels and the batch (Eqs. 3 and 68); those of all fea
 resolution, become their maximum and their mean.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.analysis.buckets import QUANTITIES, bucket_of
 from unitgain.arch.linear import PlainConv
 from unitgain.layers import MPConv
 from unitgain.parallel import World, full
-
-QUANTITIES = ("activation_max", "activation_mean", "weight_max", "weight_mean")
-"""What is known of each bucket."""
 
 
 @dataclass
@@ -95,18 +92,6 @@ def _see(probe: Probe, name: str, layer: nn.Module, _args: Any, output: Any) -> 
     probe.see(name, layer, output)
 
 
-def bucket_of(name: str) -> str | None:
-    """Bucket of a layer from its name, "Enc 64x64" or "Dec 8x8"; None outside the blocks."""
-    match = re.search(r"(?:^|\.)(enc|dec)\.(\d+x\d+)_", name)
-    return f"{match[1].capitalize()} {match[2]}" if match else None
-
-
 def row_magnitudes(weight: Float[Tensor, "..."]) -> Float[Tensor, " c"]:
     """Magnitude of each output feature's weights (Eq. 3): 1 on average for N(0, 1), whatever the fan-in."""
     return weight.detach().float().flatten(1).square().mean(1).sqrt()
-
-
-def resolution_of(bucket: str) -> int | None:
-    """The resolution in the name of a bucket, as `bucket_of` makes them; None for any other text."""
-    match = re.fullmatch(r"(?:Enc|Dec) ([0-9]{1,9})x[0-9]{1,9}", bucket)
-    return int(match[1]) if match else None

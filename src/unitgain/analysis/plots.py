@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from unitgain.analysis.magnitude import QUANTITIES, resolution_of
+from unitgain.analysis.buckets import QUANTITIES, resolution_of
 from unitgain.arch import NetworkSpec
 from unitgain.arch.spec import TOKEN_DESIGNS
 from unitgain.arch.tokens import TOKENS, steps

@@ -62,7 +62,7 @@ def _magnitudes(run: Path) -> "Sequence[Row]":
 
 def _table(name: str, rows: "Sequence[Row]") -> Table:
     """First and last measurement of a run, by bucket."""
-    from unitgain.analysis.magnitude import QUANTITIES
+    from unitgain.analysis.buckets import QUANTITIES
 
     first, last = rows[0], rows[-1]
     title = f"{name}: {first['nimg']:,} -> {last['nimg']:,} images"

@@ -89,8 +89,8 @@ class Loader:
         for request in ((start + step * i, count) for i in range(1, self.ahead + 1)):
             if request[0] >= 0:
                 self._ready[request] = ready.pop(request, None) or self._pool.submit(self._read, *request)
-        for future in ready.values():
-            future.cancel()
+        for unwanted in ready.values():
+            unwanted.cancel()
         return future.result()
 
     def close(self) -> None:

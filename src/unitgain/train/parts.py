@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unitgain.analysis.buckets import bucket_of
 from unitgain.analysis.cost import part_of
-from unitgain.analysis.magnitude import bucket_of
 from unitgain.parallel import World, is_sharded, local
 
 SMALL = "gains, biases"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unitgain.analysis.magnitude import resolution_of
+from unitgain.analysis.buckets import resolution_of
 from unitgain.trust import LARGEST, is_number, read_rows
 
 TICK = frozenset({"lr", "images_per_second", "seconds"})  # what a line with a loss has in any case
