@@ -137,6 +137,8 @@ def save_pretrained(
             path = locate(source)
             if not path.is_file():
                 raise FileNotFoundError(f"no snapshot at {path}")
+            with Snapshot(path):  # what is wrong with it is said of the path that was given
+                pass
             shutil.copyfile(path, target)
         with Snapshot(target) as snapshot:
             denoiser, header = snapshot.denoiser(), snapshot.header

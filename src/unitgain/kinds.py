@@ -80,6 +80,14 @@ def kind_of(head: bytes) -> str:
     return UNKNOWN
 
 
+def instead_of_snapshots(folder: Path) -> str:
+    """What to do with a folder that has official networks instead, in words that follow; empty if it has none."""
+    if not any(path.is_file() and PICKLE.fits(read_head(path)) for path in sorted(folder.glob("*.pkl"))[:1]):
+        return ""
+    command = f"unitgain convert {shlex.quote(str(folder))} OUT --all"
+    return f", but pickles, as official networks are, which are not run: convert them first: {command}"
+
+
 def instead_of_snapshot(path: Path) -> str:
     """What a file is that is no snapshot, and what to do, in words that follow its path; empty if nothing is known."""
     head = read_head(path)

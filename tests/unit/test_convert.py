@@ -22,6 +22,7 @@ from unitgain.checkpoint.uncertainty import read_uncertainty, uncertainty_path
 from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder
 from unitgain.ema import PowerProfile, sigma_rel_to_gamma
+from unitgain.hub import save_pretrained
 from unitgain.metrics.reference import load_references
 from unitgain.posthoc import reconstruct, solve
 from unitgain.serial import to_dict
@@ -456,6 +457,8 @@ def test_references_there_and_back(tmp_path, capsys):
         for name, one in found.items():
             assert np.array_equal(one["mu"], given[name]["mu"]) and np.array_equal(one["sigma"], given[name]["sigma"])
             assert one["num_images"] == 50
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps({"fid": statistics(0), "num_images": 50}))
+    assert read_reference(tmp_path / "c.pkl")["fid"]["num_images"] == 50
     for number in (-1, 0.5, 0, "x"):
         (tmp_path / "c.pkl").write_bytes(pickle.dumps({"fid": {**given["fid"], "num_images": number}}))
         with pytest.raises(Refused):
@@ -482,6 +485,19 @@ def test_pickles_where_snapshots_are_wanted(tmp_path, capsys, command):
     assert (
         "convert it first" not in said and "net.pkl" in said and "no snapshot" in said
     ) or "no run or folder" in said
+
+
+def test_folders_and_repositories_of_pickles_name_what_converts_them(tmp_path, raw_snapshots, capsys):
+    folder, _ = raw_snapshots
+    with pytest.raises(SystemExit):
+        main(["ema", "list", str(folder)])
+    said = " ".join(capsys.readouterr().err.split())
+    remedy = shlex.split(said.partition("convert them first: ")[2].replace("OUT", str(tmp_path / "run")))
+    main(remedy[1:])
+    main(["ema", "list", str(tmp_path / "run")])
+    write_official(tmp_path / "net.pkl")
+    with pytest.raises(SnapshotError, match=f"convert it first: unitgain convert {tmp_path}/net.pkl"):
+        save_pretrained(tmp_path / "net.pkl", tmp_path / "repository")
 
 
 def test_a_guide_that_is_a_pickle_is_to_be_converted_and_then_guides(tmp_path, capsys):

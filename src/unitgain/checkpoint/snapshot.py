@@ -29,7 +29,7 @@ from unitgain.checkpoint.tensors import Entry, checksum, map_file, raw_bytes, re
 from unitgain.checkpoint.writer import write_snapshot
 from unitgain.denoiser import Denoiser
 from unitgain.ema import Profile, power_profile, profile_of
-from unitgain.kinds import instead_of_snapshot
+from unitgain.kinds import instead_of_snapshot, instead_of_snapshots
 from unitgain.trust import parse_json, printable
 
 __all__ = [
@@ -214,7 +214,7 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
     inner = inner if inner.is_dir() else folder
     groups = _groups(inner)
     if not groups:
-        raise FileNotFoundError(f"no snapshots (*.safetensors) in {inner}")
+        raise FileNotFoundError(f"no snapshots (*.safetensors) in {printable(inner)}{instead_of_snapshots(inner)}")
     return sorted((Snapshot(_shards(paths)[0]) for paths in groups.values()), key=lambda snapshot: snapshot.t)
 
 

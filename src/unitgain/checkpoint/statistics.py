@@ -32,10 +32,13 @@ def read_reference(path: Path) -> dict[str, Statistics]:
     with opened(path) as (root, reader, _):
         found = {}
         for name, record in root.items():
+            if name == COUNT and len(root) > 1:
+                continue  # of all
             if name not in STATISTICS or type(record) is not dict or set(record) - {COUNT} != {"mu", "sigma"}:
                 known = " and ".join(STATISTICS)
                 raise Refused(f"{str(name)[:64]!a} is no pair of mu and sigma under {known}: these are no statistics")
-            count = reader.array(record[COUNT]) if COUNT in record else None
+            holder = record if COUNT in record else root
+            count = reader.array(holder[COUNT]) if COUNT in holder else None
             found[name] = _statistics(reader.array(record["mu"]), reader.array(record["sigma"]), count)
         return found
 

@@ -82,10 +82,7 @@ def read_training_state(path: Path, config: Mapping[str, Any] | None = None) -> 
         Refused: if it is damaged, holds anything else than tensors and plain containers, or no network in training.
     """
     with open_archive(path) as (root, reader):
-        try:
-            return _read(dict(_walk(root, (), set())), reader, path.name, config)
-        except ValueError as error:
-            raise Refused(f"{path}: {error}") from None
+        return _read(dict(_walk(root, (), set())), reader, path.name, config)
 
 
 def _read(nodes: Mapping[Place, object], reader: Reader, name: str, config: Mapping[str, Any] | None) -> TrainingState:
