@@ -6,7 +6,6 @@ import platform
 import shutil
 import socket
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def preflight(world: World, config: TrainConfig, dataset: Dataset, execution: Ex
     agree(world, "versions", versions())
     agree(world, "data", {"data set": dataset.name, "fingerprint": config.data_fingerprint})
     agree(world, "settings", to_dict(config))
-    shared = {field.name: getattr(execution, field.name) for field in fields(execution) if field.name not in OWN}
+    shared = {name: value for name, value in to_dict(execution).items() if name not in OWN}
     agree(world, "options", {"resume": resume, **shared})
     check_reduction(world)
     warn_of_idle(world, config)
