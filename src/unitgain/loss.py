@@ -92,16 +92,15 @@ class DenoisingLoss(ABC):
         return Loss(loss, weight.flatten() * square.detach().flatten(1).mean(1), u)
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields, and the name of its class.
+        """Its fields, and the name of its class, unless that is `EDMLoss`.
 
         Raises:
             ValueError: if it is no dataclass.
         """
         if not dataclasses.is_dataclass(self):
             raise ValueError(f"the loss {type(self).__name__} is no dataclass: config.json cannot say what it is")
-        return {CLASS: type(self).__name__} | {
-            one.name: to_dict(getattr(self, one.name)) for one in dataclasses.fields(self)
-        }
+        named = {} if type(self) is EDMLoss else {CLASS: type(self).__name__}
+        return named | {one.name: to_dict(getattr(self, one.name)) for one in dataclasses.fields(self)}
 
     @staticmethod
     def from_json(data: Any, where: str) -> "DenoisingLoss":
@@ -134,10 +133,6 @@ class EDMLoss(DenoisingLoss):
     def sigma(self, normal: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """`exp(P_mean + P_std n)` (Eq. 16)."""
         return (normal * self.P_std + self.P_mean).exp()
-
-    def to_json(self) -> dict[str, Any]:
-        """Its fields."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,26 @@ def test_a_recipe_is_read_as_it_was_written(tiny_recipe):
         from_dict(Recipe, to_dict(tiny_recipe) | {"loss": {"P_men": 0.0, "P_std": 1.0}})
 
 
+@dataclass(frozen=True)
+class Plain(EDMLoss):
+    pass
+
+
+@dataclass(frozen=True)
+class Further(EDMLoss):
+    power: float = 2.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "written"),
+    [(Plain(-0.8, 1.0), {"class": "Plain"}), (Further(-0.8, 1.0), {"class": "Further", "power": 2.0})],
+)
+def test_a_subclass_of_the_papers_loss_is_not_taken_for_it(tiny_recipe, loss, written):
+    own = to_dict(tiny_recipe.replace(loss=loss))
+    assert own["loss"] == {"P_mean": -0.8, "P_std": 1.0} | written
+    assert isinstance(from_dict(Recipe, own).loss, RecordedLoss)
+
+
 class NoDataclass(DenoisingLoss):
     def sigma(self, normal):
         return normal.exp()
