@@ -1,6 +1,7 @@
 """Training states of the official loop, in the layouts that one may expect: no real file was at hand."""
 
 import collections
+import math
 import os
 import pickle
 import zipfile
@@ -100,12 +101,20 @@ def test_what_is_not_there_is_said(tmp_path, parts):
     torch.save({"net": state, "ema": averages[:1]}, path)
     found = read_training_state(path)
     assert found.nimg == NIMG  # by the name of the file
-    assert not found.adam and found.averages[0].sigma_rel is None
+    assert not found.adam and not found.averages
     said = " ".join(found.remarks)
     assert "Adam: left out" in said and "ema.0: left out, nothing says how long" in said
     shuffled = {**adam, "state": {**adam["state"], 0: adam["state"][1]}}
     torch.save({"net": state, "optimizer": shuffled}, path)
     assert "parameter 0 has another shape" in " ".join(read_training_state(path).remarks)
+    for params in (5, None, [[0], [1]], ["a"], [0, 0]):
+        torch.save({"net": state, "optimizer": {**adam, "param_groups": [{"params": params}]}}, path)
+        found = read_training_state(path)
+        assert not found.adam and "Adam: left out, it" in " ".join(found.remarks)
+    for wrong in ({"betas": None, "eps": "a"}, {"betas": (0.9, 1.0), "eps": -1e-8}, {"betas": (0.9,), "eps": math.inf}):
+        torch.save({"net": state, "optimizer": {**adam, "param_groups": [adam["param_groups"][0] | wrong]}}, path)
+        found = read_training_state(path)
+        assert found.adam and not found.options
     for wrong in ({"ema": {"net": state}}, {"a": state, "b": dict(state)}, {"w": torch.ones(1)}, [1, 2]):
         torch.save(wrong, path)
         with pytest.raises(Refused, match="no training state"):
@@ -188,6 +197,11 @@ def rewrite(path, contents, compression=zipfile.ZIP_STORED):
             archive.writestr(name, data)
 
 
+def flip_byte(path, whole, data):
+    place = whole.index(data)
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+
+
 def test_hostile_archives_are_refused_and_nothing_runs(tmp_path, parts, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.pt"
@@ -215,8 +229,10 @@ def test_hostile_archives_are_refused_and_nothing_runs(tmp_path, parts, monkeypa
     refused("little-endian")
     path.write_bytes(whole[: len(whole) // 2])
     refused("zip")
-    place = whole.index(good[storage])
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    flip_byte(path, whole, good[storage])
+    refused("checksum")
+    torch.save({"net": parts[0], "optimizer": parts[1], "cur_nimg": NIMG}, path)
+    flip_byte(path, path.read_bytes(), parts[1]["state"][1]["exp_avg_sq"].numpy().tobytes())
     refused("checksum")
     path.write_bytes(b"<html>")
     refused("HTML page")

@@ -6,6 +6,7 @@ network in training; a `state_dict` of torch's Adam, whose parameters are number
 of sigma_rel beside averages; images seen. Nothing in a file is executed (`archive`).
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unitgain.checkpoint.archive import open_archive
-from unitgain.checkpoint.names import WRAPPERS
+from unitgain.checkpoint.names import canonical
 from unitgain.checkpoint.nvidia import check_tensors, infer_config, on_meta, rename
 from unitgain.checkpoint.origin import images_seen
 from unitgain.checkpoint.records import Call, Refused
@@ -38,11 +39,11 @@ class Average:
     """An average of the network.
 
     Attributes:
-        sigma_rel: its relative length; None if the file does not say it.
+        sigma_rel: its relative length.
         tensors: by our names, float32; as in `TrainingState`.
     """
 
-    sigma_rel: float | None
+    sigma_rel: float
     tensors: dict[str, Tensor]
 
 
@@ -55,7 +56,7 @@ class TrainingState:
         weights: of the network in training, float32.
         adam: `exp_avg`, `exp_avg_sq` and `step` by parameter; empty if they cannot be had.
         options: of Adam: `betas`, `eps`, where the file says them.
-        averages: in the order of the file.
+        averages: those of known length, in the order of the file.
         nimg: images seen; None if nothing says it.
         remarks: what could not be taken or had to be assumed, a line each.
     """
@@ -109,24 +110,25 @@ def _read(nodes: Mapping[Place, object], reader: Reader, name: str, config: Mapp
     check_tensors(weights, denoiser, uncertainty)
     averages: list[Average] = []
     for place, length in zip(averaged, _lengths(nodes, averaged), strict=True):
+        if length is None:
+            remarks.append(f"average at {_said(place)}: left out, nothing says how long it is")
+            continue
         tensors = ours({key: reader.tensor(record) for key, record in networks[place].items()})
         if {key: one.shape for key, one in tensors.items()} != {key: one.shape for key, one in weights.items()}:
             remarks.append(f"average at {_said(place)}: left out, its tensors are not those of the network")
             continue
-        if length is None:
-            remarks.append(f"average at {_said(place)}: left out, nothing says how long it is")
         averages.append(Average(length, tensors))
     parameters = [key for key in official if not key.endswith((".freqs", ".phases"))]
     adam, options = {}, {}
     try:
         found, options = _adam(nodes, reader, {key: official[key].shape for key in parameters})
-        adam = {key: {} for key in ours({key: official[key] for key in found})}
-        for kind in ("exp_avg", "exp_avg_sq", "step"):
-            values = {key: state[kind] for key, state in found.items()}
-            for key, value in (
-                ours(values) if kind != "step" else dict(zip(adam, values.values(), strict=True))
-            ).items():
-                adam[key][kind] = value
+        first, second = (ours({key: own[kind] for key, own in found.items()}) for kind in ("exp_avg", "exp_avg_sq"))
+        adam = {
+            key: {"exp_avg": first[key], "exp_avg_sq": second[key], "step": own["step"]}
+            for key, own in zip(first, found.values(), strict=True)
+        }
+    except Refused:
+        raise
     except ValueError as error:
         remarks.append(f"Adam: left out, {error}")
     return TrainingState(dict(config), weights, adam, options, tuple(averages), _images(nodes, name), tuple(remarks))
@@ -150,7 +152,7 @@ def _networks(nodes: Mapping[Place, object]) -> dict[Place, dict[str, object]]:
         match = NAME.fullmatch(place[-1]) if place and isinstance(place[-1], str) else None
         if match is None or not isinstance(record, Call) or record.name not in (TENSOR, PARAMETER):
             continue
-        before = ".".join(part for part in match[1].rstrip(".").split(".") if part not in (*WRAPPERS, "module"))
+        before = canonical(match[1].rstrip("."))
         networks.setdefault((*place[:-1], before) if before else place[:-1], {})[match[2]] = record
     found = {place: records for place, records in networks.items() if any(".enc." in name for name in records)}
     if len(found) > MOST_NETWORKS:
@@ -186,6 +188,7 @@ def _adam(
     """Adam's moments by official name of the parameter, and what its groups say.
 
     Raises:
+        Refused: if a tensor of theirs is damaged.
         ValueError: if they are not there, or not of these parameters.
     """
     found = [node for node in nodes.values() if isinstance(node, dict) and {"state", "param_groups"} <= node.keys()]
@@ -194,8 +197,11 @@ def _adam(
     state, groups = cast(dict[str, Any], found[0])["state"], cast(dict[str, Any], found[0])["param_groups"]
     if not isinstance(state, dict) or not isinstance(groups, list) or not all(isinstance(one, dict) for one in groups):
         raise ValueError("it is no state_dict of torch's Adam")
-    order = [number for group in groups for number in group.get("params", ())]
-    if len(order) != len(parameters) or set(order) != state.keys():
+    numbers: list[Any] = [group.get("params") for group in groups]
+    if not all(isinstance(one, list) and all(type(number) is int for number in one) for one in numbers):
+        raise ValueError("its parameters are not numbered")
+    order: list[int] = [number for one in numbers for number in one]
+    if not len(order) == len(state) == len(parameters) or set(order) != state.keys():
         raise ValueError(
             f"it is of {len(order)} parameters, {len(state)} with a state, and the network has {len(parameters)}"
         )
@@ -211,7 +217,21 @@ def _adam(
             raise ValueError(f"parameter {number} has another shape than {name}")
         if moments[name]["step"].ndim or not all(torch.isfinite(one).all() for one in moments[name].values()):
             raise ValueError(f"the moments of {name} are not finite, or their step is no number")
-    return moments, {key: groups[0][key] for key in ("betas", "eps") if key in groups[0]}
+    return moments, _options(groups[0])
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of Adam in a group of parameters that Adam can have."""
+    betas, eps, options = group.get("betas"), group.get("eps"), {}
+    if (
+        isinstance(betas, list | tuple)
+        and len(betas) == 2
+        and all(type(one) is float and 0 <= one < 1 for one in betas)
+    ):
+        options["betas"] = tuple(betas)
+    if type(eps) is float and 0 < eps < math.inf:
+        options["eps"] = eps
+    return options
 
 
 def _images(nodes: Mapping[Place, object], name: str) -> int | None:

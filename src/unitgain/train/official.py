@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.convert import PREFIX, network_beside
@@ -13,7 +14,7 @@ from unitgain.checkpoint.official import LATENTS, PIXELS, OfficialNetwork
 from unitgain.checkpoint.sharded import save_tensors
 from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
 from unitgain.checkpoint.state import commit, partial_folder
-from unitgain.checkpoint.training import Average, TrainingState, read_training_state
+from unitgain.checkpoint.training import TrainingState, read_training_state
 from unitgain.checkpoint.uncertainty import write_uncertainty
 from unitgain.data.loader import Dataset
 from unitgain.denoiser import make_uncertainty
@@ -90,7 +91,7 @@ def import_run(
         label_dropout=0.0 if spec.label_dim else None,
     )
     chosen, remark = (recipe, "") if recipe is not None else recipe_of(header)
-    lengths = tuple(one.sigma_rel for one in found.averages if one.sigma_rel is not None)
+    lengths = tuple(one.sigma_rel for one in found.averages)
     betas = found.options.get("betas", (chosen.beta1, chosen.beta2))
     chosen = chosen.replace(
         network=spec,
@@ -121,33 +122,32 @@ def _encoder(beside: OfficialNetwork | None, spec: NetworkSpec) -> dict[str, Any
 
 def _report(found: TrainingState, recipe: Recipe, remarks: list[str]) -> list[str]:
     """What was taken, and what was not."""
-    known = any(one.sigma_rel is not None for one in found.averages)
+    averages = "taken" if found.averages else "none of known length, they begin with the weights as they are"
     lengths = ", ".join(f"{length:.3f}" for length in recipe.ema)
     return [
         f"weights and u(sigma): taken, {len(found.weights)} tensors at {found.nimg:,} images",
         f"Adam: {'taken, moments and steps' if found.adam else 'begins with no moments'}; betas {recipe.beta1:g} and "
         f"{recipe.beta2:g}, {'of the file' if 'betas' in found.options else 'of the recipe'}",
-        f"averages: {'taken' if known else 'none of known length, they begin with the weights as they are'}; {lengths}",
+        f"averages: {averages}; {lengths}",
         f"recipe: {recipe.name}, batch {recipe.batch}, learning rate {recipe.lr:g}; none of that is in the file",
         *remarks,
     ]
 
 
 def _write_snapshots(folder: Path, header: SnapshotHeader, found: TrainingState) -> Path:
-    """Write the averages of known length and the weights, whose path is returned, each with u(sigma) beside it."""
-    path = folder
-    for average in (*found.averages, Average(None, found.weights)):
-        raw = average.tensors is found.weights
-        if average.sigma_rel is None and not raw:
-            continue
-        own = header if average.sigma_rel is None else header.replace(profile=power_profile(average.sigma_rel))
-        path = folder / own.filename()
-        tensors = {name: one for name, one in average.tensors.items() if not name.startswith(PREFIX)}
-        write_snapshot(path, own, tensors, "float32" if raw else "float16")
-        write_uncertainty(
-            path, {name.removeprefix(PREFIX): one for name, one in average.tensors.items() if name not in tensors}
-        )
-    return path
+    """Write the averages and the weights, whose path is returned, each with u(sigma) beside it."""
+    for average in found.averages:
+        own = header.replace(profile=power_profile(average.sigma_rel))
+        _write(folder / own.filename(), own, average.tensors, "float16")
+    raw = folder / header.filename()
+    _write(raw, header, found.weights, "float32")
+    return raw
+
+
+def _write(path: Path, header: SnapshotHeader, tensors: dict[str, Tensor], dtype: str) -> None:
+    kept = {name: one for name, one in tensors.items() if not name.startswith(PREFIX)}
+    write_snapshot(path, header, kept, dtype)
+    write_uncertainty(path, {name.removeprefix(PREFIX): one for name, one in tensors.items() if name not in kept})
 
 
 @torch.no_grad()
@@ -160,8 +160,7 @@ def _write_checkpoint(run: Path, config: TrainConfig, found: TrainingState, devi
     for ema in state.emas:
         ema.t = float(nimg)
     tensors, values = state_tensors(state)
-    known = [one.tensors for one in found.averages if one.sigma_rel is not None]
-    averages = [*known, *[found.weights] * (len(state.emas) - len(known))]
+    averages = [one.tensors for one in found.averages] or [found.weights] * len(state.emas)
     for name, weight in found.weights.items():
         own = name if name.startswith(PREFIX) else f"denoiser.{name}"
         tensors[f"model.{own}"].copy_(weight)
