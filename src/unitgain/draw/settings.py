@@ -71,6 +71,9 @@ class DrawSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, Sampler):
             raise ValueError(f"sampler = {self.sampler!r}: a sampler with its settings, such as Heun()")
+        own = dataclasses.fields(self.sampler) if dataclasses.is_dataclass(self.sampler) else ()
+        if taken := {one.name for one in own} & {"class", *(one.name for one in dataclasses.fields(self))}:
+            raise ValueError(f"{self.sampler.name} has a setting {min(taken)}, as all samplers have: call it otherwise")
         if self.dtype not in ("auto", *get_args(Precision)):
             raise ValueError(f"dtype must be auto or one of {', '.join(get_args(Precision))}, not {self.dtype!r}")
         for name in PREPARED:
