@@ -16,14 +16,14 @@ Decode = Callable[[Tensor], UInt8[Tensor, "n c h w"]]
 
 
 def decoder(
-    encoder: Mapping[str, Any], channels: int, device: torch.device | str = "cpu", vae: str | None = None
+    encoder: Mapping[str, Any] | None, channels: int, device: torch.device | str = "cpu", vae: str | None = None
 ) -> Decode:
     """The function that makes 8-bit pictures on the CPU of a network's images, `[n, C, H, W]` of both.
 
     Latents are decoded so many at a time that a picture does not depend on how many there are.
 
     Args:
-        encoder: how images become what the network sees, as a snapshot's header has it.
+        encoder: how images become what the network sees, as a snapshot's header has it; None for RGB from -1 to 1.
         channels: of the network.
         device: where latents are decoded.
         vae: folder or Hub id of the VAE, where it is not the one that `encoder` names.
@@ -32,7 +32,7 @@ def decoder(
         ImportError: if there are latents and diffusers is missing.
         ValueError: if it cannot make pictures of them, or the VAE is not to be had or not needed.
     """
-    opened = encoder_from_dict(encoder)
+    opened = encoder_from_dict(encoder or {})
     if not isinstance(opened, LatentEncoder):
         if vae is not None:
             raise ValueError(f"the VAE {vae} is of no use: the network draws pixels")

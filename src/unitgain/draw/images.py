@@ -7,14 +7,12 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from unitgain.data.encoder import PixelEncoder
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser
 from unitgain.draw.decode import decoder
 from unitgain.draw.settings import DrawSettings
 from unitgain.guide import Guided
 from unitgain.sample import generate
-from unitgain.serial import to_dict
 
 DEFAULTS = DrawSettings()
 
@@ -33,8 +31,7 @@ def to_pixels(
         ImportError: if there are latents and diffusers is missing.
         ValueError: if they are no pictures, or the VAE is not to be had or not needed.
     """
-    encoder = denoiser.encoder or to_dict(PixelEncoder())
-    return decoder(encoder, denoiser.spec.channels, samples.device, vae)(samples)
+    return decoder(denoiser.encoder, denoiser.spec.channels, samples.device, vae)(samples)
 
 
 def sample_pixels(
@@ -50,15 +47,18 @@ def sample_pixels(
     Args:
         denoiser: in evaluation mode, guided or not.
         seeds: one per image.
-        label: class of all images, or one per seed; by default each seed draws its own.
-        settings: sampler, steps and VAE; the guidance is that of `denoiser`.
+        label: class of all images, or one per seed; by default that of the settings, or each seed draws its own.
+        settings: sampler, steps, class and VAE; the guidance is that of `denoiser`.
         batch: images in flight at a time; does not change them.
 
     Raises:
         ValueError: as `generate` and `to_pixels`.
     """
+    device = next(denoiser.parameters()).device
+    decode = decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae)
+    label = settings.label if label is None else label
     parts = generate(denoiser, seeds, settings.sigmas(), sampler=settings.sampler, label=label, batch=batch)
-    return torch.cat([to_pixels(denoiser, samples, settings.vae) for _, _, samples in parts])
+    return torch.cat([decode(samples) for _, _, samples in parts])
 
 
 def sample_images(
