@@ -147,6 +147,39 @@ def test_an_archive_grows_and_a_strangers_is_left_alone(main, tmp_path):
         write_images(main, None, SETTINGS, range(3), out)
 
 
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_nothing_is_written_where_nothing_is_new(main, tmp_path, monkeypatch, name):
+    write_images(main, None, SETTINGS, range(2), tmp_path / name)
+    file = tmp_path / name if name.endswith(".zip") else tmp_path / name / "manifest.json"
+    before = file.read_bytes(), file.stat().st_mtime_ns
+    monkeypatch.setattr("unitgain.draw.run.__version__", "later")
+    drawn = write_images(main, None, SETTINGS, range(2), tmp_path / name)
+    assert (drawn.total, drawn.new) == (2, 0)
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+
+
+def test_damaged_members_are_drawn_again_when_an_archive_grows(main, tmp_path):
+    out = tmp_path / "out.zip"
+    write_images(main, None, SETTINGS, range(3), out)
+    with zipfile.ZipFile(out) as archive:
+        image = archive.read("000000/000001.png")
+    out.write_bytes(out.read_bytes().replace(image, bytes(len(image))))
+    drawn = write_images(main, None, SETTINGS, [0, 1, 3], out)
+    assert (drawn.total, drawn.new) == (4, 2)
+    write_images(main, None, SETTINGS, range(4), tmp_path / "direct.zip")
+    assert out.read_bytes() == (tmp_path / "direct.zip").read_bytes()
+
+
+def test_images_that_are_gone_are_not_listed(main, tmp_path):
+    out = tmp_path / "out"
+    write_images(main, None, SETTINGS, range(3), out)
+    (out / "000000/000001.png").unlink()
+    drawn = write_images(main, None, SETTINGS, [0, 3], out)
+    assert (drawn.total, drawn.new) == (3, 1)
+    images = json.loads((out / "manifest.json").read_text())["images"]
+    assert [image["seed"] for image in images] == [0, 2, 3]
+
+
 def test_an_unconditional_archive_has_no_labels(spec, tmp_path):
     write_images(network(spec.replace(label_dim=0)), None, SETTINGS, range(2), tmp_path / "out.zip")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
@@ -199,6 +232,16 @@ def test_settings_out_of_range_are_refused(changes, words):
         DrawSettings(**changes)
 
 
+def test_a_sampler_does_not_hide_settings_of_all_samplers():
+    @dataclasses.dataclass(frozen=True)
+    class Own(Euler):
+        name = "own"
+        rho: float = 3.0
+
+    with pytest.raises(ValueError, match="own has a setting rho"):
+        DrawSettings(sampler=Own())
+
+
 def test_settings_are_json_those_of_the_sampler_too():
     sampler = StochasticHeun(S_churn=7.0, S_max=float("inf"))
     record = DrawSettings(sampler=sampler, interval=(0.1, 2.0), label=3).record("cpu")
@@ -221,6 +264,8 @@ def test_images_in_one_call(main, spec, vae, tmp_path):
     write_images(main, None, SETTINGS.replace(label=2), range(2), tmp_path / "out")
     with Image.open(tmp_path / "out/000000/000001.png") as image:
         assert np.array_equal(np.asarray(image), np.asarray(images[1]))
+    of_class = unitgain.sample_images(main.denoiser, [1], settings=SETTINGS.replace(label=2))
+    assert np.array_equal(np.asarray(of_class[0]), np.asarray(images[1]))
     latent = network(spec.replace(channels=4)).denoiser
     latent.encoder = to_dict(LatentEncoder(vae=vae, mean=(0.0,) * 4, std=(1.0,) * 4))
     assert unitgain.sample_pixels(latent, [5], settings=SETTINGS).shape == (1, 3, 16, 16)
@@ -253,11 +298,14 @@ def test_latents_are_decoded_the_same_in_any_batch(spec, vae, tmp_path):
     assert (decoded - expected.clamp(0, 1)).abs().max() < 1 / 255
 
 
-def test_a_vae_that_is_not_there_or_not_needed_is_refused(main, spec, tmp_path):
+def test_a_vae_that_is_not_there_or_not_needed_is_refused(main, spec, tmp_path, monkeypatch):
     latent = network(spec.replace(channels=4))
     latent.denoiser.encoder = to_dict(LatentEncoder(vae=str(tmp_path / "nowhere"), mean=(0.0,) * 4, std=(1.0,) * 4))
     with pytest.raises(ValueError, match="nowhere"):
         write_images(latent, None, SETTINGS, range(2), tmp_path / "out")
+    monkeypatch.setattr("unitgain.draw.images.generate", lambda *args, **settings: pytest.fail("drawn before"))
+    with pytest.raises(ValueError, match="nowhere"):
+        unitgain.sample_pixels(latent.denoiser, range(2), settings=SETTINGS)
     with pytest.raises(ValueError, match="draws pixels"):
         write_images(main, None, SETTINGS.replace(vae="some"), range(2), tmp_path / "out")
     assert not (tmp_path / "out").exists()

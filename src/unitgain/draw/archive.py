@@ -3,7 +3,7 @@
 import functools
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ class Archive:
             return read_member(self._file, name, DEFAULT_LIMITS)
         except Exception as error:  # zipfile says in many ways that something is damaged
             raise OSError(f"{self.path} is damaged at {name}: delete it, or choose another --out") from error
+
+    def forget_damaged(self, names: Iterable[str]) -> None:
+        """Let those of these members that are damaged count as not there."""
+        for name in names:
+            try:
+                self.read(name)
+            except OSError:
+                self.sizes.pop(name, None)
 
     def write(self, entries: Sequence[dict[str, Any]], read: Callable[[str], bytes], manifest: str) -> None:
         """Write the images, `dataset.json` with their labels (null without) and the manifest, atomically.

@@ -19,13 +19,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.data.images import to_image
-from unitgain.draw.archive import Archive
+from unitgain.draw.archive import MANIFEST, Archive
 from unitgain.files import require_empty, write_text
 from unitgain.sample.seeds import SEEDS
 from unitgain.serial import differences
 from unitgain.trust import DEFAULT_LIMITS, LimitError, open_own, open_regular, parse_json, read_regular, read_rows
 
-MANIFEST = "manifest.json"
 GRID = "grid.png"
 FORMAT = "unitgain-images/1"
 KEYS = {"seed", "class", "file", "bytes", "sha256"}
@@ -107,9 +106,14 @@ class ImageFolder:
             return self.archive.read(file)
 
     def finish(self) -> list[Entry]:
-        """Write the manifest, all images in the order of seeds, and remove the journals; returns its entries."""
-        listed = [*self._listed(), *filter(_is_entry, self._rows())]
-        entries = list({entry["seed"]: entry for entry in sorted(listed, key=lambda one: one["seed"])}.values())
+        """Write the manifest, all images in the order of seeds, and remove the journals; returns its entries.
+
+        Where nothing is new, nothing is written.
+        """
+        entries = [entry for _, entry in sorted(self.finished().items())]
+        new = self._journals() or (self.archive is not None and self.root.exists())
+        if not new and entries == list(self._listed()):
+            return entries
         text = json.dumps({"format": FORMAT, **self.about, "images": entries}, indent=1, allow_nan=False) + "\n"
         write_text(self.root / MANIFEST, text)
         for journal in self._journals():

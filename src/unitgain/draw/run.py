@@ -120,7 +120,7 @@ def write_images(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     folder = ImageFolder(out, describe(main, guide, settings, world.device), world.rank)
-    before = world.on_main(lambda: _open(folder))
+    before = world.on_main(lambda: _open(folder, seeds))
     left = [seed for seed in seeds if seed not in before]
     advance = world.progress(on_progress if world.main else None, len(seeds), before=len(seeds) - len(left))
     if world.main and on_progress is not None:
@@ -149,10 +149,14 @@ def describe(main: Network, guide: Network | None, settings: DrawSettings, devic
     }
 
 
-def _open(folder: ImageFolder) -> set[int]:
-    """The seeds whose images are there."""
+def _open(folder: ImageFolder, seeds: Sequence[int]) -> set[int]:
+    """The seeds whose images are there: in an archive that is to grow, all of them read."""
     folder.check()
-    return set(folder.finished())
+    there = folder.finished()
+    if folder.archive is not None and not there.keys() >= set(seeds):
+        folder.archive.forget_damaged(entry["file"] for entry in there.values())
+        there = folder.finished()
+    return set(there)
 
 
 def _close(folder: ImageFolder, sheet: Mapping[int, Tensor | None], columns: int | None) -> int:

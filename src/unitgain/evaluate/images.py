@@ -20,11 +20,11 @@ from unitgain.data.fit import decode as decode_picture
 from unitgain.data.sources import Indexed, Item, SourceOptions, open_source
 from unitgain.data.sources.columns import Table, count_jpegs
 from unitgain.data.workers import in_order
+from unitgain.draw.archive import MANIFEST
 from unitgain.metrics.record import Source
 from unitgain.trust import DEFAULT_LIMITS, Limits, printable, read_member, read_regular
 
 JPEGS = ("jpg", "jpeg", "jpe", "jfif")
-MANIFEST = "manifest.json"  # beside images that this package drew
 READERS = min(8, os.cpu_count() or 1)
 BATCH = 64
 
