@@ -42,7 +42,7 @@ SEEDS = (0, 1)
 
 TRACKED = (0.03, 0.13, 0.20)
 
-SAMPLING = DrawSettings(steps=12, sigma_min=0.01, sigma_max=40.0)
+SAMPLING = DrawSettings(steps=10, sigma_min=0.01, sigma_max=40.0)
 
 PICTURE_SAMPLING = DrawSettings(dtype="bfloat16")
 
@@ -69,17 +69,17 @@ class Scale:
     """
 
     width: int = 16
-    images: int = 2**20
-    batch: int = 128
+    images: int = 2**17
+    batch: int = 32
     sweep: int = 2000
-    score: int = 10_000
-    lengths: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.13, 0.16, 0.20, 0.24)
+    score: int = 5000
+    lengths: tuple[float, ...] = (0.02, 0.04, 0.07, 0.10, 0.14, 0.19, 0.24)
     weights: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0)
     sampling: DrawSettings = SAMPLING
     data: str = "fashion16"
     pictures: tuple[str, ...] = ("fashion32", "emoji32")
     picture_width: int = 32
-    picture_images: int = 2**21
+    picture_images: int = 2**19
     measured: int = 1000
     picture_sampling: DrawSettings = PICTURE_SAMPLING
 
