@@ -20,7 +20,7 @@ from unitgain.recipes import RECIPES
 QUICK = ["--batch", "8", "--duration", "48", "--snapshot-every", "24", "--device", "cpu", "--quiet", "--no-tensorboard"]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Recipes for 8x8 images and 4x4 latents of them."""
     network = NetworkSpec(
@@ -41,7 +41,7 @@ def tiny(monkeypatch):
     monkeypatch.setitem(RECIPES, "tiny-latents", pixels.replace(name="tiny-latents", network=spec, latents=True))
 
 
-def test_pixels(call, tmp_path, tiny, monkeypatch):
+def test_pixels(call, tmp_path):
     pictures, data = folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=6), tmp_path / "data"
     (pictures / "cat" / "6.png").write_bytes(b"broken")
     refused = call("data", "prepare", pictures, data, "--resolution", 8, code=2)
@@ -81,7 +81,7 @@ def test_pixels(call, tmp_path, tiny, monkeypatch):
     assert "was made with other data" in refused
 
 
-def test_interrupted_training_on_prepared_data_ends_with_the_same_bytes(call, tmp_path, tiny):
+def test_interrupted_training_on_prepared_data_ends_with_the_same_bytes(call, tmp_path):
     folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=6)
     call("data", "prepare", tmp_path / "pictures", tmp_path / "data", "--resolution", 8, "--shard", 5)
     common = ["--data", tmp_path / "data", "--flip", *QUICK]
@@ -94,7 +94,7 @@ def test_interrupted_training_on_prepared_data_ends_with_the_same_bytes(call, tm
         assert whole.read_bytes() == parts.read_bytes()
 
 
-def test_latents(call, tmp_path, tiny):
+def test_latents(call, tmp_path):
     folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=6)
     data, latents, vae = tmp_path / "data", tmp_path / "latents", save_vae(tmp_path / "vae")
     call("data", "prepare", tmp_path / "pictures", data, "--resolution", 8)

@@ -25,7 +25,7 @@ def test_the_page_trains_a_changed_recipe_and_a_loss_of_ones_own(tmp_path, monke
         exec(compile(block.replace("6400", "640").replace("3200", "320"), str(PAGE), "exec"), names)
 
     changed = Path("runs/changed")
-    assert names["result"].finished and load_config(changed).recipe == names["changed"].replace()
+    assert names["result"].finished and load_config(changed).recipe == names["changed"]
     written = load(changed / "snapshots" / "0000000640-0.200.safetensors")
     assert (written.spec.model_channels, written.label_dropout) == (16, 0.1)
     assert Guided(written, None, 2.0).label_dropout == 0.1  # it may guide itself

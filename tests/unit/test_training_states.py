@@ -104,6 +104,14 @@ def test_what_is_not_there_is_said(tmp_path, parts):
     assert not found.adam and not found.averages
     said = " ".join(found.remarks)
     assert "Adam: left out" in said and "ema.0: left out, nothing says how long" in said
+    torch.save({"net": state}, tmp_path / "state.pt")
+    with pytest.raises(Refused, match=r"how many images were seen: name it training-state-"):
+        read_training_state(tmp_path / "state.pt")
+    other = random_state({**CONFIG, "label_dim": 3}, dtype=torch.float32)
+    torch.save({"net": state, "ema-0.050": averages[0], "ema-0.100": other}, path)
+    found = read_training_state(path)
+    assert [one.sigma_rel for one in found.averages] == [0.05]
+    assert "ema-0.100: left out, its tensors are not those of the network" in " ".join(found.remarks)
     shuffled = {**adam, "state": {**adam["state"], 0: adam["state"][1]}}
     torch.save({"net": state, "optimizer": shuffled}, path)
     assert "parameter 0 has another shape" in " ".join(read_training_state(path).remarks)

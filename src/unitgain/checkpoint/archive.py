@@ -68,14 +68,25 @@ def open_archive(path: Path) -> Generator[tuple[object, Reader], None, None]:
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by name, without the folder that all of them are in."""
     members: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
+    for info in stored_members(archive):
         name = info.filename.partition("/")[2]
-        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise Refused(f"member {name[:100]!a} is packed or encrypted, which torch.save does not do")
         if name in members:
             raise Refused(f"it has two members {name[:100]!a}")
         members[name] = info
     return members
+
+
+def stored_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The members of an archive as `torch.save` writes them: none has more bytes than it takes in the file.
+
+    Raises:
+        Refused: if one is packed or encrypted.
+    """
+    for info in archive.infolist():
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
+            name = info.filename.partition("/")[2]
+            raise Refused(f"member {name[:100]!a} is packed or encrypted, which torch.save does not do")
+    return archive.infolist()
 
 
 def _bytes(pages: memoryview, members: dict[str, zipfile.ZipInfo], name: str) -> memoryview:

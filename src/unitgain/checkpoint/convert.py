@@ -10,13 +10,12 @@ from unitgain.checkpoint.nvidia import check_tensors, on_meta, rename
 from unitgain.checkpoint.opened import opened
 from unitgain.checkpoint.origin import LICENSE, FileName, Origin, images_seen, origin, parse_name
 from unitgain.checkpoint.records import Refused
-from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile, write_snapshot
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile
 from unitgain.checkpoint.statistics import read_reference
 from unitgain.checkpoint.storage import Reader
-from unitgain.checkpoint.uncertainty import uncertainty_path, write_uncertainty
+from unitgain.checkpoint.uncertainty import PREFIX, uncertainty_path, write_with_uncertainty
 from unitgain.ema import sigma_rel_to_gamma
 
-PREFIX = "uncertainty."
 __all__ = [
     "LICENSE",
     "Origin",
@@ -56,9 +55,6 @@ def convert_network(path: Path, out: Path, origin: Origin, dtype: str | None = N
             tensors |= rename({name: _tensor(name, record, reader)}, denoiser.spec.channels_per_head)
             release()
         check_tensors(tensors, denoiser, uncertainty)
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
-    beside = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    tensors.clear()
     header = SnapshotHeader(
         network=denoiser.spec,
         sigma_data=denoiser.sigma_data,
@@ -70,10 +66,10 @@ def convert_network(path: Path, out: Path, origin: Origin, dtype: str | None = N
         label_dropout=0.0 if denoiser.spec.label_dim else None,  # the official loop has none
         license=origin.license,
     )
-    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in kept.values()}
+    own = (tensor for name, tensor in tensors.items() if not name.startswith(PREFIX))
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in own}
     same = dtypes.pop() if len(dtypes) == 1 else "float32"
-    write_snapshot(out, header, kept, dtype or ("float32" if same == "float64" else same))
-    write_uncertainty(out, beside)
+    write_with_uncertainty(out, header, tensors, dtype or ("float32" if same == "float64" else same))
     return header
 
 

@@ -10,13 +10,14 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from unitgain.checkpoint.tensors import Entry, map_file, read_header, tensor_at, write_tensors
+from unitgain.checkpoint.tensors import METADATA, Entry, map_file, read_header, tensor_at, write_tensors
 from unitgain.parallel import World, beside, is_sharded
 from unitgain.trust import parse_json, printable
 
@@ -76,8 +77,9 @@ def load_tensors(folder: Path, files: Collection[str], tensors: Mapping[str, Ten
     for name in sorted(files):
         if name.endswith(SUFFIX):
             _list_parts(folder / name, tensors, parts)
+    mapped = cache(lambda path: map_file(path, path.stat().st_size))
     for name, tensor in tensors.items():
-        _fill(name, tensor, sorted(parts[name], key=lambda part: (part.start, part.stop)), folder)
+        _fill(name, tensor, sorted(parts[name], key=lambda part: (part.start, part.stop)), folder, mapped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _list_parts(path: Path, tensors: Mapping[str, Tensor], parts: dict[str, list
         if not stat.S_ISREG(path.lstat().st_mode):
             raise ShardError("it is no ordinary file")
         header, entries = read_header(path)
-        rows = _stored_rows(header.get("__metadata__", {}))
+        rows = _stored_rows(header.get(METADATA, {}))
         for name in entries.keys() & tensors.keys():
             parts[name].append(_part(entries[name], name, tensors[name], rows.get(name)))
     except (OSError, ValueError) as error:
@@ -159,7 +161,7 @@ def _span(name: str, rows: object) -> tuple[int, int]:
     return rows[0], rows[1]
 
 
-def _fill(name: str, tensor: Tensor, parts: list[_Part], folder: Path) -> None:
+def _fill(name: str, tensor: Tensor, parts: list[_Part], folder: Path, mapped: Callable[[Path], Tensor]) -> None:
     rows = tensor.shape[0] if tensor.ndim else 1
     ends = [0, *(part.stop for part in parts)]
     if [part.start for part in parts] != ends[:-1] or ends[-1] != rows or not parts:
@@ -172,8 +174,8 @@ def _fill(name: str, tensor: Tensor, parts: list[_Part], folder: Path) -> None:
         if begin >= end:
             continue
         try:
-            stored = tensor_at(map_file(part.entry.path, part.entry.offset + part.entry.nbytes), part.entry)
-        except (ValueError, OSError) as error:
+            stored = tensor_at(mapped(part.entry.path), part.entry)
+        except (ValueError, RuntimeError, OSError) as error:
             raise ShardError(f"{folder}: tensor {name} cannot be read: {printable(error)}") from error
         if target.ndim:
             target[begin - first : end - first].copy_(stored[begin - part.start : end - part.start])

@@ -25,7 +25,7 @@ from unitgain.checkpoint.facts import (
     check_facts,
     digest,
 )
-from unitgain.checkpoint.tensors import Entry, checksum, map_file, raw_bytes, read_header, tensor_at
+from unitgain.checkpoint.tensors import METADATA, Entry, checksum, map_file, raw_bytes, read_header, tensor_at
 from unitgain.checkpoint.writer import write_snapshot
 from unitgain.denoiser import Denoiser
 from unitgain.ema import Profile, power_profile, profile_of
@@ -257,7 +257,7 @@ def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Entry], SnapshotHe
         what = instead_of_snapshot(path) or f"is damaged or no safetensors file: {_reason(error)}"
         raise SnapshotError(f"{path} {what}") from error
     try:
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop(METADATA, {})
         if KEY not in metadata:
             raise SnapshotError(f"{path} is not a snapshot of format {FORMAT}{_remedy(metadata.get('format'))}")
         facts = parse_json(metadata[KEY], "what it says of itself", unique=True)

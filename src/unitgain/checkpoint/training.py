@@ -57,7 +57,7 @@ class TrainingState:
         adam: `exp_avg`, `exp_avg_sq` and `step` by parameter; empty if they cannot be had.
         options: of Adam: `betas`, `eps`, where the file says them.
         averages: those of known length, in the order of the file.
-        nimg: images seen; None if nothing says it.
+        nimg: images seen.
         remarks: what could not be taken or had to be assumed, a line each.
     """
 
@@ -66,7 +66,7 @@ class TrainingState:
     adam: dict[str, dict[str, Tensor]]
     options: dict[str, Any]
     averages: tuple[Average, ...]
-    nimg: int | None
+    nimg: int
     remarks: tuple[str, ...]
 
 
@@ -80,19 +80,23 @@ def read_training_state(path: Path, config: Mapping[str, Any] | None = None) -> 
 
     Raises:
         FileNotFoundError: if there is no file.
-        Refused: if it is damaged, holds anything else than tensors and plain containers, or no network in training.
+        Refused: if it is damaged, holds anything else than tensors and plain containers, or no network in training, or
+            nothing says how many images were seen.
     """
     with open_archive(path) as (root, reader):
         return _read(dict(_walk(root, (), set())), reader, path.name, config)
 
 
-def _read(nodes: Mapping[Place, object], reader: Reader, name: str, config: Mapping[str, Any] | None) -> TrainingState:
+def _read(nodes: Mapping[Place, object], reader: Reader, file: str, config: Mapping[str, Any] | None) -> TrainingState:
     networks = _networks(nodes)
     averaged = [place for place in networks if any(AVERAGE.search(str(part)) for part in place)]
     trained = [place for place in networks if place not in averaged]
     if len(trained) != 1:
         where = ", ".join(map(_said, trained)) or "none"
         raise Refused(f"it should have one network in training, and has {where}: this is no training state of EDM2")
+    nimg = _images(nodes, file)
+    if nimg is None:
+        raise Refused("it does not say how many images were seen: name it training-state-<thousands>.pt")
     official = {key: reader.tensor(record) for key, record in networks[trained[0]].items()}
     remarks = []
     if config is None:
@@ -119,19 +123,18 @@ def _read(nodes: Mapping[Place, object], reader: Reader, name: str, config: Mapp
             continue
         averages.append(Average(length, tensors))
     parameters = [key for key in official if not key.endswith((".freqs", ".phases"))]
-    adam, options = {}, {}
+    adam: dict[str, dict[str, Tensor]] = {}
+    options: dict[str, Any] = {}
     try:
         found, options = _adam(nodes, reader, {key: official[key].shape for key in parameters})
-        first, second = (ours({key: own[kind] for key, own in found.items()}) for kind in ("exp_avg", "exp_avg_sq"))
-        adam = {
-            key: {"exp_avg": first[key], "exp_avg_sq": second[key], "step": own["step"]}
-            for key, own in zip(first, found.values(), strict=True)
-        }
+        for key, own in found.items():
+            ((name, first),), ((_, second),) = (ours({key: own[kind]}).items() for kind in ("exp_avg", "exp_avg_sq"))
+            adam[name] = {"exp_avg": first, "exp_avg_sq": second, "step": own["step"]}
     except Refused:
         raise
     except ValueError as error:
         remarks.append(f"Adam: left out, {error}")
-    return TrainingState(dict(config), weights, adam, options, tuple(averages), _images(nodes, name), tuple(remarks))
+    return TrainingState(dict(config), weights, adam, options, tuple(averages), nimg, tuple(remarks))
 
 
 def _walk(value: object, place: Place, seen: set[int]) -> Iterator[tuple[Place, object]]:
@@ -205,19 +208,22 @@ def _adam(
         raise ValueError(
             f"it is of {len(order)} parameters, {len(state)} with a state, and the network has {len(parameters)}"
         )
-    moments: dict[str, dict[str, Tensor]] = {}
-    for number, (name, shape) in zip(order, parameters.items(), strict=True):
-        own = state[number]
-        if not isinstance(own, dict) or not {"exp_avg", "exp_avg_sq", "step"} <= own.keys():
-            raise ValueError(f"parameter {number} has no exp_avg, exp_avg_sq and step")
-        step = own["step"]
-        moments[name] = {key: reader.tensor(own[key]) for key in ("exp_avg", "exp_avg_sq")}
-        moments[name]["step"] = torch.tensor(float(step)) if type(step) in (int, float) else reader.tensor(step).float()
-        if not moments[name]["exp_avg"].shape == moments[name]["exp_avg_sq"].shape == shape:
-            raise ValueError(f"parameter {number} has another shape than {name}")
-        if moments[name]["step"].ndim or not all(torch.isfinite(one).all() for one in moments[name].values()):
-            raise ValueError(f"the moments of {name} are not finite, or their step is no number")
+    numbered = zip(order, parameters.items(), strict=True)
+    moments = {name: _moments(state[number], number, name, shape, reader) for number, (name, shape) in numbered}
     return moments, _options(groups[0])
+
+
+def _moments(own: object, number: int, name: str, shape: torch.Size, reader: Reader) -> dict[str, Tensor]:
+    """Those of one parameter: `exp_avg`, `exp_avg_sq` and `step`, a scalar."""
+    if not isinstance(own, dict) or not {"exp_avg", "exp_avg_sq", "step"} <= own.keys():
+        raise ValueError(f"parameter {number} has no exp_avg, exp_avg_sq and step")
+    first, second, step = reader.tensor(own["exp_avg"]), reader.tensor(own["exp_avg_sq"]), own["step"]
+    if not first.shape == second.shape == shape:
+        raise ValueError(f"parameter {number} has another shape than {name}")
+    count = torch.tensor(float(step)) if type(step) in (int, float) else reader.tensor(step).float()
+    if count.ndim or not all(torch.isfinite(one).all() for one in (first, second, count)):
+        raise ValueError(f"the moments of {name} are not finite, or their step is no number")
+    return {"exp_avg": first, "exp_avg_sq": second, "step": count}
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:

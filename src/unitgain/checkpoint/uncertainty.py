@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitgain.checkpoint.snapshot import SnapshotError
+from unitgain.checkpoint.facts import SnapshotError, SnapshotHeader
+from unitgain.checkpoint.writer import write_snapshot
 from unitgain.files import write_text
 from unitgain.trust import Limits, parse_json, read_regular
 
 FORMAT = "unitgain-uncertainty/1"
+PREFIX = "uncertainty."  # of its tensors, where they are among those of the denoiser
 NAMES = ("fourier.freqs", "fourier.phases", "linear.weight")
 LARGEST = Limits(max_item_bytes=10_000_000)
 
@@ -42,6 +44,26 @@ def write_uncertainty(snapshot: Path, tensors: Mapping[str, Tensor]) -> Path:
     path = uncertainty_path(snapshot)
     write_text(path, json.dumps({"format": FORMAT, **values, "sha256": _digest(values)}) + "\n")
     return path
+
+
+def write_with_uncertainty(
+    path: Path, header: SnapshotHeader, tensors: Mapping[str, Tensor], dtype: str = "float16"
+) -> None:
+    """Write a snapshot, and u(sigma) beside it.
+
+    Args:
+        path: the snapshot; replaced if it is there.
+        header: what it says of itself.
+        tensors: of the denoiser, and of u(sigma) as `uncertainty.*`.
+        dtype: of the parameters in the snapshot.
+
+    Raises:
+        SnapshotError: as `write_snapshot` and `write_uncertainty`.
+    """
+    beside = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
+    write_snapshot(path, header, kept, dtype)
+    write_uncertainty(path, beside)
 
 
 def read_uncertainty(snapshot: Path) -> dict[str, Tensor] | None:

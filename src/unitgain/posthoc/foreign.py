@@ -12,7 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from unitgain.checkpoint.names import WRAPPERS
+from unitgain.checkpoint.archive import stored_members
+from unitgain.checkpoint.names import without_wrappers
+from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.tensors import MAX_TENSORS
 from unitgain.kinds import ZIP, read_head
 from unitgain.trust import one_line, printable
@@ -94,7 +96,7 @@ def _check_plain(tensors: Mapping[str, Tensor], path: Path, size: int) -> None:
 
 def _named(found: Mapping[str, Tensor], prefix: str, strip: str, path: Path) -> dict[str, Tensor]:
     """Tensors by the names of their module alone."""
-    names: dict[str, str] = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in found}
+    names: dict[str, str] = {name: without_wrappers(name) for name in found}
     for cut in ("module.", prefix):
         if cut and (cut == prefix or all(name.startswith(cut) for name in names.values())):
             names = {name: short.removeprefix(cut) for name, short in names.items() if short.startswith(cut)}
@@ -132,12 +134,13 @@ def _check_archive(file: Path) -> None:
         return
     try:
         with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
+            size = sum(member.file_size for member in stored_members(archive))
+    except Refused as error:
+        raise ValueError(f"{printable(file)} cannot be read: {error}") from None
     except Exception as error:  # zipfile raises nearly anything
         raise ValueError(f"{printable(file)} cannot be read: it is damaged") from error
-    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-    if not stored or sum(member.file_size for member in members) > file.stat().st_size:
-        raise ValueError(f"{printable(file)} cannot be read: its members are packed, or lie over each other")
+    if size > file.stat().st_size:
+        raise ValueError(f"{printable(file)} cannot be read: its members lie over each other")
 
 
 def _tensors(loaded: object, key: str, file: Path, depth: int = DEPTH) -> dict[str, Tensor]:

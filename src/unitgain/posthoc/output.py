@@ -138,11 +138,11 @@ class Output:
         """What an interrupted call of the same left; nothing where that is damaged or of another."""
         try:
             state = parse_json(read_regular(self._folder / JOURNAL, DEFAULT_LIMITS, below=self._folder), JOURNAL)
-            if state["key"] != self._key or not self._layout.keys() >= set(state["done"]):
+            done, sums = set(state["done"]), state["sums"]
+            whole = len(sums) == len(self._files) and all(one.keys() == done for one in sums)
+            if state["key"] != self._key or not self._layout.keys() >= done or not whole:
                 return {}
-            sums = [total for one in state["sums"] for total in one.values() if one.keys() == set(state["done"])]
-            whole = len(sums) == len(self._files) * len(state["done"]) and len(state["sums"]) == len(self._files)
-            return state if whole and all(0 <= int(total, 16) < 2**64 for total in sums) else {}
+            return state if all(0 <= int(total, 16) < 2**64 for one in sums for total in one.values()) else {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 

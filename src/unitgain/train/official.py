@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.convert import PREFIX, network_beside
+from unitgain.checkpoint.convert import network_beside
 from unitgain.checkpoint.nvidia import on_meta
 from unitgain.checkpoint.official import LATENTS, PIXELS, OfficialNetwork
 from unitgain.checkpoint.sharded import save_tensors
-from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile, write_snapshot
+from unitgain.checkpoint.snapshot import SnapshotHeader, power_profile
 from unitgain.checkpoint.state import commit, partial_folder
 from unitgain.checkpoint.training import TrainingState, read_training_state
-from unitgain.checkpoint.uncertainty import write_uncertainty
-from unitgain.data.loader import Dataset
+from unitgain.checkpoint.uncertainty import PREFIX, write_with_uncertainty
+from unitgain.data.dataset import Dataset
 from unitgain.denoiser import make_uncertainty
 from unitgain.ema import RAW
 from unitgain.files import require_empty, staged
@@ -70,42 +68,17 @@ def import_run(
 
     Raises:
         FileNotFoundError: if there is no file.
-        Refused: if it is no training state, or damaged.
-        ValueError: if nothing says how many images were seen, or the data do not fit the network.
+        Refused: if it is no training state, or damaged, or nothing says how many images were seen.
+        ValueError: if the data do not fit the network.
         FileExistsError: if `out` is not empty.
     """
     require_empty(out)
     beside = network_beside(path)
     found = read_training_state(path, beside and beside.config)
-    if found.nimg is None:
-        raise ValueError(f"{path} does not say how many images were seen: name it training-state-<thousands>.pt")
-    denoiser, uncertainty = on_meta(found.config)
-    spec = denoiser.spec
-    header = SnapshotHeader(
-        network=spec,
-        sigma_data=denoiser.sigma_data,
-        nimg=found.nimg,
-        profile=RAW,
-        recipe=recipe.name if recipe is not None else "official",
-        encoder=to_dict(dataset.encoder) if dataset is not None else _encoder(beside, spec),
-        label_dropout=0.0 if spec.label_dim else None,
-    )
+    encoder = to_dict(dataset.encoder) if dataset is not None else _encoder(beside, found)
+    header = _header(found, "official" if recipe is None else recipe.name, encoder)
     chosen, remark = (recipe, "") if recipe is not None else recipe_of(header)
-    lengths = tuple(one.sigma_rel for one in found.averages)
-    betas = found.options.get("betas", (chosen.beta1, chosen.beta2))
-    chosen = chosen.replace(
-        network=spec,
-        latents=header.encoder["kind"] == "latents",
-        sigma_data=denoiser.sigma_data,
-        duration=max(chosen.duration, found.nimg),
-        beta1=betas[0],
-        beta2=betas[1],
-        eps=found.options.get("eps", chosen.eps),
-        ema=lengths or chosen.ema,
-        ema_half_life=0,
-        label_dropout=0.0,
-        uncertainty_channels=len(uncertainty.fourier.freqs),
-    )
+    chosen = _recipe(chosen, header, found)
     with staged(out) as partial:
         raw = _write_snapshots(partial / "snapshots", header, found)
         if dataset is not None:
@@ -116,8 +89,42 @@ def import_run(
     return ImportedRun(found.nimg, dataset is not None, out / "snapshots" / raw.name, tuple(report))
 
 
-def _encoder(beside: OfficialNetwork | None, spec: NetworkSpec) -> dict[str, Any]:
-    return beside.encoder if beside is not None else LATENTS if spec.channels == len(LATENTS["mean"]) else PIXELS
+def _encoder(beside: OfficialNetwork | None, found: TrainingState) -> dict[str, Any]:
+    if beside is not None:
+        return beside.encoder
+    return LATENTS if on_meta(found.config)[0].spec.channels == len(LATENTS["mean"]) else PIXELS
+
+
+def _header(found: TrainingState, recipe: str, encoder: dict[str, Any]) -> SnapshotHeader:
+    """What the snapshot of the weights says of itself."""
+    denoiser, _ = on_meta(found.config)
+    return SnapshotHeader(
+        network=denoiser.spec,
+        sigma_data=denoiser.sigma_data,
+        nimg=found.nimg,
+        profile=RAW,
+        recipe=recipe,
+        encoder=encoder,
+        label_dropout=0.0 if denoiser.spec.label_dim else None,
+    )
+
+
+def _recipe(recipe: Recipe, header: SnapshotHeader, found: TrainingState) -> Recipe:
+    """A recipe for the network, with what the file says of Adam and of averages."""
+    beta1, beta2 = found.options.get("betas", (recipe.beta1, recipe.beta2))
+    return recipe.replace(
+        network=header.network,
+        latents=header.encoder["kind"] == "latents",
+        sigma_data=header.sigma_data,
+        duration=max(recipe.duration, found.nimg),
+        beta1=beta1,
+        beta2=beta2,
+        eps=found.options.get("eps", recipe.eps),
+        ema=tuple(one.sigma_rel for one in found.averages) or recipe.ema,
+        ema_half_life=0,
+        label_dropout=0.0,
+        uncertainty_channels=found.weights[f"{PREFIX}fourier.freqs"].numel(),
+    )
 
 
 def _report(found: TrainingState, recipe: Recipe, remarks: list[str]) -> list[str]:
@@ -138,22 +145,16 @@ def _write_snapshots(folder: Path, header: SnapshotHeader, found: TrainingState)
     """Write the averages and the weights, whose path is returned, each with u(sigma) beside it."""
     for average in found.averages:
         own = header.replace(profile=power_profile(average.sigma_rel))
-        _write(folder / own.filename(), own, average.tensors, "float16")
+        write_with_uncertainty(folder / own.filename(), own, average.tensors)
     raw = folder / header.filename()
-    _write(raw, header, found.weights, "float32")
+    write_with_uncertainty(raw, header, found.weights, "float32")
     return raw
-
-
-def _write(path: Path, header: SnapshotHeader, tensors: dict[str, Tensor], dtype: str) -> None:
-    kept = {name: one for name, one in tensors.items() if not name.startswith(PREFIX)}
-    write_snapshot(path, header, kept, dtype)
-    write_uncertainty(path, {name.removeprefix(PREFIX): one for name, one in tensors.items() if name not in kept})
 
 
 @torch.no_grad()
 def _write_checkpoint(run: Path, config: TrainConfig, found: TrainingState, device: str) -> None:
     """Settings and a checkpoint, as `train` writes them."""
-    recipe, nimg = config.recipe, found.nimg or 0
+    recipe, nimg = config.recipe, found.nimg
     uncertainty = make_uncertainty(recipe.network.design, recipe.uncertainty_channels)
     state = TrainState.around(create(recipe), uncertainty, recipe)
     state.nimg = nimg
