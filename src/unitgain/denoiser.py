@@ -11,6 +11,7 @@ from unitgain.arch import NetworkSpec, build
 from unitgain.arch.embed import Fourier
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import Design
+from unitgain.classes import Classes
 from unitgain.layers import MPConv, MPFourier
 
 Label = Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"] | None  # as many as images; checked by the denoiser
@@ -42,6 +43,7 @@ class Denoiser(nn.Module):
             the embedding and the preconditioning stay in float32 (Appendix D.2).
         encoder: how images become what the network sees, as a snapshot's header has it; None where that is not known.
         label_dropout: share of images that it was trained on without their label; None where that is not known.
+        classes: names of the classes, one for each of `spec.label_dim`; None where they are not known.
     """
 
     def __init__(self, spec: NetworkSpec, sigma_data: float = 0.5) -> None:
@@ -53,6 +55,7 @@ class Denoiser(nn.Module):
         self.dtype = torch.float32
         self.encoder: dict[str, Any] | None = None
         self.label_dropout: float | None = None
+        self.classes: tuple[str, ...] | None = None
         self.network = build(spec)
 
     def forward(
@@ -130,6 +133,13 @@ def check_classes(label: Int[Tensor, " n"], classes: int) -> None:
     wrong = label[(label < 0) | (label >= classes)]
     if len(wrong):
         raise ValueError(f"label {int(wrong[0])} is out of range: the network knows the classes 0 to {classes - 1}")
+
+
+def classes_of(denoiser: object) -> Classes:
+    """The classes of a denoiser, with their names where it says them; of a function nothing is known."""
+    if not isinstance(denoiser, DenoiserLike):
+        return Classes(None)
+    return Classes(denoiser.spec.label_dim, getattr(denoiser, "classes", None))  # someone else's may not say
 
 
 def tile_size(denoiser: DenoiserLike, device: torch.device | str) -> int:

@@ -61,6 +61,7 @@ class Guided(nn.Module):
         sigma_data: of both.
         encoder: of both, where known.
         label_dropout: that of `main`, where known.
+        classes: their names in `main`, where known.
 
     Raises:
         ValueError: if the networks do not fit each other in resolution, channels, sigma_data, encoder or classes, if
@@ -86,6 +87,7 @@ class Guided(nn.Module):
             _check_pair(main, guide)
         self.spec, self.sigma_data, self.encoder = main.spec, main.sigma_data, main.encoder
         self.label_dropout = _label_dropout(main)
+        self.classes: tuple[str, ...] | None = getattr(main, "classes", None)
         self.main, self.guide = main, guide
         self.weight = weight
         self.interval = interval

@@ -18,6 +18,7 @@ import torch
 
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.tensors import Layout, header_bytes, places
+from unitgain.classes import Classes
 from unitgain.ema import check_description, file_name, profile_of
 from unitgain.serial import from_dict, to_dict
 from unitgain.trust import printable
@@ -51,6 +52,9 @@ class SnapshotHeader:
         label_dropout: probability with which training left the label out, so that it can be guided by itself; None
             where nobody knows.
         license: of the weights, if known.
+
+    Raises:
+        ValueError: if the profile is none, or there are not as many names as classes.
     """
 
     network: NetworkSpec
@@ -66,6 +70,7 @@ class SnapshotHeader:
 
     def __post_init__(self) -> None:
         check_description(self.profile)
+        Classes(self.network.label_dim, self.classes)
 
     @property
     def sigma_rel(self) -> float | None:

@@ -182,6 +182,7 @@ class Snapshot:
         except (*_WRONG, RuntimeError) as error:
             raise SnapshotError(f"{self.path}: its tensors do not fit its network: {_reason(error)}") from error
         denoiser.encoder, denoiser.label_dropout = header.encoder, header.label_dropout
+        denoiser.classes = header.classes
         return denoiser.requires_grad_(False).eval()
 
 

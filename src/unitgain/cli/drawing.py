@@ -70,8 +70,9 @@ class Sampling(Sampled):
 class Drawing(Sampling):
     """What changes the images of a network, and how many are drawn at a time."""
 
-    label: Annotated[Unset[int], tyro.conf.arg(name="class")] = None
-    """Class of all images. Default: each seed draws its own."""
+    classes: Annotated[Unset[str], tyro.conf.arg(name="class", metavar="CLASS")] = None
+    """Class of all images, by name or number; or several, which the seeds get in turn: a list flags,food,3, a range
+    with both ends 0-4, or all. Default: each seed draws its own."""
 
     guide: Unset[str] = None
     """What guides: a network as above, unconditional, smaller or less trained; or self, the network without its label,
@@ -86,7 +87,10 @@ class Drawing(Sampling):
         Raises:
             ValueError: if the options do not go together.
         """
+        from unitgain.denoiser import classes_of
         from unitgain.draw.networks import open_networks
 
-        settings = self.settings.replace(label=self.label)
-        return open_networks(network, device, settings, guide=self.guide, guidance=self.guidance)
+        main, guide, settings = open_networks(network, device, self.settings, guide=self.guide, guidance=self.guidance)
+        known = classes_of(main.denoiser)
+        label = None if self.classes is None else known.parse(self.classes)
+        return main, guide, settings.replace(label=label).with_classes(known)

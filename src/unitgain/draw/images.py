@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from unitgain.classes import Class
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser
 from unitgain.draw.decode import decoder
@@ -38,7 +39,7 @@ def sample_pixels(
     denoiser: Denoiser | Guided,
     seeds: Sequence[int],
     *,
-    label: int | Sequence[int] | None = None,
+    label: Class | Sequence[Class] | None = None,
     settings: DrawSettings = DEFAULTS,
     batch: int = 64,
 ) -> UInt8[Tensor, "n channels height width"]:
@@ -47,7 +48,8 @@ def sample_pixels(
     Args:
         denoiser: in evaluation mode, guided or not.
         seeds: one per image.
-        label: class of all images, or one per seed; by default that of the settings, or each seed draws its own.
+        label: class of all images, or one per seed, by number or name; by default that of the settings, or each seed
+            draws its own.
         settings: sampler, steps, class and VAE; the guidance is that of `denoiser`.
         batch: images in flight at a time; does not change them.
 
@@ -56,7 +58,7 @@ def sample_pixels(
     """
     device = next(denoiser.parameters()).device
     decode = decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae)
-    label = settings.label if label is None else label
+    label = settings.labels(seeds) if label is None else label
     parts = generate(denoiser, seeds, settings.sigmas(), sampler=settings.sampler, label=label, batch=batch)
     return torch.cat([decode(samples) for _, _, samples in parts])
 
@@ -65,7 +67,7 @@ def sample_images(
     denoiser: Denoiser | Guided,
     seeds: Sequence[int],
     *,
-    label: int | Sequence[int] | None = None,
+    label: Class | Sequence[Class] | None = None,
     settings: DrawSettings = DEFAULTS,
     batch: int = 64,
 ) -> list[Image.Image]:

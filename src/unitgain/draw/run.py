@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unitgain.data.fit import decode as decode_picture
 from unitgain.data.images import grid
-from unitgain.denoiser import Denoiser
+from unitgain.denoiser import Denoiser, classes_of
 from unitgain.draw.decode import Decode, decoder
 from unitgain.draw.folder import GRID, ImageFolder, file_of
 from unitgain.draw.networks import SELF, Network, guide_by
@@ -21,7 +21,6 @@ from unitgain.files import atomic
 from unitgain.guide import Guided
 from unitgain.parallel import World
 from unitgain.sample import generate
-from unitgain.sample.generation import check_labels
 from unitgain.sample.seeds import check_seeds
 from unitgain.trust import DEFAULT_LIMITS
 from unitgain.version import __version__
@@ -56,7 +55,7 @@ def draw_images(
         seeds,
         settings.sigmas(),
         sampler=settings.sampler,
-        label=settings.label,
+        label=settings.labels(seeds),
         batch=batch,
         on_images=on_images,
     ):
@@ -113,10 +112,9 @@ def write_images(
     """
     world = world or World()
     check_seeds(seeds)
+    settings = settings.with_classes(classes_of(main.denoiser))
     denoiser = guide_by(main, guide, settings)
     decode = decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae)
-    if settings.label is not None:
-        check_labels([settings.label], 1, main.denoiser.spec.label_dim)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     folder = ImageFolder(out, describe(main, guide, settings, world.device), world.rank)

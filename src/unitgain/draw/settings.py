@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
+from unitgain.classes import Class, Classes
 from unitgain.recipe import Precision
 from unitgain.sample.samplers import Heun, Sampler
 from unitgain.sample.schedule import check_schedule, sigma_grid
@@ -25,7 +27,8 @@ class DrawSettings:
 
     Args:
         guidance: weight w of Eq. 152; 1 is none.
-        label: class of all images; None for one per seed.
+        label: class of all images, by number or name; or several, of which seed s gets number s modulo how many they
+            are; None for one that each seed draws.
         sampler: with its own settings.
         steps: steps N of the sampler.
         sigma_min: lowest noise level before 0.
@@ -53,7 +56,7 @@ class DrawSettings:
     """
 
     guidance: tyro.conf.Suppress[float] = 1.0  # commands have options of their own for this and the next
-    label: tyro.conf.Suppress[int | None] = None
+    label: tyro.conf.Suppress[Class | tuple[Class, ...] | None] = None
     sampler: Sampler = field(default_factory=Heun)
     steps: int = 32
     sigma_min: float = 0.002
@@ -79,6 +82,8 @@ class DrawSettings:
         for name in PREPARED:
             if self.exact and getattr(self, name):
                 raise ValueError(f"exact and {name} exclude each other: {name} is for prepared networks")
+        if self.label == ():
+            raise ValueError("label = (): name a class, or leave it None")
         if self.compile and self.graph:
             raise ValueError("compile and graph exclude each other: a compiled network has no graph recorded of it")
         if not math.isfinite(self.guidance):
@@ -92,6 +97,25 @@ class DrawSettings:
     def replace(self, **changes: Any) -> "DrawSettings":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def with_classes(self, classes: Classes) -> "DrawSettings":
+        """The same settings with numbers for classes.
+
+        Raises:
+            ValueError: if the network does not know one.
+        """
+        if self.label is None:
+            return self
+        if not isinstance(self.label, tuple):
+            return self.replace(label=classes.number(self.label))
+        numbers = tuple(classes.numbers(self.label))
+        return self.replace(label=numbers[0] if len(numbers) == 1 else numbers)
+
+    def labels(self, seeds: Sequence[int]) -> Class | list[Class] | None:
+        """The class of all images, or that of each of these seeds; None where each draws its own."""
+        if not isinstance(self.label, tuple):
+            return self.label
+        return [self.label[seed % len(self.label)] for seed in seeds]
 
     def precision(self, device: "torch.device | str") -> "torch.dtype":
         """In which the networks compute on this device."""
@@ -108,7 +132,8 @@ class DrawSettings:
         for name in ("vae", *PREPARED):
             if not values[name]:
                 del values[name]
-        values["class"] = values.pop("label")
+        label = values.pop("label")
+        values["class"] = list(label) if isinstance(label, tuple) else label
         values["interval"] = None if self.interval is None else list(self.interval)
         values["dtype"] = str(self.precision(device)).removeprefix("torch.")
         values["sampler"] = self.sampler.name

@@ -7,13 +7,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.data.encoder import PixelEncoder, encoder_from_dict
+from unitgain.denoiser import classes_of
 from unitgain.draw.decode import decoder
 from unitgain.draw.networks import Network, guide_by
 from unitgain.draw.run import describe, draw_images
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.images import as_ranges, drawn
 from unitgain.metrics.record import Source
-from unitgain.sample.generation import check_labels
 from unitgain.sample.seeds import check_seeds
 
 
@@ -47,10 +47,9 @@ class Generated:
         batch: int = 64,
     ) -> None:
         check_seeds(seeds)
+        settings = settings.with_classes(classes_of(main.denoiser))
         self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
         self.device, self.batch = torch.device(device), batch
-        if settings.label is not None:
-            check_labels([settings.label], 1, main.denoiser.spec.label_dim)
         self.denoiser = guide_by(main, guide, settings)
         self.decode = decoder(main.encoder, main.denoiser.spec.channels, self.device, settings.vae)
         self.source = source_of(main, guide, settings, seeds, self.device)

@@ -51,7 +51,7 @@ class Prepared(Denoiser):
         self.spec = original.spec
         self.sigma_data = original.sigma_data
         self.encoder = original.encoder
-        self.label_dropout = original.label_dropout
+        self.label_dropout, self.classes = original.label_dropout, original.classes
         self.dtype = dtype
         self.at_once = at_once
         self.graphs = graphs

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unitgain.denoiser import DenoiserLike, Label
+from unitgain.classes import Class
+from unitgain.denoiser import DenoiserLike, Label, classes_of
 from unitgain.guide import Guided
 from unitgain.sample.generators import SampleGenerators
 from unitgain.sample.samplers import Denoise, Heun, Sampler
@@ -25,7 +26,7 @@ def generate(
     sigmas: Float[Tensor, " steps"],
     *,
     sampler: Sampler = HEUN,
-    label: int | Sequence[int] | None = None,
+    label: Class | Sequence[Class] | None = None,
     batch: int = 64,
     shape: Sequence[int] | None = None,
     device: torch.device | str | None = None,
@@ -39,7 +40,8 @@ def generate(
         seeds: one per image.
         sigmas: schedule, as from `sigma_grid`.
         sampler: with its settings, such as `StochasticHeun(S_churn=10)`.
-        label: class of all images, or one per seed; by default each seed draws its own of those that the network knows.
+        label: class of all images, or one per seed, by number or by name; by default each seed draws its own of those
+            that the network knows.
         batch: images in flight at a time, at least 1.
         shape: (C, H, W) of an image; by default that of the network, which functions have none of.
         device: where images are drawn; by default where the parameters are, and the CPU for a function.
@@ -57,9 +59,7 @@ def generate(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     spec = denoiser.spec if isinstance(denoiser, DenoiserLike) else None
-    per_seed = [label] * len(seeds) if isinstance(label, int) else label
-    if per_seed is not None:
-        check_labels(per_seed, len(seeds), spec and spec.label_dim)
+    per_seed = None if label is None else _per_seed(denoiser, label, len(seeds))
     if isinstance(denoiser, Guided):
         denoiser.check_samples(len(seeds))
     if shape is None:
@@ -81,14 +81,12 @@ def generate(
         yield part, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
 
 
-def check_labels(labels: Sequence[int], seeds: int, classes: int | None) -> None:
-    """Raise `ValueError` unless there is a label per seed, each a class of the network (`classes`, where known)."""
+def _per_seed(denoiser: object, label: Class | Sequence[Class], seeds: int) -> list[int]:
+    """The number of the class of each image."""
+    labels = [label] * seeds if isinstance(label, int | str) else label
     if len(labels) != seeds:
         raise ValueError(f"{len(labels)} labels for {seeds} seeds: give one per seed, or one for all")
-    wrong = [label for label in labels if classes is not None and not 0 <= label < classes]
-    if wrong:
-        known = f"the network knows the classes 0 to {classes - 1}" if classes else "it is unconditional"
-        raise ValueError(f"label {wrong[0]} is out of range: {known}")
+    return classes_of(denoiser).numbers(labels)
 
 
 def _device(denoiser: object) -> torch.device:

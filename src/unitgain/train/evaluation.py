@@ -63,6 +63,7 @@ class Evaluation(Observer):
         self.settings, self.recipe, self.world, self.folder = config.evaluation, config.recipe, world, folder
         self.from_start = config.init is not None
         self.encoder = to_dict(dataset.encoder)
+        self.classes = dataset.classes if self.recipe.network.label_dim else None
         self.average = average_of(config)
         settings = self.settings
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae)
@@ -154,7 +155,7 @@ class Evaluation(Observer):
             name: full(tensor).to(state.device) for name, tensor in [*ema.sharded().items(), *ema.buffers.items()]
         }
         denoiser.load_state_dict(tensors, assign=True)
-        denoiser.encoder = self.encoder
+        denoiser.encoder, denoiser.classes = self.encoder, self.classes
         prepared = prepare(denoiser.requires_grad_(False).eval(), DTYPES[self.settings.dtype])
         return Network(name=f"{self.folder.name}, EMA length {length_of(ema)}", denoiser=prepared, record={})
 

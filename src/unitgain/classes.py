@@ -1,0 +1,165 @@
+"""Classes of images by name or by number. Names come from folders and files, and are never more than text.
+
+A name is shown through `Classes.label`, which leaves no control characters and cuts it short; it never becomes a path.
+"""
+
+import csv
+import difflib
+import operator
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from unitgain.trust import brief, one_line
+
+LONGEST = 1000  # characters of a name
+SHOWN = 40  # of them, where names are shown
+LISTED = 10  # names in an error
+COMPARED = 10_000  # names that a wrong one is compared with
+ALL = "all"
+Class = int | str  # a class by its number, or its name
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that a network or data know.
+
+    Args:
+        count: how many; 0 for an unconditional network, None where that is not known.
+        names: one for each, where they are known; two may have the same.
+
+    Raises:
+        ValueError: if there are not as many names as classes, or one is too long.
+    """
+
+    count: int | None
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.names is not None:
+            if len(self.names) != self.count:
+                raise ValueError(f"there are {len(self.names)} names of classes, for {self.count} classes")
+            check_names(self.names)
+
+    def label(self, number: int) -> str:
+        """What a class is called where it is shown: its name, short enough for a line, or else its number."""
+        return str(number) if self.names is None else shown_name(self.names[number])
+
+    def number(self, which: Class) -> int:
+        """A class by its number, 0 and up, or its name; a name goes before a number that is spelled like it.
+
+        Case and the way in which accents are composed count only where names differ in nothing else.
+
+        Raises:
+            ValueError: if there is no such class, or there are several of this name.
+        """
+        if isinstance(which, str):
+            matches = self._exact.get(which) or self._folded.get(_fold(which)) or []
+            if len(matches) > 1:
+                numbers = ", ".join(map(str, matches[:LISTED]))
+                raise ValueError(f"the classes {numbers} are all called {shown_name(which)!r}: give a number")
+            if matches:
+                return matches[0]
+            if not re.fullmatch(r"\s*\d{1,9}\s*", which, re.ASCII):
+                raise ValueError(f"there is no class {shown_name(which)!r}{self._nearest(which)}: {self._known()}")
+        number = int(which) if isinstance(which, str) else operator.index(which)
+        if self.count is not None and not 0 <= number < self.count:
+            raise ValueError(f"label {number} is out of range: {self._known()}")
+        return number
+
+    def numbers(self, which: Iterable[Class]) -> list[int]:
+        """Several classes, each as in `number`."""
+        return [self.number(one) for one in which]
+
+    def parse(self, text: str) -> tuple[int, ...]:
+        """Classes from text: a name or number, a list of them, ranges with both ends, or "all".
+
+        `flags`, `0,1,2`, `0-4`, `flags,3`. A name with a comma in it stands alone, or between double quotes.
+
+        Raises:
+            ValueError: if a part is none of these, or a class comes twice.
+        """
+        if self._is_name(text):
+            return (self.number(text),)
+        if self.count and text.strip().lower() == ALL:
+            return tuple(range(self.count))
+        try:
+            parts = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+        except csv.Error as error:
+            raise ValueError(f"cannot read the classes {brief(text)}: {error}") from error
+        if not parts:
+            raise ValueError("no class is named: give a name, a number, a list such as 0,1,2 or a range such as 0-4")
+        chosen = [number for part in parts for number in self._range(part.strip())]
+        twice = next((number for place, number in enumerate(chosen) if number in set(chosen[:place])), None)
+        if twice is not None:
+            raise ValueError(f"the classes {brief(text)} name {self.label(twice)!r} twice")
+        return tuple(chosen)
+
+    def _range(self, part: str) -> Sequence[int]:
+        """The classes of one part of a list."""
+        if not self._is_name(part):
+            for dash in (match.start() for match in re.finditer("-", part)):
+                first, last = part[:dash].strip(), part[dash + 1 :].strip()
+                if all(self._is_name(end) or re.fullmatch(r"[0-9]{1,9}", end) for end in (first, last)):
+                    ends = self.number(first), self.number(last)
+                    if ends[1] < ends[0]:
+                        raise ValueError(f"the range of classes {brief(part)} ends before it begins")
+                    return range(ends[0], ends[1] + 1)
+        return (self.number(part),)
+
+    def _is_name(self, text: str) -> bool:
+        return text in self._exact or _fold(text) in self._folded
+
+    @cached_property
+    def _exact(self) -> dict[str, list[int]]:
+        return _places(self.names or ())
+
+    @cached_property
+    def _folded(self) -> dict[str, list[int]]:
+        return _places(map(_fold, self.names or ()))
+
+    def _nearest(self, name: str) -> str:
+        near = difflib.get_close_matches(_fold(name)[:LONGEST], list(self._folded)[:COMPARED], n=1, cutoff=0.5)
+        return f"; did you mean {self.label(self._folded[near[0]][0])!r}?" if near else ""
+
+    def _known(self) -> str:
+        if self.count == 0:
+            return "the network is unconditional"
+        if self.count is None:
+            return "names are not known here, give a number"
+        known = f"the network knows the classes 0 to {self.count - 1}"
+        if self.names is None:
+            return f"{known}, and not their names"
+        if self.names == tuple(map(str, range(self.count))):
+            return known
+        some = ", ".join(f"{number} {self.label(number)}" for number in range(min(self.count, LISTED)))
+        return f"{known}: {some}{', ...' if self.count > LISTED else ''}"
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise `ValueError` if a name of a class is longer than a name may be, such as a caption."""
+    for number, name in enumerate(names):
+        if len(name) > LONGEST:
+            raise ValueError(
+                f"the name of class {number} has {len(name):,} characters, and at most {LONGEST:,} are a name: "
+                f"{shown_name(name)}"
+            )
+
+
+def shown_name(name: str) -> str:
+    """A name as a part of a line: without control characters, cut short."""
+    text = one_line(name[: SHOWN + 1])
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def _places(names: Iterable[str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        places.setdefault(name, []).append(number)
+    return places

@@ -1,0 +1,140 @@
+"""Classes by name and number: what is chosen, what is refused, and that names reach all who draw."""
+
+import json
+import re
+
+import pytest
+import torch
+from conftest import trained
+
+from unitgain.checkpoint.snapshot import SnapshotHeader, load, write_snapshot
+from unitgain.classes import LONGEST, SHOWN, Classes
+from unitgain.denoiser import classes_of
+from unitgain.draw import DrawSettings, Network, write_images
+from unitgain.guide import Guided
+from unitgain.infer import prepare
+from unitgain.sample import generate, sigma_grid
+
+KINDS = Classes(5, ("Flags", "food", "t-shirt", "tench, Tinca tinca", "é"))
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("food", (1,)),
+        ("1", (1,)),
+        ("0,2,1", (0, 2, 1)),
+        ("0-4", (0, 1, 2, 3, 4)),
+        ("flags, 3", (0, 3)),
+        ("Flags-t-shirt", (0, 1, 2)),
+        ("t-shirt-4", (2, 3, 4)),
+        ("tench, Tinca tinca", (3,)),
+        ('"tench, Tinca tinca",food', (3, 1)),
+        ("e\u0301,0", (4, 0)),
+        ("ALL", (0, 1, 2, 3, 4)),
+    ],
+)
+def test_text_names_classes(text, numbers):
+    assert KINDS.parse(text) == numbers
+
+
+def test_names_go_before_numbers_and_exact_ones_before_others():
+    numbers = Classes(3, ("7", "2", "10"))
+    assert [numbers.number(which) for which in ("2", 2, "7", "10", "0")] == [1, 2, 0, 2, 0]
+    assert numbers.parse("7-10") == (0, 1, 2)
+    assert Classes(2, ("a", "A")).numbers(["A", "a"]) == [1, 0]
+    assert Classes(2, ("all", "b")).parse("all") == (0,)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("flaps", "no class 'flaps'; did you mean 'Flags'?"),
+        ("xyz", "0 Flags, 1 food"),
+        ("5", "label 5 is out of range: the network knows the classes 0 to 4"),
+        ("3-1", "ends before it begins"),
+        ("food,1", "name 'food' twice"),
+        ("0-9", "label 9 is out of range"),
+        ("", "no class"),
+        ("1,,2", "no class"),
+        ('"food', "cannot read the classes"),
+        ("-1", "no class '-1'"),
+    ],
+)
+def test_what_names_no_class_is_refused_with_those_there_are(text, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        KINDS.parse(text)
+
+
+def test_one_name_of_two_classes_asks_for_a_number():
+    with pytest.raises(ValueError, match=r"classes 0, 2 are all called 'crane': give a number"):
+        Classes(3, ("crane", "b", "crane")).number("crane")
+
+
+def test_without_names_numbers_remain():
+    assert Classes(3).number("2") == 2 and Classes(None).number(10**6) == 10**6
+    for classes, words in (Classes(3), "not their names"), (Classes(0), "unconditional"), (Classes(None), "a number"):
+        with pytest.raises(ValueError, match=words):
+            classes.number("flags")
+    with pytest.raises(ValueError, match="label 0 is out of range: the network is unconditional"):
+        Classes(0).parse("0")
+
+
+def test_names_are_shown_on_one_line_and_cut_short():
+    hostile = Classes(2, ("\x1b[31mred\n<b>", "x" * LONGEST))
+    assert "\x1b" not in hostile.label(0) and "\n" not in hostile.label(0)
+    assert len(hostile.label(1)) == SHOWN
+    with pytest.raises(ValueError) as caught:  # its text is looked at below
+        hostile.number("\x1b[2J" + "y" * 5000)
+    assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 500
+    with pytest.raises(ValueError, match="1,001 characters"):
+        Classes(1, ("x" * (LONGEST + 1),))
+    with pytest.raises(ValueError, match="2 names of classes, for 3"):
+        Classes(3, ("a", "b"))
+
+
+@pytest.fixture
+def denoiser(tiny_spec):
+    denoiser = trained(tiny_spec).requires_grad_(False)
+    denoiser.classes = ("cat", "dog", "2")
+    return denoiser
+
+
+def header(spec, **changes):
+    raw = {"kind": "raw"}
+    return SnapshotHeader(network=spec, sigma_data=0.5, nimg=8, profile=raw, recipe="tiny", encoder={}, **changes)
+
+
+def test_a_name_draws_what_its_number_draws(denoiser):
+    def drawn(network, label):
+        parts = generate(network, [3, 4], sigma_grid(2), label=label)
+        return next((labels.tolist(), images) for _, labels, images in parts)
+
+    for network in (denoiser, prepare(denoiser), Guided(denoiser, None, 1.5)):
+        (labels, images), (numbers, same) = drawn(network, "dog"), drawn(network, 1)
+        assert labels == numbers == [1, 1] and torch.equal(images, same)
+        assert drawn(network, ["dog", 2])[0] == [1, 2]
+    with pytest.raises(ValueError, match="did you mean 'dog'"):
+        drawn(denoiser, "dogg")
+
+
+def test_a_snapshot_brings_names_and_no_other_number_of_them(denoiser, tmp_path):
+    spec, state = denoiser.spec, denoiser.state_dict()
+    write_snapshot(tmp_path / "a.safetensors", header(spec, classes=denoiser.classes), state)
+    assert load(tmp_path / "a.safetensors").classes == ("cat", "dog", "2")
+    assert classes_of(prepare(load(tmp_path / "a.safetensors"))).parse("dog,2") == (1, 2)
+    with pytest.raises(ValueError, match="2 names of classes, for 3"):
+        header(spec, classes=("cat", "dog"))
+
+
+def test_seeds_get_several_classes_in_turn(denoiser, tmp_path):
+    network = Network(name="n", denoiser=denoiser, record={"sha256": "0" * 64})
+    settings = DrawSettings(steps=1, label=("2", "cat"))
+    write_images(network, None, settings, [0, 1, 3], tmp_path / "some")
+    write_images(network, None, settings, range(4), tmp_path / "some")
+    manifest = json.loads((tmp_path / "some" / "manifest.json").read_text())
+    assert [entry["class"] for entry in manifest["images"]] == [2, 0, 2, 0]
+    assert manifest["settings"]["class"] == [2, 0]
+    with pytest.raises(ValueError, match="no class 'cow'"):
+        write_images(network, None, settings.replace(label="cow"), [0], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
