@@ -82,22 +82,25 @@ def label(text: str, rest: object, style: str) -> Text:
 
 
 @contextmanager
-def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Callable[[float, int | None], None]]:
+def bar(
+    title: str, unit: str, *, quiet: bool = False, late: bool = False
+) -> Iterator[Callable[[float, int | None], None]]:
     """A progress bar on standard error, where that is a terminal: call what it yields with (done, total or None).
 
     Args:
         title: what is done.
         unit: what is counted.
         quiet: show nothing.
+        late: show it from the first call until all is done, so that others may come before and after it.
     """
-    with _progress(title, quiet, True, MofNCompleteColumn(), plain(unit), RateColumn(unit)) as update:
+    with _progress(title, quiet, late, MofNCompleteColumn(), plain(unit), RateColumn(unit)) as update:
         yield update
 
 
 @contextmanager
 def byte_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[float, int | None], None]]:
-    """As `bar`, in bytes; it is shown when the first of them are there."""
-    with _progress(title, quiet, False, DownloadColumn(), TransferSpeedColumn()) as update:
+    """As a late `bar`, in bytes."""
+    with _progress(title, quiet, True, DownloadColumn(), TransferSpeedColumn()) as update:
         yield update
 
 
@@ -121,14 +124,28 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def _progress(
-    title: str, quiet: bool, visible: bool, *columns: ProgressColumn
+    title: str, quiet: bool, late: bool, *columns: ProgressColumn
 ) -> Iterator[Callable[[float, int | None], None]]:
     console = Console(stderr=True)
     shown = (plain("{task.description}"), BarColumn(), *columns, TimeElapsedColumn(), plain("ETA"))
     hidden = quiet or not console.is_terminal
-    with Progress(*shown, TimeRemainingColumn(), console=console, disable=hidden) as progress:
-        task = progress.add_task(title, total=None, visible=visible)
-        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+    progress = Progress(*shown, TimeRemainingColumn(), console=console, disable=hidden)
+    task = progress.add_task(title, total=None)
+
+    def update(done: float, total: int | None) -> None:
+        full = late and total is not None and done >= total
+        if not (full and progress.finished):
+            progress.start()
+        progress.update(task, completed=done, total=total)
+        if full:
+            progress.stop()
+
+    if not late:
+        progress.start()
+    try:
+        yield update
+    finally:
+        progress.stop()
 
 
 def _line(text: object, file: Any) -> None:

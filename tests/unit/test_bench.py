@@ -45,6 +45,8 @@ def test_cases_and_modes():
     for wrong in (*wrong_ones, "exact+kernels", "float32+kernels=1", "float32+graph+graph", "float32+microbatch=N"):
         with pytest.raises(ValueError, match="cannot read the mode"):
             parse_mode(wrong)
+    with pytest.raises(ValueError, match=r"plain takes one of \+bfloat16, \+float16, each once, not \+compile"):
+        parse_mode("plain+compile")
     with pytest.raises(ValueError, match="did you mean 'plain'"):
         parse_case("digits:plane", ("plain", "fast"), ())
 

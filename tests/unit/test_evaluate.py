@@ -23,7 +23,8 @@ from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, open_network, write_images
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import ImageError, as_ranges, decode, open_images
-from unitgain.evaluate.judge import Judge, make_references, open_references, references_of
+from unitgain.evaluate.judge import Judge
+from unitgain.evaluate.references import make_references, open_references, references_of
 from unitgain.hub import names_network
 from unitgain.metrics.detectors import Function, Pixels
 from unitgain.metrics.measure import measure

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from unitgain.analysis.buckets import bucket_of
 from unitgain.analysis.counts import Cost
 from unitgain.analysis.flops import flops, operation
 from unitgain.arch import NetworkSpec
@@ -118,8 +119,8 @@ def part_of(path: str) -> str:
 
 def resolution_of(path: str) -> str | None:
     """Resolution at which a module of one of our networks runs, "64x64", or None where it has none."""
-    match = re.search(r"(?:^|\.)(?:enc|dec)\.(\d+x\d+)_", path)
-    return match[1] if match else None
+    bucket = bucket_of(path)
+    return bucket and bucket.partition(" ")[2]
 
 
 def _grouped(by_path: Counter[str], key: Callable[[str], str | None]) -> dict[str, int]:

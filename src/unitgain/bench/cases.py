@@ -127,13 +127,16 @@ def parse_mode(
         ValueError: if it is none of these.
     """
     word, *asked = text.split("+")
-    known = ("bfloat16", "float16") if word in AS_TRAINED else options
+    if word not in words:
+        raise ValueError(f"cannot read the mode {text!r}: {suggest(word, words)}")
+    own = ("bfloat16", "float16") if word in AS_TRAINED else options
     values = {name: value for name, _, value in (option.partition("=") for option in asked)}
-    right = all(re.sub(r"=[1-9]\d*$", "=N", option) in known for option in asked) and len(values) == len(asked)
-    if word not in words or not right or (word in AS_TRAINED and len(asked) > 1):
-        raise ValueError(
-            f"cannot read the mode {text!r}: write {', '.join(words)} with {', '.join(f'+{o}' for o in known)}"
-        )
+    wrong = [option for option in asked if re.sub(r"=[1-9]\d*$", "=N", option) not in own]
+    if wrong or len(values) < len(asked) or (word in AS_TRAINED and len(asked) > 1):
+        count = "one of " if word in AS_TRAINED else ""
+        known = f"{word} takes {count}{', '.join(f'+{option}' for option in own)}, each once"
+        refused = f", not +{wrong[0]}" if wrong else ""
+        raise ValueError(f"cannot read the mode {text!r}: {known}{refused}")
     if word in AS_TRAINED:
         return Mode(word, DTYPES[asked[0] if asked else "float32"])
     return Mode(word, fastest_dtype(device) if word == "fast" else DTYPES[word], values)

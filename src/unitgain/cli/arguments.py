@@ -1,15 +1,16 @@
 """Arguments that several commands share, from text."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
+
+from unitgain.train.config import Device as Device
 
 if TYPE_CHECKING:
     import torch
 
 MAX_SEEDS = 10_000_000
-Device = Literal["auto", "cpu", "cuda"]
 T = TypeVar("T")
 # An option that need not be given. What holds then is said in its own words: "(default: None)" would contradict them.
 _hint = tyro.conf.arg(help_behavior_hint=lambda text: "" if text == "None" else f"(default: {text})")

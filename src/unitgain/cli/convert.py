@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unitgain.cli.arguments import Unset
+from unitgain.cli.arguments import Device, Unset
 from unitgain.console import bar, note, say
 from unitgain.kinds import ZIP, read_head
 from unitgain.recipe import Precision
-from unitgain.train.config import Device
 
 
 @dataclass(frozen=True)
@@ -130,25 +129,10 @@ class Convert:
             note(f"no {uncertainty_path(self.source).name} is there: u(sigma) is 0, which only training would notice")
 
     def _reference_back(self) -> None:
-        from unitgain.checkpoint.export import export_references
-        from unitgain.metrics.reference import OFFICIAL, load_references
+        from unitgain.evaluate.references import export_official
 
-        known = {detector: name for name, detector in OFFICIAL.items()}
-        found = load_references(self.source)
-        chosen = {known[name]: one for name, one in found.items() if name in known}
-        if self.metric is not None:
-            chosen = {name: one for name, one in chosen.items() if name == self.metric}
-        if not chosen:
-            raise ValueError(
-                f"{self.source} has statistics of {', '.join(found)}; official ones are {', '.join(OFFICIAL)}"
-            )
-        entries = {
-            name: {"mu": one.summary.mean.numpy(), "sigma": one.summary.cov.numpy()}
-            | ({"num_images": one.count} if one.count else {})
-            for name, one in chosen.items()
-        }
-        export_references(entries, self.out)
-        say(f"{self.out}: {' and '.join(entries)}, as the official tools read them")
+        names = export_official(self.source, self.out, self.metric)
+        say(f"{self.out}: {' and '.join(names)}, as the official tools read them")
 
     def _folder(self, dtype: str | None) -> None:
         from unitgain.checkpoint.convert import convert_folder
@@ -164,18 +148,10 @@ class Convert:
         say(f"{len(written)} snapshots in {self.out}; see `unitgain ema list {self.out}`")
 
     def _reference(self) -> None:
-        from unitgain.checkpoint.convert import read_reference
-        from unitgain.metrics.reference import official_references, save_references
+        from unitgain.evaluate.references import import_references
 
-        found = read_reference(self.source)
-        if self.metric is not None:
-            if self.metric not in found:
-                raise ValueError(f"{self.source} has no statistics for {self.metric}, only for {', '.join(found)}")
-            found = {self.metric: found[self.metric]}
-        references = official_references(found, self.source.name)
-        summaries = {name: reference.summary for name, reference in references.items()}
-        save_references(self.out, summaries, self.source.name, fingerprint=None)
-        about = " and ".join(f"{name}, {len(summary.mean)} features" for name, summary in summaries.items())
+        references = import_references(self.source, self.out, self.metric)
+        about = " and ".join(f"{name}, {len(one.summary.mean)} features" for name, one in references.items())
         counts = {reference.count for reference in references.values()}
         known = f"of {' and '.join(f'{count:,}' for count in sorted(filter(None, counts)))} images"
         say(f"{self.out}: {about}; {'the file does not say of how many images' if None in counts else known}")

@@ -1,6 +1,7 @@
 """Options of the commands that draw with a network."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ SamplerName = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled:
+class Sampled(ABC):
     """A command with a sampler, whose settings are options of the command."""
 
     sampler: SamplerName = Heun.name
@@ -46,9 +47,9 @@ class Sampled:
         return dataclasses.make_dataclass(cls.__name__, own, bases=(cls,), namespace=names, frozen=True, kw_only=True)
 
     @classmethod
+    @abstractmethod
     def with_sampler(cls, sampler: Sampler) -> dict[str, Any]:
         """The field that has the sampler, by its name."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from unitgain.console import Console, say, show_json
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.serial import from_dict, suggest, to_dict
-from unitgain.train.rows import read_stats
+from unitgain.train.rows import read_ticks
 from unitgain.trust import one_line
 
 # The rows of --configs: names of recipes start so, configs first.
@@ -249,7 +249,7 @@ def describe_run(run: Path) -> dict[str, Any]:
     from unitgain.train.run import load_config
 
     config = load_config(run)
-    ticks = [row for row in read_stats(run) if "loss" in row]
+    ticks = read_ticks(run)
     nimg = ticks[-1]["nimg"] if ticks else 0
     settings = {name: value for name, value in to_dict(config).items() if name != "recipe"}
     return {

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from unitgain.evaluate.judge import Measurement
     from unitgain.parallel import World
 
+FETCHING, READING = "fetching weights", "reading the reference"
+
 
 @dataclass(frozen=True)
 class Metrics(Drawing):
@@ -76,17 +78,23 @@ class Metrics(Drawing):
 
     def run(self) -> None:
         """Measure and print."""
-        from unitgain.evaluate.judge import Judge, choose, open_reference
+        from unitgain.evaluate.judge import Judge
         from unitgain.parallel import processes
 
-        metrics = choose([name for name in self.metrics.split(",") if name], self.reference, self.detector)
+        names = [name for name in self.metrics.split(",") if name]
         with processes(pick_device(self.device)) as world:
             images, quiet = self._open(world), not world.main
-            reference = open_reference(metrics, self._reference(world))
-            weights = fetch_weights(self.weights, [metric.detector for metric in metrics], world)
-            with bar("reading the reference", "images", quiet=quiet or isinstance(reference, dict)) as progress:
+            with byte_bar(FETCHING, quiet=quiet) as fetched, bar(READING, "images", quiet=quiet, late=True) as read:
                 judge = Judge.open(
-                    metrics, reference, weights=weights, scale=images.scale, world=world, on_images=progress
+                    names,
+                    self._reference(world),
+                    detector=self.detector,
+                    weights=self.weights,
+                    scale=images.scale,
+                    limits=self.limits,
+                    world=world,
+                    on_bytes=fetched,
+                    on_images=read,
                 )
             with bar("measuring", "images", quiet=quiet) as progress:
                 results = judge.measure(images, self.repeat, progress)
@@ -107,7 +115,7 @@ class Metrics(Drawing):
 
     def _reference(self, world: "World") -> "str | Images | None":
         """The name of a reference, or data to make one of."""
-        from unitgain.evaluate.judge import SUFFIXES
+        from unitgain.evaluate.references import SUFFIXES
 
         if self.reference is None or Path(self.reference).suffix in SUFFIXES:
             return self.reference
@@ -157,7 +165,7 @@ class MetricsReference:
 
     def run(self) -> None:
         """Read all images and write the file."""
-        from unitgain.evaluate.judge import make_references
+        from unitgain.evaluate.references import make_references
         from unitgain.metrics.record import jpeg_warning
         from unitgain.metrics.reference import save_references
         from unitgain.metrics.weights import open_detector
@@ -168,7 +176,8 @@ class MetricsReference:
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
         with processes(pick_device(self.device)) as world:
             images = _pictures(self.data, self.limits, self.split, world)
-            weights = fetch_weights(self.weights, names, world)
+            with byte_bar(FETCHING, quiet=not world.main) as fetched:
+                weights = self.weights.fetch(names, world, fetched)
             opened = [open_detector(name, world.device, weights, scale=images.scale) for name in names]
             rows = [detector.info.name for detector in opened] if self.features else []
             with bar("reading", "images", quiet=not world.main) as progress:
@@ -179,12 +188,6 @@ class MetricsReference:
                 say(f"{len(images):,} images in the features of {', '.join(summaries)}: {self.out}, {size:,.1f} MB")
                 if images.source.formats.get("jpeg"):
                     Console(soft_wrap=True).print(label("warning: ", jpeg_warning(images.source), "yellow"))
-
-
-def fetch_weights(weights: Weights, detectors: Sequence[str], world: "World") -> Weights:
-    """With what these detectors need, fetched with a progress bar where it is not there."""
-    with byte_bar("fetching weights", quiet=not world.main) as progress:
-        return weights.fetch(detectors, world, progress)
 
 
 def _pictures(name: str, limits: Limits, split: str | None, world: "World") -> "Images":

@@ -1,7 +1,7 @@
 """`unitgain sweep` and `unitgain tune`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.cli.drawing import Sampling
-from unitgain.cli.metrics import fetch_weights
+from unitgain.cli.metrics import FETCHING, READING
 from unitgain.console import Console, bar, byte_bar, say
 from unitgain.metrics.weights import Weights
 from unitgain.sweep.cells import CellResult, SweepConfig, best, best_by
@@ -57,13 +57,21 @@ class Bench(Sampling):
 
     def judge(self, world: "World") -> "Judge":
         """Metrics with their detectors and references; each process measures cells of its own."""
-        from unitgain.evaluate.judge import Judge, choose, open_reference
+        from unitgain.evaluate.judge import Judge
         from unitgain.parallel import World
 
-        metrics = choose([name for name in self.metric.split(",") if name], self.reference)
-        reference = open_reference(metrics, self.reference, self.limits)
-        weights = fetch_weights(self.weights, [metric.detector for metric in metrics], world)
-        return Judge.open(metrics, reference, weights=weights, world=World(device=world.device))
+        names, quiet = [name for name in self.metric.split(",") if name], not world.main
+        with byte_bar(FETCHING, quiet=quiet) as fetched, bar(READING, "images", quiet=quiet, late=True) as read:
+            judge = Judge.open(
+                names,
+                self.reference,
+                weights=self.weights,
+                limits=self.limits,
+                world=world,
+                on_bytes=fetched,
+                on_images=read,
+            )
+        return replace(judge, world=World(device=world.device))
 
     def open(self, run: Path, out: Path, judge: "Judge", world: "World") -> "Sweep":
         """A run ready to be swept."""
@@ -105,7 +113,7 @@ class SweepCommand(Bench):
         """Sweep, then write table and pictures."""
         from unitgain.parallel import processes
         from unitgain.sweep.plots import plot_runs, write_results
-        from unitgain.sweep.run import remaining, sweep
+        from unitgain.sweep.run import sweep
 
         if not self.runs:
             raise ValueError("name the folder of a run")
@@ -117,10 +125,11 @@ class SweepCommand(Bench):
             for run in self.runs:
                 out = self.out or run / "sweep"
                 bench = self.open(run, out, judge, world)
-                with byte_bar("reconstructing", quiet=quiet) as progress:
-                    remaining(bench, self.config, on_progress=progress)
-                with bar("sweeping", "images", quiet=quiet) as progress:
-                    results = by_run[run.name] = sweep(bench, self.config, on_images=progress)
+                with (
+                    byte_bar("reconstructing", quiet=quiet) as read,
+                    bar("sweeping", "images", quiet=quiet, late=True) as drawn,
+                ):
+                    results = by_run[run.name] = sweep(bench, self.config, on_bytes=read, on_images=drawn)
                 if world.main:
                     stem = "sweep" if self.guide is None else f"sweep-{Path(self.guide).stem}"
                     files = write_results(results, out, stem)

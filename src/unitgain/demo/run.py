@@ -33,7 +33,7 @@ from unitgain.sample import generate
 from unitgain.serial import to_dict
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
-from unitgain.train.rows import read_stats
+from unitgain.train.rows import read_ticks
 from unitgain.train.run import load_config
 
 COLUMNS = 10  # of the grids, one per class
@@ -90,7 +90,7 @@ def run_demo(
             say("the demo was run before with these settings; --fresh runs it again")
             return report
     resumed = run.exists()
-    earlier = sum(row["seconds"] for row in ticks(run))  # what was done before counts too
+    earlier = sum(row["seconds"] for row in read_ticks(run))  # what was done before counts too
     with timer.part("training"):
         result = train(training, run, dataset, resume=resumed, quiet=quiet, tensorboard=False)
     if not result.finished:
@@ -106,7 +106,7 @@ def run_demo(
     with timer.part("drawing the report"):
         samples, real = grids(load(averages[results.best].path), dataset, config)
         report = summarize(config, judge, result.nimg, timer.seconds, results)
-        write_text(out / "report.html", digits_page(report, ticks(run), samples, real, COLUMNS))
+        write_text(out / "report.html", digits_page(report, read_ticks(run), samples, real, COLUMNS))
     report["seconds"] = sum(timer.seconds.values())
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
@@ -126,11 +126,6 @@ def remove_demo(out: Path) -> None:
         shutil.rmtree(out / folder, ignore_errors=True)
     for file in ("report.html", "report.json"):
         (out / file).unlink(missing_ok=True)
-
-
-def ticks(run: Path) -> list[dict[str, Any]]:
-    """What a training run has logged of its loss so far."""
-    return [row for row in read_stats(run) if "loss" in row]
 
 
 def finished_report(config: DemoConfig, out: Path) -> dict[str, Any] | None:

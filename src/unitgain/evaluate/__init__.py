@@ -1,4 +1,4 @@
-"""Measuring what users have: `images` on disk, `generated` images, and the `protocol` over either; `references`."""
+"""Measuring what users have: `images` on disk, `generated` ones, `references` of real ones, and the `judge` of all."""
 
 from unitgain.lazy import offer
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitgain import files
-from unitgain.checkpoint.convert import read_reference
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.images import Digits, Images, as_ranges, open_images
+from unitgain.evaluate.references import SUFFIXES, OnImages, open_references, references_of
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.measure import find_reference, measure, plan
 from unitgain.metrics.metric import Metric, parse_metrics
 from unitgain.metrics.record import Record, Source
-from unitgain.metrics.reference import Fingerprint, Reference, load_references, official_references
-from unitgain.metrics.summary import Summary, summarize
+from unitgain.metrics.reference import Reference
+from unitgain.metrics.summary import Summary
 from unitgain.metrics.weights import Weights, name_of, open_detector, scale_of
 from unitgain.parallel import World
 from unitgain.serial import to_dict
 from unitgain.trust import DEFAULT_LIMITS, Limits
-
-OnImages = Callable[[float, int], object]
-SUFFIXES = (".npz", ".pkl")  # of files that hold a reference
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,7 @@ class Judge:
         scale: tuple[float, float] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         world: World | None = None,
+        on_bytes: Callable[[int, int], None] | None = None,
         on_images: OnImages | None = None,
     ) -> "Judge":
         """Open what metrics need, and refuse what does not fit before weights are fetched.
@@ -105,11 +102,13 @@ class Judge:
             metrics: as `parse_metrics` takes them.
             reference: what to measure against: a file of `unitgain metrics reference`, an official one, images or
                 their name (`digits`, a folder, ...), references; None if no metric needs one.
-            detector: as in `choose`.
-            weights: of the detectors.
+            detector: of metrics that name none; None for `pixels` where the reference is the digits, and for
+                `inception` otherwise.
+            weights: of the detectors; what is not there is fetched.
             scale: of `pixels`, where the reference says none.
             limits: of what one image, and an archive of them, may take.
             world: processes that share the work.
+            on_bytes: called with (bytes there, bytes in all) in the first process, while weights are fetched.
             on_images: called with (images read, images in all) while a reference is made of images.
 
         Raises:
@@ -119,9 +118,10 @@ class Judge:
             ValueError: if a metric is unknown, or has nothing to be measured against.
         """
         world = world or World()
-        chosen = choose(metrics, reference, detector)
-        against = open_reference(chosen, reference, limits)
+        chosen = _choose(metrics, reference, detector)
+        against = _open_reference(chosen, reference, limits)
         names = dict.fromkeys(metric.detector for metric in chosen)
+        weights = (weights or Weights()).fetch(names, world, on_bytes)
         chosen = [dataclasses.replace(metric, detector=name_of(metric.detector)) for metric in chosen]
         if isinstance(against, Images):
             scale = against.scale
@@ -201,7 +201,30 @@ class Judge:
         }
 
 
-def choose(metrics: Sequence[str | Metric], reference: object = None, detector: str | None = None) -> list[Metric]:
+def repetitions(images: Images, repeat: int) -> list[tuple[Images, Sequence[int]]]:
+    """Images and the numbers of those to measure, for each repetition.
+
+    Raises:
+        ValueError: if there are too few images, or the seeds are no range.
+    """
+    if repeat < 1 or len(images) < 2 * repeat:
+        raise ValueError(f"--repeat {repeat}: needs at least 1 and two images each; there are {len(images)} images")
+    if repeat == 1:
+        return [(images, range(len(images)))]
+    if not isinstance(images, Generated):
+        each = len(images) // repeat
+        return [(images, range(i * each, (i + 1) * each)) for i in range(repeat)]
+    seeds = images.seeds
+    if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
+        raise ValueError(f"--repeat {repeat} needs the seeds as a range such as 0-49999, not {as_ranges(seeds)}")
+    rounds: list[tuple[Images, Sequence[int]]] = []
+    for i in range(repeat):
+        start = seeds[0] + i * len(seeds)
+        rounds.append((images.of_seeds(range(start, start + len(seeds))), range(len(seeds))))
+    return rounds
+
+
+def _choose(metrics: Sequence[str | Metric], reference: object = None, detector: str | None = None) -> list[Metric]:
     """Metrics by name, each with a detector.
 
     Args:
@@ -213,7 +236,7 @@ def choose(metrics: Sequence[str | Metric], reference: object = None, detector: 
     return parse_metrics(metrics, detector or ("pixels" if of_digits else "inception"))
 
 
-def open_reference(
+def _open_reference(
     metrics: Sequence[Metric],
     given: str | Path | Images | Mapping[str, Reference] | None,
     limits: Limits = DEFAULT_LIMITS,
@@ -244,86 +267,6 @@ def open_reference(
         for metric in compared:
             find_reference(given, metric)
     return given
-
-
-def open_references(path: Path) -> dict[str, Reference]:
-    """References by name of the detector: ours, or official ones, `.npz` or `.pkl`; nothing in them is executed.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        ReferenceFileError: if it is no reference or damaged.
-        Refused: if a pickle holds anything else than statistics.
-    """
-    if path.suffix == ".pkl":
-        return official_references(read_reference(path), path.name, files.sha256(path))
-    return load_references(path)
-
-
-def make_references(
-    images: Images,
-    detectors: Sequence[Detector],
-    *,
-    rows: Collection[str] = (),
-    world: World | None = None,
-    on_images: OnImages | None = None,
-) -> tuple[dict[str, Summary], str]:
-    """Summaries of real images for `save_references`, and their fingerprint, on every process.
-
-    Args:
-        images: all of them are read.
-        detectors: with different names.
-        rows: names of those whose features of every image are kept.
-        world: processes that share the work.
-        on_images: as in `Judge.measure`.
-    """
-    world = world or World()
-    fingerprint = Fingerprint()
-
-    def seen() -> Iterator[Tensor]:
-        for batch in images.batches(world.share(range(len(images)))):
-            fingerprint.update(batch)
-            yield batch
-
-    progress = world.progress(on_images, len(images))
-    summaries = summarize(seen(), detectors, rows=rows, world=world, on_images=progress)
-    return summaries, fingerprint.hex(world.gather(fingerprint.hex()))
-
-
-def references_of(
-    images: Images,
-    detectors: Sequence[Detector],
-    metrics: Sequence[str | Metric],
-    *,
-    world: World | None = None,
-    on_images: OnImages | None = None,
-) -> dict[str, Reference]:
-    """References in memory, with what these metrics need; otherwise as `make_references`."""
-    rows = [metric.detector for metric in parse_metrics(metrics, detectors[0].info.name) if metric.rows]
-    summaries, fingerprint = make_references(images, detectors, rows=rows, world=world, on_images=on_images)
-    return {name: Reference.of(summary, images.source.name, fingerprint) for name, summary in summaries.items()}
-
-
-def repetitions(images: Images, repeat: int) -> list[tuple[Images, Sequence[int]]]:
-    """Images and the numbers of those to measure, for each repetition.
-
-    Raises:
-        ValueError: if there are too few images, or the seeds are no range.
-    """
-    if repeat < 1 or len(images) < 2 * repeat:
-        raise ValueError(f"--repeat {repeat}: needs at least 1 and two images each; there are {len(images)} images")
-    if repeat == 1:
-        return [(images, range(len(images)))]
-    if not isinstance(images, Generated):
-        each = len(images) // repeat
-        return [(images, range(i * each, (i + 1) * each)) for i in range(repeat)]
-    seeds = images.seeds
-    if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
-        raise ValueError(f"--repeat {repeat} needs the seeds as a range such as 0-49999, not {as_ranges(seeds)}")
-    rounds: list[tuple[Images, Sequence[int]]] = []
-    for i in range(repeat):
-        start = seeds[0] + i * len(seeds)
-        rounds.append((images.of_seeds(range(start, start + len(seeds))), range(len(seeds))))
-    return rounds
 
 
 def _part(images: Images, numbers: Sequence[int]) -> Mapping[str, Any]:

@@ -143,7 +143,3 @@ def passes(dtype: torch.dtype, preserving: bool, filtered: bool) -> Passes:
     halves = preserving and can_pass(torch.float16)
     sums = (torch.float16 if halves else torch.float32) if dtype == torch.bfloat16 else dtype
     return Passes(dtype, sums, filtered=filtered, pairs=pays_to_convolve(dtype))
-
-
-def _pointwise(operation: Convolve) -> bool:
-    return operation.layer.kernel == (1, 1) and operation.layer.groups == 1

@@ -4,6 +4,7 @@ A new metric is a subclass with a `score` of its own. By name it is `module:attr
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +22,7 @@ Score = float | tuple[float, float]  # a value, or one and its standard deviatio
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
+class Metric(ABC):
     """A figure of a set of images in the features of a detector. The fields of a subclass are its settings.
 
     Args:
@@ -61,6 +62,7 @@ class Metric:
         """The numbers it is computed with."""
         return {name: value for name, value in to_dict(self).items() if name != "detector"}
 
+    @abstractmethod
     def score(self, pair: "Pair") -> Score:
         """The value, alone or with its standard deviation over parts of the images.
 
@@ -70,7 +72,6 @@ class Metric:
         Raises:
             ValueError: if there are too few images.
         """
-        raise NotImplementedError
 
     def warnings(self, pair: "Pair") -> list[str]:
         """What makes a value less than it seems."""

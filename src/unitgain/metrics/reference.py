@@ -173,6 +173,16 @@ def official_references(
     return references
 
 
+def official_entries(references: Mapping[str, Reference]) -> dict[str, dict[str, Any]]:
+    """Official statistics of those references that have an official name; the inverse of `official_references`."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name, detector in OFFICIAL.items():
+        if (one := references.get(detector)) is not None:
+            entries[name] = {"mu": one.summary.mean.numpy(), "sigma": one.summary.cov.numpy()}
+            entries[name] |= {"num_images": one.count} if one.count else {}
+    return entries
+
+
 def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[str, Any]) -> Reference:
     entry = about["detectors"][key]
     info = from_dict(DetectorInfo, entry["detector"])

@@ -12,6 +12,7 @@ from unitgain.report.page import page, paragraph, picture, plot, side_by_side, t
 from unitgain.report.samples import Drawing
 from unitgain.report.terminal import span
 from unitgain.serial import to_dict
+from unitgain.trust import is_number
 
 WIDTH = 992  # pixels of the page
 ROWS = 8  # of tables over time
@@ -106,10 +107,10 @@ def _metrics(history: History) -> str:
     rows = history.metrics
     if not rows:
         return ""
-    names = list(dict.fromkeys(name for row in rows for name, value in row["metrics"].items() if _is_number(value)))
+    names = list(dict.fromkeys(name for row in rows for name, value in row["metrics"].items() if is_number(value)))
     figures = []
     for name in names:
-        known = [row for row in rows if _is_number(row["metrics"].get(name))]
+        known = [row for row in rows if is_number(row["metrics"].get(name))]
         values = [row["metrics"][name] for row in known]
         figures.append(plot(over_training([row["nimg"] for row in known], values, name), f"Last: {values[-1]:.4g}"))
     cells = [(row["nimg"], *(_text(row["metrics"].get(name)) for name in names)) for row in evenly(rows, ROWS)]
@@ -194,10 +195,6 @@ def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _pairs(value, f"{prefix}{name}.")
         elif value not in (None, "", [], ()):
             yield prefix + name, str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _text(value: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
+from unitgain.checkpoint.snapshot import SnapshotError
 from unitgain.console import warn
 from unitgain.data.fit import ImageError, decode
 from unitgain.data.images import grid
@@ -137,6 +137,5 @@ def draw_over_time(
         done = turn * len(seeds)
         report = None if on_images is None else lambda images, done=done: on_images(done + images)
         drawn = [pixels for _, _, pixels in draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report)]
-        with Snapshot(path) as snapshot:
-            drawings.append(Drawing(snapshot.header.nimg, grid(torch.cat(drawn), len(seeds))))
+        drawings.append(Drawing(network.record["nimg"], grid(torch.cat(drawn), len(seeds))))
     return drawings

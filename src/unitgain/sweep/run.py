@@ -152,14 +152,14 @@ def check(bench: Sweep, config: SweepConfig) -> None:
 
 
 def remaining(
-    bench: Sweep, config: SweepConfig, *, on_progress: Callable[[int, int], None] | None = None
+    bench: Sweep, config: SweepConfig, *, on_bytes: Callable[[int, int], None] | None = None
 ) -> list[tuple[Cell, range]]:
     """What is left to evaluate, with all averages reconstructed by the first process.
 
     Args:
         bench: what is swept, and by what it is judged.
         config: the cells.
-        on_progress: called with (bytes read, bytes in all) in the first process.
+        on_bytes: called with (bytes read, bytes in all) in the first process, while averages are reconstructed.
 
     Returns:
         Cells with their seeds, in every process.
@@ -171,7 +171,7 @@ def remaining(
     work = [(cell, config.seeds(k)) for cell in config.cells(tied=bench.tied) for k in range(config.repeat)]
 
     def left() -> list[tuple[Cell, range]]:
-        bench.reconstruct([cell for cell, _ in work], on_progress)
+        bench.reconstruct([cell for cell, _ in work], on_bytes)
         known = bench.table.rows()
         return [(cell, seeds) for cell, seeds in work if not all(k in known for k in bench.keys(cell, seeds).values())]
 
@@ -179,13 +179,18 @@ def remaining(
 
 
 def sweep(
-    bench: Sweep, config: SweepConfig, *, on_images: Callable[[float, int], None] | None = None
+    bench: Sweep,
+    config: SweepConfig,
+    *,
+    on_bytes: Callable[[int, int], None] | None = None,
+    on_images: Callable[[float, int], None] | None = None,
 ) -> list[CellResult]:
     """Evaluate all cells that are not in the table; interrupted, the next call goes on.
 
     Args:
         bench: as in `remaining`.
         config: as in `remaining`.
+        on_bytes: as in `remaining`.
         on_images: called with (images drawn, images to draw) in the first process.
 
     Returns:
@@ -195,7 +200,7 @@ def sweep(
         ValueError: as `remaining`.
     """
     world = bench.world
-    left = remaining(bench, config)
+    left = remaining(bench, config, on_bytes=on_bytes)
     if left:
         bench.networks(left[0][0])  # what does not fit is refused before anything is drawn
     total = sum(len(seeds) for _, seeds in left)
@@ -211,14 +216,14 @@ def sweep(
 
 
 def _results(bench: Sweep, config: SweepConfig) -> Iterator[CellResult]:
-    known = bench.table.rows()
+    known, seeds = bench.table.rows(), [config.seeds(k) for k in range(config.repeat)]
+    keys = {cell: [bench.keys(cell, these) for these in seeds] for cell in config.cells(tied=bench.tied)}
     for metric in bench.judge.metrics:
-        for cell in config.cells(tied=bench.tied):
-            keys = [bench.keys(cell, config.seeds(k))[metric.label] for k in range(config.repeat)]
+        for cell, own in keys.items():
             yield CellResult(
                 cell=cell,
                 metric=metric.label,
-                values=tuple(known[key]["value"] for key in keys),
+                values=tuple(known[key[metric.label]]["value"] for key in own),
                 images=config.images,
                 higher=metric.higher,
             )

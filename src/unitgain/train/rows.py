@@ -27,6 +27,11 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
         return []
 
 
+def read_ticks(run: Path) -> list[dict[str, Any]]:
+    """Those lines of `read_stats` that have a loss, one per tick."""
+    return [row for row in read_stats(run) if "loss" in row]
+
+
 def is_sound(row: Mapping[str, Any]) -> bool:
     """Whether each value of a line that is shown, compared, added or drawn is of the type for that."""
     nimg = row.get("nimg")
