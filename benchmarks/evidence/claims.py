@@ -27,7 +27,8 @@ from scaled import (
 
 from unitgain.denoiser import Denoiser
 
-FIRST_METRIC = "fd@effnet"
+METRICS = ("fd@effnet", "fd@classes")  # of every claim, the one that lengths and rates are chosen by first
+FIRST_METRIC = METRICS[0]
 TENSOR_LENGTHS = (0.02, 0.06, 0.13, 0.24)
 
 TENSORS = 8
@@ -111,8 +112,13 @@ def best(results: Results, cells: Sequence[Cell], metric: str = FIRST_METRIC) ->
     """The cell with the lowest value; None as long as one is missing, and where all failed."""
     if not cells or any(cell.key not in results for cell in cells):
         return None
-    there = [cell for cell in cells if "values" in results[cell.key]]
-    return min(there, key=lambda cell: results[cell.key]["values"][metric], default=None)
+    there = {cell: values for cell in cells if (values := values_of(results, cell))}
+    return min(there, key=lambda cell: there[cell][metric], default=None)
+
+
+def values_of(results: Results, cell: Cell) -> Mapping[str, float] | None:
+    """What a cell measured; None if it is not there, or failed."""
+    return results.get(cell.key, {}).get("values")
 
 
 def sweep(run: Run, nimg: int, scale: Scale, **guided: Any) -> list[Cell]:

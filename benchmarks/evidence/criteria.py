@@ -5,12 +5,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from claims import FIRST_METRIC, Cell, Results, best, score, sweep
+from claims import METRICS, Cell, Results, best, score, sweep, values_of
 from scaled import SEEDS, Run, Scale, config_run
 
 from unitgain.analysis.cost import network_cost
-
-METRICS = (FIRST_METRIC, "fd@classes")
 
 AGREES, DOES_NOT, UNDECIDED, NOT_RUN = "agrees", "does not", "undecided", "not run yet"
 NEAR = 1.1  # times the lowest distance, for the width of an optimum
@@ -38,8 +36,16 @@ class Finding:
     axis: str = "EMA length"
 
 
-def judge(tests: Sequence[bool | None], expected: int) -> str:
-    """A verdict from tests, one per metric (and seed): None is a test within the spread, or one that is missing."""
+def judge(tests: Sequence[bool | None], expected: int, there: object = True) -> str:
+    """A verdict from tests, one per metric (and seed): None is a test within the spread, or one that is missing.
+
+    Args:
+        tests: whether the criterion holds.
+        expected: tests that there should be.
+        there: whether anything has been measured.
+    """
+    if not there:
+        return NOT_RUN
     known = [test for test in tests if test is not None]
     if not known:
         return UNDECIDED if tests and len(tests) >= expected else NOT_RUN
@@ -51,7 +57,7 @@ def judge(tests: Sequence[bool | None], expected: int) -> str:
 def scores(runs: Sequence[Run], nimg: int, results: Results, scale: Scale) -> list[Mapping[str, float]]:
     """Scores of the runs that have one, at the best length of each."""
     cells = [cell for run in runs for cell in score(best(results, sweep(run, nimg, scale)), scale)]
-    return [results[cell.key]["values"] for cell in cells if "values" in results.get(cell.key, {})]
+    return [values for cell in cells if (values := values_of(results, cell))]
 
 
 def spread(groups: Sequence[Sequence[Mapping[str, float]]], metric: str) -> float | None:
@@ -92,9 +98,10 @@ def score_row(name: str, runs: Sequence[Run], nimg: int, results: Results, scale
     return [*row, *(in_words([one[metric] for one in found]) for metric in shown)]
 
 
-SCORE_HEADER = ("config", "Mparams", "M multiply-adds", "rate", "best length", "FD-EffNet", "FD-classes", "KID-EffNet")
-
-SCORE_HEADER = (*SCORE_HEADER, "accuracy")
+SCORE_HEADER = (
+    *("config", "Mparams", "M multiply-adds", "rate", "best length"),
+    *("FD-EffNet", "FD-classes", "KID-EffNet", "accuracy"),
+)
 
 
 def curves_of(runs: Mapping[str, Sequence[Run]], nimg: int, results: Results, scale: Scale) -> Curves:
@@ -111,8 +118,7 @@ def curves_of(runs: Mapping[str, Sequence[Run]], nimg: int, results: Results, sc
 
 def points_of(cells: Sequence[Cell], results: Results, metric: str) -> list[tuple[float, float]]:
     """Length and value of the cells that are there."""
-    there = [cell for cell in cells if "values" in results.get(cell.key, {})]
-    return [(cell.length, results[cell.key]["values"][metric]) for cell in there]
+    return [(cell.length, values[metric]) for cell in cells if (values := values_of(results, cell))]
 
 
 def growth(rows: Sequence[Mapping], quantity: str) -> float:

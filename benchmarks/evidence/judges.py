@@ -48,7 +48,6 @@ METRICS: dict[str, Metric] = {
     "kid@classes": KernelDistance(detector="classes", subsets=20),
 }
 NAMES = tuple(METRICS)
-SHORT = NAMES[:2]  # of sweeps
 
 
 @functools.cache

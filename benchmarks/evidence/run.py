@@ -17,13 +17,14 @@ from typing import Any
 
 import judges
 import torch
-from claims import CLAIMS, Cell, Compare, Job, Picture, Train, jobs
+from claims import CLAIMS, METRICS, Cell, Compare, Job, Picture, Train, jobs
 from scaled import Run, Scale
 from sets import open_set
 from torch import Tensor
 
 from unitgain.bench.measure import machine
 from unitgain.checkpoint.snapshot import SnapshotError, list_snapshots
+from unitgain.checkpoint.state import checkpoint_nimg, list_checkpoints
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.images import grid
 from unitgain.draw.decode import decoder
@@ -107,9 +108,7 @@ class Workplace:
         dataset = self.data(run.data)[0]
         if not run.recipe.network.label_dim:
             dataset = dataclasses.replace(dataset, labels=None, classes=None)
-        before = max(
-            (int(folder.name) for folder in path.glob("checkpoints/[0-9]*") if folder.name.isdigit()), default=0
-        )
+        before = max((checkpoint_nimg(one) for one in list_checkpoints(path / "checkpoints")), default=0)
         if before >= job.nimg:  # trained further before
             return {"images": 0, "nimg": job.nimg}
         config = TrainConfig(
@@ -151,7 +150,7 @@ class Workplace:
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Draw the images of a cell, and measure them."""
-        names = judges.NAMES if cell.first_seed else judges.SHORT
+        names = judges.NAMES if cell.first_seed else METRICS
         main, guide = self.networks(cell)
         return {"values": self.values(main, guide, cell, names)}
 
@@ -178,7 +177,7 @@ class Workplace:
         (tracked,) = [one.path for one in list_snapshots(self.path(job.tracked)) if one.path.stem == wanted]
         ours, theirs = (weights_of(path) for path in (reconstructed, tracked))
         cell = Cell(job.run, job.nimg, job.length, job.images)
-        values = [self.values(open_network(str(path)), None, cell, judges.SHORT) for path in (reconstructed, tracked)]
+        values = [self.values(open_network(str(path)), None, cell, METRICS) for path in (reconstructed, tracked)]
         difference = float((ours - theirs).norm() / theirs.norm())
         return {"difference": difference, "reconstructed": values[0], "tracked": values[1]}
 
@@ -229,19 +228,11 @@ def work(folder: Path, scale: Scale, only: str | None = None, hours: float | Non
         results, workplace = Results(folder / "results.jsonl"), Workplace(folder, scale, deadline)
         if f"floor {scale.data}" not in results.done:
             judge, (real, test) = workplace.judges(scale.data), workplace.data(scale.data)
-            for count in (min(scale.score, len(test)), min(scale.sweep, len(test))):
+            about_all = {"kind": "floor", "machine": machine("cpu"), "classifier": judge.accuracy}
+            for key, images in ((f"floor {scale.data} sweep", scale.sweep), (f"floor {scale.data}", scale.score)):
+                count = min(images, len(test))
                 values = judges.floor(judge, real, count, judges.NAMES)
-                key = f"floor {scale.data}" + ("" if count == min(scale.score, len(test)) else " sweep")
-                results.add(
-                    {
-                        "key": key,
-                        "kind": "floor",
-                        "images": count,
-                        "values": values,
-                        "machine": machine("cpu"),
-                        "classifier": judge.accuracy,
-                    }
-                )
+                results.add({"key": key, **about_all, "images": count, "values": values})
         while deadline is None or time.monotonic() < deadline:
             done = results.done
             job = next((job for job in jobs(scale, done, only) if job.key not in done), None)

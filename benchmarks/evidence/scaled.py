@@ -42,6 +42,8 @@ SEEDS = (0, 1)
 
 TRACKED = (0.03, 0.13, 0.20)
 
+COMMON: dict[str, Any] = {"latents": False, "scores": ()}  # of all recipes
+
 SAMPLING = DrawSettings(steps=10, sigma_min=0.01, sigma_max=40.0)
 
 PICTURE_SAMPLING = DrawSettings(dtype="bfloat16")
@@ -137,20 +139,17 @@ def config_run(
     }
     scaled = paper.replace(
         network=network,
-        latents=False,
         precision="float32",
-        batch=scale.batch,
         duration=scale.images,
         rampup=round(paper.rampup / scale.factor),
-        scores=(),
-        **{**settings, **changes},
+        **{**COMMON, "batch": scale.batch, **settings, **changes},
     )
     return Run(f"{name}{label}-lr{lr:g}-seed{seed}", scaled, scale.data, seed, magnitudes_every=scale.images // 64)
 
 
 def picture_run(data: str, scale: Scale) -> Run:
     """A network for pictures: config G, three levels."""
-    paper = recipe("edm2-img512-config-g")
+    paper = recipe(G)
     network = paper.network.replace(
         resolution=32,
         channels=3 if data.startswith("emoji") else 1,
@@ -163,14 +162,12 @@ def picture_run(data: str, scale: Scale) -> Run:
     )
     scaled = paper.replace(
         network=network,
-        latents=False,
         precision="bfloat16",
-        batch=scale.batch,
         duration=scale.picture_images,
         t_ref=scale.picture_images / 15 / scale.batch,
         rampup=scale.picture_images // 200,
         snapshot_every=scale.picture_images // 64,
-        scores=(),
+        **{**COMMON, "batch": scale.batch},
     )
     return Run(f"pictures-{data}", scaled, data)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from claims import (
     FIRST_METRIC,
+    METRICS,
     Compare,
     Results,
     Train,
@@ -15,10 +16,9 @@ from claims import (
     score,
     sweep,
     tensor_cells,
+    values_of,
 )
 from criteria import (
-    AGREES,
-    METRICS,
     NOT_RUN,
     SCORE_HEADER,
     UNDECIDED,
@@ -48,18 +48,19 @@ def configs(results: Results, scale: Scale) -> Finding:
     runs = {name: main_runs(name, scale, results) for name in EDM2}
     found = {name: scores(runs[name], scale.images, results, scale) for name in EDM2}
     rows = [score_row(name, runs[name], scale.images, results, scale) for name in EDM2 if found[name]]
-    steps = {
-        pair: [lower(found[pair[1]], found[pair[0]], metric) for metric in METRICS] for pair in itertools.pairwise(EDM2)
-    }
-    whole = [lower(found[G], found[EDM2[0]], metric) for metric in METRICS]
-    verdict = judge(whole, len(METRICS)) if any(found.values()) else NOT_RUN
-    if verdict == AGREES and any(False in tests for tests in steps.values()):
-        verdict = UNDECIDED
+    pairs = list(itertools.pairwise(EDM2))
+    steps = {metric: [lower(found[second], found[first], metric) for first, second in pairs] for metric in METRICS}
+    tests = []
+    for metric in METRICS:
+        whole = lower(found[G], found[EDM2[0]], metric)
+        complete = spread(list(found.values()), metric) is not None
+        tests.append(whole and False not in steps[metric] if complete and whole is not None else None)
     notes = [
-        f"{short(first)} to {short(second)}: {judge(tests, len(METRICS)) if found[second] else NOT_RUN}."
-        for (first, second), tests in steps.items()
+        f"{short(first)} to {short(second)}: "
+        f"{judge([of_metric[place] for of_metric in steps.values()], len(METRICS), found[second])}."
+        for place, (first, second) in enumerate(pairs)
     ]
-    return Finding(verdict, SCORE_HEADER, rows, notes)
+    return Finding(judge(tests, len(METRICS), rows), SCORE_HEADER, rows, notes)
 
 
 def first_look(results: Results, scale: Scale) -> Finding:
@@ -107,7 +108,7 @@ def half(results: Results, scale: Scale) -> Finding:
         gap = None if within is None else lower(found[a], found[star], metric)
         tests.append(None if within is None else gap is not True and 0.45 <= ratio <= 0.55)
     notes = [f"At the papers' size G* has {ratio:.1%} of A's multiply-adds."]
-    return Finding(judge(tests, len(METRICS)) if any(found.values()) else NOT_RUN, SCORE_HEADER, rows, notes)
+    return Finding(judge(tests, len(METRICS), rows), SCORE_HEADER, rows, notes)
 
 
 def order(results: Results, scale: Scale) -> Finding:
@@ -124,7 +125,7 @@ def order(results: Results, scale: Scale) -> Finding:
             told = [lower(found[name[star]], found[name[f"{star}-ms"]], metric) for metric in METRICS]
             words = {True: "lower", False: "higher", None: "within the spread"}
             notes.append(f"{star.upper()}: modulation after the SiLU is {' and '.join(words[one] for one in told)}.")
-    return Finding(judge(tests, len(tests)) if any(found.values()) else NOT_RUN, notes=notes)
+    return Finding(judge(tests, len(tests), any(found.values())), notes=notes)
 
 
 def magnitudes(results: Results, scale: Scale) -> Finding:
@@ -139,7 +140,7 @@ def magnitudes(results: Results, scale: Scale) -> Finding:
                 by_seed[run.seed][name] = pair
                 rows.append((short(name), run.seed, f"x {pair[0]:.2f}", f"x {pair[1]:.3f}"))
     tests = [magnitudes_hold(pairs) for pairs in by_seed.values() if len(pairs) == 4]
-    return Finding(judge(tests, len(SEEDS)) if rows else NOT_RUN, header, rows)
+    return Finding(judge(tests, len(SEEDS), rows), header, rows)
 
 
 def magnitudes_hold(pairs: Mapping[str, tuple[float, float]]) -> bool:
@@ -172,7 +173,7 @@ def optimum(results: Results, scale: Scale) -> Finding:
                 apart = max(places) - min(places) >= 2
                 tests.append(apart and sharp[G, seed, metric] < sharp[B, seed, metric])
     header = ("config", "seed", "metric", "best length", "range within 10 %, ratio")
-    verdict = judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN
+    verdict = judge(tests, len(SEEDS) * len(METRICS), rows)
     return Finding(verdict, header, rows, curves=curves_of(runs, scale.images, results, scale))
 
 
@@ -191,7 +192,7 @@ def time(results: Results, scale: Scale) -> Finding:
                 if run.seed == SEEDS[0] and (points := points_of(sweep(run, nimg, scale), results, metric)):
                     curves[metric][f"{nimg:,} images"] = points
     header = ("seed", "metric", f"best length after {', '.join(f'{nimg:,}' for nimg in times)} images")
-    verdict = judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN
+    verdict = judge(tests, len(SEEDS) * len(METRICS), rows)
     return Finding(verdict, header, rows, curves=curves if rows else {})
 
 
@@ -208,7 +209,7 @@ def rate(results: Results, scale: Scale) -> Finding:
                     tests.append(falls and lengths[-1] < lengths[0])
                     rows.append((what, seed, metric, in_words(lengths)))
     header = ("from low to high", "seed", "metric", "best length")
-    return Finding(judge(tests, 2 * len(SEEDS) * len(METRICS)) if rows else NOT_RUN, header, rows)
+    return Finding(judge(tests, 2 * len(SEEDS) * len(METRICS), rows), header, rows)
 
 
 def tensors(results: Results, scale: Scale) -> Finding:
@@ -217,11 +218,11 @@ def tensors(results: Results, scale: Scale) -> Finding:
     for name in (B, G):
         for run in main_runs(name, scale, results):
             base, cells = best(results, sweep(run, scale.images, scale)), tensor_cells(run, scale, results)
-            there = [cell for cell in cells if "values" in results.get(cell.key, {})]
+            there = {cell: values for cell in cells if (values := values_of(results, cell))}
             if base and there:
                 for metric in METRICS:
-                    low = min(there, key=lambda cell: results[cell.key]["values"][metric])
-                    gain = 1 - results[low.key]["values"][metric] / results[base.key]["values"][metric]
+                    low = min(there, key=lambda cell: there[cell][metric])
+                    gain = 1 - there[low][metric] / values_of(results, base)[metric]
                     told = f"{low.pattern} at {low.pattern_length:g}"
                     rows.append((short(name), run.seed, metric, f"{gain:.1%}", told, f"{len(there)} of {len(cells)}"))
                     if len(there) == len(cells):
@@ -231,7 +232,7 @@ def tensors(results: Results, scale: Scale) -> Finding:
     ]
     tests = [gains[B, seed, metric] > gains[G, seed, metric] for seed, metric in pairs]
     header = ("config", "seed", "metric", "best improvement", "tensor", "measured")
-    return Finding(judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN, header, rows)
+    return Finding(judge(tests, len(SEEDS) * len(METRICS), rows), header, rows)
 
 
 def guidance(results: Results, scale: Scale) -> Finding:
@@ -246,7 +247,7 @@ def guidance(results: Results, scale: Scale) -> Finding:
                 continue
             free = best(results, [chosen, *free_cells(chosen, scale)])
             told = f"{free.guide_length:g}" if free else "-"
-            values = [results.get(score(cell, scale)[0].key, {}).get("values") for cell in (alone, chosen)]
+            values = [values_of(results, cell) for one in (alone, chosen) for cell in score(one, scale)]
             shown = [in_words([one[FIRST_METRIC]]) if one else "-" for one in values]
             rows.append(
                 (main.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", told, *shown)
@@ -259,7 +260,7 @@ def guidance(results: Results, scale: Scale) -> Finding:
                 ]
     header = ("seed", "guide", "best length alone", "best weight", "best length guided", "the guide's own")
     header = (*header, "FD-EffNet alone", "guided")
-    return Finding(judge(tests, len(SEEDS) * len(METRICS)) if rows else NOT_RUN, header, rows)
+    return Finding(judge(tests, len(SEEDS) * len(METRICS), rows), header, rows)
 
 
 def small_guides(results: Results, scale: Scale) -> Finding:
@@ -268,8 +269,8 @@ def small_guides(results: Results, scale: Scale) -> Finding:
     for main in main_runs(G, scale, results):
         for name, (guide, nimg) in guides(main.recipe.lr, main.seed, scale).items():
             for cell in score(best(results, guided_cells(main, guide, nimg, scale)), scale):
-                if name != "autoguidance" and "values" in results.get(cell.key, {}):
-                    found.setdefault(name, []).append(results[cell.key]["values"])
+                if name != "autoguidance" and (values := values_of(results, cell)):
+                    found.setdefault(name, []).append(values)
     rows = [
         (name, *(in_words([one[metric] for one in values]) for metric in METRICS)) for name, values in found.items()
     ]
@@ -292,7 +293,7 @@ def posthoc(results: Results, scale: Scale) -> Finding:
             rows.append((f"{job.length:g}", f"{row['difference']:.2e}", *(f"{value:+.2%}" for value in off)))
             tests.append(row["difference"] < 0.01 and all(abs(value) < 0.01 for value in off))
     header = ("length", "difference of weights", "of FD-EffNet", "of FD-classes")
-    return Finding(judge(tests, len(TRACKED)) if rows else NOT_RUN, header, rows)
+    return Finding(judge(tests, len(TRACKED), rows), header, rows)
 
 
 FINDINGS: Mapping[str, Callable[[Results, Scale], Finding]] = {

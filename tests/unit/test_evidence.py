@@ -12,8 +12,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "evidence"))
 import claims
 import judges
 import run
-from claims import Cell, Compare, Picture, Train, jobs
-from criteria import METRICS
+from claims import METRICS, Cell, Compare, Picture, Train, jobs
 from report import report
 from scaled import PAPER_T_REF, Scale, guides, tracked_run
 from verdicts import FINDINGS
@@ -132,6 +131,29 @@ def test_verdicts(tmp_path, papers, verdict):
     for name, finding in FINDINGS.items():
         if name != "posthoc":
             assert finding(halved, scale).verdict == "undecided"
+
+
+def test_a_step_up_refutes_the_order_of_configs_and_a_missing_one_leaves_it_open():
+    scale, configs = Scale(), FINDINGS["configs"]
+    results = made_up(scale, True)
+    worse = {
+        key: {**row, "values": {name: 1.5 * value for name, value in row["values"].items()}}
+        if key.startswith("score edm2-img512-config-d-")
+        else row
+        for key, row in results.items()
+    }
+    found = configs(worse, scale)
+    assert found.verdict == "does not" and "EDM2 C to EDM2 D: does not." in found.notes
+    ends = {key: row for key, row in results.items() if not key.startswith("score edm2-img512-config-d-")}
+    found = configs(ends, scale)
+    assert found.verdict == "undecided" and "EDM2 C to EDM2 D: not run yet." in found.notes
+    tied = {
+        key: {**row, "values": dict.fromkeys(row["values"], 1.0 + 0.1 * ("seed1" in key))}
+        if key.startswith("score ")
+        else row
+        for key, row in results.items()
+    }
+    assert configs(tied, scale).verdict == "undecided"
 
 
 def made_up(scale, papers):
