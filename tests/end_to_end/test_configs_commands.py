@@ -83,7 +83,8 @@ def test_configs_have_a_row_per_config(capsys):
     [
         (["inspect"], "name one thing"),
         (["inspect", "digits", "--configs", "edm2"], "name one thing"),
-        (["inspect", "--configs", "edm2", "--plot", "x.svg"], "draws one network"),
+        (["inspect", "--configs", "edm2", "--plot", "x.jpeg"], "ends in one of .svg, .png, .pdf"),
+        (["inspect", "digits", "--measured", "x.json"], "beside the scores of a paper"),
         (["inspect", "digits", "--plot", "x.jpeg"], "ends in one of .svg, .png, .pdf"),
         (["magnitudes"], "name the folder of a run"),
         (["magnitudes", "nowhere"], "not the folder of a run"),

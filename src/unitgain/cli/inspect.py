@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from unitgain.analysis.counts import recipe_costs, sampling_teraflops, training_zettaflops
+from unitgain.analysis.counts import recipe_costs
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.cli.arguments import Unset
@@ -15,15 +15,10 @@ from unitgain.cli.memory import MemoryOptions, memory_table
 from unitgain.console import Console, say, show_json
 from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
+from unitgain.report.scores import PAPERS, measured, published, recipe_price, score_figure
 from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.train.rows import read_ticks
 from unitgain.trust import one_line
-
-# The rows of --configs: names of recipes start so, configs first.
-PAPERS = {
-    "edm2": ("edm2-img512-config-", "edm2-img512-", "edm2-img64-"),
-    "edm2plus": ("edm2plus-img64-config-", "edm2plus-img64-"),
-}
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,14 @@ class Inspect:
     """Print every config and size of a paper instead, one row each."""
 
     plot: Unset[Path] = None
-    """Draw the blocks of the network to scale to this file, .svg, .png or .pdf, instead."""
+    """Draw to this file, .svg, .png or .pdf, instead: the blocks of the network to scale; with --configs what the paper
+    reports as scores against GFLOPs, parameters, cost of an image and of training (EDM2, Figs. 1 and 8-10)."""
+
+    measured: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """File of `unitgain metrics NETWORK --out FILE`, to be drawn beside the scores of --configs; may be given again."""
+
+    guides: Annotated[tuple[str, ...], tyro.conf.arg(name="guide"), tyro.conf.UseAppendAction] = ()
+    """Recipe of a network that guides: print what both cost together (EDM2, Table 4); may be given again."""
 
     memory: MemoryOptions = field(default_factory=MemoryOptions)
 
@@ -53,6 +55,10 @@ class Inspect:
             raise ValueError("name one thing: unitgain inspect NAME, or unitgain inspect --configs edm2plus")
         if self.memory.given and (self.configs is not None or self.plot is not None):
             raise ValueError(f"{', '.join(self.memory.given)}: the memory of training is that of one recipe: name it")
+        if self.measured and (self.configs is None or self.plot is None):
+            raise ValueError("--measured is drawn beside the scores of a paper: give --configs and --plot too")
+        if self.guides and (self.what not in RECIPES or self.plot is not None or self.memory.given):
+            raise ValueError("--guide is for the costs of a recipe: unitgain inspect RECIPE --guide RECIPE")
         if self.configs is not None:
             self._run_paper(self.configs)
         elif self.what is not None:
@@ -60,7 +66,12 @@ class Inspect:
 
     def _run_paper(self, paper: str) -> None:
         if self.plot is not None:
-            raise ValueError("--plot draws one network: give the name of a recipe instead of --configs")
+            from unitgain.figures import save
+
+            own = [point for path in self.measured for point in measured(path)]
+            save(score_figure([*published(PAPERS[paper]), *own]), self.plot)
+            say(f"wrote {self.plot}")
+            return
         rows = paper_rows(paper)
         if self.json:
             show_json(rows)
@@ -78,6 +89,9 @@ class Inspect:
         if self.memory.given:
             self._run_memory(what)
             return
+        if self.guides:
+            self._run_guides(recipe(what))
+            return
         facts = describe(what)
         if self.json:
             show_json(facts)
@@ -87,6 +101,19 @@ class Inspect:
         table = Table(box=None, show_header=False)
         for name, value in _flat({name: value for name, value in facts.items() if name not in COSTS}):
             table.add_row(name, value)
+        Console().print(table)
+
+    def _run_guides(self, what: Recipe) -> None:
+        prices = {guide: recipe_price(what, guide) for guide in self.guides}
+        if self.json:
+            show_json([{"guide": guide, **to_dict(price)} for guide, price in prices.items()])
+            return
+        table = Table("guide", box=None, title=f"{what.name} guided: both together")
+        for name in ("Gparams", "GFLOPs", "sampling\nTflops"):
+            table.add_column(name, justify="right")
+        for guide, price in prices.items():
+            numbers = (f"{price.parameters / 1e9:.2f}", f"{price.gflops:.1f}", f"{price.sampling_teraflops:.1f}")
+            table.add_row(guide, *numbers)
         Console().print(table)
 
     def _run_memory(self, what: str) -> None:
@@ -129,10 +156,7 @@ def recipe_facts(what: Recipe) -> dict[str, Any]:
     return {
         "name": what.name,
         "command": what.command,
-        "parameters": costs.parameters,
-        "gflops": cost.gflops,
-        "sampling_teraflops": sampling_teraflops(cost.gflops, what.latents),
-        "training_zettaflops": training_zettaflops(cost.gflops, what.duration),
+        **to_dict(recipe_price(what)),
         "activation_bytes": costs.activation_bytes,
         "by_op": {name: count / 1e9 for name, count in cost.by_op.items()},
         "by_part": {name: count / 1e9 for name, count in cost.by_part.items()},
@@ -146,18 +170,15 @@ def paper_rows(paper: str) -> list[dict[str, Any]]:
     names: dict[str, None] = {}
     for prefix in PAPERS[paper]:
         names |= dict.fromkeys(name for name in RECIPES if name.startswith(prefix) and not name.endswith("-uncond"))
-    rows, costs = [], recipe_costs()
+    rows = []
     for name, config in ((name, RECIPES[name]) for name in names):
-        gflops, network = costs[name].evaluation.gflops, config.network
+        network = config.network
         rows.append(
             {
                 "name": name,
                 "branch": network.branch if network.design in ("plain", "magnitude-preserving") else network.design,
                 "model_channels": network.model_channels,
-                "parameters": costs[name].parameters,
-                "gflops": gflops,
-                "sampling_teraflops": sampling_teraflops(gflops, config.latents),
-                "training_zettaflops": training_zettaflops(gflops, config.duration),
+                **to_dict(recipe_price(config)),
                 "fid": next((score.value for score in config.scores if score.metric == "FID"), None),
             }
         )

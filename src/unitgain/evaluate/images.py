@@ -196,7 +196,12 @@ def drawn(about: Mapping[str, Any]) -> dict[str, Any]:
     }
     pairs = {key: "-".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
     sampler = {key: value for key, value in pairs.items() if isinstance(value, str | int | float)}
-    return {"snapshot": network.get("name"), "snapshot_hash": network.get("sha256"), "sampler": sampler}
+    return {
+        "snapshot": network.get("name"),
+        "snapshot_hash": network.get("sha256"),
+        "guide": guide.get("name"),
+        "sampler": sampler,
+    }
 
 
 def as_ranges(seeds: Sequence[int]) -> str:

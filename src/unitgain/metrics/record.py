@@ -17,6 +17,7 @@ class Source:
         seeds: of generated images, as text (`0-49999`); None if unknown.
         snapshot: path of the network that drew them; None if unknown.
         snapshot_hash: SHA-256 that the snapshot carries.
+        guide: name of what guided it, "self" for itself without its label; None for nothing, and if unknown.
         sampler: settings of the sampler.
         formats: number of images by file format, such as `{"png": 100}`.
     """
@@ -26,6 +27,7 @@ class Source:
     seeds: str | None = None
     snapshot: str | None = None
     snapshot_hash: str | None = None
+    guide: str | None = None
     sampler: dict[str, str | float | int | None] = field(default_factory=dict)
     formats: dict[str, int] = field(default_factory=dict)
 
