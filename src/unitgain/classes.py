@@ -45,7 +45,8 @@ class Classes:
 
     def label(self, number: int) -> str:
         """What a class is called where it is shown: its name, short enough for a line, or else its number."""
-        return str(number) if self.names is None else shown_name(self.names[number])
+        names = self.names or ()
+        return shown_name(names[number]) if 0 <= number < len(names) else str(number)
 
     def number(self, which: Class) -> int:
         """A class by its number, 0 and up, or its name; a name goes before a number that is spelled like it.

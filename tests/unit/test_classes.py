@@ -2,15 +2,20 @@
 
 import json
 import re
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from conftest import trained
 
 from unitgain.checkpoint.snapshot import SnapshotHeader, load, write_snapshot
 from unitgain.classes import LONGEST, SHOWN, Classes
+from unitgain.data import PreparedDataset
+from unitgain.data.images import grid
 from unitgain.denoiser import classes_of
 from unitgain.draw import DrawSettings, Network, write_images
+from unitgain.draw.sheet import draw_sheet
 from unitgain.guide import Guided
 from unitgain.infer import prepare
 from unitgain.sample import generate, sigma_grid
@@ -138,3 +143,61 @@ def test_seeds_get_several_classes_in_turn(denoiser, tmp_path):
     with pytest.raises(ValueError, match="no class 'cow'"):
         write_images(network, None, settings.replace(label="cow"), [0], tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture
+def snapshot(denoiser, tmp_path):
+    path = tmp_path / "00000008-raw.safetensors"
+    write_snapshot(path, header(denoiser.spec, classes=denoiser.classes), denoiser.state_dict())
+    return path
+
+
+QUICK = ("--steps", "1", "--device", "cpu")
+
+
+def test_the_command_takes_names_and_the_manifest_has_them(snapshot, tmp_path, call):
+    call("sample", snapshot, "--class", "dog,cat", "--per-class", "2", "--grid", "--out", tmp_path / "out", *QUICK)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["classes"] == ["cat", "dog", "2"]
+    assert [(entry["seed"], entry["class"]) for entry in manifest["images"]] == [(0, 1), (1, 0), (2, 1), (3, 0)]
+    call("sample", snapshot, "--per-class", "1", "--out", tmp_path / "all.zip", *QUICK)
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        about = json.loads(archive.read("dataset.json"))
+    assert about["classes"] == ["cat", "dog", "2"] and [label for _, label in about["labels"]] == [0, 1, 2]
+    for drawn in ("out", "all.zip"):
+        call("data", "prepare", tmp_path / drawn, tmp_path / f"{drawn}-data", "--resolution", "8")
+        assert PreparedDataset(tmp_path / f"{drawn}-data").classes == ("cat", "dog", "2")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class", "dogg"], "did you mean 'dog'"),
+        (["--class", "3"], "0 cat, 1 dog, 2 2"),
+        (["--per-class", "0"], "must be at least 1"),
+        (["--per-class", "1", "--seeds", "5"], "leave one out"),
+    ],
+)
+def test_the_command_says_which_classes_there_are(snapshot, tmp_path, call, options, words):
+    assert words in call("sample", snapshot, "--out", tmp_path / "out", *options, *QUICK, code=2).err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sheet_has_a_row_for_each_class_or_a_caption_below_each():
+    pixels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8) + torch.arange(6, dtype=torch.uint8)[:, None, None, None]
+    images, settings = dict(enumerate(pixels)), DrawSettings(label=(1, 0))
+    classes = Classes(2, ("long name of a class", "b"))
+
+    def sheet(labels, settings=settings):
+        return np.asarray(draw_sheet(images, dict(enumerate(labels)), None, settings, classes))
+
+    step, row = 50, sheet([1, 0] * 3)
+    assert row.shape[0] == 2 * step + 2
+    seen = [row[2 + place // 3 * step, -(3 - place % 3) * step, 0] for place in range(6)]
+    assert seen == [0, 2, 4, 1, 3, 5]
+    assert (row[:step, : -3 * step] < 128).sum() < (row[step:, : -3 * step] < 128).sum()  # the longer name is below
+    below = sheet([0, 1, 1, 0, 0, 1], DrawSettings())
+    assert below.shape == (2 * 65 + 2, 3 * step + 2, 3)
+    assert not np.array_equal(below, sheet([1, 1, 1, 0, 0, 1], DrawSettings()))
+    plain = sheet([None] * 6, DrawSettings())
+    assert plain.ndim == 2 and plain.shape == np.asarray(grid(pixels)).shape

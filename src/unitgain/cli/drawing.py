@@ -16,6 +16,7 @@ from unitgain.serial import suggest
 if TYPE_CHECKING:
     import torch
 
+    from unitgain.classes import Classes
     from unitgain.draw.networks import Network
 
 SamplerName = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")]
@@ -93,5 +94,8 @@ class Drawing(Sampling):
 
         main, guide, settings = open_networks(network, device, self.settings, guide=self.guide, guidance=self.guidance)
         known = classes_of(main.denoiser)
-        label = None if self.classes is None else known.parse(self.classes)
-        return main, guide, settings.replace(label=label).with_classes(known)
+        return main, guide, settings.replace(label=self.label(known)).with_classes(known)
+
+    def label(self, known: "Classes") -> tuple[int, ...] | None:
+        """The classes that are to be drawn, of those that the network knows; None for one that each seed draws."""
+        return None if self.classes is None else known.parse(self.classes)

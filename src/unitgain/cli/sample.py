@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.console import bar, say
+
+if TYPE_CHECKING:
+    from unitgain.classes import Classes
+
+SEEDS = "0-63"
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,12 @@ class Sample(Drawing):
     """Folder for the images; or a file that ends in .zip, which is written uncompressed with its labels, as official
     tools read it."""
 
-    seeds: str = "0-63"
-    """Seeds, one image each: 7, a list 1,2,5 or a range with both ends 0-49999."""
+    seeds: Unset[str] = None
+    """Seeds, one image each: 7, a list 1,2,5 or a range with both ends 0-49999. Default: 0-63, or with --per-class as
+    many as that needs."""
+
+    per_class: Unset[int] = None
+    """Draw so many images of each class of --class, or of all that the network knows."""
 
     grid: bool = False
     """Also write grid.png with the first 400 images."""
@@ -45,11 +54,16 @@ class Sample(Drawing):
         from unitgain.draw.run import write_images
         from unitgain.parallel import processes
 
-        seeds = parse_seeds(self.seeds)
+        if self.per_class is not None:
+            self._check_per_class(self.per_class)
+        seeds = parse_seeds(self.seeds or SEEDS)
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"--columns {self.columns}: must be at least 1")
         with processes(pick_device(self.device)) as world:
             main, guide, settings = self.networks(self.network, world.device)
+            if self.per_class is not None:
+                count = self.per_class * (len(settings.label) if isinstance(settings.label, tuple) else 1)
+                seeds = parse_seeds(f"0-{count - 1}")
             with bar("sampling", "images", quiet=not world.main) as progress:
                 count = write_images(
                     main,
@@ -66,3 +80,20 @@ class Sample(Drawing):
             if world.main:
                 old = f"; {len(seeds) - count.new} were there" if count.new < len(seeds) else ""
                 say(f"{count.new} images drawn{old}; {count.total} in {self.out}")
+
+    def _check_per_class(self, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"--per-class {count}: must be at least 1")
+        if self.seeds is not None:
+            raise ValueError(
+                f"--seeds {self.seeds} and --per-class {count} both say how many images: leave one out; the classes of "
+                "--class go to the seeds in turn"
+            )
+
+    def label(self, known: "Classes") -> tuple[int, ...] | None:
+        """As `Drawing.label`; all classes for --per-class alone."""
+        if self.per_class is None or self.classes is not None:
+            return super().label(known)
+        if not known.count:
+            raise ValueError(f"--per-class {self.per_class}: the network is unconditional, it knows no classes")
+        return tuple(range(known.count))

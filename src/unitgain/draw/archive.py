@@ -56,20 +56,28 @@ class Archive:
             except OSError:
                 self.sizes.pop(name, None)
 
-    def write(self, entries: Sequence[dict[str, Any]], read: Callable[[str], bytes], manifest: str) -> None:
+    def write(
+        self,
+        entries: Sequence[dict[str, Any]],
+        read: Callable[[str], bytes],
+        manifest: str,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         """Write the images, `dataset.json` with their labels (null without) and the manifest, atomically.
 
         Args:
             entries: of the manifest.
             read: what is in the file of an image.
             manifest: as text.
+            classes: their names, which `dataset.json` gets too.
         """
         labels = [[entry["file"], entry["class"]] for entry in entries]
         labels = None if any(label is None for _, label in labels) else labels
         with atomic(self.path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
             for entry in entries:
                 file.writestr(_info(entry["file"]), read(entry["file"]))
-            file.writestr(_info(LABELS), json.dumps({"labels": labels}))
+            names = {} if classes is None else {"classes": list(classes)}
+            file.writestr(_info(LABELS), json.dumps({"labels": labels, **names}))
             file.writestr(_info(MANIFEST), manifest)
 
     @functools.cached_property

@@ -26,6 +26,7 @@ from unitgain.serial import differences
 from unitgain.trust import DEFAULT_LIMITS, LimitError, open_own, open_regular, parse_json, read_regular, read_rows
 
 GRID = "grid.png"
+CLASSES = "classes"  # names of all that the network knows
 FORMAT = "unitgain-images/1"
 KEYS = {"seed", "class", "file", "bytes", "sha256"}
 Entry = dict[str, Any]  # of these keys
@@ -119,7 +120,7 @@ class ImageFolder:
         for journal in self._journals():
             journal.unlink()
         if self.archive is not None:
-            self.archive.write(entries, self.read, text)
+            self.archive.write(entries, self.read, text, self.about.get(CLASSES))
             shutil.rmtree(self.root)
         return entries
 
@@ -186,7 +187,7 @@ def _is_entry(row: object) -> bool:
 
 def _identity(about: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for images to belong together: not the path of a network with a hash, nor versions."""
-    same = {key: value for key, value in about.items() if key != "software"}
+    same = {key: value for key, value in about.items() if key not in ("software", CLASSES)}
     for key in ("network", "guide"):
         if isinstance(one := same.get(key), dict) and "sha256" in one:
             same[key] = {name: each for name, each in one.items() if name != "name"}

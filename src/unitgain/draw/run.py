@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from unitgain.classes import Classes
 from unitgain.data.fit import decode as decode_picture
-from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser, classes_of
 from unitgain.draw.decode import Decode, decoder
-from unitgain.draw.folder import GRID, ImageFolder, file_of
+from unitgain.draw.folder import CLASSES, GRID, ImageFolder, file_of
 from unitgain.draw.networks import SELF, Network, guide_by
 from unitgain.draw.settings import DrawSettings
+from unitgain.draw.sheet import draw_sheet
 from unitgain.files import atomic
 from unitgain.guide import Guided
 from unitgain.parallel import World
@@ -112,12 +113,14 @@ def write_images(
     """
     world = world or World()
     check_seeds(seeds)
-    settings = settings.with_classes(classes_of(main.denoiser))
+    classes = classes_of(main.denoiser)
+    settings = settings.with_classes(classes)
     denoiser = guide_by(main, guide, settings)
     decode = decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    folder = ImageFolder(out, describe(main, guide, settings, world.device), world.rank)
+    about = describe(main, guide, settings, world.device)
+    folder = ImageFolder(out, about if classes.names is None else about | {CLASSES: classes.names}, world.rank)
     before = world.on_main(lambda: _open(folder, seeds))
     left = [seed for seed in seeds if seed not in before]
     advance = world.progress(on_progress if world.main else None, len(seeds), before=len(seeds) - len(left))
@@ -131,7 +134,7 @@ def write_images(
             folder.write(seed, None if labels is None else int(labels[i]), images[i])
         sheet.update({seed: image for seed, image in zip(part, images, strict=True) if seed in sheet})
     world.barrier()
-    total = world.on_main(lambda: _close(folder, sheet, columns))
+    total = world.on_main(lambda: _close(folder, sheet, columns, settings, classes))
     return ImageCount(total, len(left))
 
 
@@ -157,15 +160,23 @@ def _open(folder: ImageFolder, seeds: Sequence[int]) -> set[int]:
     return set(there)
 
 
-def _close(folder: ImageFolder, sheet: Mapping[int, Tensor | None], columns: int | None) -> int:
+def _close(
+    folder: ImageFolder,
+    sheet: Mapping[int, Tensor | None],
+    columns: int | None,
+    settings: DrawSettings,
+    classes: Classes,
+) -> int:
     """Finish the folder and write the contact sheet of these seeds; returns how many images there are."""
-    images = [_pixels(folder, seed) if pixels is None else pixels for seed, pixels in sheet.items()]
-    total = len(folder.finish())
+    images = {seed: _pixels(folder, seed) if pixels is None else pixels for seed, pixels in sheet.items()}
+    entries = folder.finish()
     if images:
+        labels = {entry["seed"]: entry["class"] for entry in entries}
+        picture = draw_sheet(images, labels, columns, settings, classes)
         target = folder.root / GRID if folder.archive is None else folder.out.with_suffix(".png")
         with atomic(target) as temporary:
-            grid(torch.stack(images), columns).save(temporary, format="PNG")
-    return total
+            picture.save(temporary, format="PNG")
+    return len(entries)
 
 
 def _pixels(folder: ImageFolder, seed: int) -> Tensor:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from unitgain.checkpoint.snapshot import DTYPES
+from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import Dataset
 from unitgain.data.images import grid
-from unitgain.denoiser import Denoiser
+from unitgain.denoiser import Denoiser, classes_of
 from unitgain.draw import DrawSettings, Network
 from unitgain.draw.decode import decoder
 from unitgain.ema import ExponentialEMA, PowerEMA
@@ -182,6 +183,8 @@ class Evaluation(Observer):
                     on_images=here,
                 ):
                     parts.append(self.decode(images))
+        known = classes_of(network.denoiser)
+        names = [known.label(number) for number in labels or ()]
         shares = self.world.gather(torch.cat(parts) if parts else None)
 
         def write() -> None:
@@ -190,7 +193,7 @@ class Evaluation(Observer):
             for rank, part in enumerate(shares):
                 if part is not None:
                     pixels[rank :: self.world.size] = part
-            picture = grid(pixels, columns)
+            picture = grid(pixels, columns) if labels is None else captioned_grid(pixels, names, columns)
             with atomic(self.path(nimg)) as temporary:
                 picture.save(temporary, format="PNG")
             if run.log is not None:

@@ -117,7 +117,7 @@ class _Tables:
             self.sheets.add(posixpath.join(folder, GRID))
         if self.options.wants_labels and folder not in self.found:
             self.found[folder] = table, labels
-            if file.lower() == "dataset.json" and self.names is None:
+            if (own or file.lower() == "dataset.json") and self.names is None:
                 self.names = class_names(data)
 
     def labels(
