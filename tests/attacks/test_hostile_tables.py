@@ -21,7 +21,7 @@ from pictures import encoded, picture
 
 from unitgain.checkpoint.convert import read_reference
 from unitgain.data.fit import ImageError
-from unitgain.data.sources import SourceOptions, open_source, parquet
+from unitgain.data.sources import SourceOptions, open_source
 from unitgain.data.sources.columns import picture_bytes
 from unitgain.data.sources.pages import page_sizes
 from unitgain.metrics.reference import ReferenceFileError, load_references
@@ -152,7 +152,6 @@ def test_any_byte_of_a_table_may_be_wrong(tmp_path):
             place = draw.randrange(len(whole) - 700, len(whole)) if step % 2 else draw.randrange(len(whole))
             content[place] ^= draw.randrange(1, 256)
             path.write_bytes(content)
-            clear_caches()
             try:
                 source = open_source(str(path), tmp_path, SourceOptions())
                 assert all(isinstance(read(item), bytes) for item in source.read())
@@ -165,9 +164,11 @@ def test_any_byte_of_a_table_may_be_wrong(tmp_path):
     assert kind == "returned" and refused > 20, refused
 
 
-def clear_caches():
-    """Files are opened once per process, and do not change while they are read."""
-    parquet._open.cache_clear()
+def test_a_table_that_was_replaced_is_opened_anew(tmp_path):
+    path = tmp_path / "a.parquet"
+    for seed in range(2):
+        parquet_of(tmp_path / "new", {"image": [encoded(picture(seed, 8, 8))]}).replace(path)
+        assert [item.load() for item in open_source(str(path), tmp_path).read()] == [encoded(picture(seed, 8, 8))]
 
 
 def read(item):
@@ -215,7 +216,6 @@ def test_any_byte_of_a_saved_table_may_be_wrong(tmp_path):
             content = bytearray(whole)
             content[draw.randrange(900 if step % 2 else len(whole))] ^= draw.randrange(1, 256)
             path.write_bytes(content)
-            clear_caches()
             try:
                 source = open_source(str(folder), tmp_path, SourceOptions())
                 list(map(read, source.read()))

@@ -1,6 +1,6 @@
 """Parquet files with a column of pictures."""
 
-import functools
+import itertools
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,11 +34,12 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     column = label_column = names = None
     for index, path in enumerate(paths):
         try:
-            groups, schema = _groups(path)
+            table = _open(path)
+            groups, schema = _groups(path, table)
             if column is None:
                 column, label_column, names = find_columns(schema, features_of(schema, name), name, options)
             if label_column:
-                labels += _labels(path, len(groups), label_column, options.limits)
+                labels += _labels(path, table, label_column, options.limits)
         except _TableError as error:
             raise ValueError(f"{path} is no whole parquet file: {error}") from error
         where += [_places(index, group, rows) for group, rows in enumerate(groups)]
@@ -54,8 +55,10 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
         return picture_bytes(rows.at(file, group, row), paths[file].parent, options.limits)
 
     def parts() -> Iterator[Any]:
-        for file, group in np.unique(places[:, :2], axis=0).tolist():
-            yield from _read(paths[file], group, column, options.limits, ROWS)
+        for file, groups in itertools.groupby(np.unique(places[:, :2], axis=0).tolist(), lambda place: place[0]):
+            table = _open(paths[file])
+            for _, group in groups:
+                yield from _read(paths[file], table, group, column, options.limits, ROWS)
 
     return Table(
         kind="parquet",
@@ -75,7 +78,22 @@ class _TableError(Exception):
     """A file is no whole table."""
 
 
-def _groups(path: Path) -> tuple[list[int], Any]:
+def _open(path: Path) -> Any:
+    """A file, open: of thousands, no more than are read.
+
+    Raises:
+        _TableError: if it is damaged.
+    """
+    parquet = require("pyarrow.parquet", extra="data")
+    try:
+        with open_regular(path):
+            pass
+        return parquet.ParquetFile(path, memory_map=True)
+    except Exception as error:  # pyarrow raises whatever its parts do
+        raise _TableError(printable(error) or type(error).__name__) from error
+
+
+def _groups(path: Path, table: Any) -> tuple[list[int], Any]:
     """The number of rows in each group, and the schema.
 
     Raises:
@@ -83,22 +101,21 @@ def _groups(path: Path) -> tuple[list[int], Any]:
     """
     size = path.stat().st_size
     try:
-        file = _open(path)
-        groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        schema = file.schema_arrow
+        groups = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+        schema = table.schema_arrow
         list(schema.names)  # which may be no text
-    except Exception as error:  # pyarrow raises whatever its parts do
+    except Exception as error:  # as above
         raise _TableError(printable(error) or type(error).__name__) from error
     if min(groups, default=0) < 0 or sum(groups) > size:
         raise _TableError(f"it says that it holds {sum(groups):,} rows in {size:,} bytes")
     return groups, schema
 
 
-def _labels(path: Path, groups: int, column: str, limits: Limits) -> list[Label]:
+def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
     labels: list[Label] = []
     known: dict[Label, Label] = {}
-    for group in range(groups):
-        for part in _read(path, group, column, limits, LABELS):
+    for group in range(table.num_row_groups):
+        for part in _read(path, table, group, column, limits, LABELS):
             for label in part.to_pylist():
                 if isinstance(label, str) and len(label) > LONGEST_LABEL:
                     raise _TableError(
@@ -112,7 +129,7 @@ def _places(file: int, group: int, rows: int) -> NDArray[np.int64]:
     return np.stack([np.full(rows, file), np.full(rows, group), np.arange(rows)], axis=1)
 
 
-def _read(path: Path, group: int, column: str, limits: Limits, most: int) -> Iterator[Any]:
+def _read(path: Path, table: Any, group: int, column: str, limits: Limits, most: int) -> Iterator[Any]:
     """A column of a row group, in parts that take no more than an item may.
 
     One value may stand for all rows of a group, so as many rows may each take all that the group takes.
@@ -122,12 +139,11 @@ def _read(path: Path, group: int, column: str, limits: Limits, most: int) -> Ite
         LimitError: if a page takes more than an item may.
     """
     try:
-        file = _open(path)
-        sizes = list(_page_sizes(path, file.metadata.row_group(group), column))
+        sizes = list(_page_sizes(path, table.metadata.row_group(group), column))
         what = f"a page of column {printable(column)} of {printable(path.name)}"
         limits.check_item(what, max((largest for largest, _ in sizes), default=0))
         step = max(1, min(most, limits.max_item_bytes // max(sum(total for _, total in sizes), 1)))
-        for batch in file.iter_batches(step, row_groups=[group], columns=[column], use_threads=False):
+        for batch in table.iter_batches(step, row_groups=[group], columns=[column], use_threads=False):
             yield batch.column(0)
     except LimitError:
         raise
@@ -158,14 +174,17 @@ class _Rows:
 
     def __init__(self, paths: Sequence[Path], column: str, limits: Limits) -> None:
         self._paths, self._column, self._limits = paths, column, limits
+        self._table: Any = None
         self._place, self._part, self._start = (-1, -1), None, 0
         self._parts: Iterator[Any] = iter(())
 
     def at(self, file: int, group: int, row: int) -> Any:
         """The value of a row of a group of a file."""
         if self._part is None or self._place != (file, group) or row < self._start:
+            if self._table is None or self._place[0] != file:
+                self._table = _open(self._paths[file])
             self._place, self._start = (file, group), 0
-            self._parts = _read(self._paths[file], group, self._column, self._limits, ROWS)
+            self._parts = _read(self._paths[file], self._table, group, self._column, self._limits, ROWS)
             self._part = next(self._parts, None)
         while self._part is not None and row >= self._start + len(self._part):
             self._start += len(self._part)
@@ -173,11 +192,3 @@ class _Rows:
         if self._part is None:
             raise OSError(f"row {row} is not there")
         return self._part[row - self._start].as_py()
-
-
-@functools.lru_cache(maxsize=8)
-def _open(path: Path) -> Any:
-    parquet = require("pyarrow.parquet", extra="data")
-    with open_regular(path):
-        pass
-    return parquet.ParquetFile(path, memory_map=True)
