@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import random
+import re
 import resource
 import shutil
 import signal
@@ -594,7 +595,7 @@ WORDS = [
 WORDS += [b"9" * 400, b"1e999", b"-1", b"NaN", b"null", b"\r\n", b",,,,", b"\\ud800", b"F64", b"BOOL", b"I64"]
 
 
-def payloads() -> list[bytes]:
+def pickle_payloads() -> list[bytes]:
     """What runs in a reader of pickles."""
     mark = os.environ[MARK]
     text = f"X{len(mark).to_bytes(4, 'little').decode('latin1')}{mark}".encode("latin1")
@@ -616,7 +617,7 @@ def mutate(
         chance: what is random.
         text: whether it is JSON or the like.
         payloads: what would run, to be put in.
-        words: what a reader may take for something else, to be put in or over what is there.
+        words: what a reader may take for something else, to be put in, over what is there, or for one another.
     """
     if text and chance.random() < 0.7:
         try:
@@ -630,7 +631,7 @@ def mutate(
             int(chance.choice((chance.random(), chance.random() ** 4, 1 - chance.random() ** 4)) * len(out)), len(out)
         )
         span = min(int(chance.expovariate(1 / 12)) + 1, len(out))
-        match chance.randrange(9):
+        match chance.randrange(10):
             case 0 | 1 if at < len(out):
                 out[at] = chance.randrange(256)
             case 2 if at < len(out):
@@ -649,6 +650,10 @@ def mutate(
                 out[at : at + span] = out[other : other + span]
             case 8 if chance.random() < 0.3:
                 del out[at:]
+            case 9 if there := [word for word in words if word in out]:
+                old, new = chance.choice(there), chance.choice(words)
+                at = chance.choice([match.start() for match in re.finditer(re.escape(old), out)])
+                out[at : at + len(old)] = new
             case _:
                 pass
     return bytes(out)
@@ -753,9 +758,10 @@ def try_all(name: str, seed: int, start: int, stop: int, folder: Path) -> None:
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError("took too long")))
     limit = resident(peak=False, field="VmSize:") + MEMORY + 2**28
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    payloads = pickle_payloads()
     for number in range(start, stop):
         # To reset the peak takes the kernel its time; the limit on memory holds for each.
-        mutated = mutate(data, random.Random(f"{name} {seed} {number}"), entry.text, payloads())
+        mutated = mutate(data, random.Random(f"{name} {seed} {number}"), entry.text, payloads)
         attempt(mutated, number % 16 == 0)
 
 

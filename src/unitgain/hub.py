@@ -17,6 +17,7 @@ from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader, write
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.files import staged, write_text
 from unitgain.infer import Prepared
+from unitgain.kinds import instead_of_snapshots
 from unitgain.presets import PRESETS, preset_files
 from unitgain.serial import to_dict
 
@@ -66,8 +67,8 @@ def locate(
     if path.is_dir():
         if not (path / file).is_file():
             found = sorted(path.glob("[!.]*.safetensors")) or sorted((path / "snapshots").glob("[!.]*.safetensors"))
-            hint = f", such as {found[-1]}" if found else ""
-            raise FileNotFoundError(f"no snapshot at {path / file}: name a .safetensors file{hint}")
+            hint = f": name a .safetensors file, such as {found[-1]}" if found else instead_of_snapshots(path)
+            raise FileNotFoundError(f"no snapshot at {path / file}{hint or ': name a .safetensors file'}")
         return path / file
     if not path.exists() and isinstance(what, str):
         if what in PRESETS:

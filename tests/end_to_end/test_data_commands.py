@@ -137,6 +137,8 @@ def test_mistakes_are_answered(call, tmp_path):
     assert "make it with: unitgain data prepare" in call("data", "check", tmp_path / "x", code=2).err
     none = call("data", "prepare", tmp_path, tmp_path / "y", "--workers", 0, code=2).err
     assert "workers 0: must be at least 1" in none
+    none = call("data", "check", tmp_path, "--workers", -1, code=2).err
+    assert "workers -1: must be at least 1" in none
 
 
 def test_nothing_heavy_is_imported():

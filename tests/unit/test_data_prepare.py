@@ -22,7 +22,7 @@ from pictures import contents, encoded, folder_of, picture
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.fit import Fit, fit_image
 from unitgain.data.manifest import DataError, read_manifest
-from unitgain.data.named import open_data
+from unitgain.data.named import normalized, open_data
 from unitgain.data.prepare import BrokenPictureError, prepare_data
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.shards import _array
@@ -311,7 +311,10 @@ def test_data_of_any_kind_by_name(pictures, tmp_path, monkeypatch):
         assert data.encoder != PixelEncoder()
     assert len(list((tmp_path / "cache" / "data").iterdir())) == 1
     assert open_data(str(pictures), fit=FIT, folder=tmp_path / "mine").name == str(tmp_path / "mine")
+    assert normalized(data, "measured")._columns is data._columns  # opened once
     assert open_data("digits").label_dim == 10
+    with pytest.raises(ValueError, match="give fit too"):
+        open_data(str(tmp_path / "data"), folder=tmp_path / "mine")
     with pytest.raises(FileNotFoundError, match="holds no prepared data"):
         open_data(str(pictures))
     with pytest.raises(ValueError, match="unknown data set"):

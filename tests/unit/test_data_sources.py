@@ -266,7 +266,10 @@ def test_what_cannot_be_read_is_an_item_all_the_same(tmp_path):
         ("a.tar", b"x" * 2000, "no whole tar archive"),
         ("a.tar.gz", b"\x1f\x8b\x08 and no more", "cannot be unpacked"),
         ("a.parquet", b"PAR1 and no more", "no whole parquet file"),
-        ("a.bin", b"what is this", "is no source of images: expected a folder"),
+        ("a.bin", b"what is this\0", "is no source of images: expected a folder"),
+        ("a.txt", b"what is this", "is no source of images: it is text; expected a folder"),
+        ("a.jpeg", b"<!DOCTYPE html><html>404</html>", "is no source of images: it is an HTML page"),
+        ("a.zip.lfs", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content, words):

@@ -128,7 +128,7 @@ def test_unreadable_images_are_named(folder, tmp_path):
     (tmp_path / "broken.zip").write_bytes(b"PK no")
     for name, message in (
         ("empty", "holds no pictures"),
-        ("text.txt", "no source of images: expected a folder"),
+        ("text.txt", "no source of images: it is empty; expected a folder"),
         ("broken.zip", "no whole zip"),
     ):
         with pytest.raises(ValueError, match=message):

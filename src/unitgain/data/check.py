@@ -14,7 +14,7 @@ from unitgain.data.encoder import DATA_STD, PixelEncoder
 from unitgain.data.manifest import DataError, Manifest, read_manifest
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.shards import damage, latent_sums, moments
-from unitgain.data.workers import in_order
+from unitgain.data.workers import count_threads, in_order
 
 ROWS_PER_TASK = 256
 FLAT = 1e-6  # a standard deviation that is rounding
@@ -104,7 +104,9 @@ def check(
     Raises:
         FileNotFoundError: if there is no prepared data.
         DataError: if so much is damaged that nothing can be read.
+        ValueError: if there are no workers.
     """
+    workers = count_threads(workers)
     manifest = read_manifest(folder)
     damaged = tuple(filter(None, (damage(folder, shard) for shard in manifest.shards)))
     try:

@@ -18,7 +18,7 @@ from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalization, PixelRange
 from unitgain.data.shards import Column, ShardWriter, features, latent_sums, moments
 from unitgain.data.vae import downsampling, latent_channels, load_vae, vae_encode
-from unitgain.data.workers import in_order
+from unitgain.data.workers import cores, in_order
 from unitgain.official import VAE
 from unitgain.parallel import World
 from unitgain.serial import to_dict
@@ -108,7 +108,7 @@ class _Job:
             stored: list[np.ndarray] = []
             rows = self._rows(index)
             parts = (np.array(rows[first : first + self.batch]) for first in range(0, len(rows), self.batch))
-            for images, _ in in_order(self.dataset.rows, parts):  # decoded while the VAE works
+            for images, _ in in_order(self.dataset.rows, parts, min(cores(), 2)):  # decoded while the VAE works
                 stored.append(vae_encode(self.model, images, self.pixels).cpu().numpy())
                 done += len(images)
                 if on_progress is not None:

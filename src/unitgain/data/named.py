@@ -7,9 +7,12 @@ from pathlib import Path
 
 import torch
 
-from unitgain.data.dataset import Dataset
+from unitgain.data.dataset import ArrayDataset, Dataset
+from unitgain.data.digits import digits
+from unitgain.data.encoder import PixelEncoder
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
+from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.settings import Normalize
 from unitgain.data.sources.tell import HUB
 from unitgain.files import cache_folder
@@ -27,19 +30,18 @@ def open_data(
         name: of the set; a source is named as for `prepare_data`: a folder, an archive, a table, or hub:org/name.
         normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1]; "measured" gives the
             data mean 0 and standard deviation 0.5, as the digits always have.
-        fit: how the pictures of a source become images; they are prepared once.
+        fit: how the pictures of a source become images; they are prepared once. Of several
+            processes, call it in one before the others: two that prepare the same would be in each other's way.
         folder: where they are then; by default in `unitgain.files.cache_folder()`.
 
     Raises:
         BrokenPictureError: if a picture cannot be used.
-        ValueError: if there is none, or `normalize` does not go with it.
+        ValueError: if there is none, `normalize` does not go with it, or there is a `folder` without `fit`.
         DataError: if the data are damaged.
     """
-    from unitgain.data.prepared import PreparedDataset
-
+    if folder is not None and fit is None:
+        raise ValueError(f"folder {folder} is where pictures are prepared: give fit too, or open what is there by name")
     if name == DIGITS:
-        from unitgain.data.digits import digits
-
         return digits()
     if fit is not None:
         where = name if name.startswith(HUB) else str(Path(name).resolve())
@@ -64,14 +66,10 @@ def normalized(dataset: Dataset, normalize: Normalize) -> Dataset:
     Raises:
         ValueError: if it cannot be measured.
     """
-    from unitgain.data.dataset import ArrayDataset
-    from unitgain.data.encoder import PixelEncoder
-    from unitgain.data.prepared import PreparedDataset, measured_encoder
-
     if normalize == "official":
         return dataset
     if isinstance(dataset, PreparedDataset):
-        return PreparedDataset(dataset.folder, measured_encoder(dataset.manifest))
+        return dataset.with_encoder(measured_encoder(dataset.manifest))
     if isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
         return replace(dataset, encoder=PixelEncoder.measure(dataset.images))
     raise ValueError(f"data {dataset.name}: only 8-bit pixels can be normalized as measured; these are what they are")

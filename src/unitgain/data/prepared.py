@@ -57,6 +57,12 @@ class PreparedDataset(Dataset):
         if self.manifest.kind == "latent":
             self._moments = [_fixed(column, self.stored_shape, self.folder) for column in self._columns]
 
+    def with_encoder(self, encoder: Encoder) -> "PreparedDataset":
+        """The same rows, not opened again, with another encoder."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), encoder=encoder)
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "encoder": self.encoder}
 

@@ -19,6 +19,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def count_threads(workers: int | None) -> int:
+    """As many as are asked for, one per core for None.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers {workers}: must be at least 1")
+    return workers or cores()
+
+
 def in_order(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None
 ) -> Generator[Result]:
@@ -28,8 +39,11 @@ def in_order(
         function: what to do.
         tasks: taken as they are needed, a few ahead, by the thread that asks for results.
         workers: threads; by default one per core.
+
+    Raises:
+        ValueError: if there are no workers.
     """
-    workers = workers or cores()
+    workers = count_threads(workers)
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:

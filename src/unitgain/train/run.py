@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unitgain.files import require_empty, write_text
+from unitgain.kinds import instead_of_snapshots
 from unitgain.serial import from_dict, to_dict
+from unitgain.text import printable
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import TrainingError
 from unitgain.train.lock import LOCK
-from unitgain.trust import check_size, open_regular, printable
+from unitgain.trust import check_size, open_regular
 
 CONFIG, CHECKSUM = "config.json", ".config.sha256"
 CONFIG_SIZE = 2**24  # bytes that may be read; it has some kilobytes
@@ -91,7 +93,7 @@ def load_config(run: Path, verify: bool = False) -> TrainConfig:
     """
     path, checksum = run / CONFIG, run / CHECKSUM
     if not path.is_file():
-        raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.json")
+        raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.json{instead_of_snapshots(run)}")
     with open_regular(path) as file:
         check_size(str(path), os.fstat(file.fileno()).st_size, CONFIG_SIZE, "CONFIG_SIZE")
         data = file.read()

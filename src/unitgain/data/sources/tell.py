@@ -13,6 +13,7 @@ from unitgain.data.sources.saved import open_saved
 from unitgain.data.sources.source import Indexed, Notes, Source, SourceOptions
 from unitgain.data.sources.splits import ALL, choose_files
 from unitgain.data.sources.tars import open_tars
+from unitgain.kinds import PICKLE, UNKNOWN, instead_of_snapshot, kind_of, read_head
 from unitgain.trust import open_regular
 
 HUB = "hub:"
@@ -97,7 +98,11 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         return open_tars([path], scratch, options)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
         return open_zip(path, options)
+    if PICKLE.fits(magic) and (instead := instead_of_snapshot(path)):
+        raise ValueError(f"{path} {instead}")
+    kind = kind_of(read_head(path))
+    what = "" if kind == UNKNOWN else f" it is {kind};"
     raise ValueError(
-        f"{path} is no source of images: expected a folder, a zip archive, tar shards, a parquet file, a directory of "
-        "the datasets library, or hub:org/name"
+        f"{path} is no source of images:{what} expected a folder, a zip archive, tar shards, a parquet file, a "
+        "directory of the datasets library, or hub:org/name"
     )

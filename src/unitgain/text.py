@@ -1,0 +1,55 @@
+"""How what is shown of values, files and names from elsewhere is written: in few words, and as nothing but text."""
+
+import re
+import reprlib
+import unicodedata
+
+BRIEF = 300  # characters of a value in an error
+_SHOWN = frozenset("\n\t\u200c\u200d")  # the joiners belong to the spelling of words and of emoji
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def brief(value: object) -> str:
+    """A value of any size in a few words, for an error."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxlong, short.maxother = 3, 200, 200, 200
+    try:
+        text = short.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a long {type(value).__name__}"
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."
+
+
+def printable(value: object) -> str:
+    r"""Text that may be shown: control characters, marks of direction, lone surrogates and the like as `\x1b`.
+
+    Line feeds and tabs stay, so that messages of several lines do.
+    """
+    return "".join(
+        character if character in _SHOWN or unicodedata.category(character) not in _HIDDEN else _escaped(character)
+        for character in str(value)
+    )
+
+
+def one_line(value: object) -> str:
+    """Text that may be shown as a part of a line: as `printable`, without line feeds and tabs."""
+    return "".join(_escaped(character) if character in "\n\t" else character for character in printable(value))
+
+
+def plot_label(value: object) -> str:
+    """Text for a figure of matplotlib, which takes what stands between dollars for mathematics."""
+    return printable(value).replace("$", r"\$")
+
+
+def csv_cell(value: object) -> object:
+    """A value for a CSV file: text that a spreadsheet would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
