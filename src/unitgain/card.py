@@ -7,7 +7,7 @@ from typing import Any
 
 from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.recipes import RECIPES
-from unitgain.trust import one_line
+from unitgain.text import one_line
 
 LICENSES = {"CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0"}  # as the Hub writes them
 

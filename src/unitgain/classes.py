@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from unitgain.trust import brief, one_line
+from unitgain.text import brief, one_line
 
 LONGEST = 1000  # characters of a name
 SHOWN = 40  # of them, where names are shown

@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
-from unitgain.trust import printable
+from unitgain.text import printable
 
 WARNING = "WARNING"
 

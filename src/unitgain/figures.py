@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from unitgain.extras import require
 from unitgain.files import atomic
-from unitgain.trust import plot_label
+from unitgain.text import plot_label
 
 SUFFIXES = (".svg", ".png", ".pdf")
 INK, ACCENT, SOFT = "#1f4e79", "#c0392b", "#9bb7d4"

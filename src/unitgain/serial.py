@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from unitgain.trust import brief
+from unitgain.text import brief
 
 T = TypeVar("T")
 

@@ -1,7 +1,8 @@
 """What is believed of files, servers and names from elsewhere: nothing. The one place for that policy.
 
 Nothing from a file is executed; what a file declares of itself is compared with the file, and with `Limits`, before
-memory is taken; a name from a file is a plain name or no name; and what is shown of it holds no control characters.
+memory is taken; a name from a file is a plain name or no name; and what is shown of it holds no control characters
+(`unitgain.text`).
 """
 
 import bz2
@@ -11,10 +12,7 @@ import io
 import json
 import math
 import os
-import re
-import reprlib
 import stat
-import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -26,6 +24,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unitgain.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def open_regular(path: Path, *, below: Path | None = None) -> BufferedReader:
         FileNotFoundError: if there is none.
         OSError: if it is something else than an ordinary file, or lies elsewhere.
     """
-    if below is not None and not path.resolve().is_relative_to(below.resolve()):
+    if below is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(below)):
         raise OSError(f"{printable(path)} leads out of {printable(below)}")
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -125,7 +125,7 @@ def open_regular(path: Path, *, below: Path | None = None) -> BufferedReader:
 
 
 def open_own(path: Path) -> int:
-    """Open a file to write to, made if it is missing: an ordinary one that has this name alone, in a real folder.
+    """Open a file to write to, made if it is missing: an ordinary one that has this name alone.
 
     What a link, of either kind, leads to is somebody else's.
 
@@ -149,15 +149,15 @@ def open_own(path: Path) -> int:
     return handle
 
 
-def read_rows(path: Path, *, below: Path | None = None) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects in a file of one JSON value per line, without lines that are cut short, or something else.
 
     Raises:
         FileNotFoundError: if there is no file.
         LimitError: if it is longer than `ROWS`.
-        OSError: as in `open_regular`.
+        OSError: if it is no ordinary file, or a link out of its folder.
     """
-    with open_regular(path, below=below) as file:
+    with open_regular(path, below=path.parent) as file:
         check_size(printable(path), os.fstat(file.fileno()).st_size, ROWS, "trust.ROWS")
         while line := file.readline(LINE):
             try:
@@ -303,57 +303,13 @@ def parse_yaml(data: bytes, what: str) -> Any:
         raise ValueError(f"{what} is neither YAML nor JSON that can be read: {why}") from error
 
 
-def brief(value: object) -> str:
-    """A value of any size in a few words, for an error."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxlong, short.maxother = 3, 200, 200, 200
-    try:
-        text = short.repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return f"a long {type(value).__name__}"
-    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."
-
-
-def printable(value: object) -> str:
-    r"""Text that may be shown: control characters, marks of direction, lone surrogates and the like as `\x1b`.
-
-    Line feeds and tabs stay, so that messages of several lines do.
-    """
-    return "".join(
-        character if character in _SHOWN or unicodedata.category(character) not in _HIDDEN else _escaped(character)
-        for character in str(value)
-    )
-
-
-def one_line(value: object) -> str:
-    """Text that may be shown as a part of a line: as `printable`, without line feeds and tabs."""
-    return "".join(_escaped(character) if character in "\n\t" else character for character in printable(value))
-
-
-def plot_label(value: object) -> str:
-    """Text for a figure of matplotlib, which takes what stands between dollars for mathematics."""
-    return printable(value).replace("$", r"\$")
-
-
-def csv_cell(value: object) -> object:
-    """A value for a CSV file: text that a spreadsheet would take for a formula begins with an apostrophe."""
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
 # Bytes at a time, by method: what is unpacked at once is bounded by them. LZMA packs up to 7,000 times.
 CHUNKS = {zipfile.ZIP_STORED: 2**20, zipfile.ZIP_DEFLATED: 2**20}
 LARGEST = 1e100
 DEEPEST = 32  # in YAML, whose parser takes time by the square of it
-BRIEF = 300  # characters of a value in an error
 UNPACKED = 2**29  # bytes that any .npz file may take: a mean and a covariance of 2048 features take 34 MB
 LOOSENED = 4  # times its own size that a larger one, with features of all images, may take
 ROWS, LINE = 2**30, 2**24  # bytes of a file of rows, and of one of them; those written here have some kilobytes
-_SHOWN = frozenset("\n\t\u200c\u200d")  # the joiners belong to the spelling of words and of emoji
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-_FORMULA = re.compile(r"[=+\-@\t\r]")
 
 
 def _bzip2_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -374,8 +330,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"it has {printable(repr(twice))[:100]} twice")
     return found
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -174,7 +174,14 @@ def test_folders_without_end_are_not_followed(tmp_path):
     kind, listed = outcome(_listed, root)
     subprocess.run(["rm", "-r", root / "d"], check=True)  # more than what deletes folders of tests calls itself
     assert kind == "returned", listed
-    assert listed[0] == ["a/0.png"] and "1 folders lie deeper than paths are" in listed[1][0]
+    assert listed[0] == ["a/0.png"] and listed[1][0].startswith("1 folders lie deeper than paths are")
+    assert ": d/d/d/" in listed[1][0]
+
+
+def test_folders_as_deep_as_may_be_are_complete(tmp_path):
+    root = folder_of(tmp_path / "pictures", classes=("a",), each=1)
+    (root / "/".join("d" * 100)).mkdir(parents=True)
+    assert not any("deeper" in note for note in _listed(root)[1])
 
 
 @pytest.mark.parametrize("name", ["pipe.csv", "zero.csv"])

@@ -69,12 +69,28 @@ def test_commands_that_show_a_run_show_any_statistics(run, command):
         main([command, str(run), *(["--no-samples"] if command == "report" else [])])
 
 
-@pytest.mark.parametrize("name", ["stats.jsonl", ".lock", "cells-0.jsonl"])
+READS = {"stats.jsonl": read_stats, ".lock": holder, "cells-0.jsonl": lambda folder: Table(folder).rows()}
+
+
+@pytest.mark.parametrize("name", READS)
 def test_pipes_are_not_waited_for(tmp_path, name):
     os.mkfifo(tmp_path / name)
-    reads = {"stats.jsonl": read_stats, ".lock": holder, "cells-0.jsonl": lambda folder: Table(folder).rows()}
     with pytest.raises(OSError, match="not an ordinary file"):
-        reads[name](tmp_path)
+        READS[name](tmp_path)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_nothing_is_read_through_a_link(tmp_path, name):
+    (tmp_path / "secret").write_text("{}")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match="leads out of"):
+        READS[name](run)
+    (run / name).unlink()
+    (run / name).symlink_to(name)
+    with pytest.raises(OSError, match="symbolic links"):
+        READS[name](run)
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link"])
@@ -92,9 +108,6 @@ def test_nothing_is_written_through_a_link(tmp_path, name, kind):
                 with FolderLock(path.parent):
                     pass
             case "stats.jsonl":
-                StatsLog(path.parent, 64)  # which makes it a file of its own
-                path.unlink()
-                path.symlink_to(precious)
                 StatsLog.write(log, TICK)
             case "cells-0.jsonl":
                 Table(path.parent).add([{"key": "a", "value": 1.0}])

@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unitgain.text import csv_cell, printable
 from unitgain.trust import (
     LimitError,
     Limits,
     check_size,
-    csv_cell,
     open_regular,
     parse_json,
     plain_name,
-    printable,
     read_member,
     read_npy,
     read_regular,

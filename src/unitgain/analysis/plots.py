@@ -10,7 +10,7 @@ from unitgain.arch.spec import TOKEN_DESIGNS
 from unitgain.arch.tokens import TOKENS, steps
 from unitgain.extras import require
 from unitgain.figures import ACCENT, colors, new_figure
-from unitgain.trust import plot_label
+from unitgain.text import plot_label
 
 ENCODER, DECODER, ATTENTION, MODULATION, INK = "#9bb7d4", "#e3b48f", "#1f4e79", "#8fb996", "#333333"
 TITLES = {

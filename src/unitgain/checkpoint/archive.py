@@ -17,7 +17,8 @@ from unitgain.checkpoint.pickles import SMALL, read
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.storage import NAMES, STORAGES, Reader
 from unitgain.kinds import ZIP, kind_of, read_head
-from unitgain.trust import open_regular, printable
+from unitgain.text import printable
+from unitgain.trust import open_regular
 
 # What may be named beside tensors: containers, and what counters, states of generators and settings are made of.
 PLAIN = frozenset(f"torch.{kind}Storage" for kind in ("Long", "Int", "Short", "Byte", "Bool")) | {

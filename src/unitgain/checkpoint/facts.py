@@ -21,7 +21,7 @@ from unitgain.checkpoint.tensors import Layout, header_bytes, places
 from unitgain.classes import Classes
 from unitgain.ema import check_description, file_name, profile_of
 from unitgain.serial import from_dict, to_dict
-from unitgain.trust import printable
+from unitgain.text import printable
 
 FORMAT = "unitgain/2"
 OLDER = ("unitgain/1", "unitgain-ema/1")

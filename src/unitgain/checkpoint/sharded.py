@@ -19,7 +19,8 @@ from torch import Tensor
 
 from unitgain.checkpoint.tensors import METADATA, Entry, map_file, read_header, tensor_at, write_tensors
 from unitgain.parallel import World, beside, is_sharded
-from unitgain.trust import parse_json, printable
+from unitgain.text import printable
+from unitgain.trust import parse_json
 
 SUFFIX = ".safetensors"
 ROWS = "rows"  # of sharded tensors, in a file's metadata: {name: [first row, rows of the whole tensor]}

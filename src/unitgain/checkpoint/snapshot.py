@@ -30,7 +30,8 @@ from unitgain.checkpoint.writer import write_snapshot
 from unitgain.denoiser import Denoiser
 from unitgain.ema import Profile, power_profile, profile_of
 from unitgain.kinds import instead_of_snapshot, instead_of_snapshots
-from unitgain.trust import parse_json, printable
+from unitgain.text import printable
+from unitgain.trust import parse_json
 
 __all__ = [
     "DTYPES",

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.files import sha256, sync_folder, write_text
-from unitgain.trust import check_size, open_regular, plain_name, printable
+from unitgain.text import printable
+from unitgain.trust import check_size, open_regular, plain_name
 
 FORMAT = "unitgain-checkpoint/3"
 OLD = ("unitgain-checkpoint/1", "unitgain-checkpoint/2")

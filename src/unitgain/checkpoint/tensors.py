@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitgain.trust import open_regular, parse_json, printable
+from unitgain.text import printable
+from unitgain.trust import open_regular, parse_json
 
 DTYPES = {
     "F64": torch.float64,

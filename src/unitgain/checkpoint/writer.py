@@ -19,7 +19,8 @@ from unitgain.checkpoint.facts import (
 from unitgain.checkpoint.names import canonical
 from unitgain.checkpoint.tensors import CODES, Layout, aligned, checksum, raw_bytes
 from unitgain.files import atomic, sync_folder
-from unitgain.trust import open_own, printable
+from unitgain.text import printable
+from unitgain.trust import open_own
 
 
 class Writer:

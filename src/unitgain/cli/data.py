@@ -17,7 +17,7 @@ from unitgain.data.settings import Normalization, OnError, PixelRange
 from unitgain.data.sources import SourceOptions
 from unitgain.files import atomic
 from unitgain.serial import to_dict
-from unitgain.trust import one_line
+from unitgain.text import one_line
 
 if TYPE_CHECKING:
     from unitgain.data.check import DataReport

@@ -11,7 +11,7 @@ from unitgain.cli.arguments import Unset
 from unitgain.console import Console, bar, byte_bar, say, show_json
 from unitgain.files import require_empty
 from unitgain.recipe import Precision
-from unitgain.trust import one_line
+from unitgain.text import one_line
 
 if TYPE_CHECKING:
     from unitgain.checkpoint.snapshot import Snapshot

@@ -17,8 +17,8 @@ from unitgain.recipe import Recipe, Score, trained_parameters
 from unitgain.recipes import RECIPES, recipe
 from unitgain.report.scores import PAPERS, measured, published, recipe_price, score_figure
 from unitgain.serial import from_dict, suggest, to_dict
+from unitgain.text import one_line
 from unitgain.train.rows import read_ticks
-from unitgain.trust import one_line
 
 
 @dataclass(frozen=True)

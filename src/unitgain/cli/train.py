@@ -13,8 +13,9 @@ from unitgain.cli.arguments import Unset
 from unitgain.console import note, say
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
 from unitgain.serial import from_dict, to_dict
+from unitgain.text import brief, printable
 from unitgain.train.config import Execution, TrainConfig
-from unitgain.trust import Limits, brief, parse_yaml, printable, read_regular
+from unitgain.trust import Limits, parse_yaml, read_regular
 
 if TYPE_CHECKING:
     from unitgain.data.dataset import Dataset

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.extras import require
-from unitgain.trust import open_regular, printable
+from unitgain.text import printable
+from unitgain.trust import open_regular
 
 HEADER, COMPRESSION = 2, 3  # fields of a message, and of a record batch
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, printable, read_npy
+from unitgain.text import printable
+from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_npy
 
 FitMode = Literal["crop", "pad", "stretch"]
 Format = Literal["png", "webp"]

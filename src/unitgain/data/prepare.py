@@ -21,10 +21,11 @@ from unitgain.data.manifest import UNFINISHED, Manifest, Shard, Skipped
 from unitgain.data.settings import OnError
 from unitgain.data.shards import Column, ShardWriter, check_destination, features, latent_sums
 from unitgain.data.sources import Item, Source, SourceOptions, open_source
-from unitgain.data.workers import in_order
+from unitgain.data.workers import count_threads, in_order
 from unitgain.extras import require
 from unitgain.serial import to_dict
-from unitgain.trust import Limits, printable, read_npy
+from unitgain.text import printable
+from unitgain.trust import Limits, read_npy
 
 Progress = Callable[[int, int | None], None]
 NPY = b"\x93NUMPY"
@@ -103,9 +104,9 @@ def prepare_data(
         ImportError: if a package is missing.
         ValueError: if the source or the settings make no sense, or are not those of the interrupted job.
     """
-    for name, value in (("shard", shard), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} {value}: must be at least 1")
+    workers = count_threads(workers)
+    if shard is not None and shard < 1:
+        raise ValueError(f"shard {shard}: must be at least 1")
     require("pyarrow", extra="data")
     check_destination(folder)
     source = open_source(what, folder / UNFINISHED, options)
@@ -138,7 +139,7 @@ class _Job:
         self.writer, self.source, self.on_error, self.progress = writer, source, on_error, progress
         self.shape = next((shape_of(shard) for shard in writer.shards.values() if shard.rows), None)
 
-    def run(self, fit: Fit, size: int, workers: int | None) -> None:
+    def run(self, fit: Fit, size: int, workers: int) -> None:
         """Make the shards that are missing, of `size` pictures each."""
         there = dict(self.writer.shards)
         first = next(shard for shard in itertools.count() if shard not in there)

@@ -153,7 +153,7 @@ class ImageFolder:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for journal in self._journals():
-            yield from read_rows(journal, below=self.root)
+            yield from read_rows(journal)
 
     def _is_there(self, entry: Entry) -> bool:
         try:

@@ -1,7 +1,6 @@
 """Images to measure: any source of `unitgain data prepare` but a stream, prepared data, or the embedded digits."""
 
 import json
-import os
 import tempfile
 import zipfile
 from collections import Counter
@@ -19,13 +18,14 @@ from unitgain.data.fit import Fit, ImageError, flatten
 from unitgain.data.fit import decode as decode_picture
 from unitgain.data.sources import Indexed, Item, SourceOptions, open_source
 from unitgain.data.sources.columns import Table, count_jpegs
-from unitgain.data.workers import in_order
+from unitgain.data.workers import cores, in_order
 from unitgain.draw.archive import MANIFEST
 from unitgain.metrics.record import Source
-from unitgain.trust import DEFAULT_LIMITS, Limits, printable, read_member, read_regular
+from unitgain.text import printable
+from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
 
 JPEGS = ("jpg", "jpeg", "jpe", "jfif")
-READERS = min(8, os.cpu_count() or 1)
+READERS = 8  # threads, where there are as many cores
 BATCH = 64
 
 
@@ -73,7 +73,7 @@ class FileImages:
             ImageError: if one cannot be read; the message names it.
         """
         waiting: list[Tensor] = []
-        for image in in_order(self._decode, map(self.files.item, numbers), READERS):
+        for image in in_order(self._decode, map(self.files.item, numbers), min(cores(), READERS)):
             if waiting and (len(waiting) == BATCH or image.shape != waiting[0].shape):
                 yield torch.stack(waiting)
                 waiting = []
@@ -137,7 +137,7 @@ def open_images(
     assert isinstance(files, Indexed), "only sets on the Hub are streams"
     for note in files.notes:
         say(note)
-    source = Source(kind=files.kind, name=files.name, formats=_formats(files), **_drawn(_manifest(files)))
+    source = Source(kind=files.kind, name=files.name, formats=_formats(files), **_drawn(_manifest(files, path)))
     return FileImages(files, source, scratch)
 
 
@@ -153,11 +153,10 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "c h w
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def _manifest(files: Indexed) -> bytes | None:
+def _manifest(files: Indexed, path: Path) -> bytes | None:
     """What lies beside images that this package drew."""
-    path = Path(files.name)
     if files.kind == "folder" and (path / MANIFEST).is_file():
-        return read_regular(path / MANIFEST, files.limits)
+        return read_regular(path / MANIFEST, files.limits, below=path)
     if files.kind == "zip":
         with zipfile.ZipFile(path) as archive:
             return read_member(archive, MANIFEST, files.limits) if MANIFEST in archive.namelist() else None

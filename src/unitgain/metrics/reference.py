@@ -18,7 +18,8 @@ from unitgain.metrics.detectors import DetectorInfo
 from unitgain.metrics.record import ReferenceInfo
 from unitgain.metrics.summary import Summary
 from unitgain.serial import from_dict, to_dict
-from unitgain.trust import LARGEST, parse_json, printable, read_npz
+from unitgain.text import printable
+from unitgain.trust import LARGEST, parse_json, read_npz
 
 FORMAT = "unitgain-reference/1"
 ROUNDING = 1e-4  # of a covariance, by its largest entry

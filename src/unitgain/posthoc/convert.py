@@ -17,7 +17,7 @@ from unitgain.ema import RAW, describe, file_name
 from unitgain.files import staged
 from unitgain.posthoc.foreign import SHARD, SUFFIXES, files_of, read_state
 from unitgain.posthoc.targets import Length
-from unitgain.trust import one_line
+from unitgain.text import one_line
 
 # The time in a path, the first of these that is there: what is counted in steps, in epochs, any whole number.
 TIMES = (

@@ -17,7 +17,7 @@ from unitgain.checkpoint.names import without_wrappers
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.tensors import MAX_TENSORS
 from unitgain.kinds import ZIP, read_head
-from unitgain.trust import one_line, printable
+from unitgain.text import one_line, printable
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)", re.ASCII)

@@ -8,7 +8,7 @@ import numpy as np
 from unitgain.ema import Profile
 from unitgain.figures import new_axes, new_figure, save
 from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights
-from unitgain.trust import plot_label
+from unitgain.text import plot_label
 
 STORED, WANTED, ACHIEVED, ERROR = "#9bb7d4", "#222222", "#7d3c98", "#c0392b"
 

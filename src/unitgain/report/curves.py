@@ -7,7 +7,7 @@ from typing import Any
 from unitgain.analysis.plots import part_styles
 from unitgain.figures import ACCENT, INK, SOFT, colors, new_axes, svg
 from unitgain.report.history import Row, exp_u, pooled
-from unitgain.trust import plot_label
+from unitgain.text import plot_label
 
 TIMES = 5  # curves of noise levels
 POOLED = 5  # percent of the ticks that each of them stands for

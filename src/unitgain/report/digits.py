@@ -11,7 +11,7 @@ from unitgain.data.images import grid
 from unitgain.figures import ACCENT, INK, SOFT, new_axes, svg
 from unitgain.report.curves import over_training
 from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table
-from unitgain.trust import plot_label
+from unitgain.text import plot_label
 
 
 def digits_page(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from unitgain.report.chart import bar, curve
 from unitgain.report.history import History, exp_u, pooled
-from unitgain.trust import one_line
+from unitgain.text import one_line
 
 FACTS = 34  # characters of the column of facts
 CHART = 5  # lines of the curve

@@ -7,7 +7,7 @@ from typing import Any
 from unitgain.figures import ACCENT, check_picture, colors, new_figure, save
 from unitgain.sweep.cells import CellResult, best, best_by
 from unitgain.sweep.table import write_csv
-from unitgain.trust import plot_label
+from unitgain.text import plot_label
 
 
 def write_results(results: Sequence[CellResult], out: Path, stem: str) -> list[Path]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from unitgain.files import write_text
 from unitgain.sweep.cells import CellResult
-from unitgain.trust import csv_cell, is_number, open_own, read_rows
+from unitgain.text import csv_cell
+from unitgain.trust import is_number, open_own, read_rows
 
 COLUMNS = ("metric", "length", "guidance", "guide_length", "pattern", "value", "worst", "repeat", "images")
 

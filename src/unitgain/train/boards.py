@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 from unitgain.console import warn
 from unitgain.extras import require
 from unitgain.files import write_text
-from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, printable, read_regular
+from unitgain.text import printable
+from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, read_regular
 
 WANDB = "wandb.json"  # in the run folder: which run of W&B it is
 
@@ -103,7 +104,7 @@ def _identity(run: Path) -> dict[str, str]:
     """
     path = run / WANDB
     try:
-        known = parse_json(read_regular(path, DEFAULT_LIMITS), WANDB)
+        known = parse_json(read_regular(path, DEFAULT_LIMITS, below=run), WANDB)
         return {name: plain_name(known[name]) for name in ("id", "project")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: delete it, and W&B shows the run as a new one") from error

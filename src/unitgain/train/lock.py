@@ -79,7 +79,7 @@ class FolderLock:
 def holder(folder: Path) -> str | None:
     """Who works in a run folder, as `process 123 on HOST since ...`; None for nobody."""
     try:
-        file = open_regular(folder / LOCK)
+        file = open_regular(folder / LOCK, below=folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
     with file:

@@ -20,12 +20,12 @@ from unitgain.checkpoint.state import (
 from unitgain.console import note, warn
 from unitgain.parallel import World
 from unitgain.serial import from_dict
+from unitgain.text import printable
 from unitgain.train.config import TrainConfig
 from unitgain.train.levels import BINS
 from unitgain.train.rows import read_stats
 from unitgain.train.run import Window, refuse_changes
 from unitgain.train.state import TrainState, restore, state_tensors
-from unitgain.trust import printable
 
 
 def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, run: Path) -> None:

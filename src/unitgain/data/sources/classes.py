@@ -21,7 +21,7 @@ from unitgain.data.sources.labels import (
 from unitgain.data.sources.listing import LABEL_FILES, TAR_SUFFIXES, Listing, Place, parents
 from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions
 from unitgain.data.sources.splits import choose_folders
-from unitgain.trust import printable
+from unitgain.text import printable
 
 GRID = "grid.png"  # all images on one sheet, beside those that this package drew
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from unitgain.data.sources.classes import classify
 from unitgain.data.sources.listing import DEEPEST, Listing, text
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
-from unitgain.trust import DEFAULT_LIMITS, printable, read_member, read_regular
+from unitgain.text import printable
+from unitgain.trust import DEFAULT_LIMITS, read_member, read_regular
 
 LONGEST_LINK = 4096  # bytes of a path
 
@@ -98,10 +99,10 @@ def _folders(root: Path, listing: Listing[str]) -> Iterator[tuple[str, list[str]
                 continue
             seen.add(_identity(Path(folder)))
             folders.sort()
-            if folder.count("/") - str(root).count("/") >= DEEPEST:  # os.walk calls itself for each
-                listing.notes.add("folders lie deeper than paths are: what is in them was left out", text(folder))
-                folders.clear()
             here = "" if (here := Path(folder).relative_to(root).as_posix()) == "." else here
+            if folders and here.count("/") + 1 >= DEEPEST:  # os.walk calls itself for each
+                listing.notes.add("folders lie deeper than paths are: what is in them was left out", text(here))
+                folders.clear()
             further += [posixpath.join(here, name) for name in folders if os.path.islink(os.path.join(folder, name))]
             listing.add_folder(here)
             yield here, sorted(names)

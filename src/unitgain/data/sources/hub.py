@@ -10,7 +10,7 @@ from unitgain.data.sources.columns import features_of, find_columns, picture_byt
 from unitgain.data.sources.source import Item, Source, SourceOptions, digest
 from unitgain.data.sources.splits import choose_split
 from unitgain.extras import require
-from unitgain.trust import printable
+from unitgain.text import printable
 
 
 @dataclass(kw_only=True)

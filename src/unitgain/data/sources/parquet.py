@@ -14,7 +14,8 @@ from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.pages import page_sizes
 from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.extras import require
-from unitgain.trust import LimitError, Limits, open_regular, printable
+from unitgain.text import printable
+from unitgain.trust import LimitError, Limits, open_regular
 
 ROWS = 32  # at a time, where they are small
 LABELS = 8192

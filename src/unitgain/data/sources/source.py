@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.fit import ImageError
-from unitgain.trust import DEFAULT_LIMITS, Limits, one_line, printable
+from unitgain.text import one_line, printable
+from unitgain.trust import DEFAULT_LIMITS, Limits
 
 Kind = Literal["folder", "zip", "tar", "parquet", "prepared"]
 # What is taken for a picture by its name; everything Pillow decodes without help from outside, and arrays.
