@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unitgain.checkpoint.snapshot import SnapshotHeader
+from unitgain.classes import shown_name
 from unitgain.recipes import RECIPES
 from unitgain.text import one_line
 
@@ -81,7 +82,10 @@ for seeds, labels, images in {call}:
 
 
 def _call(header: SnapshotHeader) -> str:
-    return f"generate(denoiser, range(16), sigma_grid(32){', label=0' if header.network.label_dim else ''})"
+    name = (header.classes or ("",))[0]
+    plain = name if re.fullmatch(r"[\w -]{1,40}", name) and (header.classes or ()).count(name) == 1 else None
+    label = f', label="{plain}"' if plain is not None else ", label=0" if header.network.label_dim else ""
+    return f"generate(denoiser, range(16), sigma_grid(32){label})"
 
 
 def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str]:
@@ -108,7 +112,7 @@ def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str
     if header.license is not None:
         facts["license"] = header.license
     if header.classes is not None:
-        names = ", ".join(header.classes[:20])
+        names = ", ".join(map(shown_name, header.classes[:20]))
         facts["class names"] = names + (f" and {len(header.classes) - 20} more" if len(header.classes) > 20 else "")
     recipe = RECIPES.get(header.recipe)
     if recipe is not None and recipe.duration == header.nimg and recipe.network == spec and header.sigma_rel:

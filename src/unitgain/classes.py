@@ -125,6 +125,12 @@ class Classes:
         near = difflib.get_close_matches(_fold(name)[:LONGEST], list(self._folded)[:COMPARED], n=1, cutoff=0.5)
         return f"; did you mean {self.label(self._folded[near[0]][0])!r}?" if near else ""
 
+    def summary(self, most: int = LISTED) -> str:
+        """How many classes there are, and the names of the first."""
+        names = [self.label(number) for number in range(min(len(self.names or ()), most))]
+        more = ", ..." if len(names) < (self.count or 0) else ""
+        return f"{self.count} classes" + (f" ({', '.join(names)}{more})" if names else "")
+
     def _known(self) -> str:
         if self.count == 0:
             return "the network is unconditional"
@@ -150,8 +156,8 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def shown_name(name: str) -> str:
-    """A name as a part of a line: without control characters, cut short."""
-    text = one_line(name[: SHOWN + 1])
+    """A name as a part of a line: blanks for all white space, no control characters, cut short."""
+    text = one_line(re.sub(r"\s+", " ", name[: SHOWN + 1]))
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 

@@ -114,7 +114,7 @@ def test_a_run_on_data_with_such_names(show, tmp_path):
     data, run = tmp_path / f"data{evil[:30]}", tmp_path / f"run{evil[:30]}"
     show("data", "prepare", pictures, data, "--resolution", "8", "--channels", "1", "--workers", "1")
     size = ["--batch", "8", "--duration", "16", "--snapshot-every", "8", "--device", "cpu", "--no-tensorboard"]
-    show("train", "digits", "--data", data, "--classes", "data", "--out", run, *size)
+    show("train", "digits", "--data", data, "--out", run, *size)
     row = {"nimg": 16, "metrics": {EVIL: 1.5, "a$b$\\foo": 2.0}}
     with open(run / "stats.jsonl", "a") as file:
         file.write(json.dumps(row) + "\n")

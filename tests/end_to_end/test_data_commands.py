@@ -41,6 +41,36 @@ def tiny(monkeypatch):
     monkeypatch.setitem(RECIPES, "tiny-latents", pixels.replace(name="tiny-latents", network=spec, latents=True))
 
 
+def test_data_with_classes_train_with_them_unless_told_otherwise(call, tmp_path):
+    call("data", "prepare", folder_of(tmp_path / "pictures", each=3), tmp_path / "data", "--resolution", 8)
+    common = ["--data", tmp_path / "data", *QUICK]
+    options = {
+        "labelled": (["tiny-latents", "--channels", 3, "--resolution", 8, "--label-dropout", "0.5"], 3),
+        "plain": (["tiny", "--classes", "none"], 0),
+    }
+    for name, (words, count) in options.items():
+        call("train", *words, "--out", tmp_path / name, *common)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["recipe"]["network"]["label_dim"] == count
+        assert config["classes"] == (["cat", "dog", "eel"] if count else None)
+        snapshot = unitgain.load(tmp_path / name / "snapshots" / "0000000048-0.050.safetensors")
+        assert snapshot.classes == (("cat", "dog", "eel") if count else None)
+        assert snapshot.label_dropout == (0.5 if count else None)
+        config["data"] = str(tmp_path / "data")
+        (tmp_path / f"{name}.json").write_text(json.dumps(config | {"data_fingerprint": ""}))
+        call(
+            "train",
+            "--config",
+            tmp_path / f"{name}.json",
+            "--out",
+            tmp_path / f"{name}-again",
+            "--quiet",
+            "--no-tensorboard",
+        )
+        again = json.loads((tmp_path / f"{name}-again" / "config.json").read_text())
+        assert again["recipe"]["network"]["label_dim"] == count
+
+
 def test_pixels(call, tmp_path):
     pictures, data = folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=6), tmp_path / "data"
     (pictures / "cat" / "6.png").write_bytes(b"broken")
@@ -60,14 +90,15 @@ def test_pixels(call, tmp_path):
     assert "must end in .png" in call("data", "show", data, "--out", tmp_path / "sheet.svg", code=2).err
     call("data", "export", data, tmp_path / "out.zip")
     run = tmp_path / "run"
-    options = ["--classes", "data", "--normalize", "measured", "--flip", "--sigma-data", "0.6", "--P-mean", "-0.5"]
+    options = ["--normalize", "measured", "--flip", "--sigma-data", "0.6", "--P-mean", "-0.5"]
     call("train", "tiny", "--data", data, "--out", run, *options, *QUICK)
     config = json.loads((run / "config.json").read_text())
-    assert config["recipe"]["network"]["label_dim"] == 2
+    assert config["recipe"]["network"]["label_dim"] == 2 and config["classes"] == ["cat", "dog"]
     assert (config["recipe"]["sigma_data"], config["recipe"]["loss"]["P_mean"]) == (0.6, -0.5)
     snapshot = run / "snapshots" / "0000000048-0.100.safetensors"
     assert unitgain.load(snapshot).sigma_data == 0.6
-    call("sample", snapshot, "--seeds", "0-2", "--steps", "3", "--out", tmp_path / "samples", "--device", "cpu")
+    drawing = ["--steps", "3", "--device", "cpu", "--class", "Dog"]
+    call("sample", snapshot, "--seeds", "0-2", "--out", tmp_path / "samples", *drawing)
     with Image.open(tmp_path / "samples" / "000000" / "000002.png") as sample:
         assert sample.size == (8, 8)
     data.rename(tmp_path / "moved")

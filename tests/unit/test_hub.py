@@ -74,7 +74,7 @@ def test_a_folder_comes_back_as_it_was(tmp_path, snapshot, header):
         "| FID | 1.5 |",
         "| class names | a, b\\|&lt;b&gt;, c d |",
         'unitgain.load("org/tiny")',
-        "label=0",
+        'label="a"',
     ):
         assert words in text
 
@@ -98,7 +98,7 @@ def test_a_denoiser_with_its_header(tmp_path, header):
     with pytest.raises(ValueError, match="a prepared denoiser has no parameters to save"):
         unitgain.save_pretrained(prepare(denoiser), tmp_path / "other", header=header)
     with pytest.raises(ValueError, match="give header="):
-        other = header.replace(network=header.network.replace(label_dim=5))
+        other = header.replace(network=header.network.replace(label_dim=5), classes=None)
         unitgain.save_pretrained(denoiser, tmp_path / "other", header=other)
     assert not (tmp_path / "other").exists()
 
@@ -255,3 +255,9 @@ def test_unknown_data_and_license_stay_unknown(tmp_path, snapshot, header):
     write_snapshot(tmp_path / "bare.safetensors", bare, unitgain.load(snapshot).state_dict())
     with Snapshot(tmp_path / "bare.safetensors") as opened:
         assert opened.header == bare
+
+
+def test_code_on_a_card_has_no_name_that_would_be_more_than_text(header):
+    for first in ('a"); evil(', "x\n", "b"):
+        card = model_card(header.replace(classes=(first, "b", "c")), 1, "float16")
+        assert "label=0)" in card and "evil(" not in card.partition("```python")[2]

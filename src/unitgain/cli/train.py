@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from unitgain.classes import Classes
 from unitgain.cli.arguments import Unset
 from unitgain.console import note, say
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
@@ -56,8 +57,8 @@ class Train:
     """YAML or JSON file of settings, all or some, in the form of a run's config.json; `recipe` may be a name, and
     `execution` hold what is said here of that. Options come before it."""
 
-    classes: Literal["recipe", "data", "none"] = "recipe"
-    """Number of classes of the network: the recipe's, that of the data, or none, to train without labels."""
+    classes: Literal["data", "none"] = "data"
+    """Classes that the network learns: those of the data, or none, to train without labels."""
 
     settings: TrainConfig
     """What is trained."""
@@ -101,7 +102,8 @@ class Train:
             raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json")
         if start is None or name not in (None, start.recipe.name):
             data = self._said("data") or file.get("data", TrainConfig.data)
-            start = _new(_of_snapshot(str(init), data, "--quiet" in self.words) if name is None else recipe(name))
+            quiet = "--quiet" in self.words
+            start = _new(_of_snapshot(str(init), data, quiet) if name is None else _with_classes(recipe(name), data))
         execution = file.pop("execution", {})
         if isinstance(named, str):
             file["recipe"] = {}
@@ -143,14 +145,13 @@ class Train:
         return out, dataclasses.replace(config, **changes), dataset
 
     def _fit(self, base: Recipe, dataset: "Dataset") -> Recipe:
-        """The recipe with the classes that were asked for."""
-        if self.classes == "recipe":
-            if not base.network.label_dim and dataset.label_dim and not (self.execution.quiet or self.resume):
-                say(f"note: the {dataset.label_dim} classes of the data are not used; --classes data uses them")
-            return base
-        if self.classes == "data" and not dataset.label_dim:
-            raise ValueError(f"--classes data: {dataset.name} has no labels")
-        return base.replace(network=base.network.replace(label_dim=dataset.label_dim if self.classes == "data" else 0))
+        """The recipe without classes, if none are asked for; says which there are otherwise."""
+        if self.classes == "none":
+            return base.replace(network=base.network.replace(label_dim=0))
+        if base.network.label_dim == dataset.label_dim > 0 and not (self.execution.quiet or self.resume):
+            known = Classes(dataset.label_dim, dataset.classes)
+            note(f"training with {known.summary()}; --classes none trains without")
+        return base
 
     def _said(self, option: str) -> str | None:
         """What follows an option on the command line, before anything is read of it that depends on the rest."""
@@ -180,6 +181,13 @@ def _saved(folder: Path) -> TrainConfig | None:
 
 def _new(of: Recipe) -> TrainConfig:
     return TrainConfig(recipe=of)
+
+
+def _with_classes(base: Recipe, data: str) -> Recipe:
+    """A recipe for the classes of the data, or for none where they have none."""
+    from unitgain.data.named import open_data
+
+    return base.replace(network=base.network.replace(label_dim=open_data(data).label_dim))
 
 
 def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:

@@ -34,6 +34,7 @@ def parse_duration(text: str) -> float:
 # Fields, and groups of fields, that change nothing of the numbers already computed: a resumed run may have other ones.
 FREE = (
     "evaluation",
+    "classes",  # the fingerprint of the data tells of other ones
     "workers",
     "cache",
     "recipe.duration",
@@ -150,6 +151,7 @@ class TrainConfig:
         recipe: network, loss, optimizer, EMA and duration.
         data: digits, or a folder that `unitgain data prepare` or `encode` made.
         data_fingerprint: of the data; taken from them.
+        classes: names of the classes that the network knows; taken from the data; None without.
         normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1], unless the data bring
             another way; "measured" gives them mean 0 and standard deviation 0.5. Latents bring their own normalization.
         flip: mirror each image or not by a coin of its own.
@@ -178,6 +180,7 @@ class TrainConfig:
     recipe: Recipe
     data: str = "digits"
     data_fingerprint: tyro.conf.Suppress[str] = ""
+    classes: tyro.conf.Suppress[tuple[str, ...] | None] = None
     normalize: Normalize = "official"
     flip: bool = False
     workers: int | None = None

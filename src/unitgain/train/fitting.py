@@ -84,8 +84,14 @@ def complete(
                 "--microbatch"
             )
         microbatch = recipe.batch // processes
-    about = {"data": dataset.name, "data_fingerprint": dataset.fingerprint}
-    return replace(config, recipe=recipe, microbatch=microbatch, **about)
+    return replace(
+        config,
+        recipe=recipe,
+        microbatch=microbatch,
+        data=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        classes=dataset.classes if recipe.network.label_dim else None,
+    )
 
 
 def check_data(config: TrainConfig, dataset: Dataset) -> None:
@@ -105,5 +111,5 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
     if network.label_dim and network.label_dim != dataset.label_dim:
         raise ValueError(
             f"data {dataset.name}: {dataset.label_dim} classes, but the network has label_dim={network.label_dim}; "
-            "use label_dim=0 to train without labels, or that of the data (--classes data)"
+            "use that of the data, or label_dim=0 to train without labels (--classes none)"
         )
