@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from unitgain.analysis.plots import network_blocks
 from unitgain.cli.inspect import describe, paper_rows
 from unitgain.cli.main import main
+from unitgain.data.digits import digits
 from unitgain.recipes import RECIPES, recipe
 from unitgain.train import TrainConfig, train
 
@@ -127,6 +128,20 @@ def test_magnitudes_of_runs_side_by_side(tmp_path, capsys, tiny_recipe, tiny_dat
     main(["magnitudes", str(first), "--json"])
     assert json.loads(capsys.readouterr().out)[str(first)] == measured
     assert list((first / "tensorboard").iterdir())
+
+
+def test_magnitudes_of_averages_are_measured_over_data(tmp_path, call, tiny_recipe):
+    run = run_of(tmp_path, tiny_recipe.replace(network=tiny_recipe.network.replace(label_dim=10)), digits())
+    snapshots = sorted((run / "snapshots").glob("*-0.100.safetensors"))
+    given = (*snapshots, "--data", "digits", "--samples", 100, "--batch", 32, "--P-mean", -0.8, "--P-std", 1)
+    rows = json.loads(call("magnitudes", *given, "--json").out)["run, EMA length 0.1"]
+    assert [row["nimg"] for row in rows] == [24, 48, 72, 96]
+    again = json.loads(call("magnitudes", *given, "--json").out)["run, EMA length 0.1"]
+    assert again == rows
+    assert rows[0] != rows[1]
+    call("magnitudes", *given, "--plot", tmp_path / "magnitudes.svg")
+    assert "EMA length 0.1" in (tmp_path / "magnitudes.svg").read_text()
+    assert "--data" in call("magnitudes", snapshots[0], code=2).err
 
 
 def test_measuring_magnitudes_changes_no_weight(tmp_path, tiny_recipe, tiny_data):

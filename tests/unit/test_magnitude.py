@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from unitgain.analysis.buckets import bucket_of
-from unitgain.analysis.magnitude import row_magnitudes, watch
+from unitgain.analysis.magnitude import measure, row_magnitudes, watch
 from unitgain.denoiser import Denoiser
+from unitgain.loss import EDMLoss
 
 
 def hooks(module):
@@ -74,3 +75,21 @@ def test_buckets():
 def test_rows_of_normal_weights_have_unit_magnitude_whatever_the_fan_in():
     for shape in [(64, 4096), (64, 16, 3, 3), (64, 512, 3, 3)]:
         assert row_magnitudes(torch.randn(shape)).mean().item() == pytest.approx(1, abs=0.02)
+
+
+class Noiseless(EDMLoss):
+    def draw(self, clean, generator=None):
+        return torch.full((len(clean),), 0.5), torch.zeros_like(clean)
+
+
+def test_images_count_alike_however_they_come(tiny_spec):
+    denoiser = Denoiser(tiny_spec.replace(label_dim=0)).train()
+    denoiser.network.get_parameter("out_gain").data.fill_(1.0)
+    clean, loss = torch.randn(7, 1, 8, 8), Noiseless(P_mean=0.0, P_std=1.0)
+    once = measure(denoiser, [(clean, None)], loss)
+    parts = measure(denoiser, [(clean[:2], None), (clean[2:], None)], loss)
+    assert denoiser.training
+    for bucket, values in once.items():
+        assert parts[bucket] == pytest.approx(values, rel=1e-5)
+    with pytest.raises(ValueError, match="no images"):
+        measure(denoiser, [], loss)

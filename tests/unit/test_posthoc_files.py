@@ -680,3 +680,13 @@ def test_a_trained_run_keeps_to_its_budget_and_is_reconstructed_in_c(tmp_path, m
     reconstruct(tmp_path / "run", [0.12], tmp_path / "out", threads=1)
     assert set(made) == {name for name in there[0].names if there[0].averaged(name)}
     assert unitgain.load(next((tmp_path / "out").iterdir())).label_dropout == 0
+
+
+def test_responses_need_no_run(tmp_path, call):
+    path = tmp_path / "responses.svg"
+    call("ema", "responses", "0.05,0.25", "--out", path)
+    text = path.read_text()
+    assert "gamma = 16.97" in text  # as in Fig. 24
+    assert "gamma = 0.72" in text
+    call("ema", "responses", "0.3", "--out", path, code=2)
+    assert path.read_text() == text

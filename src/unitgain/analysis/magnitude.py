@@ -6,7 +6,7 @@ root mean square over the pixels and the batch (Eqs. 3 and 68); those of all fea
 resolution, become their maximum and their mean.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,23 +18,25 @@ from torch import Tensor, nn
 
 from unitgain.analysis.buckets import QUANTITIES, bucket_of
 from unitgain.arch.linear import PlainConv
+from unitgain.denoiser import Denoiser
 from unitgain.layers import MPConv
+from unitgain.loss import DenoisingLoss
 from unitgain.parallel import World, full
 
 
 @dataclass
 class Probe:
-    """Magnitudes gathered while a network runs; one entry per layer and evaluation.
+    """Magnitudes gathered while a network runs, by layer.
 
     Attributes:
-        squares: per layer, sum over evaluations of the mean square of each feature, float32 on the device.
-        evaluations: per layer, how many.
+        squares: per layer, sum over images of the mean square of each feature, float32 on the device.
+        images: per layer, how many.
         weights: per layer, magnitude of each row of the weight at the first evaluation.
         counts: whether evaluations count at the moment; a process that only fills up its share has some that do not.
     """
 
     squares: dict[str, Tensor] = field(default_factory=dict)
-    evaluations: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
     counts: bool = True
 
@@ -43,17 +45,18 @@ class Probe:
         """Take in one evaluation of a layer."""
         output = output.detach().float()
         dims = [dim for dim in range(output.ndim) if dim != 1]
-        square = output.square().mean(dims) if self.counts else output.new_zeros(output.shape[1])
+        count = len(output) if self.counts else 0
+        square = output.square().mean(dims) * count if count else output.new_zeros(output.shape[1])
         self.squares[name] = self.squares[name] + square if name in self.squares else square
-        self.evaluations[name] = self.evaluations.get(name, 0) + self.counts
+        self.images[name] = self.images.get(name, 0) + count
         if name not in self.weights:
             self.weights[name] = row_magnitudes(full(layer.get_parameter("weight")))
 
     def merge(self, world: World) -> None:
         """Take in what the other processes have seen; all must call this together."""
-        counts = torch.tensor([self.evaluations[name] for name in self.squares])
+        counts = torch.tensor([self.images[name] for name in self.squares])
         world.sum([*self.squares.values(), counts])
-        self.evaluations = dict(zip(self.squares, counts.tolist(), strict=True))
+        self.images = dict(zip(self.squares, counts.tolist(), strict=True))
 
     def buckets(self) -> dict[str, dict[str, float]]:
         """The result: `{"Enc 64x64": {"activation_max": ..., ...}, ...}`, in the order of the network."""
@@ -62,7 +65,7 @@ class Probe:
             layers.setdefault(bucket_of(name) or "", []).append(name)
         result = {}
         for bucket, names in layers.items():
-            activations = torch.cat([(self.squares[name] / self.evaluations[name]).sqrt() for name in names])
+            activations = torch.cat([(self.squares[name] / self.images[name]).sqrt() for name in names])
             weights = torch.cat([self.weights[name] for name in names])
             values = (activations.max(), activations.mean(), weights.max(), weights.mean())
             result[bucket] = {key: value.item() for key, value in zip(QUANTITIES, values, strict=True)}
@@ -90,6 +93,42 @@ def watch(network: nn.Module) -> Iterator[Probe]:
 
 def _see(probe: Probe, name: str, layer: nn.Module, _args: Any, output: Any) -> None:
     probe.see(name, layer, output)
+
+
+@torch.no_grad()
+def measure(
+    denoiser: Denoiser,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    loss: DenoisingLoss,
+    *,
+    generator: torch.Generator | None = None,
+) -> dict[str, dict[str, float]]:
+    """Magnitudes of a network in evaluation mode, over training images at the noise levels of a loss (A.6).
+
+    Args:
+        denoiser: as trained, or an average of it; not a prepared one. Stays as it is.
+        batches: images as the network sees them, float32 `[n, C, H, W]` on its device, and their labels, int64 `[n]`.
+        loss: says how noise levels are drawn.
+        generator: of noise levels and noise, on the device of the network.
+
+    Returns:
+        As in `Probe.buckets`.
+
+    Raises:
+        ValueError: if there are no images.
+    """
+    was = denoiser.training
+    denoiser.eval()
+    try:
+        with watch(denoiser) as probe:
+            for clean, label in batches:
+                sigma, noise = loss.draw(clean, generator)
+                denoiser(clean + sigma[:, None, None, None] * noise, sigma, label)
+    finally:
+        denoiser.train(was)
+    if not probe.squares:
+        raise ValueError("there are no images to measure magnitudes over")
+    return probe.buckets()
 
 
 def row_magnitudes(weight: Float[Tensor, "..."]) -> Float[Tensor, " c"]:

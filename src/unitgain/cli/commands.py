@@ -43,6 +43,7 @@ COMMANDS = {
     "ema list": Command("ema", "List"),
     "ema reconstruct": Command("ema", "Reconstruct"),
     "ema plot": Command("ema", "Plot"),
+    "ema responses": Command("ema", "Responses"),
     "ema error": Command("ema", "Error"),
     "ema convert": Command("ema", "Convert"),
     "sample": Command("sample", "Sample"),

@@ -148,6 +148,25 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Responses:
+    """Draw how averages of some lengths weigh the past, without a run (EDM2, Fig. 24)."""
+
+    lengths: Annotated[str, tyro.conf.Positional] = "0.05:0.25:0.05"
+    """Lengths, as for `reconstruct`."""
+
+    out: Path = Path("responses.svg")
+    """The picture: .svg, .png or .pdf."""
+
+    def run(self) -> None:
+        """Write the picture."""
+        from unitgain.posthoc.plot import plot_responses
+        from unitgain.posthoc.targets import parse_lengths
+
+        plot_responses(parse_lengths(self.lengths), self.out)
+        say(self.out)
+
+
+@dataclass(frozen=True)
 class Error:
     """Tell how well averages of a range of lengths can be reconstructed from what a run has stored."""
 

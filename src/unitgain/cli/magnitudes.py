@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Unset
-from unitgain.console import Console, say, show_json
+from unitgain.cli.arguments import Device, Unset, pick_device
+from unitgain.console import Console, bar, say, show_json
+from unitgain.loss import EDMLoss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +19,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """Show how large activations and weights were while a run trained, by resolution.
+    """Show how large activations and weights are, by resolution (EDM2, Figs. 3 and 15).
 
-    The run must have been started with --magnitudes-every. Any number of runs side by side.
+    Of runs: while they trained, in training mode; they must have been started with --magnitudes-every. Of snapshots,
+    averages too: in evaluation mode, over images of --data at the noise levels of training. Any number side by side;
+    snapshots of one run and one EMA length are one row over training.
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of runs."""
+    what: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|SNAPSHOT")]
+    """Folders of runs, and snapshots."""
+
+    data: Unset[str] = None
+    """What snapshots were trained on: the name of a data set, as for `unitgain train`."""
+
+    samples: int = 4096
+    """Images of it that snapshots are measured over."""
+
+    batch: int = 64
+    """Of them at a time."""
+
+    P_mean: Unset[float] = None
+    """Mean of ln(sigma) to measure snapshots at. Default: that of their recipe."""
+
+    P_std: Unset[float] = None
+    """The same for its standard deviation; both or none."""
+
+    device: Device = "auto"
+    """Where to measure snapshots."""
 
     plot: Unset[Path] = None
     """Draw them over training to this file, .svg, .png or .pdf."""
@@ -35,11 +56,16 @@ class Magnitudes:
     def run(self) -> None:
         """Print or draw it."""
         from unitgain.analysis.plots import magnitude_figure
-        from unitgain.figures import save
+        from unitgain.figures import check_picture, save
 
-        if not self.runs:
+        if not self.what:
             raise ValueError("name the folder of a run, such as: unitgain magnitudes runs/digits --plot magnitudes.svg")
-        measured = {str(run): _magnitudes(run) for run in self.runs}
+        if self.plot is not None:
+            check_picture(self.plot)
+        snapshots = [path for path in self.what if path.is_file()]
+        measured = {str(run): _magnitudes(run) for run in self.what if run not in snapshots}
+        if snapshots:
+            measured |= self._measure(snapshots)
         if self.plot is not None:
             save(magnitude_figure(measured), self.plot)
             say(f"wrote {self.plot}")
@@ -48,6 +74,26 @@ class Magnitudes:
         else:
             for name, rows in measured.items():
                 Console().print(_table(name, rows))
+
+    def _measure(self, snapshots: list[Path]) -> "dict[str, list[Row]]":
+        """Of snapshots, by run and length, in order of time."""
+        from unitgain.data.named import open_data
+        from unitgain.report.magnitudes import measure_snapshot
+
+        if self.data is None:
+            raise ValueError(f"{snapshots[0]} is a snapshot: name with --data what it was trained on")
+        if (self.P_mean is None) != (self.P_std is None):
+            raise ValueError("--P-mean and --P-std go together")
+        loss = None if self.P_mean is None or self.P_std is None else EDMLoss(self.P_mean, self.P_std)
+        dataset, device = open_data(self.data), pick_device(self.device)
+        rows: dict[str, list[Row]] = {}
+        for path in snapshots:
+            with bar(path.name, "images") as progress:
+                name, row = measure_snapshot(
+                    path, dataset, self.samples, loss=loss, batch=self.batch, device=device, on_images=progress
+                )
+            rows.setdefault(name, []).append(row)
+        return {name: sorted(own, key=lambda row: row["nimg"]) for name, own in rows.items()}
 
 
 def _magnitudes(run: Path) -> "Sequence[Row]":
@@ -65,12 +111,21 @@ def _table(name: str, rows: "Sequence[Row]") -> Table:
     from unitgain.analysis.buckets import QUANTITIES
 
     first, last = rows[0], rows[-1]
+    if first is last:
+        table = Table("bucket", *map(_words, QUANTITIES), title=f"{name}: {last['nimg']:,} images", box=None)
+        for bucket, values in last["magnitudes"].items():
+            table.add_row(bucket, *(_text(values.get(key)) for key in QUANTITIES))
+        return table
     title = f"{name}: {first['nimg']:,} -> {last['nimg']:,} images"
-    table = Table("bucket", *(quantity.replace("_", " ") for quantity in QUANTITIES), title=title, box=None)
+    table = Table("bucket", *map(_words, QUANTITIES), title=title, box=None)
     for bucket, values in last["magnitudes"].items():
         before = first["magnitudes"].get(bucket, {})
         table.add_row(bucket, *(f"{_text(before.get(key))} -> {_text(values.get(key))}" for key in QUANTITIES))
     return table
+
+
+def _words(quantity: str) -> str:
+    return quantity.replace("_", " ")
 
 
 def _text(value: float | None) -> str:

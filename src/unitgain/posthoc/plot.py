@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unitgain.ema import Profile
-from unitgain.figures import new_axes, new_figure, save
+from unitgain.ema import PowerProfile, Profile
+from unitgain.figures import colors, new_axes, new_figure, save
 from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights
 from unitgain.text import plot_label
 
@@ -41,6 +41,27 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, titl
         row.set_title(f"{_describe(target)}: relative error {weights.error[index]:.1e}", fontsize=9, loc="left")
     axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     axes[-1].set_xlabel("training time t")
+    save(figure, path, title)
+
+
+def plot_responses(lengths: Sequence[float], path: Path, title: str = "") -> None:
+    """Response functions of power-function averages over relative time, to their peaks (EDM2, Fig. 24).
+
+    Args:
+        lengths: sigma_rel.
+        path: as in `plot_profiles`.
+        title: of the picture.
+
+    Raises:
+        ValueError: if a length is out of range, or the suffix is none that is known.
+    """
+    figure, axes = new_axes("t / t_c", "f(t) = t^gamma", (5.6, 3.4))
+    tau: Array = np.linspace(0, 1, 500)
+    for length, color in colors(sorted(lengths)).items():
+        profile = PowerProfile.of(1.0, length)
+        label = f"sigma_rel = {length:g}, gamma = {profile.gamma:.2f}"
+        axes.plot(tau, profile.density(tau) / (profile.gamma + 1), color=color, label=label)
+    axes.legend(frameon=False, fontsize=8)
     save(figure, path, title)
 
 

@@ -1,0 +1,81 @@
+"""Magnitudes of the activations and weights of a snapshot (EDM2, Appendix A.6)."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitgain.analysis.magnitude import measure
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.data.dataset import Dataset
+from unitgain.data.encoder import encoder_from_dict
+from unitgain.hub import load
+from unitgain.loss import DenoisingLoss
+from unitgain.recipes import RECIPES
+from unitgain.trust import one_line
+
+
+def measure_snapshot(
+    path: Path,
+    dataset: Dataset,
+    samples: int = 4096,
+    *,
+    loss: DenoisingLoss | None = None,
+    batch: int = 64,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    on_images: Callable[[float, int | None], None] | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """Measure a snapshot, an average too, in evaluation mode; the same seed gives the same images and noise.
+
+    Args:
+        path: of the snapshot.
+        dataset: that it was trained on; its images are seen as the snapshot sees them.
+        samples: how many of its images, drawn without repetition; all of them where it has fewer.
+        loss: whose noise levels; by default those of the recipe that the snapshot names.
+        batch: images at a time.
+        seed: of images, noise levels and noise.
+        device: where to measure.
+        on_images: called with (images done, images in all).
+
+    Returns:
+        What the snapshot is an average of, and a row as in `stats.jsonl`: "nimg" and "magnitudes".
+
+    Raises:
+        ValueError: if the data do not fit the network, or no noise levels are known.
+        SnapshotError: if it is no snapshot, or damaged.
+    """
+    with Snapshot(path) as snapshot:
+        header = snapshot.header
+    network, encoder = header.network, encoder_from_dict(header.encoder)
+    if loss is None:
+        if header.recipe not in RECIPES:
+            raise ValueError(f"{path}: the noise levels of {one_line(header.recipe)!r} are not known here; give a loss")
+        loss = RECIPES[header.recipe].loss
+    if samples < 1 or batch < 1:
+        raise ValueError(f"samples = {samples}, batch = {batch}: must be at least 1")
+    if type(encoder) is not type(dataset.encoder) or (network.label_dim and network.label_dim != dataset.label_dim):
+        raise ValueError(f"{path} was not trained on data such as {one_line(dataset.name)}: other values or labels")
+    count = min(samples, len(dataset))
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
+        for first in range(0, count, batch):
+            stored, labels = dataset.rows(np.sort(chosen[first : first + batch]))
+            clean = encoder.encode(stored.to(device), generator)
+            if clean.shape[1:] != (network.channels, network.resolution, network.resolution):
+                raise ValueError(f"{path} is for other images than those of {one_line(dataset.name)}")
+            yield clean, labels.to(device) if labels is not None and network.label_dim else None
+            if on_images is not None:
+                on_images(min(first + batch, count), count)
+
+    found = measure(load(path).to(device), batches(), loss, generator=generator)
+    length = header.sigma_rel
+    kind = header.profile["kind"] if length is None else f"EMA length {length:g}"
+    folder = path.resolve().parent
+    run = folder.parent if folder.name in ("snapshots", "ema") else folder
+    return f"{run.name}, {kind}", {"nimg": header.nimg, "magnitudes": found}
