@@ -15,7 +15,7 @@ from unitgain.data.encoder import encoder_from_dict
 from unitgain.hub import load
 from unitgain.loss import DenoisingLoss
 from unitgain.recipes import RECIPES
-from unitgain.trust import one_line
+from unitgain.text import one_line
 
 
 def measure_snapshot(

@@ -10,7 +10,8 @@ from unitgain.extras import require
 from unitgain.figures import colors, new_figure
 from unitgain.recipe import Recipe, Score
 from unitgain.recipes import RECIPES, recipe
-from unitgain.trust import Limits, brief, is_number, parse_json, plot_label, read_regular
+from unitgain.text import brief, plot_label
+from unitgain.trust import Limits, is_number, parse_json, read_regular
 
 if TYPE_CHECKING:
     from unitgain.checkpoint.facts import SnapshotHeader
