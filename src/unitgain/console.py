@@ -5,6 +5,7 @@ line. Whatever is printed here is shown as it is, and never obeyed.
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,17 @@ def note(text: object) -> None:
 def warn(text: object) -> None:
     """Print a warning on standard error."""
     note(f"{WARNING}: {text}")
+
+
+def next_step(aim: str, *words: object) -> None:
+    """Print the command that goes on from here, on a line of its own, quoted for a shell: it works when it is pasted.
+
+    Args:
+        aim: what it does.
+        words: of the command after `unitgain`; None and empty text are left out.
+    """
+    command = shlex.join(str(word) for word in words if word not in (None, ""))
+    say(f"next, {aim}:\n  unitgain {command}")
 
 
 def show_json(value: Any) -> None:

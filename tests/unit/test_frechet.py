@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from unitgain.metrics.frechet import frechet_distance, root, statistics
+from unitgain.metrics.frechet import frechet_distance, root, sampling_error, statistics
 
 
 def test_diagonal_gaussians():
@@ -111,3 +112,15 @@ def test_statistics_and_refusals():
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
     with pytest.raises(ValueError, match="NaN"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.full((2, 2), np.nan))
+
+
+def test_the_error_of_a_distance_is_that_of_resampling_the_images():
+    torch.manual_seed(0)
+    real = torch.randn(400, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64)
+    drawn = torch.randn(300, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64) + 0.3
+    known = statistics(real)
+    again = [drawn[torch.randint(len(drawn), (len(drawn),))] for _ in range(300)]
+    spread = torch.tensor([frechet_distance(*statistics(one), *known) for one in again]).std().item()
+    assert sampling_error(drawn, *known) == pytest.approx(spread, rel=0.15)
+    flat = torch.cat([drawn, drawn[:, :1]], 1)  # without full rank
+    assert sampling_error(flat, *statistics(torch.cat([real, real[:, :1]], 1))) < 3 * spread

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.cli.arguments import Device, Unset
-from unitgain.console import bar, note, say
+from unitgain.console import bar, next_step, note, say
 from unitgain.kinds import ZIP, read_head
 from unitgain.recipe import Precision
 
@@ -90,6 +90,7 @@ class Convert:
             note("the name does not say all of it: --nimg and --sigma-rel do, where post-hoc EMA or a card needs them")
         if header.license is not None:
             say(f"license of the weights: {header.license}")
+        next_step("draw images", "sample", self.out, "--out", self.out.with_suffix(""), "--grid")
 
     def _training_state(self) -> None:
         from unitgain.data.named import open_data
@@ -106,12 +107,13 @@ class Convert:
         )
         for line in run.report:
             say(line)
-        out, raw = shlex.quote(str(self.out)), shlex.quote(str(run.raw))
         if run.resumable:
-            say(f"go on with: unitgain train --out {out} --resume")
+            next_step("go on training", "train", "--out", self.out, "--resume")
         else:
-            say("no checkpoint, for that takes the data: convert again with --data DATA to resume this run, or")
-            say(f"start a new one from its weights: unitgain train --init {raw} --data DATA --out RUN")
+            say("no checkpoint, for that takes the data: convert again with --data DATA to resume this run, or start a")
+            say(
+                f"new one from its weights with: unitgain train --init {shlex.quote(str(run.raw))} --data DATA --out RUN"
+            )
 
     def _back(self) -> None:
         from unitgain.checkpoint.export import WHY_NOT, export_network
@@ -145,7 +147,8 @@ class Convert:
             written = convert_folder(
                 self.source, self.out, recipe=self.recipe, dtype=dtype, on_progress=progress, on_skip=note
             )
-        say(f"{len(written)} snapshots in {self.out}; see `unitgain ema list {self.out}`")
+        say(f"{len(written)} snapshots in {self.out}")
+        next_step("look at them", "ema", "list", self.out)
 
     def _reference(self) -> None:
         from unitgain.evaluate.references import import_references

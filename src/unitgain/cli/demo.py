@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unitgain.console import say
+from unitgain.console import next_step, say
 from unitgain.demo.settings import DemoConfig
 
 
@@ -33,8 +33,10 @@ class Demo:
         if report is None:
             say("stopped; the same command without --fresh goes on from here")
             return
+        page, run = self.out / "report.html", self.out / "run"
         say(
             f"Frechet distance {report['fd_best']:.3f} at EMA length {report['best_sigma_rel']:g}, "
             f"{report['fd_raw']:.3f} with raw weights; {100 * report['class_accuracy']:.1f} % of the digits are "
-            f"what was asked for; {report['seconds']:.0f} s in all\nlook at {self.out / 'report.html'}"
+            f"what was asked for; {report['seconds']:.0f} s in all\nlook at {page}"
         )
+        next_step("draw more digits", "sample", run, "--out", self.out / "drawn", "--grid")

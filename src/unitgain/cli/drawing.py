@@ -1,14 +1,17 @@
 """Options of the commands that draw with a network."""
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from unitgain.cli.arguments import Unset
+from unitgain.console import note
 from unitgain.draw.settings import DrawSettings
 from unitgain.sample.samplers import SAMPLERS, Heun, Sampler
 from unitgain.serial import suggest
@@ -67,6 +70,16 @@ class Sampling(Sampled):
         """As `Sampled` says."""
         return {"settings": DrawSettings(sampler=sampler, dtype="auto")}
 
+    def drawn_by(self, guide: str | None, guidance: float | None) -> list[str]:
+        """Options of `unitgain sample` that draw as this command does, guided so."""
+        settings, default = self.settings, DrawSettings(dtype="auto")
+        words = ["--sampler", settings.sampler.name] if settings.sampler != default.sampler else []
+        words += _options(settings.sampler, type(settings.sampler)())
+        guided = guide is not None and guidance not in (None, 1)
+        words += ["--guide", str(guide), "--guidance", f"{guidance:g}"] if guided else []
+        own = dataclasses.replace(settings, sampler=default.sampler, guidance=default.guidance, label=default.label)
+        return words + _options(own if guided else own.replace(interval=None), default)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing(Sampling):
@@ -91,11 +104,32 @@ class Drawing(Sampling):
         """
         from unitgain.denoiser import classes_of
         from unitgain.draw.networks import open_networks
+        from unitgain.report.known import best_known, is_run
 
-        main, guide, settings = open_networks(network, device, self.settings, guide=self.guide, guidance=self.guidance)
+        by, weight, drawing = self.guide, self.guidance, self.settings
+        if is_run(Path(network)):
+            choice = best_known(Path(network))
+            if by is None and weight is None:
+                by, weight = choice.guide, choice.guidance
+                drawing = drawing.replace(interval=drawing.interval or choice.interval)
+            network = str(choice.network)
+            if os.environ.get("RANK", "0") == "0":
+                note(f"{choice.why}" if by == choice.guide else f"{choice.network}, guided as you say")
+        main, guide, settings = open_networks(network, device, drawing, guide=by, guidance=weight)
         known = classes_of(main.denoiser)
         return main, guide, settings.replace(label=self.label(known)).with_classes(known)
 
     def label(self, known: "Classes") -> tuple[int, ...] | None:
         """The classes that are to be drawn, of those that the network knows; None for one that each seed draws."""
         return None if self.classes is None else known.parse(self.classes)
+
+
+def _options(values: Any, defaults: Any) -> list[str]:
+    """The fields of settings that are not what they are by default, as options of the command line."""
+    words: list[str] = []
+    for one in dataclasses.fields(values):
+        value = getattr(values, one.name)
+        if value != getattr(defaults, one.name):
+            words.append(f"--{one.name.replace('_', '-')}")
+            words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
+    return words

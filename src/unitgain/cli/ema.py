@@ -1,5 +1,6 @@
 """`unitgain ema`."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from unitgain.cli.arguments import Unset
-from unitgain.console import Console, bar, byte_bar, say, show_json
+from unitgain.console import Console, bar, byte_bar, next_step, say, show_json
 from unitgain.files import require_empty
 from unitgain.recipe import Precision
 from unitgain.text import one_line
@@ -89,6 +90,7 @@ class Reconstruct:
 
     def run(self) -> None:
         """Write one snapshot per length."""
+        from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
         from unitgain.posthoc.reconstruct import reconstruct
         from unitgain.posthoc.targets import Target, parse_overrides, parse_targets
 
@@ -116,6 +118,10 @@ class Reconstruct:
             )
         for result in results:
             say(f"{result.path}  (relative error of its profile: {result.error:.1e})")
+        first = results[0].path
+        with suppress(SnapshotError), Snapshot(first) as snapshot:
+            _ = snapshot.header  # which only those of denoisers have
+            next_step("draw with the first", "sample", first, "--out", first.with_suffix(""), "--grid")
 
 
 @dataclass(frozen=True)

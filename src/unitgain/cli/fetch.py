@@ -1,5 +1,6 @@
 """`unitgain fetch`."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from unitgain.cli.arguments import Unset
-from unitgain.console import byte_bar, say
+from unitgain.console import byte_bar, next_step, say
 from unitgain.files import cache_folder
 
 
@@ -62,6 +63,9 @@ class Fetch:
         if found.guide is not None:
             say(f"guide: {found.guide}, guidance weight {chosen.guidance:g}")
         say(f"published {chosen.metric}: {chosen.score:g}")
+        guide = [] if found.guide is None else ["--guide", found.guide, "--guidance", f"{chosen.guidance:g}"]
+        words = [self.preset] if self.cache is None else [found.network, *guide]
+        next_step("draw images", "sample", *words, "--out", f"samples-{self.preset}", "--grid")
 
     def _reference(self) -> None:
         from unitgain.presets import BASE_URL, NOTICE, fetch_reference
@@ -79,6 +83,7 @@ class Fetch:
                 on_progress=progress,
             )
         say(f"reference: {path}")
+        say(f"for metrics, sweep and tune: --reference {shlex.quote(str(path))}")
 
 
 def _list() -> None:

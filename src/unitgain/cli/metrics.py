@@ -1,6 +1,7 @@
 """`unitgain metrics`."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +36,8 @@ class Metrics(Drawing):
 
     images: Annotated[str, tyro.conf.Positional]
     """Pictures: a folder, a zip or tar archive, prepared data, digits, ..., as `unitgain data prepare` reads them; or a
-    network: a snapshot (.safetensors), a preset that was fetched, with its guide, or a repository of the Hugging Face
-    Hub."""
+    network: a snapshot (.safetensors), the folder of a run, for the best that is known of it as in `unitgain sample`, a
+    preset that was fetched, with its guide, or a repository of the Hugging Face Hub."""
 
     reference: Unset[str] = None
     """A reference (.npz, or official .pkl), or data, of which one is then made. An Inception score needs none."""
@@ -87,7 +88,7 @@ class Metrics(Drawing):
             with byte_bar(FETCHING, quiet=quiet) as fetched, bar(READING, "images", quiet=quiet, late=True) as read:
                 judge = Judge.open(
                     names,
-                    self._reference(world),
+                    reference_of(self.reference, self.limits, self.reference_split, world),
                     detector=self.detector,
                     weights=self.weights,
                     scale=images.scale,
@@ -104,8 +105,9 @@ class Metrics(Drawing):
     def _open(self, world: "World") -> "Images":
         from unitgain.evaluate.generated import Generated
         from unitgain.hub import names_network
+        from unitgain.report.known import is_run
 
-        if not names_network(self.images):
+        if not names_network(self.images) and not is_run(Path(self.images)):
             if self.guide is not None or self.guidance is not None or self.settings.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
             return _pictures(self.images, self.limits, self.split, world)
@@ -113,18 +115,11 @@ class Metrics(Drawing):
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
 
-    def _reference(self, world: "World") -> "str | Images | None":
-        """The name of a reference, or data to make one of."""
-        from unitgain.evaluate.references import SUFFIXES
-
-        if self.reference is None or Path(self.reference).suffix in SUFFIXES:
-            return self.reference
-        return _pictures(self.reference, self.limits, self.reference_split, world)
-
     def _report(self, results: "Sequence[Measurement]") -> None:
         if self.out is not None:
             text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
             write_text(self.out, text + "\n")
+            note(f"the records are in {self.out}")
         if self.json:
             show_json([result.to_dict() for result in results])
         else:
@@ -186,8 +181,16 @@ class MetricsReference:
                 save_references(self.out, summaries, images.source.name, fingerprint)
                 size = self.out.stat().st_size / 1e6
                 say(f"{len(images):,} images in the features of {', '.join(summaries)}: {self.out}, {size:,.1f} MB")
+                say(f"for metrics, sweep and tune: --reference {shlex.quote(str(self.out))}")
                 if images.source.formats.get("jpeg"):
                     Console(soft_wrap=True).print(label("warning: ", jpeg_warning(images.source), "yellow"))
+
+
+def reference_of(name: str | None, limits: Limits, split: str | None, world: "World") -> "str | Images | None":
+    """What --reference names: a file of a reference, as it is, or data to make one of."""
+    from unitgain.evaluate.references import SUFFIXES
+
+    return name if name is None or Path(name).suffix in SUFFIXES else _pictures(name, limits, split, world)
 
 
 def _pictures(name: str, limits: Limits, split: str | None, world: "World") -> "Images":

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
-from unitgain.console import bar, say
+from unitgain.console import bar, next_step, say
 from unitgain.extras import require
 from unitgain.files import write_text
 
@@ -65,4 +65,8 @@ class Report:
                     history, self.times, seeds, self.sigma_rel, device=pick_device(self.device), on_images=progress
                 )
         write_text(out, run_page(history, drawings, note))
-        say(f"wrote {out}")
+        say(f"look at {out}")
+        if history.snapshots:
+            next_step(
+                "draw more images", "sample", self.folder, "--out", self.folder / f"drawn-{history.nimg}", "--grid"
+            )

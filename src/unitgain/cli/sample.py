@@ -8,10 +8,11 @@ import tyro
 
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
-from unitgain.console import bar, say
+from unitgain.console import bar, next_step, say
 
 if TYPE_CHECKING:
     from unitgain.classes import Classes
+    from unitgain.draw.networks import Network
 
 SEEDS = "0-63"
 
@@ -26,7 +27,8 @@ class Sample(Drawing):
     """
 
     network: Annotated[str, tyro.conf.Positional]
-    """A snapshot (a .safetensors file from training or reconstruction), a preset that was fetched, with its guide, or a
+    """A snapshot (a .safetensors file from training or reconstruction); the folder of a run, for the best that sweeps,
+    searches or evaluations know of it, or else its newest average; a preset that was fetched, with its guide; or a
     repository of the Hugging Face Hub."""
 
     out: Path = Path("samples")
@@ -80,6 +82,7 @@ class Sample(Drawing):
             if world.main:
                 old = f"; {len(seeds) - count.new} were there" if count.new < len(seeds) else ""
                 say(f"{count.new} images drawn{old}; {count.total} in {self.out}")
+                self._go_on(main)
 
     def _check_per_class(self, count: int) -> None:
         if count < 1:
@@ -97,3 +100,23 @@ class Sample(Drawing):
         if not known.count:
             raise ValueError(f"--per-class {self.per_class}: the network is unconditional, it knows no classes")
         return tuple(range(known.count))
+
+    def _go_on(self, main: "Network") -> None:
+        """Say where the contact sheet is, or how to get one, and how the images are measured."""
+        from unitgain.checkpoint.snapshot import Snapshot
+        from unitgain.data.named import DIGITS
+        from unitgain.draw.run import sheet_of
+        from unitgain.hub import locate
+
+        if not self.grid and self.columns is None:
+            given = [] if self.seeds is None else ["--seeds", self.seeds]
+            given += [] if self.per_class is None else ["--per-class", str(self.per_class)]
+            given += [] if self.classes is None else ["--class", self.classes]
+            words = ("sample", self.network, *given, "--out", self.out)
+            next_step("look at them together", *words, *self.drawn_by(self.guide, self.guidance), "--grid")
+            return
+        say(f"look at {sheet_of(self.out)}")
+        with Snapshot(locate(main.name)) as snapshot:
+            data = snapshot.header.data
+        if data and main.encoder.get("kind") == "pixels" and (data == DIGITS or Path(data).exists()):
+            next_step("measure them", "metrics", self.out, "--reference", data)

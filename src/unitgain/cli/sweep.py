@@ -10,8 +10,8 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.cli.drawing import Sampling
-from unitgain.cli.metrics import FETCHING, READING
-from unitgain.console import Console, bar, byte_bar, say
+from unitgain.cli.metrics import FETCHING, READING, reference_of
+from unitgain.console import Console, bar, byte_bar, next_step, say
 from unitgain.metrics.weights import Weights
 from unitgain.sweep.cells import CellResult, SweepConfig, best, best_by
 from unitgain.trust import Limits
@@ -34,9 +34,12 @@ class Bench(Sampling):
     kid@dinov2 names a detector. What is in TorchScript files and modules are programs, and run: name only what you
     trust."""
 
-    reference: str
-    """What the images are compared with: .npz of `unitgain metrics reference`, an official .pkl or .npz, or data, such
-    as digits."""
+    reference: Unset[str] = None
+    """What the images are compared with, as in `unitgain metrics`: a reference (.npz, or official .pkl), or data, of
+    which one is then made. An Inception score needs none."""
+
+    reference_split: Unset[str] = None
+    """Of data of --reference that have several, such as the folders train and val; all: together."""
 
     guide: Unset[str] = None
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
@@ -64,14 +67,23 @@ class Bench(Sampling):
         with byte_bar(FETCHING, quiet=quiet) as fetched, bar(READING, "images", quiet=quiet, late=True) as read:
             judge = Judge.open(
                 names,
-                self.reference,
+                reference_of(self.reference, self.limits, self.reference_split, world),
                 weights=self.weights,
                 limits=self.limits,
                 world=world,
                 on_bytes=fetched,
                 on_images=read,
             )
-        return replace(judge, world=World(device=world.device))
+        return replace(judge, world=World(device=world.device), errors=True)
+
+    def say_best(self, bench: "Sweep", results: Sequence[CellResult]) -> None:
+        """Say how to draw with the best of the first metric."""
+        cell = best([one for one in results if one.metric == results[0].metric]).cell
+        network, guide = bench.main.path(cell.target()), bench.guide_of(cell)
+        folder = bench.out / f"{network.stem}-w{cell.guidance:g}"
+        next_step(
+            "draw with the best", "sample", network, *self.drawn_by(guide, cell.guidance), "--out", folder, "--grid"
+        )
 
     def open(self, run: Path, out: Path, judge: "Judge", world: "World") -> "Sweep":
         """A run ready to be swept."""
@@ -135,6 +147,7 @@ class SweepCommand(Bench):
                     files = write_results(results, out, stem)
                     Console().print(_table(results))
                     say("\n".join(map(str, files)))
+                    self.say_best(bench, results)
             if world.main and len(by_run) > 1:
                 path = next(iter(self.runs)) / "sweep" / "runs.svg"
                 plot_runs(by_run, path)
@@ -188,6 +201,7 @@ class Tune(Bench):
                 write_csv(out / "tune.csv", results)
                 say(f"best of {len(results)}: {_line(best(results))}")
                 say(out / "tune.csv")
+                self.say_best(bench, results)
 
 
 def _table(results: Sequence[CellResult]) -> Table:

@@ -11,7 +11,7 @@ import tyro
 
 from unitgain.classes import Classes
 from unitgain.cli.arguments import Unset
-from unitgain.console import note, say
+from unitgain.console import next_step, note, say
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
 from unitgain.serial import from_dict, to_dict
 from unitgain.text import brief, printable
@@ -126,10 +126,11 @@ class Train:
         if not result.main:
             return
         if result.finished:
-            say(f"finished at {result.nimg:,} images; next: unitgain ema reconstruct {shlex.quote(str(out))} 0.05")
+            say(f"finished at {result.nimg:,} images; averages are in {out / 'snapshots'}")
+            next_step("draw images", "sample", out, "--out", out / f"drawn-{result.nimg}", "--grid")
         else:
-            say(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written. Resume with:")
-            say(f"  unitgain train --out {shlex.quote(str(out))} --resume")
+            say(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written")
+            next_step("resume", "train", "--out", out, "--resume")
 
     def opened(self) -> "tuple[Path, TrainConfig, Dataset]":
         """Where to train, what, and on which data, which have their say in it."""

@@ -138,6 +138,11 @@ def write_images(
     return ImageCount(total, len(left))
 
 
+def sheet_of(out: Path) -> Path:
+    """Where the contact sheet of a folder or an archive of images is."""
+    return out.with_suffix(".png") if out.suffix == ".zip" else out / GRID
+
+
 def describe(main: Network, guide: Network | None, settings: DrawSettings, device: torch.device) -> dict[str, Any]:
     """How images are drawn, as a manifest has it."""
     guided = settings.guidance != 1
@@ -173,8 +178,7 @@ def _close(
     if images:
         labels = {entry["seed"]: entry["class"] for entry in entries}
         picture = draw_sheet(images, labels, columns, settings, classes)
-        target = folder.root / GRID if folder.archive is None else folder.out.with_suffix(".png")
-        with atomic(target) as temporary:
+        with atomic(sheet_of(folder.out)) as temporary:
             picture.save(temporary, format="PNG")
     return len(entries)
 

@@ -69,6 +69,7 @@ class Judge:
         detectors: by which.
         references: by name of the detector.
         world: processes that share the images of a measurement.
+        errors: as in `measure`.
 
     Raises:
         ValueError: if a metric has no detector or reference.
@@ -78,6 +79,7 @@ class Judge:
     detectors: tuple[Detector, ...]
     references: Mapping[str, Reference] = field(default_factory=dict)
     world: World = field(default_factory=World)
+    errors: bool = False
 
     def __post_init__(self) -> None:
         plan(self.metrics, self.detectors, self.references)
@@ -143,6 +145,7 @@ class Judge:
             self.references,
             world=self.world,
             source=source,
+            errors=self.errors,
             on_images=on_images,
         )
 

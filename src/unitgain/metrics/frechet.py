@@ -52,6 +52,33 @@ def frechet_distance(
     return max(distance.item(), 0.0)
 
 
+def sampling_error(
+    features: ArrayLike | Tensor, mean2: ArrayLike, cov2: ArrayLike, *, root2: Tensor | None = None
+) -> float:
+    """Standard error of the Frechet distance that comes from which images were drawn: as from resampling them.
+
+    To first order an image x moves the distance by its influence `2 (m1 - m2)' y + y' (I - T) y` over N, where
+    `y = x - m1` and `I - T` is the derivative with respect to C1, `T = B (B' C1 B)^(-1/2) B'` with `C2 = B B'`. The
+    error is the standard deviation of the influences over the root of N (the infinitesimal jackknife, Jaeckel 1972).
+    It says nothing of the bias of few images.
+
+    Args:
+        features: of the images, `[N, D]`, N >= 2.
+        mean2: `[D]`, of the reference.
+        cov2: `[D, D]`.
+        root2: as in `frechet_distance`.
+    """
+    rows, m2 = _float64(features), _float64(mean2)
+    mean = rows.mean(0)
+    rows = rows - mean
+    lower = root(cov2) if root2 is None else root2
+    values, vectors = torch.linalg.eigh(lower.T @ (rows.T @ rows / (len(rows) - 1)) @ lower)
+    nonzero = values > values.max() * len(values) * torch.finfo(torch.float64).eps * GAP
+    half = lower @ (vectors[:, nonzero] * values[nonzero] ** -0.25)  # T = half half'
+    influence = 2 * rows @ (mean - m2) + rows.square().sum(1) - (rows @ half).square().sum(1)
+    return (influence.std() / len(rows) ** 0.5).item()
+
+
 def root(cov: ArrayLike | Tensor) -> Tensor:
     """A matrix `A` `[D, R]` with `A A' = cov`, float64, where R is the rank.
 

@@ -61,6 +61,7 @@ def measure(
     *,
     world: World | None = None,
     source: Source | None = None,
+    errors: bool = False,
     on_images: Callable[[int], None] | None = None,
 ) -> list[Record]:
     """Measure images in one pass.
@@ -75,6 +76,7 @@ def measure(
         references: by name of the detector, as from `load_references`; or one, for its detector.
         world: processes that work together.
         source: where the images come from, for the records.
+        errors: keep the features of every image, float32 in memory, so that Frechet distances come with their error.
         on_images: called with the number of images that this process has read.
 
     Returns:
@@ -88,7 +90,7 @@ def measure(
     detectors = list(detectors) if isinstance(detectors, Sequence) else [detectors]
     chosen = plan(metrics, detectors, references)
     used = [detector for detector in detectors if any(metric.detector == detector.info.name for metric in chosen)]
-    rows = [metric.detector for metric in chosen if metric.rows]
+    rows = [metric.detector for metric in chosen if metric.rows or errors]
     probabilities = [metric.detector for metric in chosen if metric.probabilities]
     summaries = summarize(batches, used, rows=rows, probabilities=probabilities, world=world, on_images=on_images)
     return world.on_main(lambda: evaluate(summaries, chosen, references, source or Source(), world.device))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unitgain.metrics.measure import Pair
     from unitgain.metrics.neighbours import Neighbourhoods
 
-Score = float | tuple[float, float]  # a value, or one and its standard deviation over subsets or splits
+Score = float | tuple[float, float]  # a value, or one and how uncertain it is, as `Record.deviation` says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,14 @@ class Frechet(Metric):
     kind = "fd"
 
     def score(self, pair: "Pair") -> Score:
-        """As `frechet.frechet_distance`."""
-        from unitgain.metrics.frechet import frechet_distance
+        """As `frechet.frechet_distance`, with its error where the features of every image are at hand."""
+        from unitgain.metrics.frechet import frechet_distance, sampling_error
 
-        images, real = pair.images, pair.real.summary
-        return frechet_distance(images.mean, images.cov, real.mean, real.cov, root2=pair.real.root)
+        images, real, root = pair.images, pair.real.summary, pair.real.root
+        value = frechet_distance(images.mean, images.cov, real.mean, real.cov, root2=root)
+        if images.rows is None:
+            return value
+        return value, sampling_error(images.rows, real.mean, real.cov, root2=root)
 
     def warnings(self, pair: "Pair") -> list[str]:
         """Also of covariances without full rank."""

@@ -49,7 +49,8 @@ class Record:
     Args:
         metric: its name.
         value: the value.
-        deviation: standard deviation over subsets (KID) or splits (Inception score).
+        deviation: standard deviation over subsets (KID) or splits (Inception score); of a Frechet distance its standard
+            error (`frechet.sampling_error`), where the features of every image were kept.
         higher: higher is better.
         detector: whose features.
         dims: number of features.

@@ -142,6 +142,7 @@ class CellResult:
         values: one per repetition.
         images: in each.
         higher: higher is better.
+        errors: standard error of each value, from the images that happened to be drawn; empty where it is not known.
     """
 
     cell: Cell
@@ -149,6 +150,12 @@ class CellResult:
     values: tuple[float, ...]
     images: int
     higher: bool = False
+    errors: tuple[float, ...] = ()
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the value; None where it is not known."""
+        return self.errors[self.values.index(self.value)] if self.errors else None
 
     @property
     def value(self) -> float:

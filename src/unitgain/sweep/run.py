@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import source_of
 from unitgain.evaluate.judge import Judge
 from unitgain.hub import locate
+from unitgain.metrics.metric import Metric
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
 from unitgain.serial import to_dict
 from unitgain.sweep.averages import Averages
 from unitgain.sweep.cells import Cell, CellResult, SweepConfig
 from unitgain.sweep.table import Table, key_of
+from unitgain.trust import is_number
 
 
 @dataclass
@@ -81,14 +83,14 @@ class Sweep:
         Raises:
             ValueError: if it is guided and nothing guides.
         """
-        guide = self._guide(cell)
+        guide = self.guide_of(cell)
         main = self._network(str(self.main.path(cell.target())))
         other = None if guide in (None, SELF) else self._network(str(guide))
         return main, other, self.settings.replace(guidance=cell.guidance)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by label of the metric; no more than headers of networks is read."""
-        guide = self._guide(cell)
+        guide = self.guide_of(cell)
         settings = self.settings.replace(guidance=cell.guidance)
         if cell.guidance == 1:
             settings = settings.replace(interval=None)
@@ -101,7 +103,7 @@ class Sweep:
         }
         return {name: key_of({**about, "judged": identity}) for name, identity in self.judge.identities.items()}
 
-    def _guide(self, cell: Cell) -> str | None:
+    def guide_of(self, cell: Cell) -> str | None:
         """Name of the network that guides a cell; None for no guidance."""
         if cell.guidance == 1:
             return None
@@ -220,13 +222,21 @@ def _results(bench: Sweep, config: SweepConfig) -> Iterator[CellResult]:
     keys = {cell: [bench.keys(cell, these) for these in seeds] for cell in config.cells(tied=bench.tied)}
     for metric in bench.judge.metrics:
         for cell, own in keys.items():
-            yield CellResult(
-                cell=cell,
-                metric=metric.label,
-                values=tuple(known[key[metric.label]]["value"] for key in own),
-                images=config.images,
-                higher=metric.higher,
-            )
+            yield result_of(cell, metric, [known[key[metric.label]] for key in own], config.images)
+
+
+def result_of(cell: Cell, metric: Metric, rows: Sequence[Mapping[str, Any]], images: int) -> CellResult:
+    """What the rows of the repetitions of a cell say."""
+    records = [row.get("record") for row in rows]
+    errors = [record.get("deviation") if isinstance(record, dict) else None for record in records]
+    return CellResult(
+        cell=cell,
+        metric=metric.label,
+        values=tuple(row["value"] for row in rows),
+        images=images,
+        higher=metric.higher,
+        errors=tuple(errors) if all(map(is_number, errors)) else (),
+    )
 
 
 @functools.cache

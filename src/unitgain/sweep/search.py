@@ -10,7 +10,7 @@ from unitgain.extras import require
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import to_dict
 from unitgain.sweep.cells import Cell, CellResult, SweepConfig, best
-from unitgain.sweep.run import Sweep, check
+from unitgain.sweep.run import Sweep, check, result_of
 from unitgain.sweep.table import append_rows, key_of
 from unitgain.trust import is_number, read_rows
 
@@ -151,8 +151,9 @@ class Search:
     def tell(self, cell: Cell) -> None:
         """Take in what the table says of a cell that was proposed."""
         seeds = [self.config.seeds(k) for k in range(self.config.repeat)]
-        values = [self.bench.evaluate(cell, these)[self.metric.label]["value"] for these in seeds]
-        self.results[cell] = self._result(cell, values)
+        rows = [self.bench.evaluate(cell, these)[self.metric.label] for these in seeds]
+        values = [row["value"] for row in rows]
+        self.results[cell] = result_of(cell, self.metric, rows, self.config.images)
         trial = self._trials.pop(cell)
         self.study.tell(trial, self.results[cell].value)
         append_rows(self._record, [{"study": self._name, "indices": trial.params, "values": values}])
