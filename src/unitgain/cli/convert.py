@@ -111,9 +111,8 @@ class Convert:
             next_step("go on training", "train", "--out", self.out, "--resume")
         else:
             say("no checkpoint, for that takes the data: convert again with --data DATA to resume this run, or start a")
-            say(
-                f"new one from its weights with: unitgain train --init {shlex.quote(str(run.raw))} --data DATA --out RUN"
-            )
+            raw = shlex.quote(str(run.raw))
+            say(f"new one from its weights with: unitgain train --init {raw} --data DATA --out RUN")
 
     def _back(self) -> None:
         from unitgain.checkpoint.export import WHY_NOT, export_network

@@ -228,14 +228,15 @@ def _results(bench: Sweep, config: SweepConfig) -> Iterator[CellResult]:
 def result_of(cell: Cell, metric: Metric, rows: Sequence[Mapping[str, Any]], images: int) -> CellResult:
     """What the rows of the repetitions of a cell say."""
     records = [row.get("record") for row in rows]
-    errors = [record.get("deviation") if isinstance(record, dict) else None for record in records]
+    found = [record.get("deviation") if isinstance(record, dict) else None for record in records]
+    errors = [error for error in found if error is not None and is_number(error)]
     return CellResult(
         cell=cell,
         metric=metric.label,
         values=tuple(row["value"] for row in rows),
         images=images,
         higher=metric.higher,
-        errors=tuple(errors) if all(map(is_number, errors)) else (),
+        errors=tuple(errors) if len(errors) == len(rows) else (),
     )
 
 
