@@ -4,6 +4,7 @@ import json
 import shlex
 
 import pytest
+from PIL import Image
 
 from unitgain.data.digits import digits
 from unitgain.recipes import DIGITS
@@ -65,6 +66,13 @@ def test_sweeps_and_searches_end_with_the_best_setting_as_a_command(trained, tmp
     cells = ("--lengths", "0.05,0.1", "--guidance", "1,1.5", "--images", 32)
     output = call("sweep", run, "--guide", guide, *drawing, *cells)
     words = next_of(output)
+    picture = run / "sweep" / "sweep-measured-pictures.png"
+    drawn = picture.stat().st_mtime_ns
+    with Image.open(picture) as image:
+        assert min(image.size) > 2 * 2 * 8  # two rows and columns of two by two digits
+    assert str(picture) in output.out
+    assert call("sweep", run, "--guide", guide, *drawing, *cells).out == output.out
+    assert picture.stat().st_mtime_ns == drawn  # nothing has changed
     chosen = best_known(run)
     assert words[:2] == ["sample", str(chosen.network)]
     assert (words[words.index("--guide") + 1] if "--guide" in words else None) == chosen.guide

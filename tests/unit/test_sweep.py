@@ -3,8 +3,9 @@
 import csv
 import functools
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -217,6 +218,12 @@ def results_of(function: Callable[[float, float], float], repeat: int = 1) -> li
     ]
 
 
+def comments(path):
+    """The texts of an SVG, which matplotlib writes as comments beside their outlines."""
+    found = re.findall(r"<!-- (.*?) -->", path.read_text())
+    return {*found, *(part for text in found for part in text.split(", "))}
+
+
 def test_csv_and_pictures(tmp_path):
     results = results_of(lambda length, weight: abs(length - 0.1) + abs(weight - 1.5), repeat=2)
     write_csv(tmp_path / "sweep.csv", results)
@@ -236,6 +243,13 @@ def test_csv_and_pictures(tmp_path):
     text = (tmp_path / "curves.svg").read_text()
     assert "w = 1.5" in text or text.count("<path") > 3
     assert (tmp_path / "map.png").stat().st_size > 1000
+    plot_map(results, tmp_path / "map.svg")
+    assert "lower is better" in comments(tmp_path / "map.svg")
+    assert {f"{result.value:.3g}" for result in results} <= comments(tmp_path / "map.svg")
+    assert not any("standard error" in text for text in comments(tmp_path / "map.svg"))
+    known = [replace(result, errors=(0.3, 0.3)) for result in results]
+    plot_map(known, tmp_path / "map.svg")
+    assert any("standard error" in text for text in comments(tmp_path / "map.svg"))
     with pytest.raises(ValueError, match="ends in one of"):
         plot_curves(results, tmp_path / "curves.gif")
     with pytest.raises(ValueError, match="no results"):

@@ -108,7 +108,7 @@ class SweepCommand(Bench):
 
     Averages are reconstructed once per length, all cells share their seeds, and every finished cell is kept: call the
     command again to go on after an interruption, to add cells or metrics. Under torchrun the processes share the cells.
-    Writes a table and pictures, sweep*.csv and sweep*.svg, into RUN/sweep.
+    Writes a table, plots and a picture of what the cells draw, sweep*.csv, .svg and .png, into RUN/sweep.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -124,6 +124,7 @@ class SweepCommand(Bench):
     def run(self) -> None:
         """Sweep, then write table and pictures."""
         from unitgain.parallel import processes
+        from unitgain.sweep.pictures import draw_pictures
         from unitgain.sweep.plots import plot_runs, write_results
         from unitgain.sweep.run import sweep
 
@@ -144,7 +145,9 @@ class SweepCommand(Bench):
                     results = by_run[run.name] = sweep(bench, self.config, on_bytes=read, on_images=drawn)
                 if world.main:
                     stem = "sweep" if self.guide is None else f"sweep-{Path(self.guide).stem}"
-                    files = write_results(results, out, stem)
+                    files, sheet = write_results(results, out, stem), out / f"{stem}-pictures.png"
+                    with bar("drawing the picture", "images", late=True) as progress:
+                        files += [sheet] if draw_pictures(bench, results, sheet, on_images=progress) else []
                     Console().print(_table(results))
                     say("\n".join(map(str, files)))
                     self.say_best(bench, results)
@@ -206,13 +209,13 @@ class Tune(Bench):
 
 def _table(results: Sequence[CellResult]) -> Table:
     """The best cell of each weight of guidance."""
-    table = Table("metric", "guidance", "best length", "guide's length", "pattern", "value", box=None)
+    table = Table("metric", "guidance", "best length", "guide's length", "pattern", "value", "±", box=None)
     for result in best_by(results, lambda one: (one.metric, one.cell.guidance, one.cell.pattern)).values():
         cell = result.cell
         guide_length = "" if cell.guide_length is None else f"{cell.guide_length:g}"
-        table.add_row(
-            result.metric, f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern, f"{result.value:.4g}"
-        )
+        error = "" if result.error is None else f"{result.error:.2g}"
+        place = (f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern)
+        table.add_row(result.metric, *place, f"{result.value:.4g}", error)
     return table
 
 

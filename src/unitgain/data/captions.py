@@ -35,7 +35,11 @@ def captioned_grid(pixels: UInt8[Tensor, "n c h w"], names: Sequence[str], colum
 
 
 def named_rows(
-    lines: Sequence[str], pictures: Sequence[Sequence[Image.Image]], columns: int = 0, footer: str = ""
+    lines: Sequence[str],
+    pictures: Sequence[Sequence[Image.Image]],
+    columns: int = 0,
+    footer: str = "",
+    heads: Sequence[str] = (),
 ) -> Image.Image:
     """Rows of pictures of one size, each with a line of text on its left.
 
@@ -44,16 +48,22 @@ def named_rows(
         pictures: of each row; there may be fewer in some.
         columns: to leave room for, where rows have fewer.
         footer: a line below.
+        heads: of the columns, each as much as there is room for.
     """
     font = ImageFont.load_default(size=SIZE)
     edge = next((one.size for row in pictures for one in row), (SMALLEST, SMALLEST))
     columns = max(columns, *(len(row) for row in pictures))
     margin = max(math.ceil(font.getlength(line)) for line in [*lines, footer]) + 4 * GAP
-    height = len(lines) * (edge[1] + GAP) + GAP + (24 if footer else 0)
+    head = SIZE + 2 * GAP if heads else 0
+    height = head + len(lines) * (edge[1] + GAP) + GAP + (24 if footer else 0)
     sheet = Image.new("RGB", (margin + columns * (edge[0] + GAP), height), PAPER)
     pen = ImageDraw.Draw(sheet)
+    for column, name in enumerate(heads):
+        text = Image.new("RGB", (edge[0], head), PAPER)
+        ImageDraw.Draw(text).text((edge[0] // 2, SIZE), name, fill=INK, font=font, anchor="ms")
+        sheet.paste(text, (margin + column * (edge[0] + GAP), 0))
     for index, (line, row) in enumerate(zip(lines, pictures, strict=True)):
-        top = GAP + index * (edge[1] + GAP)
+        top = head + GAP + index * (edge[1] + GAP)
         pen.text((2 * GAP, top + edge[1] // 2), line, fill=INK, font=font, anchor="lm")
         for column, picture in enumerate(row):
             sheet.paste(picture, (margin + column * (edge[0] + GAP), top))

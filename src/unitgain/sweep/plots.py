@@ -34,7 +34,7 @@ def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> N
 
     A curve per weight of guidance, as in Figs. 6 and 14, of a sweep over tensors one per pattern, as in Fig. 5b. Where
     the guide's length is swept too, the best of them counts. The range of repeated evaluations is shaded, as in
-    Fig. 5a.
+    Fig. 5a; bars are one standard error to each side, where that is known.
 
     Args:
         results: of one sweep.
@@ -66,11 +66,13 @@ def plot_runs(runs: Mapping[str, Sequence[CellResult]], path: Path, title: str =
 
 
 def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None:
-    """Each metric over EMA length and weight of guidance, a panel for each; the best cell is marked.
+    """Each metric over EMA length and weight of guidance, a panel for each, with the value in each cell.
 
+    The best cell has a bold frame; those whose values are within its standard error, where that is known, a thin one.
     Where the guide's length is swept too, the axes are the two lengths, at the best weight of guidance.
     """
-    figure, panels = _panels(results, path, 4.2)
+    columns = len({result.cell.length for result in results})
+    figure, panels = _panels(results, path, max(4.2, 1.6 + 0.42 * columns))
     for metric, axes in panels.items():
         own = [result for result in results if result.metric == metric]
         weight = best(own).cell.guidance
@@ -80,7 +82,9 @@ def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None
             _map(figure, axes, guided, lambda one: one.cell.guide_length, f"guide's EMA length, at w = {weight:g}")
         else:
             _map(figure, axes, own, lambda result: result.cell.guidance, "guidance w")
-        axes.set_title(plot_label(metric), fontsize=10)
+        axes.set_title(f"{plot_label(metric)}, {_better(own)}", fontsize=10)
+    if any(result.error for result in results):
+        figure.supxlabel("thin frames: no worse than the best within its standard error", fontsize=7)
     save(figure, path, title)
 
 
@@ -92,15 +96,20 @@ def _curves(results: Sequence[CellResult], name: Callable[[CellResult], str], pa
             points = best_by([r for r in own if name(r) == curve], lambda result: result.cell.length)
             _curve(axes, curve, points, color)
         axes.set_xlabel("EMA length sigma_rel")
-        axes.set_ylabel(plot_label(metric))
-        axes.legend(frameon=False, fontsize=7)
+        axes.set_ylabel(f"{plot_label(metric)} ({_better(own)})")
+        known = any(result.error for result in own)
+        axes.legend(frameon=False, fontsize=7, title="bars: one standard error" if known else None, title_fontsize=7)
     save(figure, path, title)
 
 
 def _curve(axes: Any, name: str, points: Mapping[float, CellResult], color: Any) -> None:
     lengths = sorted(points)
     values = [points[length].value for length in lengths]
-    axes.plot(lengths, values, "o-", markersize=3, color=color, label=plot_label(name))
+    errors = [points[length].error or 0.0 for length in lengths]
+    bars = errors if any(errors) else None
+    axes.errorbar(
+        lengths, values, bars, fmt="o-", markersize=3, capsize=2, elinewidth=1, color=color, label=plot_label(name)
+    )
     if any(len(point.values) > 1 for point in points.values()):
         axes.fill_between(lengths, values, [points[length].worst for length in lengths], color=color, alpha=0.2)
     peak = best(list(points.values()))
@@ -118,16 +127,30 @@ def _map(figure: Any, axes: Any, results: Sequence[CellResult], row: Callable[[C
     axes.set_xlabel("EMA length sigma_rel")
     axes.set_ylabel(plot_label(label))
     peak = best(list(cells.values()))
-    axes.plot(
-        lengths.index(peak.cell.length),
-        rows.index(row(peak)),
-        "o",
-        markersize=11,
-        fillstyle="none",
-        color=ACCENT,
-        markeredgewidth=2,
-    )
+    for (r, c), result in cells.items():
+        if r is None:
+            continue
+        place = (lengths.index(c), rows.index(r))
+        dark = sum(image.cmap(image.norm(result.value))[:3]) < 1.5
+        ink = "white" if dark else "black"
+        axes.text(*place, _short(result.value), ha="center", va="center", fontsize=7, color=ink)
+        if result is peak or abs(result.value - peak.value) <= (peak.error or -1.0):
+            _frame(axes, place, 2.5 if result is peak else 1.0)
     figure.colorbar(image, ax=axes)
+
+
+def _frame(axes: Any, place: tuple[int, int], width: float) -> None:
+    """A line around a cell of a map."""
+    left, right, low, high = place[0] - 0.45, place[0] + 0.45, place[1] - 0.45, place[1] + 0.45
+    axes.plot([left, right, right, left, left], [low, low, high, high, low], color=ACCENT, linewidth=width)
+
+
+def _better(results: Sequence[CellResult]) -> str:
+    return "higher is better" if results[0].higher else "lower is better"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _panels(results: Sequence[CellResult], path: Path, width: float) -> tuple[Any, dict[str, Any]]:

@@ -1,0 +1,106 @@
+"""What the cells of a sweep draw, at the same seeds: EMA lengths from left to right, weights of guidance downwards."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from PIL import Image, PngImagePlugin
+
+from unitgain.data.captions import enlarged, named_rows
+from unitgain.data.images import grid
+from unitgain.draw.decode import decoder
+from unitgain.draw.networks import guide_by
+from unitgain.draw.run import draw_images
+from unitgain.files import atomic
+from unitgain.sweep.cells import Cell, CellResult, best, best_by
+from unitgain.sweep.run import Sweep
+from unitgain.sweep.table import key_of
+
+SEEDS = 4  # images of a cell
+MOST = 12  # cells in a row, and in a column
+T = TypeVar("T")
+KEY = "unitgain"  # in the file: what it was drawn with
+
+
+def draw_pictures(
+    bench: Sweep,
+    results: Sequence[CellResult],
+    path: Path,
+    *,
+    seeds: Sequence[int] = range(SEEDS),
+    on_images: Callable[[float, int], None] | None = None,
+) -> bool:
+    """Draw a picture of the cells: a column per EMA length, a row per weight of guidance, or per pattern of tensors.
+
+    Where the guide's length was swept too, that is drawn which the first metric found best. Of more than 12 lengths or
+    weights 12 are shown, the first and the last among them. A picture of the same cells that is there is left alone.
+
+    Args:
+        bench: what was swept.
+        results: of the sweep.
+        path: the `.png` file to write.
+        seeds: of the images of each cell.
+        on_images: called with (images drawn, images in all).
+
+    Returns:
+        Whether there was anything to draw: a single cell is not.
+    """
+    own = [result for result in results if result.metric == results[0].metric]
+    cells = {
+        place: result.cell
+        for place, result in best_by(own, lambda one: (one.cell.pattern, one.cell.guidance, one.cell.length)).items()
+    }
+    rows = _some(list(dict.fromkeys(place[:2] for place in cells)))
+    lengths = _some(sorted({place[2] for place in cells}))
+    if len(cells) < 2:
+        return False
+    shown = [[cells.get((*row, length)) for length in lengths] for row in rows]
+    wanted = [cell for line in shown for cell in line if cell is not None]
+    seeds = list(seeds)
+    key = key_of({"cells": [bench.keys(cell, range(min(seeds), max(seeds) + 1)) for cell in wanted], "seeds": seeds})
+    if _key(path) == key:
+        return True
+    total = len(wanted) * len(seeds)
+    drawn: dict[Cell, Image.Image] = {}
+    for number, cell in enumerate(wanted):
+        before = number * len(seeds)
+        report = None if on_images is None else lambda done, before=before: on_images(before + done, total)
+        drawn[cell] = _draw(bench, cell, seeds, report)
+    blank = Image.new("RGB", drawn[wanted[0]].size, (255, 255, 255))
+    peak = best(own)
+    sheet = named_rows(
+        [f"{pattern}, w = {weight:g}" if pattern else f"w = {weight:g}" for pattern, weight in rows],
+        [[blank if cell is None else drawn[cell] for cell in line] for line in shown],
+        heads=[f"EMA {length:g}" for length in lengths],
+        footer=f"best {peak.metric}: EMA {peak.cell.length:g}, w = {peak.cell.guidance:g}",
+    )
+    about = PngImagePlugin.PngInfo()
+    about.add_text(KEY, key)
+    with atomic(path) as temporary:
+        sheet.save(temporary, format="PNG", pnginfo=about)
+    return True
+
+
+def _draw(bench: Sweep, cell: Cell, seeds: Sequence[int], report: Callable[[float], None] | None) -> Image.Image:
+    main, guide, settings = bench.networks(cell)
+    decode = decoder(main.encoder, main.denoiser.spec.channels, bench.world.device, settings.vae)
+    drawn = draw_images(guide_by(main, guide, settings), decode, seeds, settings, batch=bench.batch, on_images=report)
+    return enlarged(grid(torch.cat([pixels for _, _, pixels in drawn]), math.ceil(len(seeds) ** 0.5)))
+
+
+def _some(values: list[T]) -> list[T]:
+    if len(values) <= MOST:
+        return values
+    return [values[round(i * (len(values) - 1) / (MOST - 1))] for i in range(MOST)]
+
+
+def _key(path: Path) -> str | None:
+    """What a picture was drawn with; None if it is none of ours."""
+    try:
+        with Image.open(path) as image:
+            key = image.info.get(KEY)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return key if isinstance(key, str) else None
