@@ -1,7 +1,10 @@
 """Recipes by name: those of both papers, and small ones for real users."""
 
+import fnmatch
+import math
 from typing import TYPE_CHECKING
 
+from unitgain.analysis.counts import recipe_costs
 from unitgain.arch import NetworkSpec
 from unitgain.arch.configs import edm2, edm2_configs, edm2plus, edm2plus_configs
 from unitgain.loss import EDMLoss
@@ -331,9 +334,25 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def list_recipes() -> tuple[str, ...]:
-    """Names of all recipes, for `recipe` and `create`."""
-    return tuple(RECIPES)
+def list_recipes(pattern: str | None = None) -> tuple[str, ...]:
+    """Names of recipes, for `recipe` and `create`: those whose network is cheapest to evaluate first.
+
+    Args:
+        pattern: that the whole name fits, with `*` and `?` ("edm2*img64*"); without these a part of the name. None for
+            all.
+
+    Raises:
+        ValueError: if no name fits, with the nearest.
+    """
+    flops = {name: cost.evaluation.flops for name, cost in recipe_costs().items()}
+    names = sorted(RECIPES, key=lambda name: (flops.get(name, math.inf), name))
+    if pattern is None:
+        return tuple(names)
+    whole = pattern.lower() if set(pattern) & set("*?[") else f"*{pattern.lower()}*"
+    fitting = tuple(name for name in names if fnmatch.fnmatchcase(name, whole))
+    if not fitting:
+        raise ValueError(f"no recipe is called {pattern!r}; {suggest(pattern.strip('*'), RECIPES)}")
+    return fitting
 
 
 def create(what: str | NetworkSpec | Recipe) -> "Denoiser":

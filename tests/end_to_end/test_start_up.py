@@ -29,6 +29,7 @@ for args in {calls!r}:
 def test_help_and_mistyped_options_import_no_torch():
     helps = [[], ["--help"], ["--version"], *([group, "--help"] for group in GROUPS)]
     helps += [[*name.split(), word] for name in COMMANDS for word in ("--help", "--no-such-option")]
+    helps += [["recipes", "--unmeasured"], ["recipes", "no-such-recipe"]]
     wrong = [["trian", "digits"], ["data", "prepar"], ["train", "digits", "--lr", "much"], ["sample"]]
     done = subprocess.run([sys.executable, "-c", LIGHT.format(calls=helps + wrong)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

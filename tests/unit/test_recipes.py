@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 
+from unitgain.analysis.counts import recipe_costs
+from unitgain.analysis.rate import training_rate
+from unitgain.cli.recipes import in_words
 from unitgain.denoiser import Denoiser, NoUncertainty, PlainUncertainty, Uncertainty, make_uncertainty
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
-from unitgain.recipes import RECIPES, create, recipe
+from unitgain.recipes import RECIPES, create, list_recipes, recipe
 from unitgain.serial import from_dict, to_dict
 
 SIZES = ("xs", "s", "m", "l", "xl")
@@ -140,3 +143,48 @@ def test_fields_out_of_range(changes, message):
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'edm2plus-img64-s'"):
         recipe("edm2plus-img64s")
+
+
+def test_recipes_are_listed_by_pattern_the_cheapest_first():
+    assert set(list_recipes()) == set(RECIPES)
+    flops = [recipe_costs()[name].evaluation.flops for name in list_recipes()]
+    assert flops == sorted(flops) and list_recipes()[0] == "digits"
+    found = list_recipes("edm2*img64*")
+    assert set(found) == {name for name in NAMES if name.startswith("edm2") and "img64" in name}
+    assert list_recipes("IMG512-XXS") == ("edm2-img512-xxs-uncond", "edm2-img512-xxs")
+    assert list_recipes("edm2-img512-xxs*d") == ("edm2-img512-xxs-uncond",)
+    with pytest.raises(ValueError, match="no recipe is called 'digit5'; did you mean 'digits'"):
+        list_recipes("digit5")
+
+
+def test_the_command_says_what_recipes_cost_on_this_machine(call, monkeypatch):
+    monkeypatch.setattr("unitgain.analysis.rate.training_rate", lambda device, dtype: 6e9)
+    found = json.loads(call("recipes", "pixels*", "--json", "--device", "cpu").out)
+    assert [row["name"] for row in found["recipes"]] == ["pixels64-mini", "pixels32", "pixels64"]
+    assert found["machine"] == {"device": "cpu", "operations_per_second": {"float32": 6e9}}
+    for row in found["recipes"]:
+        assert row["images_per_second"] == pytest.approx(2 / row["gflops"])
+        assert row["seconds"] == pytest.approx(row["duration"] * row["gflops"] / 2)
+        assert row["seconds_per_million"] == pytest.approx(1e6 * row["gflops"] / 2)
+        assert row["state_bytes"] == 4 * 6 * row["parameters"]
+    shown = call("recipes", "xxs", "--device", "cpu").out
+    assert "edm2-img512-xxs-uncond" in shown and "years" in shown
+    bare = call("recipes", "xxs", "--unmeasured").out
+    assert "edm2-img512-xxs-uncond" in bare and "years" not in bare
+    assert "did you mean 'digits'" in call("recipes", "digit5", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (42, "42 s"), (89, "89 s"), (90, "1.5 min"), (3600 * 36, "1.5 d"), (4e8, "13 years")],
+)
+def test_times_of_any_length_are_short(seconds, text):
+    assert in_words(seconds) == text
+
+
+def test_the_rate_of_training_is_measured_without_a_trace():
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    assert training_rate("cpu", seconds=0.0) > 0
+    assert torch.equal(torch.rand(1), expected)

@@ -13,6 +13,9 @@ from unitgain.serial import from_dict
 NFE = 63
 """Evaluations of the network for one image: 32 steps of Heun's method, the last without correction (D.1)."""
 
+PASSES = 3
+"""Evaluations that training on an image costs: the backward pass takes twice the forward (Table 6)."""
+
 PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
 """Operations that multiply and accumulate; so does attention, which is called by several names."""
 
@@ -61,8 +64,13 @@ def sampling_teraflops(gflops: float, latents: bool, guide_gflops: float = 0.0) 
 
 
 def training_zettaflops(gflops: float, images: int) -> float:
-    """Cost of training on so many images, in 10^21 operations: the backward pass costs twice the forward (Table 6)."""
-    return 3 * gflops * images / 1e12
+    """Cost of training on so many images, in 10^21 operations (Table 6)."""
+    return PASSES * gflops * images / 1e12
+
+
+def state_bytes(parameters: int, averages: int) -> int:
+    """Memory of what is trained, all float32: weights, gradients, two moments of Adam, averages."""
+    return 4 * parameters * (4 + averages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +86,10 @@ class RecipeCost:
     parameters: int
     activation_bytes: int
     evaluation: Cost
+
+    def images_per_second(self, rate: float) -> float:
+        """Images that a machine trains on in a second, at so many operations per second."""
+        return rate / (PASSES * self.evaluation.flops)
 
 
 def recipe_costs() -> dict[str, RecipeCost]:

@@ -32,6 +32,7 @@ class Command:
 
 COMMANDS = {
     "demo": Command("demo", "Demo"),
+    "recipes": Command("recipes", "Recipes"),
     "data prepare": Command("data", "Prepare"),
     "data check": Command("data", "Check"),
     "data show": Command("data", "Show"),
