@@ -184,11 +184,17 @@ def _new(of: Recipe) -> TrainConfig:
     return TrainConfig(recipe=of)
 
 
-def _with_classes(base: Recipe, data: str) -> Recipe:
-    """A recipe for the classes of the data, or for none where they have none."""
-    from unitgain.data.named import open_data
+def _with_classes(base: Recipe, data: object) -> Recipe:
+    """A recipe for the classes of the data, or for none where they have none; imports no torch."""
+    from unitgain.data.manifest import read_manifest
 
-    return base.replace(network=base.network.replace(label_dim=open_data(data).label_dim))
+    if data == DIGITS.name:
+        classes = DIGITS.network.label_dim
+    elif isinstance(data, str) and Path(data).exists():
+        classes = len(read_manifest(Path(data)).classes or ())
+    else:  # which is said when it is opened
+        return base
+    return base.replace(network=base.network.replace(label_dim=classes))
 
 
 def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
