@@ -41,6 +41,7 @@ COMMANDS = {
     "train": Command("train", "Train"),
     "watch": Command("watch", "Watch"),
     "report": Command("report", "Report"),
+    "compare": Command("compare", "Compare"),
     "ema list": Command("ema", "List"),
     "ema reconstruct": Command("ema", "Reconstruct"),
     "ema plot": Command("ema", "Plot"),

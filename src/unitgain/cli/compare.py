@@ -1,0 +1,63 @@
+"""`unitgain compare`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from unitgain.cli.arguments import Unset
+from unitgain.console import Console, say, show_json
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare the metrics of several runs over images seen and over hours of training.
+
+    Metrics are those that the runs measured on the way (`unitgain train --metrics ... --metrics-every N`).
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs."""
+
+    plot: Unset[Path] = None
+    """Draw them to this file, .svg, .png or .pdf (EDM2, Fig. 11a)."""
+
+    json: bool = False
+    """Print all of it as JSON instead of a table."""
+
+    def run(self) -> None:
+        """Print or draw it."""
+        from unitgain.figures import check_picture, save
+        from unitgain.report.compare import convergence_figure, evaluations
+        from unitgain.report.history import read_history
+
+        if not self.runs:
+            raise ValueError("name folders of runs, such as: unitgain compare runs/a runs/b --plot compare.svg")
+        if self.plot is not None:
+            check_picture(self.plot)
+        found = {str(run): evaluations(read_history(run)) for run in self.runs}
+        if self.json:
+            show_json(found)
+        elif self.plot is None:
+            Console().print(_table(found))
+        if self.plot is not None:
+            save(convergence_figure(found), self.plot)
+            say(f"wrote {self.plot}")
+
+
+def _table(runs: dict[str, list[dict[str, Any]]]) -> Table:
+    """The last evaluation of each run."""
+    table = Table("run", "images", "hours", "metric", "last", "lowest", "highest", box=None)
+    for name, rows in runs.items():
+        metrics = dict.fromkeys(metric for row in rows for metric in row["metrics"])
+        if not metrics:
+            table.add_row(name, "", "", "none measured")
+        for metric in metrics:
+            own = [row for row in rows if metric in row["metrics"]]
+            values, last = [row["metrics"][metric] for row in own], own[-1]
+            hours = "" if last["hours"] is None else f"{last['hours']:.2f}"
+            numbers = (f"{value:.4g}" for value in (values[-1], min(values), max(values)))
+            table.add_row(name, f"{last['nimg']:,}", hours, metric, *numbers)
+    return table
