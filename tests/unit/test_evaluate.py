@@ -119,6 +119,15 @@ def test_what_lies_beside_drawn_images_is_no_image_and_tells_of_them(folder):
     assert open_images(str(folder)).source.seeds is None
 
 
+def test_large_pictures_come_alone_and_in_order(tmp_path):
+    for index, edge in enumerate((8, 8, 4100, 4100, 8)):
+        Image.new("L", (edge, edge), index).save(tmp_path / f"{index}.png", compress_level=1)
+    batches = [batch[:, 0, 0, 0].tolist() for batch in open_images(str(tmp_path)).batches(range(5))]
+    assert batches == [[0, 1], [2], [3], [4]]
+    with pytest.raises(ImageError, match=r"2\.png decoded, its 4100x4100 pixels takes .* raise --max-item-bytes"):
+        read_all(open_images(str(tmp_path), Limits(max_item_bytes=40_000_000)))
+
+
 def test_unreadable_images_are_named(folder, tmp_path):
     (folder / "00" / "0005.png").write_bytes(b"\x89PNG damaged")
     with pytest.raises(ImageError, match=r"00/0005\.png cannot be decoded"):

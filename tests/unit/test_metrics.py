@@ -147,14 +147,19 @@ def test_inception_score_in_closed_form():
 
 
 def test_tiles_have_one_size_and_lose_nothing():
-    parts = [pictures(n, seed=n) for n in (1, 5, 17, 2)] + [pictures(3, shape=(1, 2, 2))]
-    made = list(tiles(parts, 4))
-    assert all(len(images) == 4 for images, _ in made)
+    parts = [pictures(n, seed=n) for n in (1, 50, 170, 20)] + [pictures(3, shape=(1, 2, 2))]
+    made = list(tiles(parts))
+    assert all(len(images) == 64 for images, _ in made)
     small = [images[:used] for images, used in made if images.shape[-1] == 4]
     assert torch.equal(torch.cat(small), torch.cat(parts[:4]))
-    assert sum(used for _, used in made) == 28
+    assert sum(used for _, used in made) == 244
     with pytest.raises(ValueError, match="uint8"):
         list(tiles([torch.zeros(2, 1, 4, 4)]))
+
+
+def test_fewer_large_images_are_in_a_tile():
+    parts = [torch.zeros(5, 1, 2048, 2048, dtype=torch.uint8), torch.zeros(2, 1, 4096, 4100, dtype=torch.uint8)]
+    assert [(len(images), used) for images, used in tiles(parts)] == [(4, 4), (4, 1), (1, 1), (1, 1)]
 
 
 def test_a_summary_does_not_depend_on_batches():

@@ -1,5 +1,6 @@
 """Images to measure: any source of `unitgain data prepare` but a stream, prepared data, or the embedded digits."""
 
+import dataclasses
 import json
 import tempfile
 import zipfile
@@ -21,12 +22,14 @@ from unitgain.data.sources.columns import Table, count_jpegs
 from unitgain.data.workers import cores, in_order
 from unitgain.draw.archive import MANIFEST
 from unitgain.metrics.record import Source
+from unitgain.metrics.summary import PIXELS, tile_of
 from unitgain.text import printable
-from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
+from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_member, read_regular
 
 JPEGS = ("jpg", "jpeg", "jpe", "jfif")
 READERS = 8  # threads, where there are as many cores
 BATCH = 64
+WAITING = 3 * PIXELS  # bytes of a picture that is decoded ahead of its turn
 
 
 @runtime_checkable
@@ -73,19 +76,35 @@ class FileImages:
             ImageError: if one cannot be read; the message names it.
         """
         waiting: list[Tensor] = []
-        for image in in_order(self._decode, map(self.files.item, numbers), min(cores(), READERS)):
-            if waiting and (len(waiting) == BATCH or image.shape != waiting[0].shape):
+        for image in in_order(self._ahead, map(self.files.item, numbers), min(cores(), READERS)):
+            whole = self._decode(image, self.files.limits) if isinstance(image, Item) else image
+            most = tile_of(whole)
+            if waiting and (len(waiting) >= most or whole.shape != waiting[0].shape):
                 yield torch.stack(waiting)
                 waiting = []
-            waiting.append(image)
+            if most == 1:
+                yield whole[None]  # without a copy
+            else:
+                waiting.append(whole)
+            del image, whole  # before the next one, which may be as large
         if waiting:
             yield torch.stack(waiting)
 
-    def _decode(self, item: Item) -> Tensor:
+    def _ahead(self, item: Item) -> Tensor | Item:
+        """A picture, or one that would take too much of the memory while it waits, to be decoded later."""
+        limits = self.files.limits
         try:
-            return decode(item.load(), self.files.limits)
+            return self._decode(item, dataclasses.replace(limits, max_item_bytes=min(WAITING, limits.max_item_bytes)))
         except ImageError as error:
-            raise ImageError(f"{self.source.name}: {item.key} {error}") from error
+            if isinstance(error.__cause__, LimitError):
+                return item
+            raise
+
+    def _decode(self, item: Item, limits: Limits) -> Tensor:
+        try:
+            return decode(item.load(), limits)
+        except ImageError as error:
+            raise ImageError(f"{self.source.name}: {item.key} {error}") from error.__cause__
         except Exception as error:  # such as a MemoryError
             why = f"cannot be used: {type(error).__name__} {printable(error)}".rstrip()
             raise ImageError(f"{self.source.name}: {item.key} {why}") from error

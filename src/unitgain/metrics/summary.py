@@ -13,7 +13,8 @@ from unitgain.metrics.moments import Moments
 from unitgain.parallel import World
 from unitgain.sample.tiles import fill_tiles
 
-TILE = 64
+TILE = 64  # images at a time, where they are no larger than 512x512
+PIXELS = 2**24  # at a time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,37 +83,46 @@ def summarize(
     return {name: one.reduce(world) for name, one in passes.items()}
 
 
-def tiles(batches: Iterable[Tensor], tile: int = TILE) -> Iterator[tuple[Tensor, int]]:
-    """Regroup batches to exactly `tile` images, the last ones filled up with repetitions, and how many are no filling.
+def tile_of(images: Tensor) -> int:
+    """How many images `[N, C, H, W]` of this size are evaluated at a time, however many there are."""
+    return min(TILE, max(PIXELS // (images.shape[-2] * images.shape[-1] or 1), 1))
+
+
+def tiles(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Regroup batches to `tile_of` images, the last ones filled up with repetitions, and how many are no filling.
 
     Libraries sum in another order at another batch size, so that the features of an image would depend on how many are
     read at once. Images of another shape begin a tile of their own.
     """
     waiting: list[Tensor] = []
-    count = 0
     for batch in batches:
         if batch.ndim != 4 or batch.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 [N, C, H, W], not {batch.dtype} {tuple(batch.shape)}")
         if waiting and batch.shape[1:] != waiting[0].shape[1:]:
-            yield _filled(waiting, tile), count
-            waiting, count = [], 0
+            yield _filled(waiting)
+            waiting = []
         waiting.append(batch)
-        count += len(batch)
+        tile, count = tile_of(batch), sum(map(len, waiting))
         if count >= tile:
-            joined = torch.cat(waiting)
+            joined, waiting = _joined(waiting), []
             full = count - count % tile
             for start in range(0, full, tile):
                 yield joined[start : start + tile], tile
-            waiting, count = [joined[full:]], count - full
-            if not count:
-                waiting = []
-    if count:
-        yield _filled(waiting, tile), count
+            if full < count:
+                waiting = [joined[full:]]
+            del batch, joined  # before the next one, which may be large
+    if waiting:
+        yield _filled(waiting)
 
 
-def _filled(parts: Sequence[Tensor], tile: int) -> Tensor:
-    joined = torch.cat(list(parts))
-    return joined[fill_tiles(len(joined), tile, joined.device)]
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+
+
+def _filled(parts: Sequence[Tensor]) -> tuple[Tensor, int]:
+    joined = _joined(parts)
+    count = len(joined)
+    return joined[fill_tiles(count, tile_of(joined), joined.device)], count
 
 
 class Pass:
