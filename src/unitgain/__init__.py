@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unitgain.arch import NetworkSpec
     from unitgain.checkpoint import nvidia
     from unitgain.denoiser import Denoiser
-    from unitgain.draw import sample_images, sample_pixels, to_pixels
+    from unitgain.draw import FromPicture, sample_images, sample_pixels, to_images, to_pixels
     from unitgain.ema import ExponentialEMA, PowerEMA
     from unitgain.guide import Guided
     from unitgain.hub import load, push_to_hub, save_pretrained
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from unitgain.posthoc import SnapshotStore, reconstruct
     from unitgain.recipe import Recipe
     from unitgain.recipes import create, list_recipes
-    from unitgain.sample import generate, heun, sigma_grid
+    from unitgain.sample import generate, heun, interpolate, sigma_grid
 
 __all__ = [
     "Denoiser",
     "EDMLoss",
     "ExponentialEMA",
+    "FromPicture",
     "Guided",
     "NetworkSpec",
     "PowerEMA",
@@ -43,6 +44,7 @@ __all__ = [
     "frechet",
     "generate",
     "heun",
+    "interpolate",
     "list_recipes",
     "load",
     "nvidia",
@@ -57,6 +59,7 @@ __all__ = [
     "sample_pixels",
     "save_pretrained",
     "sigma_grid",
+    "to_images",
     "to_pixels",
 ]
 
@@ -67,7 +70,7 @@ __getattr__, __dir__ = offer(
         "unitgain.arch": "NetworkSpec",
         "unitgain.checkpoint": "nvidia",
         "unitgain.denoiser": "Denoiser",
-        "unitgain.draw": "sample_images sample_pixels to_pixels",
+        "unitgain.draw": "FromPicture sample_images sample_pixels to_images to_pixels",
         "unitgain.ema": "ExponentialEMA PowerEMA",
         "unitgain.guide": "Guided",
         "unitgain.hub": "load push_to_hub save_pretrained",
@@ -77,7 +80,7 @@ __getattr__, __dir__ = offer(
         "unitgain.posthoc": "SnapshotStore reconstruct",
         "unitgain.recipe": "Recipe",
         "unitgain.recipes": "create list_recipes",
-        "unitgain.sample": "generate heun sigma_grid",
+        "unitgain.sample": "generate heun interpolate sigma_grid",
         "unitgain.version": "__version__",
     },
 )

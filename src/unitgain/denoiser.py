@@ -1,7 +1,7 @@
 """The denoiser D(x; sigma, label): preconditioning around a raw network (EDM2, Eqs. 4-8)."""
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,9 @@ from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import Design
 from unitgain.classes import Classes
 from unitgain.layers import MPConv, MPFourier
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Label = Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"] | None  # as many as images; checked by the denoiser
 
@@ -30,7 +33,17 @@ class DenoiserLike(Protocol):
         ...
 
 
-class Denoiser(nn.Module):
+class Pictures:
+    """What all denoisers make of their images."""
+
+    def to_images(self, x: Float[Tensor, "n c h w"], vae: str | None = None) -> "list[Image]":
+        """Images as the network sees them, `[N, C, H, W]`, as pictures of Pillow: `unitgain.to_images`, in short."""
+        from unitgain.draw.images import to_images  # a shortcut, and the one import that points up
+
+        return to_images(self, x, vae)  # type: ignore[arg-type]
+
+
+class Denoiser(Pictures, nn.Module):
     """`denoiser(x, sigma, label) -> denoised`, the expected clean image given a noisy one (Eq. 4).
 
     Args:

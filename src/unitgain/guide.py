@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.denoiser import DenoiserLike, Label
+from unitgain.denoiser import DenoiserLike, Label, Pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class PerClass:
 Weight = float | Tensor | PerClass | Callable[[Tensor], Tensor | float]
 
 
-class Guided(nn.Module):
+class Guided(Pictures, nn.Module):
     """A guided denoiser, which is a denoiser: `guided(x, sigma, label=None) -> denoised` (Eq. 152).
 
     Args:

@@ -74,11 +74,11 @@ class Sampling(Sampled):
         """Options of `unitgain sample` that draw as this command does, guided so."""
         settings, default = self.settings, DrawSettings(dtype="auto")
         words = ["--sampler", settings.sampler.name] if settings.sampler != default.sampler else []
-        words += _options(settings.sampler, type(settings.sampler)())
+        words += options_of(settings.sampler, type(settings.sampler)())
         guided = guide is not None and guidance not in (None, 1)
         words += ["--guide", str(guide), "--guidance", f"{guidance:g}"] if guided else []
         own = dataclasses.replace(settings, sampler=default.sampler, guidance=default.guidance, label=default.label)
-        return words + _options(own if guided else own.replace(interval=None), default)
+        return words + options_of(own if guided else own.replace(interval=None), default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class Drawing(Sampling):
         return None if self.classes is None else known.parse(self.classes)
 
 
-def _options(values: Any, defaults: Any) -> list[str]:
+def options_of(values: Any, defaults: Any) -> list[str]:
     """The fields of settings that are not what they are by default, as options of the command line."""
     words: list[str] = []
     for one in dataclasses.fields(values):

@@ -1,18 +1,20 @@
 """`unitgain sample`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
-from unitgain.cli.drawing import Drawing
+from unitgain.cli.drawing import Drawing, options_of
 from unitgain.console import bar, next_step, say
+from unitgain.draw.settings import Animation, DrawSettings, FromPicture
 
 if TYPE_CHECKING:
     from unitgain.classes import Classes
     from unitgain.draw.networks import Network
+    from unitgain.parallel import World
 
 SEEDS = "0-63"
 
@@ -24,6 +26,9 @@ class Sample(Drawing):
     Image number s depends on the networks, the settings and s alone: not on the batch size, the number of processes or
     which others are drawn with it. Writes <thousand>/<seed>.png for each and manifest.json, which says how they were
     made. Called again it goes on where it stopped, and adds other seeds; under torchrun the processes share the work.
+
+    --from draws from a picture instead of from nothing, with --mask only a part of it; --interpolate and --path write
+    an animation instead of a folder.
     """
 
     network: Annotated[str, tyro.conf.Positional]
@@ -31,9 +36,10 @@ class Sample(Drawing):
     searches or evaluations know of it, or else its newest average; a preset that was fetched, with its guide; or a
     repository of the Hugging Face Hub."""
 
-    out: Path = Path("samples")
+    out: Unset[Path] = None
     """Folder for the images; or a file that ends in .zip, which is written uncompressed with its labels, as official
-    tools read it."""
+    tools read it. Default: samples. For --interpolate and --path a file that ends in .gif, .webp or .png (a strip of
+    pictures), which is replaced. Default: interpolation.gif, path.gif."""
 
     seeds: Unset[str] = None
     """Seeds, one image each: 7, a list 1,2,5 or a range with both ends 0-49999. Default: 0-63, or with --per-class as
@@ -48,17 +54,30 @@ class Sample(Drawing):
     columns: Unset[int] = None
     """Columns of the grid. Default: about square."""
 
+    start: FromPicture = field(default_factory=FromPicture)
+
+    interpolate: Unset[str] = None
+    """Write an animation of the way from seed to seed through noise, such as 3,7 or, as a loop, 3,7,3; without --class
+    through the classes that they draw, too."""
+
+    path: bool = False
+    """Write an animation of the way from noise to the images of --seeds: what the sampler has, and beside it what the
+    network sees in that."""
+
+    animation: Animation = field(default_factory=Animation)
+
     device: Device = "auto"
     """Where to sample; kinds of device draw different noise."""
 
     def run(self) -> None:
         """Write the images."""
+        from unitgain.draw.picture import from_picture
         from unitgain.draw.run import write_images
         from unitgain.parallel import processes
 
         if self.per_class is not None:
             self._check_per_class(self.per_class)
-        seeds = parse_seeds(self.seeds or SEEDS)
+        seeds = self._seeds()
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"--columns {self.columns}: must be at least 1")
         with processes(pick_device(self.device)) as world:
@@ -66,13 +85,19 @@ class Sample(Drawing):
             if self.per_class is not None:
                 count = self.per_class * (len(settings.label) if isinstance(settings.label, tuple) else 1)
                 seeds = parse_seeds(f"0-{count - 1}")
+            if self.start.picture is not None:
+                settings = from_picture(main.denoiser, self.start, settings)
+            if self._moves:
+                self._animate(main, guide, settings, seeds, world)
+                return
+            out = self.out or Path("samples")
             with bar("sampling", "images", quiet=not world.main) as progress:
                 count = write_images(
                     main,
                     guide,
                     settings,
                     seeds,
-                    self.out,
+                    out,
                     world=world,
                     batch=self.batch,
                     contact_sheet=self.grid or self.columns is not None,
@@ -81,8 +106,8 @@ class Sample(Drawing):
                 )
             if world.main:
                 old = f"; {len(seeds) - count.new} were there" if count.new < len(seeds) else ""
-                say(f"{count.new} images drawn{old}; {count.total} in {self.out}")
-                self._go_on(main)
+                say(f"{count.new} images drawn{old}; {count.total} in {out}")
+                self._go_on(main, out)
 
     def _check_per_class(self, count: int) -> None:
         if count < 1:
@@ -101,7 +126,7 @@ class Sample(Drawing):
             raise ValueError(f"--per-class {self.per_class}: the network is unconditional, it knows no classes")
         return tuple(range(known.count))
 
-    def _go_on(self, main: "Network") -> None:
+    def _go_on(self, main: "Network", out: Path) -> None:
         """Say where the contact sheet is, or how to get one, and how the images are measured."""
         from unitgain.checkpoint.snapshot import Snapshot
         from unitgain.data.named import DIGITS
@@ -112,11 +137,54 @@ class Sample(Drawing):
             given = [] if self.seeds is None else ["--seeds", self.seeds]
             given += [] if self.per_class is None else ["--per-class", str(self.per_class)]
             given += [] if self.classes is None else ["--class", self.classes]
-            words = ("sample", self.network, *given, "--out", self.out)
+            given += [{"--picture": "--from"}.get(word, word) for word in options_of(self.start, FromPicture())]
+            words = ("sample", self.network, *given, "--out", out)
             next_step("look at them together", *words, *self.drawn_by(self.guide, self.guidance), "--grid")
             return
-        say(f"look at {sheet_of(self.out)}")
+        say(f"look at {sheet_of(out)}")
         with Snapshot(locate(main.name)) as snapshot:
             data = snapshot.header.data
-        if data and main.encoder.get("kind") == "pixels" and (data == DIGITS or Path(data).exists()):
-            next_step("measure them", "metrics", self.out, "--reference", data)
+        whole = self.start.picture is None  # other images are not meant to be like the data
+        if whole and data and main.encoder.get("kind") == "pixels" and (data == DIGITS or Path(data).exists()):
+            next_step("measure them", "metrics", out, "--reference", data)
+
+    @property
+    def _moves(self) -> bool:
+        return self.path or self.interpolate is not None
+
+    def _seeds(self) -> list[int]:
+        """The seeds of the images, or those to pass, in order."""
+        if self.path and self.interpolate is not None:
+            raise ValueError("--path and --interpolate are two animations: name one of them")
+        if not self._moves and self.animation != Animation():
+            raise ValueError("--frames and --fps are for animations: name one (--path, --interpolate 3,7)")
+        if self._moves and (self.grid or self.columns is not None):
+            raise ValueError("--grid and --columns are for a folder of images, not for an animation")
+        if self.interpolate is not None and (self.seeds or self.per_class) is not None:
+            raise ValueError(f"--interpolate {self.interpolate} names its seeds: leave out --seeds and --per-class")
+        if self.interpolate is None:
+            return parse_seeds(self.seeds or SEEDS)
+        return [seed for part in self.interpolate.split(",") for seed in parse_seeds(part)]
+
+    def _animate(
+        self, main: "Network", guide: "Network | None", settings: DrawSettings, seeds: list[int], world: "World"
+    ) -> None:
+        """Write the animation, in the first process."""
+        from unitgain.draw.animation import write_interpolation, write_path
+        from unitgain.draw.networks import guide_by
+
+        if not world.main:
+            return
+        out = self.out or Path("path.gif" if self.path else "interpolation.gif")
+        write = write_path if self.path else write_interpolation
+        with bar("sampling", "images") as progress:
+            frames = write(
+                guide_by(main, guide, settings),
+                seeds,
+                out,
+                settings,
+                self.animation,
+                batch=self.batch,
+                on_images=lambda done: progress(done, None),
+            )
+        say(f"{frames} frames in {out}")

@@ -1,6 +1,6 @@
 """Images of seeds in memory, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import UInt8
@@ -11,9 +11,12 @@ from unitgain.classes import Class
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser
 from unitgain.draw.decode import decoder
-from unitgain.draw.settings import DrawSettings
+from unitgain.draw.picture import finished, from_picture
+from unitgain.draw.preview import Preview
+from unitgain.draw.settings import DrawSettings, FromPicture
 from unitgain.guide import Guided
 from unitgain.sample import generate
+from unitgain.sample.seeds import Seed
 
 DEFAULTS = DrawSettings()
 
@@ -35,42 +38,58 @@ def to_pixels(
     return decoder(denoiser.encoder, denoiser.spec.channels, samples.device, vae)(samples)
 
 
+def to_images(denoiser: Denoiser | Guided, samples: Tensor, vae: str | None = None) -> list[Image.Image]:
+    """As `to_pixels`, as pictures of Pillow."""
+    return [to_image(one) for one in to_pixels(denoiser, samples, vae)]
+
+
 def sample_pixels(
     denoiser: Denoiser | Guided,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     *,
     label: Class | Sequence[Class] | None = None,
     settings: DrawSettings = DEFAULTS,
+    start: FromPicture | None = None,
     batch: int = 64,
+    on_step: Callable[[Preview], None] | None = None,
 ) -> UInt8[Tensor, "n channels height width"]:
     """The images of seeds as 8-bit pixels `[N, C, H, W]`; an image depends on its seed alone.
 
     Args:
         denoiser: in evaluation mode, guided or not.
-        seeds: one per image.
+        seeds: one per image; points between two of them too, as from `unitgain.interpolate`.
         label: class of all images, or one per seed, by number or name; by default that of the settings, or each seed
             draws its own.
         settings: sampler, steps, class and VAE; the guidance is that of `denoiser`.
+        start: picture to draw from, and what of it to keep.
         batch: images in flight at a time; does not change them.
+        on_step: called after each evaluation of the network with a preview of the images in flight, which notebooks
+            show: `on_step=display(display_id=True).update`.
 
     Raises:
-        ValueError: as `generate` and `to_pixels`.
+        ValueError: as `generate`, `to_pixels` and `from_picture`.
     """
+    if start is not None:
+        settings = from_picture(denoiser, start, settings)
     device = next(denoiser.parameters()).device
     decode = decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae)
     label = settings.labels(seeds) if label is None else label
-    parts = generate(denoiser, seeds, settings.sigmas(), sampler=settings.sampler, label=label, batch=batch)
-    return torch.cat([decode(samples) for _, _, samples in parts])
+    sigmas, sampler = settings.sigmas(), settings.sampler
+    watch = None if on_step is None else lambda step: on_step(Preview(step, decode, denoiser.sigma_data))
+    parts = generate(denoiser, seeds, sigmas, sampler=sampler, label=label, batch=batch, on_step=watch)
+    return torch.cat([finished(decode, settings)(samples) for _, _, samples in parts])
 
 
 def sample_images(
     denoiser: Denoiser | Guided,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     *,
     label: Class | Sequence[Class] | None = None,
     settings: DrawSettings = DEFAULTS,
+    start: FromPicture | None = None,
     batch: int = 64,
+    on_step: Callable[[Preview], None] | None = None,
 ) -> list[Image.Image]:
     """As `sample_pixels`, as pictures of Pillow."""
-    pixels = sample_pixels(denoiser, seeds, label=label, settings=settings, batch=batch)
+    pixels = sample_pixels(denoiser, seeds, label=label, settings=settings, start=start, batch=batch, on_step=on_step)
     return [to_image(one) for one in pixels]

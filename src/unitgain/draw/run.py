@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.classes import Classes
 from unitgain.data.fit import decode as decode_picture
-from unitgain.denoiser import Denoiser, classes_of
+from unitgain.denoiser import Denoiser, Label, classes_of
 from unitgain.draw.decode import Decode, decoder
 from unitgain.draw.folder import CLASSES, GRID, ImageFolder, file_of
 from unitgain.draw.networks import SELF, Network, guide_by
+from unitgain.draw.picture import finished
 from unitgain.draw.settings import DrawSettings
 from unitgain.draw.sheet import draw_sheet
 from unitgain.files import atomic
@@ -37,7 +38,7 @@ def draw_images(
     *,
     batch: int = 64,
     on_images: Callable[[float], None] | None = None,
-) -> Iterator[tuple[Sequence[int], Int[Tensor, " n"] | None, UInt8[Tensor, "n c h w"]]]:
+) -> Iterator[tuple[Sequence[int], Label, UInt8[Tensor, "n c h w"]]]:
     """Draw and decode.
 
     Args:
@@ -116,7 +117,7 @@ def write_images(
     classes = classes_of(main.denoiser)
     settings = settings.with_classes(classes)
     denoiser = guide_by(main, guide, settings)
-    decode = decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae)
+    decode = finished(decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae), settings)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     about = describe(main, guide, settings, world.device)

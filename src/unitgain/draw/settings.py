@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
@@ -12,12 +13,14 @@ from unitgain.classes import Class, Classes
 from unitgain.recipe import Precision
 from unitgain.sample.samplers import Heun, Sampler
 from unitgain.sample.schedule import check_schedule, sigma_grid
+from unitgain.sample.seeds import Between, Seed
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 UNSET = tyro.conf.arg(help_behavior_hint="")  # None, which means what the text says
+MOST_FRAMES = 1000
 PREPARED = ("compile", "no_winograd", "kernels", "graph")  # of prepared networks
 
 
@@ -111,11 +114,18 @@ class DrawSettings:
         numbers = tuple(classes.numbers(self.label))
         return self.replace(label=numbers[0] if len(numbers) == 1 else numbers)
 
-    def labels(self, seeds: Sequence[int]) -> Class | list[Class] | None:
-        """The class of all images, or that of each of these seeds; None where each draws its own."""
+    def labels(self, seeds: Sequence[Seed]) -> Class | list[Class] | None:
+        """The class of all images, or that of each of these seeds; None where each draws its own.
+
+        Raises:
+            ValueError: if there are several classes, and points between seeds.
+        """
         if not isinstance(self.label, tuple):
             return self.label
-        return [self.label[seed % len(self.label)] for seed in seeds]
+        whole = [seed for seed in seeds if not isinstance(seed, Between)]
+        if len(whole) < len(seeds):
+            raise ValueError("several classes go to seeds in turn, which points between seeds have none of: name one")
+        return [self.label[seed % len(self.label)] for seed in whole]
 
     def precision(self, device: "torch.device | str") -> "torch.dtype":
         """In which the networks compute on this device."""
@@ -136,6 +146,64 @@ class DrawSettings:
         values["class"] = list(label) if isinstance(label, tuple) else label
         values["interval"] = None if self.interval is None else list(self.interval)
         values["dtype"] = str(self.precision(device)).removeprefix("torch.")
-        values["sampler"] = self.sampler.name
-        own = dataclasses.asdict(self.sampler)  # type: ignore[call-overload]
-        return values | {name: str(value) if value == math.inf else value for name, value in own.items()}
+        return values | self.sampler.record()
+
+
+def _path(text: str) -> Path:
+    return Path(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromPicture:
+    """Draw from a picture rather than from nothing, all of it or a part.
+
+    Args:
+        picture: what images start from: a file of any kind, in Python also an image of Pillow, or an array or tensor of
+            uint8. Cropped to its middle square and scaled, where its size is not that of the network's images.
+        sigma_start: noise level that is added to the picture, from which it is denoised: at 0.2 details change, at 10
+            little is left of it. Default: twice sigma_data; with a mask, the highest noise level, where what is under
+            the mask has no part in the images.
+        mask: a picture of the same size, white where images are drawn anew and black where the picture is kept, to the
+            bit. Both must have the size of the network's images.
+        resample: with a mask, how often each step is made, so that new and old come to fit: 1 is fast and may leave a
+            seam, 10 takes ten times as long.
+
+    Raises:
+        ValueError: if a value is out of range, or there is no picture for the others.
+    """
+
+    picture: Annotated[Any, tyro.conf.arg(name="from", metavar="PICTURE", constructor=_path), UNSET] = None
+    sigma_start: Annotated[float | None, UNSET] = None
+    mask: Annotated[Any, tyro.conf.arg(metavar="PICTURE", constructor=_path), UNSET] = None
+    resample: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("sigma_start", self.sigma_start), ("mask", self.mask)):
+            if self.picture is None and value is not None:
+                raise ValueError(f"{name} is for drawing from a picture, and there is none: name it (--from PICTURE)")
+        if self.sigma_start is not None and not 0 < self.sigma_start < math.inf:
+            raise ValueError(f"sigma_start = {self.sigma_start}: must be positive")
+        if self.resample < 1 or (self.resample > 1 and self.mask is None):
+            raise ValueError(f"resample = {self.resample}: at least 1, and more only with a mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Animation:
+    """How images move.
+
+    Args:
+        frames: of an animation. Default: 16 from one seed to the next; of a path, one per noise level.
+        fps: frames per second.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    frames: Annotated[int | None, UNSET] = None
+    fps: float = 12.0
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and not 2 <= self.frames <= MOST_FRAMES:
+            raise ValueError(f"frames = {self.frames}: must be 2 to {MOST_FRAMES}")
+        if not 0.1 <= self.fps <= 100:
+            raise ValueError(f"fps = {self.fps:g}: must be 0.1 to 100 frames per second")

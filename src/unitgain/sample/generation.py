@@ -3,9 +3,11 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.classes import Class
@@ -13,16 +15,38 @@ from unitgain.denoiser import DenoiserLike, Label, classes_of
 from unitgain.guide import Guided
 from unitgain.sample.generators import SampleGenerators
 from unitgain.sample.samplers import Denoise, Heun, Sampler
-from unitgain.sample.seeds import check_seeds
+from unitgain.sample.seeds import Seed, check_seeds
 from unitgain.sample.tiles import tiled
 
 HEUN = Heun()
+AnySeed = TypeVar("AnySeed", bound=Seed)  # whole numbers alone stay whole numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """An evaluation of the network on the way from noise to images.
+
+    Attributes:
+        seeds: of the images that are under way.
+        number: of the evaluation, from 1.
+        evaluations: how many there will be.
+        sigma: noise level.
+        x: noisy images `[n, C, H, W]`.
+        denoised: what the network sees in them, D(x; sigma), `[n, C, H, W]`.
+    """
+
+    seeds: Sequence[Seed]
+    number: int
+    evaluations: int
+    sigma: float
+    x: Tensor
+    denoised: Tensor
 
 
 @torch.inference_mode()
 def generate(
     denoiser: DenoiserLike | Callable[[Tensor, Tensor, Label], Tensor],
-    seeds: Sequence[int],
+    seeds: Sequence[AnySeed],
     sigmas: Float[Tensor, " steps"],
     *,
     sampler: Sampler = HEUN,
@@ -31,25 +55,27 @@ def generate(
     shape: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     on_images: Callable[[float], None] | None = None,
-) -> Iterator[tuple[Sequence[int], Int[Tensor, " n"] | None, Float[Tensor, "n c h w"]]]:
+    on_step: Callable[[Step], None] | None = None,
+) -> Iterator[tuple[Sequence[AnySeed], Label, Float[Tensor, "n c h w"]]]:
     """Draw the image of each seed; an image depends on its seed alone, not on `batch` or its neighbours.
 
     Args:
         denoiser: in evaluation mode, guided or not; or any function `denoise(x, sigma, label) -> denoised`, which is
             evaluated on as many images as are in flight, and whose images may therefore depend on `batch` in rounding.
-        seeds: one per image.
+        seeds: one per image; points between two of them too, as from `interpolate`.
         sigmas: schedule, as from `sigma_grid`.
-        sampler: with its settings, such as `StochasticHeun(S_churn=10)`.
+        sampler: with its settings, such as `StochasticHeun(S_churn=10)`; `FromImage` starts from an image.
         label: class of all images, or one per seed, by number or by name; by default each seed draws its own of those
             that the network knows.
         batch: images in flight at a time, at least 1.
         shape: (C, H, W) of an image; by default that of the network, which functions have none of.
         device: where images are drawn; by default where the parameters are, and the CPU for a function.
         on_images: called after each evaluation with the number of images finished; those in flight count by their part.
+        on_step: called after each evaluation with what went in and came out.
 
     Yields:
-        Seeds, labels (int64 `[n]`, None for an unconditional network) and images `[n, C, H, W]`, float32, a batch at a
-        time in the order of `seeds`.
+        Seeds, labels (int64 `[n]`, mixtures `[n, classes]` between seeds that draw classes, None for an unconditional
+        network) and images `[n, C, H, W]`, float32, a batch at a time in the order of `seeds`.
 
     Raises:
         ValueError: if a seed or a label is out of range, or a label is given for an unconditional network, or there are
@@ -72,12 +98,15 @@ def generate(
         part = seeds[start : start + batch]
         generators = SampleGenerators(part, device)
         noise = generators.randn(shape)
-        labels = generators.randint(spec.label_dim) if spec and spec.label_dim else None
+        labels = generators.labels(spec.label_dim) if spec and spec.label_dim else None
         if per_seed is not None:
             labels = torch.tensor(per_seed[start : start + batch], device=device)
         denoise = _bind(network, labels, slice(start, start + batch))
+        evaluations = sampler.evaluations(sigmas)
         if on_images is not None:
-            denoise = _counted(denoise, on_images, start, len(part), sampler.evaluations(sigmas))
+            denoise = _counted(denoise, on_images, start, len(part), evaluations)
+        if on_step is not None:
+            denoise = _watched(denoise, on_step, part, evaluations)
         yield part, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
 
 
@@ -111,3 +140,14 @@ def _counted(
         return denoised
 
     return counted
+
+
+def _watched(denoise: Denoise, on_step: Callable[[Step], None], seeds: Sequence[Seed], evaluations: int) -> Denoise:
+    numbers = itertools.count(1)
+
+    def watched(x: Tensor, sigma: Tensor) -> Tensor:
+        denoised = denoise(x, sigma)
+        on_step(Step(seeds, next(numbers), evaluations, float(sigma), x, denoised))
+        return denoised
+
+    return watched

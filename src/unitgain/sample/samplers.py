@@ -8,12 +8,13 @@ Source: EDM (Karras et al. 2022), Algorithms 1 and 2; DDIM (Song et al. 2021), E
 Algorithm 2.
 """
 
+import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,16 @@ class Sampler(ABC):
     def evaluations(self, sigmas: "Tensor") -> int:
         """How often `denoise` is called: once in every step, where a sampler does not say otherwise."""
         return len(sigmas) - 1
+
+    def one_of(self, steps: int) -> "Sampler":
+        """The sampler of a single one of so many steps: itself, where its settings are not of the whole path."""
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """Its name, as `sampler`, and its settings, as JSON."""
+        own = dataclasses.asdict(self)  # type: ignore[call-overload]
+        values = {name: str(value) if value == math.inf else value for name, value in own.items()}
+        return {"sampler": self.name, **values}
 
 
 def heun(
@@ -146,6 +157,10 @@ class StochasticHeun(Heun):
         """
         churn = {"S_churn": self.S_churn, "S_min": self.S_min, "S_max": self.S_max, "S_noise": self.S_noise}
         return heun(denoise, noise, sigmas, randn=randn, **churn)
+
+    def one_of(self, steps: int) -> "StochasticHeun":
+        """With the fresh noise of one step."""
+        return dataclasses.replace(self, S_churn=self.S_churn / steps)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,180 @@
+"""Images that move: from seed to seed, and from noise to image; as a GIF, a WebP, or a strip of pictures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from unitgain.data.images import grid
+from unitgain.denoiser import Denoiser
+from unitgain.draw.decode import decoder
+from unitgain.draw.picture import finished
+from unitgain.draw.preview import Preview, beside
+from unitgain.draw.settings import Animation, DrawSettings
+from unitgain.files import atomic
+from unitgain.guide import Guided
+from unitgain.sample import Step, generate, interpolate
+
+FRAMES = 16  # from one seed to the next
+HOLD = 1.5  # seconds that the end of a path is looked at
+MOST_PIXELS = 2**24  # of a frame: GIF and WebP hold all of them in memory
+FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
+
+
+def write_interpolation(
+    denoiser: Denoiser | Guided,
+    seeds: Sequence[int],
+    out: Path,
+    settings: DrawSettings,
+    animation: Animation,
+    *,
+    batch: int = 64,
+    on_images: Callable[[float], None] | None = None,
+) -> int:
+    """Write the images on the way from seed to seed.
+
+    Args:
+        denoiser: in evaluation mode, guided or not; its encoder says what becomes of what it draws.
+        seeds: two or more; with the first again at the end, the animation is a loop.
+        out: a file that ends in .gif, .webp or .png, which is replaced; .png is one row of pictures per two seeds.
+        settings: as for single images; without a class, it goes from that of one seed to that of the next.
+        animation: how many frames, and how fast.
+        batch: images in flight at a time; does not change them.
+        on_images: as in `unitgain.sample.generate`.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        ValueError: if there are fewer than two seeds or frames, or `out` has another ending.
+        OSError: if it cannot be written.
+    """
+    kind = _kind(out)
+    frames = animation.frames or FRAMES
+    points = interpolate(seeds, frames)
+    device = next(denoiser.parameters()).device
+    decode = finished(decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae), settings)
+    drawn = generate(
+        denoiser,
+        points,
+        settings.sigmas(),
+        sampler=settings.sampler,
+        label=settings.labels(points),
+        batch=batch,
+        on_images=on_images,
+    )
+    pixels = torch.cat([decode(images) for *_, images in drawn])
+    if kind == "PNG":
+        legs = [pixels[i * (frames - 1) : i * (frames - 1) + frames] for i in range(len(seeds) - 1)]
+        _save([grid(torch.cat(legs), frames)], out, kind, animation)
+    else:
+        _save([grid(one[None]) for one in pixels], out, kind, animation)
+    return len(points)
+
+
+def write_path(
+    denoiser: Denoiser | Guided,
+    seeds: Sequence[int],
+    out: Path,
+    settings: DrawSettings,
+    animation: Animation,
+    *,
+    batch: int = 64,
+    on_images: Callable[[float], None] | None = None,
+) -> int:
+    """Write the way of images out of noise: what the sampler has, and beside it what the network sees in that.
+
+    A frame per noise level at which the network is asked: the noisy images, scaled to the standard deviation of the
+    data, and D(x; sigma); in the end the images. As .png they lie one above the other, time from left to right.
+
+    Args:
+        denoiser: as for `write_interpolation`, and all else.
+        seeds: one per image.
+        out: likewise.
+        settings: likewise; without a class, each seed draws its own.
+        animation: likewise; by default as many frames as there are.
+        batch: likewise.
+        on_images: likewise.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        ValueError: if a frame would be too large, or `out` has another ending.
+        OSError: if it cannot be written.
+    """
+    kind = _kind(out)
+    device = next(denoiser.parameters()).device
+    decode = decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae)
+    noisy: list[list[Tensor]] = []
+    clean: list[list[Tensor]] = []
+    steps: list[Step] = []
+    for *_, images in generate(
+        denoiser,
+        seeds,
+        settings.sigmas(),
+        sampler=settings.sampler,
+        label=settings.labels(seeds),
+        batch=batch,
+        on_images=on_images,
+        on_step=lambda step: _keep(steps, step),
+    ):
+        end = finished(decode, settings)(images)
+        _check_pixels(len(seeds), end)
+        chosen = _evenly(steps, (animation.frames or len(steps) + 1) - 1)
+        previews = [Preview(step, decode, denoiser.sigma_data) for step in chosen]
+        noisy.append([*(one.noisy() for one in previews), end])
+        clean.append([*(one.denoised() for one in previews), end])
+        steps.clear()
+    left, right = ([torch.cat(parts) for parts in zip(*batches, strict=True)] for batches in (noisy, clean))
+    if kind == "PNG":
+        rows = [torch.stack(one) for one in (left, right)]  # [frames, n, c, h, w] each
+        strip = torch.stack(rows, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
+        _save([grid(strip, len(left))], out, kind, animation)
+    else:
+        _save([beside(grid(a), grid(b)) for a, b in zip(left, right, strict=True)], out, kind, animation, hold=HOLD)
+    return len(left)
+
+
+def _keep(steps: list[Step], step: Step) -> None:
+    """Keep the last evaluation at each noise level below all others so far."""
+    if steps and step.sigma == steps[-1].sigma:
+        steps[-1] = step
+    elif not steps or step.sigma < steps[-1].sigma:
+        steps.append(step)
+
+
+def _evenly(steps: Sequence[Step], count: int) -> list[Step]:
+    """So many of them, first and last too; all, where there are no more."""
+    if count >= len(steps):
+        return list(steps)
+    return [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
+
+
+def _check_pixels(images: int, pixels: UInt8[Tensor, "n c h w"]) -> None:
+    if 2 * images * pixels.shape[2] * pixels.shape[3] > MOST_PIXELS:
+        size = f"{images} images of {pixels.shape[3]}x{pixels.shape[2]}"
+        raise ValueError(f"{size} are too much for the frames of an animation: name fewer seeds")
+
+
+def _kind(out: Path) -> str:
+    if out.suffix.lower() not in FORMATS:
+        raise ValueError(f"{out} must end in {', '.join(FORMATS)}: an animation, or for .png a strip of pictures")
+    return FORMATS[out.suffix.lower()]
+
+
+def _save(frames: Sequence[Image.Image], out: Path, kind: str, animation: Animation, hold: float = 0.0) -> None:
+    durations = [round(1000 / animation.fps)] * len(frames)
+    durations[-1] += round(1000 * hold)
+    with atomic(out) as temporary:
+        if kind == "PNG":
+            frames[0].save(temporary, format=kind)
+        else:
+            lossless = {"lossless": True} if kind == "WEBP" else {}
+            more = list(frames[1:])
+            frames[0].save(
+                temporary, format=kind, save_all=True, append_images=more, duration=durations, loop=0, **lossless
+            )
