@@ -94,24 +94,16 @@ def test_a_picture_is_the_same_from_a_file_pillow_an_array_or_a_tensor(denoiser,
 
 @pytest.mark.parametrize("make", [lambda one: one, lambda one: Guided(one, None, 1.5), prepare])
 def test_kept_pixels_are_those_of_the_picture_and_hidden_ones_have_no_part(denoiser, picture, mask, make):
-    other = torch.where(mask, 255 - picture, picture)
-    start = FromPicture(picture=picture, mask=mask, resample=2)
-    drawn = sample_pixels(make(denoiser), range(3), settings=SETTINGS, start=start)
-    assert torch.equal(drawn[..., ~mask], picture[..., ~mask].expand(3, 1, -1))
-    again = sample_pixels(
-        make(denoiser), range(3), settings=SETTINGS, start=FromPicture(picture=other, mask=mask, resample=2)
-    )
-    assert torch.equal(drawn, again)
-    half = FromPicture(picture=other, mask=mask, resample=2, sigma_start=0.3)  # here they have
-    assert not torch.equal(
-        sample_pixels(make(denoiser), [0], settings=SETTINGS, start=half),
-        sample_pixels(
-            make(denoiser),
-            [0],
-            settings=SETTINGS,
-            start=FromPicture(picture=picture, mask=mask, resample=2, sigma_start=0.3),
-        ),
-    )
+    drawing, other = make(denoiser), torch.where(mask, 255 - picture, picture)
+
+    def drawn(picture, **options):
+        start = FromPicture(picture=picture, mask=mask, resample=2, **options)
+        return sample_pixels(drawing, range(3), settings=SETTINGS, start=start)
+
+    images = drawn(picture)
+    assert torch.equal(images[..., ~mask], picture[..., ~mask].expand(3, 1, -1))
+    assert torch.equal(images, drawn(other))
+    assert not torch.equal(drawn(picture, sigma_start=0.3), drawn(other, sigma_start=0.3))  # here they have
 
 
 def test_pixels_of_latents_are_kept_too(latent):
@@ -128,7 +120,7 @@ def test_pixels_of_latents_are_kept_too(latent):
     near = FromPicture(picture=picture, sigma_start=0.0021)
     decoded = from_picture(latent, near, SETTINGS).sampler.image[None]
     found = sample_pixels(latent, [1], settings=SETTINGS, start=near)
-    assert (found.int() - unitgain.to_pixels(latent, decoded).int()).abs().max() <= 2
+    assert (found.int() - unitgain.to_pixels(latent, decoded).int()).abs().float().mean() < 5
 
 
 def test_a_picture_of_another_size_is_fitted_unless_there_is_a_mask(denoiser, mask):
@@ -175,11 +167,10 @@ def test_denoisers_make_pictures_and_previews_show_each_step(denoiser):
     assert [str(one) for one in seen] == ["evaluation 1 of 2, sigma 80", "evaluation 2 of 2, sigma 0.002"]
     for preview in seen:
         with Image.open(io.BytesIO(preview._repr_png_())) as shown:
-            assert shown.size == preview.image().size and shown.width == 2 * shown.height
+            assert np.array_equal(np.asarray(shown), np.asarray(preview.image()))
     assert seen[-1].denoised().shape == (2, 1, 4, 4)
-    drawn = torch.cat(
-        [images for *_, images in unitgain.generate(denoiser, range(2), SETTINGS.sigmas(), sampler=Euler())]
-    )
+    parts = unitgain.generate(denoiser, range(2), SETTINGS.sigmas(), sampler=Euler())
+    drawn = torch.cat([images for *_, images in parts])
     for make in (lambda one: one, lambda one: Guided(one, None, 1.5), lambda one: prepare(one, torch.float32)):
         again = make(denoiser).to_images(drawn)
         assert [np.asarray(one).tolist() for one in again] == [np.asarray(one).tolist() for one in pictures]
@@ -216,27 +207,37 @@ def test_an_animation_goes_from_seed_to_seed(sample, tmp_path, name):
     assert np.array_equal(first, last) and duration == pytest.approx(83, abs=5)
 
 
+def cells(picture):
+    """The images of a grid of 4x4 pixels, each 16 wide, by row and column."""
+    small = np.asarray(picture)[8::16, 8::16]
+    return [
+        [small[y : y + 4, x : x + 4].tolist() for x in range(1, small.shape[1], 5)] for y in range(1, len(small), 5)
+    ]
+
+
+def images_of(folder, seeds):
+    return [np.asarray(Image.open(folder / f"000000/{seed:06d}.png")).tolist() for seed in seeds]
+
+
 def test_a_strip_has_a_row_for_two_seeds(sample, tmp_path):
     sample("--interpolate", "3,7,5", "--frames", "4", "--out", tmp_path / "strip.png")
-    sample("--seeds", "3,7,5", "--out", tmp_path / "ends", "--grid", "--columns", "3")
-    strip, ends = (np.asarray(Image.open(tmp_path / name)) for name in ("strip.png", "ends/grid.png"))
-    edge = (ends.shape[0] - 16) // 1  # a picture, without the gaps around it
-    assert strip.shape == (2 * (edge + 16) - 16, 4 * (edge + 16) + 16) or strip.ndim == 2
-    at = lambda picture, row, column: picture[row * 80 + 16 :, column * 80 + 16 :][:64, :64]  # noqa: E731
-    shown = [at(strip, 0, 0), at(strip, 0, 3), at(strip, 1, 0), at(strip, 1, 3)]
-    there = {at(ends, 0, i).tobytes() for i in range(3)}
-    assert shown[1].tobytes() == shown[2].tobytes() and {one.tobytes() for one in shown} == there
+    sample("--seeds", "3,7,5", "--out", tmp_path / "ends")
+    first, second = cells(Image.open(tmp_path / "strip.png"))
+    assert [first[0], first[3], second[0], second[3]] == images_of(tmp_path / "ends", [3, 7, 7, 5])
+    assert len(first) == 4 and first[1] not in (first[0], first[3])
 
 
 def test_a_path_ends_with_the_images(sample, tmp_path):
+    sample("--seeds", "0-1", "--out", tmp_path / "out")
+    ends = images_of(tmp_path / "out", [0, 1])
     assert "3 frames" in sample("--path", "--seeds", "0-1", "--out", tmp_path / "path.webp").out
     *_, (last, hold) = frames_of(tmp_path / "path.webp")
-    sample("--seeds", "0-1", "--out", tmp_path / "out", "--grid")
-    ends = np.asarray(Image.open(tmp_path / "out/grid.png").convert("RGB"))
-    assert np.array_equal(last, np.concatenate([ends, ends], axis=1)) and hold > 1000
+    left, right = np.split(last[..., 0], 2, axis=1)
+    assert cells(left) == cells(right) == [ends] and hold > 1000
     sample("--path", "--seeds", "0-1", "--frames", "2", "--batch", "1", "--out", tmp_path / "path.png")
-    strip = Image.open(tmp_path / "path.png")
-    assert strip.width * 4 < strip.height * 2 + 80 * 3
+    strip = cells(Image.open(tmp_path / "path.png"))  # noisy and denoised of each, from left to right
+    assert [row[-1] for row in strip] == [ends[0], ends[0], ends[1], ends[1]]
+    assert all(len(row) == 2 for row in strip) and strip[0][0] != strip[1][0]
 
 
 @pytest.mark.parametrize(

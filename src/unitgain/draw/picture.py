@@ -25,6 +25,7 @@ from unitgain.trust import DEFAULT_LIMITS, read_regular
 
 DEFAULTS = DrawSettings()
 START = 2.0  # noise level that a picture starts with, in standard deviations of the data
+RESAMPLE = 4  # steps of inpainting are made so often
 GREY = 128  # what is under the mask while a VAE encodes the rest
 
 
@@ -85,7 +86,8 @@ def from_picture(denoiser: Denoiser | Guided, start: FromPicture, settings: Draw
     if free is not None:
         mask = functional.max_pool2d(free[None].float(), factor)[0] > 0  # what is seen of a free pixel is free
         image = torch.where(mask.to(device), 0, image) if start.sigma_start is None else image
-    sampler = FromPixels(image, settings.sampler, mask, start.resample, pixels=pixels, free=free)
+    turns = 1 if free is None else start.resample or RESAMPLE
+    sampler = FromPixels(image, settings.sampler, mask, turns, pixels=pixels, free=free)
     return settings.replace(sampler=sampler, sigma_max=sigma_start)
 
 

@@ -149,10 +149,6 @@ class DrawSettings:
         return values | self.sampler.record()
 
 
-def _path(text: str) -> Path:
-    return Path(text)
-
-
 @dataclass(frozen=True, kw_only=True)
 class FromPicture:
     """Draw from a picture rather than from nothing, all of it or a part.
@@ -165,17 +161,17 @@ class FromPicture:
             the mask has no part in the images.
         mask: a picture of the same size, white where images are drawn anew and black where the picture is kept, to the
             bit. Both must have the size of the network's images.
-        resample: with a mask, how often each step is made, so that new and old come to fit: 1 is fast and may leave a
-            seam, 10 takes ten times as long.
+        resample: with a mask, how often each step is made, so that new and old come to fit. 1 is fast and may not
+            heed what is kept, 10 takes ten times as long. Default: 4.
 
     Raises:
         ValueError: if a value is out of range, or there is no picture for the others.
     """
 
-    picture: Annotated[Any, tyro.conf.arg(name="from", metavar="PICTURE", constructor=_path), UNSET] = None
+    picture: Annotated[Any, tyro.conf.arg(name="from", metavar="PICTURE", constructor=Path), UNSET] = None
     sigma_start: Annotated[float | None, UNSET] = None
-    mask: Annotated[Any, tyro.conf.arg(metavar="PICTURE", constructor=_path), UNSET] = None
-    resample: int = 1
+    mask: Annotated[Any, tyro.conf.arg(metavar="PICTURE", constructor=Path), UNSET] = None
+    resample: Annotated[int | None, UNSET] = None
 
     def __post_init__(self) -> None:
         for name, value in (("sigma_start", self.sigma_start), ("mask", self.mask)):
@@ -183,8 +179,8 @@ class FromPicture:
                 raise ValueError(f"{name} is for drawing from a picture, and there is none: name it (--from PICTURE)")
         if self.sigma_start is not None and not 0 < self.sigma_start < math.inf:
             raise ValueError(f"sigma_start = {self.sigma_start}: must be positive")
-        if self.resample < 1 or (self.resample > 1 and self.mask is None):
-            raise ValueError(f"resample = {self.resample}: at least 1, and more only with a mask")
+        if self.resample is not None and (self.resample < 1 or self.mask is None):
+            raise ValueError(f"resample = {self.resample}: at least 1, and for drawing with a mask")
 
 
 @dataclass(frozen=True, kw_only=True)
