@@ -35,9 +35,9 @@ def sharded(rank: int, folder: str) -> None:
             fully_shard(part)
         store = SnapshotStore(folder, module, every=3, dtype="float32", main=world.main)
         walk(module, store)
-        local = [
-            tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in store.emas[0].average.values()
-        ]
+        average = store.emas[0].average
+        parts = [average[name] for name, _ in module.named_parameters()]
+        local = [part.to_local() if hasattr(part, "to_local") else part for part in parts]
         held = torch.tensor([sum(tensor.numel() for tensor in local)])
         world.sum([held])
         assert held.item() == sum(tensor.numel() for tensor in module.parameters())  # no average is held twice

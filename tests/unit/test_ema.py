@@ -64,7 +64,7 @@ def test_low_precision_parameters_accumulate_in_float32(dtype):
 
 def test_buffers_are_copied_or_averaged_as_asked():
     module = small()
-    copied, averaged = PowerEMA(module, 0.1), PowerEMA(module, 0.1, buffers="average")
+    copied, averaged = PowerEMA(module, 0.1, buffers="copy"), PowerEMA(module, 0.1, buffers="average")
     for step in range(5):
         module[1].running_mean.fill_(float(step))
         module[1].num_batches_tracked.fill_(step)

@@ -22,7 +22,7 @@ from torch import nn
 import unitgain
 from unitgain.checkpoint.facts import facts_of
 from unitgain.checkpoint.snapshot import SnapshotError, list_snapshots
-from unitgain.checkpoint.writer import write_average
+from unitgain.checkpoint.writer import Writer, write_average
 from unitgain.cli.main import main
 from unitgain.ema import RAW, ExponentialEMA, PowerEMA, describe, file_name
 from unitgain.native import can_combine
@@ -88,7 +88,7 @@ def test_reconstruction_equals_direct_tracking(tmp_path, product):
         tensors = load_file(result.path)
         for name, average in ema.average.items():
             assert relative_error(tensors[name], average) < 5e-3
-        assert torch.equal(tensors["1.running_mean"], ema.buffers["1.running_mean"])  # copied, not averaged
+        assert torch.equal(tensors["1.num_batches_tracked"], ema.buffers["1.num_batches_tracked"])  # copied
     total = sum(average.nbytes for average in list_snapshots(tmp_path / "run"))
     assert done[-1][0] == done[-1][1]
     assert 0.95 * total < done[-1][1] <= total  # each byte once, buffers of one snapshot only
@@ -654,16 +654,45 @@ def test_stored_names_are_those_of_the_plain_module(tmp_path, wrap, product):
     assert size == 32 * store.snapshot_bytes
 
 
-def test_a_finished_reconstruction_is_finished_by_the_same_command(run, tmp_path, capsys):
-    command = ["ema", "reconstruct", str(run), "0.12,0.2", "--out", str(tmp_path / "out")]
-    main(command)
-    said, times = capsys.readouterr().out, [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())]
-    main(command)  # it was killed after its last rename, say
-    assert capsys.readouterr().out == said
-    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())] == times
-    with pytest.raises(SystemExit):
-        main([*command[:3], "0.12,0.25", *command[4:]])  # others are in the way
-    assert "is not empty" in capsys.readouterr().err
+def test_the_command_adds_lengths_to_those_that_are_there(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+
+    def command(lengths, *more):
+        main(["ema", "reconstruct", str(run), lengths, "--out", str(out), *more])
+        return capsys.readouterr().out
+
+    def refused(lengths, *more):
+        with pytest.raises(SystemExit):
+            command(lengths, *more)
+        return " ".join(capsys.readouterr().err.split())
+
+    said = command("0.12,0.2")
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert command("0.12,0.2") == said  # it was killed after its last rename, say
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
+    written = []
+    monkeypatch.setattr("unitgain.posthoc.output.Writer.finish", noted(Writer.finish, written))
+    command("0.2,0.25")
+    assert [path.name for path in written] == ["0000000160-0.250.safetensors"]
+    assert times.items() < {path.name: path.stat().st_mtime_ns for path in out.iterdir()}.items()
+    command("0.1", "--shard-gb", "0.00004")
+    assert len(command("0.1", "--shard-gb", "0.00004").split(".safetensors")) == 2 and len(written) == 4
+    assert "0.120.safetensors is there, of other snapshots or made with other options" in refused(
+        "0.12", "--dtype", "float32"
+    )
+    (out / "notes.txt").touch()
+    assert "only what was reconstructed may be in it" in refused("0.13")
+    out = run  # the snapshots themselves
+    assert "only what was reconstructed may be in it" in refused("0.13")
+    assert len(list_snapshots(run)) == 32
+
+
+def noted(finish, paths):
+    def wrapped(self, path, sums):
+        paths.append(path)
+        return finish(self, path, sums)
+
+    return wrapped
 
 
 def test_a_trained_run_keeps_to_its_budget_and_is_reconstructed_in_c(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import torch
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.tensors import Layout, header_bytes, places
 from unitgain.classes import Classes
-from unitgain.ema import check_description, file_name, profile_of
+from unitgain.ema import check_description, file_name, is_statistic, profile_of
 from unitgain.serial import from_dict, to_dict
 from unitgain.text import printable
 
@@ -89,6 +89,13 @@ class SnapshotHeader:
 def is_buffer(name: str) -> bool:
     """Whether a name is a constant of a denoiser, the frequencies and phases, rather than a parameter."""
     return name.endswith((".freqs", ".phases"))
+
+
+def average_dtype(name: str, own: torch.dtype, dtype: str) -> torch.dtype:
+    """Of an average in a file: `dtype` for parameters, float32 for running statistics, which may be of any size."""
+    if not own.is_floating_point:
+        return own
+    return torch.float32 if is_statistic(name) else DTYPES[dtype]
 
 
 def facts_of(

@@ -62,7 +62,7 @@ class Reconstruct:
     begin with gamma= or half_life= for a length given so."""
 
     out: Unset[Path] = None
-    """Folder for the results; must be empty, or hold what an interrupted call left. Default: RUN/ema."""
+    """Folder for the results; others may be there already, to which these are added. Default: RUN/ema."""
 
     t: Unset[float] = None
     """Where the averages end, in the run's unit of time. Default: at the last snapshot."""
@@ -113,7 +113,7 @@ class Reconstruct:
                 normalize=not self.no_normalize,
                 verify=not self.no_verify,
                 threads=self.threads,
-                empty=True,
+                add=True,
                 on_progress=progress,
             )
         for result in results:

@@ -29,7 +29,8 @@ class Inspect:
     """
 
     what: Annotated[Unset[str], tyro.conf.Positional] = None
-    """A .safetensors snapshot, the folder of a run, or the name of a recipe. May be left out with --configs."""
+    """A .safetensors snapshot, a folder of a run or one that `save_pretrained` wrote, or the name of a recipe. May be
+    left out with --configs."""
 
     json: bool = False
     """Print JSON instead of a table."""
@@ -235,14 +236,18 @@ def _score_text(score: Score) -> str:
 
 
 def describe(what: str) -> dict[str, Any]:
-    """What there is to say of a snapshot, a run or a recipe, as JSON values.
+    """What there is to say of a snapshot, a folder of `save_pretrained`, a run or a recipe, as JSON values.
 
     Raises:
         FileNotFoundError: if it looks like a path, but nothing is there.
         ValueError: if it is neither a path nor the name of a recipe.
         SnapshotError: if it is a damaged snapshot.
     """
+    from unitgain.hub import MODEL
+
     path = Path(what)
+    if (path / MODEL).is_file():
+        return describe_snapshot(path / MODEL)
     if path.is_dir():
         return describe_run(path)
     if path.is_file() or path.suffix or len(path.parts) > 1:

@@ -1,10 +1,12 @@
-"""Averages of weights: profiles (`profiles`; in files: `described`), trackers for any `nn.Module` (`tracker`)."""
+"""Averages of weights: profiles (`profiles`; in files: `described`), trackers for any `nn.Module` (`averages`)."""
 
 from typing import TYPE_CHECKING
 
 from unitgain.lazy import offer
 
 if TYPE_CHECKING:
+    from unitgain.ema.averages import ExponentialEMA, PowerEMA
+    from unitgain.ema.buffers import Buffers, is_statistic
     from unitgain.ema.described import RAW, check_description, describe, file_name, power_profile, profile_of
     from unitgain.ema.profiles import (
         SIGMA_REL_MAX,
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
         half_life_to_sigma_rel,
         sigma_rel_to_gamma,
     )
-    from unitgain.ema.tracker import EMA, ExponentialEMA, PowerEMA
+    from unitgain.ema.tracker import EMA
 
 __all__ = [
     "EMA",
     "RAW",
     "SIGMA_REL_MAX",
+    "Buffers",
     "DensityProfile",
     "ExponentialEMA",
     "ExponentialProfile",
@@ -37,6 +40,7 @@ __all__ = [
     "file_name",
     "gamma_to_sigma_rel",
     "half_life_to_sigma_rel",
+    "is_statistic",
     "power_profile",
     "profile_of",
     "sigma_rel_to_gamma",
@@ -45,9 +49,11 @@ __all__ = [
 __getattr__, __dir__ = offer(
     __name__,
     {
+        "unitgain.ema.averages": "ExponentialEMA PowerEMA",
+        "unitgain.ema.buffers": "Buffers is_statistic",
         "unitgain.ema.described": "RAW check_description describe file_name power_profile profile_of",
         "unitgain.ema.profiles": "DensityProfile ExponentialProfile PowerProfile Profile SIGMA_REL_MAX "
         "UniformProfile check_sigma_rel gamma_to_sigma_rel half_life_to_sigma_rel sigma_rel_to_gamma",
-        "unitgain.ema.tracker": "EMA ExponentialEMA PowerEMA",
+        "unitgain.ema.tracker": "EMA",
     },
 )

@@ -1,17 +1,20 @@
-"""Trackers that average the weights of any `nn.Module` while it trains (EDM2, Appendices C.2-C.4)."""
+"""A tracker that averages the weights of any `nn.Module` while it trains (EDM2, Appendix C.2)."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from contextlib import contextmanager
+from typing import Any, get_args
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from unitgain.ema.profiles import ExponentialProfile, PowerProfile, Profile, sigma_rel_to_gamma
+from unitgain.ema.buffers import Buffers, Unknown, is_averaged, is_number
+from unitgain.ema.profiles import Profile
 from unitgain.parallel import full, local, shard_like
 
-Buffers = Literal["copy", "average"]
+_SWITCHED: WeakSet[nn.Module] = WeakSet()  # modules that hold an average for a while
 
 
 class EMA:
@@ -23,8 +26,9 @@ class EMA:
 
     Args:
         module: any module; its floating parameters are averaged, whether or not they require gradients.
-        buffers: what becomes of floating buffers: "copy" keeps them as they were at the last update, "average" averages
-            them like parameters (running statistics of batch normalization, say). Other buffers are always copied.
+        buffers: what becomes of floating buffers: "statistics" averages running means and variances of normalization
+            layers like parameters, and keeps others as they were at the last update, warning of those that training
+            changes; "copy" keeps all so, "average" averages all. Other buffers, counters say, are always copied.
         device: where the averages are kept: None for beside each parameter; "cpu" takes no memory of the accelerator,
             with copies that run while the next step computes.
 
@@ -35,13 +39,13 @@ class EMA:
     """
 
     def __init__(
-        self, module: nn.Module, *, buffers: Buffers = "copy", device: torch.device | str | None = None
+        self, module: nn.Module, *, buffers: Buffers = "statistics", device: torch.device | str | None = None
     ) -> None:
-        if buffers not in ("copy", "average"):
-            raise ValueError(f'buffers must be "copy" or "average", not {buffers!r}')
+        if buffers not in get_args(Buffers):
+            raise ValueError(f"buffers must be one of {', '.join(get_args(Buffers))}, not {buffers!r}")
         self.module = module
         self.t = 0.0
-        self._average_buffers = buffers == "average"
+        self._mode: Buffers = buffers
         self._device = None if device is None else torch.device(device)
         averaged, copied = self._sources()
         if not averaged:
@@ -50,6 +54,7 @@ class EMA:
             raise ValueError("the module is on the meta device: track it after its weights are materialized")
         self.average = {name: self._start(tensor) for name, tensor in averaged.items()}
         self.buffers = {name: tensor.to(self._device or tensor.device, copy=True) for name, tensor in copied.items()}
+        self._unknown = Unknown(name for name in copied if buffers == "statistics" and is_number(copied[name]))
         self._staging: dict[str, Tensor] = {}
         self._pending: Future[None] | None = None
         self._worker: ThreadPoolExecutor | None = None
@@ -72,20 +77,19 @@ class EMA:
             dt: length of the step, positive.
 
         Raises:
-            ValueError: if the step does not begin where the last one ended: an update was skipped or made twice; or if
-                parameters of the module came or went since the tracker was made.
+            ValueError: if the step does not begin where the last one ended: an update was skipped or made twice; if
+                parameters of the module came or went since the tracker was made; or if the module holds an average.
         """
         if not dt > 0 or not math.isclose(t - dt, self.t, rel_tol=1e-9, abs_tol=1e-9 * dt):
             raise ValueError(
                 f"EMA update for the step from {t - dt} to {t}, but the last one ended at {self.t}: "
                 "call update(t, dt) once after every step, t in the same unit"
             )
-        averaged, copied = self._sources()
-        if averaged.keys() != self.average.keys() or copied.keys() != self.buffers.keys():
-            changed = sorted(averaged.keys() ^ self.average.keys() or copied.keys() ^ self.buffers.keys())
-            raise ValueError(
-                f"the module has changed since its EMA was made, in {', '.join(changed[:3])}: make a new one"
-            )
+        self.check_online()
+        averaged, copied = self._known_sources()
+        if self._unknown.due():
+            self.synchronize()
+            self._unknown.look(self.buffers, copied)
         weight = 1 - self.beta(t, dt)
         if self._device is not None and any(tensor.device != self._device for tensor in averaged.values()):
             self._update_elsewhere(averaged, copied, weight)
@@ -126,6 +130,43 @@ class EMA:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
+
+    @contextmanager
+    def switch(self) -> Generator[nn.Module, None, None]:
+        """Put the average into the module for as long as a `with` block lasts: to evaluate, to sample, to export it.
+
+        Afterwards the module has what it had before, bit for bit, whatever happened in the block: parameters and
+        buffers, also where the block changed them. They are kept aside in the meantime, beside the module. Gradients
+        and the optimizer are left alone. Between steps only: a backward pass does not go back to before the block.
+
+        Yields:
+            The module.
+
+        Raises:
+            ValueError: before the first update; if the module holds an average already, or has changed.
+        """
+        self._check_updated()
+        self.check_online()
+        averaged, copied = self._known_sources()
+        self.synchronize()
+        online = {**averaged, **copied}
+        with torch.no_grad():
+            aside = {name: tensor.clone() for name, tensor in online.items()}
+        _SWITCHED.add(self.module)
+        try:
+            _copy(online, {**self.average, **self.buffers})
+            yield self.module
+        finally:
+            _copy(online, aside)
+            _SWITCHED.discard(self.module)
+
+    def check_online(self) -> None:
+        """Raise `ValueError` if the module holds an average, as within `switch`, and not the weights that train."""
+        if self.module in _SWITCHED:
+            raise ValueError(
+                f"{type(self.module).__name__} holds an average, not the weights that train: leave the block of "
+                "switch() first"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """Averaged and copied tensors under the module's names; not copies.
@@ -171,8 +212,12 @@ class EMA:
         self.synchronize()
         pairs = ((self.average, state["average"]), (self.buffers, state["buffers"]))
         for own, given in pairs:
-            if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in own):
-                raise ValueError("this EMA state belongs to another module: names or shapes of its tensors differ")
+            wrong = own.keys() ^ given.keys() or {name for name in own if own[name].shape != given[name].shape}
+            if wrong:
+                raise ValueError(
+                    "this EMA state belongs to another module, or one whose buffers were treated otherwise: "
+                    f"names or shapes differ in {', '.join(sorted(wrong)[:3])}"
+                )
         for own, given in pairs:
             for name, tensor in given.items():
                 own[name].copy_(tensor)
@@ -188,9 +233,19 @@ class EMA:
         copied: dict[str, Tensor] = {}
         for name, parameter in self.module.named_parameters():
             tensor = local(parameter.detach())
-            (averaged if _averages(tensor) else copied)[name] = tensor
+            (averaged if is_number(tensor) else copied)[name] = tensor
         for name, buffer in self.module.named_buffers():
-            (averaged if self._average_buffers and _averages(buffer) else copied)[name] = buffer.detach()
+            (averaged if is_averaged(name, buffer, self._mode) else copied)[name] = buffer.detach()
+        return averaged, copied
+
+    def _known_sources(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As `_sources`, if they are still those that the tracker was made for."""
+        averaged, copied = self._sources()
+        if averaged.keys() != self.average.keys() or copied.keys() != self.buffers.keys():
+            changed = sorted(averaged.keys() ^ self.average.keys() or copied.keys() ^ self.buffers.keys())
+            raise ValueError(
+                f"the module has changed since its EMA was made, in {', '.join(changed[:3])}: make a new one"
+            )
         return averaged, copied
 
     def _start(self, tensor: Tensor) -> Tensor:
@@ -225,93 +280,15 @@ class EMA:
             own.copy_(self._staging[name])
 
 
-class PowerEMA(EMA):
-    """Power-function average (Eqs. 2 and 127): its length grows with the training time, the start counts nothing.
-
-    Args:
-        module: any module.
-        sigma_rel: relative length, in (0, 0.2886); 0.05 and 0.10 are the pair that post-hoc EMA stores.
-        buffers: as in `EMA`.
-        device: as in `EMA`.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        sigma_rel: float,
-        *,
-        buffers: Buffers = "copy",
-        device: torch.device | str | None = None,
-    ) -> None:
-        self.gamma = sigma_rel_to_gamma(sigma_rel)
-        self.sigma_rel = sigma_rel
-        super().__init__(module, buffers=buffers, device=device)
-
-    def beta(self, t: float, dt: float) -> float:
-        """`(1 - dt / t)^(gamma + 1)` (Eq. 127)."""
-        return (1 - dt / t) ** (self.gamma + 1)
-
-    def profile_at(self, t: float) -> PowerProfile:
-        """The profile of the average at time `t`, positive."""
-        return PowerProfile(t, self.gamma)
-
-    def profile(self) -> PowerProfile:
-        """The profile of the current average.
-
-        Raises:
-            ValueError: before the first update.
-        """
-        self._check_updated()
-        return self.profile_at(self.t)
-
-
-class ExponentialEMA(EMA):
-    """Exponential average (Eq. 120); what would fall before the start stays on the initial weights.
-
-    Args:
-        module: any module.
-        half_life: in the unit of t, positive.
-        buffers: as in `EMA`.
-        device: as in `EMA`.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        half_life: float,
-        *,
-        buffers: Buffers = "copy",
-        device: torch.device | str | None = None,
-    ) -> None:
-        if not 0 < half_life < math.inf:
-            raise ValueError(f"half_life must be positive and finite, not {half_life}")
-        self.half_life = half_life
-        super().__init__(module, buffers=buffers, device=device)
-
-    def beta(self, t: float, dt: float) -> float:
-        """`2^(-dt / half_life)` (Eq. 120)."""
-        return 2 ** (-dt / self.half_life)
-
-    def profile_at(self, t: float) -> ExponentialProfile:
-        """The profile of the average at time `t`, positive."""
-        return ExponentialProfile(t, self.half_life)
-
-    def profile(self) -> ExponentialProfile:
-        """The profile of the current average.
-
-        Raises:
-            ValueError: before the first update.
-        """
-        self._check_updated()
-        return self.profile_at(self.t)
-
-
 def _lerp(averages: list[Tensor], values: list[Tensor], weight: float) -> None:
     torch._foreach_lerp_(averages, values, weight)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
-def _averages(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
+@torch.no_grad()
+def _copy(into: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    torch.clear_autocast_cache()  # it may hold the former values in another precision
+    for name, tensor in into.items():
+        tensor.copy_(values[name])
 
 
 def _one_dtype(tensors: Mapping[str, Tensor]) -> bool:

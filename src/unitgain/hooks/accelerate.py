@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from unitgain.ema import PowerEMA
 from unitgain.extras import require
-from unitgain.posthoc.store import PAIR, SnapshotStore
+from unitgain.posthoc.estimate import PAIR
+from unitgain.posthoc.store import SnapshotStore
 
 
 class PostHocEMA(SnapshotStore):
@@ -22,7 +22,7 @@ class PostHocEMA(SnapshotStore):
         folder: for the snapshots.
         every: time between snapshots.
         lengths: sigma_rel to track; the pair of the paper by default.
-        options: more for `SnapshotStore`: dtype, keep, budget, ...
+        options: more for `SnapshotStore`: update_every, buffers, device, dtype, keep, budget, ...
 
     Raises:
         ImportError: if accelerate is not installed.
@@ -40,8 +40,7 @@ class PostHocEMA(SnapshotStore):
     ) -> None:
         require("accelerate", extra="accelerate")
         plain = accelerator.unwrap_model(model)
-        emas = [PowerEMA(plain, length) for length in lengths]
-        super().__init__(folder, emas, every=every, main=accelerator.is_main_process, **options)
+        super().__init__(folder, plain, every=every, track=lengths, main=accelerator.is_main_process, **options)
         self._accelerator = accelerator
         accelerator.register_for_checkpointing(self)
 

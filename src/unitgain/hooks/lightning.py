@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unitgain.ema import PowerEMA
 from unitgain.extras import require
-from unitgain.posthoc.store import PAIR, SnapshotStore
+from unitgain.posthoc.estimate import PAIR
+from unitgain.posthoc.store import SnapshotStore
 
 try:
     Callback: Any = require("lightning.pytorch", extra="lightning").Callback
@@ -23,8 +23,7 @@ class PostHocEMA(Callback):
         folder: for the snapshots.
         every: steps between snapshots.
         lengths: sigma_rel to track; the pair of the paper by default.
-        device: of the averages; as in `unitgain.ema.EMA`.
-        options: more for `SnapshotStore`: dtype, keep, budget, ...
+        options: more for `SnapshotStore`: update_every, buffers, device, dtype, keep, budget, ...
     """
 
     def __init__(
@@ -33,19 +32,24 @@ class PostHocEMA(Callback):
         *,
         every: int,
         lengths: Sequence[float] = PAIR,
-        device: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
-        self.folder, self.every, self.lengths, self.device, self.options = Path(folder), every, lengths, device, options
+        self.folder, self.every, self.lengths, self.options = Path(folder), every, lengths, options
         self.store: SnapshotStore | None = None
         self._state: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Make the trackers, when the weights are where they will be trained."""
         if self.store is None:
-            emas = [PowerEMA(pl_module, length, device=self.device) for length in self.lengths]
-            self.store = SnapshotStore(self.folder, emas, every=self.every, main=trainer.is_global_zero, **self.options)
+            self.store = SnapshotStore(
+                self.folder,
+                pl_module,
+                every=self.every,
+                track=self.lengths,
+                main=trainer.is_global_zero,
+                **self.options,
+            )
         if self._state is not None:
             self.store.load_state_dict(self._state)
             self._state = None

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from unitgain.ema import PowerEMA
 from unitgain.extras import require
 from unitgain.files import atomic
-from unitgain.posthoc.store import PAIR, SnapshotStore
+from unitgain.posthoc.estimate import PAIR
+from unitgain.posthoc.store import SnapshotStore
 
 TrainerCallback: Any = require("transformers", extra="transformers").TrainerCallback
 STATE = "posthoc_ema.pt"
@@ -24,7 +24,7 @@ class PostHocEMA(TrainerCallback):
         folder: for the snapshots.
         every: steps between snapshots.
         lengths: sigma_rel to track; the pair of the paper by default.
-        options: more for `SnapshotStore`: dtype, keep, budget, ...
+        options: more for `SnapshotStore`: update_every, buffers, device, dtype, keep, budget, ...
     """
 
     def __init__(self, folder: Path | str, *, every: int, lengths: Sequence[float] = PAIR, **options: Any) -> None:
@@ -33,9 +33,13 @@ class PostHocEMA(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make the trackers, and load their state where training goes on from a checkpoint."""
-        emas = [PowerEMA(kwargs["model"], length) for length in self.lengths]
         self.store = SnapshotStore(
-            self.folder, emas, every=self.every, main=state.is_world_process_zero, **self.options
+            self.folder,
+            kwargs["model"],
+            every=self.every,
+            track=self.lengths,
+            main=state.is_world_process_zero,
+            **self.options,
         )
         if state.global_step:
             saved = self._path(args, state)

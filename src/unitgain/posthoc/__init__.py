@@ -4,11 +4,13 @@ While training, a `SnapshotStore` keeps averages of any module and writes them; 
 of other lengths from the files, and `solve` says how well that can be done.
 """
 
+from unitgain.posthoc.estimate import estimate
 from unitgain.posthoc.inner import inner_product
+from unitgain.posthoc.load import load_into
 from unitgain.posthoc.planning import plan
 from unitgain.posthoc.reconstruct import Reconstruction, reconstruct
 from unitgain.posthoc.solve import FitWarning, Weights, solve
-from unitgain.posthoc.store import SnapshotStore, estimate
+from unitgain.posthoc.store import SnapshotStore
 from unitgain.posthoc.targets import Length, Target, parse_lengths
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Weights",
     "estimate",
     "inner_product",
+    "load_into",
     "parse_lengths",
     "plan",
     "reconstruct",

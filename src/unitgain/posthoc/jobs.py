@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.checkpoint.facts import DTYPES
+from unitgain.checkpoint.facts import average_dtype
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.tensors import Entry
 
@@ -66,9 +66,9 @@ def jobs(
 
 
 def result_dtype(copy_from: Snapshot, name: str, dtype: str | None) -> torch.dtype:
-    """Of a tensor of the results: `dtype`, if it is an average of real numbers, else that of the snapshot."""
+    """Of a tensor of the results: as `average_dtype` says, if it is an average, else that of the snapshot."""
     own = copy_from.entries[name].dtype
-    return DTYPES[dtype] if dtype and own.is_floating_point and copy_from.averaged(name) else own
+    return average_dtype(name, own, dtype) if dtype and copy_from.averaged(name) else own
 
 
 def turns(work: Sequence[Job]) -> Iterator[tuple[int, int, int]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from unitgain.checkpoint.facts import SnapshotError, facts_of
-from unitgain.checkpoint.snapshot import read_facts
+from unitgain.checkpoint.snapshot import Snapshot, read_facts
 from unitgain.checkpoint.tensors import Layout
 from unitgain.checkpoint.writer import Writer, shard, shard_facts, shard_paths
 from unitgain.ema import describe, file_name
@@ -21,7 +21,7 @@ from unitgain.posthoc.targets import Target
 from unitgain.trust import DEFAULT_LIMITS, parse_json, read_regular
 
 JOURNAL = ".reconstruct.json"
-MADE = "reconstruction"  # in the `extra` of a result: what was asked for, of which snapshots
+MADE = "reconstruction"  # in the `extra` of a result: what it is, of which snapshots, as `identity` has it
 SYNC_SECONDS = 10.0  # work that a crash may cost
 
 
@@ -46,37 +46,78 @@ def described(target: Target) -> dict[str, Any]:
     return found
 
 
+def identity(planned: Plan, target: Target, dtype: str | None, shard_bytes: int | None) -> str:
+    """What a result is, whatever else is made with it: the same for the same snapshots, target and options."""
+    text = json.dumps([planned.digest, target.t, described(target), dtype, shard_bytes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_there(path: Path, known: str) -> bool:
+    """Whether a result of this identity is there, whole, in one file or in shards."""
+    first = first_file(path)
+    try:
+        return first is not None and Snapshot(first).facts.get("extra", {}).get(MADE) == known
+    except (OSError, SnapshotError):
+        return False
+
+
+def first_file(path: Path) -> Path | None:
+    """The file of a result, or the first of its shards; None if neither is there."""
+    files = (path, *sorted(path.parent.glob(f"{path.stem}.00001-of-?????.safetensors")))
+    return next((file for file in files if file.is_file()), None)
+
+
+def check_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Check that results may be added to a folder: there is nothing in it but results, and no other ones of this name.
+
+    Args:
+        folder: of the results.
+        files: identities by name of the file.
+
+    Raises:
+        FileExistsError: if there is anything else.
+    """
+    others = [path for path in sorted(folder.glob("[!.]*")) if not path.is_file() or MADE not in _extra(path)]
+    if others or not folder.is_dir():
+        require_empty(folder, "choose another folder: only what was reconstructed may be in it")
+    for name, known in files.items():
+        if (path := first_file(folder / name)) is not None and not is_there(folder / name, known):
+            raise FileExistsError(
+                f"{path} is there, of other snapshots or made with other options: delete it, or choose another folder"
+            )
+
+
 class Output:
     """The results in the making: one `Writer` per file, and a journal of the tensors that are done.
 
-    A context: left by `SnapshotError` or `ValueError`, it removes what it holds; otherwise the next call goes on. Every
-    result says what it was made of, so that a call that was interrupted when it was nearly over knows its files.
+    A context: left by `SnapshotError` or `ValueError`, it removes what it holds; otherwise the next call goes on.
 
     Args:
         planned: what is made.
         out: folder of the results.
         dtype: of averaged tensors; None for that of the snapshots.
         shard_bytes: largest size of a file.
+
+    Attributes:
+        planned: as given.
     """
 
     def __init__(self, planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None) -> None:
-        self._source, self._folder = planned.copy_from, out
+        self.planned, self._source, self._folder = planned, planned.copy_from, out
         self._layout: Layout = {
             name: (result_dtype(self._source, name, dtype), entry.shape) for name, entry in self._source.entries.items()
         }
         self._shards = shard(self._layout, shard_bytes)
         self._shard_of = {name: index for index, names in enumerate(self._shards) for name in names}
-        asked = [[filename(target), target.t, described(target)] for target in planned.targets]
-        made_of = [source.sha256 for source in planned.sources]
+        identities = [identity(planned, target, dtype, shard_bytes) for target in planned.targets]
         matrix = hashlib.sha256(planned.weights.matrix.tobytes()).hexdigest()
-        text = json.dumps([made_of, asked, matrix, dtype, shard_bytes], sort_keys=True)
-        self._key = hashlib.sha256(text.encode()).hexdigest()
-        self._facts = [self._facts_of(target) for target in planned.targets]
+        self._key = hashlib.sha256(json.dumps([identities, matrix]).encode()).hexdigest()
+        self._facts = [self._facts_of(*one) for one in zip(planned.targets, identities, strict=True)]
         self._files = [shard_paths(out / filename(target), len(self._shards)) for target in planned.targets]
         self._sums: list[dict[str, int]] = [{} for _ in self._files]
         self._done: list[str] = []
         self._synced = monotonic()
-        self._writers: list[list[Writer | None]] = []
+        self._writers: list[list[Writer]] = []
 
     def __enter__(self) -> "Output":
         return self
@@ -94,45 +135,24 @@ class Output:
             for writer in self._open_writers():
                 writer.close()
 
-    def check_folder(self) -> None:
-        """Check that the folder is empty, or holds what an interrupted call of the same left, which may be all.
-
-        Raises:
-            FileExistsError: if there is anything else in it.
-        """
-        own = {file.name for files in self._files for file in files}
-        visible = [path for path in self._folder.iterdir() if path.name[0] != "."] if self._folder.is_dir() else []
-        if not self._folder.is_dir() or any(path.name not in own or not self._is_ours(path) for path in visible):
-            require_empty(self._folder)
-
     def resume(self) -> list[str]:
         """Open the files, taking up what an interrupted call left; returns the tensors still to do."""
         sweep(self._folder)
-        finished = [[self._is_ours(file) for file in files] for files in self._files]
         state = self._read_journal()
         partials = [[file.with_name(f".{file.name}.partial") for file in files] for files in self._files]
-        if all(all(row) for row in finished):
-            self._done = sorted(self._layout)
-        elif state.get("key") == self._key and all(
-            whole or partial.exists()
-            for row in zip(finished, partials, strict=True)
-            for whole, partial in zip(*row, strict=True)
-        ):
+        if state and all(partial.exists() for row in partials for partial in row):
             self._done = list(state["done"])
             self._sums = [{name: int(total, 16) for name, total in sums.items()} for sums in state["sums"]]
         else:
-            finished = [[False for _ in files] for files in self._files]
             for partial in (partial for row in partials for partial in row):
                 partial.unlink(missing_ok=True)
-        for row, wholes, facts in zip(partials, finished, self._facts, strict=True):
-            parts = zip(row, wholes, self._shards, strict=True)
-            writers = [
-                None if whole else Writer(partial, shard_facts(facts, number, len(row)), names)
-                for number, (partial, whole, names) in enumerate(parts)
-            ]
-            self._writers.append(writers)
+        for row, facts in zip(partials, self._facts, strict=True):
+            parts = enumerate(zip(row, self._shards, strict=True))
+            self._writers.append(
+                [Writer(partial, shard_facts(facts, number, len(row)), names) for number, (partial, names) in parts]
+            )
         done = set(self._done)
-        return [name for name in sorted(self._layout) if name not in done]
+        return [name for name in sorted(self._layout) if name not in done] if self._writers else []
 
     def _read_journal(self) -> dict[str, Any]:
         """What an interrupted call of the same left; nothing where that is damaged or of another."""
@@ -149,16 +169,14 @@ class Output:
     def sink(self, name: str, start: int, values: Tensor) -> None:
         """Write values `[targets, elements]`, or one row for all; complex ones as pairs."""
         for index, row in enumerate(self._writers):
-            if (writer := row[self._shard_of[name]]) is not None:
-                writer.write(name, start, values[index if len(values) > 1 else 0])
+            row[self._shard_of[name]].write(name, start, values[index if len(values) > 1 else 0])
 
     def tensor_done(self, name: str, sums: Sequence[int]) -> None:
         """Note that a tensor is complete, and its checksums; the journal follows the data to the disk now and then."""
         self._done.append(name)
         for index, (known, row) in enumerate(zip(self._sums, self._writers, strict=True)):
             known[name] = sums[index if len(sums) > 1 else 0]
-            if (writer := row[self._shard_of[name]]) is not None:
-                writer.begin_sync(name)
+            row[self._shard_of[name]].begin_sync(name)
         if monotonic() - self._synced > SYNC_SECONDS:
             self.save()
 
@@ -170,33 +188,29 @@ class Output:
         write_text(self._folder / JOURNAL, json.dumps({"key": self._key, "done": self._done, "sums": sums}))
         self._synced = monotonic()
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> None:
         """Give the files their names; of several shards the first comes last."""
-        if any(self._open_writers()):
+        if self._writers:
             self.save()
         for files, row, sums in zip(self._files, self._writers, self._sums, strict=True):
             for file, writer, names in reversed(list(zip(files, row, self._shards, strict=True))):
-                if writer is not None:
-                    writer.finish(file, {name: sums[name] for name in names})
+                writer.finish(file, {name: sums[name] for name in names})
         (self._folder / JOURNAL).unlink(missing_ok=True)
-        return [files[0] for files in self._files]
 
     def _open_writers(self) -> list[Writer]:
-        return [writer for row in self._writers for writer in row if writer is not None]
+        return [writer for row in self._writers for writer in row]
 
-    def _is_ours(self, file: Path) -> bool:
-        """Whether a file is there that the same call has finished."""
-        try:
-            facts, _, _ = read_facts(file)
-        except (OSError, SnapshotError):
-            return False
-        return facts.get("extra", {}).get(MADE) == self._key
-
-    def _facts_of(self, target: Target) -> dict[str, Any]:
+    def _facts_of(self, target: Target, known: str) -> dict[str, Any]:
         """What a result says of itself: what the snapshots say, with its own time and profile."""
         assert target.t is not None
         source = self._source.facts
-        facts = facts_of(
-            target.t, described(target), source["buffers"], extra=source.get("extra", {}) | {MADE: self._key}
-        )
+        facts = facts_of(target.t, described(target), source["buffers"], extra=source.get("extra", {}) | {MADE: known})
         return facts | ({"denoiser": source["denoiser"]} if "denoiser" in source else {})
+
+
+def _extra(path: Path) -> Mapping[str, str]:
+    """What a file says beside, if it is a snapshot."""
+    try:
+        return read_facts(path)[0].get("extra", {})
+    except (OSError, SnapshotError):
+        return {}

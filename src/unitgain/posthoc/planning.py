@@ -1,5 +1,7 @@
 """What a reconstruction will do: which snapshots, which profiles, which weights (EDM2, Sections 3.2 and 3.3)."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -27,6 +29,7 @@ class Plan:
         profiles: different averaging profiles over all targets and tensors.
         weights: of sources in profiles.
         copy_from: the snapshot whose buffers are passed on, the last that is not after the targets.
+        digest: SHA-256 over the run's snapshots and how weights are solved for, on which results depend.
     """
 
     sources: tuple[Snapshot, ...]
@@ -34,6 +37,7 @@ class Plan:
     profiles: tuple[Profile, ...]
     weights: Weights
     copy_from: Snapshot
+    digest: str
 
     def columns(self, name: str) -> NDArray[np.float64]:
         """Weights `[sources, targets]` for one tensor."""
@@ -101,7 +105,8 @@ def plan(
     weights = Weights(
         weights.matrix[used], weights.error, weights.total, tuple(weights.snapshots[index] for index in used)
     )
-    return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied])
+    digest = hashlib.sha256(json.dumps([[average.sha256 for average in averages], normalize]).encode()).hexdigest()
+    return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied], digest)
 
 
 def usable(averages: Sequence[Snapshot], run: Path) -> tuple[list[Snapshot], list[Profile]]:

@@ -1,15 +1,15 @@
 """Averages of any length from stored ones, written to disk in one pass over them (EDM2, Sections 3.2 and 3.3)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unitgain.checkpoint.writer import check_dtype
 from unitgain.ema import gamma_to_sigma_rel
 from unitgain.posthoc import stream
 from unitgain.posthoc.jobs import jobs
-from unitgain.posthoc.output import Output, filename
-from unitgain.posthoc.planning import UNREACHABLE, plan
+from unitgain.posthoc.output import Output, check_folder, filename, first_file, identity, is_there
+from unitgain.posthoc.planning import UNREACHABLE, Plan, plan
 from unitgain.posthoc.targets import Length, Target
 
 
@@ -41,13 +41,14 @@ def reconstruct(
     verify: bool = True,
     threads: int = 0,
     max_error: float = UNREACHABLE,
-    empty: bool = False,
+    add: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Reconstruction]:
     """Write snapshots averaged at lengths that training did not track, reading each stored one once.
 
     Memory: some MB per thread, whatever the network; the results grow on the disk, in hidden files until they are
-    whole. Interrupted, it goes on where it was when it is called again with the same arguments.
+    whole. Interrupted, it goes on where it was when it is called again with the same arguments. Results that are there
+    already, of the same snapshots and made with the same options, are not made again.
 
     Args:
         run: folder of a run, or of snapshots.
@@ -61,14 +62,15 @@ def reconstruct(
         verify: check the checksums of what is read.
         threads: 0 for one per processor.
         max_error: as in `plan`.
-        empty: refuse a folder that holds anything but what an interrupted call of the same left.
+        add: write nothing over anything: refuse a folder that holds anything but results, or one of the same name that
+            is of other snapshots or options.
         on_progress: called with (bytes read, bytes in all).
 
     Returns:
         What was written, in the order of `targets`.
 
     Raises:
-        FileExistsError: if `out` is not `empty`, as it should be.
+        FileExistsError: as `add` says.
         FileNotFoundError: if there are no snapshots.
         SnapshotError: if one is damaged; nothing is written.
         ValueError: as `plan`, and if two lengths are equal in the three decimals of their file's name, or a result has
@@ -80,26 +82,44 @@ def reconstruct(
     if nimg is not None and t is not None:
         raise ValueError("nimg and t are the same thing: give one of them")
     planned = plan(run, targets, t=nimg if t is None else t, normalize=normalize, max_error=max_error)
-    names = [filename(target) for target in planned.targets]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two of the lengths {list(targets)} are equal in three decimals, the name of their file")
-    with Output(planned, Path(out), dtype, shard_bytes) as output:
-        if empty:
-            output.check_folder()
-        work = list(jobs(planned.sources, output.resume(), planned.columns, planned.copy_from, dtype))
+    out, identities = Path(out), _identities(planned, dtype, shard_bytes)
+    if add:
+        check_folder(out, identities)
+    with Output(_missing(planned, out, identities), out, dtype, shard_bytes) as output:
         stream.run(
-            work,
+            list(jobs(planned.sources, output.resume(), output.planned.columns, planned.copy_from, dtype)),
             output.sink,
             threads=threads,
             verify=verify,
             on_progress=on_progress,
             on_tensor=output.tensor_done,
         )
-        paths = output.finish()
+        output.finish()
     return [
-        Reconstruction(path, _sigma_rel(target), planned.error(target))
-        for path, target in zip(paths, planned.targets, strict=True)
+        Reconstruction(first_file(out / name) or out / name, _sigma_rel(target), planned.error(target))
+        for name, target in zip(identities, planned.targets, strict=True)
     ]
+
+
+def _identities(planned: Plan, dtype: str | None, shard_bytes: int | None) -> dict[str, str]:
+    """What the results are, by the name of their file, in the order of the targets."""
+    identities = {filename(target): identity(planned, target, dtype, shard_bytes) for target in planned.targets}
+    if len(identities) < len(planned.targets):
+        lengths = ", ".join(map(str, planned.targets))
+        raise ValueError(f"two of the lengths {lengths} are equal in three decimals, the name of their file")
+    return identities
+
+
+def _missing(planned: Plan, out: Path, identities: Mapping[str, str]) -> Plan:
+    """The plan for what is not there yet."""
+    return replace(
+        planned,
+        targets=tuple(
+            target
+            for target, (name, known) in zip(planned.targets, identities.items(), strict=True)
+            if not is_there(out / name, known)
+        ),
+    )
 
 
 def _sigma_rel(target: Target) -> float | None:

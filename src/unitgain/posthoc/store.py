@@ -1,76 +1,22 @@
-"""Snapshots of running averages, written while training by a callback for any loop; what they take of the disk."""
+"""Snapshots of running averages, written while training by a callback for any loop."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unitgain.checkpoint.facts import DTYPES, SnapshotHeader, facts_of
+from unitgain.checkpoint.facts import SnapshotHeader, average_dtype, facts_of
 from unitgain.checkpoint.names import tracked_names
-from unitgain.checkpoint.snapshot import unfinished
 from unitgain.checkpoint.writer import check_dtype, check_finite, write_average
-from unitgain.ema import EMA, RAW, PowerEMA, PowerProfile, Profile, describe, file_name
-from unitgain.files import sweep
+from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, describe, file_name
 from unitgain.parallel import full
-from unitgain.posthoc.thin import LENGTHS, errors, thin
-
-Keep = Literal["all"] | int | Callable[[Sequence[float]], Sequence[float]]
-NAME = re.compile(r"(\d{10,}(?:\.\d{3})?)-(?!raw\b)", re.ASCII)  # of an average's file, as `file_name` makes them
-PAIR = (0.05, 0.10)  # the lengths that the paper stores
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run will take of the disk, and what it will be good for.
-
-    Attributes:
-        snapshot_bytes: of the averages taken at one time.
-        snapshots: times at which they are taken.
-        total_bytes: at the end of the run, within the budget.
-        kept: times that are left at the end.
-        error: by sigma_rel: relative L2 error of the profile of an average that ends with the run, from what is kept.
-        error_unthinned: the same, from all snapshots; the difference is what the budget costs.
-    """
-
-    snapshot_bytes: int
-    snapshots: int
-    total_bytes: int
-    kept: tuple[float, ...]
-    error: dict[float, float]
-    error_unthinned: dict[float, float]
-
-    def __str__(self) -> str:
-        """Two lines for a log."""
-        cost = ", ".join(
-            f"{length:g}: {self.error[length]:.1e}"
-            + (f" (all kept: {full:.1e})" if self.error[length] > 1.05 * full else "")
-            for length, full in self.error_unthinned.items()
-        )
-        return (
-            f"{self.snapshots} snapshots of {self.snapshot_bytes / 1e9:.3g} GB, {len(self.kept)} kept, "
-            f"{self.total_bytes / 1e9:.3g} GB in the end\nerror of the profile by sigma_rel: {cost}"
-        )
-
-
-@dataclass(frozen=True)
-class Thinning:
-    """What a budget has cost.
-
-    Attributes:
-        t: when.
-        removed: times whose snapshots were deleted.
-        error: by sigma_rel: relative L2 error of the profile of an average that ends at `t`, from what is left.
-        error_before: the same, from what was there.
-    """
-
-    t: float
-    removed: tuple[float, ...]
-    error: dict[float, float]
-    error_before: dict[float, float]
+from unitgain.posthoc.estimate import PAIR, Estimate, estimate, snapshot_bytes
+from unitgain.posthoc.kept import Keep, Kept, Thinning
+from unitgain.posthoc.thin import LENGTHS
 
 
 class SnapshotStore:
@@ -79,12 +25,19 @@ class SnapshotStore:
     Files are written atomically under `<folder>/<t>-<length>.safetensors`; see `unitgain.checkpoint.facts`. Names of
     tensors are those of the module without its wrappers (DDP, `torch.compile`), and a strict `load_state_dict` takes
     them: tied parameters are there under each name, buffers that do not persist are not. Complex parameters stay as
-    they are, complex64.
+    they are, complex64. Running statistics are stored in float32, whatever `dtype`: float16 has not the range of all
+    variances.
 
     Args:
         folder: for the snapshots; made if it is not there.
-        emas: the trackers, or a module, of which the pair 0.05 and 0.10 is then tracked.
+        emas: the trackers, or a module to track.
         every: a snapshot is taken whenever `t` passes a multiple of this.
+        track: sigma_rel to track of a module; the pair of the paper by default.
+        buffers: of a module, as in `EMA`.
+        device: of the averages of a module, as in `EMA`.
+        update_every: steps between updates of the averages, for less work: the weights after each N-th step then stand
+            for all N, so that an average weighs them by the integral of its profile over these. Snapshots and `switch`
+            take in what is missing first.
         dtype: of averages in the files: "float16" as in the paper, "bfloat16" or "float32".
         keep: "all", the number of newest times to keep, or a function from the times there are to those to keep.
         budget: bytes that the snapshots may take; old ones are thinned so that the fit stays good (`thin`).
@@ -95,9 +48,6 @@ class SnapshotStore:
         resumed: the trackers go on from a checkpoint: snapshots of a later time are replaced as training comes to them
             again. `load_state_dict` says so too.
         main: whether this process writes; all processes must make the same calls where parameters are sharded.
-
-    Attributes:
-        thinnings: what the budget has cost so far.
     """
 
     def __init__(
@@ -106,6 +56,10 @@ class SnapshotStore:
         emas: Sequence[EMA] | nn.Module,
         *,
         every: float,
+        track: Sequence[float] = PAIR,
+        buffers: Buffers = "statistics",
+        device: torch.device | str | None = None,
+        update_every: int = 1,
         dtype: str = "float16",
         keep: Keep = "all",
         budget: int | None = None,
@@ -118,35 +72,43 @@ class SnapshotStore:
     ) -> None:
         if not every > 0:
             raise ValueError(f"every = {every}: the time between snapshots must be positive")
+        if update_every < 1:
+            raise ValueError(f"update_every = {update_every}: must be a number of steps, 1 or more")
         check_dtype(dtype)
-        if isinstance(keep, int) and keep < 2:
-            raise ValueError(f"keep = {keep}: averages of other lengths need at least 2 snapshots")
         if keep != "all" and budget is not None:
             raise ValueError("keep and budget both say what to delete: give one of them")
         self.folder = Path(folder)
-        self.emas = [PowerEMA(emas, sigma_rel) for sigma_rel in PAIR] if isinstance(emas, nn.Module) else list(emas)
-        if not self.emas:
-            raise ValueError("give at least one tracker")
+        if isinstance(emas, nn.Module):
+            self.emas: list[EMA] = [PowerEMA(emas, length, buffers=buffers, device=device) for length in track]
+        elif (tuple(track), buffers, device) != (PAIR, "statistics", None):
+            raise ValueError("track, buffers and device are for a module: trackers have theirs")
+        else:
+            self.emas = list(emas)
         profiles = self.profiles_at(1.0)
-        if len(set(profiles)) < len(profiles):
-            raise ValueError("two of the trackers have the same length: one of them is enough")
-        self.every, self.dtype, self.keep, self.budget = every, dtype, keep, budget
+        if not profiles or len(set(profiles)) < len(profiles):
+            raise ValueError("give at least one tracker, and no two of the same length")
+        self.every, self.update_every, self.dtype, self.budget = every, update_every, dtype, budget
+        self._steps, self._behind = 0, 0.0  # since the last update of the averages: steps, and the time that they took
         self.lengths, self.shard_bytes, self.main = tuple(lengths), shard_bytes, main
         self.metadata, self.header = dict(metadata or {}), header
-        self.thinnings: list[Thinning] = []
         self._names = tracked_names(self.emas[0].module)
-        self._resumed = resumed
-        self._there: dict[float, list[Path]] | None = None  # files of averages by time, once they are known
         if budget is not None and budget < 2 * self.snapshot_bytes:
             raise ValueError(
                 f"a budget of {budget} bytes holds fewer than 2 snapshots of {self.snapshot_bytes} bytes: give more, "
                 "or store in a smaller dtype"
             )
+        room = None if budget is None else budget // self.snapshot_bytes
+        self._kept = Kept(self.folder, keep, room, self.profiles_at, self.lengths, resumed)
+
+    @property
+    def thinnings(self) -> list[Thinning]:
+        """What the budget has cost so far."""
+        return self._kept.thinnings
 
     @property
     def t(self) -> float:
-        """Time of the last update."""
-        return self.emas[0].t
+        """Time of the last step."""
+        return self.emas[0].t + self._behind
 
     @property
     def snapshot_bytes(self) -> int:
@@ -168,13 +130,49 @@ class SnapshotStore:
             OSError: if it cannot be written.
         """
         before = self.t
-        for ema in self.emas:
-            ema.update(t, dt)
+        if not dt > 0 or not math.isclose(t - dt, before, rel_tol=1e-9, abs_tol=1e-9 * dt):
+            raise ValueError(
+                f"update for the step from {t - dt} to {t}, but the last one ended at {before}: "
+                "call update(t, dt) once after every step, t in the same unit"
+            )
+        self.emas[0].check_online()
+        self._steps, self._behind = self._steps + 1, t - self.emas[0].t
         # The fraction of a step: times such as 0.1 + 0.2 do not fall exactly on what they are meant to.
         due = (t + 1e-6 * dt) // self.every > (before + 1e-6 * dt) // self.every
+        if self._steps >= self.update_every:
+            self.catch_up()
         if due:
             self.write()
         return due
+
+    def catch_up(self) -> None:
+        """Take the weights as they are now into the averages, for all steps since their last update."""
+        if self._steps:
+            t, dt = self.t, self._behind
+            for ema in self.emas:
+                ema.update(t, dt)
+            self._steps, self._behind = 0, 0.0
+
+    @contextmanager
+    def switch(self, length: float | None = None) -> Generator[nn.Module, None, None]:
+        """Put an average into the module for as long as a `with` block lasts; see `EMA.switch`.
+
+        Args:
+            length: sigma_rel or half-life of the tracker; the first one by default.
+
+        Yields:
+            The module that is tracked.
+
+        Raises:
+            ValueError: as `EMA.switch`, and if no tracker has this length.
+        """
+        lengths = [getattr(ema, "sigma_rel", getattr(ema, "half_life", None)) for ema in self.emas]
+        if length is not None and length not in lengths:
+            raise ValueError(f"no average of length {length} is tracked; there are {', '.join(map(str, lengths))}")
+        self.emas[0].check_online()
+        self.catch_up()
+        with self.emas[0 if length is None else lengths.index(length)].switch() as module:
+            yield module
 
     def write(self) -> None:
         """Write the averages as they are now, and delete what is not to be kept.
@@ -195,6 +193,8 @@ class SnapshotStore:
         Args:
             raw: the weights of the module itself instead, in their own dtypes.
         """
+        self.emas[0].check_online()
+        self.catch_up()
         t = self.t
         if raw:
             module = self.emas[0].module
@@ -221,7 +221,8 @@ class SnapshotStore:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all trackers, for a checkpoint of the training."""
-        return {"emas": [ema.state_dict() for ema in self.emas]}
+        emas = [ema.state_dict() for ema in self.emas]
+        return {"emas": emas, "steps": self._steps, "behind": self._behind}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; snapshots of a later time are replaced as training comes to them again.
@@ -233,133 +234,32 @@ class SnapshotStore:
             raise ValueError(f"the state has {len(state['emas'])} trackers, but there are {len(self.emas)}")
         for ema, own in zip(self.emas, state["emas"], strict=True):
             ema.load_state_dict(own)
-        self._resumed, self._there = True, None
-
-    def _known(self) -> dict[float, list[Path]]:
-        """The files of averages by time. What is there is looked for once, by name, as a damaged one must not stop the
-        run; what is written is remembered.
-        """
-        if self._there is None:
-            sweep(self.folder)  # what a process that was killed while it wrote has left
-            for path in unfinished(self.folder) if self._resumed else ():
-                path.unlink()
-            self._there = {}
-            for path in sorted(self.folder.glob("*.safetensors")):
-                if match := NAME.match(path.name):
-                    self._there.setdefault(float(match[1]), []).append(path)
-        return self._there
-
-    def _check_order(self, there: dict[float, list[Path]], now: float) -> None:
-        later = [t for t in there if t >= now]
-        if later and not self._resumed:
-            raise ValueError(
-                f"{there[min(later)][0]} is of t = {min(later):g}, and the run is at {now:g}: choose an empty folder "
-                "for a new run, or load the state of the run that wrote it (load_state_dict)"
-            )
-        for t in later:  # written after the checkpoint that the run was resumed from
-            self._delete(t)
-
-    def _delete(self, t: float) -> None:
-        for path in self._known().pop(t):
-            path.unlink(missing_ok=True)
+        self._steps, self._behind = int(state.get("steps", 0)), float(state.get("behind", 0.0))
+        self._kept.resume()
 
     def _average(self, ema: EMA) -> dict[str, Tensor]:
-        whole = {name: self._copy(tensor, name in ema.average) for name, tensor in ema.full_tensors()}
+        whole = {
+            name: self._copy(tensor, average_dtype(name, tensor.dtype, self.dtype) if name in ema.average else None)
+            for name, tensor in ema.full_tensors()
+        }
         return {name: whole[own] for name, own in self._names.items()}
 
-    def _copy(self, tensor: Tensor, average: bool = False) -> Tensor:
+    def _copy(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A tensor that was gathered on all processes, as it is stored; where nothing is written, nothing of it."""
-        if not self.main:
-            return torch.empty(0)
-        dtype = DTYPES[self.dtype] if average and tensor.is_floating_point() else tensor.dtype
-        return tensor.to("cpu", dtype, copy=True)
+        return tensor.to("cpu", dtype or tensor.dtype, copy=True) if self.main else torch.empty(0)
 
     def _write(self, t: float, files: Sequence[tuple[dict[str, Any], dict[str, Tensor]]]) -> None:
-        there = self._known()
         averaged = self.emas[0].average
         buffers = [name for name, own in self._names.items() if own not in averaged]
         for name, tensor in (item for _, tensors in files for item in tensors.items()):
             check_finite(name, tensor)
         raw = files[0][0] is RAW
         if not raw:
-            self._check_order(there, t)
+            self._kept.begin(t)
         for described, tensors in files:
             facts = facts_of(t, described, buffers, self.header, self.metadata)
             paths = write_average(self.folder / file_name(t, described), facts, tensors, shard_bytes=self.shard_bytes)
             if not raw:
-                there.setdefault(t, []).extend(paths)
+                self._kept.add(t, paths)
         if not raw:
-            self._resumed = False
-            self._delete_old(there)
-
-    def _delete_old(self, there: dict[float, list[Path]]) -> None:
-        times = sorted(there)
-        if self.budget is not None:
-            kept = thin(times, self.budget // self.snapshot_bytes, self.profiles_at, self.lengths)
-        elif isinstance(self.keep, int):
-            kept = times[-self.keep :]
-        else:
-            kept = times if isinstance(self.keep, str) else list(self.keep(times))
-        removed = tuple(time for time in times if time not in kept)
-        if not removed:
-            return
-        if times[-1] in removed:
-            raise ValueError("keep must not give up the newest snapshot")
-        before = dict(zip(self.lengths, errors(times, self.profiles_at, self.lengths).tolist(), strict=True))
-        after = dict(zip(self.lengths, errors(kept, self.profiles_at, self.lengths).tolist(), strict=True))
-        self.thinnings.append(Thinning(times[-1], removed, after, before))
-        for t in removed:
-            self._delete(t)
-
-
-def estimate(
-    snapshot_bytes: int,
-    duration: float,
-    every: float,
-    profiles_at: Callable[[float], Sequence[Profile]] = lambda t: [PowerProfile.of(t, length) for length in PAIR],
-    *,
-    budget: int | None = None,
-    lengths: Sequence[float] = LENGTHS,
-) -> Estimate:
-    """What a run will take of the disk, and what the averages that end with it can be.
-
-    Args:
-        snapshot_bytes: of the averages taken at one time.
-        duration: time that the run ends at.
-        every: time between snapshots.
-        profiles_at: the profiles stored at a time; the paper's pair by default.
-        budget: bytes that the snapshots may take.
-        lengths: sigma_rel to give the error for.
-
-    Raises:
-        ValueError: if there would be no snapshot, or the budget holds fewer than 2.
-    """
-    times = [(k + 1) * every for k in range(int(duration / every + 1e-9))]
-    if not times:
-        raise ValueError(f"a run of {duration:g} ends before its first snapshot at {every:g}")
-    kept: list[float] = []
-    room = None if budget is None else budget // snapshot_bytes
-    for time in times:  # as the run will do it, one at a time
-        kept.append(time)
-        if room is not None and len(kept) > room:
-            kept = thin(kept, room, profiles_at, lengths)
-
-    def by_length(chosen: Sequence[float]) -> dict[float, float]:
-        return dict(zip(lengths, errors(chosen, profiles_at, lengths).tolist(), strict=True))
-
-    return Estimate(
-        snapshot_bytes, len(times), len(kept) * snapshot_bytes, tuple(kept), by_length(kept), by_length(times)
-    )
-
-
-def snapshot_bytes(ema: EMA, dtype: str) -> int:
-    """Size of one average in a file of that dtype, without the header; sharded parameters count whole, tied ones for
-    each of their names.
-    """
-    whole = {**dict(ema.module.named_parameters()), **dict(ema.module.named_buffers())}  # not only this process's shard
-    own = {**ema.average, **ema.buffers}
-    size = 0
-    for name in tracked_names(ema.module).values():
-        real = name in ema.average and own[name].is_floating_point()
-        size += whole[name].numel() * (DTYPES[dtype] if real else own[name].dtype).itemsize
-    return size
+            self._kept.end()

@@ -1,0 +1,133 @@
+"""The files of a store: which are there, which are in the way, and which are given up."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unitgain.checkpoint.snapshot import unfinished
+from unitgain.ema import Profile
+from unitgain.files import sweep
+from unitgain.posthoc.thin import errors, thin
+
+Keep = Literal["all"] | int | Callable[[Sequence[float]], Sequence[float]]
+NAME = re.compile(r"(\d{10,}(?:\.\d{3})?)-(?!raw\b)", re.ASCII)  # of an average's file, as `file_name` makes them
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """What a budget has cost.
+
+    Attributes:
+        t: when.
+        removed: times whose snapshots were deleted.
+        error: by sigma_rel: relative L2 error of the profile of an average that ends at `t`, from what is left.
+        error_before: the same, from what was there.
+    """
+
+    t: float
+    removed: tuple[float, ...]
+    error: dict[float, float]
+    error_before: dict[float, float]
+
+
+class Kept:
+    """The snapshots of averages in a folder, by time. What is there is looked for once, by name, as a damaged one must
+    not stop the run; what is written is remembered.
+
+    Args:
+        folder: of the store.
+        keep: as in `SnapshotStore`.
+        room: the number of times that the budget allows; None without one.
+        profiles_at: the profiles stored at a time.
+        lengths: sigma_rel that the thinning cares for.
+        resumed: the run goes on from a checkpoint.
+
+    Attributes:
+        thinnings: what the budget has cost so far.
+
+    Raises:
+        ValueError: if `keep` is fewer than 2.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep: Keep,
+        room: int | None,
+        profiles_at: Callable[[float], Sequence[Profile]],
+        lengths: Sequence[float],
+        resumed: bool,
+    ) -> None:
+        if isinstance(keep, int) and keep < 2:
+            raise ValueError(f"keep = {keep}: averages of other lengths need at least 2 snapshots")
+        self.folder, self.keep, self.room = folder, keep, room
+        self.profiles_at, self.lengths = profiles_at, lengths
+        self.thinnings: list[Thinning] = []
+        self._resumed = resumed
+        self._there: dict[float, list[Path]] | None = None  # files by time, once they are known
+
+    def resume(self) -> None:
+        """The run goes on from a checkpoint: what is of a later time is replaced as training comes to it again."""
+        self._resumed, self._there = True, None
+
+    def begin(self, now: float) -> None:
+        """Make way for snapshots of the time `now`.
+
+        Raises:
+            ValueError: if the folder holds snapshots of this time or later that this run has not written.
+        """
+        there = self._known()
+        later = [t for t in there if t >= now]
+        if later and not self._resumed:
+            raise ValueError(
+                f"{there[min(later)][0]} is of t = {min(later):g}, and the run is at {now:g}: choose an empty folder "
+                "for a new run, or load the state of the run that wrote it (load_state_dict)"
+            )
+        for t in later:  # written after the checkpoint that the run was resumed from
+            self._delete(t)
+
+    def add(self, t: float, paths: Sequence[Path]) -> None:
+        """Note what was written."""
+        self._known().setdefault(t, []).extend(paths)
+
+    def end(self) -> None:
+        """Delete what is not to be kept, now that the newest is there.
+
+        Raises:
+            ValueError: if that is the newest.
+        """
+        self._resumed = False
+        times = sorted(self._known())
+        if self.room is not None:
+            kept = thin(times, self.room, self.profiles_at, self.lengths)
+        elif isinstance(self.keep, int):
+            kept = times[-self.keep :]
+        else:
+            kept = times if isinstance(self.keep, str) else list(self.keep(times))
+        removed = tuple(time for time in times if time not in kept)
+        if not removed:
+            return
+        if times[-1] in removed:
+            raise ValueError("keep must not give up the newest snapshot")
+        before = dict(zip(self.lengths, errors(times, self.profiles_at, self.lengths).tolist(), strict=True))
+        after = dict(zip(self.lengths, errors(kept, self.profiles_at, self.lengths).tolist(), strict=True))
+        self.thinnings.append(Thinning(times[-1], removed, after, before))
+        for t in removed:
+            self._delete(t)
+
+    def _known(self) -> dict[float, list[Path]]:
+        if self._there is None:
+            sweep(self.folder)  # what a process that was killed while it wrote has left
+            for path in unfinished(self.folder) if self._resumed else ():
+                path.unlink()
+            self._there = {}
+            for path in sorted(self.folder.glob("*.safetensors")):
+                if match := NAME.match(path.name):
+                    self._there.setdefault(float(match[1]), []).append(path)
+        return self._there
+
+    def _delete(self, t: float) -> None:
+        for path in self._known().pop(t):
+            path.unlink(missing_ok=True)
