@@ -11,12 +11,15 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from unitgain.text import brief, one_line
+from unitgain.trust import Limits, read_regular
 
 LONGEST = 1000  # characters of a name
 SHOWN = 40  # of them, where names are shown
 LISTED = 10  # names in an error
+FILE = Limits(max_item_bytes=2**24)  # of names
 COMPARED = 10_000  # names that a wrong one is compared with
 ALL = "all"
 Class = int | str  # a class by its number, or its name
@@ -153,6 +156,21 @@ def check_names(names: Sequence[str]) -> None:
                 f"the name of class {number} has {len(name):,} characters, and at most {LONGEST:,} are a name: "
                 f"{shown_name(name)}"
             )
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Names of classes from a text file, a line for each.
+
+    Raises:
+        ValueError: if it is no text in UTF-8, or a line is too long to be a name.
+    """
+    try:
+        names = read_regular(path, FILE).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: names of classes are a line each") from error
+    names = tuple(name.strip() for name in names)
+    check_names(names)
+    return names
 
 
 def shown_name(name: str) -> str:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import trained
+from PIL import Image
 
 from unitgain.checkpoint.snapshot import SnapshotHeader, load, write_snapshot
 from unitgain.classes import LONGEST, SHOWN, Classes
-from unitgain.data import PreparedDataset
+from unitgain.data import Fit, PreparedDataset, prepare_data
+from unitgain.data.captions import captioned_grid
 from unitgain.data.images import grid
 from unitgain.denoiser import classes_of
 from unitgain.draw import DrawSettings, Network, write_images
@@ -201,3 +203,20 @@ def test_a_sheet_has_a_row_for_each_class_or_a_caption_below_each():
     assert not np.array_equal(below, sheet([1, 1, 1, 0, 0, 1], DrawSettings()))
     plain = sheet([None] * 6, DrawSettings())
     assert plain.ndim == 2 and plain.shape == np.asarray(grid(pixels)).shape
+
+
+def test_captions_are_as_long_as_there_is_room(tmp_path):
+    pixels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    names = ["a" * 200, "b", "b", "c"]
+    wide, cut = (np.asarray(captioned_grid(pixels, [name, *names[1:]], 2)) for name in (names[0], "aaaa..."))
+    edge = 50
+    assert wide.shape == cut.shape and (wide[:, edge:] == cut[:, edge:]).all()
+    assert (wide[50:67, :edge] < 128).any()
+
+
+def test_captions_of_data_are_no_names(tmp_path):
+    (tmp_path / "labels.csv").write_text(f"file,label\n0.png,{'x' * (LONGEST + 1)}\n1.png,b\n")
+    for number in range(2):
+        Image.new("L", (8, 8)).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match="1,001 characters"):
+        prepare_data(str(tmp_path), tmp_path / "data", Fit(resolution=8))

@@ -562,3 +562,15 @@ def test_a_fresh_run_of_the_official_loop(tmp_path, raw_snapshots, capsys):
     ):
         assert words in said
     reconstruct(tmp_path / "run", [0.07], tmp_path / "ema")
+
+
+def test_names_of_classes_come_from_a_file(tmp_path, call):
+    config = config_of(channel_mult=[1], attn_resolutions=[], label_dim=3)
+    write_official(tmp_path / "net.pkl", config)
+    (tmp_path / "names.txt").write_text("tench, Tinca tinca\nflags\nété\n", encoding="utf-8")
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    out = tmp_path / "net.safetensors"
+    refused = call("convert", tmp_path / "net.pkl", out, "--class-names", tmp_path / "two.txt", code=2)
+    assert "2 names of classes, for 3" in refused.err and not out.exists()
+    call("convert", tmp_path / "net.pkl", out, "--class-names", tmp_path / "names.txt")
+    assert unitgain.load(out).classes == ("tench, Tinca tinca", "flags", "été")

@@ -62,6 +62,7 @@ def convert_network(path: Path, out: Path, origin: Origin, dtype: str | None = N
         profile=_profile(origin.sigma_rel),
         recipe=origin.recipe,
         encoder=found.encoder,
+        classes=origin.classes,
         data=origin.data,
         label_dropout=0.0 if denoiser.spec.label_dim else None,  # the official loop has none
         license=origin.license,
@@ -138,6 +139,7 @@ def convert_folder(
     out: Path,
     *,
     recipe: str | None = None,
+    classes: tuple[str, ...] | None = None,
     dtype: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_skip: Callable[[str], None] | None = None,
@@ -148,6 +150,7 @@ def convert_folder(
         folder: of `.pkl` files.
         out: folder for the snapshots; those that are there and whole are kept.
         recipe: name of the recipe; by default that of the official run, if a name says it.
+        classes: names of the classes.
         dtype: of the snapshots; as in the files by default.
         on_progress: called with (files done, in all).
         on_skip: called with a line for each `.pkl` that is left out: those taken before the first step, and those whose
@@ -166,7 +169,7 @@ def convert_folder(
     for done, path in enumerate(paths):
         if on_progress is not None:
             on_progress(done, len(paths))
-        of = origin(path, recipe=recipe)
+        of = origin(path, recipe=recipe, classes=classes)
         target = out / _file_name(of)
         if target in written:
             raise ValueError(f"{path.name} and another file here would both become {target.name}: convert it by itself")

@@ -23,6 +23,7 @@ class Origin:
         recipe: name of the recipe.
         license: of the weights, if known.
         data: name of what it was trained on, if known.
+        classes: names of the classes, which no official file has.
     """
 
     nimg: int | None
@@ -30,6 +31,7 @@ class Origin:
     recipe: str
     license: str | None = None
     data: str | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,14 @@ def images_seen(kimg: int) -> int:
     return nimg
 
 
-def origin(path: Path, *, nimg: int | None = None, sigma_rel: float | None = None, recipe: str | None = None) -> Origin:
+def origin(
+    path: Path,
+    *,
+    nimg: int | None = None,
+    sigma_rel: float | None = None,
+    recipe: str | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> Origin:
     """Where a network comes from: by the name of its file, and what is given instead. What neither says is None.
 
     Raises:
@@ -86,4 +95,5 @@ def origin(path: Path, *, nimg: int | None = None, sigma_rel: float | None = Non
     run = next((found[0] for place in places if (found := OFFICIAL_RUN.fullmatch(place))), None)
     data = None if run is None else ("ImageNet-512" if "img512" in run else "ImageNet-64")
     license = None if run is None else LICENSE
-    return Origin(nimg=nimg, sigma_rel=sigma_rel, recipe=recipe or run or "official", license=license, data=data)
+    recipe = recipe or run or "official"
+    return Origin(nimg=nimg, sigma_rel=sigma_rel, recipe=recipe, license=license, data=data, classes=classes)

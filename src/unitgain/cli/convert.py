@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from unitgain.classes import read_names
 from unitgain.cli.arguments import Device, Unset
 from unitgain.console import bar, next_step, note, say
 from unitgain.kinds import ZIP, read_head
@@ -42,6 +43,9 @@ class Convert:
 
     recipe: Unset[str] = None
     """Name of the recipe. Default: the official run, where a name says it."""
+
+    class_names: Unset[Path] = None
+    """A file with the names of the classes, a line for each, which official files do not have."""
 
     metric: Unset[Literal["fid", "fd_dinov2"]] = None
     """Which of the statistics to convert, where a file has several. Default: all."""
@@ -81,7 +85,7 @@ class Convert:
     def _network(self, dtype: str | None) -> None:
         from unitgain.checkpoint.convert import convert_network, origin
 
-        of = origin(self.source, nimg=self.nimg, sigma_rel=self.sigma_rel, recipe=self.recipe)
+        of = origin(self.source, nimg=self.nimg, sigma_rel=self.sigma_rel, recipe=self.recipe, classes=self._classes())
         header = convert_network(self.source, self.out, of, dtype)
         images = f"{header.nimg:,} images" if header.nimg else "images seen not known"
         length = "length of the average not known" if of.sigma_rel is None else f"sigma_rel {of.sigma_rel:g}"
@@ -91,6 +95,9 @@ class Convert:
         if header.license is not None:
             say(f"license of the weights: {header.license}")
         next_step("draw images", "sample", self.out, "--out", self.out.with_suffix(""), "--grid")
+
+    def _classes(self) -> tuple[str, ...] | None:
+        return None if self.class_names is None else read_names(self.class_names)
 
     def _training_state(self) -> None:
         from unitgain.data.named import open_data
@@ -144,7 +151,13 @@ class Convert:
             raise ValueError(f"{self.source} is no folder: leave out --all to convert a file")
         with bar("converting", "snapshots") as progress:
             written = convert_folder(
-                self.source, self.out, recipe=self.recipe, dtype=dtype, on_progress=progress, on_skip=note
+                self.source,
+                self.out,
+                recipe=self.recipe,
+                classes=self._classes(),
+                dtype=dtype,
+                on_progress=progress,
+                on_skip=note,
             )
         say(f"{len(written)} snapshots in {self.out}")
         next_step("look at them", "ema", "list", self.out)

@@ -89,6 +89,13 @@ def _below(pixels: UInt8[Tensor, "n c h w"], names: Sequence[str], columns: int)
         left, top = GAP + number % columns * width, GAP + number // columns * height
         sheet.paste(picture, (left, top))
         caption = Image.new("RGB", (picture.width, SIZE + GAP), PAPER)
-        ImageDraw.Draw(caption).text((0, SIZE), name, fill=INK, font=font, anchor="ls")
+        ImageDraw.Draw(caption).text((0, SIZE), _fitting(name, picture.width, font), fill=INK, font=font, anchor="ls")
         sheet.paste(caption, (left, top + picture.height))
     return sheet
+
+
+def _fitting(name: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """As much of a name as there is room for."""
+    if font.getlength(name) <= width:
+        return name
+    return next((text for end in range(len(name), 0, -1) if font.getlength(text := f"{name[:end]}...") <= width), "...")

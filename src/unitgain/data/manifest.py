@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unitgain.classes import check_names
 from unitgain.serial import from_dict
 from unitgain.trust import Limits, parse_json, plain_name, read_regular
 
@@ -117,6 +118,7 @@ class Manifest:
             raise ValueError(f"mean {self.mean} and std {self.std}: {means} finite values each are expected")
         if self.classes is not None and not self.classes:
             raise ValueError("classes: none are named; null says that there are no labels")
+        check_names(self.classes or ())
         if not self.shards or self.rows != sum(shard.rows for shard in self.shards):
             raise ValueError(f"{self.rows} rows, where its {len(self.shards)} shards say otherwise")
         if len({shard.file for shard in self.shards}) < len(self.shards):

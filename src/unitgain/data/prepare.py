@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unitgain.classes import check_names
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
 from unitgain.data.manifest import UNFINISHED, Manifest, Shard, Skipped
 from unitgain.data.settings import OnError
@@ -110,6 +111,7 @@ def prepare_data(
     require("pyarrow", extra="data")
     check_destination(folder)
     source = open_source(what, folder / UNFINISHED, options)
+    check_names(source.classes or ())
     for note in source.notes:
         say(note)
     size = shard or max(16, min(1024, 2**28 // (3 * (fit.resolution or 512) ** 2)))

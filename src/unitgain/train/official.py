@@ -77,6 +77,8 @@ def import_run(
     found = read_training_state(path, beside and beside.config)
     encoder = to_dict(dataset.encoder) if dataset is not None else _encoder(beside, found)
     header = _header(found, "official" if recipe is None else recipe.name, encoder)
+    if dataset is not None and header.network.label_dim == dataset.label_dim > 0:
+        header = header.replace(classes=dataset.classes, data=dataset.name)
     chosen, remark = (recipe, "") if recipe is not None else recipe_of(header)
     chosen = _recipe(chosen, header, found)
     with staged(out) as partial:
