@@ -8,6 +8,7 @@ from typing import Any
 from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.classes import shown_name
 from unitgain.recipes import RECIPES
+from unitgain.size import show_size
 from unitgain.text import one_line
 
 LICENSES = {"CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0"}  # as the Hub writes them
@@ -101,7 +102,7 @@ def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str
         "images seen": f"{header.nimg:,}" if header.nimg else "not known",
         "weight average": average,
         "trained on": header.data or "not recorded",
-        "network": f"{spec.channels}x{spec.resolution}x{spec.resolution}, {parameters:,} parameters in {dtype}",
+        "network": f"{spec.channels}x{show_size(spec.size)}, {parameters:,} parameters in {dtype}",
         "classes": str(spec.label_dim) if spec.label_dim else "none, unconditional",
         "sigma_data": f"{header.sigma_data:g}",
     }

@@ -13,6 +13,7 @@ from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import Design
 from unitgain.classes import Classes
 from unitgain.layers import MPConv, MPFourier
+from unitgain.ops import over_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,12 +73,12 @@ class Denoiser(Pictures, nn.Module):
         self.network = build(spec)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, x: Float[Tensor, "n c *size"], sigma: Float[Tensor, "..."] | float, label: Label = None
+    ) -> Float[Tensor, "n c *size"]:
         """Denoise.
 
         Args:
-            x: noisy images `[N, C, H, W]`.
+            x: noisy images `[N, C, *size]`, with as many sides as the network has; they need not be as long as its own.
             sigma: noise levels, `[N]` or a scalar, positive.
             label: classes as int64 `[N]`, or float `[N, label_dim]` (one-hot, or a mixture), or None for none (zeros).
 
@@ -90,7 +91,7 @@ class Denoiser(Pictures, nn.Module):
         """
         self._check_images(x)
         x = x.float()
-        sigma = self._sigma(sigma, x)[:, None, None, None]
+        sigma = over_pixels(self._sigma(sigma, x), x)
         variance = sigma**2 + self.sigma_data**2
         c_skip = self.sigma_data**2 / variance
         c_out = sigma * self.sigma_data / variance.sqrt()
@@ -133,12 +134,11 @@ class Denoiser(Pictures, nn.Module):
         return sigma.reshape(-1).expand(len(x))
 
     def _check_images(self, x: Tensor) -> None:
-        spec = self.spec
-        # Convolutions take any size that halves evenly; only the channels are fixed.
-        halvings = 2 ** (len(spec.widths) - 1)
-        if x.ndim != 4 or x.shape[1] != spec.channels or x.shape[2] % halvings or x.shape[3] % halvings:
-            size = f"[N, {spec.channels}, {spec.resolution}, {spec.resolution}]"
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected {size} (or H and W divisible by {halvings})")
+        # Convolutions take any size; only channels and dimensions are fixed.
+        channels, size = self.spec.channels, self.spec.size
+        if x.ndim != 2 + self.spec.dims or x.shape[1] != channels or not all(x.shape[2:]):
+            expected = ", ".join(map(str, (channels, *size)))
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected [N, {expected}] (or other sides)")
 
 
 def check_classes(label: Int[Tensor, " n"], classes: int) -> None:
@@ -163,7 +163,7 @@ def tile_size(denoiser: DenoiserLike, device: torch.device | str) -> int:
     """
     spec = denoiser.spec
     budget = 2**18 if torch.device(device).type == "cpu" else 2**23
-    tile = budget // (spec.resolution**2 * spec.model_channels)
+    tile = budget // (math.prod(spec.level_sizes[0]) * spec.model_channels)
     return min(2 ** int(math.log2(tile)), 64) if tile else 1
 
 

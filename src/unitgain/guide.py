@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.denoiser import DenoiserLike, Label, Pictures
+from unitgain.ops import over_pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +94,8 @@ class Guided(Pictures, nn.Module):
         self.interval = interval
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, x: Float[Tensor, "n c *size"], sigma: Float[Tensor, "..."] | float, label: Label = None
+    ) -> Float[Tensor, "n c *size"]:
         """Denoise; arguments, result and errors are those of `Denoiser.forward`."""
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
         denoised = self.main(x, sigma, label)
@@ -157,7 +158,7 @@ class Guided(Pictures, nn.Module):
 
 
 def _mix(weight: Tensor, main: Tensor, guide: Tensor) -> Tensor:
-    weight = weight[:, None, None, None]
+    weight = over_pixels(weight, main)
     return weight * main + (1 - weight) * guide
 
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from unitgain.ops import EPS, magnitude, mp_sum, mp_sum_factors, normalize
 from unitgain.parallel import local
 
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
+"""That convolutions are fastest in; both by the number of spatial dimensions."""
 
 
 def effective_weight(weight: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
@@ -102,7 +104,7 @@ class MPConv(nn.Module):
         if not self.kernel:
             return x @ weight.t()
         padding = tuple(k // 2 for k in self.kernel)
-        return _CONVOLUTIONS[len(self.kernel)](x, weight, padding=padding, groups=self.groups)
+        return CONVOLUTIONS[len(self.kernel)](x, weight, padding=padding, groups=self.groups)
 
     def effective(self, gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
         """The weight that the layer computes with (`effective_weight`); normalized no more inside `normalized_once`."""
@@ -151,12 +153,13 @@ class CosineAttention(nn.Module):
         channels_per_head: must divide `channels`.
         balance: weight of the attention branch in the magnitude-preserving sum with its input.
         layer: makes the two 1x1 convolutions from input channels, output channels and kernel.
+        dims: spatial dimensions of the input.
 
     Raises:
         ValueError: if `channels_per_head` does not divide `channels`.
 
-    Works on tokens `[N, HW, C]`, which is a view of a channels-last image, so the memory format survives. The rows of
-    `qkv` are ordered (q, k, v), then head, then channel of the head.
+    Works on tokens `[N, pixels, C]`, which is a view of a channels-last image, so the memory format survives. The rows
+    of `qkv` are ordered (q, k, v), then head, then channel of the head.
     """
 
     def __init__(
@@ -165,17 +168,18 @@ class CosineAttention(nn.Module):
         channels_per_head: int,
         balance: float = 0.3,
         layer: Callable[[int, int, tuple[int, ...]], nn.Module] = MPConv,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         if channels % channels_per_head:
             raise ValueError(f"channels_per_head={channels_per_head} must divide the {channels} channels it splits")
         self.heads = channels // channels_per_head
         self.balance = balance
-        self.qkv = layer(channels, 3 * channels, (1, 1))
-        self.proj = layer(channels, channels, (1, 1))
+        self.qkv = layer(channels, 3 * channels, (1,) * dims)
+        self.proj = layer(channels, channels, (1,) * dims)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Attend over the H x W pixels of `x` and sum with `x`."""
+    def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
+        """Attend over all pixels of `x` and sum with `x`."""
         return mp_sum(x, self.attend(x), t=self.balance)
 
     @property
@@ -183,14 +187,13 @@ class CosineAttention(nn.Module):
         """Factors of its input and of what it attends to, in their sum (Eq. 88)."""
         return mp_sum_factors(self.balance)
 
-    def attend(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def attend(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         """The attention branch alone."""
-        n, c, h, w = x.shape
-        tokens = self.qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
+        n, c, *size = x.shape
+        tokens = self.qkv(x).movedim(1, -1).reshape(n, -1, 3, self.heads, c // self.heads)
         q, k, v = normalize(tokens, dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(channels per head), as in Eq. 11
-        y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return self.proj(y)
+        return self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
 
 
 @torch.no_grad()

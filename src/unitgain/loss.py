@@ -28,13 +28,13 @@ class Loss(NamedTuple):
     """What a loss says of a batch.
 
     Attributes:
-        loss: of every pixel, `[N, C, H, W]`, float32. Training sums over pixels and takes the mean over the batch.
+        loss: of every pixel, `[N, C, *size]`, float32. Training sums over pixels and takes the mean over the batch.
         error: weighted denoising error `lambda(sigma) (D - y)^2` of each image, the mean over pixels, `[N]`, without a
             gradient: 1 for a network that knows nothing.
         u: u(sigma), `[N]`, as it is in the loss.
     """
 
-    loss: Float[Tensor, "n c h w"]
+    loss: Float[Tensor, "n c *size"]
     error: Float[Tensor, " n"]
     u: Float[Tensor, " n"]
 
@@ -55,8 +55,8 @@ class DenoisingLoss(ABC):
         return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
     def draw(
-        self, clean: Float[Tensor, "n c h w"], generator: Generator | None = None
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c h w"]]:
+        self, clean: Float[Tensor, "n c *size"], generator: Generator | None = None
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c *size"]]:
         """Noise levels `[N]` and unit noise of the shape of `clean`, from `generator`, in this order."""
         import torch
 
@@ -68,9 +68,9 @@ class DenoisingLoss(ABC):
         self,
         denoiser: Denoiser,
         uncertainty: "nn.Module",
-        clean: Float[Tensor, "n c h w"],
+        clean: Float[Tensor, "n c *size"],
         sigma: Float[Tensor, " n"],
-        noise: Float[Tensor, "n c h w"],
+        noise: Float[Tensor, "n c *size"],
         label: Label = None,
     ) -> Loss:
         """`lambda / exp(u) (D(y + sigma n) - y)^2 + u` (Eq. 21), and what it is made of.
@@ -78,17 +78,20 @@ class DenoisingLoss(ABC):
         Args:
             denoiser: D; its `sigma_data` is used.
             uncertainty: u(sigma), noise levels `[N]` to `[N]`.
-            clean: images y, `[N, C, H, W]`, of standard deviation sigma_data.
+            clean: images y, `[N, C, *size]`, of standard deviation sigma_data.
             sigma: noise levels `[N]`, as from `draw`.
             noise: unit noise n, shape of `clean`, as from `draw`.
             label: as the denoiser takes it.
         """
-        level = sigma[:, None, None, None]
+        from unitgain.ops import over_pixels
+
+        level = over_pixels(sigma, clean)
         denoised = denoiser(clean + level * noise, sigma, label)
         weight = self.weight(level, denoiser.sigma_data)
         u = uncertainty(sigma)
+        per_image = over_pixels(u, clean)
         square = (denoised - clean) ** 2
-        loss = weight / u[:, None, None, None].exp() * square + u[:, None, None, None]
+        loss = weight / per_image.exp() * square + per_image
         return Loss(loss, weight.flatten() * square.detach().flatten(1).mean(1), u)
 
     def to_json(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ SILU_MAGNITUDE = 0.596
 EPS = 1e-4
 
 Resampling = Literal["keep", "down", "up"]
+_POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def normalize(
@@ -109,18 +110,46 @@ def mp_cat_factors(size_a: int, size_b: int, t: float) -> tuple[float, float]:
     return scale * (1 - t) / math.sqrt(size_a), scale * t / math.sqrt(size_b)
 
 
-def resample(x: Float[Tensor, "n c h w"], mode: Resampling) -> Float[Tensor, "n c h2 w2"]:
-    """Halve with a 2x2 box filter, double to the nearest pixel, or keep (Figs. 2 and 16-22).
+def resample(x: Float[Tensor, "n c *size"], mode: Resampling) -> Float[Tensor, "n c *size2"]:
+    """Halve each side with a box filter of 2, double it to the nearest pixel, or keep it (Figs. 2 and 16-22).
 
-    Doubling keeps the magnitude exactly. Halving keeps that of content which is constant over 2x2 pixels and halves
-    that of white noise, which is why the encoder normalizes pixels right after it.
+    Doubling keeps the magnitude exactly. Halving keeps that of content which is constant over the box and, in two
+    dimensions, halves that of white noise, which is why the encoder normalizes pixels right after it.
 
     Args:
-        x: `[N, C, H, W]`; H and W even for "down".
+        x: `[N, C, *size]`, one to three sides; even for "down".
         mode: "keep", "down" or "up".
     """
     if mode == "keep":
         return x
     if mode == "down":
-        return F.avg_pool2d(x, 2)
+        return _POOLS[x.ndim - 2](x, 2)
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def mirror(x: Float[Tensor, "n c *size"], multiple: int) -> Float[Tensor, "n c *size2"]:
+    """Continue `x` at the end of each side by its mirror image, up to the next multiple; itself if it is one.
+
+    A mirror image has the magnitude of what it shows, and mirrored white noise is white wherever a box filter looks:
+    neighbours are never the same pixel. Zeros would lower magnitudes, and pixels of the edge, repeated, would keep the
+    noise that the filter takes out elsewhere.
+
+    Args:
+        x: `[N, C, *size]`, any sides; mirrored again where there is less of it than is missing.
+        multiple: positive.
+    """
+    for dim, side in enumerate(x.shape[2:], 2):
+        if side % multiple:
+            there = torch.arange(side + -side % multiple, device=x.device) % max(2 * side - 2, 1)
+            x = x.index_select(dim, torch.minimum(there, (2 * side - 2 - there).abs()))
+    return x
+
+
+def crop(x: Float[Tensor, "n c *size"], size: Sequence[int]) -> Float[Tensor, "n c *size2"]:
+    """The first `size` pixels of each side: undoes `mirror`."""
+    return x if x.shape[2:] == tuple(size) else x[(..., *map(slice, size))]
+
+
+def over_pixels(values: Float[Tensor, "..."], x: Float[Tensor, "n c *size"]) -> Float[Tensor, "..."]:
+    """A view of what belongs to samples, `[N]`, or to their channels, `[N, C]`, that broadcasts over pixels of `x`."""
+    return values[(..., *[None] * (x.ndim - values.ndim))]

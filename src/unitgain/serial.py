@@ -79,7 +79,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         options = typing.get_args(hint)
         if value is None and type(None) in options:
             return None
-        (inner,) = [option for option in options if option is not type(None)]
+        options = [option for option in options if option is not type(None)]
+        if len(options) > 1:  # one value, or several
+            several = isinstance(value, list | tuple)
+            options = [option for option in options if (typing.get_origin(option) is tuple) == several]
+        (inner,) = options
         return _convert(inner, value, where)
     if hasattr(hint, "from_json"):
         return hint.from_json(value, where)

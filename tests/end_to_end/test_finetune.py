@@ -138,8 +138,8 @@ def test_other_resolution_and_channels(tmp_path, tiny_recipe, tiny_spec, snapsho
     for name, tensor in found.items():
         source = fresh[name] if name in changed else expected[at_level(name, spec, tiny_spec)]
         assert torch.equal(tensor, source), name
-    with pytest.raises(ValueError, match="must be divisible by 2"):
-        fit(open_init(snapshot)[1].network, data((), edge=9))
+    padded = fit(open_init(snapshot)[1].network, data((), edge=9))
+    assert (padded.resolution, padded.resolutions, padded.attn_resolutions) == (9, (10, 5), (5,))
 
 
 def test_networks_and_data_that_do_not_fit_are_refused(tmp_path, tiny_recipe, tiny_spec, snapshot):

@@ -151,7 +151,8 @@ def test_label_forms_agree_and_the_label_matters():
     ("arguments", "words"),
     [
         (lambda: (torch.randn(2, 3, 32, 32), 1.0), r"x has shape \(2, 3, 32, 32\), expected \[N, 4, 32, 32\]"),
-        (lambda: (torch.randn(2, 4, 31, 32), 1.0), "divisible by 2"),
+        (lambda: (torch.randn(2, 4, 32), 1.0), r"x has shape \(2, 4, 32\), expected \[N, 4, 32, 32\]"),
+        (lambda: (torch.randn(2, 4, 0, 32), 1.0), r"x has shape \(2, 4, 0, 32\)"),
         (lambda: (torch.randn(2, 4, 32, 32), torch.ones(3)), r"sigma has shape \(3,\)"),
         (lambda: (torch.randn(2, 4, 32, 32), 1.0, torch.tensor([0, 10])), "label 10 is out of range: .* 0 to 9"),
         (lambda: (torch.randn(2, 4, 32, 32), 1.0, torch.tensor([-1, 0])), "label -1 is out of range"),
@@ -169,9 +170,10 @@ def test_unconditional_network_refuses_labels():
         Denoiser(SPECS[0])(torch.randn(1, 1, 8, 8), 1.0, torch.tensor([0]))
 
 
-def test_any_size_that_halves_evenly_runs():
+def test_any_size_runs():
     denoiser = Denoiser(SPECS[2])
-    assert denoiser(torch.randn(1, 4, 16, 48), 1.0).shape == (1, 4, 16, 48)
+    for size in ((16, 48), (31, 7)):
+        assert denoiser(torch.randn(1, 4, *size), 1.0).shape == (1, 4, *size)
 
 
 def test_loss_is_one_at_initialization_for_every_noise_level():

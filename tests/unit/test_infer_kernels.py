@@ -146,7 +146,7 @@ def test_a_compiled_block_has_no_break(monkeypatch):
     prepared = prepare(tiny(MODERN, channel_mult=(1,)), torch.bfloat16, kernels=True)
     block = next(block for block in prepared.modules() if isinstance(block, FoldedBlock))
     x = image(1, 8, 2, 2).detach()
-    scales = [torch.randn(1, 8, 1, 1, device=DEVICE) for _ in prepared.network.embedding.sizes]
+    scales = [torch.randn(1, 8, device=DEVICE) for _ in prepared.network.embedding.sizes]
     with torch.no_grad():
         wanted = block(x, scales)
         found = torch.compile(block, fullgraph=True, backend="aot_eager")(x, scales)

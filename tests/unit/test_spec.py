@@ -7,6 +7,7 @@ import pytest
 from unitgain.arch import NetworkSpec
 from unitgain.recipes import DIGITS, Recipe, create, recipe
 from unitgain.serial import differences, from_dict, to_dict
+from unitgain.size import read_size, show_size
 
 VALID = {"resolution": 16, "channels": 3, "model_channels": 32, "channel_mult": (1, 2), "channels_per_head": 16}
 
@@ -20,7 +21,10 @@ def test_json_round_trip(tiny_recipe):
     ("change", "words"),
     [
         ({"resolution": 0}, r"resolution = 0: must be 1 to"),
-        ({"resolution": 15}, r"resolution = 15: must be divisible by 2"),
+        ({"resolution": 10**9}, r"resolution = 1000000000: must be 1 to"),
+        ({"resolution": ()}, r"resolution = \(\): must be 1 to 65536, or one to 3 such sides"),
+        ({"resolution": (8, 8, 8, 8)}, r"resolution = \(8, 8, 8, 8\): must be"),
+        ({"resolution": (8, 0)}, r"resolution = \(8, 0\): must be"),
         ({"channels": -1}, r"channels = -1"),
         ({"num_blocks": 10**7}, r"num_blocks = 10000000: must be 1 to 256"),
         ({"model_channels": 10**7}, r"model_channels = 10000000: must be 1 to"),
@@ -61,6 +65,33 @@ def test_spec_names_field_value_and_remedy(change, words):
 def test_recipe_names_field_value_and_remedy(tiny_recipe, change, words):
     with pytest.raises(ValueError, match=words):
         tiny_recipe.replace(**change)
+
+
+def test_a_size_has_one_form():
+    assert NetworkSpec(**VALID).size == (16, 16)
+    assert NetworkSpec(**{**VALID, "resolution": (16, 16)}) == NetworkSpec(**VALID)
+    assert to_dict(NetworkSpec(**VALID))["resolution"] == 16
+    for size in ((48, 64), (40,), (8, 8, 8)):
+        spec = NetworkSpec(**{**VALID, "resolution": size})
+        assert spec.size == size and to_dict(spec)["resolution"] == list(size)
+        assert from_dict(NetworkSpec, json.loads(json.dumps(to_dict(spec)))) == spec
+    with pytest.raises(ValueError, match=r"NetworkSpec.resolution\[1\]: expected int, not 'a'"):
+        from_dict(NetworkSpec, {"resolution": [48, "a"], "channels": 3})
+
+
+def test_levels_are_those_of_the_padded_sides():
+    spec = NetworkSpec(**{**VALID, "resolution": (45, 30), "channel_mult": (1, 1, 2)})
+    assert spec.multiple == 4 and spec.level_sizes == ((48, 32), (24, 16), (12, 8))
+    assert spec.level_names == ("48x32", "24x16", "12x8") and spec.resolutions == (48, 24, 12)
+
+
+def test_sizes_as_text():
+    for text, size in (("64", 64), ("48x64", (48, 64)), ("64x64", 64), ("8X16x32", (8, 16, 32))):
+        assert read_size(text) == size
+    assert [show_size(size) for size in (64, (48, 64), (8, 16, 32))] == ["64x64", "48x64", "8x16x32"]
+    for text in ("", "x", "48x", "-1", "4x4x4x4", "1.5", "48*64"):
+        with pytest.raises(ValueError, match=r"cannot read the size .*: write 64 for a square, or 48x64"):
+            read_size(text)
 
 
 def test_unknown_recipe_has_the_nearest_name():

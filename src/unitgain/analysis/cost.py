@@ -39,7 +39,7 @@ def _on_meta(spec: NetworkSpec) -> nn.Module:
 
 def denoiser_inputs(spec: NetworkSpec, n: int) -> tuple[Any, ...]:
     """Arguments of a denoiser for `n` samples, on the meta device."""
-    x = torch.empty(n, spec.channels, spec.resolution, spec.resolution, device="meta")
+    x = torch.empty(n, spec.channels, *spec.size, device="meta")
     label = torch.empty(n, spec.label_dim, device="meta") if spec.label_dim else None
     return x, torch.empty(n, device="meta"), label
 

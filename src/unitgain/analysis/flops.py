@@ -12,7 +12,8 @@ aten = torch.ops.aten
 # Per output element. Whatever is pointwise and not named here is 1: add, mul, div, sqrt, exp, cos, log, ...
 POINTWISE = {"silu": 2 + 1, "lerp": 2, "clamp": 2, "addcmul": 2, "_softmax": 3, "_safe_softmax": 3}
 # Move or cast values without computing any.
-FREE = frozenset({"clone", "copy_", "_to_copy", "fill_", "cat", "where", "lift_fresh", "upsample_nearest2d", "detach"})
+FREE = frozenset({"clone", "copy_", "_to_copy", "fill_", "cat", "where", "lift_fresh", "detach"})
+FREE |= {f"upsample_nearest{dims}d" for dims in (1, 2, 3)} | {"index_select"}
 
 
 def operation(func: torch._ops.OpOverload) -> str:
@@ -63,7 +64,8 @@ def _product(left: int) -> Callable[[tuple[Any, ...], Tensor], int]:
 
 
 def _pool(args: tuple[Any, ...], out: Tensor) -> int:
-    return out.numel() * math.prod(args[1])
+    kernel = args[1] if len(args[1]) == out.ndim - 2 else args[1] * (out.ndim - 2)
+    return out.numel() * math.prod(kernel)
 
 
 COUNTERS: dict[str, Callable[[tuple[Any, ...], Any], int]] = {
@@ -77,7 +79,9 @@ COUNTERS: dict[str, Callable[[tuple[Any, ...], Any], int]] = {
     "_scaled_dot_product_flash_attention": _attention,
     "_scaled_dot_product_efficient_attention": _attention,
     "_scaled_dot_product_fused_attention_overrideable": _attention,
+    "avg_pool1d": _pool,
     "avg_pool2d": _pool,
+    "avg_pool3d": _pool,
     "linalg_vector_norm": _input_elements,
     "sum": _input_elements,
     "mean": _input_elements,

@@ -72,7 +72,8 @@ def part_styles(parts: Collection[str]) -> dict[str, dict[str, Any]]:
 def network_figure(spec: NetworkSpec, title: str) -> Any:
     """The blocks of a network to scale, and below them the inside of one block of the encoder and of the decoder.
 
-    Every block is a rectangle as high as its resolution and as wide as its channels; dark ones end with self-attention.
+    Every block is a rectangle as high as its resolution, its longest side, and as wide as its channels; dark ones end
+    with self-attention.
     Inside a block, every token is as wide as the channels that leave it.
 
     Returns:
@@ -123,7 +124,7 @@ def _draw_blocks(ax: Any, spec: NetworkSpec) -> None:
         x += width + 4
     _label_levels(ax, spec, edges)
     ax.set_xlim(-4, x)
-    ax.set_ylim(-0.75 * spec.resolution, 0.75 * spec.resolution)
+    ax.set_ylim(-0.75 * spec.resolutions[0], 0.75 * spec.resolutions[0])
     ax.set_axis_off()
     legend = [(ENCODER, "encoder"), (DECODER, "decoder"), (ATTENTION, "self-attention")]
     handles = [patches.Patch(facecolor=color, label=text) for color, text in legend]
@@ -132,10 +133,9 @@ def _draw_blocks(ax: Any, spec: NetworkSpec) -> None:
 
 def _label_levels(ax: Any, spec: NetworkSpec, edges: Mapping[str, list[tuple[float, int, int]]]) -> None:
     for blocks in edges.values():
-        for resolution in spec.resolutions:
+        for resolution, name, channels in zip(spec.resolutions, spec.level_names, spec.widths, strict=True):
             centers = [center for center, size, _ in blocks if size == resolution]
-            channels = spec.widths[spec.resolutions.index(resolution)]
-            text = f"{resolution}$^2$ x {channels}"
+            text = f"{resolution}$^2$ x {channels}" if isinstance(spec.resolution, int) else f"{name}, {channels}"
             ax.text(sum(centers) / len(centers), -resolution / 2 - 2, text, ha="center", va="top", fontsize=8)
 
 

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from unitgain.arch.operations import Activate, Modulate
 from unitgain.layers import MPConv
-from unitgain.ops import SILU_MAGNITUDE, mp_silu
+from unitgain.ops import SILU_MAGNITUDE, mp_silu, over_pixels
 
 
 class MPSiLU(nn.Module):
     """Module form of `mp_silu` (Eq. 81)."""
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         """Apply to `x`, any shape."""
         return mp_silu(x)
 
@@ -35,9 +35,9 @@ class Modulation(nn.Module):
         self.linear = MPConv(emb_channels, channels)
         self.gain = nn.Parameter(torch.zeros(())) if gained else None
 
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c *size"]:
         """Modulate `x` by `emb`; the linear layer runs in float32, the product in the dtype of `x`."""
-        return x * self.scale(emb)[:, :, None, None].to(x.dtype)
+        return x * over_pixels(self.scale(emb), x).to(x.dtype)
 
     def scale(self, emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c"]:
         """Factor of each channel, float32."""

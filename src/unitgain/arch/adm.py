@@ -18,7 +18,7 @@ from unitgain.arch.block import PlainAttention
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
 from unitgain.layers import MPConv
-from unitgain.ops import Resampling, normalize, resample
+from unitgain.ops import Resampling, normalize, over_pixels, resample
 
 
 def groups_of(channels: int) -> int:
@@ -35,7 +35,7 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         """Normalize `x` in its own dtype."""
         return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), eps=1e-5)
 
@@ -47,9 +47,9 @@ class GroupMagnitudeNorm(nn.Module):
         super().__init__()
         self.groups = groups_of(channels)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         """Normalize `x` in its own dtype."""
-        return normalize(x.unflatten(1, (self.groups, -1)), dim=(2, 3, 4)).flatten(1, 2)
+        return normalize(x.unflatten(1, (self.groups, -1)), dim=tuple(range(2, x.ndim + 1))).flatten(1, 2)
 
 
 class ScaleAndShift(nn.Module):
@@ -60,9 +60,9 @@ class ScaleAndShift(nn.Module):
         self.affine = PlainConv(emb_channels, 2 * channels)
         self.norm = GroupNorm(channels)
 
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c *size"]:
         """Normalize and modulate `x`."""
-        scale, shift = self.affine(emb)[:, :, None, None].to(x.dtype).chunk(2, dim=1)
+        scale, shift = over_pixels(self.affine(emb), x).to(x.dtype).chunk(2, dim=1)
         return torch.addcmul(shift, self.norm(x), scale + 1)
 
 
@@ -80,10 +80,10 @@ class ScaleOnly(nn.Module):
         self.affine = layer(emb_channels, channels)
         self.norm = GroupMagnitudeNorm(channels)
 
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c *size"]:
         """Normalize and modulate `x`."""
         scale = self.affine(emb) + 1
-        return self.norm(x) * scale[:, :, None, None].to(x.dtype)
+        return self.norm(x) * over_pixels(scale, x).to(x.dtype)
 
 
 class DotProductAttention(nn.Module):
@@ -92,24 +92,25 @@ class DotProductAttention(nn.Module):
     Args:
         channels: of input and output.
         channels_per_head: must divide `channels`.
+        dims: spatial dimensions of the input.
 
     The rows of `qkv` are ordered (q, k, v), then head, then channel of the head.
     """
 
-    def __init__(self, channels: int, channels_per_head: int) -> None:
+    def __init__(self, channels: int, channels_per_head: int, dims: int = 2) -> None:
         super().__init__()
         self.heads = channels // channels_per_head
         self.norm = GroupNorm(channels)
-        self.qkv = PlainConv(channels, 3 * channels, (1, 1))
-        self.proj = PlainConv(channels, channels, (1, 1), zero=True)
+        self.qkv = PlainConv(channels, 3 * channels, (1,) * dims)
+        self.proj = PlainConv(channels, channels, (1,) * dims, zero=True)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Attend over the H x W pixels of `x` and add to `x`."""
-        n, c, h, w = x.shape
-        tokens = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(n, h * w, 3, self.heads, c // self.heads)
+    def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
+        """Attend over all pixels of `x` and add to `x`."""
+        n, c, *size = x.shape
+        tokens = self.qkv(self.norm(x)).movedim(1, -1).reshape(n, -1, 3, self.heads, c // self.heads)
         q, k, v = tokens.permute(2, 0, 3, 1, 4).float().unbind(0)  # float32: dot products overflow float16
         y = F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(c // self.heads)).to(x.dtype)
-        return x + self.proj(y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2))
+        return x + self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Parts:
         last: makes the last convolution of a branch.
         norm: makes the norm that begins the branch.
         modulation: makes the norm and modulation between the convolutions.
-        attention: makes self-attention from channels and channels per head.
+        attention: makes self-attention from channels, channels per head, and spatial dimensions (`dims`).
         clamp: whether activations are clamped at the end of a block (Appendix D.2).
     """
 
@@ -129,7 +130,7 @@ class Parts:
     last: Callable[[int, int, tuple[int, ...]], nn.Module]
     norm: Callable[[int], nn.Module]
     modulation: Callable[[int, int], nn.Module]
-    attention: Callable[[int, int], nn.Module]
+    attention: Callable[..., nn.Module]
     clamp: bool = True
 
 
@@ -180,19 +181,19 @@ class ADMBlock(nn.Module):
         self, spec: NetworkSpec, in_channels: int, out_channels: int, mode: Resampling = "keep", attention: bool = False
     ) -> None:
         super().__init__()
-        kit = parts(spec)
+        kit, dims = parts(spec), spec.dims
         self.mode: Resampling = mode
         self.norm0 = kit.norm(in_channels)
-        self.conv0 = kit.layer(in_channels, out_channels, (3, 3))
+        self.conv0 = kit.layer(in_channels, out_channels, (3,) * dims)
         self.modulation = kit.modulation(out_channels, spec.emb_channels)
         self.dropout = nn.Dropout(spec.dropout)
-        self.conv1 = kit.last(out_channels, out_channels, (3, 3))
+        self.conv1 = kit.last(out_channels, out_channels, (3,) * dims)
         same = in_channels == out_channels
-        self.skip = nn.Identity() if same else kit.layer(in_channels, out_channels, (1, 1))
-        self.attention = kit.attention(out_channels, spec.channels_per_head) if attention else nn.Identity()
+        self.skip = nn.Identity() if same else kit.layer(in_channels, out_channels, (1,) * dims)
+        self.attention = kit.attention(out_channels, spec.channels_per_head, dims=dims) if attention else nn.Identity()
         self.clip_act = spec.clip_act if kit.clamp and spec.clip_act is not None else math.inf
 
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""
         branch = self.conv0(resample(F.silu(self.norm0(x)), self.mode))
         branch = F.silu(self.modulation(branch, emb))

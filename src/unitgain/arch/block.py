@@ -18,8 +18,8 @@ from unitgain.ops import Resampling, mp_cat, mp_cat_factors, mp_sum, mp_sum_fact
 class PlainAttention(CosineAttention):
     """Cosine attention whose branch is added to its input as it is (Figs. 18-21)."""
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Attend over the H x W pixels of `x` and add to `x`."""
+    def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
+        """Attend over all pixels of `x` and add to `x`."""
         return x + self.attend(x)
 
     @property
@@ -33,14 +33,14 @@ class Functions:
     """The functions without weights that a token network is made of, and the parts that depend on them.
 
     Attributes:
-        attention: module of self-attention.
+        attention: module of self-attention, from channels, those per head, and its share.
         shares: factors of main path and branch in their sum, from the share of the branch.
         add: main path and branch to their sum; the share of the branch last.
         join_shares: factors of features and skip connection, from their channels and the share of the skip.
         join: features and skip connection to the decoder's input; the share of the skip last.
     """
 
-    attention: Callable[[int, int, float], nn.Module]
+    attention: Callable[..., nn.Module]
     shares: Callable[[float], tuple[float, float]]
     add: Callable[[Tensor, Tensor, float], Tensor]
     join_shares: Callable[[int, int, float], tuple[float, float]]
@@ -100,7 +100,8 @@ class Branch(nn.Sequential):
                 self._append("dropout", nn.Dropout(spec.dropout))
             token = TOKENS[step.token]
             preserving = functions(spec) is MAGNITUDE_PRESERVING
-            place = Place(step.in_channels, step.out_channels, spec.kernel, spec.emb_channels, preserving)
+            kernel = (spec.kernel,) * spec.dims
+            place = Place(step.in_channels, step.out_channels, kernel, spec.emb_channels, preserving)
             self._append(token.name, token.make(place), token.conditioned)
 
     def _append(self, name: str, module: nn.Module, conditioned: bool = False) -> None:
@@ -109,7 +110,7 @@ class Branch(nn.Sequential):
         if conditioned:
             self.conditioned.add(name)
 
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size"]:
         """Run the tokens in order; some, as modulation, look at `emb`."""
         for name, module in self.named_children():
             x = module(x, emb) if name in self.conditioned else module(x)
@@ -148,10 +149,11 @@ class Block(nn.Module):
         self.clip_act = math.inf if spec.clip_act is None else spec.clip_act
         self.shares = functions(spec).shares(spec.res_balance)
         self.add = functions(spec).add
-        self.shortcut = MPConv(in_channels, out_channels, (1, 1)) if in_channels != out_channels else nn.Identity()
+        same, dims = in_channels == out_channels, spec.dims
+        self.shortcut = nn.Identity() if same else MPConv(in_channels, out_channels, (1,) * dims)
         self.branch = self.make_branch(spec, in_channels, out_channels)
         self.attention = (
-            functions(spec).attention(out_channels, spec.channels_per_head, spec.attn_balance)
+            functions(spec).attention(out_channels, spec.channels_per_head, spec.attn_balance, dims=dims)
             if attention
             else nn.Identity()
         )
@@ -165,7 +167,7 @@ class Block(nn.Module):
         """Main path and residual branch, of equal shape."""
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "n c h w"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""
         main, branch = self.paths(resample(x, self.mode), emb)
         x = self.attention(self.add(main, branch, self.res_balance))

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.layers import CONVOLUTIONS
+
 
 class PlainConv(nn.Module):
     """Linear layer or convolution that computes with its weight as it is.
@@ -14,7 +16,8 @@ class PlainConv(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel: `()` for a linear layer over the last dimension, or two odd sizes for a convolution that keeps the size.
+        kernel: `()` for a linear layer over the last dimension, or up to three odd sizes for a convolution that keeps
+            the size.
         bias: whether it has one.
         zero: start at zero instead of the uniform distribution.
 
@@ -36,7 +39,7 @@ class PlainConv(nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if not self.kernel:
             return F.linear(x, weight, bias)
-        return F.conv2d(x, weight, bias, padding=tuple(k // 2 for k in self.kernel))
+        return CONVOLUTIONS[len(self.kernel)](x, weight, bias, padding=tuple(k // 2 for k in self.kernel))
 
     def extra_repr(self) -> str:
         """Shape of the layer, for `print`."""

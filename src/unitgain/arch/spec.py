@@ -2,9 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from unitgain.arch.tokens import check_tokens
+from unitgain.size import MOST_SIDES, SIZE_TEXT, Size, shortest, show_size, sides_of
 
 # What the blocks are made of, and with it what each config of EDM2 changes in the structure (Appendix B).
 Design = Literal[
@@ -16,13 +17,13 @@ Design = Literal[
 ]
 # Far past any network, so that a description from elsewhere is refused before memory is taken for what it describes.
 MOST = {
-    "resolution": 2**16,
     "channels": 2**16,
     "model_channels": 2**16,
     "num_blocks": 256,
     "channels_per_head": 2**16,
     "expansion": 64,
 }
+MOST_SIDE = 2**16
 MOST_CLASSES = 2**24
 MOST_LEVELS = 16
 TOKEN_DESIGNS = ("plain", "magnitude-preserving")
@@ -33,13 +34,15 @@ class NetworkSpec:
     """A U-Net of any config of EDM2 (Figs. 16-22) or EDM2+ (Fig. 3), at any size.
 
     Args:
-        resolution: height and width of the images, in pixels; divisible by 2 at each level but the last.
+        resolution: of the data: a number for square images, else their one to three sides, height before width. Where a
+            side does not halve at each level but the last, the network pads its input and crops its output.
         channels: channels of the images.
         label_dim: number of classes; 0 for an unconditional network.
         model_channels: base width; 192 for EDM2-S.
         channel_mult: width of each level, from the finest, as a multiple of the base.
         num_blocks: residual blocks per level in the encoder; the decoder has one more.
         attn_resolutions: resolutions whose blocks end with self-attention; the first block of the decoder always does.
+            That of a level is its longest side.
         channels_per_head: of self-attention.
         design: what the blocks are made of: "adm" (configs A and B), "streamlined" (C), "normalized" (D and E), "plain"
             (F) or "magnitude-preserving" (G and EDM2+). The last two read `branch`; the others are the ADM block.
@@ -47,7 +50,7 @@ class NetworkSpec:
             convolution), E (1x1 convolution that expands), P (1x1 convolution that projects), m (modulation).
         decoder_branch: the same for the decoder's blocks, where they differ; empty for `branch`.
         expansion: channels after E, as a multiple of the block's output channels.
-        kernel: size of depthwise convolutions, odd.
+        kernel: size of depthwise convolutions in each dimension, odd.
         dropout: probability, before the last convolution of the branch, in [0, 1).
         label_balance: share of the label in the embedding (t of Eq. 88).
         concat_balance: share of the skip connection in the decoder's input (t of Eq. 103).
@@ -60,7 +63,7 @@ class NetworkSpec:
         ValueError: if a field is out of its range, naming the field, the value and the remedy.
     """
 
-    resolution: int
+    resolution: Annotated[Size, SIZE_TEXT]
     channels: int
     label_dim: int = 0
     model_channels: int = 192
@@ -81,6 +84,7 @@ class NetworkSpec:
     clip_act: float | None = 256.0
 
     def __post_init__(self) -> None:
+        self._check_size()
         for name, most in MOST.items():
             self._require(name, 1 <= getattr(self, name) <= most, f"must be 1 to {most}")
         self._require(
@@ -92,18 +96,12 @@ class NetworkSpec:
         self._require(
             "channel_mult", self.channel_mult and min(self.channel_mult) >= 1, "needs a multiple >= 1 per level"
         )
-        halvings = 2 ** (len(self.channel_mult) - 1)
-        self._require(
-            "resolution",
-            self.resolution % halvings == 0,
-            f"must be divisible by {halvings}, as channel_mult={self.channel_mult} has {len(self.channel_mult)} levels",
-        )
-        for resolution, width in zip(self.resolutions, self.widths, strict=True):
-            attention = resolution in self.attn_resolutions or resolution == self.resolutions[-1]
+        for name, resolution, width in zip(self.level_names, self.resolutions, self.widths, strict=True):
+            attention = resolution in self.attn_resolutions or name == self.level_names[-1]
             self._require(
                 "channels_per_head",
                 not attention or width % self.channels_per_head == 0,
-                f"must divide the {width} channels of the attention at {resolution}x{resolution}",
+                f"must divide the {width} channels of the attention at {name}",
             )
         self._require("dropout", 0 <= self.dropout < 1, "is a probability in [0, 1)")
         for name in ("label_balance", "concat_balance", "res_balance", "attn_balance"):
@@ -114,9 +112,35 @@ class NetworkSpec:
         self._check_branches()
 
     @property
+    def size(self) -> tuple[int, ...]:
+        """Sides of the data, one to three: height and width of images."""
+        return sides_of(self.resolution)
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial dimensions."""
+        return len(self.size)
+
+    @property
+    def multiple(self) -> int:
+        """What each side is padded to a multiple of, so that it halves at each level but the last."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def level_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Sides of each level, from the finest, which is as large as the padded data."""
+        padded = tuple(side + -side % self.multiple for side in self.size)
+        return tuple(tuple(side >> level for side in padded) for level in range(len(self.channel_mult)))
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Each level in names of blocks, from the finest: "64x64"."""
+        return tuple(map(show_size, self.level_sizes))
+
+    @property
     def resolutions(self) -> tuple[int, ...]:
-        """Resolution of each level, from the finest."""
-        return tuple(self.resolution >> level for level in range(len(self.channel_mult)))
+        """Resolution of each level, from the finest: its longest side."""
+        return tuple(map(max, self.level_sizes))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -141,6 +165,14 @@ class NetworkSpec:
     def replace(self, **changes: object) -> "NetworkSpec":
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def _check_size(self) -> None:
+        object.__setattr__(self, "resolution", shortest(self.resolution))
+        self._require(
+            "resolution",
+            0 < len(self.size) <= MOST_SIDES and all(1 <= side <= MOST_SIDE for side in self.size),
+            f"must be 1 to {MOST_SIDE}, or one to {MOST_SIDES} such sides",
+        )
 
     def _check_branches(self) -> None:
         in_use = "decoder_branch" if self.decoder_branch.split() else "branch"

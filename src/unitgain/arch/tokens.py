@@ -22,16 +22,20 @@ class Place:
     Attributes:
         in_channels: that come in.
         out_channels: that go out.
-        kernel: size of the network's depthwise convolutions.
+        kernel: of the network's depthwise convolutions, a size per spatial dimension.
         emb_channels: of the embedding.
         preserving: whether the network's functions preserve magnitudes (config G and EDM2+), rather than not (F).
     """
 
     in_channels: int
     out_channels: int
-    kernel: int
+    kernel: tuple[int, ...]
     emb_channels: int
     preserving: bool
+
+    def each(self, size: int) -> tuple[int, ...]:
+        """A kernel of this size in every spatial dimension."""
+        return (size,) * len(self.kernel)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,11 @@ def _modulation(place: Place) -> "nn.Module":
 
 
 def _pointwise(place: Place) -> "nn.Module":
-    return _convolution(place.in_channels, place.out_channels, (1, 1))
+    return _convolution(place.in_channels, place.out_channels, place.each(1))
 
 
 def _depthwise(place: Place) -> "nn.Module":
-    return _convolution(place.in_channels, place.in_channels, (place.kernel, place.kernel), groups=place.in_channels)
+    return _convolution(place.in_channels, place.in_channels, place.kernel, groups=place.in_channels)
 
 
 TOKENS = {
@@ -88,7 +92,7 @@ TOKENS = {
     "c": Token(
         "3x3 convolution to the block's output channels",
         "conv",
-        lambda place: _convolution(place.in_channels, place.out_channels, (3, 3)),
+        lambda place: _convolution(place.in_channels, place.out_channels, place.each(3)),
         width="output",
         learned=True,
     ),

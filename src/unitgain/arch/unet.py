@@ -11,7 +11,8 @@ from unitgain.arch.adm import ADMBlock, parts
 from unitgain.arch.block import DecoderBlock, EncoderBlock, functions, plain_join
 from unitgain.arch.embed import Embedding, PlainEmbedding, adm_embedding, normalized_embedding, streamlined_embedding
 from unitgain.arch.spec import NetworkSpec
-from unitgain.layers import MPConv
+from unitgain.layers import MEMORY_FORMATS, MPConv
+from unitgain.ops import crop, mirror
 
 
 def build(spec: NetworkSpec) -> nn.Module:
@@ -26,16 +27,17 @@ def build(spec: NetworkSpec) -> nn.Module:
 class UNet(nn.Module):
     """Encoder and decoder with skip connections, and the embedding that modulates both.
 
-    Blocks are named `<resolution>x<resolution>_<role>` in `enc` and `dec`; the order of their entries is the order in
-    which they run. Subclasses say what the parts are.
+    Blocks are named `<sides>_<role>`, such as `48x64_block0`, in `enc` and `dec`; the order of their entries is the
+    order in which they run. Subclasses say what the parts are.
     """
 
-    memory_format = torch.channels_last
     embedding: nn.Module
     encoder_block: Callable[..., nn.Module]
     decoder_block: Callable[..., nn.Module]
 
     def _build(self, spec: NetworkSpec, in_conv: nn.Module) -> None:
+        self.multiple = spec.multiple
+        self.memory_format = MEMORY_FORMATS[spec.dims]
         self.enc = nn.ModuleDict()
         self.dec = nn.ModuleDict()
         skips = self._build_encoder(spec, in_conv)
@@ -44,15 +46,14 @@ class UNet(nn.Module):
     def _build_encoder(self, spec: NetworkSpec, in_conv: nn.Module) -> list[int]:
         width = spec.widths[0]
         skips = []
-        for level, (resolution, next_width) in enumerate(zip(spec.resolutions, spec.widths, strict=True)):
-            name = f"{resolution}x{resolution}"
+        for level, (name, next_width) in enumerate(zip(spec.level_names, spec.widths, strict=True)):
             if level == 0:
                 self.enc[f"{name}_conv"] = in_conv
             else:
                 self.enc[f"{name}_down"] = self.encoder_block(spec, width, width, mode="down")
             skips.append(width)
             for index in range(spec.num_blocks):
-                attention = resolution in spec.attn_resolutions
+                attention = spec.resolutions[level] in spec.attn_resolutions
                 self.enc[f"{name}_block{index}"] = self.encoder_block(spec, width, next_width, attention=attention)
                 width = next_width
                 skips.append(width)
@@ -61,9 +62,8 @@ class UNet(nn.Module):
     def _build_decoder(self, spec: NetworkSpec, skips: list[int]) -> None:
         width = spec.widths[-1]
         for level in reversed(range(len(spec.widths))):
-            resolution, next_width = spec.resolutions[level], spec.widths[level]
-            name = f"{resolution}x{resolution}"
-            attention = resolution in spec.attn_resolutions
+            name, next_width = spec.level_names[level], spec.widths[level]
+            attention = spec.resolutions[level] in spec.attn_resolutions
             if level == len(spec.widths) - 1:
                 self.dec[f"{name}_in0"] = self.decoder_block(spec, width, width, attention=True)
                 self.dec[f"{name}_in1"] = self.decoder_block(spec, width, width)
@@ -88,11 +88,15 @@ class UNet(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None
-    ) -> Float[Tensor, "n c h w"]:
-        """Raw output F `[N, C, H, W]` in the dtype of `x`, which sets the precision of everything but the embedding."""
+        self, x: Float[Tensor, "n c *size"], c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None
+    ) -> Float[Tensor, "n c *size"]:
+        """Raw output F `[N, C, *size]` in the dtype of `x`, which sets the precision of all but the embedding.
+
+        Sides that do not halve at each level are padded here, and nobody else sees that.
+        """
+        size = x.shape[2:]
         emb = self.embedding(c_noise, label)
-        x = self.widen(x).contiguous(memory_format=self.memory_format)
+        x = self.widen(mirror(x, self.multiple)).contiguous(memory_format=self.memory_format)
         skips = []
         for name, module in self.enc.items():
             x = module(x) if name.endswith("_conv") else module(x, emb)
@@ -101,7 +105,7 @@ class UNet(nn.Module):
             if "_block" in name:
                 x = self.join(x, skips.pop())
             x = block(x, emb)
-        return self.read(x)
+        return crop(self.read(x), size)
 
 
 class MPUNet(UNet):
@@ -115,8 +119,9 @@ class MPUNet(UNet):
         self.concat_balance = spec.concat_balance
         self.mp_join = functions(spec).join
         self.embedding = Embedding(spec)
-        self._build(spec, MPConv(spec.channels + 1, spec.widths[0], (3, 3)))
-        self.out_conv = MPConv(spec.widths[0], spec.channels, (3, 3))
+        kernel = (3,) * spec.dims
+        self._build(spec, MPConv(spec.channels + 1, spec.widths[0], kernel))
+        self.out_conv = MPConv(spec.widths[0], spec.channels, kernel)
         self.out_gain = nn.Parameter(torch.zeros(()))
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -137,8 +142,9 @@ class PlainUNet(UNet):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.embedding = PlainEmbedding(spec)
-        self._build(spec, MPConv(spec.channels + 1, spec.widths[0], (3, 3)))
-        self.out_conv = MPConv(spec.widths[0], spec.channels, (3, 3))
+        kernel = (3,) * spec.dims
+        self._build(spec, MPConv(spec.channels + 1, spec.widths[0], kernel))
+        self.out_conv = MPConv(spec.widths[0], spec.channels, kernel)
 
     def read(self, x: Tensor) -> Tensor:
         """Convolution."""
@@ -153,11 +159,11 @@ class StreamlinedUNet(UNet):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        kit = parts(spec)
+        kit, kernel = parts(spec), (3,) * spec.dims
         self.embedding = (streamlined_embedding if spec.design == "streamlined" else normalized_embedding)(spec)
-        self._build(spec, kit.layer(spec.channels + 1, spec.widths[0], (3, 3)))
+        self._build(spec, kit.layer(spec.channels + 1, spec.widths[0], kernel))
         self.out_norm = kit.norm(spec.widths[0])
-        self.out_conv = kit.last(spec.widths[0], spec.channels, (3, 3))
+        self.out_conv = kit.last(spec.widths[0], spec.channels, kernel)
 
     def read(self, x: Tensor) -> Tensor:
         """Norm, SiLU, convolution."""
@@ -172,11 +178,11 @@ class ADMUNet(UNet):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        kit = parts(spec)
+        kit, kernel = parts(spec), (3,) * spec.dims
         self.embedding = adm_embedding(spec)
-        self._build(spec, kit.layer(spec.channels, spec.widths[0], (3, 3)))
+        self._build(spec, kit.layer(spec.channels, spec.widths[0], kernel))
         self.out_norm = kit.norm(spec.widths[0])
-        self.out_conv = kit.last(spec.widths[0], spec.channels, (3, 3))
+        self.out_conv = kit.last(spec.widths[0], spec.channels, kernel)
 
     def widen(self, x: Tensor) -> Tensor:
         """The input as it is."""

@@ -172,7 +172,7 @@ def inputs(
     spec = denoiser.spec
     generator = torch.Generator().manual_seed(1)
     deviation = (denoiser.sigma_data**2 + sigma**2) ** 0.5
-    x = torch.randn(batch, spec.channels, spec.resolution, spec.resolution, generator=generator) * deviation
+    x = torch.randn(batch, spec.channels, *spec.size, generator=generator) * deviation
     label = torch.arange(batch, device=device) % spec.label_dim if spec.label_dim else None
     return x.to(device), torch.full((batch,), sigma, device=device), label
 

@@ -94,7 +94,7 @@ def microbatches(recipe: Recipe, size: int, device: torch.device) -> list[Microb
         raise ValueError(f"microbatch={size} must divide the batch of {recipe.batch} images")
     spec, loss = recipe.network, recipe.loss
     generator = torch.Generator(device).manual_seed(2)
-    shape = (size, spec.channels, spec.resolution, spec.resolution)
+    shape = (size, spec.channels, *spec.size)
     parts = []
     for start in range(0, recipe.batch, size):
         clean = torch.randn(shape, device=device, generator=generator) * recipe.sigma_data

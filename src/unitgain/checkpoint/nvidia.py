@@ -10,6 +10,7 @@ from torch import Tensor
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser, Uncertainty
 from unitgain.serial import suggest
+from unitgain.size import show_size
 
 # Constructor arguments that `from_state` understands, with the official defaults; None: must be given.
 DEFAULTS: dict[str, Any] = {
@@ -179,6 +180,11 @@ def config_from_spec(spec: NetworkSpec) -> dict[str, Any]:
     config = {"img_resolution": spec.resolution, "img_channels": spec.channels}
     config |= {name: getattr(spec, name) for name in (*SAME, "channel_mult", "attn_resolutions")}
     again = spec_from_config(config)
+    if spec.level_sizes[0] != (spec.resolution, spec.resolution):
+        raise ValueError(
+            f"the official code builds networks of square images that halve at each level, not of "
+            f"{show_size(spec.resolution)} pixels over {len(spec.widths)} levels"
+        )
     if again != spec:
         fields = [name for name, value in vars(spec).items() if value != getattr(again, name)]
         changed = ", ".join(f"{name}={getattr(spec, name)!r}" for name in fields)

@@ -49,7 +49,7 @@ class Backend:
         dtype: to compute in.
         sums: precision of main paths. Rounded to the 8 bits of bfloat16 after each block, they would add to the error
             all the way down.
-        resolution: of the outputs of what is made.
+        resolution: of the outputs of what is made; of a rectangle, that of the square with as many pixels.
 
     Attributes:
         activates: whether `enter` takes in the SiLU that a branch begins with.
@@ -139,8 +139,8 @@ class Backend:
         return x.to(dtype)
 
     def enter(
-        self, x: Float[Tensor, "n c h w"], skip: Tensor | None, shares: tuple[float, float], into: Entry, own: bool
-    ) -> tuple[Float[Tensor, "n c2 h w"], Float[Tensor, "n c2 h w"]]:
+        self, x: Float[Tensor, "n c *size"], skip: Tensor | None, shares: tuple[float, float], into: Entry, own: bool
+    ) -> tuple[Float[Tensor, "n c2 *size"], Float[Tensor, "n c2 *size"]]:
         """The input, joined and normalized: as the main path takes it, and as the branch sees it.
 
         Args:
@@ -158,7 +158,7 @@ class Backend:
         branch = main.to(into.branch)
         return main, F.silu(branch) if into.silu else branch
 
-    def add(self, branch: Float[Tensor, "n c h w"], factor: float, after: Sum) -> Float[Tensor, "n c h w"]:
+    def add(self, branch: Float[Tensor, "n c *size"], factor: float, after: Sum) -> Float[Tensor, "n c *size"]:
         """`factor` times `branch`, which may be written over, and the sum after it."""
         main, share, limit, dtype = after
         branch = branch * factor if factor != 1 else branch
@@ -168,19 +168,22 @@ class Backend:
             x = branch.to(dtype).add_(main, alpha=share)
         else:  # doubled while it is added
             x = branch.to(dtype)
-            of_pixel = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
-            of_pixel.add_(main[:, :, :, None, :, None], alpha=share)
+            of_pixel = x
+            for dim in reversed(range(2, x.ndim)):
+                of_pixel, main = of_pixel.unflatten(dim, (-1, 2)), main.unsqueeze(dim + 1)
+            of_pixel.add_(main, alpha=share)
         return x if math.isinf(limit) else x.clamp_(-limit, limit)
 
-    def attend(self, qkv: Float[Tensor, "n c3 h w"], heads: int, eps: float, at_once: int | None) -> Tensor:
-        """What pixels gather from each other, `[N, C, H, W]`; queries, keys and values are normalized here."""
+    def attend(self, qkv: Float[Tensor, "n c3 *size"], heads: int, eps: float, at_once: int | None) -> Tensor:
+        """What pixels gather from each other, `[N, C, *size]`; queries, keys and values are normalized here."""
         return apart(partial(self._attend, heads=heads, eps=eps), qkv, at_once)
 
     def _attend(self, qkv: Tensor, heads: int, eps: float) -> Tensor:
-        n, _, h, w = qkv.shape
-        tokens = qkv.permute(0, 2, 3, 1).reshape(n, h * w, 3, heads, -1)
+        n, c, *size = qkv.shape
+        tokens = qkv.movedim(1, -1).reshape(n, -1, 3, heads, c // (3 * heads))
         q, k, v = self.normalized(tokens, eps).permute(2, 0, 3, 1, 4).unbind(0)
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return y.transpose(1, 2).reshape(n, *size, c // 3).movedim(-1, 1)
 
     def normalized(self, tokens: Float[Tensor, "n p 3 heads c"], eps: float) -> Float[Tensor, "n p 3 heads c"]:
         """Queries, keys and values of unit magnitude."""

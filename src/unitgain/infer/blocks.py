@@ -43,14 +43,14 @@ class FoldedBranch(nn.ModuleList):
         self.backend, self.left, self.silu = backend, left, silu
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], upsample: bool = False
-    ) -> Float[Tensor, "n c2 h2 w2"]:
+        self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor], upsample: bool = False
+    ) -> Float[Tensor, "n c2 *size2"]:
         """Run the steps on `x`, whose pixels are doubled before that if `upsample`; it is left as it is."""
         return self._run(self._steps(), x, scales, None, upsample)
 
     def add(
-        self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum, upsample: bool = False
-    ) -> Float[Tensor, "n c2 h2 w2"]:
+        self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor], after: Sum, upsample: bool = False
+    ) -> Float[Tensor, "n c2 *size2"]:
         """What `forward` makes of `x`, times `left`, and the sum after it, in the last step if that takes it."""
         steps = self._steps()
         if steps and self.left == 1 and steps[-1].adds(upsample):
@@ -96,8 +96,8 @@ class FoldedAttention(nn.Module):
         self.qkv = backend.convolution(Convolve(cast(MPConv, attention.qkv)))
         self.proj = backend.convolution(Convolve(cast(MPConv, attention.proj), branch * scale))
 
-    def forward(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
-        """Attend over the H x W pixels of `x`, sum with `x`, and clamp; in the precision of `x`."""
+    def forward(self, x: Float[Tensor, "n c *size"], limit: float) -> Float[Tensor, "n c *size"]:
+        """Attend over all pixels of `x`, sum with `x`, and clamp; in the precision of `x`."""
         backend = self.backend
         qkv = self.qkv(backend.convert(x, backend.dtype))
         y = backend.attend(qkv, self.heads, self.eps, self.at_once)
@@ -117,7 +117,7 @@ class AppliedAttention(nn.Module):
         super().__init__()
         self.module, self.scale = Applied(module, None, torch.float32), scale
 
-    def forward(self, x: Float[Tensor, "n c h w"], limit: float) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], limit: float) -> Float[Tensor, "n c *size"]:
         """What the module makes of `x`, clamped; in the precision of `x`."""
         y = self.module(x.float() / self.scale) * self.scale
         return y.clamp(-limit, limit).to(x.dtype)
@@ -168,11 +168,11 @@ class FoldedBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "n c h w"],
+        x: Float[Tensor, "n c *size"],
         scales: Sequence[Tensor],
-        skip: Float[Tensor, "n c3 h w"] | None = None,
+        skip: Float[Tensor, "n c3 *size"] | None = None,
         shares: tuple[float, float] = (1.0, 1.0),
-    ) -> Float[Tensor, "n c2 h2 w2"]:
+    ) -> Float[Tensor, "n c2 *size2"]:
         """Features times `scale_out`, in the precision of sums; the input is left as it is.
 
         Args:

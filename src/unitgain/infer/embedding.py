@@ -69,8 +69,8 @@ class FoldedEmbedding(nn.Module):
 
     def forward(
         self, c_noise: Float[Tensor, " n"], label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
-    ) -> list[Float[Tensor, "n c 1 1"]]:
-        """Factors `[N, C, 1, 1]` of each modulation, float32; `label` holds classes or mixtures of them.
+    ) -> list[Float[Tensor, "n c"]]:
+        """Factors `[N, C]` of each modulation, float32; `label` holds classes or mixtures of them.
 
         Where a step has asked for the embedding itself, that comes last.
         """
@@ -89,7 +89,7 @@ class FoldedEmbedding(nn.Module):
             factors += _by_rows(modulate, emb, self.at_once).split(self.sizes, dim=1)
         if self.wanted:
             factors.append(emb * self.silu)
-        return [each[:, :, None, None] for each in factors]
+        return factors
 
     def _embed_noise(self, c_noise: Tensor) -> Tensor:
         return F.linear(torch.cos(c_noise.outer(self.freqs) + self.phases), self.noise)

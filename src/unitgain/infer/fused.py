@@ -82,7 +82,7 @@ class FusedDepthwise(Step):
     def forward(
         self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum | None = None
     ) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`, of any precision; `scales` are `[N, C, 1, 1]`, float32."""
+        """Apply to `x`, of any precision; `scales` are `[N, C]`, float32."""
         return self.convolve(x, factors(scales, self.slot), self.dtype, after)
 
 
@@ -116,7 +116,7 @@ class FilteredConv(Step):
     def forward(
         self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor], after: Sum | None = None, upsample: bool = False
     ) -> Float[Tensor, "n c2 h2 w2"]:
-        """Apply to `x`, whose pixels are doubled first if `upsample`; `scales` are `[N, C, 1, 1]`, float32."""
+        """Apply to `x`, whose pixels are doubled first if `upsample`; `scales` are `[N, C]`, float32."""
         return self.convolve(x, self.dtype, factors(scales, self.slot), self.activate, after, upsample)
 
 

@@ -59,8 +59,8 @@ class Graphs:
         self.recordings: dict[tuple[Any, ...], Recording] = {}  # the one that was needed last comes last
 
     def __call__(
-        self, evaluate: Evaluate, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"] | float, label: Label
-    ) -> Float[Tensor, "n c h w"]:
+        self, evaluate: Evaluate, x: Float[Tensor, "n c *size"], sigma: Float[Tensor, " n"] | float, label: Label
+    ) -> Float[Tensor, "n c *size"]:
         """What `evaluate` gives, in memory of its own.
 
         Args:

@@ -31,7 +31,7 @@ class ActivatedDepthwise(Step):
         self.slot, self.silu, self.after = slot, silu, after
 
     def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor]) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
+        """Apply to `x`; `scales` are `[N, C]`, float32."""
         return depthwise(x, self.weight, factors(scales, self.slot), 1.0 if self.silu else None, after=self.after)
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.linear import PlainConv
-from unitgain.layers import MPConv
+from unitgain.layers import CONVOLUTIONS, MEMORY_FORMATS, MPConv
 from unitgain.native import images
-from unitgain.ops import normalize
+from unitgain.ops import normalize, over_pixels
 
 
 class Step(nn.Module):
@@ -51,29 +51,29 @@ class FoldedConv(Step):
 
     weight: nn.Parameter | None
 
-    def __init__(self, weight: Float[Tensor, "o i k1 k2"], groups: int, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Float[Tensor, "o i *kernel"], groups: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.groups, self.channels, self.reads = groups, len(weight), dtype
         self.activate = False
         self.at_once: int | None = None
-        self.padding, self.resolution = [size // 2 for size in weight.shape[2:]], 0
-        self.weight = frozen(weight.to(dtype).contiguous(memory_format=torch.channels_last))
+        self.padding, self.size = [size // 2 for size in weight.shape[2:]], ()
+        self.weight = frozen(weight.to(dtype).contiguous(memory_format=MEMORY_FORMATS[weight.ndim - 2]))
         self.packed: Tensor | None = None
 
-    def pack(self, resolution: int) -> None:
+    def pack(self, size: tuple[int, ...]) -> None:
         """Give up the weight for one in the layout of oneDNN, which would else be made anew at each call.
 
-        That layout pays where weights are large and images are small. Images of any size are taken; `resolution` is
-        that of those it is laid out for.
+        That layout pays where weights are large and images are small. Images of any size are taken; `size` is that of
+        those it is laid out for, height and width.
         """
         if self.weight is None or self.groups > 1:
             return
-        self.resolution = resolution
+        self.size = size
         self.packed = self._laid_out(self.weight)
         self.weight = None
 
     def _laid_out(self, weight: Tensor) -> Tensor:
-        size = [1, weight.shape[1], self.resolution, self.resolution]
+        size = [1, weight.shape[1], *self.size]
         one = [1, 1]
         return torch.ops.mkldnn._reorder_convolution_weight(weight, self.padding, one, one, self.groups, size)
 
@@ -89,7 +89,7 @@ class FoldedConv(Step):
         if self.packed is not None:
             self.packed = self._laid_out(self.packed.contiguous(memory_format=torch.channels_last))
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 *size"]:
         """Apply to `x`, which is channels-last and of the layer's dtype."""
         if self.at_once is None or len(x) <= self.at_once:
             return self._convolve(x)
@@ -102,7 +102,8 @@ class FoldedConv(Step):
     def _convolve(self, x: Tensor) -> Tensor:
         if self.packed is None:
             assert self.weight is not None
-            x = F.conv2d(x, self.weight, padding=self.padding, groups=self.groups)
+            convolve = CONVOLUTIONS[x.ndim - 2]
+            x = convolve(x, self.weight, padding=tuple(self.padding), groups=self.groups)
             return F.silu(x, inplace=True) if self.activate else x
         one, after = [1, 1], "swish" if self.activate else "none"
         return torch.ops.mkldnn._convolution_pointwise(
@@ -145,7 +146,7 @@ class SiLU(Step):
         self.inplace: bool = False
         self.at_once: int | None = None
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c *size"]:
         """Apply to `x`."""
         return apart(partial(F.silu, inplace=self.inplace), x, self.at_once)
 
@@ -157,7 +158,7 @@ class Multiply(Step):
         super().__init__()
         self.factor = factor
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c *size"]:
         """Apply to `x`."""
         return x * self.factor
 
@@ -169,14 +170,14 @@ class Modulated(Step):
         super().__init__()
         self.slot = slot
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor]) -> Float[Tensor, "n c h w"]:
-        """Apply to `x`; `scales` are `[N, C, 1, 1]`, float32."""
-        return x * scales[self.slot].to(x.dtype)
+    def forward(self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor]) -> Float[Tensor, "n c *size"]:
+        """Apply to `x`; `scales` are `[N, C]`, float32."""
+        return x * over_pixels(scales[self.slot], x).to(x.dtype)
 
 
 def factors(scales: Sequence[Tensor], slot: int | None) -> Float[Tensor, "n c"] | None:
     """Those of a modulation, as kernels take them; None without one."""
-    return None if slot is None else scales[slot].flatten(1)
+    return None if slot is None else scales[slot]
 
 
 class Applied(Step):
@@ -198,15 +199,15 @@ class Applied(Step):
         self.module, self.slot, self.dtype = freeze(module, torch.float32), slot, dtype
         self.at_once: int | None = None
 
-    def forward(self, x: Float[Tensor, "n c h w"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 *size2"]:
         """Apply to `x`."""
-        inputs = (x,) if self.slot is None else (x, scales[self.slot].flatten(1))
+        inputs = (x,) if self.slot is None else (x, scales[self.slot])
         parts = [
             self.module(*part) for part in zip(*(each.split(self.at_once or len(x)) for each in inputs), strict=True)
         ]
         y = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype)
         y = y.clone() if y.data_ptr() == x.data_ptr() else y  # what follows may write over it
-        return y.contiguous(memory_format=torch.channels_last)
+        return y.contiguous(memory_format=MEMORY_FORMATS[y.ndim - 2])
 
 
 class FrozenConv(nn.Module):
@@ -237,7 +238,8 @@ def freeze(network: nn.Module, dtype: torch.dtype) -> nn.Module:
             if isinstance(child, MPConv):
                 setattr(parent, name, FrozenConv(child, dtype))
             elif isinstance(child, PlainConv) and child.kernel:
-                child.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                memory_format = MEMORY_FORMATS[len(child.kernel)]
+                child.to(dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
     return frozen
 
 

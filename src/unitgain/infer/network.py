@@ -1,5 +1,6 @@
 """Token networks (EDM2 F and G, all of EDM2+) folded."""
 
+import math
 from typing import cast
 
 import torch
@@ -15,7 +16,8 @@ from unitgain.infer.blocks import FoldedAttention, FoldedBlock
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.fused import FilteredConv, FusedPointwise
 from unitgain.infer.layers import Applied, FoldedConv, SiLU, fold_weight
-from unitgain.layers import MPConv
+from unitgain.layers import MEMORY_FORMATS, MPConv
+from unitgain.ops import crop, mirror
 
 
 class FoldedUNet(nn.Module):
@@ -40,6 +42,7 @@ class FoldedUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.dtype, self.sums, self.backend = backend.dtype, backend.sums, backend
+        self.multiple, self.memory_format = network.multiple, MEMORY_FORMATS[spec.dims]
         self.embedding = FoldedEmbedding(cast(Embedding | PlainEmbedding, network.embedding), self.dtype)
         joins = _joins(network, spec)
         # Where a share is 0 nothing can be undone: features are scaled when they are joined.
@@ -79,7 +82,7 @@ class FoldedUNet(nn.Module):
         )
 
     def _block(self, name: str, block: nn.Module, scale_in: float, scale_out: float) -> FoldedBlock:
-        at = self.backend.at(_resolution(name))
+        at = self.backend.at(math.isqrt(math.prod(_sides(name))))
         return FoldedBlock(cast(Block, block), at, self.embedding.slot, scale_in, scale_out)
 
     def _skip_dtype(self) -> torch.dtype:
@@ -96,18 +99,20 @@ class FoldedUNet(nn.Module):
             for name, module in part.items():
                 for layer in module.modules():
                     if isinstance(layer, FoldedConv):
-                        layer.pack(_resolution(name))
-        self.out_conv.pack(spec.resolution)
+                        layer.pack(_sides(name))
+        self.out_conv.pack(spec.level_sizes[0])
 
     def forward(
         self,
-        x: Float[Tensor, "n c h w"],
+        x: Float[Tensor, "n c *size"],
         c_noise: Float[Tensor, " n"],
         label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None,
-    ) -> Float[Tensor, "n c h w"]:
-        """Raw output F `[N, C, H, W]` in the dtype of `x`."""
+    ) -> Float[Tensor, "n c *size"]:
+        """Raw output F `[N, C, *size]` in the dtype of `x`; padded inside as `UNet` is."""
+        size = x.shape[2:]
         scales = self.embedding(c_noise, label)
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
+        x = mirror(x, self.multiple)
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=self.memory_format)
         skips: list[Tensor] = []
         for name, module in self.enc.items():
             x = self.backend.convert(module(x), self.sums) if name.endswith("_conv") else module(x, scales)
@@ -116,7 +121,7 @@ class FoldedUNet(nn.Module):
         for name, block in self.dec.items():
             skip = (skips.pop(), self.factors[name]) if name in self.factors else ()
             x = block(x, scales, *skip)
-        return self.out_conv(self.backend.convert(x, self.dtype))
+        return crop(self.out_conv(self.backend.convert(x, self.dtype)), size)
 
 
 def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec) -> dict[str, tuple[float, float]]:
@@ -133,6 +138,6 @@ def _joins(network: MPUNet | PlainUNet, spec: NetworkSpec) -> dict[str, tuple[fl
     return joins
 
 
-def _resolution(name: str) -> int:
+def _sides(name: str) -> tuple[int, ...]:
     """Of a block's output, which its name begins with."""
-    return int(name.partition("x")[0])
+    return tuple(map(int, name.partition("_")[0].split("x")))

@@ -61,8 +61,8 @@ class Prepared(Denoiser):
 
     @torch.no_grad()
     def forward(
-        self, x: Float[Tensor, "n c h w"], sigma: Float[Tensor, "..."] | float, label: Label = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, x: Float[Tensor, "n c *size"], sigma: Float[Tensor, "..."] | float, label: Label = None
+    ) -> Float[Tensor, "n c *size"]:
         """Denoise, as `Denoiser.forward`; without gradients, in its own precision whatever `torch.autocast` says."""
         kind = x.device.type
         with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
@@ -103,7 +103,7 @@ class Prepared(Denoiser):
     def warm_up(self, batch: int = 1) -> "Prepared":
         """Run once with random numbers, which compiles, tunes and records for that batch; returns itself."""
         device = next(self.parameters()).device
-        size = (batch, self.spec.channels, self.spec.resolution, self.spec.resolution)
+        size = (batch, self.spec.channels, *self.spec.size)
         label = torch.zeros(batch, dtype=torch.int64, device=device) if self.spec.label_dim else None
         self(torch.randn(size, device=device), 1.0, label)
         return self
@@ -130,12 +130,12 @@ def prepare(
     """A denoiser that gives the same images faster; the original is not changed.
 
     Weights are normalized once rather than in every evaluation, with gains, the constants of mp_silu, mp_sum and mp_cat
-    folded into them wherever that is exact; labels are looked up; all modulations are one product; everything is
-    channels-last; on CPUs a depthwise convolution takes in what comes before and after it, 3x3 convolutions are made by
-    Winograd's filtering, 1x1 convolutions in bfloat16 keep their sums in registers until all is done with them, and
-    attention and what is between convolutions take a pass over memory each (`unitgain.native`). Where the network
-    computes in bfloat16, the sums of blocks are kept in float32, or in float16 where it preserves magnitudes and C
-    makes them. Configs A-E have their weights normalized once, in `dtype`, and nothing else.
+    folded into them wherever that is exact; labels are looked up; all modulations are one product; images and volumes
+    are channels-last. On CPUs, with images: a depthwise convolution takes in what comes before and after it, 3x3
+    convolutions are made by Winograd's filtering, 1x1 convolutions in bfloat16 keep their sums in registers until all
+    is done with them, and attention and what is between convolutions take a pass over memory each (`unitgain.native`).
+    Where the network computes in bfloat16, the sums of blocks are kept in float32, or in float16 where it preserves
+    magnitudes and C makes them. Configs A-E have their weights normalized once, in `dtype`, and nothing else.
 
     Args:
         denoiser: trained, on the device where it will run; its own `dtype` is not looked at.
@@ -164,7 +164,7 @@ def prepare(
     at_once = tile_size(denoiser, device) if device.type == "cpu" and not compile else None
     with torch.no_grad():
         if isinstance(network, MPUNet | PlainUNet):
-            eager = device.type == "cpu" and not (compile or kernels)
+            eager = device.type == "cpu" and not (compile or kernels) and denoiser.spec.dims == 2
             backend = _backend(isinstance(network, MPUNet), dtype, eager, winograd, kernels)
             folded: nn.Module = FoldedUNet(network, denoiser.spec, backend, at_once)
             if folded.at_once is not None:

@@ -1,7 +1,7 @@
 """Sampling: noise schedule, samplers, and random numbers that belong to each sample.
 
 A sampler is a value with its settings, `StochasticHeun(S_churn=10)`, that is called as `sampler(denoise, noise,
-sigmas)`; `denoise(x, sigma) -> denoised` is any callable that takes images `[N, C, H, W]` and a scalar noise level: a
+sigmas)`; `denoise(x, sigma) -> denoised` is any callable that takes images `[N, C, *size]` and a scalar noise level: a
 denoiser with its label bound, a guided one, or a formula. `heun` is a plain function for the same. `generate` draws the
 images of seeds with any of them, of points between seeds (`interpolate`), or from an image (`FromImage`).
 """

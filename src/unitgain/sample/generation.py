@@ -56,7 +56,7 @@ def generate(
     device: torch.device | str | None = None,
     on_images: Callable[[float], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-) -> Iterator[tuple[Sequence[AnySeed], Label, Float[Tensor, "n c h w"]]]:
+) -> Iterator[tuple[Sequence[AnySeed], Label, Float[Tensor, "n c *size"]]]:
     """Draw the image of each seed; an image depends on its seed alone, not on `batch` or its neighbours.
 
     Args:
@@ -68,14 +68,14 @@ def generate(
         label: class of all images, or one per seed, by number or by name; by default each seed draws its own of those
             that the network knows.
         batch: images in flight at a time, at least 1.
-        shape: (C, H, W) of an image; by default that of the network, which functions have none of.
+        shape: (C, *size) of an image; by default that of the network, which functions have none of.
         device: where images are drawn; by default where the parameters are, and the CPU for a function.
         on_images: called after each evaluation with the number of images finished; those in flight count by their part.
         on_step: called after each evaluation with what went in and came out.
 
     Yields:
         Seeds, labels (int64 `[n]`, mixtures `[n, classes]` between seeds that draw classes, None for an unconditional
-        network) and images `[n, C, H, W]`, float32, a batch at a time in the order of `seeds`.
+        network) and images `[n, C, *size]`, float32, a batch at a time in the order of `seeds`.
 
     Raises:
         ValueError: if a seed or a label is out of range, or a label is given for an unconditional network, or there are
@@ -91,7 +91,7 @@ def generate(
     if shape is None:
         if spec is None:
             raise ValueError("a denoiser without a spec does not say how large its images are: pass shape=(C, H, W)")
-        shape = (spec.channels, spec.resolution, spec.resolution)
+        shape = (spec.channels, *spec.size)
     device = device or _device(denoiser)
     network = tiled(denoiser, device) if isinstance(denoiser, DenoiserLike) else denoiser
     for start in range(0, len(seeds), batch):

@@ -38,13 +38,13 @@ class Sampler(ABC):
         """Sample.
 
         Args:
-            denoise: D, `denoise(x, sigma) -> denoised` of images `[N, C, H, W]` and a scalar noise level.
-            noise: unit noise `[N, C, H, W]`; its dtype is that of the state.
+            denoise: D, `denoise(x, sigma) -> denoised` of images `[N, C, *size]` and a scalar noise level.
+            noise: unit noise `[N, C, *size]`; its dtype is that of the state.
             sigmas: decreasing noise levels `[steps + 1]`, the last may be 0, as from `sigma_grid`.
             randn: draws unit noise of the shape of `noise`, from the generators of the samples.
 
         Returns:
-            Images `[N, C, H, W]` at the last of `sigmas`.
+            Images `[N, C, *size]` at the last of `sigmas`.
         """
 
     def evaluations(self, sigmas: "Tensor") -> int:

@@ -163,7 +163,7 @@ def step_on(
             parameter.register_post_accumulate_grad_hook(lambda tensor: setattr(tensor, "grad", None))
 
     def one_pass() -> None:
-        clean = torch.empty(size, spec.channels, spec.resolution, spec.resolution)
+        clean = torch.empty(size, spec.channels, *spec.size)
         label = torch.zeros(size, spec.label_dim) if spec.label_dim else None  # one-hot: fake classes are no numbers
         loss = objective(clean, torch.ones(size), torch.empty_like(clean), label).loss
         (loss.sum() * 1.0).backward()

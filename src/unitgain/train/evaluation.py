@@ -70,7 +70,7 @@ class Evaluation(Observer):
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae)
         spec = self.recipe.network
         self.decode = decoder(self.encoder, spec.channels, world.device, settings.vae)
-        noise = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=world.device)
+        noise = torch.zeros(1, spec.channels, *spec.size, device=world.device)
         self.intervals, self.images = settings.intervals(self.recipe.snapshot_every), settings.samples or IMAGES
         self.meter = Meter(settings, self.decode(noise), world, limits) if self.intervals[1] else None
 

@@ -224,10 +224,9 @@ def at_level(name: str, new: NetworkSpec, old: NetworkSpec) -> str:
     """The name in the network `old` of what is called `name` in `new`: the same block of the same level."""
 
     def renamed(match: re.Match[str]) -> str:
-        resolution = old.resolutions[new.resolutions.index(int(match[2]))]
-        return f"{match[1]}{resolution}x{resolution}_"
+        return f"{match[1]}{old.level_names[new.level_names.index(match[2])]}_"
 
-    return re.sub(r"(\b(?:enc|dec)\.)(\d+)x\2_", renamed, name)
+    return re.sub(r"(\b(?:enc|dec)\.)([0-9x]+)_", renamed, name)
 
 
 def _same_shapes(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -13,21 +13,15 @@ from unitgain.train.config import TrainConfig
 
 
 def fit(network: NetworkSpec, dataset: Dataset) -> NetworkSpec:
-    """A network for other data: their classes, channels and resolution; attention stays at its levels.
-
-    Raises:
-        ValueError: if the images are not square, or their edge does not halve at each level.
-    """
-    channels, height, width = dataset.shape
-    if height != width:
-        raise ValueError(f"data {dataset.name}: images are {height}x{width}; networks take square ones")
+    """A network for other data: their classes, channels and resolution; attention stays at its levels."""
+    channels, *size = dataset.shape
     attention = network.attn_resolutions
-    if height != network.resolution:
-        attention = tuple(
-            height >> level for level, resolution in enumerate(network.resolutions) if resolution in attention
-        )
+    if tuple(size) != network.size:
+        levels = [level for level, resolution in enumerate(network.resolutions) if resolution in attention]
+        there = network.replace(resolution=tuple(size), attn_resolutions=()).resolutions
+        attention = tuple(there[level] for level in levels)
     return network.replace(
-        resolution=height, channels=channels, label_dim=dataset.label_dim, attn_resolutions=attention
+        resolution=tuple(size), channels=channels, label_dim=dataset.label_dim, attn_resolutions=attention
     )
 
 
@@ -101,7 +95,7 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
         ValueError: if the shape of the images or the number of classes differ.
     """
     network = config.recipe.network
-    expected = (network.channels, network.resolution, network.resolution)
+    expected = (network.channels, *network.size)
     if dataset.shape != expected:
         remedy = "; encode the data first: unitgain data encode" if config.recipe.latents > dataset.latents else ""
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitgain.analysis.buckets import bucket_of
+from unitgain.analysis.buckets import bucket_of, resolution_of
 from unitgain.analysis.cost import part_of
 from unitgain.parallel import World, is_sharded, local
 
@@ -94,5 +94,5 @@ def _place(part: str) -> tuple[int, int]:
     """Embedding, encoder from fine to coarse, decoder back, the rest."""
     side = part[:3] if part.startswith(("Enc ", "Dec ")) else part
     order = ("embedding", "Enc", "Dec", "output", "uncertainty", SMALL)
-    resolution = int(part[4:].partition("x")[0]) if side != part else 0
+    resolution = resolution_of(part) or 0
     return order.index(side) if side in order else len(order), resolution if side == "Dec" else -resolution

@@ -143,7 +143,7 @@ class TrainState:
         resume would add up in another order than the same step of a run that was not stopped.
         """
         spec, device = self.denoiser.spec, self.device
-        image = torch.zeros(1, spec.channels, spec.resolution, spec.resolution, device=device)
+        image = torch.zeros(1, spec.channels, *spec.size, device=device)
         label = torch.zeros(1, dtype=torch.int64, device=device) if spec.label_dim else None
         with accumulate(self.objective, last=True):
             self.objective(image, torch.ones(1, device=device), image, label).loss.sum().backward()
