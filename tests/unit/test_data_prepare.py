@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import nullcontext
 
 import datasets
 import numpy as np
@@ -169,6 +170,31 @@ def test_images_as_they_are_must_agree(pictures, tmp_path):
     (pictures / "eel" / "2.png").write_bytes(encoded(picture(1, 7, 7)))
     with pytest.raises(BrokenPictureError, match=r"eel/2.png is image of 3 channels, 7x7 where others are .* 6x6"):
         prepare_data(str(pictures), tmp_path / "other", as_they_are, workers=1)
+
+
+def test_rectangles(pictures, tmp_path):
+    """Height x width, in numbers and in shape, resumed or not."""
+    fit = Fit(resolution=(6, 10))
+    manifest = prepare_data(str(pictures), tmp_path / "data", fit, workers=1, shard=4)
+    assert manifest.resolution == (6, 10)
+    assert json.loads((tmp_path / "data" / "unitgain.json").read_text())["resolution"] == [6, 10]
+    data = PreparedDataset(tmp_path / "data")
+    assert data.shape == (3, 6, 10) and data.rows(np.arange(3))[0].shape == (3, 3, 6, 10)
+    assert prepare_data(str(pictures), tmp_path / "square", Fit(resolution=(6, 6)), workers=1).resolution == 6
+
+
+def test_rectangles_as_they_are_go_on_where_they_were(tmp_path):
+    pictures = folder_of(tmp_path / "pictures", width=7, height=5)
+
+    def stop(done, _):
+        if done == 9:
+            raise KeyboardInterrupt
+
+    for name, report in (("whole", None), ("resumed", stop), ("resumed", None)):
+        with pytest.raises(KeyboardInterrupt) if report else nullcontext():
+            prepare_data(str(pictures), tmp_path / name, Fit(resolution=None), workers=1, shard=4, on_progress=report)
+    assert read_manifest(tmp_path / "whole").resolution == (5, 7)
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
 def test_other_settings_are_refused(pictures, tmp_path):

@@ -17,6 +17,7 @@ from unitgain.data.settings import Normalization, OnError, PixelRange
 from unitgain.data.sources import SourceOptions
 from unitgain.files import atomic
 from unitgain.serial import to_dict
+from unitgain.size import show_size
 from unitgain.text import one_line
 
 if TYPE_CHECKING:
@@ -229,10 +230,11 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
     classes = f", {len(manifest.classes)} classes" if manifest.classes is not None else ""
     what, each = ("images", 1) if manifest.kind == "image" else ("latents", 2)  # mean and standard deviation
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
-    shape = f"{manifest.channels // each}x{manifest.resolution}x{manifest.resolution}"
+    sides = show_size(manifest.resolution)
+    shape = f"{manifest.channels // each}x{sides}"
     say(f"{manifest.rows:,} {what} of {shape}{classes} in {folder} ({size:,.1f} MB)")
     if manifest.enlarged:
-        say(f"{manifest.enlarged:,} pictures were smaller than {manifest.resolution} pixels and were enlarged")
+        say(f"{manifest.enlarged:,} pictures were smaller than {sides} pixels and were enlarged")
     if manifest.skipped:
         say(f"{manifest.skipped:,} pictures could not be used and were left out; {folder / SKIPPED} lists them")
     if manifest.encoder is not None:

@@ -74,9 +74,9 @@ def named_rows(
 
 def enlarged(image: Image.Image) -> Image.Image:
     """A picture that is not smaller than can be seen."""
-    if image.width >= SMALLEST:
+    if max(image.size) >= SMALLEST:
         return image
-    factor = math.ceil(SMALLEST / image.width)
+    factor = math.ceil(SMALLEST / max(image.size))
     return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
 
 

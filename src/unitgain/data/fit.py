@@ -6,15 +6,16 @@ import math
 import struct
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from unitgain.size import SIZE_TEXT, Size, shortest, sides_of
 from unitgain.text import printable
 from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_npy
 
@@ -34,8 +35,10 @@ class Fit:
     """How pictures become images of one size.
 
     Args:
-        resolution: edge of the images in pixels; None for that of the source, which must be square then.
-        fit: "crop": the middle square, as ADM does; "pad": the whole picture on the background; "stretch": to a square.
+        resolution: of the images in pixels: 64 for a square, 48x64 for height x width; None for that of the source, all
+            of whose pictures must have one size then.
+        fit: "crop": the middle of that shape, as ADM does; "pad": the whole picture on the background; "stretch": the
+            whole picture, whatever its shape.
         channels: 3: RGB; 1: grey.
         background: colour behind transparent pixels and around padded pictures: a name or #rrggbb.
         format: how images are stored, both without loss.
@@ -44,15 +47,20 @@ class Fit:
         ValueError: if a field is out of its range.
     """
 
-    resolution: int | None
+    resolution: Annotated[Size | None, SIZE_TEXT]
     fit: FitMode = "crop"
     channels: Literal[3, 1] = 3
     background: str = "white"
     format: Format = "png"
 
     def __post_init__(self) -> None:
-        if self.resolution is not None and not 1 <= self.resolution <= 16384:
-            raise ValueError(f"resolution {self.resolution}: must be 1 to 16384 pixels")
+        if self.resolution is not None:
+            sides = sides_of(self.resolution)
+            if len(sides) != 2 or not all(1 <= side <= 16384 for side in sides):
+                raise ValueError(
+                    f"resolution {self.resolution}: must be 1 to 16384 pixels, or height and width of such"
+                )
+            object.__setattr__(self, "resolution", shortest(self.resolution))
         if self.channels not in (1, 3):
             raise ValueError(f"channels {self.channels}: must be 3 (RGB) or 1 (grey)")
         try:
@@ -74,20 +82,14 @@ def fit_image(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> tuple[I
     """The picture in a file as an image of the wanted size, and whether it had to be enlarged.
 
     Raises:
-        ImageError: if it cannot be decoded, is larger than `limits` allow, or `fit` takes pictures as they are and it
-            is not square.
+        ImageError: if it cannot be decoded, or is larger than `limits` allow.
     """
     image = flatten(decode(data, limits), fit)
-    width, height = image.size
-    if fit.resolution is None:
-        if width != height:
-            raise ImageError(f"is {width}x{height}, not square: give a resolution")
+    if fit.resolution is None or image.size == _size(fit):
         return image, False
-    edge = max(width, height) if fit.fit == "pad" else min(width, height)
-    if image.size != (fit.resolution, fit.resolution):
-        resize = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.fit]
-        image = _of_any_size(functools.partial(resize, image, fit))
-    return image, edge < fit.resolution
+    smaller = [edge < side for edge, side in zip(image.size, _size(fit), strict=True)]
+    resize = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.fit]
+    return _of_any_size(functools.partial(resize, image, fit)), all(smaller) if fit.fit == "pad" else any(smaller)
 
 
 def encode_image(image: Image.Image, format: Format) -> bytes:
@@ -163,44 +165,42 @@ def flatten(image: Image.Image, fit: Fit) -> Image.Image:
 
 
 def adm_crop(image: Image.Image, fit: Fit) -> Image.Image:
-    """The middle square, as ADM takes it.
+    """The middle of the wanted shape, as ADM takes that of a square.
 
-    Halve with a box filter while the shorter edge is at least twice the target, resize the shorter edge to it with
-    bicubic, crop.
+    Halve with a box filter while both edges are at least twice the target, resize the whole with bicubic so that one
+    edge fits and the other is no shorter, crop.
     """
-    size = _edge(fit)
-    image = _halved(image, size, min)
-    scale = size / min(image.size)
-    width, height = (max(round(edge * scale), size) for edge in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    if width * height > max(WHOLE, MOST * size**2):
-        return _part(image, (width, height), (left, top, left + size, top + size))
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + size, top + size))
+    size = _size(fit)
+    image = _halved(image, size, all)
+    scale = max(side / edge for side, edge in zip(size, image.size, strict=True))
+    width, height = (max(round(edge * scale), side) for side, edge in zip(size, image.size, strict=True))
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    box = (left, top, left + size[0], top + size[1])
+    if width * height > max(WHOLE, MOST * math.prod(size)):
+        return _part(image, (width, height), box)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop(box)
 
 
 def pad(image: Image.Image, fit: Fit) -> Image.Image:
-    """The whole picture, its longer edge resized to the target, in the middle of a square of the background."""
-    size = _edge(fit)
-    image = _halved(image, size, max)
-    scale = size / max(image.size)
-    width, height = (min(max(round(edge * scale), 1), size) for edge in image.size)
+    """The whole picture, as large as the target holds, in the middle of the background."""
+    size = _size(fit)
+    image = _halved(image, size, any)
+    scale = min(side / edge for side, edge in zip(size, image.size, strict=True))
+    width, height = (min(max(round(edge * scale), 1), side) for side, edge in zip(size, image.size, strict=True))
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    canvas = Image.new("RGB", (size, size), fit.colour).convert(image.mode)
-    canvas.paste(image, ((size - width) // 2, (size - height) // 2))
+    canvas = Image.new("RGB", size, fit.colour).convert(image.mode)
+    canvas.paste(image, ((size[0] - width) // 2, (size[1] - height) // 2))
     return canvas
 
 
 def stretch(image: Image.Image, fit: Fit) -> Image.Image:
     """The whole picture, each edge resized to the target."""
-    size = _edge(fit)
-    image = _halved(image, size, min)
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+    return _halved(image, _size(fit), all).resize(_size(fit), Image.Resampling.BICUBIC)
 
 
-def _halved(image: Image.Image, size: int, edge: Callable[[tuple[int, int]], int]) -> Image.Image:
-    """Halve with a box filter while the shorter or longer edge (`min`, `max`) is at least twice the target."""
-    while edge(image.size) >= 2 * size and min(image.size) >= 2:
+def _halved(image: Image.Image, size: tuple[int, int], judge: Callable[[Iterable[bool]], bool]) -> Image.Image:
+    """Halve with a box filter while `all` edges, or `any`, are at least twice the target."""
+    while judge(edge >= 2 * side for edge, side in zip(image.size, size, strict=True)) and min(image.size) >= 2:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     return image
 
@@ -217,9 +217,11 @@ def _part(image: Image.Image, resized: tuple[int, int], box: tuple[int, int, int
     return part.resize((width, height), bicubic, box=(0, sides[1] - top, width, sides[3] - top))
 
 
-def _edge(fit: Fit) -> int:
+def _size(fit: Fit) -> tuple[int, int]:
+    """Width and height, as Pillow has them."""
     assert fit.resolution is not None
-    return fit.resolution
+    height, width = sides_of(fit.resolution)
+    return width, height
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -22,6 +22,7 @@ from unitgain.data.workers import cores, in_order
 from unitgain.official import VAE
 from unitgain.parallel import World
 from unitgain.serial import to_dict
+from unitgain.size import Size, shortest, show_size
 
 
 def encode(
@@ -123,7 +124,7 @@ class _Job:
         return writer.finish(
             features("latent", self.dataset.classes),
             kind="latent",
-            resolution=self.dataset.manifest.resolution // downsampling(self.model),
+            resolution=self._resolution(),
             channels=2 * latent_channels(self.model),
             classes=self.dataset.classes,
             encoder=to_dict(LatentEncoder.official(self.vae) if self.official else own),
@@ -142,7 +143,14 @@ class _Job:
             columns["label"] = self.dataset.labels[rows.start : rows.stop].tolist()
         columns["key"] = [self.dataset.key(row) for row in rows]
         values = len(rows) * latents.shape[2] * latents.shape[3]
-        return writer.write(index, columns, kind="latent", items=len(rows), values=values, sums=sums, squares=squares)
+        size = self._resolution()
+        return writer.write(
+            index, columns, kind="latent", items=len(rows), resolution=size, values=values, sums=sums, squares=squares
+        )
+
+    def _resolution(self) -> Size:
+        """Of the latents."""
+        return shortest(tuple(side // downsampling(self.model) for side in self.dataset.manifest.size))
 
 
 def is_official(vae: str) -> bool:
@@ -159,12 +167,13 @@ def check_vae(dataset: PreparedDataset, model: Any, name: str) -> None:
     """
     if dataset.latents:
         raise ValueError(f"{dataset.name} holds latents already")
-    channels, edge, _ = dataset.stored_shape
+    channels, *size = dataset.stored_shape
     if model.config.in_channels != channels:
         raise ValueError(f"the VAE {name} takes {model.config.in_channels} channels, {dataset.name} has {channels}")
-    if edge % downsampling(model):
+    if any(side % downsampling(model) for side in size):
         raise ValueError(
-            f"the VAE {name} makes latents {downsampling(model)} times smaller; {edge} pixels are no multiple of that"
+            f"the VAE {name} makes latents {downsampling(model)} times smaller; {show_size(tuple(size))} pixels are no "
+            "multiple of that"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from unitgain.classes import check_names
 from unitgain.serial import from_dict
+from unitgain.size import Size, show_size, sides_of
 from unitgain.trust import Limits, parse_json, plain_name, read_regular
 
 FORMAT = "unitgain-data/1"
@@ -39,6 +40,7 @@ class Shard:
         bytes: size of the file.
         sha256: of the file.
         items: pictures of the source that it stands for, those that were skipped too.
+        resolution: of its rows, as in `Manifest`; None in older files, where they are square.
         values: pixels (or places of the latents) per channel, over all its rows.
         sums: of the values, per channel.
         squares: sums of the squares of the values, per channel.
@@ -55,6 +57,7 @@ class Shard:
     bytes: int
     sha256: str
     items: int
+    resolution: Size | None = None
     values: int
     sums: tuple[float, ...]
     squares: tuple[float, ...]
@@ -78,7 +81,7 @@ class Manifest:
 
     Attributes:
         kind: "image": encoded 8-bit images; "latent": float32 means, then standard deviations, `[2 C, h, w]`.
-        resolution: edge of the images or latents.
+        resolution: of the images or latents: a number for a square, else height and width.
         channels: as stored; for latents twice those that the network sees.
         rows: number of images.
         classes: their names; None without labels.
@@ -97,7 +100,7 @@ class Manifest:
 
     format: str = FORMAT
     kind: Literal["image", "latent"]
-    resolution: int
+    resolution: Size
     channels: int
     rows: int
     classes: tuple[str, ...] | None
@@ -112,8 +115,9 @@ class Manifest:
 
     def __post_init__(self) -> None:
         means = self.channels // 2 if self.kind == "latent" else self.channels
-        if not 1 <= self.resolution <= LARGEST or not (self.channels in (1, 3) if self.kind == "image" else means):
-            raise ValueError(f"{self.kind} of {self.channels} channels, {self.resolution}x{self.resolution}: cannot be")
+        fits = len(self.size) == 2 and all(1 <= side <= LARGEST for side in self.size)
+        if not fits or not (self.channels in (1, 3) if self.kind == "image" else means):
+            raise ValueError(f"{self.kind} of {self.channels} channels, {show_size(self.size)}: cannot be")
         if len(self.mean) != means or len(self.std) != means or not all(map(math.isfinite, (*self.mean, *self.std))):
             raise ValueError(f"mean {self.mean} and std {self.std}: {means} finite values each are expected")
         if self.classes is not None and not self.classes:
@@ -124,10 +128,16 @@ class Manifest:
         if len({shard.file for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is named twice")
         for shard in self.shards:
-            if shard.kind != self.kind or not shard.rows or shard.values != shard.rows * self.resolution**2:
+            values = shard.rows * math.prod(self.size)
+            if shard.kind != self.kind or not shard.rows or shard.values != values:
                 raise ValueError(
                     f"{shard.file}: {shard.rows} rows, kind {shard.kind!r}, {shard.values} values: cannot be"
                 )
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Height and width."""
+        return sides_of(self.resolution)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -6,6 +6,7 @@ s times its size on. The number of threads and any interruption change nothing o
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from unitgain.data.sources import Item, Source, SourceOptions, open_source
 from unitgain.data.workers import count_threads, in_order
 from unitgain.extras import require
 from unitgain.serial import to_dict
+from unitgain.size import shortest, show_size, sides_of
 from unitgain.text import printable
 from unitgain.trust import Limits, read_npy
 
@@ -38,10 +40,10 @@ class Shape:
 
     kind: Literal["image", "latent"] = "image"
     channels: int = 0
-    edge: int = 0
+    size: tuple[int, ...] = (0, 0)
 
     def __str__(self) -> str:
-        return f"{self.kind} of {self.channels} channels, {self.edge}x{self.edge}"
+        return f"{self.kind} of {self.channels} channels, {show_size(self.size)}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def prepare_data(
     check_names(source.classes or ())
     for note in source.notes:
         say(note)
-    size = shard or max(16, min(1024, 2**28 // (3 * (fit.resolution or 512) ** 2)))
+    size = shard or max(16, min(1024, 2**28 // (3 * math.prod(sides_of(fit.resolution or 512)))))
     settings = {
         "source": what,
         "source_fingerprint": source.fingerprint,
@@ -189,7 +191,8 @@ class _Job:
             columns,
             kind=kind,
             items=len(rows),
-            values=sum(row.shape.edge**2 for row in good),
+            resolution=shortest(good[0].shape.size) if good else None,
+            values=sum(math.prod(row.shape.size) for row in good),
             sums=_sum([row.sums for row in good]),
             squares=_sum([row.squares for row in good]),
             enlarged=sum(row.enlarged for row in good),
@@ -198,8 +201,8 @@ class _Job:
 
     def finish(self) -> Manifest:
         """Write what makes the shards a data set."""
-        shape, classes = self.shape or Shape("image", 3, 0), self.source.classes
-        entry: dict[str, Any] = {"kind": shape.kind, "resolution": shape.edge, "channels": shape.channels}
+        shape, classes = self.shape or Shape("image", 3), self.source.classes
+        entry: dict[str, Any] = {"kind": shape.kind, "resolution": shortest(shape.size), "channels": shape.channels}
         if shape.kind == "latent":  # of an official archive: made with the official VAE
             from unitgain.data.encoder import LatentEncoder  # brings torch, which pixels do without
 
@@ -210,7 +213,8 @@ class _Job:
 def shape_of(shard: Shard) -> Shape:
     """Of the images in a shard."""
     channels = len(shard.sums) * (2 if shard.kind == "latent" else 1)
-    return Shape(shard.kind, channels, round((shard.values / shard.rows) ** 0.5))
+    square = round((shard.values / shard.rows) ** 0.5)
+    return Shape(shard.kind, channels, sides_of(shard.resolution or square))
 
 
 def fit_item(item: Item, fit: Fit, limits: Limits) -> Row:
@@ -233,7 +237,7 @@ def _image_row(item: Item, image: Image.Image, enlarged: bool, fit: Fit) -> Row:
         item.key,
         item.label,
         encode_image(image, fit.format),
-        shape=Shape("image", len(counts), image.width),
+        shape=Shape("image", len(counts), (image.height, image.width)),
         sums=tuple((counts @ np.arange(256)).tolist()),
         squares=tuple((counts @ np.arange(256) ** 2).tolist()),
         enlarged=enlarged,
@@ -248,18 +252,19 @@ def _moments(data: bytes, fit: Fit) -> NDArray[np.float32] | None:
         raise ImageError(f"is no readable NPY file: {error}") from error
     if array.dtype.kind != "f":
         return None
-    if array.ndim != 3 or array.shape[0] % 2 or array.shape[1] != array.shape[2]:
-        raise ImageError(f"holds {array.dtype} {array.shape}; latents are [2 C, h, h], means and standard deviations")
+    if array.ndim != 3 or array.shape[0] % 2:
+        raise ImageError(f"holds {array.dtype} {array.shape}; latents are [2 C, h, w], means and standard deviations")
     if not np.isfinite(array).all():
         raise ImageError("holds values that are not finite")
-    if fit.resolution not in (None, array.shape[1], 8 * array.shape[1]):
-        raise ImageError(f"holds latents of {array.shape[1]}x{array.shape[1]}, which cannot be resized")
+    height, width = array.shape[1:]
+    if fit.resolution not in (None, shortest((height, width)), shortest((8 * height, 8 * width))):
+        raise ImageError(f"holds latents of {height}x{width}, which cannot be resized")
     return array.astype(np.float32)
 
 
 def _latent_row(item: Item, moments: NDArray[np.float32]) -> Row:
     sums, squares = latent_sums(moments[None])
-    shape = Shape("latent", moments.shape[0], moments.shape[1])
+    shape = Shape("latent", moments.shape[0], moments.shape[1:])
     return Row(item.key, item.label, moments.tobytes(), shape=shape, sums=sums, squares=squares)
 
 

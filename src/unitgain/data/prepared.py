@@ -80,7 +80,8 @@ class PreparedDataset(Dataset):
     @property
     def stored_shape(self) -> tuple[int, int, int]:
         """Of a row as it is stored: channels, height, width; uint8 for pixels, float32 for latents."""
-        return self.manifest.channels, self.manifest.resolution, self.manifest.resolution
+        height, width = self.manifest.size
+        return self.manifest.channels, height, width
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -56,6 +56,8 @@ def draw(dataset: PreparedDataset, rows: np.ndarray) -> Tensor:
 
 
 def _sized(image: Image.Image) -> Image.Image:
-    if image.width > LARGEST:
-        return image.resize((LARGEST, LARGEST), Image.Resampling.BOX)
+    longest = max(image.size)
+    if longest > LARGEST:
+        width, height = (max(round(edge * LARGEST / longest), 1) for edge in image.size)
+        return image.resize((width, height), Image.Resampling.BOX)
     return enlarged(image)

@@ -67,7 +67,7 @@ def measure_snapshot(
         for first in range(0, count, batch):
             stored, labels = dataset.rows(np.sort(chosen[first : first + batch]))
             clean = encoder.encode(stored.to(device), generator)
-            if clean.shape[1:] != (network.channels, network.resolution, network.resolution):
+            if clean.shape[1:] != (network.channels, *network.size):
                 raise ValueError(f"{path} is for other images than those of {one_line(dataset.name)}")
             yield clean, labels.to(device) if labels is not None and network.label_dim else None
             if on_images is not None:
