@@ -134,7 +134,7 @@ def test_magnitudes_are_one_at_initialization(config, size):
     levels = {}
     for name, square in probe.squares.items():
         if "modulation" not in name:
-            levels.setdefault(bucket_of(name), []).append(square.sqrt())
+            levels.setdefault(bucket_of(name), []).append((square / probe.images[name]).sqrt())
     assert len(levels) == 6
     for name, magnitudes in levels.items():
         assert 0.5 <= torch.cat(magnitudes).mean() <= 2, name

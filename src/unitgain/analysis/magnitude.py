@@ -21,6 +21,7 @@ from unitgain.arch.linear import PlainConv
 from unitgain.denoiser import Denoiser
 from unitgain.layers import MPConv
 from unitgain.loss import DenoisingLoss
+from unitgain.ops import over_pixels
 from unitgain.parallel import World, full
 
 
@@ -123,7 +124,7 @@ def measure(
         with watch(denoiser) as probe:
             for clean, label in batches:
                 sigma, noise = loss.draw(clean, generator)
-                denoiser(clean + sigma[:, None, None, None] * noise, sigma, label)
+                denoiser(clean + over_pixels(sigma, clean) * noise, sigma, label)
     finally:
         denoiser.train(was)
     if not probe.squares:

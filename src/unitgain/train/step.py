@@ -29,9 +29,9 @@ class Microbatch:
         last: whether this is the process's last one of the batch, after which gradients are summed.
     """
 
-    clean: Float[Tensor, "n c h w"]
+    clean: Float[Tensor, "n c *size"]
     sigma: Float[Tensor, " n"]
-    noise: Float[Tensor, "n c h w"]
+    noise: Float[Tensor, "n c *size"]
     label: Label = None
     counts: bool = True
     last: bool = True
