@@ -33,8 +33,8 @@ def read_size(text: str) -> Size:
     """
     if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9}){0,2}", text.strip().lower()):
         raise ValueError(f"cannot read the size {text!r}: write 64 for a square, or 48x64 for height x width")
-    sides = tuple(map(int, text.strip().lower().split("x")))
-    return shortest(sides) if len(sides) > 1 else sides[0]
+    sides = [int(side) for side in text.strip().lower().split("x")]
+    return shortest(tuple(sides)) if len(sides) > 1 else sides[0]
 
 
 SIZE_TEXT = PrimitiveConstructorSpec(

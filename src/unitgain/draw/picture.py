@@ -76,7 +76,8 @@ def from_picture(denoiser: Denoiser | Guided, start: FromPicture, settings: Draw
         encoder = dataclasses.replace(encoder, vae=settings.vae or encoder.vae)
         vae = load_vae(encoder.vae, device)
         factor, channels = downsampling(vae), int(vae.config.in_channels)
-    size = (spec.resolution * factor, spec.resolution * factor)
+    height, width = (side * factor for side in spec.size)
+    size = height, width
     pixels = _picture(start.picture, channels, size, fitted=start.mask is None)
     free = None if start.mask is None else _mask(start.mask, size)
     sigma_start = start.sigma_start or (START * denoiser.sigma_data if free is None else settings.sigma_max)
@@ -118,9 +119,9 @@ def _picture(source: Any, channels: int, size: tuple[int, int], fitted: bool) ->
     except ImageError as error:
         raise ImageError(f"{name} {error}") from error
     if (image.height, image.width) != size:
-        if not fitted or size[0] != size[1]:
+        if not fitted:
             raise ValueError(_other_size(name, image, size))
-        image = adm_crop(image, Fit(resolution=size[0], channels=3 if channels == 3 else 1))
+        image = adm_crop(image, Fit(resolution=size, channels=3 if channels == 3 else 1))
     return _tensor(image)
 
 

@@ -155,7 +155,7 @@ class FromPicture:
 
     Args:
         picture: what images start from: a file of any kind, in Python also an image of Pillow, or an array or tensor of
-            uint8. Cropped to its middle square and scaled, where its size is not that of the network's images.
+            uint8. Cropped to its middle and scaled, where its size is not that of the network's images.
         sigma_start: noise level that is added to the picture, from which it is denoised: at 0.2 details change, at 10
             little is left of it. Default: twice sigma_data; with a mask, the highest noise level, where what is under
             the mask has no part in the images.

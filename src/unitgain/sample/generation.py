@@ -31,8 +31,8 @@ class Step:
         number: of the evaluation, from 1.
         evaluations: how many there will be.
         sigma: noise level.
-        x: noisy images `[n, C, H, W]`.
-        denoised: what the network sees in them, D(x; sigma), `[n, C, H, W]`.
+        x: noisy images `[n, C, *size]`.
+        denoised: what the network sees in them, D(x; sigma), `[n, C, *size]`.
     """
 
     seeds: Sequence[Seed]
