@@ -14,7 +14,7 @@ from launch import launch
 from PIL import Image
 
 from unitgain.checkpoint.state import list_checkpoints
-from unitgain.data.images import grid
+from unitgain.data.captions import captioned_grid
 from unitgain.draw import DrawSettings, open_network
 from unitgain.evaluate.generated import Generated
 from unitgain.metrics.detectors import Pixels
@@ -106,4 +106,4 @@ def test_two_processes_evaluate_as_one_and_leave_no_trace(tmp_path, reference):
             one = Generated(network, None, DrawSettings(steps=2, label=label), [label])
             parts += list(one.batches([0]))
         with Image.open(folder / "samples" / "0000000024.png") as image:
-            assert np.array_equal(np.asarray(image), np.asarray(grid(torch.cat(parts), 1)))
+            assert np.array_equal(np.asarray(image), np.asarray(captioned_grid(torch.cat(parts), ["a", "b", "c"], 1)))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from unitgain.checkpoint.state import list_checkpoints
-from unitgain.data.images import grid
+from unitgain.data.captions import captioned_grid
 from unitgain.draw import DrawSettings, open_network
 from unitgain.draw.decode import decoder
 from unitgain.evaluate.generated import Generated
@@ -107,7 +107,7 @@ def test_it_shows_what_the_snapshot_of_that_moment_draws(tmp_path, tiny_recipe, 
     labels = [0, 0, 1, 1, 2, 2]
     decode = decoder(network.encoder, 1)
     parts = [decode(images) for _, _, images in generate(network.denoiser, range(6), settings.sigmas(), label=labels)]
-    expected = np.asarray(grid(torch.cat(parts), 2))
+    expected = np.asarray(captioned_grid(torch.cat(parts), ["a", "a", "b", "b", "c", "c"], 2))
     with Image.open(tmp_path / "run" / "samples" / "0000000024.png") as image:
         assert np.array_equal(np.asarray(image), expected)
     images = Generated(network, None, settings, range(20))

@@ -14,9 +14,9 @@ import unitgain
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, write_snapshot
 from unitgain.checkpoint.uncertainty import read_uncertainty, write_uncertainty
+from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
-from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser, Uncertainty
 from unitgain.draw import DrawSettings, Network
 from unitgain.evaluate.generated import Generated
@@ -258,7 +258,7 @@ def test_the_grid_at_the_start_is_what_the_snapshot_draws(tmp_path, tiny_recipe,
     for label in range(3):
         parts += list(Generated(network, None, DrawSettings(steps=3, label=label), [label]).batches([0]))
     with Image.open(tmp_path / "run" / "samples" / "0000000000.png") as image:
-        assert np.array_equal(np.asarray(image), np.asarray(grid(torch.cat(parts), 1)))
+        assert np.array_equal(np.asarray(image), np.asarray(captioned_grid(torch.cat(parts), ["a", "b", "c"], 1)))
 
 
 def test_a_snapshot_in_a_folder_is_found_and_may_move(tmp_path, tiny_recipe, snapshot):
