@@ -15,17 +15,21 @@ from unitgain.posthoc import SnapshotStore, reconstruct
 DOCS = Path(__file__).parents[2] / "docs" / "posthoc-ema.md"
 
 
-def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
+def test_the_python_of_the_docs_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = nn.Linear(4, 3)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
 
     def train_one_step(model):
         with torch.no_grad():
-            model.weight.add_(0.01 * torch.randn_like(model.weight))
+            model[0].weight.add_(0.01 * torch.randn_like(model[0].weight))
+            model(torch.randn(8, 4))
 
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    exec(code, {"model": model, "train_one_step": train_one_step})
-    assert len(list((tmp_path / "averages").glob("*.safetensors"))) == 3
+    names = {"model": model, "train_one_step": train_one_step, "evaluate": lambda model: model[0].weight.sum().item()}
+    for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL):
+        exec(compile(code, str(DOCS), "exec"), names)
+    assert len(set(names["scores"].values())) == len(list((tmp_path / "averages").glob("*.safetensors"))) == 3
+    assert names["validation"] != names["evaluate"](model)
+    assert names["store"].t == 1000
 
 
 def test_a_classifier_on_digits_reconstructed_and_tracked_directly(tmp_path):
