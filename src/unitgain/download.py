@@ -97,16 +97,9 @@ def download(
         raise DownloadError(f"{public(url)} is no address that begins with http:// or https://")
     path.parent.mkdir(parents=True, exist_ok=True)
     fetching = _Fetching(url, path, kind, on_progress, timeout, largest, Deadline(longest))
-    with _own(_part_path(path)) as file:
-        try:
-            fetching.all_of_it(file, attempts, pause)
-            return _settle(url, file, path, kept, sha256, accept)
-        except BaseException as error:
-            # What was interrupted is kept; what was refused, or is nothing, is not.
-            if not isinstance(error, _StoppedError | KeyboardInterrupt) or not os.fstat(file.fileno()).st_size:
-                _part_path(path).unlink(missing_ok=True)
-                _state_path(path).unlink(missing_ok=True)
-            raise
+    with _partial(path) as file:
+        fetching.all_of_it(file, attempts, pause)
+        return _settle(url, file, path, kept, sha256, accept)
 
 
 def check_sha256(where: str, found: str, expected: str | None) -> None:
@@ -292,6 +285,19 @@ def _validator(path: Path, url: str) -> str:
     except (OSError, ValueError):
         return ""
     return valid(note.get("validator")) if isinstance(note, dict) and note.get("url") == public(url) else ""
+
+
+@contextmanager
+def _partial(path: Path) -> Generator[BinaryIO, None, None]:
+    """The partial file; what was interrupted is kept, what was refused, or is nothing, is not."""
+    with _own(_part_path(path)) as file:
+        try:
+            yield file
+        except BaseException as error:
+            if not isinstance(error, _StoppedError | KeyboardInterrupt) or not os.fstat(file.fileno()).st_size:
+                _part_path(path).unlink(missing_ok=True)
+                _state_path(path).unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

@@ -122,26 +122,8 @@ def save_pretrained(
     """
     folder = Path(folder)
     with staged(folder) as partial:
-        target = partial / MODEL
-        if isinstance(source, Prepared):
-            raise ValueError("a prepared denoiser has no parameters to save: save the one that it was made from")
-        if isinstance(source, Denoiser):
-            if header is None or header.network != source.spec or header.sigma_data != source.sigma_data:
-                raise ValueError(
-                    "a denoiser does not know how it was trained: give header=SnapshotHeader(...) with its network "
-                    "and sigma_data, or save the snapshot it came from, by its path"
-                )
-            write_snapshot(target, header, source.state_dict(), dtype)
-        elif header is not None:
-            raise ValueError("a snapshot has a header of its own: leave out header")
-        else:
-            path = locate(source)
-            if not path.is_file():
-                raise FileNotFoundError(f"no snapshot at {path}")
-            with Snapshot(path):  # what is wrong with it is said of the path that was given
-                pass
-            shutil.copyfile(path, target)
-        with Snapshot(target) as snapshot:
+        _write_model(partial / MODEL, source, header, dtype)
+        with Snapshot(partial / MODEL) as snapshot:
             denoiser, header = snapshot.denoiser(), snapshot.header
             stored = {snapshot.tensor(name).dtype for name in snapshot.names[:1]}.pop()
         header = dataclasses.replace(header, data=data or header.data, license=license or header.license)
@@ -150,6 +132,27 @@ def save_pretrained(
         card = model_card(header, parameter_count(denoiser), name, metrics=metrics, repo_id=repo_id)
         write_text(partial / CARD, card)
     return folder
+
+
+def _write_model(target: Path, source: Path | str | Denoiser, header: SnapshotHeader | None, dtype: str) -> None:
+    """The snapshot of a folder: a copy of what is there, or of a denoiser."""
+    if isinstance(source, Prepared):
+        raise ValueError("a prepared denoiser has no parameters to save: save the one that it was made from")
+    if isinstance(source, Denoiser):
+        if header is None or header.network != source.spec or header.sigma_data != source.sigma_data:
+            raise ValueError(
+                "a denoiser does not know how it was trained: give header=SnapshotHeader(...) with its network "
+                "and sigma_data, or save the snapshot it came from, by its path"
+            )
+        write_snapshot(target, header, source.state_dict(), dtype)
+        return
+    if header is not None:
+        raise ValueError("a snapshot has a header of its own: leave out header")
+    path = locate(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"no snapshot at {path}")
+    Snapshot(path)  # what is wrong with it is said of the path that was given
+    shutil.copyfile(path, target)
 
 
 def push_to_hub(
