@@ -24,7 +24,7 @@ from unitgain.infer import prepare
 from unitgain.ops import normalize
 from unitgain.parallel import World
 from unitgain.posthoc import reconstruct
-from unitgain.recipes import RECIPES
+from unitgain.recipes import DIGITS, RECIPES
 from unitgain.serial import to_dict
 from unitgain.train import Evaluation, Init, TrainConfig, TrainState, fit, train, train_step
 from unitgain.train.batches import Batches
@@ -38,6 +38,7 @@ from unitgain.train.finetune import (
     recipe_of,
 )
 from unitgain.train.rows import read_stats
+from unitgain.train.run import save_config
 
 
 def write(path, spec, classes=("a", "b", "c"), **changes):
@@ -288,6 +289,22 @@ def test_official_designs_are_matched_too(tmp_path):
         assert {at_level(name, larger, spec) for name in others} == names
 
 
+def test_the_snapshot_of_a_recipe_of_ones_own_is_trained_on_by_it(tmp_path, tiny_spec):
+    own = DIGITS.replace(name="mine", network=tiny_spec, lr=0.0123, batch=8)
+    path = tmp_path / "run" / "snapshots" / "mine.safetensors"
+    path.parent.mkdir(parents=True)
+    write(path, tiny_spec, recipe="mine")
+    header = open_init(str(path))[1]
+    save_config(TrainConfig(recipe=own), tmp_path / "run")
+    assert recipe_of(header, str(path))[0] == own
+    for other in (own.replace(name="another"), own.replace(network=tiny_spec.replace(dropout=0.1))):
+        save_config(TrainConfig(recipe=other), tmp_path / "run")
+        assert "stands in" in recipe_of(header, str(path))[1]
+    (tmp_path / "run" / "config.json").write_text("{")
+    found, said = recipe_of(header, str(path))
+    assert found.name == "mine" and "stands in" in said
+
+
 def test_an_official_network_of_no_known_recipe(tmp_path, tiny_spec):
     """It is trained by the recipe of the nearest official one; u(sigma) goes on from that of the file."""
     path = tmp_path / "mine.safetensors"
@@ -297,7 +314,9 @@ def test_an_official_network_of_no_known_recipe(tmp_path, tiny_spec):
     found, said = recipe_of(header)
     assert (found.name, found.lr) == ("official", RECIPES["edm2-img64-xs"].lr) and "edm2-img64-xs stands in" in said
     with pytest.raises(ValueError, match="name one"):
-        recipe_of(header.replace(network=tiny_spec.replace(branch="s d E s P s m d")))
+        recipe_of(header.replace(network=tiny_spec.replace(branch="s m s c")))
+    plus, said = recipe_of(header.replace(network=tiny_spec.replace(branch="s d E s P s m d")))
+    assert plus.lr == RECIPES["edm2plus-img64-xs"].lr and "edm2plus-img64-xs stands in" in said
     known = Uncertainty(found.uncertainty_channels)
     write_uncertainty(path, known.state_dict())
     own = found.replace(network=tiny_spec)

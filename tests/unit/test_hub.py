@@ -79,6 +79,15 @@ def test_a_folder_comes_back_as_it_was(tmp_path, snapshot, header):
         assert words in text
 
 
+def test_a_folder_is_inspected_as_the_snapshot_in_it(tmp_path, snapshot, capsys):
+    folder = unitgain.save_pretrained(snapshot, tmp_path / "out")
+    facts = []
+    for what in (folder, folder / "model.safetensors"):
+        main(["inspect", str(what), "--json"])
+        facts.append(json.loads(capsys.readouterr().out))
+    assert facts[0] == facts[1] and (facts[0]["kind"], facts[0]["nimg"]) == ("snapshot", 4096)
+
+
 def test_the_example_on_the_card_runs(tmp_path, snapshot):
     folder = unitgain.save_pretrained(snapshot, tmp_path / "out", repo_id=str(tmp_path / "out"))
     code = card_of(folder)[1].partition("```python\n")[2].partition("```")[0].replace("range(16)", "range(2)")

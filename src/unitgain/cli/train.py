@@ -204,7 +204,7 @@ def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
     from unitgain.train.fitting import fit
 
     _, header = open_init(init)
-    base, text = recipe_of(header)
+    base, text = recipe_of(header, init)
     if text and not quiet:
         note(text)
     return base.replace(network=fit(header.network, open_data(data)), sigma_data=header.sigma_data)

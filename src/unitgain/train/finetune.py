@@ -23,17 +23,18 @@ from unitgain.data.dataset import Dataset
 from unitgain.denoiser import Denoiser
 from unitgain.hub import locate
 from unitgain.layers import MPConv
+from unitgain.loss import RecordedLoss
 from unitgain.ops import normalize
 from unitgain.parallel import World
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES
 from unitgain.serial import differences, to_dict
 from unitgain.train.config import Init, TrainConfig
+from unitgain.train.errors import TrainingError
+from unitgain.train.run import load_config
 
 # What may differ between a snapshot and the network that starts from it.
 ADAPTED = ("resolution", "channels", "label_dim", "attn_resolutions", "dropout")
-OFFICIAL_RECIPES = ("edm2-img64", "edm2-img512")  # for pixels, and for latents
-SIZES = ("xxs", "xs", "s", "m", "l", "xl", "xxl")
 LABEL = "network.embedding.label.weight"
 
 
@@ -141,28 +142,59 @@ def open_init(name: str) -> tuple[Init, SnapshotHeader]:
         return Init(name=name, sha256=snapshot.sha256, license=snapshot.header.license), snapshot.header
 
 
-def recipe_of(header: SnapshotHeader) -> tuple[Recipe, str]:
+def recipe_of(header: SnapshotHeader, init: str | None = None) -> tuple[Recipe, str]:
     """The recipe of a snapshot, and a line to show where it had to be chosen.
 
-    A network of EDM2 from elsewhere, whose recipe has no name here, is trained on by that of the official network of
-    its kind, latents or pixels, that is nearest in width, under the name that it has.
+    One of a recipe of one's own is trained on by the settings of the run that it lies in. Where there are none, as for
+    a network of EDM2 from elsewhere, that of the published network of its kind (architecture; latents or pixels)
+    that is nearest in width stands in, under the name that the snapshot has.
+
+    Args:
+        header: what the snapshot says of itself.
+        init: its name, as for `open_init`.
 
     Raises:
-        ValueError: if it is of another kind.
+        ValueError: if none is of its kind.
     """
     if header.recipe in RECIPES:
         return RECIPES[header.recipe], ""
-    if header.network.design != "magnitude-preserving" or header.network.branch != NetworkSpec.branch:
+    own = None if init is None else _recipe_of_run(locate(init).parent.parent, header)
+    if own is not None:
+        return own, f"the recipe {header.recipe!r} of the snapshot is that of its run"
+    latents = header.encoder.get("kind") == "latents"
+    near = min(
+        (one for one in RECIPES.values() if _same_kind(one, header.network, latents)),
+        key=lambda one: abs(one.network.model_channels - header.network.model_channels),
+        default=None,
+    )
+    if near is None:
         raise ValueError(f"the snapshot names the recipe {header.recipe!r}, which is not known here: name one")
-    kind = OFFICIAL_RECIPES[header.encoder.get("kind") == "latents"]
-    width = header.network.model_channels
-    known = [RECIPES[name] for name in (f"{kind}-{size}" for size in SIZES) if name in RECIPES]
-    near = min(known, key=lambda one: abs(one.network.model_channels - width))
     text = (
         f"the recipe {header.recipe!r} of the snapshot is not known here: {near.name} stands in, the nearest in width; "
         "name a recipe to choose another"
     )
     return near.replace(name=header.recipe, summary="", scores=()), text
+
+
+def _same_kind(known: Recipe, network: NetworkSpec, latents: bool) -> bool:
+    """Whether a recipe is that of a published network of some size that is built of the same blocks."""
+    own = known.network
+    return (
+        (own.design, own.branch, known.latents) == (network.design, network.branch, latents)
+        and known.name.startswith("edm2")
+        and "-config-" not in known.name
+        and not known.name.endswith("-uncond")
+    )
+
+
+def _recipe_of_run(run: Path, header: SnapshotHeader) -> Recipe | None:
+    """The recipe that the run says it is trained by, if the snapshot can be of it."""
+    try:
+        own = load_config(run).recipe
+    except (OSError, ValueError, TrainingError):
+        return None
+    fits = own.name == header.recipe and own.network == header.network and own.sigma_data == header.sigma_data
+    return own if fits and not isinstance(own.loss, RecordedLoss) else None
 
 
 def check_fit(header: SnapshotHeader, config: TrainConfig, dataset: Dataset) -> dict[str, str]:
