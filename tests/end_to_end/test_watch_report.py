@@ -35,11 +35,16 @@ def pictures(page):
 
 
 def test_report_is_one_page_with_samples_over_time(run, call):
-    assert "report.html" in call("report", run, "--seeds", "0-2", "--times", "2", "--device", "cpu").out
+    options = ("--seeds", "0-2", "--times", "2", "--lengths", "0.05,0.1", "--device", "cpu")
+    assert "report.html" in call("report", run, *options).out
     page = (run / "report.html").read_text()
     images = pictures(page)
-    assert len(images) == 2
-    assert images[0].size == images[1].size and images[0].tobytes() != images[1].tobytes()
+    assert len(images) == 5  # two times, two lengths, and the data
+    for first, second in (images[:2], images[2:4]):
+        assert first.size == second.size and first.tobytes() != second.tobytes()
+    assert images[1].tobytes() == images[3].tobytes()  # the last one, which needs no reconstruction
+    assert page.count('type="radio"') == 4 and page.count(" checked>") == 2
+    assert "prefers-color-scheme: dark" in page and "default-src 'none'" in page and "<script" not in page
     for part in (
         "Finished: 96 of 96 images",
         "Loss by noise level",
@@ -60,7 +65,7 @@ def test_report_without_samples_with_those_of_the_run_and_with_others(run, call,
     (run / "samples").mkdir()
     Image.new("L", (40, 30)).save(run / "samples" / "0000000032.png")
     call("report", run, "--out", out)
-    assert [image.size for image in pictures(out.read_text())] == [(40, 30)]
+    assert next(image.size for image in pictures(out.read_text())) == (40, 30)
     assert "Drawn by the run itself" in out.read_text()
     call("report", run, "--out", out, "--seeds", "3", "--times", "1", "--device", "cpu")
     assert "Seeds 3, EMA length 0.100" in out.read_text()

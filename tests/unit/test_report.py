@@ -16,16 +16,18 @@ from PIL import Image
 from rich.console import Console
 
 from unitgain.cli.watch import Watch
+from unitgain.data.digits import digits
 from unitgain.data.images import grid
 from unitgain.report.chart import bar, curve
 from unitgain.report.curves import evenly, short
 from unitgain.report.history import pooled, read_history
+from unitgain.report.page import picture, slider
 from unitgain.report.run import run_page
-from unitgain.report.samples import Drawing, choose_snapshots, grids_of
+from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pictures
 from unitgain.report.terminal import frame, span
 from unitgain.train import TrainConfig
 from unitgain.train.lock import LOCK, FolderInUseError, FolderLock, holder
-from unitgain.train.run import save_config
+from unitgain.train.run import load_config, save_config
 
 LEVELS = {"ln_sigma": [-1.0, 1.0], "error": [0.5, None], "loss": [0.2, None], "images": [4, 0], "u": [-0.7, 0.1]}
 
@@ -219,3 +221,25 @@ def test_snapshots_are_of_one_length_at_even_times(folder):
     assert all("0.050" in path.name for path in choose_snapshots(history, 3, 0.05))
     with pytest.raises(ValueError, match=r"stores no averages of length 0\.300, but 0\.050, 0\.100"):
         choose_snapshots(history, 3, 0.3)
+
+
+def test_a_slider_shows_one_of_its_figures_without_a_script():
+    figures = {"<1>": picture(Image.new("L", (4, 4)), "<one>"), "2": picture(Image.new("L", (600, 4)), "two")}
+    html = slider("time", "<Time>", figures)
+    assert "&lt;Time&gt;" in html and "&lt;1&gt;" in html and "&lt;one&gt;" in html and "<1>" not in html
+    assert re.findall(r'id="(time-\d)"( checked)?', html) == [("time-0", ""), ("time-1", " checked")]
+    assert html.count('class="sharp"') == 1  # small pictures are enlarged without smoothing
+    with pytest.raises(ValueError, match="at most 24"):
+        slider("time", "", {str(number): "" for number in range(25)})
+
+
+def test_real_pictures_are_those_that_the_run_was_trained_on(folder):
+    saved = load_config(folder)
+    for changes, there in (
+        ({"data": "digits", "data_fingerprint": digits().fingerprint}, True),
+        ({"data": "digits", "data_fingerprint": "others"}, False),
+        ({"data": str(folder / "gone"), "data_fingerprint": "others"}, False),
+        ({"data": str(folder), "data_fingerprint": "others"}, False),  # no data
+    ):
+        history = dataclasses.replace(read_history(folder), config=dataclasses.replace(saved, **changes))
+        assert (real_pictures(history) is not None) == there, changes

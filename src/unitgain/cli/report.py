@@ -16,8 +16,9 @@ from unitgain.files import write_text
 class Report:
     """Write a page about a run, finished or in training: curves, noise levels, magnitudes, samples over time.
 
-    One HTML file that needs no other. Samples are the grids that the run left, if it did, or else drawn from its
-    snapshots, the same seeds at each time.
+    One HTML file that needs no other and runs no script. Samples are the grids that the run left, if it did, or else
+    drawn from its snapshots, the same seeds at each time; beside them the same seeds at several EMA lengths, and
+    pictures of the data.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -38,6 +39,10 @@ class Report:
     sigma_rel: Unset[float] = None
     """EMA length to draw with, also where the run left grids. Default: the longest that the run stores."""
 
+    lengths: Unset[str] = None
+    """EMA lengths to show at the end of the run, reconstructed: a list 0.05,0.1 or a range 0.02:0.2:0.02. Default:
+    those of 0.02 to 0.25 that the run allows; none where a snapshot has more than 128 MiB."""
+
     device: Device = "auto"
     """Where to draw."""
 
@@ -46,10 +51,12 @@ class Report:
 
     def run(self) -> None:
         """Write it, and say where."""
+        from unitgain.posthoc.targets import parse_lengths
         from unitgain.report.history import read_history
         from unitgain.report.run import run_page
-        from unitgain.report.samples import samples_of
+        from unitgain.report.samples import lengths_of, real_pictures, samples_of
 
+        lengths = None if self.lengths is None else parse_lengths(self.lengths)
         if self.times < 1:
             raise ValueError(f"--times {self.times}: must be at least 1")
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
@@ -58,13 +65,16 @@ class Report:
         if out.is_dir():
             raise ValueError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
         require("matplotlib.figure", extra="plot")  # now rather than after the samples
-        drawings, note = [], ""
+        drawings, note, averages, real = [], "", [], None
         if not self.no_samples:
             with bar("samples", "images", quiet=self.quiet) as progress:
                 drawings, note = samples_of(
                     history, self.times, seeds, self.sigma_rel, device=pick_device(self.device), on_images=progress
                 )
-        write_text(out, run_page(history, drawings, note))
+            with bar("samples over EMA lengths", "images", quiet=self.quiet, late=True) as progress:
+                averages = lengths_of(history, lengths, seeds, device=pick_device(self.device), on_images=progress)
+            real = real_pictures(history)
+        write_text(out, run_page(history, drawings, note, lengths=averages, real=real))
         say(f"look at {out}")
         if history.snapshots:
             next_step(

@@ -3,23 +3,49 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from PIL import Image
 
 from unitgain.text import printable
 
+MOST = 24  # pictures of a slider
+SHARP = 480  # pixels: pictures that are not as wide are enlarged without smoothing
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script, and nothing from elsewhere
+# Plots are drawn in dark ink on white; in the dark they are inverted, and their hues turned back.
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+:root { color-scheme: light dark; --ink: #1a1a1a; --soft: #555; --line: #bbb; --paper: #fff; --mark: #1f4e79 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e2e2e2; --soft: #a6a6a6; --line: #555; --paper: #141414; --mark: #7fb2e5 }
+  svg { filter: invert(.92) hue-rotate(180deg) }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 110rem;
+  margin: 2rem auto; padding: 0 1.5rem }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem }
-table { border-collapse: collapse } td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
-th { font-weight: 600; border-bottom: 1px solid #bbb } td.number, th.number { text-align: right }
-figure { margin: .4rem 0 } figcaption { color: #555; font-size: .92rem }
+p, figcaption { max-width: 62rem } table { border-collapse: collapse }
+td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere }
+th { font-weight: 600; border-bottom: 1px solid var(--line) } td.number, th.number { text-align: right }
+figure { margin: .4rem 0 } figcaption { color: var(--soft); font-size: .92rem }
 .row { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(27rem, 100%), 1fr)); gap: 0 2rem }
-.tiles svg { width: 100% }
-.row img, figure img { max-width: 100%; image-rendering: pixelated } svg { max-width: 100%; height: auto }
-"""
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(27rem, 100%), 1fr)); gap: 0 2rem;
+  align-items: start }
+.tiles > * { min-width: 0 } .tiles svg { width: 100% } svg { max-width: 100%; height: auto }
+img { max-width: 100% } img.sharp { image-rendering: pixelated }
+.tiles img { width: 100%; max-width: 62rem; max-height: 80vh; object-fit: contain; object-position: left top }
+.slides { display: flex; flex-wrap: wrap; position: relative; margin: .4rem 0; max-width: 62rem }
+.slides > h3 { flex: 0 0 100%; font-size: 1rem; margin: 0 0 .3rem }
+.slides > input { position: absolute; opacity: 0 }
+.slides > label { flex: 1 1 2.6rem; text-align: center; padding: .1rem .2rem; cursor: pointer; color: var(--soft);
+  border-top: .35rem solid var(--line); font-size: .85rem }
+.slides > label:hover { color: var(--ink) }
+.slides > input:checked + label { border-color: var(--mark); color: var(--ink); font-weight: 600 }
+.slides > input:focus-visible + label { outline: 2px solid var(--mark) }
+.slides > figure { display: none; flex: 0 0 100% }
+@media print { .slides > figure { display: block } }
+""" + "\n".join(
+    f".slides > input:nth-of-type({n}):checked ~ figure:nth-of-type({n}) {{ display: block }}"
+    for n in range(1, MOST + 1)
+)
 
 
 def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
@@ -31,7 +57,10 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
         sections: (plain title, HTML) of each part.
     """
     body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections)
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    )
     return (
         f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n'
         f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n{body}\n</body>\n</html>\n"
@@ -69,12 +98,33 @@ def picture(image: Image.Image, caption: str) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return _figure(f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">', caption)
+    sharp = ' class="sharp"' if image.width < SHARP else ""
+    return _figure(f'<img{sharp} alt="{escape(caption)}" src="data:image/png;base64,{data}">', caption)
 
 
 def plot(svg: str, caption: str) -> str:
     """A figure with an SVG drawing inside the page."""
     return _figure(svg, caption)
+
+
+def slider(name: str, title: str, figures: Mapping[str, str]) -> str:
+    """Figures of which one is shown at a time: a bar of stops, which clicks and the arrow keys move along; no script.
+
+    Args:
+        name: of the slider, different from those of others on the page; letters.
+        title: plain text above it.
+        figures: by plain text of their stops, in order, at most `MOST`; the last one is shown first.
+
+    Raises:
+        ValueError: if there are too many.
+    """
+    if len(figures) > MOST:
+        raise ValueError(f"a slider of {len(figures)} figures: at most {MOST}")
+    stops = []
+    for number, text in enumerate(figures):
+        own, chosen = f"{name}-{number}", " checked" if number == len(figures) - 1 else ""
+        stops.append(f'<input type="radio" name="{name}" id="{own}"{chosen}><label for="{own}">{escape(text)}</label>')
+    return f'<div class="slides"><h3>{escape(title)}</h3>{"".join(stops)}{"".join(figures.values())}</div>'
 
 
 def side_by_side(*figures: str) -> str:
@@ -83,7 +133,7 @@ def side_by_side(*figures: str) -> str:
 
 
 def tiles(*figures: str) -> str:
-    """Figures of one size, two to a row, one where the window is narrow."""
+    """Figures of one size, as many to a row as the window has room for."""
     return f'<div class="tiles">{"".join(figures)}</div>'
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image
 
-from unitgain.report.curves import by_bucket, by_part, evenly, images_by_level, noise_levels, over_training
+from unitgain.report.curves import by_bucket, by_part, evenly, images_by_level, noise_levels, over_training, short
 from unitgain.report.history import History, exp_u, pooled
-from unitgain.report.page import page, paragraph, picture, plot, side_by_side, table, tiles
+from unitgain.report.page import MOST, page, paragraph, picture, plot, side_by_side, slider, table, tiles
 from unitgain.report.samples import Drawing
 from unitgain.report.terminal import span
 from unitgain.serial import to_dict
@@ -17,18 +17,60 @@ from unitgain.trust import is_number
 WIDTH = 992  # pixels of the page
 ROWS = 8  # of tables over time
 LAST = 10  # ticks of the table of noise levels
+# What to look for, before what it is.
+SAMPLES = (
+    "Move along the bars by clicks or with the arrow keys. Does the run still get better, or has it come to rest? "
+    "At which length of the average do the drawn pictures come nearest to the real ones?"
+)
+LOSS = (
+    "A curve that still falls has more to learn, a level one has come to rest, and jumps mean trouble. Mean per "
+    "tick; the first ticks may lie above (EDM2, Eq. 21)."
+)
+RATE = "It should rise in the beginning, and then fall as planned (EDM2, Eq. 67)."
+LEVELS = (
+    "Curves should sink from one time to the next, the lower the better: 1 is a network that knows nothing. Where "
+    "the dashed line lies on the last curve, the learned weighting is right. Shown is the denoising error "
+    "lambda(sigma) (D - y)^2 per pixel, and exp u(sigma)."
+)
+WHERE = "Where the images of training went: noise levels that have hardly any are hardly learned."
+GRADIENT = (
+    "A line that shoots up names the part that is in trouble. Root mean square of the gradient, in the last step of "
+    "each tick."
+)
+WEIGHT = (
+    "Lines at 1 where forced weight normalization keeps them there; without it they may grow. Root mean square of "
+    "the weights that this step began with."
+)
+UPDATE = (
+    "A part whose line lies far below the others learns slower than they do. What the step changed, relative to the "
+    "weights."
+)
+MEAN = (
+    "Lines that stay level are of a network that keeps its magnitudes. Root mean square of a feature, the mean over "
+    "those of a resolution."
+)
+LARGEST = "A line that keeps growing is a feature that runs away. The largest root mean square of a feature."
 
 
-def run_page(history: History, drawings: Sequence[Drawing], note: str = "") -> str:
+def run_page(
+    history: History,
+    drawings: Sequence[Drawing],
+    note: str = "",
+    *,
+    lengths: Sequence[Drawing] = (),
+    real: Image.Image | None = None,
+) -> str:
     """The report as HTML.
 
     Args:
         history: of the run.
         drawings: samples over time, in order.
         note: what is to be said of them: how they were drawn, or why there are none.
+        lengths: samples over EMA lengths, in order.
+        real: pictures of the data.
     """
     sections = [
-        ("Samples", _samples(drawings, note)),
+        ("Samples", _samples(drawings, note, lengths, real)),
         ("Loss", _loss(history)),
         ("Loss by noise level", _levels(history)),
         ("Metrics", _metrics(history)),
@@ -56,10 +98,19 @@ def _lead(history: History) -> str:
     return states[history.status] + recipe
 
 
-def _samples(drawings: Sequence[Drawing], note: str) -> str:
-    shown = [picture(_fitting(drawing.image), f"{drawing.nimg:,} images") for drawing in drawings]
-    narrow = all(2 * drawing.image.width <= WIDTH for drawing in drawings)
-    return (tiles(*shown) if narrow else "".join(shown)) + (paragraph(note) if note else "")
+def _samples(drawings: Sequence[Drawing], note: str, lengths: Sequence[Drawing], real: Image.Image | None) -> str:
+    shown = []
+    if drawings:
+        over = {short(one.nimg): picture(_fitting(one.image), f"{one.nimg:,} images") for one in drawings[-MOST:]}
+        shown.append(slider("time", "Drawn, after so many images of training", over))
+    if lengths:
+        own = [one for one in lengths if one.length is not None]
+        over = {f"{one.length:g}": picture(_fitting(one.image), f"EMA length {one.length:g}") for one in own[:MOST]}
+        shown.append(slider("length", "Drawn at the end, with averages of these lengths", over))
+    if real is not None:
+        shown.append(picture(_fitting(real), "Real pictures, picked at random"))
+    told = paragraph(SAMPLES) if drawings or lengths else ""
+    return told + tiles(*shown) + (paragraph(note) if note else "")
 
 
 def _fitting(image: Image.Image) -> Image.Image:
@@ -73,12 +124,8 @@ def _loss(history: History) -> str:
     if not history.ticks:
         return paragraph("No statistics yet: the first line comes when a tick is done.")
     nimg, loss = history.series("loss")
-    figures = (
-        [plot(over_training(nimg, loss, "loss (Eq. 21)", robust=True), "Mean per tick; the first ticks may lie above")]
-        if loss
-        else []
-    )
-    figures.append(plot(over_training(*history.series("lr"), "learning rate", zero=True), "Learning rate (Eq. 67)"))
+    figures = [plot(over_training(nimg, loss, "loss", robust=True), LOSS)] if loss else []
+    figures.append(plot(over_training(*history.series("lr"), "learning rate", zero=True), RATE))
     return tiles(*figures)
 
 
@@ -93,14 +140,8 @@ def _levels(history: History) -> str:
         (f"{math.exp(place):.3g}", _text(error), _text(exp_u(v)), images)
         for place, error, v, images in zip(levels["ln_sigma"], levels["error"], u, levels["images"], strict=True)
     ]
-    return tiles(
-        plot(
-            noise_levels(ticks),
-            "Denoising error lambda(sigma) (D - y)^2 per pixel, 1 for a network that knows nothing. Where exp u(sigma) "
-            "lies on the last curve, the learned weighting is right.",
-        ),
-        plot(images_by_level(ticks), "Where the images of training went"),
-    ) + table(("sigma", "error", "exp u", f"images in the last {min(LAST, len(ticks))} ticks"), rows)
+    figures = tiles(plot(noise_levels(ticks), LEVELS), plot(images_by_level(ticks), WHERE))
+    return figures + table(("sigma", "error", "exp u", f"images in the last {min(LAST, len(ticks))} ticks"), rows)
 
 
 def _metrics(history: History) -> str:
@@ -122,9 +163,9 @@ def _parts(history: History) -> str:
     if not ticks:
         return ""
     shown = {
-        "gradient": ("gradient", "Root mean square of the gradient, in the last step of each tick"),
-        "weight": ("weight", "Of the weights that this step began with; 1 under forced weight normalization"),
-        "ratio": ("update / weight", "Of what the step changed, relative to the weights"),
+        "gradient": ("gradient", GRADIENT),
+        "weight": ("weight", WEIGHT),
+        "ratio": ("update / weight", UPDATE),
     }
     return tiles(*(plot(by_part(ticks, key, label), text) for key, (label, text) in shown.items()))
 
@@ -132,10 +173,7 @@ def _parts(history: History) -> str:
 def _activations(history: History) -> str:
     if not history.magnitudes:
         return ""
-    shown = {
-        "activation_mean": ("activations, mean", "Root mean square of a feature, the mean over those of a resolution"),
-        "activation_max": ("activations, largest", "The largest feature"),
-    }
+    shown = {"activation_mean": ("activations, mean", MEAN), "activation_max": ("activations, largest", LARGEST)}
     return tiles(*(plot(by_bucket(history.magnitudes, key, label), t) for key, (label, t) in shown.items()))
 
 

@@ -1,23 +1,44 @@
 """What a run draws at the same seeds as it learns, from its own snapshots."""
 
+import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
-from unitgain.checkpoint.snapshot import SnapshotError
+from unitgain.checkpoint.snapshot import SnapshotError, list_snapshots
+from unitgain.classes import Classes
 from unitgain.console import warn
+from unitgain.data.captions import captioned_grid
+from unitgain.data.dataset import ArrayDataset
 from unitgain.data.fit import ImageError, decode
 from unitgain.data.images import grid
+from unitgain.data.manifest import DataError
+from unitgain.data.named import DIGITS, open_data
+from unitgain.data.order import indices
+from unitgain.data.prepared import PreparedDataset
+from unitgain.data.sheet import draw
+from unitgain.denoiser import classes_of
 from unitgain.draw import DrawSettings, decoder, draw_images, open_network
 from unitgain.evaluate.images import as_ranges
+from unitgain.posthoc import reconstruct
+from unitgain.posthoc.planning import usable
+from unitgain.posthoc.solve import WARN_ABOVE, solve
+from unitgain.posthoc.targets import Length
 from unitgain.report.curves import evenly
 from unitgain.report.history import History
 from unitgain.trust import DEFAULT_LIMITS, LimitError, read_regular
 
 SETTINGS = DrawSettings(steps=16)  # enough to see what a network knows
+LENGTHS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.14, 0.17, 0.2, 0.25)
+LIGHT = 2**27  # bytes of a snapshot, up to which other lengths are drawn without being asked for
+COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -27,10 +48,12 @@ class Drawing:
     Args:
         nimg: images that the network had seen.
         image: the samples in a grid.
+        length: EMA length, sigma_rel; None where it is the same as of others, or not known.
     """
 
     nimg: int
     image: Image.Image
+    length: float | None = None
 
 
 def samples_of(
@@ -136,6 +159,81 @@ def draw_over_time(
         decode = decoder(network.encoder, network.denoiser.spec.channels, device)
         done = turn * len(seeds)
         report = None if on_images is None else lambda images, done=done: on_images(done + images)
-        drawn = [pixels for _, _, pixels in draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report)]
-        drawings.append(Drawing(network.record["nimg"], grid(torch.cat(drawn), len(seeds))))
+        names, drawn, known = [], [], classes_of(network.denoiser)
+        for _, labels, pixels in draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report):
+            names += [] if labels is None else [known.label(int(label)) for label in labels]
+            drawn.append(pixels)
+        length = (network.record["profile"] or {}).get("sigma_rel")
+        drawings.append(Drawing(network.record["nimg"], sheet(torch.cat(drawn), names), length))
     return drawings
+
+
+def sheet(pixels: UInt8[Tensor, "n c h w"], names: Sequence[str]) -> Image.Image:
+    """Pictures in rows, with the names of their classes below where there are any."""
+    columns = min(len(pixels), max(COLUMNS, math.ceil(len(pixels) ** 0.5)))
+    return captioned_grid(pixels, names, columns) if names else grid(pixels, columns)
+
+
+def lengths_of(
+    history: History,
+    lengths: Sequence[float] | None = None,
+    seeds: Sequence[int] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    on_images: Callable[[float, int], None] | None = None,
+) -> list[Drawing]:
+    """The same seeds at several EMA lengths, reconstructed where the run's snapshots end.
+
+    Args:
+        history: of the run.
+        lengths: sigma_rel of each; None for `LENGTHS` where a snapshot is of at most `LIGHT` bytes, and none else.
+            Those that the stored averages do not allow with a small error are left out.
+        seeds: one image each; None for seeds 0 to 7.
+        device: where to draw.
+        on_images: called with (images drawn, images in all).
+    """
+    if not history.snapshots or (lengths is None and history.snapshots[-1].stat().st_size > LIGHT):
+        return []
+    seeds = range(8) if seeds is None else seeds
+    try:
+        averages, stored = usable(list_snapshots(history.folder), history.folder)
+        end = max(average.t for average in averages)
+        wanted = list(lengths or LENGTHS)
+        errors = solve(stored, [Length(sigma_rel=one).profile(end) for one in wanted], warn_above=None).error.tolist()
+        within = [length for length, error in zip(wanted, errors, strict=True) if error <= WARN_ABOVE]
+        with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
+            paths = [one.path for one in reconstruct(history.folder, within, Path(folder) / "ema")] if within else []
+            total = len(paths) * len(seeds)
+            report = None if on_images is None else lambda done: on_images(done, total)
+            return draw_over_time(paths, seeds, torch.device(device), report)
+    except (SnapshotError, ImportError, ValueError, OSError) as error:
+        warn(f"no samples at other EMA lengths: {error}")
+        return []
+
+
+def real_pictures(history: History, count: int = 24) -> Image.Image | None:
+    """Pictures of the data that the run was trained on, picked at random, with the names of their classes.
+
+    None where they are not there any more, are others now, or are no pictures.
+    """
+    if history.config is None or (history.config.data != DIGITS and not Path(history.config.data).is_dir()):
+        return None
+    try:
+        dataset = open_data(history.config.data)
+        if dataset.fingerprint != history.config.data_fingerprint:
+            return None
+        rows = np.sort(indices(0, min(count, len(dataset)), len(dataset), 0))
+        if isinstance(dataset, PreparedDataset):
+            pixels, labels = draw(dataset, rows), dataset.labels
+        elif isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
+            pixels, labels = dataset.images[torch.from_numpy(rows)], dataset.labels
+        else:
+            return None
+    except (DataError, ImportError, ValueError, OSError) as error:
+        warn(f"no real pictures: {error}")
+        return None
+    if labels is None:
+        return sheet(pixels, [])
+    own, known = labels[torch.from_numpy(rows)], Classes(dataset.label_dim, dataset.classes)
+    order = own.argsort(stable=True)
+    return sheet(pixels[order], [known.label(int(own[place])) for place in order])
