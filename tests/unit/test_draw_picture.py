@@ -130,6 +130,10 @@ def test_a_picture_of_another_size_is_fitted_unless_there_is_a_mask(denoiser, ma
     assert settings.sampler.pixels.unique().tolist() == [200] and settings.sigma_max == 1.0
     with pytest.raises(ValueError, match="the picture is 16x8, and the network draws 4x4"):
         from_picture(denoiser, FromPicture(picture=wide, mask=mask), SETTINGS)
+    oblong = network(resolution=(2, 4))
+    assert sample_pixels(oblong, [0], settings=SETTINGS, start=FromPicture(picture=wide)).shape == (1, 1, 2, 4)
+    with pytest.raises(ValueError, match="of 1 dimensions, and a picture has two"):
+        from_picture(network(resolution=(4,)), FromPicture(picture=wide), SETTINGS)
 
 
 @pytest.mark.parametrize(

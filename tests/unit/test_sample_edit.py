@@ -183,6 +183,19 @@ def test_evaluations_are_counted(by, resample):
     assert len(calls) == sampler.evaluations(sigmas)
 
 
+def test_a_step_that_is_made_anew_is_churned_as_one_of_the_whole_path():
+    levels, sigmas = [], torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
+    churned = StochasticHeun(S_churn=0.4, S_min=0.0)
+
+    def denoise(x, sigma):
+        levels.append(float(sigma))
+        return torch.zeros_like(x)
+
+    sampler = FromImage(torch.zeros(SHAPE), churned, torch.ones(4, 4, dtype=torch.bool), 2)
+    sampler(denoise, torch.randn(1, *SHAPE), sigmas, lambda: torch.randn(1, *SHAPE))
+    assert [levels[0], levels[2]] == pytest.approx([8 * (1 + 0.4 / 4)] * 2)
+
+
 def test_an_image_or_mask_that_does_not_fit_is_refused(denoiser):
     image, mask = torch.zeros(SHAPE), torch.ones(4, 4, dtype=torch.bool)
     for make, words in (

@@ -70,6 +70,8 @@ def from_picture(denoiser: Denoiser | Guided, start: FromPicture, settings: Draw
     if start.picture is None:
         raise ValueError("a picture to draw from is missing: name a file, or pass an image of Pillow or an array")
     encoder, spec = encoder_from_dict(denoiser.encoder or {}), denoiser.spec
+    if spec.dims != 2:
+        raise ValueError(f"the network draws data of {spec.dims} dimensions, and a picture has two")
     device = next(denoiser.parameters()).device
     factor, channels = 1, spec.channels
     if isinstance(encoder, LatentEncoder):
@@ -171,8 +173,8 @@ def _bytes(tensor: Tensor, what: str) -> Tensor:
 
 def _other_size(name: str, image: Image.Image, size: tuple[int, int]) -> str:
     return (
-        f"{name} is {image.width}x{image.height}, and the network draws {size[1]}x{size[0]}: with a mask, picture and "
-        "mask must have that size: crop and scale them both"
+        f"{name} is {image.width}x{image.height}, and the network draws {size[1]}x{size[0]}: a picture with a mask "
+        "must have that size, and its mask too; crop and scale both alike"
     )
 
 
