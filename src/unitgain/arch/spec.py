@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
+from tyro.conf import arg  # another name of an option, where a network is read from a command line
+
 from unitgain.arch.tokens import check_tokens
 from unitgain.size import MOST_SIDES, SIZE_TEXT, Size, shortest, show_size, sides_of
 
@@ -66,7 +68,7 @@ class NetworkSpec:
     resolution: Annotated[Size, SIZE_TEXT]
     channels: int
     label_dim: int = 0
-    model_channels: int = 192
+    model_channels: Annotated[int, arg(aliases=["--width"])] = 192
     channel_mult: tuple[int, ...] = (1, 2, 3, 4)
     num_blocks: int = 3
     attn_resolutions: tuple[int, ...] = (16, 8)

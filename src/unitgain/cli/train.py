@@ -1,11 +1,12 @@
 """`unitgain train`."""
 
 import dataclasses
+import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 
@@ -14,8 +15,10 @@ from unitgain.cli.arguments import Unset
 from unitgain.console import next_step, note, say
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
 from unitgain.serial import from_dict, to_dict
+from unitgain.size import read_size
 from unitgain.text import brief, printable
 from unitgain.train.config import Execution, TrainConfig
+from unitgain.train.rules import sized
 from unitgain.trust import Limits, parse_yaml, read_regular
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 HELP = ("-h", "--help")
 SETTINGS = Limits(max_item_bytes=2**18)  # of --config; all settings of a run take some kilobytes
+T = TypeVar("T")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -34,9 +38,10 @@ class Train:
     Ctrl-C, SIGTERM or SIGUSR1 finish the step, write a checkpoint and print the command that resumes; the resumed run
     ends with the same weights as one that was not stopped. A second signal aborts at once.
 
-    RECIPE is a name, such as digits; it may be left out with --resume, and with --init: then it is that of the
-    snapshot, and the network too, for the classes, channels and resolution of the data. Every field of the recipe is an
-    option: `unitgain train RECIPE --help` shows what they are in that one, `unitgain train --help` in digits.
+    RECIPE is a name, such as digits. Left out, a network and a recipe are planned for the data on this machine; with
+    --init they are those of the snapshot, for the classes, channels and resolution of the data; with --resume those of
+    the run. Every field of the recipe is an option: `unitgain train RECIPE --help` shows what they are in that one,
+    `unitgain train --help` in digits.
 
     Under torchrun (torchrun --nproc-per-node 8 -m unitgain train ...) all processes train together.
     """
@@ -44,7 +49,11 @@ class Train:
     recipe: tyro.conf.Suppress[str | None] = None
 
     out: Unset[Path] = None
-    """Folder of the run; must be empty, unless --resume. Default: runs/RECIPE."""
+    """Folder of the run; must be empty, unless --resume. Default: runs/RECIPE, or runs/ and the name of the data."""
+
+    hours: Unset[float] = None
+    """Without a recipe: hours that the training may take. Default: 0.75 on a CPU, 24 on a GPU, or less where the data
+    carry less."""
 
     init: Unset[str] = None
     """Start from the weights of this snapshot: a path, a preset that was fetched, or a repository of the Hugging Face
@@ -68,6 +77,8 @@ class Train:
 
     words: tyro.conf.Suppress[tuple[str, ...]] = ()
 
+    reasons: tyro.conf.Suppress[tuple[str, ...]] = ()
+
     @classmethod
     def read(cls, args: Sequence[str]) -> "Train":
         """The command from its arguments; the recipe, the file and the run to resume say what the defaults are.
@@ -79,49 +90,110 @@ class Train:
         name, rest = _recipe_name(args)
         shown = recipe(name) if name is not None else DIGITS
         default = cls(recipe=name, words=tuple(rest), settings=_new(shown), execution=Execution(device="auto"))
-        if not set(HELP) & set(rest):
-            default = default.started()
-        prog = f"unitgain train {name or '[RECIPE]'}"
-        return tyro.cli(cls, default=default, args=rest, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+        return default.parsed() if set(HELP) & set(rest) else default.started().parsed()
 
     def started(self) -> "Train":
-        """With the defaults of the run that is resumed, or of the recipe or snapshot, and of the file."""
+        """With the defaults of the run that is resumed, or of the recipe, the snapshot or the plan, and of the file."""
         out, init, file = self._said("out"), self._said("init"), _read(self._said("config"))
         named = file.get("recipe")
         name = self.recipe or (named.get("name") if isinstance(named, dict) else named)
         if not isinstance(name, str | None):
             raise ValueError(f"--config: recipe is {brief(name)}: expected a name, or fields with one")
-        resume = "--resume" in self.words
-        if name is None and init is None and not (resume and out):
-            raise ValueError("name a recipe, such as: unitgain train digits; or give --out DIR --resume")
-        if name is None and out is None:
+        own = self.recipe is None and isinstance(named, dict) and "network" in named  # a whole one, of any name
+        resume, data = "--resume" in self.words, self._said("data") or file.get("data")
+        if name is None and init is None and data is None and not (resume and out):
+            raise ValueError(
+                "name a recipe, such as: unitgain train digits; or give --data DIR, for which one is planned; or --out "
+                "DIR --resume"
+            )
+        if name is None and init is not None and out is None:
             raise ValueError("--init without the name of a recipe needs --out DIR for the run")
-        folder = Path(out or Path("runs") / str(name))
+        folder = Path(out or Path("runs") / (name or Path(str(data)).resolve().name))
         start = _saved(folder) if resume else None
-        if start is None and name is None and init is None:
+        if start is None and name is None and init is None and data is None:
             raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json")
+        execution = from_dict(
+            Execution, _merged(to_dict(self.execution), file.pop("execution", {})), "config.execution"
+        )
+        started = dataclasses.replace(self, recipe=name, out=folder, execution=execution)
+        if start is None and name is None and init is None:
+            return started.planned(str(data), file)
+        if self._said("hours") is not None:
+            raise ValueError("--hours is for a run that is planned: leave out the recipe, or give --max-time")
         if start is None or name not in (None, start.recipe.name):
-            data = self._said("data") or file.get("data", TrainConfig.data)
-            quiet = "--quiet" in self.words
-            start = _new(_of_snapshot(str(init), data, quiet) if name is None else _with_classes(recipe(name), data))
-        execution = file.pop("execution", {})
+            data = data or TrainConfig.data
+            if name is None:
+                base = _of_snapshot(str(init), str(data), "--quiet" in self.words)
+            else:
+                base = DIGITS if own and name not in RECIPES else _with_classes(recipe(name), data)
+            start = _new(base)
         if isinstance(named, str):
             file["recipe"] = {}
-        settings = from_dict(TrainConfig, _merged(to_dict(start), file), "config") if file else start
+        settings = started.heeding(start, file)
         for option, value in settings.evaluation.programs().items():
             if self._said(option) is None:
                 raise ValueError(
                     f"{self._said('config') or folder / 'config.json'} asks for {printable(value)}, which runs code of "
                     f"its own: if you trust it, say so by --{option} {shlex.quote(printable(value))}"
                 )
-        how = from_dict(Execution, _merged(to_dict(self.execution), execution), "config.execution")
-        return dataclasses.replace(self, recipe=name, out=folder, settings=settings, execution=how)
+        return dataclasses.replace(started, settings=settings)
+
+    def planned(self, data: str, file: dict[str, Any]) -> "Train":
+        """With a network and a recipe for the data on this machine, as far as file and options leave them open.
+
+        Raises:
+            ValueError: if the data cannot be opened or no network fits, or several processes would each plan their own.
+        """
+        from unitgain.data.named import open_data
+        from unitgain.data.settings import Normalize
+        from unitgain.train import plan
+
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                "several processes would each plan a run of their own: start it with one, stop it with Ctrl-C, and go "
+                f"on with all of them by --out {shlex.quote(str(self.out))} --resume"
+            )
+
+        def change(config: TrainConfig) -> TrainConfig:
+            given = dataclasses.replace(self, settings=self.heeding(config, file)).parsed()
+            base = given.settings.recipe
+            return dataclasses.replace(given.settings, recipe=_unlabelled(base) if given.classes == "none" else base)
+
+        hours, normalize = self._said("hours"), self._said("normalize") or file.get("normalize", "official")
+        if not (self.execution.quiet or "--quiet" in self.words):
+            note("measuring how fast this machine trains ...")
+        found = plan(
+            open_data(data, cast(Normalize, normalize)),
+            hours=None if hours is None else _hours(hours),
+            device=self._said("device") or self.execution.device,  # type: ignore[arg-type]
+            change=change,
+        )
+        return dataclasses.replace(self, settings=found.config, reasons=found.reasons)
+
+    def parsed(self) -> "Train":
+        """With what the options say, the rest as it is here."""
+        width, size = self._said("width") or self._said("model-channels"), self._said("resolution")
+        if not set(HELP) & set(self.words):  # what goes with another size follows it
+            base = self.settings.recipe
+            network = sized(base.network, width=_understood(int, width), resolution=_understood(read_size, size))
+            self = dataclasses.replace(
+                self, settings=dataclasses.replace(self.settings, recipe=base.replace(network=network))
+            )
+        prog = f"unitgain train {self.recipe or '[RECIPE]'}"
+        return tyro.cli(Train, default=self, args=self.words, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+
+    def heeding(self, settings: TrainConfig, file: dict[str, Any]) -> TrainConfig:
+        """Settings, changed as the file has it."""
+        return from_dict(TrainConfig, _merged(to_dict(settings), file), "config") if file else settings
 
     def run(self) -> None:
         """Train, and say how it ended."""
         from unitgain.train import train
 
         out, config, dataset = self.opened()
+        if not self.execution.quiet:
+            for line in self.reasons:
+                say(line)
         result = train(config, out, dataset, resume=self.resume, execution=self.execution)
         if not result.main:
             return
@@ -148,7 +220,7 @@ class Train:
     def _fit(self, base: Recipe, dataset: "Dataset") -> Recipe:
         """The recipe without classes, if none are asked for; says which there are otherwise."""
         if self.classes == "none":
-            return base.replace(network=base.network.replace(label_dim=0))
+            return _unlabelled(base)
         if base.network.label_dim == dataset.label_dim > 0 and not (self.execution.quiet or self.resume):
             known = Classes(dataset.label_dim, dataset.classes)
             note(f"training with {known.summary()}; --classes none trains without")
@@ -159,6 +231,20 @@ class Train:
         for place, word in enumerate(self.words):
             if word.partition("=")[0] == f"--{option}":
                 return word.partition("=")[2] or next(iter(self.words[place + 1 :]), None)
+        return None
+
+
+def _hours(word: str) -> float:
+    if (hours := _understood(float, word)) is None:
+        raise ValueError(f"--hours: expected a number, such as 0.5, not {brief(word)}")
+    return hours
+
+
+def _understood(read: Callable[[str], T], word: str | None) -> T | None:
+    """What a word says, if it does; if not, the options say why."""
+    try:
+        return None if word is None else read(word)
+    except ValueError:
         return None
 
 
@@ -195,6 +281,10 @@ def _with_classes(base: Recipe, data: object) -> Recipe:
     else:  # which is said when it is opened
         return base
     return base.replace(network=base.network.replace(label_dim=classes))
+
+
+def _unlabelled(base: Recipe) -> Recipe:
+    return base.replace(network=base.network.replace(label_dim=0), label_dropout=0.0)
 
 
 def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:

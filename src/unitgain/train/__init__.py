@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from unitgain.train.finetune import open_init
     from unitgain.train.fitting import fit
     from unitgain.train.loop import train
+    from unitgain.train.planning import Plan, plan
     from unitgain.train.state import TrainState
     from unitgain.train.step import Microbatch, Observer, train_step
 
@@ -18,10 +19,12 @@ __all__ = [
     "Init",
     "Microbatch",
     "Observer",
+    "Plan",
     "TrainConfig",
     "TrainState",
     "fit",
     "open_init",
+    "plan",
     "train",
     "train_step",
 ]
@@ -33,6 +36,7 @@ __getattr__, __dir__ = offer(
         "unitgain.train.finetune": "open_init",
         "unitgain.train.fitting": "fit",
         "unitgain.train.loop": "train",
+        "unitgain.train.planning": "Plan plan",
         "unitgain.train.state": "TrainState",
         "unitgain.train.step": "Microbatch Observer train_step",
     },

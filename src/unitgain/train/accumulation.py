@@ -1,0 +1,157 @@
+"""Whether a step fits into the memory that is free, and the gradient accumulation with which it does."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from unitgain.analysis.memory import copy_bytes
+from unitgain.analysis.room import Room, free_memory
+from unitgain.arch import NetworkSpec
+from unitgain.recipe import Recipe
+from unitgain.train.config import Execution, TrainConfig
+from unitgain.train.estimate import estimate, trained_shapes
+
+PART = 0.9  # of the free memory that a run may take: data read ahead, and estimates within some percent
+# Bytes of a pass that no network exceeds, for each number that a block gives: networks of the papers take 50 to 140, in
+# float32. Where even these fit, the pass is not estimated, which takes longer than a small network trains.
+MOST_BYTES = 600
+GB = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What fits.
+
+    Attributes:
+        microbatch: images per pass; None if not even one fits.
+        bytes: at the peak of a step with it, or with one image where nothing fits.
+    """
+
+    microbatch: int | None
+    bytes: int
+
+
+def fitting(
+    recipe: Recipe,
+    room: int,
+    device: torch.device,
+    *,
+    processes: int = 1,
+    microbatch: int | None = None,
+    execution: Execution | None = None,
+) -> Fit:
+    """The largest microbatch with which a step fits into memory.
+
+    Args:
+        recipe: what is trained.
+        room: bytes that may be taken beside what this process has now.
+        device: where.
+        processes: that share a batch.
+        microbatch: none larger than this; None for the share of a process.
+        execution: how it is carried out.
+
+    Raises:
+        ValueError: if the microbatch does not divide the batch.
+    """
+    execution = execution or Execution()
+    share = microbatch or max(recipe.batch // processes, 1)
+
+    def takes(size: int) -> tuple[int, int]:
+        found = estimate(
+            recipe,
+            processes=processes,
+            microbatch=size,
+            shard=execution.shard,
+            recompute=execution.recompute,
+            normalize_once=execution.normalize_once,
+            ema_device=execution.ema_device,
+            device=device.type,
+            process=0,
+        )
+        return found.total + (found.host if device.type == "cpu" else 0), found.activations + found.kept
+
+    total, of_pass = takes(share)
+    size = share
+    while total > room and size > 1:
+        # A pass takes in proportion to its images; what is left over says how many fit, but never as many again.
+        most = min((room - total + of_pass) * size / of_pass, size - 1)
+        size = max((count for count in range(1, size) if recipe.batch % count == 0 and count <= most), default=1)
+        total, of_pass = takes(size)
+    return Fit(microbatch=size if total <= room else None, bytes=total)
+
+
+def check_memory(config: TrainConfig, execution: Execution, device: torch.device, processes: int, here: int) -> None:
+    """Refuse a run whose first step takes more memory than is free.
+
+    Args:
+        config: complete.
+        execution: how it is carried out.
+        device: where.
+        processes: that share a batch.
+        here: of these on this machine, where they share its memory.
+
+    Raises:
+        ValueError: if it does, with the gradient accumulation that fits.
+    """
+    room = free_memory(device)
+    share = int(PART * room.bytes) // (here if device.type == "cpu" else 1)
+    asked = config.microbatch or config.recipe.batch // processes
+    fit = fitting(config.recipe, share, device, processes=processes, microbatch=config.microbatch, execution=execution)
+    if fit.microbatch != asked:
+        raise ValueError(_refusal(config, execution, device, processes, asked, fit, share, room))
+
+
+def _refusal(
+    config: TrainConfig,
+    execution: Execution,
+    device: torch.device,
+    processes: int,
+    asked: int,
+    fit: Fit,
+    share: int,
+    room: Room,
+) -> str:
+    each = "" if processes == 1 else " on each process"
+    head = f"a pass of {asked} images does not fit into memory{each}: {room.bytes / GB:.1f} GB are {room.source}"
+    anyway = "--no-check-memory starts it all the same"
+    if fit.microbatch is not None:
+        passes = config.recipe.batch // fit.microbatch
+        return (
+            f"{head}. Add --microbatch {fit.microbatch}: gradients of {passes} passes are accumulated, with about "
+            f"{fit.bytes / GB:.1f} GB; {anyway}"
+        )
+    if not execution.recompute:
+        less = fitting(
+            config.recipe,
+            share,
+            device,
+            processes=processes,
+            microbatch=asked,
+            execution=Execution(shard=execution.shard, recompute=True, ema_device=execution.ema_device),
+        )
+        if less.microbatch is not None:
+            return f"{head}. Add --recompute --microbatch {less.microbatch}, with {less.bytes / GB:.1f} GB; {anyway}"
+    half = max(config.recipe.network.model_channels // 2, 1)
+    return (
+        f"{head}, one image alone takes {fit.bytes / GB:.1f} GB: take a smaller network, such as --width {half}, "
+        f"or leave the recipe out, and one is planned; {anyway}"
+    )
+
+
+def _bound(recipe: Recipe, microbatch: int) -> int:
+    """Bytes that training does not exceed."""
+    copies = 8 + 2 * (len(recipe.ema) + 1)  # weights, gradients, Adam, averages; and the copy for a checkpoint
+    state = copies * copy_bytes(trained_shapes(recipe), 1, False)
+    return state + MOST_BYTES * microbatch * numbers(recipe.network)
+
+
+def numbers(network: NetworkSpec) -> int:
+    """Numbers that all blocks give for one image."""
+    levels = zip(network.level_sizes, network.widths, strict=True)
+    return blocks_per_level(network) * sum(math.prod(sides) * width for sides, width in levels)
+
+
+def blocks_per_level(network: NetworkSpec) -> int:
+    """Blocks of the encoder and the decoder at one resolution, with those that resample."""
+    return 2 * network.num_blocks + 3
