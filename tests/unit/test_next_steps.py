@@ -73,6 +73,8 @@ def test_sweeps_and_searches_end_with_the_best_setting_as_a_command(trained, tmp
     assert str(picture) in output.out
     assert call("sweep", run, "--guide", guide, *drawing, *cells).out == output.out
     assert picture.stat().st_mtime_ns == drawn  # nothing has changed
+    found = call("tune", run, *drawing, "--lengths", "0.05,0.1", "--images", 32, "--evaluations", 2)
+    assert next_of(found)[0] == "sample"
     chosen = best_known(run)
     assert words[:2] == ["sample", str(chosen.network)]
     assert (words[words.index("--guide") + 1] if "--guide" in words else None) == chosen.guide
@@ -118,3 +120,11 @@ def test_rows_of_a_table_that_make_no_sense_are_left_out(trained, tmp_path, chan
     assert best_known(run).network == average
     (run / "sweep" / "cells-0.jsonl").write_text(json.dumps(row | change) + "\n")
     assert best_known(run).value is None
+
+
+def test_data_that_are_prepared_say_how_to_train_on_them(tmp_path, call):
+    (tmp_path / "some pictures").mkdir()
+    for number in range(3):
+        Image.new("RGB", (16, 16), (80 * number, 0, 0)).save(tmp_path / "some pictures" / f"{number}.png")
+    output = call("data", "prepare", tmp_path / "some pictures", tmp_path / "the data", "--resolution", 8)
+    assert next_of(output) == ["train", "--data", str(tmp_path / "the data")]

@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
-from unitgain.console import Console, bar, note, say, show_json
+from unitgain.console import Console, bar, next_step, note, say, show_json
 from unitgain.data.fit import Fit
 from unitgain.data.manifest import Manifest, read_manifest
 from unitgain.data.settings import Normalization, OnError, PixelRange
@@ -242,6 +242,7 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
             say(f"measured {name} per channel: {', '.join(f'{value:.4g}' for value in values)}")
         for name in ("mean", "std"):
             say(f"normalized with {name}: {', '.join(f'{value:.4g}' for value in manifest.encoder[name])}")
+    next_step("train on them", "train", "--data", folder)
 
 
 def _print_report(report: "DataReport", sentences: list[str]) -> None:

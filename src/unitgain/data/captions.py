@@ -53,10 +53,11 @@ def named_rows(
     font = ImageFont.load_default(size=SIZE)
     edge = next((one.size for row in pictures for one in row), (SMALLEST, SMALLEST))
     columns = max(columns, *(len(row) for row in pictures))
-    margin = max(math.ceil(font.getlength(line)) for line in [*lines, footer]) + 4 * GAP
+    margin = max(math.ceil(font.getlength(line)) for line in lines) + 4 * GAP
+    width = max(margin + columns * (edge[0] + GAP), math.ceil(font.getlength(footer)) + 4 * GAP)
     head = SIZE + 2 * GAP if heads else 0
     height = head + len(lines) * (edge[1] + GAP) + GAP + (24 if footer else 0)
-    sheet = Image.new("RGB", (margin + columns * (edge[0] + GAP), height), PAPER)
+    sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     for column, name in enumerate(heads):
         text = Image.new("RGB", (edge[0], head), PAPER)
