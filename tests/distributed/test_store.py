@@ -41,7 +41,22 @@ def sharded(rank: int, folder: str) -> None:
         held = torch.tensor([sum(tensor.numel() for tensor in local)])
         world.sum([held])
         assert held.item() == sum(tensor.numel() for tensor in module.parameters())  # no average is held twice
+        check_switch(module, store, local)
         world.barrier()
+
+
+def check_switch(module: nn.Module, store: SnapshotStore, average: list[Tensor]) -> None:
+    """An average lies in the shards of this process for a while, without communication, and leaves no trace."""
+
+    def shards() -> list[Tensor]:
+        parts = [part.detach() for part in module.parameters()]
+        return [(part.to_local() if hasattr(part, "to_local") else part).clone() for part in parts]
+
+    before = shards()
+    with store.switch():
+        assert all(torch.equal(one, other) for one, other in zip(shards(), average, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(shards(), before, strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(before, average, strict=True))
 
 
 def contents(folder: Path) -> dict[str, dict[str, Tensor]]:

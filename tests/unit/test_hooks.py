@@ -81,6 +81,21 @@ def test_lightning(tmp_path, accumulate):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_hooks_take_the_options_of_a_store(tmp_path):
+    hook = lightning_hook.PostHocEMA(tmp_path / "ema", every=100, update_every=5, buffers="copy", device="cpu")
+    module = Lit()
+    module.model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 5))
+    trainer = lightning_trainer(tmp_path, hook, max_epochs=1)
+    trainer.fit(module, torch.utils.data.DataLoader(DATA, batch_size=2))
+    assert (hook.store.t, hook.store.emas[0].t) == (STEPS, 10)
+    assert "model.1.running_mean" in hook.store.emas[0].buffers
+    before = module.model[0].weight.clone()
+    with hook.store.switch(0.10) as inside:
+        assert inside is module and not torch.equal(module.model[0].weight, before)
+    assert torch.equal(module.model[0].weight, before)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_lightning_resumes_and_refuses_a_checkpoint_without_averages(tmp_path):
     loader = torch.utils.data.DataLoader(DATA, batch_size=2)
     first = lightning_hook.PostHocEMA(tmp_path / "ema", every=EVERY, dtype="float32")
@@ -120,7 +135,7 @@ def test_accelerate(tmp_path, accumulate):
             accelerator.save_state(tmp_path / "state")
     check(ema)
     accelerator.load_state(tmp_path / "state")
-    assert ema.t == 4 if accumulate == 1 else 3
+    assert ema.t == (4 if accumulate == 1 else 3)
 
 
 class Squared(nn.Module):

@@ -97,13 +97,10 @@ class Output:
         out: folder of the results.
         dtype: of averaged tensors; None for that of the snapshots.
         shard_bytes: largest size of a file.
-
-    Attributes:
-        planned: as given.
     """
 
     def __init__(self, planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None) -> None:
-        self.planned, self._source, self._folder = planned, planned.copy_from, out
+        self._source, self._folder = planned.copy_from, out
         self._layout: Layout = {
             name: (result_dtype(self._source, name, dtype), entry.shape) for name, entry in self._source.entries.items()
         }

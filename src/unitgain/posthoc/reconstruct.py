@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from unitgain.checkpoint.writer import check_dtype
@@ -85,16 +86,8 @@ def reconstruct(
     out, identities = Path(out), _identities(planned, dtype, shard_bytes)
     if add:
         check_folder(out, identities)
-    with Output(_missing(planned, out, identities), out, dtype, shard_bytes) as output:
-        stream.run(
-            list(jobs(planned.sources, output.resume(), output.planned.columns, planned.copy_from, dtype)),
-            output.sink,
-            threads=threads,
-            verify=verify,
-            on_progress=on_progress,
-            on_tensor=output.tensor_done,
-        )
-        output.finish()
+    run_jobs = partial(stream.run, threads=threads, verify=verify, on_progress=on_progress)
+    _write(_missing(planned, out, identities), out, dtype, shard_bytes, run_jobs)
     return [
         Reconstruction(first_file(out / name) or out / name, _sigma_rel(target), planned.error(target))
         for name, target in zip(identities, planned.targets, strict=True)
@@ -120,6 +113,14 @@ def _missing(planned: Plan, out: Path, identities: Mapping[str, str]) -> Plan:
             if not is_there(out / name, known)
         ),
     )
+
+
+def _write(planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None, run_jobs: Callable[..., None]) -> None:
+    """Read, combine and write, from where an interrupted call has stopped."""
+    with Output(planned, out, dtype, shard_bytes) as output:
+        work = list(jobs(planned.sources, output.resume(), planned.columns, planned.copy_from, dtype))
+        run_jobs(work, output.sink, on_tensor=output.tensor_done)
+        output.finish()
 
 
 def _sigma_rel(target: Target) -> float | None:

@@ -37,7 +37,7 @@ class SnapshotStore:
         device: of the averages of a module, as in `EMA`.
         update_every: steps between updates of the averages, for less work: the weights after each N-th step then stand
             for all N, so that an average weighs them by the integral of its profile over these. Snapshots and `switch`
-            take in what is missing first.
+            take in what is missing first. `EMA.guard` is for updates after every step.
         dtype: of averages in the files: "float16" as in the paper, "bfloat16" or "float32".
         keep: "all", the number of newest times to keep, or a function from the times there are to those to keep.
         budget: bytes that the snapshots may take; old ones are thinned so that the fit stays good (`thin`).
