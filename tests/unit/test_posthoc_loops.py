@@ -263,7 +263,7 @@ def test_what_does_not_fit_is_told_and_changes_nothing(average, tmp_path):
         assert str(file) in str(raised.value)
 
     refused(nn.Linear(4, 4), r"does not fit Linear: it lacks: bias, weight; of no use are: .*module.weight")
-    refused(Larger(), r"it lacks: head.bias, .* and 5 more; .*it is of a part of the model, net: load into")
+    refused(Larger(), r"it lacks: head.bias, .* and 5 more; .*it may be of a part of the model, net: load into")
     wider = Net()
     wider.module.weight = wider.tied.weight = nn.Parameter(torch.zeros(4, 5))
     refused(wider, r"tensor module.weight is real \(4, 4\) in the file and real \(4, 5\) in the model")
@@ -275,6 +275,10 @@ def test_what_does_not_fit_is_told_and_changes_nothing(average, tmp_path):
     with pytest.raises(ValueError, match="has no memory yet"):
         load_into(meta, average)
 
+    refused(Net(), r"no name begins with 'x\.': module\.weight, norm\.bias", prefix="x.")
+    with pytest.raises(FileNotFoundError, match="is a folder: name one"):
+        load_into(Net(), average.parent)
+
     untied = Net()
     untied.tied = nn.Linear(4, 4, bias=False)
     load_into(untied, average)  # a model that does not tie them has both
@@ -284,7 +288,7 @@ def test_what_does_not_fit_is_told_and_changes_nothing(average, tmp_path):
     store = SnapshotStore(tmp_path / "larger", larger, every=1)
     store.update(1, 1)
     file = Path(list_snapshots(tmp_path / "larger")[0].path)
-    refused(Net(), r'of a larger module: load_into\(\.\.\., prefix="net."\)', file)
+    refused(Net(), r'may be of a larger module: load_into\(\.\.\., prefix="net."\)', file)
     model = Net()
     load_into(model, file, prefix="net.")
     assert torch.equal(model.module.weight, Snapshot(file).tensor("net.module.weight").float())

@@ -39,7 +39,11 @@ def load_into(model: nn.Module, file: Path | str, *, prefix: str = "") -> None:
     model = _without_wrappers(model)
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     names = tracked_names(model)
+    if Path(file).is_dir():
+        raise FileNotFoundError(f"{printable(file)} is a folder: name one of the snapshots in it")
     with Snapshot(file) as snapshot:
+        if prefix and not any(name.startswith(prefix) for name in snapshot.names):
+            raise ValueError(f"{printable(snapshot.path)}: no name begins with {prefix!r}: {_some(snapshot.names)}")
         found = {name.removeprefix(prefix): tensor for name, tensor in snapshot.verified() if name.startswith(prefix)}
         try:
             values = _matched(names, found, own)
@@ -89,9 +93,9 @@ def _hint(names: Mapping[str, str], unknown: list[str]) -> str:
     """What to do where names differ by what stands before them."""
     before = _before(unknown, list(names))
     if before:
-        return f'; it is of a larger module: load_into(..., prefix="{printable(before)}.")'
+        return f'; it may be of a larger module: load_into(..., prefix="{printable(before)}.")'
     part = _before(list(names), unknown)
-    return f"; it is of a part of the model, {part}: load into that" if part else ""
+    return f"; it may be of a part of the model, {part}: load into that" if part else ""
 
 
 def _before(longer: list[str], shorter: list[str]) -> str:
