@@ -207,10 +207,15 @@ def test_sweep_and_tune_share_a_table(run, tmp_path, call):
     names = {f"sweep-run{end}" for end in (".csv", "-curves.svg", "-map.svg")}
     assert names <= {path.name for path in tmp_path.iterdir()}
     rows = (tmp_path / "sweep-run.csv").read_text().splitlines()
-    assert rows[0].startswith("metric,length,guidance,guide_length,pattern,value")
+    assert rows[0].startswith("metric,nimg,length,guidance,guide_length,pattern,value")
     assert len(rows) == 1 + 4
     table = (tmp_path / "cells-0.jsonl").read_text()
     assert call("sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
+    call("sweep", run, "--lengths", "0.1:0.2:0.1", "--nimg", "80:160:80", *common)
+    rows = (tmp_path / "sweep-run-80-160.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["80"] * 4 + ["160"] * 4
+    assert (tmp_path / "sweep-run-80-160-times.svg").exists()
+    table = (tmp_path / "cells-0.jsonl").read_text()
     text = call("tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
     assert "best of 3: fd_pixels" in text
     assert (tmp_path / "cells-0.jsonl").read_text() == table  # the search asked for nothing new

@@ -22,7 +22,7 @@ from unitgain.posthoc.targets import Length, Target
 from unitgain.sample import Euler, generate
 from unitgain.sweep import Cell, CellResult, Judge, Sweep, SweepConfig, sweep, tune, write_csv
 from unitgain.sweep.cells import best, best_by
-from unitgain.sweep.plots import plot_curves, plot_map, plot_runs
+from unitgain.sweep.plots import plot_curves, plot_map, plot_runs, write_results
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig, train
 
@@ -264,7 +264,7 @@ class Bowl(Sweep):
     evaluated: list[Cell] = field(default_factory=list)
 
     def __post_init__(self):
-        self.main = SimpleNamespace(folder=self.run)
+        self.main = SimpleNamespace(folder=self.run, t=64.0)
         self.guide_averages = None
 
     def reconstruct(self, cells, on_progress=None):
@@ -359,3 +359,15 @@ def test_a_search_over_a_real_run_shares_the_table_of_a_sweep(runs, judge, tmp_p
     assert [one.values for one in again] == [one.values for one in twice]  # as the study has kept them
     assert sum(len(seeds) for _, seeds in drawn) == 3 * 64
     assert json.loads((tmp_path / "cells-0.jsonl").read_text().splitlines()[0])["record"]["images"] == 64
+
+
+def test_the_best_length_over_training_time(runs, judge, tmp_path):
+    early, late = (sweep(bench(runs, judge, tmp_path, t=t), config()) for t in (64, 128))
+    assert {result.nimg for result in early} == {64}
+    assert [one.value for one in early] != [one.value for one in late]
+    files = write_results([*early, *late], tmp_path, "sweep-64-128")
+    rows = list(csv.DictReader(files[0].open()))
+    assert [row["nimg"] for row in rows] == ["64"] * 3 + ["128"] * 3
+    assert "128 images" in comments(next(path for path in files if "curves" in path.name))
+    assert "best EMA length sigma_rel" in comments(next(path for path in files if "times" in path.name))
+    assert len(write_results(early, tmp_path, "sweep-64")) == 2  # a curve, and nothing over time

@@ -13,7 +13,7 @@ from unitgain.cli.drawing import Sampling
 from unitgain.cli.metrics import FETCHING, READING, reference_of
 from unitgain.console import Console, bar, byte_bar, next_step, say
 from unitgain.metrics.weights import Weights
-from unitgain.sweep.cells import CellResult, SweepConfig, best, best_by
+from unitgain.sweep.cells import NUMBERS, CellResult, SweepConfig, best, best_by
 from unitgain.trust import Limits
 
 if TYPE_CHECKING:
@@ -45,11 +45,8 @@ class Bench(Sampling):
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
     network without its label."""
 
-    nimg: Unset[int] = None
-    """Where the averages end, in images seen. Default: at the last snapshot."""
-
     guide_nimg: Unset[int] = None
-    """The same for the guide."""
+    """Where the averages of the guide end, in images seen. Default: at its last snapshot."""
 
     weights: Weights = field(default_factory=Weights)
 
@@ -85,8 +82,8 @@ class Bench(Sampling):
             "draw with the best", "sample", network, *self.drawn_by(guide, cell.guidance), "--out", folder, "--grid"
         )
 
-    def open(self, run: Path, out: Path, judge: "Judge", world: "World") -> "Sweep":
-        """A run ready to be swept."""
+    def open(self, run: Path, out: Path, judge: "Judge", world: "World", nimg: float | None) -> "Sweep":
+        """A run ready to be swept, its averages up to so many images."""
         from unitgain.sweep.run import Sweep
 
         return Sweep(
@@ -95,7 +92,7 @@ class Bench(Sampling):
             out,
             guide=self.guide,
             settings=self.settings,
-            t=self.nimg,
+            t=nimg,
             guide_t=self.guide_nimg,
             batch=self.batch,
             world=world,
@@ -118,8 +115,19 @@ class SweepCommand(Bench):
         default_factory=lambda: SweepConfig(lengths=tuple(round(0.02 * k, 2) for k in range(1, 11)))
     )
 
+    nimg: Annotated[tuple[float, ...] | None, NUMBERS] = None
+    """Where the averages end, in images seen: one time, a list or a range, as for lengths; of several, the best score
+    and length over time are drawn too (EDM2, Figs. 5c and 12). Default: at the last snapshot."""
+
     out: Unset[Path] = None
     """Folder for the table, the averages and the pictures, of a single run. Default: RUN/sweep."""
+
+    @property
+    def stem(self) -> str:
+        """Of the files: with the guide's name, and the times that were asked for, so that none overwrites another."""
+        guide = [] if self.guide is None else [Path(self.guide).stem]
+        times = "-".join(f"{nimg:.0f}" for nimg in dict.fromkeys((self.nimg[0], self.nimg[-1]))) if self.nimg else ""
+        return "-".join(["sweep", *guide, *([times] if times else [])])
 
     def run(self) -> None:
         """Sweep, then write table and pictures."""
@@ -137,20 +145,25 @@ class SweepCommand(Bench):
             by_run: dict[str, list[CellResult]] = {}
             for run in self.runs:
                 out = self.out or run / "sweep"
-                bench = self.open(run, out, judge, world)
-                with (
-                    byte_bar("reconstructing", quiet=quiet) as read,
-                    bar("sweeping", "images", quiet=quiet, late=True) as drawn,
-                ):
-                    results = by_run[run.name] = sweep(bench, self.config, on_bytes=read, on_images=drawn)
+                benches = [self.open(run, out, judge, world, nimg) for nimg in self.nimg or (None,)]
+                results: list[CellResult] = []
+                for bench in benches:
+                    title = "sweeping" if len(benches) == 1 else f"sweeping at {bench.main.t:,.0f} images"
+                    with (
+                        byte_bar("reconstructing", quiet=quiet) as read,
+                        bar(title, "images", quiet=quiet, late=True) as drawn,
+                    ):
+                        results += sweep(bench, self.config, on_bytes=read, on_images=drawn)
+                peak = best([one for one in results if one.metric == results[0].metric])
+                bench = next(bench for bench in benches if bench.main.t == peak.nimg)
+                own = by_run[run.name] = [result for result in results if result.nimg == peak.nimg]
                 if world.main:
-                    stem = "sweep" if self.guide is None else f"sweep-{Path(self.guide).stem}"
-                    files, sheet = write_results(results, out, stem), out / f"{stem}-pictures.png"
+                    files, sheet = write_results(results, out, self.stem), out / f"{self.stem}-pictures.png"
                     with bar("drawing the picture", "images", late=True) as progress:
-                        files += [sheet] if draw_pictures(bench, results, sheet, on_images=progress) else []
+                        files += [sheet] if draw_pictures(bench, own, sheet, on_images=progress) else []
                     Console().print(_table(results))
                     say("\n".join(map(str, files)))
-                    self.say_best(bench, results)
+                    self.say_best(bench, own)
             if world.main and len(by_run) > 1:
                 path = next(iter(self.runs)) / "sweep" / "runs.svg"
                 plot_runs(by_run, path)
@@ -173,6 +186,9 @@ class Tune(Bench):
         default_factory=lambda: SweepConfig(lengths=tuple(round(0.01 * k, 2) for k in range(2, 26)))
     )
 
+    nimg: Unset[float] = None
+    """Where the averages end, in images seen. Default: at the last snapshot."""
+
     evaluations: int = 20
     """Cells to evaluate, those of earlier calls counted in."""
 
@@ -190,7 +206,7 @@ class Tune(Bench):
 
         out = self.out or self.run_folder / "sweep"
         with processes(pick_device(self.device)) as world:
-            bench = self.open(self.run_folder, out, self.judge(world), world)
+            bench = self.open(self.run_folder, out, self.judge(world), world, self.nimg)
             with bar("tuning", "images", quiet=not world.main) as progress:
                 results = tune(
                     bench,
@@ -208,13 +224,13 @@ class Tune(Bench):
 
 
 def _table(results: Sequence[CellResult]) -> Table:
-    """The best cell of each weight of guidance."""
-    table = Table("metric", "guidance", "best length", "guide's length", "pattern", "value", "±", box=None)
-    for result in best_by(results, lambda one: (one.metric, one.cell.guidance, one.cell.pattern)).values():
+    """The best cell of each time and weight of guidance."""
+    table = Table("metric", "images", "guidance", "best length", "guide's length", "pattern", "value", "±", box=None)
+    for result in best_by(results, lambda one: (one.metric, one.nimg, one.cell.guidance, one.cell.pattern)).values():
         cell = result.cell
         guide_length = "" if cell.guide_length is None else f"{cell.guide_length:g}"
         error = "" if result.error is None else f"{result.error:.2g}"
-        place = (f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern)
+        place = (f"{result.nimg:,.0f}", f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern)
         table.add_row(result.metric, *place, f"{result.value:.4g}", error)
     return table
 

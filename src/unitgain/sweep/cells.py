@@ -21,14 +21,14 @@ def _numbers(words: list[str]) -> tuple[float, ...] | None:
     return None if words[0] == "None" else tuple(parse_lengths(words[0]))
 
 
-_NUMBERS = tyro.constructors.PrimitiveConstructorSpec[tuple[float, ...] | None](
+NUMBERS = tyro.constructors.PrimitiveConstructorSpec[tuple[float, ...] | None](
     nargs=1,
     metavar="NUMBERS",
     instance_from_str=_numbers,
     is_instance=lambda value: value is None or isinstance(value, tuple),
     str_from_instance=lambda value: [str(value) if value is None else ",".join(f"{number:g}" for number in value)],
 )
-Numbers = Annotated[tuple[float, ...], _NUMBERS]
+Numbers = Annotated[tuple[float, ...], NUMBERS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class SweepConfig:
 
     lengths: Numbers
     guidance: Numbers = (1.0,)
-    guide_lengths: Annotated[tuple[float, ...] | None, _NUMBERS] = None
+    guide_lengths: Annotated[tuple[float, ...] | None, NUMBERS] = None
     patterns: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="pattern")] = ()
     base: float | None = None
     images: int = 50_000
@@ -143,6 +143,7 @@ class CellResult:
         images: in each.
         higher: higher is better.
         errors: standard error of each value, from the images that happened to be drawn; empty where it is not known.
+        nimg: where the average ends, in images seen or whatever the run counts.
     """
 
     cell: Cell
@@ -151,6 +152,7 @@ class CellResult:
     images: int
     higher: bool = False
     errors: tuple[float, ...] = ()
+    nimg: float | None = None
 
     @property
     def error(self) -> float | None:

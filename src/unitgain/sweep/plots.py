@@ -14,12 +14,17 @@ def write_results(results: Sequence[CellResult], out: Path, stem: str) -> list[P
     """The table of a sweep, and the pictures that it has enough cells for; returns the files.
 
     Args:
-        results: of one sweep.
+        results: of one sweep, or of several at other training times.
         out: folder to write to.
         stem: of the files' names.
     """
     table, curves, heat = out / f"{stem}.csv", out / f"{stem}-curves.svg", out / f"{stem}-map.svg"
     write_csv(table, results)
+    if len({result.nimg for result in results}) > 1:
+        times = out / f"{stem}-times.svg"
+        plot_times(results, times)
+        plot_curves(results, curves)
+        return [table, curves, times]
     if len({result.cell.length for result in results}) == 1:
         return [table]
     plot_curves(results, curves)
@@ -32,9 +37,10 @@ def write_results(results: Sequence[CellResult], out: Path, stem: str) -> list[P
 def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> None:
     """Each metric against the EMA length in a panel of its own, the best point of each curve marked.
 
-    A curve per weight of guidance, as in Figs. 6 and 14, of a sweep over tensors one per pattern, as in Fig. 5b. Where
-    the guide's length is swept too, the best of them counts. The range of repeated evaluations is shaded, as in
-    Fig. 5a; bars are one standard error to each side, where that is known.
+    A curve per weight of guidance, as in Figs. 6 and 14, of a sweep over tensors one per pattern, as in Fig. 5b, of
+    sweeps at several training times one per time, at the best weight, as in Fig. 12. Where the guide's length is swept
+    too, the best of them counts. The range of repeated evaluations is shaded, as in Fig. 5a; bars are one standard
+    error to each side, where that is known.
 
     Args:
         results: of one sweep.
@@ -46,7 +52,11 @@ def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> N
     """
     by_pattern = any(result.cell.pattern for result in results)
 
+    several = len({result.nimg for result in results}) > 1
+
     def name(result: CellResult) -> str:
+        if several:
+            return f"{result.cell.pattern or ''} {result.nimg:,.0f} images".strip()
         guidance = f"w = {result.cell.guidance:g}"
         return f"{result.cell.pattern}, {guidance}" if by_pattern else guidance
 
@@ -63,6 +73,24 @@ def plot_runs(runs: Mapping[str, Sequence[CellResult]], path: Path, title: str =
             weight = best(own).cell.guidance
             curves += [result for result in own if result.cell.guidance == weight]
     _curves(curves, lambda result: f"{owner[id(result)]}, w = {result.cell.guidance:g}", path, title)
+
+
+def plot_times(results: Sequence[CellResult], path: Path, title: str = "") -> None:
+    """Each metric at its best, and the EMA length of that, over training time (Fig. 5c); bars as in `plot_curves`."""
+    figure, panels = _panels(results, path, 5.2, rows=2)
+    for metric, (above, below) in panels.items():
+        own = [result for result in results if result.metric == metric]
+        points = best_by(own, lambda result: result.nimg)
+        times = sorted(points)
+        values = [points[time].value for time in times]
+        bars = [points[time].error or 0.0 for time in times]
+        above.errorbar(times, values, bars if any(bars) else None, fmt="o-", markersize=3, capsize=2, elinewidth=1)
+        below.plot(times, [points[time].cell.length for time in times], "o-", markersize=3, color=ACCENT)
+        above.set_ylabel(f"{plot_label(metric)} ({_better(own)})")
+        below.set_ylabel("best EMA length sigma_rel")
+        below.set_xlabel("images seen")
+        below.set_ylim(bottom=0)
+    save(figure, path, title)
 
 
 def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None:
@@ -153,11 +181,12 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def _panels(results: Sequence[CellResult], path: Path, width: float) -> tuple[Any, dict[str, Any]]:
-    """A figure, and its axes by metric."""
+def _panels(results: Sequence[CellResult], path: Path, width: float, rows: int = 1) -> tuple[Any, dict[str, Any]]:
+    """A figure, and its axes by metric, one or as many as there are rows."""
     check_picture(path)
     if not results:
         raise ValueError("there are no results to plot")
     metrics = list(dict.fromkeys(result.metric for result in results))
-    figure = new_figure(width * len(metrics), 3.6)
-    return figure, dict(zip(metrics, figure.subplots(1, len(metrics), squeeze=False)[0], strict=True))
+    figure = new_figure(width * len(metrics), 3.6 if rows == 1 else 2.6 * rows)
+    columns = figure.subplots(rows, len(metrics), squeeze=False, sharex="col").T
+    return figure, dict(zip(metrics, columns if rows > 1 else columns[:, 0], strict=True))

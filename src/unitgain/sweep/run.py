@@ -222,10 +222,11 @@ def _results(bench: Sweep, config: SweepConfig) -> Iterator[CellResult]:
     keys = {cell: [bench.keys(cell, these) for these in seeds] for cell in config.cells(tied=bench.tied)}
     for metric in bench.judge.metrics:
         for cell, own in keys.items():
-            yield result_of(cell, metric, [known[key[metric.label]] for key in own], config.images)
+            rows = [known[key[metric.label]] for key in own]
+            yield result_of(cell, metric, rows, config.images, bench.main.t)
 
 
-def result_of(cell: Cell, metric: Metric, rows: Sequence[Mapping[str, Any]], images: int) -> CellResult:
+def result_of(cell: Cell, metric: Metric, rows: Sequence[Mapping[str, Any]], images: int, nimg: float) -> CellResult:
     """What the rows of the repetitions of a cell say."""
     records = [row.get("record") for row in rows]
     found = [record.get("deviation") if isinstance(record, dict) else None for record in records]
@@ -237,6 +238,7 @@ def result_of(cell: Cell, metric: Metric, rows: Sequence[Mapping[str, Any]], ima
         images=images,
         higher=metric.higher,
         errors=tuple(errors) if len(errors) == len(rows) else (),
+        nimg=nimg,
     )
 
 

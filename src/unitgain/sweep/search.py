@@ -153,7 +153,7 @@ class Search:
         seeds = [self.config.seeds(k) for k in range(self.config.repeat)]
         rows = [self.bench.evaluate(cell, these)[self.metric.label] for these in seeds]
         values = [row["value"] for row in rows]
-        self.results[cell] = result_of(cell, self.metric, rows, self.config.images)
+        self.results[cell] = result_of(cell, self.metric, rows, self.config.images, self.bench.main.t)
         trial = self._trials.pop(cell)
         self.study.tell(trial, self.results[cell].value)
         append_rows(self._record, [{"study": self._name, "indices": trial.params, "values": values}])
@@ -205,6 +205,7 @@ class Search:
             values=tuple(values),
             images=self.config.images,
             higher=self.metric.higher,
+            nimg=self.bench.main.t,
         )
 
     def _study_name(self, seed: int) -> str:

@@ -13,7 +13,19 @@ from unitgain.sweep.cells import CellResult
 from unitgain.text import csv_cell
 from unitgain.trust import is_number, open_own, read_rows
 
-COLUMNS = ("metric", "length", "guidance", "guide_length", "pattern", "value", "worst", "error", "repeat", "images")
+COLUMNS = (
+    "metric",
+    "nimg",
+    "length",
+    "guidance",
+    "guide_length",
+    "pattern",
+    "value",
+    "worst",
+    "error",
+    "repeat",
+    "images",
+)
 
 
 def key_of(identity: dict[str, Any]) -> str:
@@ -65,7 +77,8 @@ def write_csv(path: Path, results: Sequence[CellResult]) -> None:
     writer.writerow(COLUMNS)
     for result in results:
         cell = result.cell
-        place = (result.metric, cell.length, cell.guidance, cell.guide_length, cell.pattern)
+        nimg = None if result.nimg is None else f"{result.nimg:.0f}"
+        place = (result.metric, nimg, cell.length, cell.guidance, cell.guide_length, cell.pattern)
         row = (*place, result.value, result.worst, result.error, len(result.values), result.images)
         writer.writerow(["" if each is None else csv_cell(each) for each in row])
     write_text(path, buffer.getvalue())
