@@ -211,10 +211,10 @@ def test_sweep_and_tune_share_a_table(run, tmp_path, call):
     assert len(rows) == 1 + 4
     table = (tmp_path / "cells-0.jsonl").read_text()
     assert call("sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
-    call("sweep", run, "--lengths", "0.1:0.2:0.1", "--nimg", "80:160:80", *common)
-    rows = (tmp_path / "sweep-run-80-160.csv").read_text().splitlines()
-    assert [row.split(",")[1] for row in rows[1:]] == ["80"] * 4 + ["160"] * 4
-    assert (tmp_path / "sweep-run-80-160-times.svg").exists()
+    call("sweep", run, "--lengths", "0.1:0.2:0.1", "--nimg", "80:240:160", *common)
+    rows = (tmp_path / "sweep-run-80-240.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["80"] * 4 + ["240"] * 4
+    assert (tmp_path / "sweep-run-80-240-times.svg").exists()
     table = (tmp_path / "cells-0.jsonl").read_text()
     text = call("tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
     assert "best of 3: fd_pixels" in text
