@@ -125,8 +125,11 @@ class Classes:
         return _places(map(_fold, self.names or ()))
 
     def _nearest(self, name: str) -> str:
-        near = difflib.get_close_matches(_fold(name)[:LONGEST], list(self._folded)[:COMPARED], n=1, cutoff=0.5)
-        return f"; did you mean {self.label(self._folded[near[0]][0])!r}?" if near else ""
+        wanted, known = _fold(name)[:LONGEST], list(self._folded)[:COMPARED]
+        near = [one for one in known if len(one) > 2 and (one in wanted or wanted in one)] if len(wanted) > 2 else []
+        near = sorted(near, key=lambda one: abs(len(one) - len(wanted)))
+        near = near or difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+        return f" (did you mean {self.label(self._folded[near[0]][0])!r}?)" if near else ""
 
     def summary(self, most: int = LISTED) -> str:
         """How many classes there are, and the names of the first."""

@@ -169,13 +169,15 @@ def _label_dropout(main: DenoiserLike) -> float | None:
 def _check_unlabelled(main: DenoiserLike) -> None:
     if not main.spec.label_dim:
         raise ValueError(
-            "an unconditional network cannot guide itself, for it has no label to leave out: name another network"
+            "an unconditional network cannot guide itself, for it has no label to leave out: name another network, one "
+            "that is smaller or less trained (--guide NETWORK)"
         )
     if _label_dropout(main) == 0:
         raise ValueError(
             "this network cannot guide itself, for it was trained with its labels alone (label dropout 0) and what it "
             "says without one means nothing. Either name another network as the guide, one that is smaller, less "
-            "trained or unconditional (--guide NETWORK), or use a network that was trained with label dropout"
+            "trained or unconditional (--guide NETWORK), or use one that was trained with label dropout (unitgain "
+            "train RECIPE --label-dropout 0.1)"
         )
 
 

@@ -56,6 +56,11 @@ def test_data_with_classes_train_with_them_unless_told_otherwise(call, tmp_path)
         snapshot = unitgain.load(tmp_path / name / "snapshots" / "0000000048-0.050.safetensors")
         assert snapshot.classes == (("cat", "dog", "eel") if count else None)
         assert snapshot.label_dropout == (0.5 if count else None)
+        if count:
+            drawing = ["--guide", "self", "--guidance", "1.5", "--class", "eel", "--steps", "2", "--device", "cpu"]
+            file = tmp_path / name / "snapshots" / "0000000048-0.050.safetensors"
+            call("sample", file, "--seeds", "0", "--out", tmp_path / "guided", *drawing)
+            assert json.loads((tmp_path / "guided" / "manifest.json").read_text())["guide"] == {"name": "self"}
         config["data"] = str(tmp_path / "data")
         (tmp_path / f"{name}.json").write_text(json.dumps(config | {"data_fingerprint": ""}))
         call(

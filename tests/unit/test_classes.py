@@ -56,7 +56,8 @@ def test_names_go_before_numbers_and_exact_ones_before_others():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("flaps", "no class 'flaps'; did you mean 'Flags'?"),
+        ("flaps", "no class 'flaps' (did you mean 'Flags'?): the network knows"),
+        ("shirt", "did you mean 't-shirt'?"),
         ("xyz", "0 Flags, 1 food"),
         ("5", "label 5 is out of range: the network knows the classes 0 to 4"),
         ("3-1", "ends before it begins"),

@@ -169,9 +169,7 @@ def test_a_network_that_never_was_without_labels_does_not_guide_itself(main, gui
     others = [main, prepare(main), Guided(main, guide, 2.0)]
     for other in others if known else []:
         for itself in (None, other):
-            with pytest.raises(
-                ValueError, match=r"label dropout 0.*--guide NETWORK\), or use a network that was trained"
-            ):
+            with pytest.raises(ValueError, match=r"label dropout 0.*--guide NETWORK\), or use one that was trained"):
                 Guided(other, itself, 1.5)
     if not known:
         assert [Guided(other, None, 1.5).label_dropout for other in others] == [label_dropout] * 3
