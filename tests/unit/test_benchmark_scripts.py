@@ -13,6 +13,7 @@ from PIL import Image
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import averages
+import batch_norm
 import data
 import infer
 import initialization
@@ -160,6 +161,16 @@ def test_averages_and_what_reading_them_takes(tmp_path):
     averages.read_and_convert_in_chunks(files)
     averages.combine(tmp_path, [0.05, 0.1])()
     assert sum(torch.Size(shape).numel() for shape in averages.shapes(20e6).values()) == 20_000_000
+
+
+def test_batch_normalization(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_norm, "SETTINGS", ((8, 0.01),))
+    monkeypatch.setattr(batch_norm, "LENGTHS", (0.1, 0.2))
+    batch_norm.main(["--seeds", "2", "--folder", str(tmp_path)])
+    (found,) = json.loads((tmp_path / "batch_norm.json").read_text())["settings"]
+    mean = sum(run["statistics"][1] for run in found["runs"]) / 2
+    (row,) = [line for line in (tmp_path / "batch_norm.md").read_text().splitlines() if line.startswith("| 0.2 |")]
+    assert f"| {mean:.3f} (" in row and row.count("|") == 5
 
 
 def test_the_loader_and_a_memory_map(tmp_path):

@@ -293,6 +293,12 @@ def test_what_does_not_fit_is_told_and_changes_nothing(average, tmp_path):
     load_into(model, file, prefix="net.")
     assert torch.equal(model.module.weight, Snapshot(file).tensor("net.module.weight").float())
     with torch.no_grad():
+        larger.net.norm.running_var.fill_(1e6)
+    half = SnapshotStore(tmp_path / "wide", larger.net, every=1)
+    half.update(1, 1)
+    wide = list_snapshots(tmp_path / "wide")[0].path
+    refused(Net().half(), "running_var has values that are not finite in torch.float16", wide)
+    with torch.no_grad():
         larger.net.norm.running_var.fill_(-1)
     store.update(2, 1)
     refused(Net(), "variances below 0", list_snapshots(tmp_path / "larger")[-1].path, prefix="net.")

@@ -33,8 +33,8 @@ def load_into(model: nn.Module, file: Path | str, *, prefix: str = "") -> None:
     Raises:
         FileNotFoundError: if there is no file.
         SnapshotError: if it is no snapshot, or damaged.
-        ValueError: if names, shapes or kinds of its tensors are not those of the model, or weights that are tied in the
-            model differ in it; nothing is changed then.
+        ValueError: if names, shapes or kinds of its tensors are not those of the model, weights that are tied in the
+            model differ in it, or values are out of the range of the model's dtypes; nothing is changed then.
     """
     model = _without_wrappers(model)
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -68,6 +68,8 @@ def _matched(names: Mapping[str, str], found: Mapping[str, Tensor], own: Mapping
             raise ValueError(f"tensor {name} is {there} in the file and {here} in the model")
         if target in values and not torch.equal(values[target], value):
             raise ValueError(f"tensor {name} is tied to another one in the model, from which it differs in the file")
+        if not torch.isfinite(value.to(old.dtype)).all():
+            raise ValueError(f"tensor {name} has values that are not finite in {old.dtype}, its dtype in the model")
         if name.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(
                 f"tensor {name} has variances below 0: the weights of some snapshots are negative, and training began "
