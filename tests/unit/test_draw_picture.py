@@ -15,7 +15,15 @@ from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser
-from unitgain.draw import DrawSettings, FromPicture, from_picture, sample_pixels
+from unitgain.draw import (
+    Animation,
+    DrawSettings,
+    FromPicture,
+    from_picture,
+    sample_pixels,
+    write_interpolation,
+    write_path,
+)
 from unitgain.guide import Guided
 from unitgain.infer import prepare
 from unitgain.sample import Euler
@@ -264,6 +272,22 @@ def test_wrong_options_are_refused_in_a_line_before_anything_is_drawn(sample, tm
     monkeypatch.chdir(tmp_path)
     assert words in sample(*options, code=2).err.replace("\n", " ")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_too_large_is_refused_before_it_is_drawn(denoiser, tmp_path, monkeypatch):
+    monkeypatch.setattr("unitgain.draw.animation.generate", lambda *args, **options: pytest.fail("drawn"))
+    with pytest.raises(ValueError, match="1000000 images of 4x4 are too much"):
+        write_path(denoiser, range(1_000_000), tmp_path / "path.gif", SETTINGS, Animation())
+
+
+def test_paths_and_ways_of_latents_are_pictures(latent, tmp_path):
+    assert write_path(latent, [0], tmp_path / "path.webp", SETTINGS, Animation(frames=2), batch=1) == 2
+    assert write_interpolation(latent, [0, 1], tmp_path / "way.webp", SETTINGS, Animation(frames=3)) == 3
+    (expected,) = unitgain.sample_images(latent, [0], settings=SETTINGS)
+    *_, (last, _) = frames_of(tmp_path / "path.webp")
+    (first, _), *_ = frames_of(tmp_path / "way.webp")
+    for shown in (last[:, last.shape[1] // 2 :], first):
+        assert np.array_equal(shown[8:-8:8, 8:-8:8], np.asarray(expected))
 
 
 def test_a_damaged_picture_is_named(sample, tmp_path):

@@ -1,17 +1,16 @@
 """Images that move: from seed to seed, and from noise to image; as a GIF, a WebP, or a strip of pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser
 from unitgain.draw.decode import decoder
-from unitgain.draw.picture import finished
+from unitgain.draw.picture import finished, picture_shape
 from unitgain.draw.preview import Preview, beside
 from unitgain.draw.settings import Animation, DrawSettings
 from unitgain.files import atomic
@@ -107,10 +106,32 @@ def write_path(
         OSError: if it cannot be written.
     """
     kind = _kind(out)
+    _, height, width = picture_shape(denoiser, settings)
+    if 2 * len(seeds) * height * width > MOST_PIXELS:
+        size = f"{len(seeds)} images of {width}x{height}"
+        raise ValueError(f"{size} are too much for the frames of an animation: name fewer seeds")
+    parts = list(_paths(denoiser, seeds, settings, animation.frames, batch, on_images))
+    left, right = ([torch.cat(frame) for frame in zip(*batches, strict=True)] for batches in zip(*parts, strict=True))
+    if kind == "PNG":
+        rows = [torch.stack(one) for one in (left, right)]  # [frames, n, c, h, w] each
+        strip = torch.stack(rows, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
+        _save([grid(strip, len(left))], out, kind, animation)
+    else:
+        _save([beside(grid(a), grid(b)) for a, b in zip(left, right, strict=True)], out, kind, animation, hold=HOLD)
+    return len(left)
+
+
+def _paths(
+    denoiser: Denoiser | Guided,
+    seeds: Sequence[int],
+    settings: DrawSettings,
+    frames: int | None,
+    batch: int,
+    on_images: Callable[[float], None] | None,
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Noisy and denoised images by frame, of a batch at a time; at the end of both the images."""
     device = next(denoiser.parameters()).device
     decode = decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae)
-    noisy: list[list[Tensor]] = []
-    clean: list[list[Tensor]] = []
     steps: list[Step] = []
     for *_, images in generate(
         denoiser,
@@ -123,20 +144,10 @@ def write_path(
         on_step=lambda step: _keep(steps, step),
     ):
         end = finished(decode, settings)(images)
-        _check_pixels(len(seeds), end)
-        chosen = _evenly(steps, (animation.frames or len(steps) + 1) - 1)
+        chosen = _evenly(steps, (frames or len(steps) + 1) - 1)
         previews = [Preview(step, decode, denoiser.sigma_data) for step in chosen]
-        noisy.append([*(one.noisy() for one in previews), end])
-        clean.append([*(one.denoised() for one in previews), end])
+        yield [*(one.noisy() for one in previews), end], [*(one.denoised() for one in previews), end]
         steps.clear()
-    left, right = ([torch.cat(parts) for parts in zip(*batches, strict=True)] for batches in (noisy, clean))
-    if kind == "PNG":
-        rows = [torch.stack(one) for one in (left, right)]  # [frames, n, c, h, w] each
-        strip = torch.stack(rows, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
-        _save([grid(strip, len(left))], out, kind, animation)
-    else:
-        _save([beside(grid(a), grid(b)) for a, b in zip(left, right, strict=True)], out, kind, animation, hold=HOLD)
-    return len(left)
 
 
 def _keep(steps: list[Step], step: Step) -> None:
@@ -152,12 +163,6 @@ def _evenly(steps: Sequence[Step], count: int) -> list[Step]:
     if count >= len(steps):
         return list(steps)
     return [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
-
-
-def _check_pixels(images: int, pixels: UInt8[Tensor, "n c h w"]) -> None:
-    if 2 * images * pixels.shape[2] * pixels.shape[3] > MOST_PIXELS:
-        size = f"{images} images of {pixels.shape[3]}x{pixels.shape[2]}"
-        raise ValueError(f"{size} are too much for the frames of an animation: name fewer seeds")
 
 
 def _kind(out: Path) -> str:

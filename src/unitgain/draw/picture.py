@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from unitgain.data.encoder import LatentEncoder, encoder_from_dict
+from unitgain.data.encoder import Encoder, LatentEncoder, encoder_from_dict
 from unitgain.data.fit import Fit, ImageError, adm_crop, decode, flatten
 from unitgain.data.images import to_image
 from unitgain.data.vae import downsampling, load_vae, vae_encode
@@ -69,29 +69,46 @@ def from_picture(denoiser: Denoiser | Guided, start: FromPicture, settings: Draw
     """
     if start.picture is None:
         raise ValueError("a picture to draw from is missing: name a file, or pass an image of Pillow or an array")
-    encoder, spec = encoder_from_dict(denoiser.encoder or {}), denoiser.spec
-    if spec.dims != 2:
-        raise ValueError(f"the network draws data of {spec.dims} dimensions, and a picture has two")
-    device = next(denoiser.parameters()).device
-    factor, channels = 1, spec.channels
-    if isinstance(encoder, LatentEncoder):
-        encoder = dataclasses.replace(encoder, vae=settings.vae or encoder.vae)
-        vae = load_vae(encoder.vae, device)
-        factor, channels = downsampling(vae), int(vae.config.in_channels)
-    height, width = (side * factor for side in spec.size)
-    size = height, width
-    pixels = _picture(start.picture, channels, size, fitted=start.mask is None)
-    free = None if start.mask is None else _mask(start.mask, size)
+    encoder, device = _encoder(denoiser, settings), next(denoiser.parameters()).device
+    channels, height, width = picture_shape(denoiser, settings)
+    pixels = _picture(start.picture, channels, (height, width), fitted=start.mask is None)
+    free = None if start.mask is None else _mask(start.mask, (height, width))
     sigma_start = start.sigma_start or (START * denoiser.sigma_data if free is None else settings.sigma_max)
     if not sigma_start > settings.sigma_min:
         raise ValueError(f"sigma_start = {sigma_start:g}: must be above sigma_min = {settings.sigma_min:g}")
     image, mask = _seen(encoder, pixels, free if start.sigma_start is None else None, device), None
     if free is not None:
+        factor = height // denoiser.spec.size[0]
         mask = functional.max_pool2d(free[None].float(), factor)[0] > 0  # what is seen of a free pixel is free
         image = torch.where(mask.to(device), 0, image) if start.sigma_start is None else image
     turns = 1 if free is None else start.resample or RESAMPLE
     sampler = FromPixels(image, settings.sampler, mask, turns, pixels=pixels, free=free)
     return settings.replace(sampler=sampler, sigma_max=sigma_start)
+
+
+def picture_shape(denoiser: Denoiser | Guided, settings: DrawSettings = DEFAULTS) -> tuple[int, int, int]:
+    """Channels, height and width of the pictures of a network; those of latents are the VAE's.
+
+    Raises:
+        ValueError: if it draws no pictures, or the VAE is not to be had.
+        ImportError: if there are latents and diffusers is missing.
+    """
+    encoder, spec = _encoder(denoiser, settings), denoiser.spec
+    if spec.dims != 2:
+        raise ValueError(f"the network draws data of {spec.dims} dimensions, and a picture has two")
+    height, width = spec.size
+    if not isinstance(encoder, LatentEncoder):
+        return spec.channels, height, width
+    vae = load_vae(encoder.vae, next(denoiser.parameters()).device)
+    factor = downsampling(vae)
+    return int(vae.config.in_channels), factor * height, factor * width
+
+
+def _encoder(denoiser: Denoiser | Guided, settings: DrawSettings) -> Encoder:
+    encoder = encoder_from_dict(denoiser.encoder or {})
+    if settings.vae is None or not isinstance(encoder, LatentEncoder):
+        return encoder
+    return dataclasses.replace(encoder, vae=settings.vae)
 
 
 def finished(decode: Decode, settings: DrawSettings) -> Decode:
@@ -103,7 +120,7 @@ def finished(decode: Decode, settings: DrawSettings) -> Decode:
 
 
 def _seen(
-    encoder: Any, pixels: UInt8[Tensor, "c h w"], hidden: Tensor | None, device: torch.device
+    encoder: Encoder, pixels: UInt8[Tensor, "c h w"], hidden: Tensor | None, device: torch.device
 ) -> Float[Tensor, "c2 h2 w2"]:
     """The picture as the network sees it; of latents the mean, and nothing of what is hidden."""
     if not isinstance(encoder, LatentEncoder):
