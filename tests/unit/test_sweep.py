@@ -13,17 +13,21 @@ import pytest
 import torch
 
 from unitgain.data.digits import digits
+from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings
 from unitgain.draw.run import draw_images
 from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.targets import Length, Target
+from unitgain.recipes import recipe
 from unitgain.sample import Euler, generate
 from unitgain.sweep import Cell, CellResult, Judge, Sweep, SweepConfig, sweep, tune, write_csv
 from unitgain.sweep.cells import best, best_by
 from unitgain.sweep.plots import plot_curves, plot_map, plot_runs, write_results
+from unitgain.sweep.run import with_paper_tensors
 from unitgain.sweep.table import Table
+from unitgain.sweep.tensors import paper_tensors
 from unitgain.train import TrainConfig, train
 
 SETTINGS = DrawSettings(sampler=Euler(), steps=2)
@@ -190,6 +194,23 @@ def test_one_tensor_after_the_other(runs, judge, tmp_path):
     assert by["network.enc.*", 0.1] == pytest.approx(plain, rel=1e-3)
     assert by["network.dec.*", 0.1] == pytest.approx(plain, rel=1e-3)
     assert by["network.enc.*", 0.05] != by["network.dec.*", 0.05]
+
+
+@pytest.mark.parametrize("letter", "abcdefg")
+def test_the_papers_tensors_are_in_every_config(letter):
+    with torch.device("meta"):
+        names = [name for name, _ in Denoiser(recipe(f"edm2-img512-config-{letter}").network).named_parameters()]
+    found = paper_tensors(names)
+    assert len(found) == len(set(found)) == 28
+    assert not [name for name in found if "norm" in name or name.endswith((".bias", ".gain"))]
+
+
+def test_a_small_network_has_some_of_them(runs, judge, tmp_path):
+    given = bench(runs, judge, tmp_path)
+    swept = with_paper_tensors(given, config(patterns=("D.6", "network.dec.*"), base=0.1))
+    assert 0 < len(swept.patterns) - 1 < 28
+    assert swept.patterns[-1] == "network.dec.*"
+    assert with_paper_tensors(given, config()) == config()
 
 
 def test_what_cannot_be_swept_is_refused_before_anything_is_drawn(runs, judge, tmp_path):

@@ -134,7 +134,7 @@ class SweepCommand(Bench):
         from unitgain.parallel import processes
         from unitgain.sweep.pictures import draw_pictures
         from unitgain.sweep.plots import plot_runs, write_results
-        from unitgain.sweep.run import sweep
+        from unitgain.sweep.run import sweep, with_paper_tensors
 
         if not self.runs:
             raise ValueError("name the folder of a run")
@@ -153,7 +153,8 @@ class SweepCommand(Bench):
                         byte_bar("reconstructing", quiet=quiet) as read,
                         bar(title, "images", quiet=quiet, late=True) as drawn,
                     ):
-                        results += sweep(bench, self.config, on_bytes=read, on_images=drawn)
+                        config = with_paper_tensors(bench, self.config)
+                        results += sweep(bench, config, on_bytes=read, on_images=drawn)
                 peak = best([one for one in results if one.metric == results[0].metric])
                 bench = next(bench for bench in benches if bench.main.t == peak.nimg)
                 own = by_run[run.name] = [result for result in results if result.nimg == peak.nimg]

@@ -68,7 +68,8 @@ class SweepConfig:
         guidance: weights, in the same form; 1 is none.
         guide_lengths: of the guide's averages, swept on their own; None ties them to those of the network.
         patterns: names of tensors, as 'network.dec.*': each is swept by itself over the lengths, the others have that
-            of `base` (EDM2, Fig. 5b); on the command line it may be given again.
+            of `base` (EDM2, Fig. 5b); on the command line it may be given again, and D.6 there stands for the tensors
+            that the paper looked at.
         base: length of the tensors that no pattern names; needed with one.
         images: per cell and repetition.
         first_seed: seed of the first; the others follow, the same in every cell.

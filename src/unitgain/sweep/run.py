@@ -3,11 +3,11 @@
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.draw.decode import decoder
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
 from unitgain.draw.run import describe, draw_images
@@ -22,6 +22,7 @@ from unitgain.serial import to_dict
 from unitgain.sweep.averages import Averages
 from unitgain.sweep.cells import Cell, CellResult, SweepConfig
 from unitgain.sweep.table import Table, key_of
+from unitgain.sweep.tensors import PAPER, paper_tensors
 from unitgain.trust import is_number
 
 
@@ -143,6 +144,21 @@ class Sweep:
             {"key": key, "metric": name, "value": record.value, "seconds": seconds, **about, "record": to_dict(record)}
             for (name, key), record in zip(keys.items(), records, strict=True)
         ]
+
+
+def with_paper_tensors(bench: Sweep, config: SweepConfig) -> SweepConfig:
+    """The sweep with the tensors of Appendix D.6 that the network has in the place of the pattern "D.6".
+
+    Raises:
+        ValueError: if it has none of them.
+    """
+    if PAPER not in config.patterns:
+        return config
+    named = paper_tensors(list_snapshots(bench.run)[-1].entries)
+    if not named:
+        raise ValueError(f"the network of {bench.run} has none of the tensors of Appendix D.6: give patterns of names")
+    patterns = [name for pattern in config.patterns for name in (named if pattern == PAPER else (pattern,))]
+    return replace(config, patterns=tuple(patterns))
 
 
 def check(bench: Sweep, config: SweepConfig) -> None:
