@@ -8,6 +8,7 @@ import difflib
 import operator
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,9 +97,9 @@ class Classes:
         if not parts:
             raise ValueError("no class is named: give a name, a number, a list such as 0,1,2 or a range such as 0-4")
         chosen = [number for part in parts for number in self._range(part.strip())]
-        twice = next((number for place, number in enumerate(chosen) if number in set(chosen[:place])), None)
-        if twice is not None:
-            raise ValueError(f"the classes {brief(text)} name {self.label(twice)!r} twice")
+        often, times = Counter(chosen).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"the classes {brief(text)} name {self.label(often)!r} twice")
         return tuple(chosen)
 
     def _range(self, part: str) -> Sequence[int]:

@@ -10,6 +10,7 @@ from unitgain.arch.configs import edm2, edm2_configs, edm2plus, edm2plus_configs
 from unitgain.loss import EDMLoss
 from unitgain.recipe import MIMG, Recipe, Score
 from unitgain.serial import suggest
+from unitgain.text import brief
 
 if TYPE_CHECKING:
     from unitgain.denoiser import Denoiser
@@ -351,7 +352,9 @@ def list_recipes(pattern: str | None = None) -> tuple[str, ...]:
     whole = pattern.lower() if set(pattern) & set("*?[") else f"*{pattern.lower()}*"
     fitting = tuple(name for name in names if fnmatch.fnmatchcase(name, whole))
     if not fitting:
-        raise ValueError(f"no recipe is called {pattern!r}; {suggest(pattern.strip('*'), RECIPES)}")
+        near = suggest(pattern.strip("*"), RECIPES)
+        remedy = near if near.startswith("did you mean") else "unitgain recipes lists them all"
+        raise ValueError(f"no recipe is called {brief(pattern)}; {remedy}")
     return fitting
 
 

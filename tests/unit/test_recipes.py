@@ -155,6 +155,8 @@ def test_recipes_are_listed_by_pattern_the_cheapest_first():
     assert list_recipes("edm2-img512-xxs*d") == ("edm2-img512-xxs-uncond",)
     with pytest.raises(ValueError, match="no recipe is called 'digit5'; did you mean 'digits'"):
         list_recipes("digit5")
+    with pytest.raises(ValueError, match="unitgain recipes lists them all"):
+        list_recipes("zzz *")
 
 
 def test_the_command_says_what_recipes_cost_on_this_machine(call, monkeypatch):

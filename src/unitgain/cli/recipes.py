@@ -8,7 +8,7 @@ from rich.table import Table
 
 from unitgain.analysis.counts import recipe_costs, state_bytes, training_zettaflops
 from unitgain.cli.arguments import Device, Unset, pick_device
-from unitgain.console import Console, say, show_json
+from unitgain.console import Console, next_step, say, show_json
 from unitgain.recipe import Recipe
 from unitgain.recipes import list_recipes, recipe
 
@@ -20,10 +20,11 @@ class Recipes:
     """List recipes, the smallest first: for what data, how much memory, how long on this machine.
 
     Speed is estimated from a step of a small network, which is measured here in a few seconds: take it for an order of
-    magnitude. `unitgain inspect NAME` shows more of one, `unitgain train NAME` trains it.
+    magnitude. `unitgain inspect NAME` shows more of one, `unitgain train NAME` trains it, and without a NAME `unitgain
+    train --data DATA` plans a recipe for the data.
     """
 
-    pattern: Annotated[Unset[str], tyro.conf.Positional] = None
+    pattern: Annotated[Unset[str], tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = None
     """Only those with this in their name, or that fit a pattern such as 'edm2*img64*'."""
 
     json: bool = False
@@ -46,6 +47,7 @@ class Recipes:
         Console(least=124).print(_table(rows, measured is not None))
         for line in _notes(measured):
             say(line)
+        next_step("see what one is made of", "inspect", rows[0]["name"])
 
 
 @dataclass(frozen=True)
