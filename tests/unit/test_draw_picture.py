@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from vaes import save_vae
 import unitgain
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
+from unitgain.cli.main import read
 from unitgain.data.encoder import LatentEncoder, PixelEncoder
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser
@@ -293,3 +297,25 @@ def test_paths_and_ways_of_latents_are_pictures(latent, tmp_path):
 def test_a_damaged_picture_is_named(sample, tmp_path):
     (tmp_path / "damaged.png").write_bytes(b"\x89PNG damaged")
     assert "damaged.png cannot be decoded" in sample("--from", tmp_path / "damaged.png", code=1).err
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "drawing.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_page_are_understood():
+    lines = re.findall(r"^unitgain .*", PAGE, flags=re.MULTILINE)
+    commands = [read(shlex.split(line, comments=True)[1:]) for line in lines]
+    assert {str(one.start.picture) for one in commands} == {"None", "photo.png"} and len(commands) >= 8
+    assert {one.interpolate for one in commands} >= {"3,7", "3,7,3", None}
+
+
+def test_the_python_of_the_page_runs(denoiser, picture, mask, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    to_image(picture).save("photo.png")
+    to_image(mask[None].to(torch.uint8) * 255).save("mask.png")
+    names: dict = {"unitgain": unitgain, "denoiser": denoiser}
+    for block in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
+        quick = block.replace("label=8", "label=2, settings=quick").replace(
+            "start=start", "start=start, settings=quick"
+        )
+        exec(compile(quick, "docs/drawing.md", "exec"), names | {"quick": SETTINGS})
