@@ -189,3 +189,19 @@ def test_memory_that_is_kept_for_the_next_images_counts_as_theirs():
             images((1, 64, 256, 256), torch.float32).fill_(1)  # 16 MiB
         if in_use():
             assert 0.9 * 2**24 < memory.gained < 1.5 * 2**24
+
+
+def test_tf32_holds_while_it_measures(quick_bench, monkeypatch):
+    seen = []
+
+    def measured(works, device, pace):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        raise InterruptedError
+
+    monkeypatch.setattr("unitgain.bench.forward.measure", measured)
+    before = torch.get_float32_matmul_precision()
+    for tf32 in (True, False):
+        with pytest.raises(InterruptedError):
+            forward([Case("digits", "exact")], tf32=tf32)
+    assert seen[0] == ("high", True)
+    assert seen[1][0] == torch.get_float32_matmul_precision() == before

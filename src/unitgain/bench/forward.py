@@ -2,7 +2,8 @@
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -14,13 +15,19 @@ from unitgain.recipe import Recipe
 
 
 def forward(
-    cases: Sequence[Case], *, batch: int = 1, device: torch.device | str = "cpu", pace: Pace | None = None
+    cases: Sequence[Case],
+    *,
+    batch: int = 1,
+    tf32: bool = False,
+    device: torch.device | str = "cpu",
+    pace: Pace | None = None,
 ) -> Comparison:
     """Measure evaluations of D, all cases in turns.
 
     Args:
         cases: networks in modes of `parse_mode`; ratios are to the first.
         batch: images of an evaluation.
+        tf32: round products and convolutions of float32 to TF32 on GPUs; else as torch does by itself.
         device: where.
         pace: how long.
 
@@ -37,7 +44,20 @@ def forward(
     networks = dict.fromkeys(case.network for case in cases)
     evaluations = {network: Evaluations(network, batch, device) for network in networks}
     works = [evaluations[case.network].work(case.name, mode) for case, mode in zip(cases, modes, strict=True)]
-    return measure(works, device, pace)
+    with tensor_float32() if tf32 else nullcontext():
+        return measure(works, device, pace)
+
+
+@contextmanager
+def tensor_float32() -> Iterator[None]:
+    """Let GPUs round the factors of float32 products and convolutions to TF32 while the block runs."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class Evaluations:

@@ -30,6 +30,9 @@ class Forward(Comparing):
     batch: int = 1
     """Images of an evaluation."""
 
+    tf32: bool = False
+    """Let GPUs round float32 to TF32, as in EDM2+'s Table 4; torch by itself does so in convolutions alone."""
+
     def run(self) -> None:
         """Measure and print."""
         from unitgain.bench.cases import WORDS
@@ -37,7 +40,7 @@ class Forward(Comparing):
 
         cases = self.cases(self.network, WORDS, ("plain", "fast"))
         with self.measuring() as pace:
-            comparison = forward(cases, batch=self.batch, device=pick_device(self.device), pace=pace)
+            comparison = forward(cases, batch=self.batch, tf32=self.tf32, device=pick_device(self.device), pace=pace)
         self.show(comparison)
 
 
