@@ -10,10 +10,10 @@ MOST_SIDES = 3
 
 def sides_of(size: Size) -> tuple[int, ...]:
     """The sides: height and width of an image."""
-    return (size, size) if isinstance(size, int) else size
+    return tuple(size) if isinstance(size, tuple | list) else (size, size)
 
 
-def shortest(size: Size) -> Size:
+def size_of(size: Size) -> Size:
     """The same size in its one form: a number for a square image, a tuple otherwise."""
     sides = sides_of(size)
     square = len(sides) == 2 and len(set(sides)) == 1
@@ -34,7 +34,7 @@ def read_size(text: str) -> Size:
     if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9}){0,2}", text.strip().lower()):
         raise ValueError(f"cannot read the size {text!r}: write 64 for a square, or 48x64 for height x width")
     sides = [int(side) for side in text.strip().lower().split("x")]
-    return shortest(tuple(sides)) if len(sides) > 1 else sides[0]
+    return size_of(tuple(sides)) if len(sides) > 1 else sides[0]
 
 
 SIZE_TEXT = PrimitiveConstructorSpec(

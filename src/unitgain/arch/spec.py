@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 from tyro.conf import arg  # another name of an option, where a network is read from a command line
 
 from unitgain.arch.tokens import check_tokens
-from unitgain.size import MOST_SIDES, SIZE_TEXT, Size, shortest, show_size, sides_of
+from unitgain.size import MOST_SIDES, SIZE_TEXT, Size, show_size, sides_of, size_of
 
 # What the blocks are made of, and with it what each config of EDM2 changes in the structure (Appendix B).
 Design = Literal[
@@ -169,7 +169,7 @@ class NetworkSpec:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def _check_size(self) -> None:
-        object.__setattr__(self, "resolution", shortest(self.resolution))
+        object.__setattr__(self, "resolution", size_of(self.resolution))
         self._require(
             "resolution",
             0 < len(self.size) <= MOST_SIDES and all(1 <= side <= MOST_SIDE for side in self.size),

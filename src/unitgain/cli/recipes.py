@@ -11,6 +11,7 @@ from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.console import Console, next_step, say, show_json
 from unitgain.recipe import Recipe
 from unitgain.recipes import list_recipes, recipe
+from unitgain.size import show_size
 
 MILLION = 1_000_000
 
@@ -124,7 +125,7 @@ def _table(rows: list[dict[str, Any]], timed: bool) -> Table:
     for name in ("params\nM", "memory\nGB", "+ MB per\nimage", *times, "images\nM", "GFLOPs", "training\nZflops"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        size = f"{row['resolution']}x{row['resolution']}x{row['channels']}"
+        size = f"{show_size(row['resolution'])}x{row['channels']}"
         spans: list[str] = []
         if timed:
             spans = [in_words(row[name]) for name in ("seconds_per_million", "seconds")]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-from unitgain.size import SIZE_TEXT, Size, shortest, sides_of
+from unitgain.size import SIZE_TEXT, Size, sides_of, size_of
 from unitgain.text import printable
 from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_npy
 
@@ -60,7 +60,7 @@ class Fit:
                 raise ValueError(
                     f"resolution {self.resolution}: must be 1 to 16384 pixels, or height and width of such"
                 )
-            object.__setattr__(self, "resolution", shortest(self.resolution))
+            object.__setattr__(self, "resolution", size_of(self.resolution))
         if self.channels not in (1, 3):
             raise ValueError(f"channels {self.channels}: must be 3 (RGB) or 1 (grey)")
         try:

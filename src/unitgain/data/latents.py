@@ -22,7 +22,7 @@ from unitgain.data.workers import cores, in_order
 from unitgain.official import VAE
 from unitgain.parallel import World
 from unitgain.serial import to_dict
-from unitgain.size import Size, shortest, show_size
+from unitgain.size import Size, show_size, size_of
 
 
 def encode(
@@ -150,7 +150,7 @@ class _Job:
 
     def _resolution(self) -> Size:
         """Of the latents."""
-        return shortest(tuple(side // downsampling(self.model) for side in self.dataset.manifest.size))
+        return size_of(tuple(side // downsampling(self.model) for side in self.dataset.manifest.size))
 
 
 def is_official(vae: str) -> bool:

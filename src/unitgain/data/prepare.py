@@ -26,7 +26,7 @@ from unitgain.data.sources import Item, Source, SourceOptions, open_source
 from unitgain.data.workers import count_threads, in_order
 from unitgain.extras import require
 from unitgain.serial import to_dict
-from unitgain.size import shortest, show_size, sides_of
+from unitgain.size import show_size, sides_of, size_of
 from unitgain.text import printable
 from unitgain.trust import Limits, read_npy
 
@@ -191,7 +191,7 @@ class _Job:
             columns,
             kind=kind,
             items=len(rows),
-            resolution=shortest(good[0].shape.size) if good else None,
+            resolution=size_of(good[0].shape.size) if good else None,
             values=sum(math.prod(row.shape.size) for row in good),
             sums=_sum([row.sums for row in good]),
             squares=_sum([row.squares for row in good]),
@@ -202,7 +202,7 @@ class _Job:
     def finish(self) -> Manifest:
         """Write what makes the shards a data set."""
         shape, classes = self.shape or Shape("image", 3), self.source.classes
-        entry: dict[str, Any] = {"kind": shape.kind, "resolution": shortest(shape.size), "channels": shape.channels}
+        entry: dict[str, Any] = {"kind": shape.kind, "resolution": size_of(shape.size), "channels": shape.channels}
         if shape.kind == "latent":  # of an official archive: made with the official VAE
             from unitgain.data.encoder import LatentEncoder  # brings torch, which pixels do without
 
@@ -257,7 +257,7 @@ def _moments(data: bytes, fit: Fit) -> NDArray[np.float32] | None:
     if not np.isfinite(array).all():
         raise ImageError("holds values that are not finite")
     height, width = array.shape[1:]
-    if fit.resolution not in (None, shortest((height, width)), shortest((8 * height, 8 * width))):
+    if fit.resolution not in (None, size_of((height, width)), size_of((8 * height, 8 * width))):
         raise ImageError(f"holds latents of {height}x{width}, which cannot be resized")
     return array.astype(np.float32)
 

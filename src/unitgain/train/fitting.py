@@ -9,6 +9,7 @@ from unitgain.console import note
 from unitgain.data.dataset import Dataset
 from unitgain.data.named import normalized, open_data
 from unitgain.infer import fastest_dtype
+from unitgain.size import show_size
 from unitgain.train.config import TrainConfig
 
 
@@ -97,7 +98,10 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
     network = config.recipe.network
     expected = (network.channels, *network.size)
     if dataset.shape != expected:
-        remedy = "; encode the data first: unitgain data encode" if config.recipe.latents > dataset.latents else ""
+        channels, *size = dataset.shape
+        remedy = f"; take that of the data: --resolution {show_size(tuple(size))} --channels {channels}"
+        if config.recipe.latents > dataset.latents:
+            remedy = "; encode the data first: unitgain data encode"
         raise ValueError(
             f"data {dataset.name}: images are {dataset.shape}, the network takes {expected} (channels, height, width)"
             f"{remedy}"
