@@ -40,7 +40,10 @@ def next_of(output):
 def test_a_run_that_nothing_is_known_of_is_drawn_with_its_newest_average(trained, tmp_path, call):
     run = trained / "plain"
     assert is_run(run) and not is_run(tmp_path)
-    assert best_known(run).network == run / "snapshots" / "0000000128-0.100.safetensors"
+    newest = run / "snapshots" / "0000000128-0.100.safetensors"
+    assert best_known(run).network == newest
+    call("sample", run, "--guide", run, "--guidance", 2, "--out", tmp_path / "guided", "--seeds", "0", "--steps", 2)
+    assert json.loads((tmp_path / "guided" / "manifest.json").read_text())["guide"]["name"] == str(newest)
     output = call("sample", run, "--out", tmp_path / "drawn", "--seeds", "0-3", "--steps", 2, "--class", "3")
     assert "0000000128-0.100.safetensors, the newest average" in output.err
     again = next_of(output)

@@ -168,7 +168,7 @@ def test_a_page_of_a_run_that_has_not_got_far(folder):
     page = run_page(read_history(folder), [])
     assert page.count("<svg") >= 8
     assert "&lt;weight&gt;" in page
-    assert "3.5" in page
+    assert "Lower is better. Last: 3.5, best: 3.5" in page
     assert not re.search(r'(src|[^:]href)="(?!#|data:)', page)  # no other file, no network
 
 

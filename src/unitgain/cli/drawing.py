@@ -90,8 +90,8 @@ class Drawing(Sampling):
     with both ends 0-4, or all. Default: each seed draws its own."""
 
     guide: Unset[str] = None
-    """What guides: a network as above, unconditional, smaller or less trained; or self, the network without its label,
-    if it was trained to do without."""
+    """What guides: a network as above, unconditional, smaller or less trained (the folder of a run is its newest
+    average); or self, the network without its label, if it was trained to do without."""
 
     guidance: Unset[float] = None
     """Weight of guidance w: w times the network plus (1 - w) times the guide. 1 is none."""
@@ -104,7 +104,7 @@ class Drawing(Sampling):
         """
         from unitgain.denoiser import classes_of
         from unitgain.draw.networks import open_networks
-        from unitgain.report.known import best_known, is_run
+        from unitgain.report.known import best_known, is_run, newest_average
 
         by, weight, drawing = self.guide, self.guidance, self.settings
         if is_run(Path(network)):
@@ -115,6 +115,8 @@ class Drawing(Sampling):
             network = str(choice.network)
             if os.environ.get("RANK", "0") == "0":
                 note(f"{choice.why}" if by == choice.guide else f"{choice.network}, guided as you say")
+        if by is not None and is_run(Path(by)):
+            by = str(newest_average(Path(by)))
         main, guide, settings = open_networks(network, device, drawing, guide=by, guidance=weight)
         known = classes_of(main.denoiser)
         return main, guide, settings.replace(label=self.label(known)).with_classes(known)

@@ -143,6 +143,7 @@ class SweepCommand(Bench):
         with processes(pick_device(self.device)) as world:
             judge, quiet = self.judge(world), not world.main
             by_run: dict[str, list[CellResult]] = {}
+            shown: list[tuple[Sweep, list[CellResult]]] = []
             for run in self.runs:
                 out = self.out or run / "sweep"
                 benches = [self.open(run, out, judge, world, nimg) for nimg in self.nimg or (None,)]
@@ -159,16 +160,19 @@ class SweepCommand(Bench):
                 bench = next(bench for bench in benches if bench.main.t == peak.nimg)
                 own = by_run[run.name] = [result for result in results if result.nimg == peak.nimg]
                 if world.main:
-                    files, sheet = write_results(results, out, self.stem), out / f"{self.stem}-pictures.png"
-                    with bar("drawing the picture", "images", late=True) as progress:
-                        files += [sheet] if draw_pictures(bench, own, sheet, on_images=progress) else []
+                    shown.append((bench, own))
                     Console().print(_table(results))
-                    say("\n".join(map(str, files)))
-                    self.say_best(bench, own)
+                    say("\n".join(map(str, write_results(results, out, self.stem))))
             if world.main and len(by_run) > 1:
                 path = next(iter(self.runs)) / "sweep" / "runs.svg"
                 plot_runs(by_run, path)
                 say(path)
+            for bench, results in shown:  # when the other processes have no more to wait for
+                sheet = bench.out / f"{self.stem}-pictures.png"
+                with bar("drawing the picture", "images", late=True) as progress:
+                    if draw_pictures(bench, results, sheet, on_images=progress):
+                        say(sheet)
+                self.say_best(bench, results)
 
 
 @dataclass(frozen=True, kw_only=True)

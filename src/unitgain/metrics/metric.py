@@ -244,6 +244,15 @@ def split_name(text: str) -> tuple[str, str]:
     return name, detector
 
 
+def higher_is_better(text: str) -> bool | None:
+    """Which way a metric of this name is better, as in `split_name`; None for one that is not the library's."""
+    try:
+        name, _ = split_name(text)
+    except ValueError:
+        return None
+    return METRICS[name].higher if name in METRICS else None
+
+
 def is_program(text: str) -> bool:
     """Whether a metric, as in `split_name`, runs code that is not this library's: Python, or a TorchScript file."""
     name, detector = split_name(text)

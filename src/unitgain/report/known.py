@@ -8,7 +8,7 @@ from typing import Any
 from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.draw.networks import SELF
 from unitgain.hub import MODEL
-from unitgain.metrics.metric import METRICS, split_name
+from unitgain.metrics.metric import METRICS, higher_is_better
 from unitgain.sweep.table import Table
 from unitgain.text import one_line
 from unitgain.train.rows import read_stats
@@ -145,12 +145,9 @@ def _evaluated(run: Path) -> dict[Key, list[Choice]]:
 def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, bool]]:
     """Name, value and whether higher is better, of metrics that this library knows."""
     for name, value in metrics.items():
-        try:
-            kind, _ = split_name(name)
-        except ValueError:
-            continue
-        if kind in METRICS and is_number(value):
-            yield name, value, METRICS[kind].higher
+        higher = higher_is_better(name)
+        if higher is not None and is_number(value):
+            yield name, value, higher
 
 
 def _average(run: Path, name: object) -> Path | None:

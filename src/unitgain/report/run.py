@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from unitgain.metrics.metric import higher_is_better
 from unitgain.report.curves import by_bucket, by_part, evenly, images_by_level, noise_levels, over_training, short
 from unitgain.report.history import History, exp_u, pooled
 from unitgain.report.page import MOST, page, paragraph, picture, plot, side_by_side, slider, table, tiles
@@ -153,7 +154,11 @@ def _metrics(history: History) -> str:
     for name in names:
         known = [row for row in rows if is_number(row["metrics"].get(name))]
         values = [row["metrics"][name] for row in known]
-        figures.append(plot(over_training([row["nimg"] for row in known], values, name), f"Last: {values[-1]:.4g}"))
+        told, higher = f"Last: {values[-1]:.4g}", higher_is_better(name)
+        if higher is not None:
+            best = max(values) if higher else min(values)
+            told = f"{'Higher' if higher else 'Lower'} is better. {told}, best: {best:.4g}"
+        figures.append(plot(over_training([row["nimg"] for row in known], values, name), told))
     cells = [(row["nimg"], *(_text(row["metrics"].get(name)) for name in names)) for row in evenly(rows, ROWS)]
     return tiles(*figures) + table(("images seen", *names), cells)
 
@@ -179,17 +184,17 @@ def _activations(history: History) -> str:
 
 def _machine(history: History) -> str:
     shown = (
-        ("images_per_second", "images/s", 1.0),
-        ("peak_share", "share of the peak, %", 100.0),
-        ("data_wait_share", "waiting for data, %", 100.0),
-        ("memory_bytes", "memory, GiB", 2.0**-30),
+        ("images_per_second", "images/s", 1.0, "Dips are of others who use the machine, or of evaluations. "),
+        ("peak_share", "share of the peak, %", 100.0, "The higher, the better the hardware is used. "),
+        ("data_wait_share", "waiting for data, %", 100.0, "Should stay near 0; more --workers help. "),
+        ("memory_bytes", "memory, GiB", 2.0**-30, "Should run level: a line that climbs ends where memory does. "),
     )
     figures = []
-    for key, label, factor in shown:
+    for key, label, factor, look in shown:
         nimg, values = history.series(key)
         if values:
             scaled = [value * factor for value in values]
-            figures.append(plot(over_training(nimg, scaled, label, zero=True), f"Last: {scaled[-1]:.4g}"))
+            figures.append(plot(over_training(nimg, scaled, label, zero=True), f"{look}Last: {scaled[-1]:.4g}"))
     if not figures:
         return ""
     about = (
