@@ -282,7 +282,14 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, conf
     shutil.rmtree(tmp_path / "lost" / "checkpoints")  # statistics alone are traces too
     with pytest.raises(CheckpointError, match="of 16 images; nothing was overwritten"):
         run(config, tmp_path / "lost", tiny_data, resume=True)
-    (tmp_path / "lost" / "stats.jsonl").unlink()  # nothing was trained, as far as anything tells
+    (tmp_path / "lost" / "stats.jsonl").unlink()
+    grid = tmp_path / "lost" / "samples" / "0000000016.png"
+    grid.parent.mkdir()
+    grid.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="of 16 images; nothing was overwritten"):
+        run(config, tmp_path / "lost", tiny_data, resume=True)
+    grid.rename(grid.with_name("0000000000.png"))  # of weights that it began with
+    (grid.parent / "mine.png").write_bytes(b"")  # nothing was trained, as far as anything tells
     assert run(config, tmp_path / "lost", tiny_data, resume=True).finished
 
 

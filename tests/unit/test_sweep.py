@@ -288,6 +288,9 @@ class Bowl(Sweep):
         self.main = SimpleNamespace(folder=self.run, t=64.0)
         self.guide_averages = None
 
+    def out_of_reach(self, config):
+        return set(), set()
+
     def reconstruct(self, cells, on_progress=None):
         assert cells
 
@@ -392,3 +395,14 @@ def test_the_best_length_over_training_time(runs, judge, tmp_path):
     assert "128 images" in comments(next(path for path in files if "curves" in path.name))
     assert "best EMA length sigma_rel" in comments(next(path for path in files if "times" in path.name))
     assert len(write_results(early, tmp_path, "sweep-64")) == 2  # a curve, and nothing over time
+
+
+def test_a_search_leaves_out_lengths_that_snapshots_cannot_give(runs, judge, tmp_path, capsys):
+    lengths = (0.002, 0.052, 0.102)
+    with pytest.raises(ValueError, match="out of reach"):
+        sweep(bench(runs, judge, tmp_path), config(lengths=lengths))
+    found = tune(bench(runs, judge, tmp_path), config(lengths=lengths), evaluations=3)
+    assert sorted(one.cell.length for one in found) == [0.052, 0.102]
+    assert "left out: length 0.002" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="none of the lengths"):
+        tune(bench(runs, judge, tmp_path), config(lengths=(0.001, 0.002)), evaluations=3)

@@ -69,6 +69,15 @@ class Sweep:
         """Whether the guide has averages of its own."""
         return self.guide_averages is not None
 
+    def out_of_reach(self, config: SweepConfig) -> tuple[set[float], set[float]]:
+        """Lengths of the network, and of the guide where it has its own, that no average can be made of."""
+        lengths = set(self.main.out_of_reach(config.lengths))
+        if self.guide_averages is None:
+            return lengths, set()
+        if config.guide_lengths is None:
+            return lengths | set(self.guide_averages.out_of_reach(config.lengths)), set()
+        return lengths, set(self.guide_averages.out_of_reach(config.guide_lengths))
+
     def reconstruct(self, cells: Sequence[Cell], on_progress: Callable[[int, int], None] | None = None) -> None:
         """Make the averages of these cells, as far as they are not there, reading the snapshots of a run once."""
         self.main.make([cell.target() for cell in cells], on_progress)

@@ -1,11 +1,13 @@
 """The best EMA length and guidance by search: a Gaussian process proposes cells, the table of the sweep keeps them."""
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from unitgain.console import warn
 from unitgain.extras import require
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import to_dict
@@ -47,13 +49,16 @@ def tune(
 
     Raises:
         ImportError: if optuna is missing.
-        ValueError: as `sweep`, or if values are not equally spaced.
+        ValueError: as `sweep`, if values are not equally spaced, or if all lengths are out of reach of the snapshots.
     """
     check_seeds([seed])
     check(bench, config)
     if evaluations < 1:
         raise ValueError(f"evaluations = {evaluations}: must be at least 1")
-    axes, world = axes_of(config), bench.world
+    world = bench.world
+    axes_of(config)
+    config = within_reach(bench, config)
+    axes = _axes(config)
     budget = min(evaluations, len(config.cells(tied=bench.tied)))
     searches: list[Search] = []  # one, in the first process
     world.on_main(lambda: searches.append(Search(bench, config, axes, seed)))
@@ -82,14 +87,33 @@ def axes_of(config: SweepConfig) -> dict[str, tuple[float, ...]]:
     """
     if config.patterns:
         raise ValueError("a search has no patterns of tensors: sweep them")
-    axes = {"length": config.lengths, "guidance": config.guidance}
-    if config.guide_lengths is not None:
-        axes["guide_length"] = config.guide_lengths
+    axes = _axes(config)
     for values in axes.values():
         gaps = [b - a for a, b in itertools.pairwise(values)]
         if any(gap <= 0 or abs(gap - gaps[0]) > 1e-6 for gap in gaps):
             raise ValueError(f"values to search must be a range start:stop:step, not {list(values)}")
     return axes
+
+
+def within_reach(bench: Sweep, config: SweepConfig) -> SweepConfig:
+    """The sweep without lengths that the snapshots cannot give, which are named in a warning.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    lengths, guides = bench.out_of_reach(config)
+    for out, whose in ((lengths, bench.run), (guides, bench.guide)):
+        if out and bench.world.main:
+            listed = ", ".join(f"{length:g}" for length in sorted(out))
+            warn(f"out of reach of the snapshots in {whose}, and left out: length {listed}")
+    kept = tuple(length for length in config.lengths if length not in lengths)
+    own = config.guide_lengths and tuple(length for length in config.guide_lengths if length not in guides)
+    if not kept or own == ():
+        raise ValueError(
+            f"none of the lengths to search is within reach of the snapshots in {bench.guide if kept else bench.run}: "
+            "search longer ones (--lengths), or from a run with more snapshots"
+        )
+    return dataclasses.replace(config, lengths=kept, guide_lengths=own)
 
 
 class Search:
@@ -219,6 +243,13 @@ class Search:
             "seed": seed,
         }
         return f"{self.metric.label}-{key_of(about)}"
+
+
+def _axes(config: SweepConfig) -> dict[str, tuple[float, ...]]:
+    axes = {"length": config.lengths, "guidance": config.guidance}
+    if config.guide_lengths is not None:
+        axes["guide_length"] = config.guide_lengths
+    return axes
 
 
 def _round(search: Search, budget: int, size: int) -> list[Cell]:

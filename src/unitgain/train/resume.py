@@ -41,7 +41,7 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
 
     Raises:
         ValueError: if the checkpoint was made with other data, or settings that differ in what changes the numbers.
-        CheckpointError: if none is valid, and checkpoints, statistics or snapshots tell of work that would be lost.
+        CheckpointError: if none is valid, and checkpoints, statistics, snapshots or samples tell of work that would be lost.
     """
     world = state.world
     for path in reversed(world.broadcast(list_checkpoints(run / "checkpoints"))):
@@ -60,11 +60,12 @@ def refuse_to_start_over(run: Path) -> None:
     """Raise `CheckpointError` if a run has left traces of work, and no valid checkpoint to go on from."""
     damaged = sorted(path.name for path in (run / "checkpoints").glob("*.damaged"))
     snapshots = [path for path in (run / "snapshots").glob("*.safetensors") if path.name[:10].isdecimal()]
-    images = max([trained_images(run), *(int(path.name[:10]) for path in snapshots)])
+    grids = [path for path in (run / "samples").glob("*.png") if len(path.stem) == 10 and path.stem.isdecimal()]
+    images = max([trained_images(run), *(int(path.name[:10]) for path in (*snapshots, *grids))])
     if not (damaged or snapshots or images):
         return
     has = [f"{len(damaged)} damaged ones ({', '.join(damaged)})"] if damaged else []
-    has += [f"statistics or snapshots of {images:,} images"] if images else []
+    has += [f"statistics, snapshots or samples of {images:,} images"] if images else []
     text = (
         f"{run / 'checkpoints'} has no checkpoint to resume from, but the run has left {' and '.join(has)}; nothing "
         "was overwritten. Put a checkpoint back if you have a copy. To start over, move the run away first: "
