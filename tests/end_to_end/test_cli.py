@@ -87,6 +87,15 @@ def test_help_answers(call, command):
         assert "default: None" not in text  # what holds then is said in words
 
 
+@pytest.mark.parametrize("command", [["--help"], ["recipes"], ["sample", "--help"], ["data", "prepare", "--help"]])
+def test_a_reader_that_goes_is_no_error(command):
+    """As `| head` does."""
+    program = [sys.executable, "-c", "from unitgain.cli.main import main; main()", *command]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("command", [[], ["ema"], ["nonsense"], ["train", "digits", "--batch", "many"], ["sample"]])
 def test_wrong_usage_exits_with_2(call, command):
     assert call(*command, code=2)
@@ -299,6 +308,14 @@ def test_demo_refuses_nonsense_before_it_trains(tmp_path, call, options):
 def test_sample_says_what_is_wrong_and_writes_nothing(snapshot, tmp_path, call, options, words):
     assert words in call("sample", snapshot, "--out", tmp_path / "x", *options, code=2).err
     assert not (tmp_path / "x").exists()
+
+
+def test_warnings_are_messages_and_the_picture_is_in_the_run(run, call):
+    printed = call("ema", "plot", run, "0.002")
+    assert printed.err.startswith("WARNING: an average of length 0.002 at t = ")
+    assert printed.err.count("\n") == 1 and ".py" not in printed.err
+    assert printed.out == f"{run / 'profiles.svg'}\n"
+    (run / "profiles.svg").unlink()
 
 
 def test_ema_lists_and_reconstructs(run, tmp_path, call):

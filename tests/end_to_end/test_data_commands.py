@@ -90,6 +90,7 @@ def test_pixels(call, tmp_path):
     assert "0 groups of exact duplicates" in text
     assert "sigma_data = 0.5" in text
     call("data", "show", data, "--out", tmp_path / "sheet.png", "--columns", 3)
+    assert call("data", "show", data).out.strip() == f"{data}.png"
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height == 2 * 50 + 2
     assert "must end in .png" in call("data", "show", data, "--out", tmp_path / "sheet.svg", code=2).err
@@ -114,7 +115,11 @@ def test_pixels(call, tmp_path):
     (pictures / "cat" / "6.png").write_bytes(encoded(picture(6)))
     call("data", "prepare", pictures, tmp_path / "other", "--resolution", 8)
     refused = call("train", *resume, "--data", tmp_path / "other", code=2).err
-    assert "was made with other data" in refused
+    assert f"was made with other data, {tmp_path / 'moved'}" in refused
+    (tmp_path / "moved").rename(tmp_path / "before")
+    (tmp_path / "other").rename(tmp_path / "moved")
+    refused = call("train", *resume, code=2).err
+    assert f"the data {tmp_path / 'moved'} as they were before they changed" in refused
 
 
 def test_interrupted_training_on_prepared_data_ends_with_the_same_bytes(call, tmp_path):

@@ -19,10 +19,12 @@ import unitgain
 from unitgain import files
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.state import CheckpointError, list_checkpoints
+from unitgain.cli.main import main
 from unitgain.data.dataset import ArrayDataset
 from unitgain.infer import fastest_dtype
 from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
+from unitgain.report.history import read_history
 from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
 from unitgain.train.errors import TrainingError
 from unitgain.train.rows import read_stats
@@ -301,7 +303,7 @@ def test_settings_are_the_same_bytes_after_a_resume(tmp_path, config, tiny_data)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_a_full_disk_stops_the_run_and_the_last_checkpoint_resumes_it(tmp_path, config, tiny_data, monkeypatch):
+def test_a_full_disk_stops_the_run_and_the_last_checkpoint_resumes_it(tmp_path, config, tiny_data, monkeypatch, capsys):
     run(config, tmp_path / "whole", tiny_data)
     calls = []
     replace = os.replace
@@ -318,8 +320,13 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_resumes_it(tmp_path, 
     monkeypatch.undo()
     names = [path.name for path in (tmp_path / "full" / "snapshots").iterdir()]
     assert not any("0000000072" in name or name.endswith(".tmp") for name in names)
+    assert "No space left on device" in read_history(tmp_path / "full").reason
+    main(["watch", str(tmp_path / "full"), "--once"])
+    assert "Stopped by: " in capsys.readouterr().out
     assert run(config, tmp_path / "full", tiny_data, resume=True).finished
     assert snapshots(tmp_path / "full") == snapshots(tmp_path / "whole")
+    assert read_history(tmp_path / "full").reason is None
+    assert read_stats(tmp_path / "full")[-1].keys() == read_stats(tmp_path / "whole")[-1].keys()
 
 
 def test_data_must_fit_the_network(tmp_path, config, tiny_data):

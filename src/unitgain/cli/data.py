@@ -120,8 +120,8 @@ class Show:
     data: DataFolder
     """The prepared folder; latents are decoded by their VAE."""
 
-    out: Path
-    """The picture: .png, .jpg or .webp."""
+    out: Unset[Path] = None
+    """The picture: .png, .jpg or .webp. Default: beside the folder, DATA.png."""
 
     columns: int = 12
     """Images in a row."""
@@ -137,13 +137,15 @@ class Show:
         from unitgain.data.prepared import PreparedDataset
         from unitgain.data.sheet import contact_sheet
 
-        if self.out.suffix.lower() not in PICTURES:
-            raise ValueError(f"--out {self.out}: must end in {', '.join(PICTURES)}")
+        folder = self.data if self.data.name not in ("", "..") else self.data.resolve()
+        out = self.out or folder.with_name(f"{folder.name}.png")
+        if out.suffix.lower() not in PICTURES:
+            raise ValueError(f"--out {out}: must end in {', '.join(PICTURES)}")
         sheet = contact_sheet(PreparedDataset(self.data), self.columns, self.rows, self.seed)
-        kind = self.out.suffix.lower().lstrip(".").replace("jpg", "jpeg")
-        with atomic(self.out) as temporary:
+        kind = out.suffix.lower().lstrip(".").replace("jpg", "jpeg")
+        with atomic(out) as temporary:
             sheet.save(temporary, format=kind)
-        say(self.out)
+        say(out)
 
 
 @dataclass(frozen=True)

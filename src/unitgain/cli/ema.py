@@ -134,8 +134,8 @@ class Plot:
     lengths: Annotated[str, tyro.conf.Positional]
     """Lengths, as for `reconstruct`; a few at most."""
 
-    out: Path = Path("profiles.svg")
-    """The picture: .svg, .png or .pdf."""
+    out: Unset[Path] = None
+    """The picture: .svg, .png or .pdf. Default: RUN/profiles.svg."""
 
     t: Unset[float] = None
     """Where the averages end. Default: at the last snapshot."""
@@ -147,10 +147,11 @@ class Plot:
         from unitgain.posthoc.plot import plot_profiles
         from unitgain.posthoc.targets import parse_targets
 
-        check_picture(self.out)
+        out = self.out or self.run_folder / "profiles.svg"
+        check_picture(out)
         planned = plan(self.run_folder, parse_targets(self.lengths), t=self.t, max_error=float("inf"))
-        plot_profiles(planned.weights, planned.profiles, self.out)
-        say(self.out)
+        plot_profiles(planned.weights, planned.profiles, out)
+        say(out)
 
 
 @dataclass(frozen=True)

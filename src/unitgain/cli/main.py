@@ -1,6 +1,7 @@
 """The entry point of `unitgain`: finds the command, and imports nothing that another one needs."""
 
 import os
+import select
 import shutil
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from typing import Any
 import tyro
 
 from unitgain.cli.commands import COMMANDS, GROUPS
-from unitgain.console import Console, label, say
+from unitgain.console import Console, label, say, warn
 from unitgain.serial import suggest
 from unitgain.version import __version__
 
@@ -29,20 +30,42 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command, or say in one line why not.
 
     Exits with 0 when all went well, 2 when the command was used wrongly (an unknown name, a value out of range, an
-    output folder that is not empty), 1 when it failed (a damaged file, a full disk), 130 when it was interrupted.
+    output folder that is not empty), 1 when it failed (a damaged file, a full disk, nobody who reads what it
+    prints), 130 when it was interrupted.
     """
     bound_spinning()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, and of sizes that are still no bomb
-    try:
-        command = read(sys.argv[1:] if args is None else args)
-        if command is not None:
-            command.run()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if os.environ.get(TRACEBACK):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, and of sizes that are still no bomb
+        warnings.showwarning = lambda message, *where, **more: warn(message)
+        try:
+            command = read(sys.argv[1:] if args is None else args)
+            if command is not None:
+                command.run()
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and nobody_reads():
+                sys.exit(1)
+            if os.environ.get(TRACEBACK):
+                raise
+            sys.exit(explain(error))
+        except SystemExit:
+            nobody_reads()  # the end of a help that is not read
             raise
-        sys.exit(explain(error))
+
+
+def nobody_reads() -> bool:
+    """Whether what read standard output, as `| head`, has gone; what is printed from then on goes nowhere."""
+    try:
+        out, poll = sys.stdout.fileno(), select.poll()
+    except (AttributeError, OSError):  # no file, or a system without poll
+        return False
+    poll.register(out, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return gone
 
 
 def read(args: Sequence[str]) -> Any:

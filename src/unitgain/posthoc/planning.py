@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.ema import Profile, UniformProfile
-from unitgain.posthoc.solve import Weights, solve
+from unitgain.posthoc.solve import Weights, said, solve
 from unitgain.posthoc.targets import Length, Target, as_target
 
 UNREACHABLE = 0.5  # relative error of a profile that has no more than its name in common with what was asked for
@@ -96,8 +96,9 @@ def plan(
     for profile, error in zip(wanted, weights.error, strict=True):
         if error > max_error:
             raise ValueError(
-                f"{profile} is out of reach of the snapshots in {run}: the nearest profile is off by {error:.2g} of "
-                "its norm; ask for a length nearer to those that were stored, or an end nearer to a snapshot"
+                f"{said(profile)} is out of reach of the snapshots in {run}: the nearest profile is off by "
+                f"{error:.2g} of its norm; ask for a length nearer to those that were stored, or an end nearer to a "
+                "snapshot"
             )
     latest = max(target.t for target in resolved if target.t is not None)
     copied = max((i for i, a in enumerate(averages) if a.t <= latest * (1 + 1e-9)), default=0)

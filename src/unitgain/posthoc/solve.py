@@ -238,6 +238,13 @@ def _uncovered(groups: Sequence[Sequence[Piece]], targets: Sequence[Profile], no
     return squared
 
 
+def said(profile: Profile) -> str:
+    """The length of an average, as it is asked for."""
+    if isinstance(profile, PowerProfile):
+        return f"length {profile.sigma_rel:.3g}"
+    return f"half-life {profile.half_life:g}" if isinstance(profile, ExponentialProfile) else f"{profile}"
+
+
 def _warn(snapshots: Sequence[Profile], targets: Sequence[Profile], error: Array, level: float) -> None:
     if not len(error) or error.max() <= level:
         return
@@ -250,7 +257,8 @@ def _warn(snapshots: Sequence[Profile], targets: Sequence[Profile], error: Array
     if len(lengths) < 2:
         remedy += ", and so does a second length tracked beside the first"
     warnings.warn(
-        f"the profile of {worst} is met with a relative error of {error.max():.2g} only: {remedy}",
+        f"an average of {said(worst)} at t = {worst.t:g} is met with a relative error of {error.max():.2g} only: "
+        f"{remedy}",
         FitWarning,
         stacklevel=3,
     )

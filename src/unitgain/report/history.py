@@ -33,6 +33,7 @@ class History:
         grids: pictures of samples that the run has drawn, in order.
         checkpoint: images of the newest one; None for none.
         holder: which process trains; None for none.
+        reason: why it stopped, where it could still say so; None if it has not, or was killed.
         age: seconds since the last line of statistics; None for none.
     """
 
@@ -46,6 +47,7 @@ class History:
     grids: Sequence[Path]
     checkpoint: int | None
     holder: str | None
+    reason: str | None
     age: float | None
 
     @property
@@ -63,7 +65,8 @@ class History:
         """Whether it trains."""
         if self.holder is not None:
             return "training" if self.ticks else "starting"
-        return "finished" if self.config is not None and self.nimg >= self.duration else "stopped"
+        whole = self.config is not None and self.nimg >= self.duration and self.reason is None
+        return "finished" if whole else "stopped"
 
     @property
     def rate(self) -> float | None:
@@ -126,5 +129,6 @@ def read_history(folder: Path) -> History:
         grids=sorted(path for path in (folder / "samples").glob("*.png") if path.stem.isdecimal()),
         checkpoint=checkpoint_nimg(checkpoints[-1]) if checkpoints else None,
         holder=who,
+        reason=rows[-1].get("stopped") if rows and who is None else None,
         age=max(time.time() - stats.stat().st_mtime, 0.0) if rows else None,
     )

@@ -90,11 +90,12 @@ def _lead(history: History) -> str:
     done = f"{history.nimg:,} of {history.duration:,} images"
     seconds = sum(row["seconds"] for row in history.ticks)
     took = f", in {span(seconds)} of training" if seconds else ""
+    why = "" if history.reason is None else f", by: {history.reason}"
     states = {
         "finished": f"Finished: {done}{took}.",
         "training": f"In training: {done}{took}; {span(history.left or 0.0)} left.",
         "starting": "Being set up: no statistics yet.",
-        "stopped": f"Stopped at {done}{took}.",
+        "stopped": f"Stopped at {done}{took}{why}.",
     }
     return states[history.status] + recipe
 

@@ -62,7 +62,8 @@ def _nothing(history: History) -> str:
     if history.holder is not None:
         every = "" if history.config is None else f"; one line comes every {history.config.ticks_every:,} images"
         return f"no statistics yet{every}"
-    return f"no statistics, and nobody trains. {_resume(history)}"
+    why = "" if history.reason is None else f" It was stopped by: {one_line(history.reason)}."
+    return f"no statistics, and nobody trains.{why} {_resume(history)}"
 
 
 def _resume(history: History) -> str:
@@ -75,7 +76,9 @@ def _progress(history: History, width: int) -> RenderableType:
         text += f"  {span(history.left)} left"
     elif history.status == "stopped":
         text += f"  {_resume(history)}"
-    size = max(width - len(text) - 2, 10)
+        if history.reason is not None:
+            text += f"\nStopped by: {one_line(history.reason)}"
+    size = max(width - len(text.partition("\n")[0]) - 2, 10)
     if size == 10:
         return Text(text)
     line = Table.grid(padding=(0, 2, 0, 0))

@@ -27,14 +27,17 @@ class StatsLog:
 
     Args:
         run: folder of the run.
-        nimg: images seen at the start; lines of a later time, from before a resume, are dropped.
+        nimg: images seen at the start; lines of a later time, from before a resume, are dropped, and those
+            that say why the run had stopped.
         boards: as from `boards`.
     """
 
     def __init__(self, run: Path, nimg: int, boards: Sequence[Board] = ()) -> None:
         self.path = run / "stats.jsonl"
         with suppress(FileNotFoundError):
-            rows = [row for row in read_rows(self.path) if is_sound(row) and row["nimg"] <= nimg]
+            rows = [
+                row for row in read_rows(self.path) if is_sound(row) and row["nimg"] <= nimg and "stopped" not in row
+            ]
             write_text(self.path, "".join(f"{json.dumps(row)}\n" for row in rows))
         self._boards = boards
 

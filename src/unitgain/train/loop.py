@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from unitgain.data.dataset import Dataset
 from unitgain.data.order import derive
 from unitgain.parallel import World, is_lost, processes
 from unitgain.serial import to_dict
+from unitgain.text import one_line
 from unitgain.train.batches import Batches
 from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
@@ -35,6 +36,8 @@ from unitgain.train.snapshots import Snapshots
 from unitgain.train.state import TrainState
 from unitgain.train.statistics import Magnitudes, Statistics
 from unitgain.train.step import Observer, train_step
+
+LONGEST_REASON = 500  # characters of why a run has stopped, in its statistics
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,10 @@ def train(
                 loop(under_way, observers)
             except Exception as error:
                 _abandon(error, under_way, observers)
+                _write_why(under_way, f"{error}" or type(error).__name__)
                 raise
+            if stop.agreed and not under_way.finished:
+                _write_why(under_way, stop.agreed)
             return TrainResult(under_way.state.nimg, under_way.finished, stop.agreed, world.main)
 
 
@@ -225,6 +231,13 @@ def _tell(run: Run, inheritance: Inheritance) -> None:
         if not any("init" in row for row in read_stats(run.folder)):  # a run that was killed early wrote it
             run.log.write({"nimg": 0, "init": inheritance.record()})
         run.progress.note("\n".join(inheritance.report()))
+
+
+def _write_why(run: Run, why: str) -> None:
+    """Leave the reason of a stop in the statistics, as far as a disk that may be full takes it."""
+    if run.log is not None:
+        with suppress(OSError):
+            run.log.write({"nimg": run.state.nimg, "stopped": one_line(why[:LONGEST_REASON])})
 
 
 def _abandon(error: Exception, run: Run, observers: Sequence[Observer]) -> None:

@@ -41,7 +41,8 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
 
     Raises:
         ValueError: if the checkpoint was made with other data, or settings that differ in what changes the numbers.
-        CheckpointError: if none is valid, and checkpoints, statistics, snapshots or samples tell of work that would be lost.
+        CheckpointError: if none is valid, and checkpoints, statistics, snapshots or samples tell of work that would be
+            lost.
     """
     world = state.world
     for path in reversed(world.broadcast(list_checkpoints(run / "checkpoints"))):

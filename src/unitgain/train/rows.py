@@ -76,6 +76,7 @@ def _levels(value: object) -> bool:
 CHECKS: dict[str, Check] = {
     **dict.fromkeys(("lr", "images_per_second", "seconds", "nonfinite_steps", "evaluation_seconds"), is_number),
     **dict.fromkeys(("loss", "flops_per_second", "peak_share", "data_wait_share", "memory_bytes"), _maybe),
+    "stopped": lambda value: isinstance(value, str),
     "noise_levels": _levels,
     "parts": _named(_named(_maybe)),
     "magnitudes": _buckets,

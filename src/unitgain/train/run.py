@@ -64,7 +64,12 @@ def refuse_changes(config: TrainConfig, saved: TrainConfig, where: Path) -> None
     """Raise `ValueError` if `config` would change the numbers of a run that began as `saved`, naming the fields."""
     changes = config.changes(saved)
     if any(row.startswith("data_fingerprint") for row in changes):
-        raise ValueError(f"{where} was made with other data: give the data set that the run began with")
+        if config.data == saved.data:
+            raise ValueError(
+                f"{where} was made with the data {config.data} as they were before they changed: put them back, or "
+                "train on them as they are in a new run, in another folder, with --init and a snapshot of this one"
+            )
+        raise ValueError(f"{where} was made with other data, {saved.data}: give the data set that the run began with")
     if changes:
         raise ValueError(f"cannot resume from {where}, which was made with other settings: {'; '.join(changes)}")
 
