@@ -547,6 +547,16 @@ def test_numbers_of_numpy_are_read_and_code_is_not(tmp_path):
     state = {"state_dict": {"module.w": torch.ones(2), "module._orig_mod.b": torch.ones(1)}, "loss": np.float64(0.5)}
     torch.save(state | {"best": np.int64(3)}, tmp_path / "a1.pt")
     assert read_state(tmp_path / "a1.pt").keys() == {"w", "b"}
+    arrays = {"history": np.arange(3.0), "shape": np.array([[1, 2]])}
+    state["state_dict"]["mean"] = np.ones(2, np.float32)
+    torch.save(state | arrays, tmp_path / "a3.pt")
+    with pytest.warns(UserWarning, match="left out: history, shape"):
+        assert read_state(tmp_path / "a3.pt").keys() == {"w", "b"}
+    with pytest.warns(UserWarning, match="left out: mean"):
+        read_state(tmp_path / "a3.pt", "state_dict")
+    torch.save(state | {"names": np.array(["x", None], dtype=object)}, tmp_path / "a4.pt")
+    with pytest.raises(ValueError, match=r"holds numpy\S* beside tensors"):
+        read_state(tmp_path / "a4.pt")
     torch.save(state | {"where": tmp_path}, tmp_path / "a2.pt")
     with pytest.raises(ValueError, match=r"holds pathlib\S* beside tensors") as raised:
         read_state(tmp_path / "a2.pt")

@@ -70,6 +70,25 @@ def named(state, adam, averages):
     return {**flat, "adam": adam, "cur_nimg": NIMG, "rng": torch.get_rng_state()}
 
 
+def test_what_lies_in_several_places(tmp_path, parts):
+    """Averages that are one dict, as before the first step; a network and an optimizer under two names each."""
+    state, adam, (average, _) = parts
+    saved = {"cur_nimg": NIMG, "net": state, "model": state, "optimizer": adam, "objects": {"adam": adam}}
+    saved["objects"]["all"] = saved["objects"]  # in itself
+    torch.save({**saved, "ema": {"stds": [0.05, 0.1], "emas": [average, average]}}, tmp_path / "a.pt")
+    found = read_training_state(tmp_path / "a.pt")
+    assert [one.sigma_rel for one in found.averages] == [0.05, 0.1]
+    assert found.adam and not any("left out" in remark for remark in found.remarks)
+
+
+def test_lists_of_lists_without_end(tmp_path, parts):
+    endless = []
+    for _ in range(14):
+        endless = [endless] * 1000
+    torch.save({"cur_nimg": NIMG, "more": endless, "net": parts[0]}, tmp_path / "a.pt")
+    assert read_training_state(tmp_path / "a.pt").nimg == NIMG
+
+
 @pytest.mark.parametrize("layout", [nested, deeper, named])
 def test_layouts_that_one_may_expect(tmp_path, parts, layout):
     state, adam, averages = parts

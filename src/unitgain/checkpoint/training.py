@@ -31,6 +31,7 @@ IMAGES, THOUSANDS = ("cur_nimg", "nimg", "images_seen"), ("cur_kimg", "kimg")
 FILE = re.compile(r"training-state-(\d{1,12})\.pt")
 DEPTH = 16  # of containers in containers
 MOST_IMAGES, MOST_NETWORKS, MOST_ITEMS = 2**50, 64, 1000
+MOST_AGAIN = 2**18  # items of containers that are looked into again, in another place
 Place = tuple[object, ...]  # keys and numbers that lead to something
 
 
@@ -84,13 +85,13 @@ def read_training_state(path: Path, config: Mapping[str, Any] | None = None) -> 
             nothing says how many images were seen.
     """
     with open_archive(path) as (root, reader):
-        return _read(dict(_walk(root, (), set())), reader, path.name, config)
+        return _read(dict(_Walk().over(root)), reader, path.name, config)
 
 
 def _read(nodes: Mapping[Place, object], reader: Reader, file: str, config: Mapping[str, Any] | None) -> TrainingState:
     networks = _networks(nodes)
     averaged = [place for place in networks if any(AVERAGE.search(str(part)) for part in place)]
-    trained = [place for place in networks if place not in averaged]
+    trained = _different(nodes, [place for place in networks if place not in averaged])
     if len(trained) != 1:
         where = ", ".join(map(_said, trained)) or "none"
         raise Refused(f"it should have one network in training, and has {where}: this is no training state of EDM2")
@@ -137,15 +138,33 @@ def _read(nodes: Mapping[Place, object], reader: Reader, file: str, config: Mapp
     return TrainingState(dict(config), weights, adam, options, tuple(averages), nimg, tuple(remarks))
 
 
-def _walk(value: object, place: Place, seen: set[int]) -> Iterator[tuple[Place, object]]:
-    """Everything in nested containers, by place; each container once, wherever else it may be too."""
-    yield place, value
-    if len(place) > DEPTH or id(value) in seen or not isinstance(value, dict | list | tuple):
-        return
-    seen.add(id(value))
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        yield from _walk(item, (*place, key), seen)
+class _Walk:
+    """Everything in nested containers, by place: one that lies in several places in each, up to `MOST_AGAIN` items."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._left = MOST_AGAIN
+
+    def over(self, value: object, place: Place = (), above: tuple[int, ...] = ()) -> Iterator[tuple[Place, object]]:
+        yield place, value
+        if len(place) > DEPTH or id(value) in above or not isinstance(value, dict | list | tuple):
+            return
+        if id(value) in self._seen:
+            self._left -= len(value) + 1
+            if self._left < 0:
+                return
+        self._seen.add(id(value))
+        items: Any = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from self.over(item, (*place, key), (*above, id(value)))
+
+
+def _different(nodes: Mapping[Place, object], places: list[Place]) -> list[Place]:
+    """The first place of each container that lies in several."""
+    firsts: dict[object, Place] = {}
+    for place in places:
+        firsts.setdefault(id(nodes[place]) if place in nodes else place, place)
+    return list(firsts.values())
 
 
 def _networks(nodes: Mapping[Place, object]) -> dict[Place, dict[str, object]]:
@@ -194,7 +213,10 @@ def _adam(
         Refused: if a tensor of theirs is damaged.
         ValueError: if they are not there, or not of these parameters.
     """
-    found = [node for node in nodes.values() if isinstance(node, dict) and {"state", "param_groups"} <= node.keys()]
+    optimizers = [
+        node for node in nodes.values() if isinstance(node, dict) and {"state", "param_groups"} <= node.keys()
+    ]
+    found = list({id(one): one for one in optimizers}.values())  # one may lie in several places
     if len(found) != 1:
         raise ValueError(f"there are {len(found)} optimizers")
     state, groups = cast(dict[str, Any], found[0])["state"], cast(dict[str, Any], found[0])["param_groups"]

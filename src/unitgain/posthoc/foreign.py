@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)", re.ASCII)
 # What lies beside weights and is none.
 OTHERS = re.compile(r"optim|sched|scaler|rng_state|random_states|training_args|trainer_state|sampler", re.IGNORECASE)
 SHARED = 100  # times that the tensors of a file may be larger than it, by being the same ones
+NAMED = 3  # arrays in a warning
 DEPTH, MOST = 4, 30  # of mappings in a checkpoint that are looked into, and mappings in one
 
 
@@ -49,6 +51,7 @@ def read_state(path: Path, key: str = "", *, prefix: str = "", strip: str = "") 
     """The state dict of a checkpoint, without the names of wrappers (DDP, FSDP, `torch.compile`).
 
     Pickles are read by torch's restricted loader, which also takes NumPy's numbers here: no code of a file is run.
+    Arrays of NumPy are left out, with a warning.
 
     Args:
         path: a file, the first of its shards, or a folder with one of these in it.
@@ -121,7 +124,7 @@ def _load(file: Path) -> object:
         with torch.serialization.safe_globals(_NUMBERS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise nearly anything for a damaged file
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        asked = re.search(r"(?:GLOBAL |got <class ')([\w.]+)", str(error))
         what = (
             f"holds {asked[1]} beside tensors, which is not read: save its state dict alone" if asked else "is damaged"
         )
@@ -152,6 +155,12 @@ def _tensors(loaded: object, key: str, file: Path, depth: int = DEPTH) -> dict[s
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{file} holds a {type(loaded).__name__}, no state dict")
     given = cast(Mapping[str, object], loaded)
+    if arrays := [one_line(name)[:100] for name, value in given.items() if isinstance(value, _LeftOut)]:
+        more = ", ..." if len(arrays) > NAMED else ""
+        warnings.warn(
+            f"arrays of NumPy in checkpoints are left out: {', '.join(arrays[:NAMED])}{more}",
+            stacklevel=2,
+        )
     inside = [name for name in _keys(given, depth=1) if name]
     if not key and len(inside) == 1 and depth:
         return _tensors(given[inside[0]], "", file, depth - 1)
@@ -171,11 +180,23 @@ def _keys(value: Mapping[Any, object], depth: int = DEPTH) -> list[str]:
     return keys
 
 
+class _LeftOut:
+    """What stands for an array of NumPy, whose own reader is not trusted with bytes from elsewhere."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
 # NumPy's numbers in pickles, by the names of NumPy 1 and 2.
 _SCALAR: Any = cast(Any, np)._core.multiarray.scalar
 _NUMBERS: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
+    *((_LeftOut, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (_LeftOut, "numpy.ndarray"),
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"},
 ]
