@@ -25,6 +25,8 @@ def test_json_round_trip(tiny_recipe):
         ({"resolution": ()}, r"resolution = \(\): must be 1 to 65536, or one to 3 such sides"),
         ({"resolution": (8, 8, 8, 8)}, r"resolution = \(8, 8, 8, 8\): must be"),
         ({"resolution": (8, 0)}, r"resolution = \(8, 0\): must be"),
+        ({"resolution": 8, "channel_mult": (1,) * 16}, r"resolution = 8: would be padded .* 16 levels"),
+        ({"resolution": (64, 3), "channel_mult": (1,) * 4}, r"resolution = \(64, 3\): would be padded .* take fewer"),
         ({"channels": -1}, r"channels = -1"),
         ({"num_blocks": 10**7}, r"num_blocks = 10000000: must be 1 to 256"),
         ({"model_channels": 10**7}, r"model_channels = 10000000: must be 1 to"),

@@ -98,6 +98,12 @@ class NetworkSpec:
         self._require(
             "channel_mult", self.channel_mult and min(self.channel_mult) >= 1, "needs a multiple >= 1 per level"
         )
+        self._require(
+            "resolution",
+            2 * min(self.size) >= self.multiple,
+            f"would be padded to more than twice its size for the {len(self.channel_mult)} levels of channel_mult: "
+            "take fewer",
+        )
         for name, resolution, width in zip(self.level_names, self.resolutions, self.widths, strict=True):
             attention = resolution in self.attn_resolutions or name == self.level_names[-1]
             self._require(
