@@ -25,7 +25,7 @@ class Recipes:
     train --data DATA` plans a recipe for the data.
     """
 
-    pattern: Annotated[Unset[str], tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = None
+    pattern: Annotated[Unset[str], tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = None
     """Only those with this in their name, or that fit a pattern such as 'edm2*img64*'."""
 
     json: bool = False
