@@ -15,10 +15,10 @@ TURNS = 2  # at least, after the first, which sets libraries up
 
 
 def training_rate(device: torch.device | str, dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> float:
-    """Operations per second of forward and backward passes, as `Cost.flops` counts them; the best of some.
+    """Operations per second of forward and backward passes, as `Cost.flops` counts them; the mean of some.
 
-    A network of EDM2 with three levels at 32x32, of 32 channels on CPUs and 128 on GPUs. Large networks are up to twice
-    as fast by this count, and very small ones slower: it says the order of what training takes.
+    A network of EDM2 with three levels at 32x32, of 32 channels on CPUs and 128 on GPUs. Others are faster or slower by
+    this count (`benchmarks/recipe_times.py`): it says the order of what training takes.
 
     Args:
         device: where.
@@ -45,7 +45,7 @@ def training_rate(device: torch.device | str, dtype: torch.dtype = torch.float32
         began = time.perf_counter()
         while len(times) <= TURNS or time.perf_counter() - began < seconds:
             times.append(_step(denoiser, x))
-    return PASSES * batch * network_cost(spec).flops / min(times[1:])
+    return PASSES * batch * network_cost(spec).flops * len(times[1:]) / sum(times[1:])
 
 
 def _step(denoiser: Denoiser, x: Tensor) -> float:
