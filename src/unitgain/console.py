@@ -7,7 +7,7 @@ line. Whatever is printed here is shown as it is, and never obeyed.
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ from rich.text import Text
 from unitgain.text import printable
 
 WARNING = "WARNING"
+ROOM = 80  # characters of a terminal in which a whole bar fits
 
 
 class Console(rich.console.Console):
@@ -121,6 +122,18 @@ def plain(text: str) -> TextColumn:
     return TextColumn(text, markup=False)
 
 
+def progress_columns(console: Console, *choices: tuple[int, Sequence[ProgressColumn]]) -> list[ProgressColumn]:
+    """Columns of a progress bar: what is done, the first choice that the terminal has room for, the time left.
+
+    Args:
+        console: where they are shown.
+        choices: the characters that a line with these columns takes, widest first; percents where none fits.
+    """
+    fitting = (columns for room, columns in choices if console.width >= room)
+    middle = next(fitting, (plain("{task.percentage:.0f} %"),))
+    return [plain("{task.description}"), *middle, plain("ETA"), TimeRemainingColumn()]
+
+
 class RateColumn(ProgressColumn):
     """Things per second of a progress bar."""
 
@@ -139,9 +152,9 @@ def _progress(
     title: str, quiet: bool, late: bool, *columns: ProgressColumn
 ) -> Iterator[Callable[[float, int | None], None]]:
     console = Console(stderr=True)
-    shown = (plain("{task.description}"), BarColumn(), *columns, TimeElapsedColumn(), plain("ETA"))
+    wide = (ROOM, (BarColumn(), *columns, TimeElapsedColumn()))
     hidden = quiet or not console.is_terminal
-    progress = Progress(*shown, TimeRemainingColumn(), console=console, disable=hidden)
+    progress = Progress(*progress_columns(console, wide), console=console, disable=hidden)
     task = progress.add_task(title, total=None)
 
     def update(done: float, total: int | None) -> None:

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-from unitgain.console import Console, RateColumn, note, plain
+from unitgain.console import Console, RateColumn, note, plain, progress_columns
 from unitgain.files import write_text
 from unitgain.train.boards import Board, scalars
 from unitgain.train.rows import is_sound
@@ -73,18 +73,12 @@ class TrainProgress:
         console = Console(stderr=True)
         self._quiet, self._lines = quiet, not console.is_terminal and not quiet
         self._total, self._start, self._began = total, nimg, time.monotonic()
-        self._bar = Progress(
-            plain("{task.description}"),
-            BarColumn(),
-            plain("{task.completed:,.0f}/{task.total:,.0f} images"),
-            RateColumn(),
-            plain("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            plain("ETA"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
+        images, status = plain("{task.completed:,.0f}/{task.total:,.0f} images"), plain("{task.fields[status]}")
+        whole = (BarColumn(), images, RateColumn(), status, TimeElapsedColumn())
+        columns = progress_columns(
+            console, (110, whole), (70, (plain("{task.percentage:.0f} %"), RateColumn(), status))
         )
+        self._bar = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
         self._last_line = -math.inf
         self._task = self._bar.add_task("training", total=total, completed=nimg, status="")
 
