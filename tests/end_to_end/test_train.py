@@ -108,7 +108,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, 
     result = run(config, tmp_path / "parts", interrupted(tiny_data, where[0], number))
     while not result.finished:
         assert result.signal == signal.Signals(number).name
-        assert stopped_at < result.nimg < 96
+        assert stopped_at <= result.nimg < 96  # a first step is given up
         stopped_at = result.nimg
         later = interrupted(tiny_data, max(where[1] - stopped_at, 1), number) if len(where) > 1 else tiny_data
         where = where[:1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+RESERVED = 2**29  # bytes of address space that threads and libraries still to come reserve, most of it without using it
 UNLIMITED = 2**60  # what control groups say for no limit is larger
 
 
@@ -72,7 +73,7 @@ def _address_space(root: Path) -> Iterator[Room]:
     pages = next(iter(_lines(root / "proc/self/statm")), "0").split()[0]
     if limit != resource.RLIM_INFINITY:
         used = int(pages) * os.sysconf("SC_PAGE_SIZE")
-        yield Room(max(limit - used, 0), "left by the limit of the address space (ulimit -v)")
+        yield Room(max(limit - used - RESERVED, 0), "left by the limit of the address space (ulimit -v)")
 
 
 def _fields(path: Path) -> dict[str, int]:

@@ -1,13 +1,15 @@
 """Whether a step fits into the memory that is free, and the gradient accumulation with which it does."""
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 import torch
 
 from unitgain.analysis.memory import copy_bytes
-from unitgain.analysis.room import Room, free_memory
+from unitgain.analysis.room import free_memory
 from unitgain.arch import NetworkSpec
+from unitgain.parallel import World
 from unitgain.recipe import Recipe
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.estimate import estimate, trained_shapes
@@ -16,7 +18,6 @@ PART = 0.9  # of the free memory that a run may take: data read ahead, and estim
 # Bytes of a pass that no network exceeds, for each number that a block gives: networks of the papers take 50 to 140, in
 # float32. Where even these fit, the pass is not estimated, which takes longer than a small network trains.
 MOST_BYTES = 600
-GB = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,62 +82,53 @@ def fitting(
     return Fit(microbatch=size if total <= room else None, bytes=total)
 
 
-def check_memory(config: TrainConfig, execution: Execution, device: torch.device, processes: int, here: int) -> None:
-    """Refuse a run whose first step takes more memory than is free.
+def check_memory(config: TrainConfig, execution: Execution, world: World, resumes: bool = False) -> None:
+    """Refuse a run whose step takes more memory than is free.
 
     Args:
         config: complete.
         execution: how it is carried out.
-        device: where.
-        processes: that share a batch.
-        here: of these on this machine, where they share its memory.
+        world: the processes; those of one machine share the memory of its CPU.
+        resumes: its microbatch is settled.
 
     Raises:
         ValueError: if it does, with the gradient accumulation that fits.
     """
-    room = free_memory(device)
-    share = int(PART * room.bytes) // (here if device.type == "cpu" else 1)
-    asked = config.microbatch or config.recipe.batch // processes
-    fit = fitting(config.recipe, share, device, processes=processes, microbatch=config.microbatch, execution=execution)
-    if fit.microbatch != asked:
-        raise ValueError(_refusal(config, execution, device, processes, asked, fit, share, room))
+    room = free_memory(world.device)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if world.device.type == "cpu" else 1
+    share = int(PART * room.bytes) // here
+    asked = config.microbatch or config.recipe.batch // world.size
+    if _bound(config.recipe, asked) < share:
+        return
 
+    def fit(**changes: bool) -> Fit:
+        how = replace(execution, **changes)
+        return fitting(config.recipe, share, world.device, processes=world.size, microbatch=asked, execution=how)
 
-def _refusal(
-    config: TrainConfig,
-    execution: Execution,
-    device: torch.device,
-    processes: int,
-    asked: int,
-    fit: Fit,
-    share: int,
-    room: Room,
-) -> str:
-    each = "" if processes == 1 else " on each process"
-    head = f"a pass of {asked} images does not fit into memory{each}: {room.bytes / GB:.1f} GB are {room.source}"
+    fits = fit()
+    if fits.microbatch == asked:
+        return
+    head = f"a pass of {asked} images does not fit into memory: {show_bytes(room.bytes)} are {room.source}"
     anyway = "--no-check-memory starts it all the same"
-    if fit.microbatch is not None:
-        passes = config.recipe.batch // fit.microbatch
-        return (
-            f"{head}. Add --microbatch {fit.microbatch}: gradients of {passes} passes are accumulated, with about "
-            f"{fit.bytes / GB:.1f} GB; {anyway}"
+    if resumes:
+        raise ValueError(f"{head}; free some, or add --recompute if it does not say so yet; {anyway}")
+    recompute = "" if fits.microbatch or execution.recompute else "--recompute "
+    fits = fit(recompute=True) if recompute else fits
+    if fits.microbatch is None:
+        width = max(config.recipe.network.model_channels // 2, 1)
+        raise ValueError(
+            f"{head}, and one image takes {show_bytes(fits.bytes)}: take a smaller network, such as --width {width}, "
+            f"or leave the name of the recipe out, and one is planned; {anyway}"
         )
-    if not execution.recompute:
-        less = fitting(
-            config.recipe,
-            share,
-            device,
-            processes=processes,
-            microbatch=asked,
-            execution=Execution(shard=execution.shard, recompute=True, ema_device=execution.ema_device),
-        )
-        if less.microbatch is not None:
-            return f"{head}. Add --recompute --microbatch {less.microbatch}, with {less.bytes / GB:.1f} GB; {anyway}"
-    half = max(config.recipe.network.model_channels // 2, 1)
-    return (
-        f"{head}, one image alone takes {fit.bytes / GB:.1f} GB: take a smaller network, such as --width {half}, "
-        f"or leave the recipe out, and one is planned; {anyway}"
+    raise ValueError(
+        f"{head}. Add {recompute}--microbatch {fits.microbatch}: the gradients of "
+        f"{config.recipe.batch // fits.microbatch} passes are accumulated, in about {show_bytes(fits.bytes)}; {anyway}"
     )
+
+
+def show_bytes(count: int) -> str:
+    """Bytes as people say them, in powers of ten: 14.2 GB, 310 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _bound(recipe: Recipe, microbatch: int) -> int:

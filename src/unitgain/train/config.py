@@ -261,6 +261,7 @@ class Execution:
         kernels: run depthwise convolutions on Triton kernels (`unitgain.kernels`), which no GPU has run yet.
         normalize_once: normalize weights once for all microbatches of a step, where one process trains; more memory.
         ema_device: where the averages are kept; None for beside the parameters.
+        check_memory: refuse to start where a step takes more memory than is free.
         max_time: time after which the run stops as on a signal: in seconds, or as 90m, 11.5h or 1d6h on the command
             line; None for no limit. Leave some minutes of a queue's limit for the last step and checkpoint.
         on_checkpoint_error: what to do when a checkpoint cannot be written.
@@ -277,6 +278,7 @@ class Execution:
     kernels: bool = False
     normalize_once: bool = True
     ema_device: str | None = None
+    check_memory: bool = True
     max_time: Annotated[float | None, _TIME] = None
     on_checkpoint_error: OnCheckpointError = "stop"
     quiet: bool = False

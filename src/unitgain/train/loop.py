@@ -16,6 +16,7 @@ from unitgain.data.order import derive
 from unitgain.parallel import World, is_lost, processes
 from unitgain.serial import to_dict
 from unitgain.text import one_line
+from unitgain.train.accumulation import check_memory
 from unitgain.train.batches import Batches
 from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig
@@ -35,7 +36,7 @@ from unitgain.train.signals import REASONS, StopSignal
 from unitgain.train.snapshots import Snapshots
 from unitgain.train.state import TrainState
 from unitgain.train.statistics import Magnitudes, Statistics
-from unitgain.train.step import Observer, train_step
+from unitgain.train.step import Observer, StepReport, train_step
 
 LONGEST_REASON = 500  # characters of why a run has stopped, in its statistics
 
@@ -85,7 +86,8 @@ def train(
         how: fields of `Execution`, instead of it or to change some.
 
     Raises:
-        ValueError: if the data do not fit the network, or `config` would change the numbers of the run to resume.
+        ValueError: if the data do not fit the network, a step does not fit into memory, or `config` would change the
+            numbers of the run to resume.
         FileExistsError: if the folder is not empty and `resume` is not given.
         FolderInUseError: if another process trains in it.
         PreflightError: if several processes do not fit together.
@@ -97,7 +99,10 @@ def train(
     """
     execution = replace(execution or Execution(), **how)
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    with StopSignal(execution.max_time) as stop, processes(execution.device, cancelled=lambda: stop.received) as world:
+    with (
+        StopSignal(execution.max_time, execution.quiet) as stop,
+        processes(execution.device, cancelled=lambda: stop.received) as world,
+    ):
         config, dataset = _settle(config, run, dataset, resume, execution, world)
         inheritance = open_inheritance(config, dataset, run, resume, world)
         evaluation = open_evaluation(config, dataset, run, world, execution.limits)
@@ -124,22 +129,44 @@ def loop(run: Run, observers: Sequence[Observer]) -> None:
     run.listen()  # a signal that came while the run was being set up
     for observer in observers:
         observer.start()
+    first = run.world.size == 1  # a step of a process that nothing has come of yet; several would have to agree
     while not run.finished and not run.stop.agreed:
-        with ExitStack() as watching:
-            for observer in observers:
-                watching.enter_context(observer.watching())
-            report = train_step(
-                run.state,
-                run.config.recipe,
-                run.batches.at(run.state.nimg),
-                lambda: [*run.stop.votes(), float(any(observer.failed() for observer in observers))],
-                observers=observers,
-            )
+        report = None
+        with run.stop.abandoning() if first else nullcontext():
+            report = _step(run, [*observers, _Committed(run.stop)])
+        if report is None:
+            run.stop.hear(run.stop.votes())
+            break
+        first = False
         run.stop.hear(report.votes[: len(REASONS)])
         for observer in observers:
             observer.report(report)
     for observer in observers:
         observer.end()
+
+
+def _step(run: Run, observers: Sequence[Observer]) -> StepReport:
+    with ExitStack() as watching:
+        for observer in observers:
+            watching.enter_context(observer.watching())
+        return train_step(
+            run.state,
+            run.config.recipe,
+            run.batches.at(run.state.nimg),
+            lambda: [*run.stop.votes(), float(any(observer.failed() for observer in observers))],
+            observers=observers,
+        )
+
+
+class _Committed(Observer):
+    """Lets a step that is about to change the weights come to its end."""
+
+    def __init__(self, stop: StopSignal) -> None:
+        self.stop = stop
+
+    def before_update(self) -> None:
+        """From here on a signal waits."""
+        self.stop.commit()
 
 
 def _settle(
@@ -155,6 +182,8 @@ def _settle(
         if saved is not None:
             refuse_changes(settled, saved, run)
         check_data(settled, data)
+        if execution.check_memory:
+            check_memory(settled, execution, world, resumes=saved is not None)
         return settled, data
 
     settings, data = world.together("checking the data", settle)

@@ -18,7 +18,7 @@ from unitgain.infer import fastest_dtype
 from unitgain.parallel import pick_device
 from unitgain.recipe import Precision, Recipe, trained_parameters
 from unitgain.size import show_size
-from unitgain.train.accumulation import GB, MOST_BYTES, PART, Fit, blocks_per_level, fitting, numbers
+from unitgain.train.accumulation import MOST_BYTES, PART, Fit, blocks_per_level, fitting, numbers, show_bytes
 from unitgain.train.config import Device, Execution, TrainConfig
 from unitgain.train.rules import carried, network_for, recipe_for
 from unitgain.train.warmup import images_per_second
@@ -234,8 +234,8 @@ class _Planner:
             if fit.microbatch is not None:
                 return one, fit
         raise ValueError(
-            f"not even the smallest network fits into memory: a step of one image takes {fit.bytes / GB:.2f} GB, "
-            f"{self.room / GB:.2f} GB may be taken. Prepare the data at a lower resolution (unitgain data prepare "
+            f"not even the smallest network fits into memory: a step of one image takes {show_bytes(fit.bytes)}, "
+            f"{show_bytes(self.room)} may be taken. Prepare the data at a lower resolution (unitgain data prepare "
             "--resolution N)"
         )
 
@@ -287,7 +287,7 @@ class _Planner:
             f"network: {size}, {classes}; width {network.model_channels}, levels {levels}, "
             f"{network.num_blocks} per level, {one.parameters / 1e6:.2f} million parameters; {family}",
             f"time: {one.rate:.3g} images/s measured here; {recipe.duration:,} images in {show_hours(seconds)} ({why})",
-            f"memory: about {fit.bytes / GB:.1f} GB for a step, {at_once}; {self.room / GB:.1f} GB may be taken",
+            f"memory: about {show_bytes(fit.bytes)} for a step, {at_once}; {show_bytes(self.room)} may be taken",
             f"optimizer: batch {recipe.batch}, {recipe.duration // recipe.batch:,} steps, learning rate {recipe.lr:g} "
             f"falling after {recipe.t_ref:g} steps, {recipe.precision}; by the papers' rules",
             f"data and averages: pixels {seen}; EMA lengths {', '.join(f'{length:g}' for length in recipe.ema)}, a "

@@ -5,7 +5,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -21,19 +22,24 @@ class StopSignal:
     seconds later if it is stuck in a call that Python cannot interrupt, waiting for another process; files are written
     so that this does no damage. Outside the main thread, where Python takes no signal handlers, there is only the time.
 
+    What was heard is said at once on standard error, by the first process of several.
+
     Args:
         max_time: seconds after which the run asks itself to stop; None for no limit.
+        quiet: say nothing.
 
     Attributes:
         received: name of the signal that came to this process, or None.
         agreed: why all processes stop, or None; see `hear`.
     """
 
-    def __init__(self, max_time: float | None = None) -> None:
+    def __init__(self, max_time: float | None = None, quiet: bool = False) -> None:
         self.received: str | None = None
         self.agreed: str | None = None
         self._end = None if max_time is None else time.monotonic() + max_time
         self._first = 0.0
+        self._at_once = False
+        self._says = not quiet and os.environ.get("RANK", "0") == "0"
         self._previous: dict[signal.Signals, object] = {}
         self._pipe: tuple[socket.socket, socket.socket] | None = None
 
@@ -56,6 +62,24 @@ class StopSignal:
             signal.set_wakeup_fd(-1)
             self._pipe[1].close()
 
+    @contextmanager
+    def abandoning(self) -> Iterator[None]:
+        """While this lasts a signal ends the block at once, at the next instruction of Python, up to `commit`.
+
+        For a first step, which may take minutes, and which a run that goes on from its checkpoint does again.
+        """
+        try:
+            self._at_once = True
+            yield
+        except _AbandonedError:
+            pass
+        finally:
+            self._at_once = False
+
+    def commit(self) -> None:
+        """Let what `abandoning` is around come to its end."""
+        self._at_once = False
+
     def votes(self) -> list[float]:
         """What this process has to say to the others: 1 for each reason to stop, in the order of `REASONS`."""
         late = self._end is not None and time.monotonic() >= self._end
@@ -70,8 +94,18 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._first = signal.Signals(number).name, time.monotonic()
+            at_once, self._at_once = self._at_once, False
+            if self._says:  # not through a file of Python's: this may be in the middle of another line
+                how = "at once: the first step is not done" if at_once else "after this step; a second signal aborts"
+                os.write(2, f"\n{self.received}: stopping {how}\n".encode())
+            if at_once:
+                raise _AbandonedError
         elif time.monotonic() - self._first > SAME:
             raise KeyboardInterrupt
+
+
+class _AbandonedError(BaseException):
+    """A signal came while all that is under way may be abandoned; no `except Exception` is meant to hear of it."""
 
 
 def _insist(pipe: socket.socket) -> None:
