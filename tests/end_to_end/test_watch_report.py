@@ -72,6 +72,7 @@ def test_report_without_samples_with_those_of_the_run_and_with_others(run, call,
     assert "is a folder" in call("report", run, "--out", tmp_path, code=2).err
     assert "stores no averages of length 0.300" in call("report", run, "--sigma-rel", "0.3", code=2).err
     assert "must be at least 1" in call("report", run, "--times", "0", code=2).err
+    assert "0.9" in call("report", run, "--lengths", "0.9", code=2).err
 
 
 def test_report_says_which_snapshot_is_damaged(run, call, tmp_path):

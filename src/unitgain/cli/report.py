@@ -51,12 +51,15 @@ class Report:
 
     def run(self) -> None:
         """Write it, and say where."""
+        from unitgain.ema import check_sigma_rel
         from unitgain.posthoc.targets import parse_lengths
         from unitgain.report.history import read_history
         from unitgain.report.run import run_page
         from unitgain.report.samples import lengths_of, real_pictures, samples_of
 
         lengths = None if self.lengths is None else parse_lengths(self.lengths)
+        for length in lengths or ():
+            check_sigma_rel(length)
         if self.times < 1:
             raise ValueError(f"--times {self.times}: must be at least 1")
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
