@@ -19,6 +19,8 @@ from unitgain.trust import open_own, read_rows
 
 SECONDS_BETWEEN_LINES = 10  # of progress where there is no terminal
 WORTH_SAYING = 0.05  # share of the time that is spent waiting for data
+LOW = 0.1  # share of the peak below which it is said why, once
+BUSY = 0.75  # part of its threads' time that a process gets on a machine that nobody else uses
 WIDE = (110, 130)  # characters of a terminal in which a bar leaves room for the share of the peak, and for the wait too
 
 
@@ -80,6 +82,7 @@ class TrainProgress:
         )
         self._bar = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
         self._last_line = -math.inf
+        self._cpu, self._told = time.process_time(), False
         self._task = self._bar.add_task("training", total=total, completed=nimg, status="")
 
     def __enter__(self) -> "TrainProgress":
@@ -104,8 +107,13 @@ class TrainProgress:
             left = (self._total - row["nimg"]) / rate
             note(
                 f"{row['nimg']:,}/{self._total:,} images  {row['images_per_second']:.0f} images/s  "
-                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row)}  ETA {left:.0f} s"
+                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row)}  ETA {show_hours(left)}, at "
+                f"{time.strftime('%H:%M', time.localtime(time.time() + left))}"
             )
+        if row["peak_share"] < LOW and not self._told and now - self._began > SECONDS_BETWEEN_LINES:
+            self._told = True
+            cores = (time.process_time() - self._cpu) / (now - self._began)
+            self.note(why_slow(row["peak_share"], cores, threads()))
 
     @contextmanager
     def beside(self, title: str, total: int) -> Iterator[Callable[[float, int], None]]:
@@ -124,6 +132,45 @@ class TrainProgress:
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""
         self._bar.console.print(text, soft_wrap=True)
+
+
+def threads() -> int:
+    """That the training computes with on the CPU; 0 where a GPU does."""
+    import torch
+
+    return 0 if torch.cuda.is_available() else torch.get_num_threads()
+
+
+def show_hours(seconds: float) -> str:
+    """A duration as people say it: 40 s, 12 min, 1 h 05 min, 2 days 3 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes // 1440} days {minutes % 1440 // 60} h"
+
+
+def why_slow(share: float, cores: float, threads: int) -> str:
+    """What a low share of the peak comes from, and what helps.
+
+    Args:
+        share: of the rate of matrix products that was measured when the run began.
+        cores: processor time that this process got in a second.
+        threads: that it computes with.
+    """
+    text = f"training reaches {100 * share:.1f} % of what matrix products reach here"
+    if cores < BUSY * threads:
+        return (
+            f"{text}, and got {cores:.1f} of {threads} cores: other programs take the rest. End them, or compute with "
+            "fewer threads (OMP_NUM_THREADS=1), which wait for one another no longer"
+        )
+    return (
+        f"{text}: narrow layers and few images at a time are bound by memory. A larger --microbatch or --width uses "
+        "the machine better; a narrow network is all the same the faster one"
+    )
 
 
 def _number(loss: float | None) -> str:

@@ -20,6 +20,7 @@ from unitgain.recipe import Precision, Recipe, trained_parameters
 from unitgain.size import show_size
 from unitgain.train.accumulation import MOST_BYTES, PART, Fit, blocks_per_level, fitting, numbers, show_bytes
 from unitgain.train.config import Device, Execution, TrainConfig
+from unitgain.train.log import show_hours
 from unitgain.train.rules import carried, network_for, recipe_for
 from unitgain.train.warmup import images_per_second
 
@@ -313,15 +314,3 @@ def normalization(dataset: Dataset) -> Normalize:
         off = abs(measured.mean - 127.5) / 63.75 * 0.5, abs(measured.std / 63.75 - 1)
         return "official" if max(off) <= 0.1 else "measured"
     return "official"
-
-
-def show_hours(seconds: float) -> str:
-    """A duration as people say it: 40 s, 12 min, 1 h 05 min, 2 days 3 h."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes // 1440} days {minutes % 1440 // 60} h"
