@@ -98,7 +98,7 @@ def generate(
         part = seeds[start : start + batch]
         generators = SampleGenerators(part, device)
         noise = generators.randn(shape)
-        labels = generators.labels(spec.label_dim) if spec and spec.label_dim else None
+        labels = generators.randint(spec.label_dim) if spec and spec.label_dim else None
         if per_seed is not None:
             labels = torch.tensor(per_seed[start : start + batch], device=device)
         denoise = _bind(network, labels, slice(start, start + batch))

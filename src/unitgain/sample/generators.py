@@ -38,7 +38,7 @@ class SampleGenerators:
             samples.append(draws[0] if len(draws) == 1 else weights[0] * draws[0] + weights[1] * draws[1])
         return torch.stack(samples)
 
-    def labels(self, classes: int) -> Int[Tensor, " n"] | Float[Tensor, "n classes"]:
+    def randint(self, classes: int) -> Int[Tensor, " n"] | Float[Tensor, "n classes"]:
         """A class per sample, int64 `[N]`; with points between seeds, mixtures of classes `[N, classes]`, float32."""
         numbers = [
             torch.stack([torch.randint(classes, (), generator=one, device=self.device) for one in generators])
