@@ -1,6 +1,7 @@
 """What `unitgain.json` says of prepared data, and whether it can be so."""
 
 import math
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +153,10 @@ def read_manifest(folder: Path) -> Manifest:
         if (folder / UNFINISHED).is_dir():
             raise FileNotFoundError(f"{folder} is not finished: run the command that was to make it again")
         what = "does not exist" if not folder.exists() else f"holds no prepared data: it has no {MANIFEST}"
-        raise FileNotFoundError(f"{folder} {what}; make it with: unitgain data prepare SOURCE {folder} --resolution 64")
+        other = folder.is_dir() and any(folder.iterdir())  # the pictures themselves, by what people do
+        source, out = (f"{folder}", f"{folder}-64") if other else ("SOURCE", f"{folder}")
+        command = f"unitgain data prepare {shlex.quote(source)} {shlex.quote(out)} --resolution 64"
+        raise FileNotFoundError(f"{folder} {what}; make it with: {command}")
     about = read_json(path)
     try:
         if isinstance(about, dict) and about.get("format") != FORMAT:

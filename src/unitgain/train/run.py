@@ -49,7 +49,8 @@ def saved_config(run: Path, resume: bool) -> TrainConfig | None:
         remedy = (
             f"it holds no run to resume, for there is no {CONFIG}: choose another folder"
             if resume
-            else "choose another folder, or resume the run that is in it with --resume"
+            else "choose another folder"
+            + (", or resume the run that is in it with --resume" if (run / CONFIG).exists() else "")
         )
         require_empty(run, remedy)
     return None

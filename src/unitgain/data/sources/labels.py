@@ -87,8 +87,11 @@ def read_labels(path: Path, column: str | None = None) -> dict[str, Label]:
         column: of the labels in a table; found by its name by default.
 
     Raises:
+        FileNotFoundError: if there is no file.
         ValueError: if it is none of these.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"no file of labels at {path}")
     found = parse_labels(path.name, read_regular(path, TABLE), str(path), column)
     if found is None:
         raise ValueError(
