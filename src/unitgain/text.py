@@ -5,6 +5,7 @@ import reprlib
 import unicodedata
 
 BRIEF = 300  # characters of a value in an error
+_UNITS = (("years", 365 * 86400, "d", 86400), ("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 _SHOWN = frozenset("\n\t\u200c\u200d")  # the joiners belong to the spelling of words and of emoji
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _FORMULA = re.compile(r"[=+\-@\t\r]")
@@ -35,6 +36,15 @@ def printable(value: object) -> str:
 def one_line(value: object) -> str:
     """Text that may be shown as a part of a line: as `printable`, without line feeds and tabs."""
     return "".join(_escaped(character) if character in "\n\t" else character for character in printable(value))
+
+
+def span(seconds: float) -> str:
+    """A time in words: `42 s`, `3 min 20 s`, `5 h`, `2 d 3 h`, `12 years 30 d`."""
+    for unit, size, inner, small in _UNITS:
+        if seconds >= size:
+            rest = int(seconds % size // small)
+            return f"{int(seconds // size):,} {unit}" + (f" {rest} {inner}" if rest else "")
+    return f"{seconds:.0f} s"
 
 
 def plot_label(value: object) -> str:

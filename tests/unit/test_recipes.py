@@ -7,7 +7,6 @@ import torch
 
 from unitgain.analysis.counts import recipe_costs
 from unitgain.analysis.rate import training_rate
-from unitgain.cli.recipes import in_words
 from unitgain.denoiser import Denoiser, NoUncertainty, PlainUncertainty, Uncertainty, make_uncertainty
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
@@ -174,14 +173,6 @@ def test_the_command_says_what_recipes_cost_on_this_machine(call, monkeypatch):
     bare = call("recipes", "xxs", "--unmeasured").out
     assert "edm2-img512-xxs-uncond" in bare and "years" not in bare
     assert "did you mean 'digits'" in call("recipes", "digit5", code=2).err
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0.0 s"), (42, "42 s"), (89, "89 s"), (90, "1.5 min"), (3600 * 36, "1.5 d"), (4e8, "13 years")],
-)
-def test_times_of_any_length_are_short(seconds, text):
-    assert in_words(seconds) == text
 
 
 def test_the_rate_of_training_is_measured_without_a_trace():

@@ -24,7 +24,8 @@ from unitgain.report.history import pooled, read_history
 from unitgain.report.page import picture, slider
 from unitgain.report.run import run_page
 from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pictures
-from unitgain.report.terminal import frame, span
+from unitgain.report.terminal import frame
+from unitgain.text import span
 from unitgain.train import TrainConfig
 from unitgain.train.lock import LOCK, FolderInUseError, FolderLock, holder
 from unitgain.train.run import load_config, save_config
@@ -91,7 +92,15 @@ def test_pooled_levels_weigh_images():
 
 
 def test_words():
-    assert [span(s) for s in (42, 200, 18720, 180_000)] == ["42 s", "3 min 20 s", "5 h 12 min", "2 d 2 h"]
+    spans = {
+        42: "42 s",
+        200: "3 min 20 s",
+        18720: "5 h 12 min",
+        180_000: "2 d 2 h",
+        720: "12 min",
+        4e8: "12 years 249 d",
+    }
+    assert {seconds: span(seconds) for seconds in spans} == spans
     assert [short(n) for n in (640, 12_800, 1_500_000, 2_100_000_000)] == ["640", "12.8k", "1.5M", "2.1G"]
     assert evenly(list(range(11)), 3) == [0, 5, 10]
     assert evenly([1, 2], 3) == [1, 2]
@@ -114,7 +123,7 @@ def test_the_status_of_a_folder(folder, tmp_path_factory):
         text = seen(folder)
         assert "64/96 images" in text and f"process {os.getpid()}" in text
         os.utime(folder / "stats.jsonl", (time.time() - 3600, time.time() - 3600))
-        assert "1 h 0 min ago" in seen(folder)
+        assert "1 h ago" in seen(folder)
         assert read_history(folder).left == 0
     assert read_history(folder).status == "stopped"
     assert "--resume" in seen(folder)

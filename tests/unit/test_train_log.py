@@ -1,15 +1,6 @@
 """What a run says of its time and speed."""
 
-import pytest
-
-from unitgain.train.log import TrainProgress, show_hours, why_slow
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (3900, "1 h 05 min"), (3 * 86400 + 7200, "3 days 2 h")]
-)
-def test_times_are_said_as_people_say_them(seconds, text):
-    assert show_hours(seconds) == text
+from unitgain.train.log import TrainProgress, why_slow
 
 
 def test_a_low_share_of_the_peak_has_a_cause_and_a_remedy():

@@ -12,6 +12,7 @@ from unitgain.console import Console, next_step, say, show_json
 from unitgain.recipe import Recipe
 from unitgain.recipes import list_recipes, recipe
 from unitgain.size import show_size
+from unitgain.text import span
 
 MILLION = 1_000_000
 
@@ -128,7 +129,7 @@ def _table(rows: list[dict[str, Any]], timed: bool) -> Table:
         size = f"{show_size(row['resolution'])}x{row['channels']}"
         spans: list[str] = []
         if timed:
-            spans = [in_words(row[name]) for name in ("seconds_per_million", "seconds")]
+            spans = [span(row[name]) for name in ("seconds_per_million", "seconds")]
             spans = [f"{row['images_per_second']:.3g}", *spans]
         table.add_row(
             row["name"],
@@ -157,11 +158,3 @@ def _notes(measured: Measured | None) -> list[str]:
             f"{rates}.",
         )
     return lines
-
-
-def in_words(seconds: float) -> str:
-    """A time of any length in one unit: `42 s`, `3.5 h`, `12 years`."""
-    units = (("years", 365 * 86400), ("d", 86400), ("h", 3600), ("min", 60))
-    name, size = next((unit for unit in units if seconds >= 1.5 * unit[1]), ("s", 1))
-    value = seconds / size
-    return f"{value:,.1f} {name}" if value < 10 else f"{value:,.0f} {name}"

@@ -11,8 +11,8 @@ from unitgain.report.curves import by_bucket, by_part, evenly, images_by_level, 
 from unitgain.report.history import History, exp_u, pooled
 from unitgain.report.page import MOST, page, paragraph, picture, plot, side_by_side, slider, table, tiles
 from unitgain.report.samples import Drawing
-from unitgain.report.terminal import span
 from unitgain.serial import to_dict
+from unitgain.text import span
 from unitgain.trust import is_number
 
 WIDTH = 992  # pixels of the page

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from unitgain.report.chart import bar, curve
 from unitgain.report.history import History, exp_u, pooled
-from unitgain.text import one_line
+from unitgain.text import one_line, span
 
 FACTS = 34  # characters of the column of facts
 CHART = 5  # lines of the curve
@@ -37,14 +37,6 @@ def frame(history: History, width: int, plain: bool = False) -> RenderableType:
     columns = Table.grid(padding=(0, 2, 0, 0))
     columns.add_row(Group(_loss(history, left, plain), _levels(history, left, plain)), _facts(history))
     return Group(*parts, Text(""), columns)
-
-
-def span(seconds: float) -> str:
-    """A time in words: `42 s`, `3 min 20 s`, `5 h 12 min`, `2 d 3 h`."""
-    for size, unit, small, inner in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {inner}"
-    return f"{seconds:.0f} s"
 
 
 def _headline(history: History) -> Text:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from unitgain.console import Console, RateColumn, note, plain, progress_columns
 from unitgain.files import write_text
+from unitgain.text import span
 from unitgain.train.boards import Board, scalars
 from unitgain.train.rows import is_sound
 from unitgain.trust import open_own, read_rows
@@ -107,7 +108,7 @@ class TrainProgress:
             left = (self._total - row["nimg"]) / rate
             note(
                 f"{row['nimg']:,}/{self._total:,} images  {row['images_per_second']:.0f} images/s  "
-                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row)}  ETA {show_hours(left)}, at "
+                f"loss {_number(row['loss'])}  lr {row['lr']:.2e}{_speed(row)}  ETA {span(left)}, at "
                 f"{time.strftime('%H:%M', time.localtime(time.time() + left))}"
             )
         if row["peak_share"] < LOW and not self._told and now - self._began > SECONDS_BETWEEN_LINES:
@@ -139,18 +140,6 @@ def threads() -> int:
     import torch
 
     return 0 if torch.cuda.is_available() else torch.get_num_threads()
-
-
-def show_hours(seconds: float) -> str:
-    """A duration as people say it: 40 s, 12 min, 1 h 05 min, 2 days 3 h."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes // 1440} days {minutes % 1440 // 60} h"
 
 
 def why_slow(share: float, cores: float, threads: int) -> str:

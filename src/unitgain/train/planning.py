@@ -18,9 +18,9 @@ from unitgain.infer import fastest_dtype
 from unitgain.parallel import pick_device
 from unitgain.recipe import Precision, Recipe, trained_parameters
 from unitgain.size import show_size
+from unitgain.text import span
 from unitgain.train.accumulation import MOST_BYTES, PART, Fit, blocks_per_level, fitting, numbers, show_bytes
 from unitgain.train.config import Device, Execution, TrainConfig
-from unitgain.train.log import show_hours
 from unitgain.train.rules import carried, network_for, recipe_for
 from unitgain.train.warmup import images_per_second
 
@@ -277,7 +277,7 @@ class _Planner:
             why = f"as it was given; {carries}"
         else:
             longer = self.carried / one.rate / TRAINING / 3600
-            limit = f"the {'default' if by_default else 'time given'}, {show_hours(3600 * self.hours)}"
+            limit = f"the {'default' if by_default else 'time given'}, {span(3600 * self.hours)}"
             why = f"{limit}; {carries}, --hours {longer:.2g}"
         if recipe.duration < min(IMAGES_PER_PARAMETER * one.parameters, self.carried):
             why += "; expect rough samples: more hours, a lower resolution or a less busy machine give better ones"
@@ -287,7 +287,7 @@ class _Planner:
         return (
             f"network: {size}, {classes}; width {network.model_channels}, levels {levels}, "
             f"{network.num_blocks} per level, {one.parameters / 1e6:.2f} million parameters; {family}",
-            f"time: {one.rate:.3g} images/s measured here; {recipe.duration:,} images in {show_hours(seconds)} ({why})",
+            f"time: {one.rate:.3g} images/s measured here; {recipe.duration:,} images in {span(seconds)} ({why})",
             f"memory: about {show_bytes(fit.bytes)} for a step, {at_once}; {show_bytes(self.room)} may be taken",
             f"optimizer: batch {recipe.batch}, {recipe.duration // recipe.batch:,} steps, learning rate {recipe.lr:g} "
             f"falling after {recipe.t_ref:g} steps, {recipe.precision}; by the papers' rules",
