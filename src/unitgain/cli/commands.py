@@ -58,6 +58,7 @@ COMMANDS = {
     "push": Command("push", "Push"),
     "inspect": Command("inspect", "Inspect"),
     "magnitudes": Command("magnitudes", "Magnitudes"),
+    "completion": Command("completion", "Completion"),
     "bench forward": Command("bench", "Forward"),
     "bench train": Command("bench", "Train"),
     "bench sample": Command("bench", "Sample"),
