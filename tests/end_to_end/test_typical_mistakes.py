@@ -4,7 +4,10 @@ import re
 import shlex
 
 import pytest
+import torch
 from pictures import folder_of
+
+from unitgain.train.lock import FolderLock
 
 PREPARE = ("data", "prepare", "pictures")
 MISTAKES = {
@@ -70,3 +73,71 @@ def test_a_mistake_is_answered_in_a_line_and_the_remedy_works(call, tmp_path, mo
         remedy = shlex.split(re.search(r"with: unitgain (.*)", error)[1])
     if remedy is not None:
         call(*remedy)
+
+
+TRAIN = ("train", "digits", "--quiet", "--no-tensorboard", "--device", "cpu")
+OF_RUNS = {
+    ("sample", "run", "--class", "sevn", "--out", "out"): ("there is no class 'sevn'", ("--class", "7")),
+    ("sample", "run", "--class", "10", "--out", "out"): ("class", ("--class", "9")),
+    ("sample", "run", "--guide", "self", "--guidance", "2", "--out", "out"): ("cannot guide itself", ()),
+    ("sample", "run", "--seeds", "0..3", "--out", "out"): ("write 7, 1,2,5 or a range as 0-63", ("--seeds", "0-3")),
+    ("ema", "reconstruct", "run", "0.5"): ("0.2886", None),
+    (*TRAIN, "--out", "run", "--resume", "--lr", "0.5"): ("recipe.lr", None),
+    (*TRAIN, "--out", "run"): ("--resume", None),
+    ("sweep", "run", "--metric", "fd_pixels", "--reference", "digits", "--guidance", "2"): ("need a guide", None),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from unitgain.cli.main import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    main([*TRAIN, "--out", str(folder / "run"), "--duration", "128", "--snapshot-every", "64"])
+    return folder
+
+
+@pytest.mark.parametrize("typed", OF_RUNS, ids=" ".join)
+def test_a_mistake_about_a_run(call, run, monkeypatch, typed):
+    monkeypatch.chdir(run)
+    words, options = OF_RUNS[typed]
+    answer = call(*typed, code=2).err
+    (error,) = [line for line in answer.splitlines() if line.startswith("error: ")]
+    assert words in error
+    assert not (run / "out").exists()
+    if options is not None:
+        call(
+            "sample",
+            "run",
+            "--steps",
+            "2",
+            "--device",
+            "cpu",
+            "--out",
+            f"right{hash(typed)}",
+            *options,
+            "--seeds",
+            "0-1",
+        )
+
+
+def test_a_device_that_is_not_there(call, run, monkeypatch):
+    monkeypatch.chdir(run)
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert "--device" in call("sample", "run", "--device", "cuda", "--out", "out", code=2).err
+
+
+def test_two_runs_in_one_folder(call, run, monkeypatch):
+    monkeypatch.chdir(run)
+    with FolderLock(run / "run"):
+        assert "in use by process" in call(*TRAIN, "--out", "run", "--resume", code=1).err
+
+
+def test_grey_data_for_a_recipe_in_colour(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=2)
+    call(*PREPARE, "data", "--resolution", 8, "--channels", 1)
+    error = call("train", "pixels32", "--data", "data", "--out", "run", code=2).err
+    assert "--resolution" in error or "channels" in error
+    assert not (tmp_path / "run").exists()
