@@ -171,7 +171,7 @@ def test_tables_hold_no_formulas(tmp_path):
     write_csv(tmp_path / "sweep.csv", [CellResult(cell=cell, metric="@SUM(1)\x1b[2J", values=(1.0,), images=4), *rows])
     with open(tmp_path / "sweep.csv", newline="") as file:
         _, row = csv.reader(file)
-    assert row[0] == r"'@SUM(1)\x1b[2J" and row[4].startswith("'=HYPERLINK")
+    assert row[0] == r"'@SUM(1)\x1b[2J" and row[5].startswith("'=HYPERLINK")
 
 
 def test_trackers_get_printable_names(tmp_path, monkeypatch):

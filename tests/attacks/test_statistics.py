@@ -28,7 +28,10 @@ FORGED = [
     {"nimg": 64, "nonfinite": {"a": "x"}},
     {"nimg": 64, "magnitudes": {"Enc 8x8": 7}},
     {"nimg": 64, "magnitudes": {"Enc 8x8": {"b": None}}},
-    *({"nimg": 64, "magnitudes": {name: {"weight_max": 1.0}}} for name in ("a", "Enc", "Enc axb", "Enc 8", "Dec 8x8x")),
+    *(
+        {"nimg": 64, "magnitudes": {name: {"weight_max": 1.0}}}
+        for name in ("a", "Enc", "Enc axb", "Enc 8x", "Dec 8x8x")
+    ),
     {"nimg": 64, "parts": []},
 ]
 

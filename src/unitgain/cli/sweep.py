@@ -230,12 +230,15 @@ class Tune(Bench):
 
 def _table(results: Sequence[CellResult]) -> Table:
     """The best cell of each time and weight of guidance."""
-    table = Table("metric", "images", "guidance", "best length", "guide's length", "pattern", "value", "±", box=None)
+    several = len({result.nimg for result in results}) > 1
+    names = ("guidance", "best length", "guide's length", "pattern", "value", "±")
+    table = Table("metric", *(["images"] if several else []), *names, box=None)
     for result in best_by(results, lambda one: (one.metric, one.nimg, one.cell.guidance, one.cell.pattern)).values():
         cell = result.cell
         guide_length = "" if cell.guide_length is None else f"{cell.guide_length:g}"
         error = "" if result.error is None else f"{result.error:.2g}"
-        place = (f"{result.nimg:,.0f}", f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern)
+        times = [f"{result.nimg:,.0f}"] if several else []
+        place = (*times, f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern)
         table.add_row(result.metric, *place, f"{result.value:.4g}", error)
     return table
 

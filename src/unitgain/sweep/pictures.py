@@ -17,6 +17,7 @@ from unitgain.files import atomic
 from unitgain.sweep.cells import Cell, CellResult, best, best_by
 from unitgain.sweep.run import Sweep
 from unitgain.sweep.table import key_of
+from unitgain.trust import open_regular
 
 SEEDS = 4  # images of a cell
 MOST = 12  # cells in a row, and in a column
@@ -99,7 +100,7 @@ def _some(values: list[T]) -> list[T]:
 def _key(path: Path) -> str | None:
     """What a picture was drawn with; None if it is none of ours."""
     try:
-        with Image.open(path) as image:
+        with open_regular(path, below=path.parent) as file, Image.open(file, formats=("PNG",)) as image:
             key = image.info.get(KEY)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
