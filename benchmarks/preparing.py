@@ -1,7 +1,7 @@
 """Measure the command `unitgain data prepare` beside others: `python benchmarks/preparing.py`.
 
 The claim: whole commands, from start to end and in turns, it takes less time than plain scripts of one process do.
-`--peer "tool --source={source} --dest={dest}.zip --size={resolution}"` adds any other command. Figures go to
+`--peer NAME "tool --source={source} --dest={dest}.zip --size={resolution}"` adds any other command. Figures go to
 `results/preparing.json` and `.md`.
 """
 
@@ -29,6 +29,8 @@ STAND_INS = {
     "the same, PNG without compression": f"{SCRIPT} 0",
     "the same, after `import torch`": f"{SCRIPT} 0 torch",
 }
+
+PEER = "one more command, with {python}, {source}, {dest}, {resolution}"
 
 
 def measure_commands(
@@ -101,12 +103,10 @@ def main() -> None:
     parser.add_argument("--files", type=int, nargs="+", default=[600, 10_000])
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--peer", action="append", default=[], help="one more command, with {source}, {dest}, {resolution}"
-    )
+    parser.add_argument("--peer", nargs=2, action="append", default=[], metavar=("NAME", "COMMAND"), help=PEER)
     parser.add_argument("--folder", type=Path, help="for 0.1 GB of files")
     args = parser.parse_args()
-    peers = STAND_INS | {peer: peer for peer in args.peer}
+    peers = STAND_INS | dict(args.peer)
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         results = measure_commands(Path(name), args.files, args.resolution, args.repeats, peers)
     print(json.dumps(results, indent=1))
