@@ -216,7 +216,7 @@ def test_a_longer_duration_goes_on_with_the_same_run(tmp_path, config, tiny_data
 
 def test_a_folder_in_use_is_not_touched(tmp_path, config, tiny_data):
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"is not empty.*--resume"):
+    with pytest.raises(FileExistsError, match="is not empty: choose another folder"):
         run(config, tmp_path, tiny_data)
     with pytest.raises(FileExistsError, match="is not empty"):
         run(config, tmp_path, tiny_data, resume=True)  # no run in it to resume either
