@@ -10,9 +10,8 @@ import torch
 
 from machine import write_results
 from unitgain.analysis.counts import PASSES, recipe_costs
-from unitgain.analysis.rate import training_rate
 from unitgain.recipes import recipe
-from unitgain.train.warmup import images_per_second
+from unitgain.train.warmup import images_per_second, training_rate
 
 STEPS = {"digits": 64, "pixels64-mini": 8, "pixels32": 8, "edm2-img512-xxs": 4, "edm2plus-img64-xs": 2}  # images of one
 TURNS = 2

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from unitgain.analysis.counts import recipe_costs
-from unitgain.analysis.rate import training_rate
 from unitgain.denoiser import Denoiser, NoUncertainty, PlainUncertainty, Uncertainty, make_uncertainty
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES, create, list_recipes, recipe
 from unitgain.serial import from_dict, to_dict
+from unitgain.train.warmup import training_rate
 
 SIZES = ("xs", "s", "m", "l", "xl")
 STARRED = ("f-bottleneck", "g-bottleneck", "f-bottleneck-ms", "g-bottleneck-ms")
@@ -159,7 +159,7 @@ def test_recipes_are_listed_by_pattern_the_cheapest_first():
 
 
 def test_the_command_says_what_recipes_cost_on_this_machine(call, monkeypatch):
-    monkeypatch.setattr("unitgain.analysis.rate.training_rate", lambda device, dtype: 6e9)
+    monkeypatch.setattr("unitgain.train.warmup.training_rate", lambda device, dtype: 6e9)
     found = json.loads(call("recipes", "pixels*", "--json", "--device", "cpu").out)
     assert [row["name"] for row in found["recipes"]] == ["pixels64-mini", "pixels32", "pixels64"]
     assert found["machine"] == {"device": "cpu", "operations_per_second": {"float32": 6e9}}

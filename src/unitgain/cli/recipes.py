@@ -9,7 +9,7 @@ from rich.table import Table
 from unitgain.analysis.counts import recipe_costs, state_bytes, training_zettaflops
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.console import Console, next_step, say, show_json
-from unitgain.recipe import Recipe
+from unitgain.recipe import Precision, Recipe
 from unitgain.recipes import list_recipes, recipe
 from unitgain.size import show_size
 from unitgain.text import span
@@ -63,20 +63,21 @@ class Measured:
     """
 
     device: str
-    rates: dict[str, float]
-    precisions: dict[str, str]
+    rates: dict[Precision, float]
+    precisions: dict[Precision, Precision]
 
     @classmethod
-    def on(cls, device: Device, precisions: set[str]) -> "Measured":
+    def on(cls, device: Device, precisions: set[Precision]) -> "Measured":
         """Measure on a kind of device, in what recipes of these precisions are trained in there."""
-        from unitgain.analysis.rate import training_rate
-        from unitgain.checkpoint.snapshot import DTYPES
-        from unitgain.infer import fastest_dtype
+        from unitgain.infer import fastest_precision
+        from unitgain.train.warmup import training_rate
 
         where = pick_device(device)
-        best = str(fastest_dtype(where)).removeprefix("torch.")
-        own = {one: best if one == "float16" and where.type == "cpu" else one for one in sorted(precisions)}
-        rates = {name: training_rate(where, DTYPES[name]) for name in sorted(set(own.values()))}
+        best = fastest_precision(where)
+        own: dict[Precision, Precision] = {
+            one: best if one == "float16" and where.type == "cpu" else one for one in sorted(precisions)
+        }
+        rates: dict[Precision, float] = {name: training_rate(where, name) for name in sorted(set(own.values()))}
         return cls(where.type, rates, own)
 
     def rate(self, of: Recipe) -> float:

@@ -119,6 +119,12 @@ def fastest_dtype(device: torch.device | str) -> torch.dtype:
     return torch.float32
 
 
+def fastest_precision(device: torch.device | str) -> Literal["float32", "bfloat16", "float16"]:
+    """The name of `fastest_dtype`, as recipes have it."""
+    best = fastest_dtype(device)
+    return "bfloat16" if best == torch.bfloat16 else "float16" if best == torch.float16 else "float32"
+
+
 def prepare(
     denoiser: Denoiser,
     dtype: torch.dtype | None = None,

@@ -8,22 +8,16 @@ from unitgain.arch import NetworkSpec
 from unitgain.console import note
 from unitgain.data.dataset import Dataset
 from unitgain.data.named import normalized, open_data
-from unitgain.infer import fastest_dtype
+from unitgain.infer import fastest_precision
 from unitgain.size import show_size
 from unitgain.train.config import TrainConfig
+from unitgain.train.rules import sized
 
 
 def fit(network: NetworkSpec, dataset: Dataset) -> NetworkSpec:
     """A network for other data: their classes, channels and resolution; attention stays at its levels."""
     channels, *size = dataset.shape
-    attention = network.attn_resolutions
-    if tuple(size) != network.size:
-        levels = [level for level, resolution in enumerate(network.resolutions) if resolution in attention]
-        there = network.replace(resolution=tuple(size), attn_resolutions=()).resolutions
-        attention = tuple(there[level] for level in levels)
-    return network.replace(
-        resolution=tuple(size), channels=channels, label_dim=dataset.label_dim, attn_resolutions=attention
-    )
+    return sized(network, resolution=tuple(size)).replace(channels=channels, label_dim=dataset.label_dim)
 
 
 def data_of(config: TrainConfig, dataset: Dataset | None = None) -> Dataset:
@@ -66,7 +60,7 @@ def complete(
     """
     recipe, microbatch = config.recipe, config.microbatch
     if recipe.precision == "float16" and device.type == "cpu":
-        best = str(fastest_dtype(device)).removeprefix("torch.")
+        best = fastest_precision(device)
         recipe = recipe.replace(precision=best if saved is None else saved.recipe.precision)
         if not quiet:
             note(f"float16 is for GPUs: the network is trained in {recipe.precision}")

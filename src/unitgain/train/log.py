@@ -70,9 +70,10 @@ class TrainProgress:
         total: images of the whole run.
         nimg: images seen at the start.
         quiet: show nothing.
+        threads: that compute on the CPU; 0 where a GPU does.
     """
 
-    def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
+    def __init__(self, total: int, nimg: int, quiet: bool = False, threads: int = 0) -> None:
         console = Console(stderr=True)
         self._quiet, self._lines = quiet, not console.is_terminal and not quiet
         self._total, self._start, self._began = total, nimg, time.monotonic()
@@ -83,7 +84,7 @@ class TrainProgress:
         )
         self._bar = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
         self._last_line = -math.inf
-        self._cpu, self._told = time.process_time(), False
+        self._cpu, self._threads, self._told = time.process_time(), threads, False
         self._task = self._bar.add_task("training", total=total, completed=nimg, status="")
 
     def __enter__(self) -> "TrainProgress":
@@ -114,7 +115,7 @@ class TrainProgress:
         if row["peak_share"] < LOW and not self._told and now - self._began > SECONDS_BETWEEN_LINES:
             self._told = True
             cores = (time.process_time() - self._cpu) / (now - self._began)
-            self.note(why_slow(row["peak_share"], cores, threads()))
+            self.note(why_slow(row["peak_share"], cores, self._threads))
 
     @contextmanager
     def beside(self, title: str, total: int) -> Iterator[Callable[[float, int], None]]:
@@ -133,13 +134,6 @@ class TrainProgress:
     def say(self, text: str) -> None:
         """Print a line above the bar, whether or not there is one."""
         self._bar.console.print(text, soft_wrap=True)
-
-
-def threads() -> int:
-    """That the training computes with on the CPU; 0 where a GPU does."""
-    import torch
-
-    return 0 if torch.cuda.is_available() else torch.get_num_threads()
 
 
 def why_slow(share: float, cores: float, threads: int) -> str:

@@ -224,7 +224,9 @@ def _begin(
         log = world.together("preparing the run folder", lambda: prepare() if world.main else None)
         if log is not None:
             stack.callback(log.close)
-        progress = TrainProgress(config.recipe.duration, state.nimg, execution.quiet or not world.main)
+        threads = torch.get_num_threads() if world.device.type == "cpu" else 0
+        quiet = execution.quiet or not world.main
+        progress = TrainProgress(config.recipe.duration, state.nimg, quiet, threads)
         stack.enter_context(progress)
         run = Run(config, execution, folder, dataset, batches, state, window, stop, resume, log, progress)
         if inheritance is not None:

@@ -14,9 +14,9 @@ from unitgain.data.dataset import ArrayDataset, Dataset
 from unitgain.data.encoder import PixelEncoder
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalize
-from unitgain.infer import fastest_dtype
+from unitgain.infer import fastest_precision
 from unitgain.parallel import pick_device
-from unitgain.recipe import Precision, Recipe, trained_parameters
+from unitgain.recipe import Recipe, trained_parameters
 from unitgain.size import show_size
 from unitgain.text import span
 from unitgain.train.accumulation import MOST_BYTES, PART, Fit, blocks_per_level, fitting, numbers, show_bytes
@@ -38,8 +38,9 @@ SIZES = (
     (192, 3),
     (256, 3),
     (320, 3),
+    (384, 3),
+    (448, 3),
 )
-SIZES = (*SIZES, (384, 3), (448, 3))
 HOURS = {"cpu": 0.75, "cuda": 24.0}  # that a run gets by default, at most: the data may carry less
 TRAINING = 0.95  # part of the time that steps get: the rest is for snapshots, checkpoints and statistics
 # A network is only taken where the run has an image for every eighth parameter. The digits' recipe has 0.11 (38,400 of
@@ -47,11 +48,6 @@ TRAINING = 0.95  # part of the time that steps get: the rest is for snapshots, c
 IMAGES_PER_PARAMETER = 1 / 8
 BFLOAT16_FROM = 32  # base width on a CPU: at 16 a step takes as long in float32, at 32 a fifth longer (Xeon with AMX)
 MEASURED = {"cpu": 32, "cuda": 256}  # images of a step that is measured, at most
-PRECISIONS: dict[torch.dtype, Precision] = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 Change = Callable[[TrainConfig], TrainConfig]
 Measure = Callable[[Recipe, int, torch.device], float]
 
@@ -198,7 +194,7 @@ class _Planner:
     def by_rules(self, network: NetworkSpec, images: int, batch: int = 0) -> TrainConfig:
         """Settings for a network and a duration."""
         fast = self.device.type == "cuda" or network.model_channels >= BFLOAT16_FROM
-        precision = PRECISIONS[fastest_dtype(self.device)] if fast else "float32"
+        precision = fastest_precision(self.device) if fast else "float32"
         recipe = recipe_for(network, images, latents=self.dataset.latents, precision=precision, batch=batch)
         return TrainConfig(recipe=recipe, data=self.dataset.name, normalize=self.normalize)
 
