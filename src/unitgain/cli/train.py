@@ -88,8 +88,8 @@ class Train:
             FileNotFoundError: if there is no run to resume.
         """
         name, rest = _recipe_name(args)
-        shown = recipe(name) if name is not None else DIGITS
-        default = cls(recipe=name, words=tuple(rest), settings=_new(shown), execution=Execution(device="auto"))
+        settings = TrainConfig(recipe=recipe(name) if name is not None else DIGITS)
+        default = cls(recipe=name, words=tuple(rest), settings=settings, execution=Execution(device="auto"))
         return default.parsed() if set(HELP) & set(rest) else default.started().parsed()
 
     def started(self) -> "Train":
@@ -126,7 +126,7 @@ class Train:
                 base = _of_snapshot(str(init), str(data), "--quiet" in self.words)
             else:
                 base = DIGITS if own and name not in RECIPES else _with_classes(recipe(name), data)
-            start = _new(base)
+            start = TrainConfig(recipe=base)
         if isinstance(named, str):
             file["recipe"] = {}
         settings = started.heeding(start, file)
@@ -264,10 +264,6 @@ def _saved(folder: Path) -> TrainConfig | None:
     from unitgain.train.run import load_config
 
     return load_config(folder, verify=True)
-
-
-def _new(of: Recipe) -> TrainConfig:
-    return TrainConfig(recipe=of)
 
 
 def _with_classes(base: Recipe, data: object) -> Recipe:
