@@ -48,7 +48,9 @@ def test_options(offered, words, option):
 
 def test_every_command_has_options():
     for name in COMMANDS:
-        assert "--help" in options(name), name
+        found = options(name)
+        assert "--help" in found, name
+        assert all(option.strip("-") for option in found), name
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")

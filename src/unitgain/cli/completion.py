@@ -10,7 +10,7 @@ import tyro
 
 from unitgain.console import say
 
-OPTIONS = re.compile(r"^│? {1,2}((?:--?[\w-]+(?:, )?)+)", flags=re.MULTILINE)  # where a line of help begins with them
+OPTIONS = re.compile(r"^│? {1,2}((?:--?[a-zA-Z][\w-]*(?:, )?)+)", flags=re.MULTILINE)  # at the start of a line
 
 
 @dataclass(frozen=True)
