@@ -1,7 +1,6 @@
 """`unitgain data`."""
 
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -187,7 +186,7 @@ class Encode:
             if world.main and self.normalization == "auto":
                 known = is_official(self.vae)
                 note(f"normalization: {'official' if known else 'measured on these latents'}")
-            with bar("encoding", "images") if world.main else nullcontext() as progress:
+            with bar("encoding", "images", quiet=not world.main) as progress:
                 manifest = encode(
                     self.data,
                     self.latents,

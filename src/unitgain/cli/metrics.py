@@ -19,10 +19,10 @@ from unitgain.trust import Limits
 
 if TYPE_CHECKING:
     from unitgain.evaluate.images import Images
-    from unitgain.evaluate.judge import Measurement
+    from unitgain.evaluate.judge import Judge, Measurement
     from unitgain.parallel import World
 
-FETCHING, READING = "fetching weights", "reading the reference"
+FETCHING = "fetching weights"
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,15 @@ class Metrics(Drawing):
 
     def run(self) -> None:
         """Measure and print."""
-        from unitgain.evaluate.judge import Judge
         from unitgain.parallel import processes
 
-        names = [name for name in self.metrics.split(",") if name]
         with processes(pick_device(self.device)) as world:
-            images, quiet = self._open(world), not world.main
-            with byte_bar(FETCHING, quiet=quiet) as fetched, bar(READING, "images", quiet=quiet, late=True) as read:
-                judge = Judge.open(
-                    names,
-                    reference_of(self.reference, self.limits, self.reference_split, world),
-                    detector=self.detector,
-                    weights=self.weights,
-                    scale=images.scale,
-                    limits=self.limits,
-                    world=world,
-                    on_bytes=fetched,
-                    on_images=read,
-                )
-            with bar("measuring", "images", quiet=quiet) as progress:
+            images = self._open(world)
+            reference = reference_of(self.reference, self.limits, self.reference_split, world)
+            judge = open_judge(
+                self.metrics, reference, self.weights, self.limits, world, detector=self.detector, scale=images.scale
+            )
+            with bar("measuring", "images", quiet=not world.main) as progress:
                 results = judge.measure(images, self.repeat, progress)
             if world.main:
                 self._report(results)
@@ -191,6 +181,37 @@ def reference_of(name: str | None, limits: Limits, split: str | None, world: "Wo
     from unitgain.evaluate.references import SUFFIXES
 
     return name if name is None or Path(name).suffix in SUFFIXES else _pictures(name, limits, split, world)
+
+
+def open_judge(
+    metrics: str,
+    reference: "str | Images | None",
+    weights: Weights,
+    limits: Limits,
+    world: "World",
+    *,
+    detector: str | None = None,
+    scale: tuple[float, float] | None = None,
+) -> "Judge":
+    """`Judge.open` of metrics by commas, with bars for what is fetched and read."""
+    from unitgain.evaluate.judge import Judge
+
+    names, quiet = [name for name in metrics.split(",") if name], not world.main
+    with (
+        byte_bar(FETCHING, quiet=quiet) as fetched,
+        bar("reading the reference", "images", quiet=quiet, late=True) as read,
+    ):
+        return Judge.open(
+            names,
+            reference,
+            detector=detector,
+            weights=weights,
+            scale=scale,
+            limits=limits,
+            world=world,
+            on_bytes=fetched,
+            on_images=read,
+        )
 
 
 def _pictures(name: str, limits: Limits, split: str | None, world: "World") -> "Images":

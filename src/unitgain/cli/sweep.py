@@ -10,7 +10,7 @@ from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.cli.drawing import Sampling
-from unitgain.cli.metrics import FETCHING, READING, reference_of
+from unitgain.cli.metrics import open_judge, reference_of
 from unitgain.console import Console, bar, byte_bar, next_step, say
 from unitgain.metrics.weights import Weights
 from unitgain.sweep.cells import NUMBERS, CellResult, SweepConfig, best, best_by
@@ -57,20 +57,10 @@ class Bench(Sampling):
 
     def judge(self, world: "World") -> "Judge":
         """Metrics with their detectors and references; each process measures cells of its own."""
-        from unitgain.evaluate.judge import Judge
         from unitgain.parallel import World
 
-        names, quiet = [name for name in self.metric.split(",") if name], not world.main
-        with byte_bar(FETCHING, quiet=quiet) as fetched, bar(READING, "images", quiet=quiet, late=True) as read:
-            judge = Judge.open(
-                names,
-                reference_of(self.reference, self.limits, self.reference_split, world),
-                weights=self.weights,
-                limits=self.limits,
-                world=world,
-                on_bytes=fetched,
-                on_images=read,
-            )
+        reference = reference_of(self.reference, self.limits, self.reference_split, world)
+        judge = open_judge(self.metric, reference, self.weights, self.limits, world)
         return replace(judge, world=World(device=world.device), errors=True)
 
     def say_best(self, bench: "Sweep", results: Sequence[CellResult]) -> None:
