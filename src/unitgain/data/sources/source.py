@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import posixpath
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,7 @@ class SourceOptions:
 
 
 @dataclass(kw_only=True)
-class Source:
+class Source(ABC):
     """Pictures with labels, in an order that never changes.
 
     Attributes:
@@ -108,9 +109,9 @@ class Source:
     notes: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
 
+    @abstractmethod
     def read(self, start: int = 0) -> Iterator[Item]:
         """Pictures from number `start` on."""
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
