@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch import NetworkSpec
 from unitgain.classes import Class
 from unitgain.denoiser import DenoiserLike, Label, classes_of
 from unitgain.guide import Guided
@@ -84,14 +85,10 @@ def generate(
     check_seeds(seeds)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    spec = denoiser.spec if isinstance(denoiser, DenoiserLike) else None
+    spec, shape = _spec_and_shape(denoiser, shape)
     per_seed = None if label is None else _per_seed(denoiser, label, len(seeds))
     if isinstance(denoiser, Guided):
         denoiser.check_samples(len(seeds))
-    if shape is None:
-        if spec is None:
-            raise ValueError("a denoiser without a spec does not say how large its images are: pass shape=(C, H, W)")
-        shape = (spec.channels, *spec.size)
     device = device or _device(denoiser)
     network = tiled(denoiser, device) if isinstance(denoiser, DenoiserLike) else denoiser
     for start in range(0, len(seeds), batch):
@@ -102,12 +99,18 @@ def generate(
         if per_seed is not None:
             labels = torch.tensor(per_seed[start : start + batch], device=device)
         denoise = _bind(network, labels, slice(start, start + batch))
-        evaluations = sampler.evaluations(sigmas)
-        if on_images is not None:
-            denoise = _counted(denoise, on_images, start, len(part), evaluations)
-        if on_step is not None:
-            denoise = _watched(denoise, on_step, part, evaluations)
+        denoise = _watched(denoise, part, start, sampler.evaluations(sigmas), on_images, on_step)
         yield part, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
+
+
+def _spec_and_shape(denoiser: object, shape: Sequence[int] | None) -> tuple[NetworkSpec | None, Sequence[int]]:
+    """What the network is, if it says so, and (C, *size) of an image."""
+    spec = denoiser.spec if isinstance(denoiser, DenoiserLike) else None
+    if shape is not None:
+        return spec, shape
+    if spec is None:
+        raise ValueError("a denoiser without a spec does not say how large its images are: pass shape=(C, H, W)")
+    return spec, (spec.channels, *spec.size)
 
 
 def _per_seed(denoiser: object, label: Class | Sequence[Class], seeds: int) -> list[int]:
@@ -129,25 +132,25 @@ def _bind(denoiser: Callable[[Tensor, Tensor, Label], Tensor], labels: Tensor | 
     return lambda x, sigma: of_batch(x, sigma, labels)
 
 
-def _counted(
-    denoise: Denoise, on_images: Callable[[float], None], finished: int, batch: int, evaluations: int
+def _watched(
+    denoise: Denoise,
+    seeds: Sequence[Seed],
+    finished: int,
+    evaluations: int,
+    on_images: Callable[[float], None] | None,
+    on_step: Callable[[Step], None] | None,
 ) -> Denoise:
-    numbers = itertools.count(1)
-
-    def counted(x: Tensor, sigma: Tensor) -> Tensor:
-        denoised = denoise(x, sigma)
-        on_images(finished + batch * min(next(numbers) / evaluations, 1))
-        return denoised
-
-    return counted
-
-
-def _watched(denoise: Denoise, on_step: Callable[[Step], None], seeds: Sequence[Seed], evaluations: int) -> Denoise:
+    """The same, telling after each evaluation how far a batch is; `finished` images came before it."""
+    if on_images is None and on_step is None:
+        return denoise
     numbers = itertools.count(1)
 
     def watched(x: Tensor, sigma: Tensor) -> Tensor:
-        denoised = denoise(x, sigma)
-        on_step(Step(seeds, next(numbers), evaluations, float(sigma), x, denoised))
+        denoised, number = denoise(x, sigma), next(numbers)
+        if on_images is not None:
+            on_images(finished + len(seeds) * min(number / evaluations, 1))
+        if on_step is not None:
+            on_step(Step(seeds, number, evaluations, float(sigma), x, denoised))
         return denoised
 
     return watched
