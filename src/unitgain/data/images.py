@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
@@ -18,6 +19,12 @@ def to_image(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
         raise ValueError(f"a picture has 1 or 3 channels, not {pixels.shape[0]}; decode latents first")
     array = pixels.permute(1, 2, 0).contiguous().cpu().numpy()
     return Image.fromarray(array[:, :, 0] if pixels.shape[0] == 1 else array)
+
+
+def from_image(image: Image.Image) -> UInt8[Tensor, "c h w"]:
+    """The pixels of a Pillow image, grey or RGB: the inverse of `to_image`."""
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def grid(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from unitgain.data.digits import digits
 from unitgain.data.fit import Fit, ImageError, flatten
 from unitgain.data.fit import decode as decode_picture
+from unitgain.data.images import from_image
 from unitgain.data.sources import Indexed, Item, SourceOptions, open_source
 from unitgain.data.sources.columns import Table, count_jpegs
 from unitgain.data.workers import cores, in_order
@@ -168,8 +168,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "c h w
     """
     image = decode_picture(data, limits)
     grey = image.mode.startswith(("1", "L", "I", "F"))
-    pixels = torch.from_numpy(np.array(flatten(image, Fit(resolution=None, channels=1 if grey else 3))))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    return from_image(flatten(image, Fit(resolution=None, channels=1 if grey else 3)))
 
 
 def _manifest(files: Indexed, path: Path) -> bytes | None:
