@@ -28,8 +28,8 @@ from unitgain.checkpoint.state import checkpoint_nimg, list_checkpoints
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.images import grid
 from unitgain.draw.decode import decoder
+from unitgain.draw.images import draw_images
 from unitgain.draw.networks import Network, guide_by, open_network
-from unitgain.draw.run import draw_images
 from unitgain.draw.settings import DrawSettings
 from unitgain.posthoc.targets import Length, Target
 from unitgain.sample import generate

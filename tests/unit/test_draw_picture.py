@@ -23,6 +23,8 @@ from unitgain.draw import (
     Animation,
     DrawSettings,
     FromPicture,
+    decoder,
+    draw_images,
     from_picture,
     sample_pixels,
     write_interpolation,
@@ -116,6 +118,12 @@ def test_kept_pixels_are_those_of_the_picture_and_hidden_ones_have_no_part(denoi
     assert torch.equal(images[..., ~mask], picture[..., ~mask].expand(3, 1, -1))
     assert torch.equal(images, drawn(other))
     assert not torch.equal(drawn(picture, sigma_start=0.3), drawn(other, sigma_start=0.3))  # here they have
+
+
+def test_whoever_draws_from_a_picture_gets_the_pixels_that_are_kept(denoiser, picture, mask):
+    settings = from_picture(denoiser, FromPicture(picture=picture, mask=mask, resample=1), SETTINGS)
+    ((_, _, images),) = draw_images(denoiser, decoder(denoiser.encoder, 1), range(3), settings)
+    assert torch.equal(images[..., ~mask], picture[..., ~mask].expand(3, 1, -1))
 
 
 def test_pixels_of_latents_are_kept_too(latent):
@@ -279,7 +287,7 @@ def test_wrong_options_are_refused_in_a_line_before_anything_is_drawn(sample, tm
 
 
 def test_a_path_that_is_too_large_is_refused_before_it_is_drawn(denoiser, tmp_path, monkeypatch):
-    monkeypatch.setattr("unitgain.draw.animation.generate", lambda *args, **options: pytest.fail("drawn"))
+    monkeypatch.setattr("unitgain.draw.animation.draw_images", lambda *args, **options: pytest.fail("drawn"))
     with pytest.raises(ValueError, match="1000000 images of 4x4 are too much"):
         write_path(denoiser, range(1_000_000), tmp_path / "path.gif", SETTINGS, Animation())
 

@@ -15,7 +15,7 @@ import torch
 from unitgain.data.digits import digits
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings
-from unitgain.draw.run import draw_images
+from unitgain.draw.images import draw_images
 from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct

@@ -7,11 +7,11 @@ from unitgain.lazy import offer
 if TYPE_CHECKING:
     from unitgain.draw.animation import write_interpolation, write_path
     from unitgain.draw.decode import decoder
-    from unitgain.draw.images import sample_images, sample_pixels, to_images, to_pixels
+    from unitgain.draw.images import draw_images, sample_images, sample_pixels, to_images, to_pixels
     from unitgain.draw.networks import Network, guide_by, open_network, open_networks
     from unitgain.draw.picture import from_picture
     from unitgain.draw.preview import Preview
-    from unitgain.draw.run import draw_images, write_images
+    from unitgain.draw.run import write_images
     from unitgain.draw.settings import Animation, DrawSettings, FromPicture
 
 __all__ = [
@@ -40,11 +40,11 @@ __getattr__, __dir__ = offer(
     {
         "unitgain.draw.animation": "write_interpolation write_path",
         "unitgain.draw.decode": "decoder",
-        "unitgain.draw.images": "sample_images sample_pixels to_images to_pixels",
+        "unitgain.draw.images": "draw_images sample_images sample_pixels to_images to_pixels",
         "unitgain.draw.networks": "Network guide_by open_network open_networks",
         "unitgain.draw.picture": "from_picture",
         "unitgain.draw.preview": "Preview",
-        "unitgain.draw.run": "draw_images write_images",
+        "unitgain.draw.run": "write_images",
         "unitgain.draw.settings": "Animation DrawSettings FromPicture",
     },
 )

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser
-from unitgain.draw.decode import decoder
-from unitgain.draw.picture import finished, picture_shape
+from unitgain.draw.decode import decoder_of
+from unitgain.draw.images import draw_images
+from unitgain.draw.picture import picture_shape
 from unitgain.draw.preview import Preview, beside
 from unitgain.draw.settings import Animation, DrawSettings
 from unitgain.files import atomic
 from unitgain.guide import Guided
-from unitgain.sample import Step, generate, interpolate
+from unitgain.sample import Step, interpolate
 
 FRAMES = 16  # from one seed to the next
 HOLD = 1.5  # seconds that the end of a path is looked at
@@ -54,18 +55,9 @@ def write_interpolation(
     kind = _kind(out)
     frames = animation.frames or FRAMES
     points = interpolate(seeds, frames)
-    device = next(denoiser.parameters()).device
-    decode = finished(decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae), settings)
-    drawn = generate(
-        denoiser,
-        points,
-        settings.sigmas(),
-        sampler=settings.sampler,
-        label=settings.labels(points),
-        batch=batch,
-        on_images=on_images,
-    )
-    pixels = torch.cat([decode(images) for *_, images in drawn])
+    decode = decoder_of(denoiser, settings.vae)
+    drawn = draw_images(denoiser, decode, points, settings, batch=batch, on_images=on_images)
+    pixels = torch.cat([images for *_, images in drawn])
     if kind == "PNG":
         legs = [pixels[i * (frames - 1) : i * (frames - 1) + frames] for i in range(len(seeds) - 1)]
         _save([grid(torch.cat(legs), frames)], out, kind, animation)
@@ -130,20 +122,16 @@ def _paths(
     on_images: Callable[[float], None] | None,
 ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Noisy and denoised images by frame, of a batch at a time; at the end of both the images."""
-    device = next(denoiser.parameters()).device
-    decode = decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae)
-    steps: list[Step] = []
-    for *_, images in generate(
+    decode, steps = decoder_of(denoiser, settings.vae), list[Step]()
+    for *_, end in draw_images(
         denoiser,
+        decode,
         seeds,
-        settings.sigmas(),
-        sampler=settings.sampler,
-        label=settings.labels(seeds),
+        settings,
         batch=batch,
         on_images=on_images,
         on_step=lambda step: _keep(steps, step),
     ):
-        end = finished(decode, settings)(images)
         chosen = _evenly(steps, (frames or len(steps) + 1) - 1)
         previews = [Preview(step, decode, denoiser.sigma_data) for step in chosen]
         yield [*(one.noisy() for one in previews), end], [*(one.denoised() for one in previews), end]

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from unitgain.data.encoder import LatentEncoder, encoder_from_dict
 from unitgain.data.vae import load_vae
+from unitgain.denoiser import Denoiser
+from unitgain.guide import Guided
 from unitgain.sample.tiles import fill_tiles
 
 Decode = Callable[[Tensor], UInt8[Tensor, "n c h w"]]
@@ -51,3 +53,9 @@ def decoder(
         return torch.cat(parts)[: len(images)]
 
     return decode
+
+
+def decoder_of(denoiser: Denoiser | Guided, vae: str | None = None) -> Decode:
+    """`decoder` of what a network draws, on its device."""
+    device = next(denoiser.parameters()).device
+    return decoder(denoiser.encoder, denoiser.spec.channels, device, vae)

@@ -1,6 +1,6 @@
-"""Images of seeds in memory, in one call."""
+"""Images of seeds in memory: a batch at a time, or all in one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import UInt8
@@ -9,16 +9,57 @@ from torch import Tensor
 
 from unitgain.classes import Class
 from unitgain.data.images import to_image
-from unitgain.denoiser import Denoiser
-from unitgain.draw.decode import decoder
+from unitgain.denoiser import Denoiser, Label
+from unitgain.draw.decode import Decode, decoder, decoder_of
 from unitgain.draw.picture import finished, from_picture
 from unitgain.draw.preview import Preview
 from unitgain.draw.settings import DrawSettings, FromPicture
 from unitgain.guide import Guided
-from unitgain.sample import generate
+from unitgain.sample.generation import AnySeed, Step, generate
 from unitgain.sample.seeds import Seed
 
 DEFAULTS = DrawSettings()
+
+
+def draw_images(
+    denoiser: Denoiser | Guided,
+    decode: Decode,
+    seeds: Sequence[AnySeed],
+    settings: DrawSettings,
+    *,
+    label: Class | Sequence[Class] | None = None,
+    batch: int = 64,
+    on_images: Callable[[float], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Iterator[tuple[Sequence[AnySeed], Label, UInt8[Tensor, "n c h w"]]]:
+    """Draw and decode.
+
+    Args:
+        denoiser: guided as `settings` say, as from `guide_by`.
+        decode: as from `decoder`.
+        seeds: one per image.
+        settings: sampler and class; the guidance is that of `denoiser`.
+        label: class of all images, or one per seed; by default as the settings say.
+        batch: images in flight at a time; does not change them.
+        on_images: as in `unitgain.sample.generate`.
+        on_step: likewise.
+
+    Yields:
+        Seeds, labels (int64 `[n]`, None for an unconditional network) and 8-bit pictures `[n, C, H, W]` on the CPU,
+        with the pixels in their place that settings `from_picture` keep.
+    """
+    whole = finished(decode, settings)
+    for part, labels, images in generate(
+        denoiser,
+        seeds,
+        settings.sigmas(),
+        sampler=settings.sampler,
+        label=settings.labels(seeds) if label is None else label,
+        batch=batch,
+        on_images=on_images,
+        on_step=on_step,
+    ):
+        yield part, labels, whole(images)
 
 
 def to_pixels(
@@ -71,13 +112,10 @@ def sample_pixels(
     """
     if start is not None:
         settings = from_picture(denoiser, start, settings)
-    device = next(denoiser.parameters()).device
-    decode = decoder(denoiser.encoder, denoiser.spec.channels, device, settings.vae)
-    label = settings.labels(seeds) if label is None else label
-    sigmas, sampler = settings.sigmas(), settings.sampler
+    decode = decoder_of(denoiser, settings.vae)
     watch = None if on_step is None else lambda step: on_step(Preview(step, decode, denoiser.sigma_data))
-    parts = generate(denoiser, seeds, sigmas, sampler=sampler, label=label, batch=batch, on_step=watch)
-    return torch.cat([finished(decode, settings)(samples) for _, _, samples in parts])
+    parts = draw_images(denoiser, decode, seeds, settings, label=label, batch=batch, on_step=watch)
+    return torch.cat([pixels for *_, pixels in parts])
 
 
 def sample_images(

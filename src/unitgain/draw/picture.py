@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from unitgain.data.encoder import Encoder, LatentEncoder, encoder_from_dict
 from unitgain.data.fit import Fit, ImageError, adm_crop, decode, flatten
-from unitgain.data.images import to_image
+from unitgain.data.images import from_image, to_image
 from unitgain.data.vae import downsampling, load_vae, vae_encode
 from unitgain.denoiser import Denoiser
 from unitgain.draw.decode import Decode
@@ -141,7 +141,7 @@ def _picture(source: Any, channels: int, size: tuple[int, int], fitted: bool) ->
         if not fitted:
             raise ValueError(_other_size(name, image, size))
         image = adm_crop(image, Fit(resolution=size, channels=3 if channels == 3 else 1))
-    return _tensor(image)
+    return from_image(image)
 
 
 def _mask(source: Any, size: tuple[int, int]) -> Tensor:
@@ -151,7 +151,7 @@ def _mask(source: Any, size: tuple[int, int]) -> Tensor:
     name, image = _open(source, "the mask")
     if (image.height, image.width) != size:
         raise ValueError(_other_size(name, image, size))
-    values = _tensor(flatten(image, Fit(resolution=None, channels=1)))[0]
+    values = from_image(flatten(image, Fit(resolution=None, channels=1)))[0]
     between = int(((values > 0) & (values < 255)).sum())
     if between:
         raise ValueError(
@@ -193,8 +193,3 @@ def _other_size(name: str, image: Image.Image, size: tuple[int, int]) -> str:
         f"{name} is {image.width}x{image.height}, and the network draws {size[1]}x{size[0]}: a picture with a mask "
         "must have that size, and its mask too; crop and scale both alike"
     )
-
-
-def _tensor(image: Image.Image) -> UInt8[Tensor, "c h w"]:
-    array = np.array(image)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())

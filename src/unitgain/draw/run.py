@@ -1,67 +1,30 @@
-"""Draw the images of seeds: to the caller, or to disk over processes."""
+"""Draw the images of seeds to disk, over processes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.classes import Classes
 from unitgain.data.fit import decode as decode_picture
-from unitgain.denoiser import Denoiser, Label, classes_of
-from unitgain.draw.decode import Decode, decoder
+from unitgain.data.images import from_image
+from unitgain.denoiser import classes_of
+from unitgain.draw.decode import decoder
 from unitgain.draw.folder import CLASSES, GRID, ImageFolder, file_of
+from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by
-from unitgain.draw.picture import finished
 from unitgain.draw.settings import DrawSettings
 from unitgain.draw.sheet import draw_sheet
 from unitgain.files import atomic
-from unitgain.guide import Guided
 from unitgain.parallel import World
-from unitgain.sample import generate
 from unitgain.sample.seeds import check_seeds
 from unitgain.trust import DEFAULT_LIMITS
 from unitgain.version import __version__
 
 GRID_MOST = 400  # images of a contact sheet
-
-
-def draw_images(
-    denoiser: Denoiser | Guided,
-    decode: Decode,
-    seeds: Sequence[int],
-    settings: DrawSettings,
-    *,
-    batch: int = 64,
-    on_images: Callable[[float], None] | None = None,
-) -> Iterator[tuple[Sequence[int], Label, UInt8[Tensor, "n c h w"]]]:
-    """Draw and decode.
-
-    Args:
-        denoiser: guided as `settings` say, as from `guide_by`.
-        decode: as from `decoder`.
-        seeds: one per image.
-        settings: sampler and class; the guidance is that of `denoiser`.
-        batch: images in flight at a time; does not change them.
-        on_images: as in `unitgain.sample.generate`.
-
-    Yields:
-        Seeds, labels (int64 `[n]`, None for an unconditional network) and 8-bit pictures `[n, C, H, W]` on the CPU.
-    """
-    for part, labels, images in generate(
-        denoiser,
-        seeds,
-        settings.sigmas(),
-        sampler=settings.sampler,
-        label=settings.labels(seeds),
-        batch=batch,
-        on_images=on_images,
-    ):
-        yield part, labels, decode(images)
 
 
 @dataclass(frozen=True)
@@ -117,7 +80,7 @@ def write_images(
     classes = classes_of(main.denoiser)
     settings = settings.with_classes(classes)
     denoiser = guide_by(main, guide, settings)
-    decode = finished(decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae), settings)
+    decode = decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     about = describe(main, guide, settings, world.device)
@@ -186,5 +149,4 @@ def _close(
 
 def _pixels(folder: ImageFolder, seed: int) -> Tensor:
     """An image that was drawn before, or by another process, `[C, H, W]`."""
-    array = np.array(decode_picture(folder.read(file_of(seed)), DEFAULT_LIMITS))
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return from_image(decode_picture(folder.read(file_of(seed)), DEFAULT_LIMITS))

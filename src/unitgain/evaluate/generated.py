@@ -9,8 +9,9 @@ from torch import Tensor
 from unitgain.data.encoder import PixelEncoder, encoder_from_dict
 from unitgain.denoiser import classes_of
 from unitgain.draw.decode import decoder
+from unitgain.draw.images import draw_images
 from unitgain.draw.networks import Network, guide_by
-from unitgain.draw.run import describe, draw_images
+from unitgain.draw.run import describe
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.images import as_ranges, drawn
 from unitgain.metrics.record import Source

@@ -11,8 +11,8 @@ from PIL import Image, PngImagePlugin
 from unitgain.data.captions import enlarged, named_rows
 from unitgain.data.images import grid
 from unitgain.draw.decode import decoder
+from unitgain.draw.images import draw_images
 from unitgain.draw.networks import guide_by
-from unitgain.draw.run import draw_images
 from unitgain.files import atomic
 from unitgain.sweep.cells import Cell, CellResult, best, best_by
 from unitgain.sweep.run import Sweep

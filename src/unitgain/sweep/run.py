@@ -9,8 +9,9 @@ from typing import Any
 
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.draw.decode import decoder
+from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
-from unitgain.draw.run import describe, draw_images
+from unitgain.draw.run import describe
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import source_of
 from unitgain.evaluate.judge import Judge
