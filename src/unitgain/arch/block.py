@@ -1,6 +1,7 @@
 """The residual block of token configs (EDM2 F and G, all of EDM2+): a main path, and a branch made of tokens."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -121,7 +122,7 @@ class Branch(nn.Sequential):
         return [operation(module, name in self.conditioned) for name, module in self.named_children()]
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """Residual block: resample, branch, sum, optional attention, clamp (Figs. 21 and 22).
 
     Args:
@@ -159,13 +160,13 @@ class Block(nn.Module):
         )
 
     @staticmethod
+    @abstractmethod
     def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:
         """The residual branch of a block with these channels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
         """Main path and residual branch, of equal shape."""
-        raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""

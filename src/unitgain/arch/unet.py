@@ -1,5 +1,6 @@
 """The U-Net around the residual blocks: one macro-structure for every config (EDM2, Figs. 2 and 16-22)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -24,7 +25,7 @@ def build(spec: NetworkSpec) -> nn.Module:
     return ADMUNet(spec) if spec.design == "adm" else StreamlinedUNet(spec)
 
 
-class UNet(nn.Module):
+class UNet(nn.Module, ABC):
     """Encoder and decoder with skip connections, and the embedding that modulates both.
 
     Blocks are named `<sides>_<role>`, such as `48x64_block0`, in `enc` and `dec`; the order of their entries is the
@@ -83,9 +84,9 @@ class UNet(nn.Module):
         """Features and skip connection to the input of a decoder block."""
         return plain_join(x, skip)
 
+    @abstractmethod
     def read(self, x: Tensor) -> Tensor:
         """The last features to the raw output."""
-        raise NotImplementedError
 
     def forward(
         self, x: Float[Tensor, "n c *size"], c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None

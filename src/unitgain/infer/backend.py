@@ -5,6 +5,7 @@ leaves is run as here. It may also make a block's input and its sums in ways of 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,14 +54,12 @@ class Backend:
 
     Attributes:
         activates: whether `enter` takes in the SiLU that a branch begins with.
-        widest: kernel of depthwise convolutions that take in what is before them (`depthwise`); 0 for none.
     """
 
     dtype: torch.dtype
     sums: torch.dtype
     resolution: int = 0
     activates = False
-    widest: ClassVar[float] = 0
 
     def at(self, resolution: int) -> "Backend":
         """The same for layers whose outputs have this resolution."""
@@ -79,11 +78,6 @@ class Backend:
 
     def take(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int]:
         """A step for the first of these operations, and for how many of them."""
-        before = lead(operations)
-        if (convolve := self._depthwise_after(before, operations)) is not None:
-            at, silu = None if before.modulate is None else slot(before.modulate), before.activate is not None
-            weight = fold_weight(convolve.layer, convolve.factor)
-            return self.depthwise(weight, at, silu, silu and before.after), before.count + 1
         first = operations[0]
         if isinstance(first, Convolve):
             convolution = self.convolution(first)
@@ -98,27 +92,8 @@ class Backend:
         return self._plain(Multiply(first.factor) if isinstance(first, Scale) else SiLU()), 1
 
     def activates_after(self, operations: Sequence[Operation]) -> bool:
-        """Whether a step takes in the SiLU that these begin with, if they do: a depthwise convolution comes first."""
-        silu = bool(operations) and isinstance(operations[0], Activate)
-        return silu and self._depthwise_after(lead(operations), operations) is None
-
-    def _depthwise_after(self, before: Lead, operations: Sequence[Operation]) -> Convolve | None:
-        """The depthwise convolution after these, if there is one that takes them in."""
-        convolve = operations[before.count] if before.count < len(operations) else None
-        if not (isinstance(convolve, Convolve) and convolve.depthwise):
-            return None
-        return convolve if max(convolve.layer.kernel) <= self.widest else None
-
-    def depthwise(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, after: bool) -> Step:
-        """A depthwise convolution with the modulation and the `silu` before it.
-
-        Args:
-            weight: folded; not wider than `widest`.
-            slot: of the modulation; None without.
-            silu: whether `silu` comes before the convolution.
-            after: whether the modulation comes after `silu`.
-        """
-        raise NotImplementedError
+        """Whether the step before takes in the SiLU that these begin with, if they do."""
+        return bool(operations) and isinstance(operations[0], Activate)
 
     def _plain(self, step: Step) -> Step:
         step.reads = self.dtype
@@ -188,6 +163,48 @@ class Backend:
     def normalized(self, tokens: Float[Tensor, "n p 3 heads c"], eps: float) -> Float[Tensor, "n p 3 heads c"]:
         """Queries, keys and values of unit magnitude."""
         return tokens * magnitude(tokens, -1, eps).reciprocal().to(tokens.dtype)
+
+
+@dataclass(frozen=True)
+class DepthwiseBackend(Backend, ABC):
+    """One whose depthwise convolutions take in the modulation and the SiLU before them.
+
+    Attributes:
+        widest: kernel of those that do.
+    """
+
+    widest: ClassVar[float]
+
+    def take(self, operations: Sequence[Operation], slot: Slot) -> tuple[Step, int]:
+        """A depthwise convolution with what is before; all else as in `Backend`."""
+        before = lead(operations)
+        if (convolve := self._depthwise_after(before, operations)) is None:
+            return super().take(operations, slot)
+        at, silu = None if before.modulate is None else slot(before.modulate), before.activate is not None
+        weight = fold_weight(convolve.layer, convolve.factor)
+        return self.depthwise(weight, at, silu, silu and before.after), before.count + 1
+
+    def activates_after(self, operations: Sequence[Operation]) -> bool:
+        """Not where a depthwise convolution comes first."""
+        return super().activates_after(operations) and self._depthwise_after(lead(operations), operations) is None
+
+    def _depthwise_after(self, before: Lead, operations: Sequence[Operation]) -> Convolve | None:
+        """The depthwise convolution after these, if there is one that takes them in."""
+        convolve = operations[before.count] if before.count < len(operations) else None
+        if not (isinstance(convolve, Convolve) and convolve.depthwise):
+            return None
+        return convolve if max(convolve.layer.kernel) <= self.widest else None
+
+    @abstractmethod
+    def depthwise(self, weight: Float[Tensor, "c 1 k k"], slot: int | None, silu: bool, after: bool) -> Step:
+        """A depthwise convolution with the modulation and the `silu` before it.
+
+        Args:
+            weight: folded; not wider than `widest`.
+            slot: of the modulation; None without.
+            silu: whether `silu` comes before the convolution.
+            after: whether the modulation comes after `silu`.
+        """
 
 
 def beside(x: Tensor, skip: Tensor | None, shares: tuple[float, float]) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.infer.backend import Backend
+from unitgain.infer.backend import DepthwiseBackend
 from unitgain.infer.layers import Step, factors, frozen
 from unitgain.kernels.functions import by_taps, depthwise
 
@@ -36,7 +36,7 @@ class ActivatedDepthwise(Step):
 
 
 @dataclass(frozen=True)
-class Kernels(Backend):
+class Kernels(DepthwiseBackend):
     """Triton."""
 
     widest = math.inf

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.arch.operations import Convolve, Modulate, Operation
-from unitgain.infer.backend import Backend, Entry, Slot
+from unitgain.infer.backend import DepthwiseBackend, Entry, Slot
 from unitgain.infer.fused import FilteredConv, FusedBottleneck, FusedDepthwise, FusedPointwise, pays_to_convolve
 from unitgain.infer.layers import Step, fold_weight
 from unitgain.native import Depthwise, Sum, add, attend, can_attend, can_pass, convert, join
@@ -18,7 +18,7 @@ NARROW = 32  # channels, below which filtering does not pay
 
 
 @dataclass(frozen=True)
-class Passes(Backend):
+class Passes(DepthwiseBackend):
     """C.
 
     Args:
