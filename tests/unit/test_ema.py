@@ -8,7 +8,7 @@ import torch
 from conftest import relative_error
 from torch import nn
 
-from unitgain.ema import EMA, DensityProfile, ExponentialEMA, PowerEMA, PowerProfile, UniformProfile
+from unitgain.ema import DensityProfile, ExponentialEMA, PowerEMA, PowerProfile, UniformProfile
 
 
 def small(dtype=torch.float32):
@@ -187,8 +187,3 @@ def test_profiles_that_make_no_sense():
     ):
         with pytest.raises(ValueError, match=r"needs|must"):
             make()
-
-
-def test_base_class_is_no_average():
-    with pytest.raises(NotImplementedError):
-        EMA(small()).update(1, 1)

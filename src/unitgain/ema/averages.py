@@ -40,15 +40,6 @@ class PowerEMA(EMA):
         """The profile of the average at time `t`, positive."""
         return PowerProfile(t, self.gamma)
 
-    def profile(self) -> PowerProfile:
-        """The profile of the current average.
-
-        Raises:
-            ValueError: before the first update.
-        """
-        self._check_updated()
-        return self.profile_at(self.t)
-
 
 class ExponentialEMA(EMA):
     """Exponential average (Eq. 120); what would fall before the start stays on the initial weights.
@@ -80,12 +71,3 @@ class ExponentialEMA(EMA):
     def profile_at(self, t: float) -> ExponentialProfile:
         """The profile of the average at time `t`, positive."""
         return ExponentialProfile(t, self.half_life)
-
-    def profile(self) -> ExponentialProfile:
-        """The profile of the current average.
-
-        Raises:
-            ValueError: before the first update.
-        """
-        self._check_updated()
-        return self.profile_at(self.t)

@@ -1,6 +1,7 @@
 """A tracker that averages the weights of any `nn.Module` while it trains (EDM2, Appendix C.2)."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from unitgain.parallel import full, local, shard_like
 _SWITCHED: WeakSet[nn.Module] = WeakSet()  # modules that hold an average for a while
 
 
-class EMA:
+class EMA(ABC):
     """Average of a module's weights, kept in float32 beside it (Eq. 119); base of `PowerEMA` and `ExponentialEMA`.
 
     The module is never written to and does not see the tracker. Parameters that are tied are kept once, under the name
@@ -60,13 +61,22 @@ class EMA:
         self._worker: ThreadPoolExecutor | None = None
         self._steps = 0
 
+    @abstractmethod
     def beta(self, t: float, dt: float) -> float:
         """Weight of the old average in the update that ends at `t` and lasts `dt`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def profile_at(self, t: float) -> Profile:
         """The profile of the average at time `t`."""
-        raise NotImplementedError
+
+    def profile(self) -> Profile:
+        """The profile of the current average.
+
+        Raises:
+            ValueError: before the first update.
+        """
+        self._check_updated()
+        return self.profile_at(self.t)
 
     @torch.no_grad()
     def update(self, t: float, dt: float) -> None:
@@ -80,11 +90,7 @@ class EMA:
             ValueError: if the step does not begin where the last one ended: an update was skipped or made twice; if
                 parameters of the module came or went since the tracker was made; or if the module holds an average.
         """
-        if not dt > 0 or not math.isclose(t - dt, self.t, rel_tol=1e-9, abs_tol=1e-9 * dt):
-            raise ValueError(
-                f"EMA update for the step from {t - dt} to {t}, but the last one ended at {self.t}: "
-                "call update(t, dt) once after every step, t in the same unit"
-            )
+        check_step(t, dt, self.t)
         self.check_online()
         averaged, copied = self._known_sources()
         if self._unknown.due():
@@ -94,17 +100,7 @@ class EMA:
         if self._device is not None and any(tensor.device != self._device for tensor in averaged.values()):
             self._update_elsewhere(averaged, copied, weight)
         else:
-            own = list(self.average.values())
-            if (
-                own[0].dtype == next(iter(averaged.values())).dtype
-                and _one_dtype(averaged)
-                and _one_dtype(self.average)
-            ):
-                _lerp(own, list(averaged.values()), weight)
-            else:
-                _lerp(own, [averaged[name].to(a.dtype) for name, a in self.average.items()], weight)
-            for name, tensor in copied.items():
-                self.buffers[name].copy_(tensor)
+            self._take(averaged, copied, weight)
         self.t = float(t)
         self._steps = 0
 
@@ -274,14 +270,24 @@ class EMA:
     def _average_staged(self, arrived: list[Any], weight: float) -> None:
         for event in arrived:
             event.synchronize()
-        staged = [self._staging[name].to(own.dtype) for name, own in self.average.items()]
-        _lerp(list(self.average.values()), staged, weight)
+        self._take(self._staging, self._staging, weight)
+
+    def _take(self, averaged: Mapping[str, Tensor], copied: Mapping[str, Tensor], weight: float) -> None:
+        values = [averaged[name].to(own.dtype) for name, own in self.average.items()]
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            list(self.average.values()), values, weight
+        )
         for name, own in self.buffers.items():
-            own.copy_(self._staging[name])
+            own.copy_(copied[name])
 
 
-def _lerp(averages: list[Tensor], values: list[Tensor], weight: float) -> None:
-    torch._foreach_lerp_(averages, values, weight)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+def check_step(t: float, dt: float, last: float) -> None:
+    """Raise `ValueError` unless the step that ends at `t` and lasts `dt` begins where the last one ended."""
+    if not dt > 0 or not math.isclose(t - dt, last, rel_tol=1e-9, abs_tol=1e-9 * dt):
+        raise ValueError(
+            f"EMA update for the step from {t - dt} to {t}, but the last one ended at {last}: "
+            "call update(t, dt) once after every step, t in the same unit"
+        )
 
 
 @torch.no_grad()
@@ -289,7 +295,3 @@ def _copy(into: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     torch.clear_autocast_cache()  # it may hold the former values in another precision
     for name, tensor in into.items():
         tensor.copy_(values[name])
-
-
-def _one_dtype(tensors: Mapping[str, Tensor]) -> bool:
-    return len({tensor.dtype for tensor in tensors.values()}) == 1

@@ -76,12 +76,8 @@ def estimate(
         if room is not None and len(kept) > room:
             kept = thin(kept, room, profiles_at, lengths)
 
-    def by_length(chosen: Sequence[float]) -> dict[float, float]:
-        return dict(zip(lengths, errors(chosen, profiles_at, lengths).tolist(), strict=True))
-
-    return Estimate(
-        snapshot_bytes, len(times), len(kept) * snapshot_bytes, tuple(kept), by_length(kept), by_length(times)
-    )
+    error, unthinned = (errors(chosen, profiles_at, lengths) for chosen in (kept, times))
+    return Estimate(snapshot_bytes, len(times), len(kept) * snapshot_bytes, tuple(kept), error, unthinned)
 
 
 def snapshot_bytes(ema: EMA, dtype: str) -> int:

@@ -111,8 +111,7 @@ class Kept:
             return
         if times[-1] in removed:
             raise ValueError("keep must not give up the newest snapshot")
-        before = dict(zip(self.lengths, errors(times, self.profiles_at, self.lengths).tolist(), strict=True))
-        after = dict(zip(self.lengths, errors(kept, self.profiles_at, self.lengths).tolist(), strict=True))
+        before, after = (errors(one, self.profiles_at, self.lengths) for one in (times, kept))
         self.thinnings.append(Thinning(times[-1], removed, after, before))
         for t in removed:
             self._delete(t)

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.parallel import is_sharded
-from unitgain.trust import printable
+from unitgain.text import printable
 
 SHOWN = 5  # names in an error
 

@@ -78,10 +78,7 @@ def reconstruct(
             values that are not finite in `dtype`.
         OSError: if something cannot be written.
     """
-    if dtype is not None:
-        check_dtype(dtype)
-    if nimg is not None and t is not None:
-        raise ValueError("nimg and t are the same thing: give one of them")
+    _check_options(nimg, t, dtype)
     planned = plan(run, targets, t=nimg if t is None else t, normalize=normalize, max_error=max_error)
     out, identities = Path(out), _identities(planned, dtype, shard_bytes)
     if add:
@@ -92,6 +89,13 @@ def reconstruct(
         Reconstruction(first_file(out / name) or out / name, _sigma_rel(target), planned.error(target))
         for name, target in zip(identities, planned.targets, strict=True)
     ]
+
+
+def _check_options(nimg: int | None, t: float | None, dtype: str | None) -> None:
+    if dtype is not None:
+        check_dtype(dtype)
+    if nimg is not None and t is not None:
+        raise ValueError("nimg and t are the same thing: give one of them")
 
 
 def _identities(planned: Plan, dtype: str | None, shard_bytes: int | None) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Snapshots of running averages, written while training by a callback for any loop."""
 
-import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from unitgain.checkpoint.facts import SnapshotHeader, average_dtype, facts_of
 from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.writer import check_dtype, check_finite, write_average
 from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, describe, file_name
+from unitgain.ema.tracker import check_step
 from unitgain.parallel import full
 from unitgain.posthoc.estimate import PAIR, Estimate, estimate, snapshot_bytes
 from unitgain.posthoc.kept import Keep, Kept, Thinning
@@ -130,11 +130,7 @@ class SnapshotStore:
             OSError: if it cannot be written.
         """
         before = self.t
-        if not dt > 0 or not math.isclose(t - dt, before, rel_tol=1e-9, abs_tol=1e-9 * dt):
-            raise ValueError(
-                f"update for the step from {t - dt} to {t}, but the last one ended at {before}: "
-                "call update(t, dt) once after every step, t in the same unit"
-            )
+        check_step(t, dt, before)
         self.emas[0].check_online()
         self._steps, self._behind = self._steps + 1, t - self.emas[0].t
         # The fraction of a step: times such as 0.1 + 0.2 do not fall exactly on what they are meant to.

@@ -6,7 +6,7 @@ import numpy as np
 
 from unitgain.ema import PowerProfile, Profile
 from unitgain.posthoc.inner import inner_product
-from unitgain.posthoc.solve import Array, Piece, fit, solve
+from unitgain.posthoc.solve import Piece, fit, solve
 
 LENGTHS = (0.02, 0.05, 0.10, 0.15, 0.20, 0.25)  # sigma_rel that the fit is kept good for
 ProfilesAt = Callable[[float], Sequence[Profile]]
@@ -53,8 +53,8 @@ def thin(
     return kept
 
 
-def errors(times: Sequence[float], profiles_at: ProfilesAt, lengths: Sequence[float] = LENGTHS) -> Array:
-    """Relative L2 error of the profile of each length that ends at the last of `times`."""
+def errors(times: Sequence[float], profiles_at: ProfilesAt, lengths: Sequence[float] = LENGTHS) -> dict[float, float]:
+    """By length: relative L2 error of its profile that ends at the last of `times`."""
     stored = [profile for time in times for profile in profiles_at(time)]
     targets = [PowerProfile.of(times[-1], length) for length in lengths]
-    return solve(stored, targets, warn_above=None).error
+    return dict(zip(lengths, solve(stored, targets, warn_above=None).error.tolist(), strict=True))
