@@ -87,9 +87,16 @@ def in_words(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values) or "-"
 
 
-def score_row(name: str, runs: Sequence[Run], nimg: int, results: Results, scale: Scale) -> list[object]:
+def score_rows(runs: Mapping[str, Sequence[Run]], nimg: int, results: Results, scale: Scale) -> list[Sequence[object]]:
+    """A row for each config that has a score."""
+    found = {name: scores(of_seeds, nimg, results, scale) for name, of_seeds in runs.items()}
+    return [_score_row(name, runs[name], found[name], nimg, results, scale) for name in runs if found[name]]
+
+
+def _score_row(
+    name: str, runs: Sequence[Run], found: Sequence[Mapping[str, float]], nimg: int, results: Results, scale: Scale
+) -> list[object]:
     """Config, parameters, multiply-adds, rate, best lengths, and the scores of the seeds."""
-    found = scores(runs, nimg, results, scale)
     cost = network_cost(config_run(name, 1.0, 0, scale).recipe.network)
     lengths = [cell.length for run in runs if (cell := best(results, sweep(run, nimg, scale)))]
     row: list[object] = [short(name), f"{cost.parameters / 1e6:.3f}", f"{cost.flops / 1e6:.1f}"]

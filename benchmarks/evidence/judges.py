@@ -154,6 +154,16 @@ class Judges:
         return {name: record.value for name, record in zip(names, records, strict=True)}
 
 
+def open_classifier(train: ArrayDataset, folder: Path) -> tuple[Classifier, Path]:
+    """The classifier of a set, which is trained where it is not there, and its file; arguments as of `open_judges`."""
+    path = folder / "data" / f"{train.name}-classifier.safetensors"
+    if not path.exists():
+        save_file(train_classifier(train).state_dict(), path)
+    classifier = Classifier(train.shape[0], train.label_dim)
+    classifier.load_state_dict(load_file(path))
+    return classifier.eval().requires_grad_(False), path
+
+
 def open_judges(name: str, folder: Path) -> Judges:
     """The judges of a set; the classifier is trained where it is not there.
 
@@ -162,12 +172,7 @@ def open_judges(name: str, folder: Path) -> Judges:
         folder: of the evidence.
     """
     train, test = open_set(name, folder / "data")
-    path = folder / "data" / f"{name}-classifier.safetensors"
-    if not path.exists():
-        save_file(train_classifier(train).state_dict(), path)
-    classifier = Classifier(train.shape[0], train.label_dim)
-    classifier.load_state_dict(load_file(path))
-    classifier.eval().requires_grad_(False)
+    classifier, path = open_classifier(train, folder)
     find_packages(folder / "data")
     detectors = (
         Function(effnet, "effnet", sha256(Path(effnet_weights()))),

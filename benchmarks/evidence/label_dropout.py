@@ -3,9 +3,9 @@
     python benchmarks/evidence/label_dropout.py --folder runs/evidence --out runs/label-dropout
 
 Three networks for each set: `plain`; `dropped`, the same trained with label dropout 0.1, which guides itself; and
-`guide`, unconditional, half as wide and trained for half as long, which guides `plain`. Ten minutes of a core. Images
-are judged by the Frechet distance to real ones, and by how many of them a classifier names as the class asked for: the
-digits in pixels and by a support vector machine, Fashion-MNIST in the features of a classifier of its own, and by it.
+`guide`, unconditional, half as wide and trained for half as long, which guides `plain`. Images are judged by the
+Frechet distance to real ones, and by how many of them a classifier names as the class asked for: the digits in pixels
+and by a support vector machine, Fashion-MNIST in the features of a classifier of its own, and by it.
 """
 
 import argparse
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from judges import Classifier, train_classifier
-from safetensors.torch import load_file, save_file
+from judges import open_classifier
 from sets import open_set
 from torch import Tensor
 
@@ -75,12 +74,7 @@ def judge_digits(dataset: ArrayDataset) -> Judged:
 
 def judge_fashion(dataset: ArrayDataset, test: ArrayDataset, folder: Path) -> Judged:
     """In the features of a classifier of the training split, against the test split."""
-    path = folder / "data" / f"{dataset.name}-classifier.safetensors"
-    if not path.exists():
-        save_file(train_classifier(dataset).state_dict(), path)
-    classifier = Classifier(1, dataset.label_dim)
-    classifier.load_state_dict(load_file(path))
-    classifier.eval().requires_grad_(False)
+    classifier, _ = open_classifier(dataset, folder)
     real = statistics(classifier.features(test.images).double().numpy())
 
     def judged(pixels: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -31,7 +31,7 @@ from criteria import (
     lengths_of,
     lower,
     points_of,
-    score_row,
+    score_rows,
     scores,
     short,
     spread,
@@ -47,7 +47,7 @@ def configs(results: Results, scale: Scale) -> Finding:
     """Table 1 of EDM2."""
     runs = {name: main_runs(name, scale, results) for name in EDM2}
     found = {name: scores(runs[name], scale.images, results, scale) for name in EDM2}
-    rows = [score_row(name, runs[name], scale.images, results, scale) for name in EDM2 if found[name]]
+    rows = score_rows(runs, scale.images, results, scale)
     pairs = list(itertools.pairwise(EDM2))
     steps = {metric: [lower(found[second], found[first], metric) for first, second in pairs] for metric in METRICS}
     tests = []
@@ -67,11 +67,7 @@ def first_look(results: Results, scale: Scale) -> Finding:
     """The configs after an eighth of the images, at the middle of their grids, one seed: no verdict."""
     eighth = scale.images // 8
     runs = {name: [config_run(name, RATES[name][0], 0, scale)] for name in EDM2}
-    rows = [
-        score_row(name, runs[name], eighth, results, scale)
-        for name in EDM2
-        if scores(runs[name], eighth, results, scale)
-    ]
+    rows = score_rows(runs, eighth, results, scale)
     trained = [name for name in EDM2 if Train(runs[name][0], eighth).key in results]
     notes = [f"Trained so far: {', '.join(map(short, trained)) or 'none'}. One seed, so no verdict."]
     return Finding(UNDECIDED if rows else NOT_RUN, SCORE_HEADER, rows, notes, curves_of(runs, eighth, results, scale))
@@ -99,7 +95,7 @@ def half(results: Results, scale: Scale) -> Finding:
     nimg = scale.images // 2
     runs = {name: main_runs(name, scale, results) for name in PLUS}
     found = {name: scores(runs[name], nimg, results, scale) for name in PLUS}
-    rows = [score_row(name, runs[name], nimg, results, scale) for name in PLUS if found[name]]
+    rows = score_rows(runs, nimg, results, scale)
     a, star = PLUS[0], PLUS[1]
     ratio = network_cost(recipe(star).network).flops / network_cost(recipe(a).network).flops
     tests = []
