@@ -1,9 +1,12 @@
-"""How what is shown of values, files and names from elsewhere is written: in few words, and as nothing but text."""
+"""How what is shown of values, files and names from elsewhere is written: some of many, in few words, as plain text."""
 
 import re
 import reprlib
 import unicodedata
+from collections.abc import Sequence
+from typing import TypeVar
 
+T = TypeVar("T")
 BRIEF = 300  # characters of a value in an error
 _UNITS = (("years", 365 * 86400, "d", 86400), ("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 _SHOWN = frozenset("\n\t\u200c\u200d")  # the joiners belong to the spelling of words and of emoji
@@ -45,6 +48,15 @@ def span(seconds: float) -> str:
             rest = int(seconds % size // small)
             return f"{int(seconds // size):,} {unit}" + (f" {rest} {inner}" if rest else "")
     return f"{seconds:.0f} s"
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them at even distances, the first and the last among them; the last where it is to be one."""
+    if count == 1:
+        return list(items[-1:])
+    if len(items) <= count:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
 def plot_label(value: object) -> str:

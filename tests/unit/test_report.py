@@ -19,13 +19,13 @@ from unitgain.cli.watch import Watch
 from unitgain.data.digits import digits
 from unitgain.data.images import grid
 from unitgain.report.chart import bar, curve
-from unitgain.report.curves import evenly, short
+from unitgain.report.curves import short
 from unitgain.report.history import pooled, read_history
 from unitgain.report.page import picture, slider
 from unitgain.report.run import run_page
 from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pictures
 from unitgain.report.terminal import frame
-from unitgain.text import span
+from unitgain.text import evenly, span
 from unitgain.train import TrainConfig
 from unitgain.train.lock import LOCK, FolderInUseError, FolderLock, holder
 from unitgain.train.run import load_config, save_config

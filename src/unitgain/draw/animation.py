@@ -17,6 +17,7 @@ from unitgain.draw.settings import Animation, DrawSettings
 from unitgain.files import atomic
 from unitgain.guide import Guided
 from unitgain.sample import Step, interpolate
+from unitgain.text import evenly
 
 FRAMES = 16  # from one seed to the next
 HOLD = 1.5  # seconds that the end of a path is looked at
@@ -132,8 +133,8 @@ def _paths(
         on_images=on_images,
         on_step=lambda step: _keep(steps, step),
     ):
-        chosen = _evenly(steps, (frames or len(steps) + 1) - 1)
-        previews = [Preview(step, decode, denoiser.sigma_data) for step in chosen]
+        *before, _ = evenly(range(len(steps) + 1), frames or len(steps) + 1)  # the images come last
+        previews = [Preview(steps[number], decode, denoiser.sigma_data) for number in before]
         yield [*(one.noisy() for one in previews), end], [*(one.denoised() for one in previews), end]
         steps.clear()
 
@@ -144,13 +145,6 @@ def _keep(steps: list[Step], step: Step) -> None:
         steps[-1] = step
     elif not steps or step.sigma < steps[-1].sigma:
         steps.append(step)
-
-
-def _evenly(steps: Sequence[Step], count: int) -> list[Step]:
-    """So many of them, first and last too; all, where there are no more."""
-    if count >= len(steps):
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def _kind(out: Path) -> str:

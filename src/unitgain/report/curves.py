@@ -7,7 +7,7 @@ from typing import Any
 from unitgain.analysis.plots import part_styles
 from unitgain.figures import ACCENT, INK, SOFT, colors, new_axes, svg
 from unitgain.report.history import Row, exp_u, pooled
-from unitgain.text import plot_label
+from unitgain.text import evenly, plot_label
 
 TIMES = 5  # curves of noise levels
 POOLED = 5  # percent of the ticks that each of them stands for
@@ -111,15 +111,6 @@ def _lines(nimg: Sequence[int], lines: Mapping[str, Sequence[float]], label: str
     _in_thousands(axes)
     axes.legend(**BESIDE)
     return svg(figure)
-
-
-def evenly(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of them at even distances, the first and the last among them; the last where it is to be one."""
-    if count == 1:
-        return list(items[-1:])
-    if len(items) <= count:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
 def short(nimg: int) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 from PIL import Image
 
 from unitgain.metrics.metric import higher_is_better
-from unitgain.report.curves import by_bucket, by_part, evenly, images_by_level, noise_levels, over_training, short
+from unitgain.report.curves import by_bucket, by_part, images_by_level, noise_levels, over_training, short
 from unitgain.report.history import History, exp_u, pooled
 from unitgain.report.page import MOST, page, paragraph, picture, plot, side_by_side, slider, table, tiles
 from unitgain.report.samples import Drawing
 from unitgain.serial import to_dict
-from unitgain.text import span
+from unitgain.text import evenly, span
 from unitgain.trust import is_number
 
 WIDTH = 992  # pixels of the page

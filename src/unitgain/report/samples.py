@@ -25,14 +25,15 @@ from unitgain.data.order import indices
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sheet import draw
 from unitgain.denoiser import classes_of
-from unitgain.draw import DrawSettings, decoder, draw_images, open_network
+from unitgain.draw import DrawSettings, draw_images, open_network
+from unitgain.draw.decode import decoder_of
 from unitgain.evaluate.images import as_ranges
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.planning import usable
 from unitgain.posthoc.solve import WARN_ABOVE, solve
 from unitgain.posthoc.targets import Length
-from unitgain.report.curves import evenly
 from unitgain.report.history import History
+from unitgain.text import evenly
 from unitgain.trust import DEFAULT_LIMITS, LimitError, read_regular
 
 SETTINGS = DrawSettings(steps=16)  # enough to see what a network knows
@@ -156,7 +157,7 @@ def draw_over_time(
     drawings = []
     for turn, path in enumerate(snapshots):
         network = open_network(str(path), device)
-        decode = decoder(network.encoder, network.denoiser.spec.channels, device)
+        decode = decoder_of(network.denoiser)
         done = turn * len(seeds)
         report = None if on_images is None else lambda images, done=done: on_images(done + images)
         names, drawn, known = [], [], classes_of(network.denoiser)

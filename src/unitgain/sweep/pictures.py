@@ -3,25 +3,24 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from PIL import Image, PngImagePlugin
 
 from unitgain.data.captions import enlarged, named_rows
 from unitgain.data.images import grid
-from unitgain.draw.decode import decoder
+from unitgain.draw.decode import decoder_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import guide_by
 from unitgain.files import atomic
 from unitgain.sweep.cells import Cell, CellResult, best, best_by
 from unitgain.sweep.run import Sweep
 from unitgain.sweep.table import key_of
+from unitgain.text import evenly
 from unitgain.trust import open_regular
 
 SEEDS = 4  # images of a cell
 MOST = 12  # cells in a row, and in a column
-T = TypeVar("T")
 KEY = "unitgain"  # in the file: what it was drawn with
 
 
@@ -53,8 +52,8 @@ def draw_pictures(
         place: result.cell
         for place, result in best_by(own, lambda one: (one.cell.pattern, one.cell.guidance, one.cell.length)).items()
     }
-    rows = _some(list(dict.fromkeys(place[:2] for place in cells)))
-    lengths = _some(sorted({place[2] for place in cells}))
+    rows = evenly(list(dict.fromkeys(place[:2] for place in cells)), MOST)
+    lengths = evenly(sorted({place[2] for place in cells}), MOST)
     if len(cells) < 2:
         return False
     shown = [[cells.get((*row, length)) for length in lengths] for row in rows]
@@ -86,15 +85,9 @@ def draw_pictures(
 
 def _draw(bench: Sweep, cell: Cell, seeds: Sequence[int], report: Callable[[float], None] | None) -> Image.Image:
     main, guide, settings = bench.networks(cell)
-    decode = decoder(main.encoder, main.denoiser.spec.channels, bench.world.device, settings.vae)
+    decode = decoder_of(main.denoiser, settings.vae)
     drawn = draw_images(guide_by(main, guide, settings), decode, seeds, settings, batch=bench.batch, on_images=report)
     return enlarged(grid(torch.cat([pixels for _, _, pixels in drawn]), math.ceil(len(seeds) ** 0.5)))
-
-
-def _some(values: list[T]) -> list[T]:
-    if len(values) <= MOST:
-        return values
-    return [values[round(i * (len(values) - 1) / (MOST - 1))] for i in range(MOST)]
 
 
 def _key(path: Path) -> str | None:
