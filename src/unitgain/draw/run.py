@@ -12,7 +12,7 @@ from unitgain.classes import Classes
 from unitgain.data.fit import decode as decode_picture
 from unitgain.data.images import from_image
 from unitgain.denoiser import classes_of
-from unitgain.draw.decode import decoder
+from unitgain.draw.decode import decoder_of
 from unitgain.draw.folder import CLASSES, GRID, ImageFolder, file_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by
@@ -80,7 +80,7 @@ def write_images(
     classes = classes_of(main.denoiser)
     settings = settings.with_classes(classes)
     denoiser = guide_by(main, guide, settings)
-    decode = decoder(main.encoder, main.denoiser.spec.channels, world.device, settings.vae)
+    decode = decoder_of(main.denoiser, settings.vae)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     about = describe(main, guide, settings, world.device)

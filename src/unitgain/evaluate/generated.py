@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unitgain.data.encoder import PixelEncoder, encoder_from_dict
 from unitgain.denoiser import classes_of
-from unitgain.draw.decode import decoder
+from unitgain.draw.decode import decoder_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import Network, guide_by
 from unitgain.draw.run import describe
@@ -52,7 +52,7 @@ class Generated:
         self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
         self.device, self.batch = torch.device(device), batch
         self.denoiser = guide_by(main, guide, settings)
-        self.decode = decoder(main.encoder, main.denoiser.spec.channels, self.device, settings.vae)
+        self.decode = decoder_of(main.denoiser, settings.vae)
         self.source = source_of(main, guide, settings, seeds, self.device)
         encoder = encoder_from_dict(main.encoder)
         self.scale = (encoder.mean, encoder.std) if isinstance(encoder, PixelEncoder) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
-from unitgain.draw.decode import decoder
+from unitgain.draw.decode import decoder_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
 from unitgain.draw.run import describe
@@ -144,7 +144,7 @@ class Sweep:
         began = time.monotonic()
         main, guide, settings = self.networks(cell)
         denoiser = guide_by(main, guide, settings)
-        decode = decoder(main.encoder, main.denoiser.spec.channels, self.world.device, settings.vae)
+        decode = decoder_of(main.denoiser, settings.vae)
         drawn = draw_images(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
         source = source_of(main, guide, settings, seeds, self.world.device)
         records = self.judge((pixels for _, _, pixels in drawn), source)
