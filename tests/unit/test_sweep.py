@@ -24,6 +24,7 @@ from unitgain.recipes import recipe
 from unitgain.sample import Euler, generate
 from unitgain.sweep import Cell, CellResult, Judge, Sweep, SweepConfig, sweep, tune, write_csv
 from unitgain.sweep.cells import best, best_by
+from unitgain.sweep.pictures import draw_pictures
 from unitgain.sweep.plots import plot_curves, plot_map, plot_runs, write_results
 from unitgain.sweep.run import with_paper_tensors
 from unitgain.sweep.table import Table
@@ -211,6 +212,17 @@ def test_a_small_network_has_some_of_them(runs, judge, tmp_path):
     assert 0 < len(swept.patterns) - 1 < 28
     assert swept.patterns[-1] == "network.dec.*"
     assert with_paper_tensors(given, config()) == config()
+
+
+def test_a_picture_is_drawn_again_where_another_cell_is_the_best(runs, judge, tmp_path):
+    given, path = bench(runs, judge, tmp_path), tmp_path / "pictures.png"
+    results = sweep(given, config(lengths=(0.05, 0.15)))
+    others = [replace(result, values=(-result.value,)) for result in results]
+    assert best(results).cell != best(others).cell
+    assert draw_pictures(given, results, path)
+    before = path.read_bytes()
+    assert draw_pictures(given, others, path)
+    assert path.read_bytes() != before
 
 
 def test_what_cannot_be_swept_is_refused_before_anything_is_drawn(runs, judge, tmp_path):

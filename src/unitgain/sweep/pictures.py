@@ -9,9 +9,6 @@ from PIL import Image, PngImagePlugin
 
 from unitgain.data.captions import enlarged, named_rows
 from unitgain.data.images import grid
-from unitgain.draw.decode import decoder_of
-from unitgain.draw.images import draw_images
-from unitgain.draw.networks import guide_by
 from unitgain.files import atomic
 from unitgain.sweep.cells import Cell, CellResult, best, best_by
 from unitgain.sweep.run import Sweep
@@ -58,8 +55,10 @@ def draw_pictures(
         return False
     shown = [[cells.get((*row, length)) for length in lengths] for row in rows]
     wanted = [cell for line in shown for cell in line if cell is not None]
-    seeds = list(seeds)
-    key = key_of({"cells": [bench.keys(cell, range(min(seeds), max(seeds) + 1)) for cell in wanted], "seeds": seeds})
+    seeds, peak = list(seeds), best(own)
+    footer = f"best {peak.metric}: EMA {peak.cell.length:g}, w = {peak.cell.guidance:g}"
+    keys = [bench.keys(cell, range(min(seeds), max(seeds) + 1)) for cell in wanted]
+    key = key_of({"cells": keys, "seeds": seeds, "footer": footer})
     if _key(path) == key:
         return True
     total = len(wanted) * len(seeds)
@@ -69,12 +68,11 @@ def draw_pictures(
         report = None if on_images is None else lambda done, before=before: on_images(before + done, total)
         drawn[cell] = _draw(bench, cell, seeds, report)
     blank = Image.new("RGB", drawn[wanted[0]].size, (255, 255, 255))
-    peak = best(own)
     sheet = named_rows(
         [f"{pattern}, w = {weight:g}" if pattern else f"w = {weight:g}" for pattern, weight in rows],
         [[blank if cell is None else drawn[cell] for cell in line] for line in shown],
         heads=[f"EMA {length:g}" for length in lengths],
-        footer=f"best {peak.metric}: EMA {peak.cell.length:g}, w = {peak.cell.guidance:g}",
+        footer=footer,
     )
     about = PngImagePlugin.PngInfo()
     about.add_text(KEY, key)
@@ -84,10 +82,7 @@ def draw_pictures(
 
 
 def _draw(bench: Sweep, cell: Cell, seeds: Sequence[int], report: Callable[[float], None] | None) -> Image.Image:
-    main, guide, settings = bench.networks(cell)
-    decode = decoder_of(main.denoiser, settings.vae)
-    drawn = draw_images(guide_by(main, guide, settings), decode, seeds, settings, batch=bench.batch, on_images=report)
-    return enlarged(grid(torch.cat([pixels for _, _, pixels in drawn]), math.ceil(len(seeds) ** 0.5)))
+    return enlarged(grid(torch.cat([*bench.draw(cell, seeds, report)]), math.ceil(len(seeds) ** 0.5)))
 
 
 def _key(path: Path) -> str | None:

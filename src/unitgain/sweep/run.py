@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import UInt8
+from torch import Tensor
+
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.draw.decode import decoder_of
 from unitgain.draw.images import draw_images
@@ -99,6 +102,20 @@ class Sweep:
         other = None if guide in (None, SELF) else self._network(str(guide))
         return main, other, self.settings.replace(guidance=cell.guidance)
 
+    def draw(
+        self, cell: Cell, seeds: Sequence[int], on_images: Callable[[float], None] | None = None
+    ) -> Iterator[UInt8[Tensor, "n c h w"]]:
+        """Images of a cell, in batches.
+
+        Raises:
+            ValueError: as `networks`, or if network, guide and settings do not fit.
+        """
+        main, guide, settings = self.networks(cell)
+        decode = decoder_of(main.denoiser, settings.vae)
+        denoiser = guide_by(main, guide, settings)
+        drawn = draw_images(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
+        return (pixels for _, _, pixels in drawn)
+
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by label of the metric; no more than headers of networks is read."""
         guide = self.guide_of(cell)
@@ -143,11 +160,8 @@ class Sweep:
     ) -> list[dict[str, Any]]:
         began = time.monotonic()
         main, guide, settings = self.networks(cell)
-        denoiser = guide_by(main, guide, settings)
-        decode = decoder_of(main.denoiser, settings.vae)
-        drawn = draw_images(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
         source = source_of(main, guide, settings, seeds, self.world.device)
-        records = self.judge((pixels for _, _, pixels in drawn), source)
+        records = self.judge(self.draw(cell, seeds, on_images), source)
         about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
         seconds = round(time.monotonic() - began, 3)
         return [
