@@ -143,10 +143,9 @@ class Search:
         for indices, values in self._known():
             cell = self._cell(indices)
             if cell not in self.results:
-                self.results[cell] = self._result(cell, values)
-                value = self.results[cell].value
+                result = self._take(cell, [{"value": value} for value in values])
                 self.study.add_trial(
-                    optuna.trial.create_trial(params=indices, distributions=self._distributions, value=value)
+                    optuna.trial.create_trial(params=indices, distributions=self._distributions, value=result.value)
                 )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -176,11 +175,9 @@ class Search:
         """Take in what the table says of a cell that was proposed."""
         seeds = [self.config.seeds(k) for k in range(self.config.repeat)]
         rows = [self.bench.evaluate(cell, these)[self.metric.label] for these in seeds]
-        values = [row["value"] for row in rows]
-        self.results[cell] = result_of(cell, self.metric, rows, self.config.images, self.bench.main.t)
-        trial = self._trials.pop(cell)
-        self.study.tell(trial, self.results[cell].value)
-        append_rows(self._record, [{"study": self._name, "indices": trial.params, "values": values}])
+        result, trial = self._take(cell, rows), self._trials.pop(cell)
+        self.study.tell(trial, result.value)
+        append_rows(self._record, [{"study": self._name, "indices": trial.params, "values": list(result.values)}])
 
     def _known(self) -> Iterator[tuple[dict[str, int], list[float]]]:
         """What this search has evaluated before: indices and values; lines that cannot be of it are left out."""
@@ -222,15 +219,9 @@ class Search:
         nearest = min(free, key=lambda place: sum((a - b) ** 2 for a, b in zip(place, centre, strict=True)))
         return dict(zip(self.axes, nearest, strict=True))
 
-    def _result(self, cell: Cell, values: Sequence[float]) -> CellResult:
-        return CellResult(
-            cell=cell,
-            metric=self.metric.label,
-            values=tuple(values),
-            images=self.config.images,
-            higher=self.metric.higher,
-            nimg=self.bench.main.t,
-        )
+    def _take(self, cell: Cell, rows: Sequence[Mapping[str, Any]]) -> CellResult:
+        self.results[cell] = result_of(cell, self.metric, rows, self.config.images, self.bench.main.t)
+        return self.results[cell]
 
     def _study_name(self, seed: int) -> str:
         about = {
