@@ -154,7 +154,8 @@ def _average(run: Path, name: object) -> Path | None:
     """An average that a sweep of this run has made, wherever the run lies now; None if it is not there."""
     parts = Path(name).parts[-2:] if isinstance(name, str) and "\0" not in name else ()
     path = (run / "sweep" / "averages").joinpath(*parts)
-    return path if len(parts) == 2 and ".." not in parts and path.suffix == ".safetensors" and path.is_file() else None
+    below = len(parts) == 2 and ".." not in parts and not Path(*parts).is_absolute()
+    return path if below and path.suffix == ".safetensors" and path.is_file() else None
 
 
 def _guide(run: Path, name: object) -> str | None:
