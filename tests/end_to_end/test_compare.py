@@ -20,7 +20,7 @@ def run_of(folder, recipe, data, rows=()):
 
 
 def test_hours_are_those_of_training_until_then(tmp_path, tiny_recipe, tiny_data):
-    rows = [{"nimg": 48, "metrics": {"fid": 3.0, "kid": None}}, {"nimg": 84, "metrics": {"fid": 2.0}}]
+    rows = [{"nimg": 48, "metrics": {"fid": 3.0, "kid": None, "own": "none"}}, {"nimg": 84, "metrics": {"fid": 2.0}}]
     history = read_history(run_of(tmp_path / "run", tiny_recipe, tiny_data, rows))
     first, second = evaluations(history)
     assert first == {"nimg": 48, "hours": 1.5, "metrics": {"fid": 3.0}}

@@ -9,6 +9,7 @@ from unitgain.figures import colors, new_figure
 from unitgain.report.curves import short
 from unitgain.report.history import History
 from unitgain.text import plot_label
+from unitgain.trust import is_number
 
 
 def evaluations(history: History) -> list[dict[str, Any]]:
@@ -24,7 +25,7 @@ def evaluations(history: History) -> list[dict[str, Any]]:
         {
             "nimg": row["nimg"],
             "hours": float(np.interp(row["nimg"], nimg, hours)) if ticks else None,
-            "metrics": {name: value for name, value in row["metrics"].items() if value is not None},
+            "metrics": {name: value for name, value in row["metrics"].items() if is_number(value)},
         }
         for row in history.metrics
     ]
