@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unitgain.analysis.magnitude import measure
-from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader
 from unitgain.data.dataset import Dataset
 from unitgain.data.encoder import encoder_from_dict
 from unitgain.hub import load
@@ -59,23 +59,27 @@ def measure_snapshot(
         raise ValueError(f"samples = {samples}, batch = {batch}: must be at least 1")
     if type(encoder) is not type(dataset.encoder) or (network.label_dim and network.label_dim != dataset.label_dim):
         raise ValueError(f"{path} was not trained on data such as {one_line(dataset.name)}: other values or labels")
-    count = min(samples, len(dataset))
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:samples]
     generator = torch.Generator(device).manual_seed(seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
-        for first in range(0, count, batch):
+        for first in range(0, len(chosen), batch):
             stored, labels = dataset.rows(np.sort(chosen[first : first + batch]))
             clean = encoder.encode(stored.to(device), generator)
             if clean.shape[1:] != (network.channels, *network.size):
                 raise ValueError(f"{path} is for other images than those of {one_line(dataset.name)}")
             yield clean, labels.to(device) if labels is not None and network.label_dim else None
             if on_images is not None:
-                on_images(min(first + batch, count), count)
+                on_images(min(first + batch, len(chosen)), len(chosen))
 
     found = measure(load(path).to(device), batches(), loss, generator=generator)
+    return _averaged(path, header), {"nimg": header.nimg, "magnitudes": found}
+
+
+def _averaged(path: Path, header: SnapshotHeader) -> str:
+    """Which run a snapshot is of, and what average."""
     length = header.sigma_rel
     kind = header.profile["kind"] if length is None else f"EMA length {length:g}"
     folder = path.resolve().parent
     run = folder.parent if folder.name in ("snapshots", "ema") else folder
-    return f"{run.name}, {kind}", {"nimg": header.nimg, "magnitudes": found}
+    return f"{run.name}, {kind}"
