@@ -41,7 +41,7 @@ def script(shell: str) -> str:
     for name in COMMANDS:
         first, _, second = name.partition(" ")
         groups.setdefault(first, []).extend([second] if second else [])
-    cases = [f'    "{name}") words="{" ".join(options(name))}" ;;' for name in COMMANDS]
+    cases = {name: f'    "{name}") words="{" ".join(options(name))}" ;;' for name in COMMANDS}
     seconds = [f'    {first}) words="{" ".join(own)} $words" ;;' for first, own in groups.items() if own]
     head = ["autoload -U +X bashcompinit && bashcompinit"] if shell == "zsh" else []
     lines = [
@@ -49,10 +49,10 @@ def script(shell: str) -> str:
         "_unitgain() {",
         '  local current="${COMP_WORDS[COMP_CWORD]}" first="${COMP_WORDS[1]}" second="${COMP_WORDS[2]}" words=""',
         '  case "$first" in',
-        *(line for line in cases if " " not in line.partition('"')[2].partition('"')[0]),
+        *(line for name, line in cases.items() if " " not in name),
         "  esac",
         '  case "$first $second" in',
-        *(line for line in cases if " " in line.partition('"')[2].partition('"')[0]),
+        *(line for name, line in cases.items() if " " in name),
         "  esac",
         '  if [ "$COMP_CWORD" -eq 2 ]; then case "$first" in',
         *seconds,
