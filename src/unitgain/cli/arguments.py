@@ -1,10 +1,15 @@
 """Arguments that several commands share, from text."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
+from rich.console import RenderableType
 
+from unitgain.console import Console, say, show_json
 from unitgain.train.config import Device as Device
 
 if TYPE_CHECKING:
@@ -15,6 +20,37 @@ T = TypeVar("T")
 # An option that need not be given. What holds then is said in its own words: "(default: None)" would contradict them.
 _hint = tyro.conf.arg(help_behavior_hint=lambda text: "" if text == "None" else f"(default: {text})")
 Unset = Annotated[T | None, _hint]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How a command shows what it knows of runs."""
+
+    plot: Unset[Path] = None
+    """Draw it over training to this file, .svg, .png or .pdf, instead of a table."""
+
+    json: bool = False
+    """Print all of it as JSON instead of a table."""
+
+    def check_plot(self) -> None:
+        """Raise `ValueError` unless a picture can be written where it is to be."""
+        from unitgain.figures import check_picture
+
+        if self.plot is not None:
+            check_picture(self.plot)
+
+    def show(self, known: T, figure: Callable[[T], Any], tables: Callable[[T], Iterable[RenderableType]]) -> None:
+        """Draw it, print it as JSON, or else as tables."""
+        from unitgain.figures import save
+
+        if self.plot is not None:
+            save(figure(known), self.plot)
+            say(f"wrote {self.plot}")
+        elif self.json:
+            show_json(known)
+        else:
+            for table in tables(known):
+                Console().print(table)
 
 
 def parse_seeds(text: str) -> list[int]:

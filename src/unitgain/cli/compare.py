@@ -7,13 +7,12 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Unset
-from unitgain.console import Console, say, show_json
+from unitgain.cli.arguments import Shown
 
 
-@dataclass(frozen=True)
-class Compare:
-    """Compare the metrics of several runs over images seen and over hours of training.
+@dataclass(frozen=True, kw_only=True)
+class Compare(Shown):
+    """Compare the metrics of several runs over images seen and over hours of training (EDM2, Fig. 11a).
 
     Metrics are those that the runs measured on the way (`unitgain train --metrics ... --metrics-every N`).
     """
@@ -21,30 +20,16 @@ class Compare:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of runs."""
 
-    plot: Unset[Path] = None
-    """Draw them to this file, .svg, .png or .pdf (EDM2, Fig. 11a)."""
-
-    json: bool = False
-    """Print all of it as JSON instead of a table."""
-
     def run(self) -> None:
         """Print or draw it."""
-        from unitgain.figures import check_picture, save
         from unitgain.report.compare import convergence_figure, evaluations
         from unitgain.report.history import read_history
 
         if not self.runs:
             raise ValueError("name folders of runs, such as: unitgain compare runs/a runs/b --plot compare.svg")
-        if self.plot is not None:
-            check_picture(self.plot)
+        self.check_plot()
         found = {str(run): evaluations(read_history(run)) for run in self.runs}
-        if self.json:
-            show_json(found)
-        elif self.plot is None:
-            Console().print(_table(found))
-        if self.plot is not None:
-            save(convergence_figure(found), self.plot)
-            say(f"wrote {self.plot}")
+        self.show(found, convergence_figure, lambda runs: [_table(runs)])
 
 
 def _table(runs: dict[str, list[dict[str, Any]]]) -> Table:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, pick_device
-from unitgain.console import Console, bar, say, show_json
+from unitgain.cli.arguments import Device, Shown, Unset, pick_device
+from unitgain.console import bar
 from unitgain.loss import EDMLoss
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from unitgain.report.history import Row
 
 
-@dataclass(frozen=True)
-class Magnitudes:
+@dataclass(frozen=True, kw_only=True)
+class Magnitudes(Shown):
     """Show how large activations and weights are, by resolution (EDM2, Figs. 3 and 15).
 
     Of runs: while they trained, in training mode; they must have been started with --magnitudes-every. Of snapshots,
@@ -47,33 +47,18 @@ class Magnitudes:
     device: Device = "auto"
     """Where to measure snapshots."""
 
-    plot: Unset[Path] = None
-    """Draw them over training to this file, .svg, .png or .pdf."""
-
-    json: bool = False
-    """Print all of it as JSON instead of a table."""
-
     def run(self) -> None:
         """Print or draw it."""
         from unitgain.analysis.plots import magnitude_figure
-        from unitgain.figures import check_picture, save
 
         if not self.what:
             raise ValueError("name the folder of a run, such as: unitgain magnitudes runs/digits --plot magnitudes.svg")
-        if self.plot is not None:
-            check_picture(self.plot)
+        self.check_plot()
         snapshots = [path for path in self.what if path.is_file()]
         measured = {str(run): _magnitudes(run) for run in self.what if run not in snapshots}
         if snapshots:
             measured |= self._measure(snapshots)
-        if self.plot is not None:
-            save(magnitude_figure(measured), self.plot)
-            say(f"wrote {self.plot}")
-        elif self.json:
-            show_json(measured)
-        else:
-            for name, rows in measured.items():
-                Console().print(_table(name, rows))
+        self.show(measured, magnitude_figure, lambda runs: [_table(name, rows) for name, rows in runs.items()])
 
     def _measure(self, snapshots: list[Path]) -> "dict[str, list[Row]]":
         """Of snapshots, by run and length, in order of time."""
@@ -110,17 +95,12 @@ def _table(name: str, rows: "Sequence[Row]") -> Table:
     """First and last measurement of a run, by bucket."""
     from unitgain.analysis.buckets import QUANTITIES
 
-    first, last = rows[0], rows[-1]
-    if first is last:
-        table = Table("bucket", *map(_words, QUANTITIES), title=f"{name}: {last['nimg']:,} images", box=None)
-        for bucket, values in last["magnitudes"].items():
-            table.add_row(bucket, *(_text(values.get(key)) for key in QUANTITIES))
-        return table
-    title = f"{name}: {first['nimg']:,} -> {last['nimg']:,} images"
-    table = Table("bucket", *map(_words, QUANTITIES), title=title, box=None)
-    for bucket, values in last["magnitudes"].items():
-        before = first["magnitudes"].get(bucket, {})
-        table.add_row(bucket, *(f"{_text(before.get(key))} -> {_text(values.get(key))}" for key in QUANTITIES))
+    ends = [rows[0], rows[-1]] if len(rows) > 1 else rows
+    times = " -> ".join(f"{row['nimg']:,}" for row in ends)
+    table = Table("bucket", *map(_words, QUANTITIES), title=f"{name}: {times} images", box=None)
+    for bucket in ends[-1]["magnitudes"]:
+        values = [row["magnitudes"].get(bucket, {}) for row in ends]
+        table.add_row(bucket, *(" -> ".join(_text(one.get(key)) for one in values) for key in QUANTITIES))
     return table
 
 
