@@ -130,8 +130,7 @@ def _table(rows: list[dict[str, Any]], timed: bool) -> Table:
         size = f"{show_size(row['resolution'])}x{row['channels']}"
         spans: list[str] = []
         if timed:
-            spans = [span(row[name]) for name in ("seconds_per_million", "seconds")]
-            spans = [f"{row['images_per_second']:.3g}", *spans]
+            spans = [f"{row['images_per_second']:.3g}", span(row["seconds_per_million"]), span(row["seconds"])]
         table.add_row(
             row["name"],
             f"{size} latents" if row["latents"] else size,
@@ -147,15 +146,13 @@ def _table(rows: list[dict[str, Any]], timed: bool) -> Table:
 
 
 def _notes(measured: Measured | None) -> list[str]:
-    lines = [
+    lines = []
+    if measured is not None:
+        rates = ", ".join(f"{rate / 1e9:,.3g} G/s in {name}" for name, rate in measured.rates.items())
+        where = f"a small network that was trained on this {measured.device} for a moment"
+        lines.append(f"Times are estimates, from {where}: {rates}.")
+    return [
+        *lines,
         "memory: weights, gradients, Adam's moments and averages; more for each image of a pass (train --microbatch).",
         "GFLOPs: multiply-adds of one evaluation, in 10^9; Zflops: of the whole training, in 10^21 (EDM2, Table 6).",
     ]
-    if measured is not None:
-        rates = ", ".join(f"{rate / 1e9:,.3g} G/s in {name}" for name, rate in measured.rates.items())
-        lines.insert(
-            0,
-            f"Times are estimates, from a small network that was trained on this {measured.device} for a moment: "
-            f"{rates}.",
-        )
-    return lines
