@@ -148,7 +148,7 @@ class SweepCommand(Bench):
                         results += sweep(bench, config, on_bytes=read, on_images=drawn)
                 peak = best([one for one in results if one.metric == results[0].metric])
                 bench = next(bench for bench in benches if bench.main.t == peak.nimg)
-                own = by_run[run.name] = [result for result in results if result.nimg == peak.nimg]
+                own = by_run[str(run)] = [result for result in results if result.nimg == peak.nimg]
                 if world.main:
                     shown.append((bench, own))
                     Console().print(_table(results))
