@@ -21,7 +21,7 @@ from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.state import CheckpointError, list_checkpoints
 from unitgain.cli.main import main
 from unitgain.data.dataset import ArrayDataset
-from unitgain.infer import fastest_dtype
+from unitgain.infer import fastest_precision
 from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
 from unitgain.report.history import read_history
@@ -157,11 +157,11 @@ def test_every_precision_trains(tmp_path, tiny_recipe, tiny_data, precision, cap
     config = TrainConfig(recipe=tiny_recipe.replace(precision=precision), data="tiny", tick=96, checkpoint_every=48)
     assert train(config, tmp_path, interrupted(tiny_data, 20), tensorboard=False).signal == "SIGTERM"
     said = capsys.readouterr().err
-    best = str(fastest_dtype("cpu")).removeprefix("torch.")  # of a processor; float16 is for GPUs
+    best = fastest_precision("cpu")  # of a processor; float16 is for GPUs
     taken = best if precision == "float16" else precision
     assert load_config(tmp_path).recipe.precision == taken
     assert (f"trained in {taken}" in said) == (precision == "float16")
-    monkeypatch.setattr("unitgain.train.fitting.fastest_dtype", lambda device: torch.float32)  # on another machine
+    monkeypatch.setattr("unitgain.train.fitting.fastest_precision", lambda device: "float32")  # on another machine
     assert run(config, tmp_path, tiny_data, resume=True).finished
     assert rows(tmp_path)[-1]["nonfinite_steps"] == 0
 
@@ -376,7 +376,7 @@ def test_nonfinite_gradients_are_counted_and_replaced(tiny_recipe, blind):
 
 COMPILED = """
 import torch
-from unitgain.infer import fastest_dtype
+from unitgain.infer import fastest_precision
 from unitgain.loss import EDMLoss
 from unitgain.recipes import recipe
 from unitgain.train.config import Execution
