@@ -172,32 +172,16 @@ class Uncertainty(nn.Module):
 
     Args:
         channels: number of Fourier features.
+        design: of the network beside it, as which u(sigma) is made (B.2): "adm" has a bias, "streamlined" none, the
+            others a normalized weight.
 
     Trained beside the denoiser and discarded after training.
     """
 
-    def __init__(self, channels: int = 128) -> None:
-        super().__init__()
-        self.fourier = MPFourier(channels)
-        self.linear = MPConv(channels, 1)
-
-    def forward(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """U at the noise levels `sigma`, `[N]`, float32."""
-        return self.linear(self.fourier(sigma.log() / 4)).reshape(-1)
-
-
-class PlainUncertainty(nn.Module):
-    """u(sigma) of the configs before magnitude-preserving functions, made as their networks are (B.2).
-
-    Args:
-        design: of the network beside it: "adm" has a bias, "streamlined" none, the others a normalized weight.
-        channels: number of Fourier features.
-    """
-
-    def __init__(self, design: Design, channels: int = 128) -> None:
+    def __init__(self, channels: int = 128, design: Design = "magnitude-preserving") -> None:
         super().__init__()
         learned = PlainConv(channels, 1, bias=design == "adm") if design in ("adm", "streamlined") else None
-        self.fourier = Fourier(channels)
+        self.fourier = MPFourier(channels) if design == "magnitude-preserving" else Fourier(channels)
         self.linear = learned or MPConv(channels, 1)
 
     def forward(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -215,9 +199,7 @@ class NoUncertainty(nn.Module):
 
 def make_uncertainty(design: Design, channels: int) -> nn.Module:
     """The u(sigma) that goes with a network of this design; 0 channels for none."""
-    if channels == 0:
-        return NoUncertainty()
-    return Uncertainty(channels) if design == "magnitude-preserving" else PlainUncertainty(design, channels)
+    return Uncertainty(channels, design) if channels else NoUncertainty()
 
 
 def parameter_count(module: nn.Module) -> int:

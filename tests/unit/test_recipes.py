@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from unitgain.analysis.counts import recipe_costs
-from unitgain.denoiser import Denoiser, NoUncertainty, PlainUncertainty, Uncertainty, make_uncertainty
+from unitgain.arch.embed import Fourier
+from unitgain.denoiser import Denoiser, NoUncertainty, make_uncertainty
+from unitgain.layers import MPConv, MPFourier
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES, create, list_recipes, recipe
@@ -121,8 +123,9 @@ def test_the_uncertainty_is_made_as_its_network_is():
     assert not list(make_uncertainty("adm", 0).parameters())
     assert make_uncertainty("adm", 8).linear.bias is not None
     assert make_uncertainty("streamlined", 8).linear.bias is None
-    assert isinstance(make_uncertainty("normalized", 8), PlainUncertainty)
-    assert isinstance(make_uncertainty("magnitude-preserving", 8), Uncertainty)
+    for design, features in (("normalized", Fourier), ("magnitude-preserving", MPFourier)):
+        made = make_uncertainty(design, 8)
+        assert isinstance(made.fourier, features) and isinstance(made.linear, MPConv)
 
 
 @pytest.mark.parametrize(
