@@ -45,18 +45,20 @@ SAME = (
     "clip_act",
 )
 
-_NAMES = [
-    (r"^unet\.emb_fourier\.", "network.embedding.fourier."),
-    (r"^unet\.emb_noise\.", "network.embedding.noise."),
-    (r"^unet\.emb_label\.", "network.embedding.label."),
-    (r"^unet\.", "network."),
-    (r"\.conv_res(\d)\.", r".branch.conv\1."),
-    (r"\.conv_skip\.", ".shortcut."),
-    (r"\.attn_(qkv|proj)\.", r".attention.\1."),
-    (r"\.emb_linear\.", ".branch.modulation0.linear."),
-    (r"\.emb_gain$", ".branch.modulation0.gain"),
-    (r"^logvar_", "uncertainty."),
-]
+# Parts of names, official and ours, the most special first.
+_NAMES = (
+    ("unet.emb_fourier.", "network.embedding.fourier."),
+    ("unet.emb_noise.", "network.embedding.noise."),
+    ("unet.emb_label.", "network.embedding.label."),
+    ("unet.", "network."),
+    (".conv_res", ".branch.conv"),
+    (".conv_skip.", ".shortcut."),
+    (".attn_qkv.", ".attention.qkv."),
+    (".attn_proj.", ".attention.proj."),
+    (".emb_linear.", ".branch.modulation0.linear."),
+    (".emb_gain", ".branch.modulation0.gain"),
+    ("logvar_", "uncertainty."),
+)
 
 
 def spec_from_config(config: Mapping[str, Any]) -> NetworkSpec:
@@ -125,26 +127,13 @@ def rename(state: Mapping[str, Tensor], channels_per_head: int) -> dict[str, Ten
     """
     renamed = {}
     for name, tensor in state.items():
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
+        for official, ours in _NAMES:
+            name = name.replace(official, ours)
         if name.endswith(".attention.qkv.weight"):
             rows = tensor.unflatten(0, (-1, channels_per_head, 3))
             tensor = rows.movedim(2, 0).flatten(0, 2).contiguous()
         renamed[name] = tensor
     return renamed
-
-
-# The way back, most special first.
-_OFFICIAL = [
-    (r"^network\.embedding\.(fourier|noise|label)\.", r"unet.emb_\1."),
-    (r"^network\.", "unet."),
-    (r"\.branch\.conv(\d)\.", r".conv_res\1."),
-    (r"\.shortcut\.", ".conv_skip."),
-    (r"\.attention\.(qkv|proj)\.", r".attn_\1."),
-    (r"\.branch\.modulation0\.linear\.", ".emb_linear."),
-    (r"\.branch\.modulation0\.gain$", ".emb_gain"),
-    (r"^uncertainty\.", "logvar_"),
-]
 
 
 def to_state(denoiser: Denoiser, uncertainty: Uncertainty) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -162,8 +151,8 @@ def to_state(denoiser: Denoiser, uncertainty: Uncertainty) -> tuple[dict[str, Te
     ours = {**denoiser.state_dict(), **uncertainty.state_dict(prefix="uncertainty.")}
     state = {}
     for name, tensor in ours.items():
-        for pattern, replacement in _OFFICIAL:
-            name = re.sub(pattern, replacement, name)
+        for official, own in _NAMES:
+            name = name.replace(own, official)
         if name.endswith(".attn_qkv.weight"):
             rows = tensor.unflatten(0, (3, -1, denoiser.spec.channels_per_head))
             tensor = rows.movedim(0, 2).flatten(0, 2).contiguous()
