@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from unitgain.ema import ExponentialProfile, PowerProfile, Profile, gamma_to_sigma_rel, sigma_rel_to_gamma
@@ -61,27 +61,14 @@ class Target(Length):
 
     def length_of(self, name: str) -> Length:
         """The length for one tensor."""
-        chosen: Length = Length(sigma_rel=self.sigma_rel, gamma=self.gamma, half_life=self.half_life)
-        for pattern, length in self.overrides.items():
-            if fnmatchcase(name, pattern):
-                chosen = length
-        return chosen
+        return next((self.overrides[one] for one in reversed([*self.overrides]) if fnmatchcase(name, one)), self)
 
 
 def as_target(value: "float | Target | Length", t: float | None = None) -> Target:
     """A number is a sigma_rel; `t` where the target does not say itself where it ends."""
-    if isinstance(value, Target):
-        target = value
-    elif isinstance(value, Length):
-        target = Target(sigma_rel=value.sigma_rel, gamma=value.gamma, half_life=value.half_life)
-    else:
-        target = Target(sigma_rel=float(value))
-    if target.t is None and t is not None:
-        given = target
-        target = Target(
-            sigma_rel=given.sigma_rel, gamma=given.gamma, half_life=given.half_life, t=t, overrides=given.overrides
-        )
-    return target
+    length = value if isinstance(value, Length) else Length(sigma_rel=float(value))
+    target = length if isinstance(length, Target) else Target(**vars(length))
+    return replace(target, t=t) if target.t is None else target
 
 
 def parse_lengths(text: str) -> list[float]:
