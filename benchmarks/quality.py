@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from machine import RESULTS, write_results
-from unitgain.checkpoint.snapshot import load
 from unitgain.data.digits import digits
 from unitgain.demo import DemoConfig, Judge, measure, run_demo
 from unitgain.denoiser import Denoiser
+from unitgain.hub import load
 from unitgain.infer import fastest_dtype, prepare
 from unitgain.infer.layers import supported
 from unitgain.sample import generate

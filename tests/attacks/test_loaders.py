@@ -205,11 +205,11 @@ def openers(folder):
     """Everything that opens a single file, by what it opens."""
     from unitgain.checkpoint.convert import convert_network
     from unitgain.checkpoint.origin import Origin
-    from unitgain.checkpoint.snapshot import load
     from unitgain.checkpoint.statistics import read_reference
     from unitgain.data.sources import open_source
     from unitgain.draw.networks import open_network
     from unitgain.evaluate.images import open_images
+    from unitgain.hub import load
     from unitgain.metrics.networks import open_script
     from unitgain.metrics.reference import load_references
     from unitgain.posthoc.foreign import _load

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from unitgain.checkpoint.facts import KEY, digest
-from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, list_snapshots, load, write_snapshot
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, write_snapshot
 from unitgain.checkpoint.tensors import PAGE, checksum
 from unitgain.denoiser import Denoiser
 from unitgain.ema import power_profile
+from unitgain.hub import load
 from unitgain.posthoc import reconstruct
 from unitgain.recipes import RECIPES
 
@@ -159,15 +160,6 @@ def test_more_tensors_than_any_network_has_are_refused_unread(path):
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     with pytest.raises(SnapshotError, match="at most"):
         Snapshot(path)
-
-
-@pytest.mark.parametrize("old", ["unitgain/1", "unitgain-ema/1"])
-def test_files_of_older_formats_say_so(tmp_path, old):
-    from safetensors.torch import save_file
-
-    save_file({"w": torch.zeros(2)}, tmp_path / "a.safetensors", {"format": old, "t": "3"})
-    with pytest.raises(SnapshotError, match=f"of {old}, a format from before the first release"):
-        list_snapshots(tmp_path)
 
 
 def test_shards_are_those_beside_the_file_and_of_one_snapshot(path, tiny_spec):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitgain.checkpoint.snapshot import load
 from unitgain.guide import Guided
+from unitgain.hub import load
 from unitgain.loss import RecordedLoss
 from unitgain.train import TrainConfig, train
 from unitgain.train.rows import read_stats

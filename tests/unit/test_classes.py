@@ -10,7 +10,7 @@ import torch
 from conftest import trained
 from PIL import Image
 
-from unitgain.checkpoint.snapshot import SnapshotHeader, load, write_snapshot
+from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.classes import LONGEST, SHOWN, Classes
 from unitgain.data import Fit, PreparedDataset, prepare_data
 from unitgain.data.captions import captioned_grid
@@ -19,6 +19,7 @@ from unitgain.denoiser import classes_of
 from unitgain.draw import DrawSettings, Network, write_images
 from unitgain.draw.sheet import draw_sheet
 from unitgain.guide import Guided
+from unitgain.hub import load
 from unitgain.infer import prepare
 from unitgain.sample import generate, sigma_grid
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.snapshot import SnapshotHeader, load, write_snapshot
+from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.guide import Guided, PerClass
+from unitgain.hub import load
 from unitgain.infer import prepare
 from unitgain.serial import to_dict
 

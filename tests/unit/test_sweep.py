@@ -109,7 +109,7 @@ def test_nonsense_is_refused(changes, words):
 
 def test_a_value_is_that_of_the_parts_by_hand(runs, judge, tmp_path):
     results = sweep(bench(runs, judge, tmp_path / "sweep"), config(lengths=(0.1,)))
-    from unitgain.checkpoint.snapshot import load
+    from unitgain.hub import load
 
     (average,) = reconstruct(runs / "main", [0.1], tmp_path / "ema")
     data, network = digits(), prepare(load(average.path), torch.float32)

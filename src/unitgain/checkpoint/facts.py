@@ -24,7 +24,6 @@ from unitgain.serial import from_dict, to_dict
 from unitgain.text import printable
 
 FORMAT = "unitgain/2"
-OLDER = ("unitgain/1", "unitgain-ema/1")
 KEY = "unitgain"  # of the one value in the metadata
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 MOST_SIGMA = 1e9  # of data, and one over the least: squares of more are no numbers

@@ -19,7 +19,6 @@ from unitgain.checkpoint.facts import (
     DTYPES,
     FORMAT,
     KEY,
-    OLDER,
     SnapshotError,
     SnapshotHeader,
     check_facts,
@@ -40,7 +39,6 @@ __all__ = [
     "SnapshotError",
     "SnapshotHeader",
     "list_snapshots",
-    "load",
     "power_profile",
     "unfinished",
     "write_snapshot",
@@ -187,20 +185,6 @@ class Snapshot:
         return denoiser.requires_grad_(False).eval()
 
 
-def load(path: Path | str) -> Denoiser:
-    """Open a snapshot as a denoiser: float32, on the CPU, in evaluation mode, without gradients.
-
-    Args:
-        path: a `.safetensors` file written by training or by reconstruction, or one of its shards.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        SnapshotError: if it is no snapshot, or damaged.
-    """
-    with Snapshot(path) as snapshot:
-        return snapshot.denoiser()
-
-
 def list_snapshots(folder: Path) -> list[Snapshot]:
     """The snapshots of a run (its `snapshots` folder, or the folder itself), by time and name; of a file, that one.
 
@@ -261,7 +245,10 @@ def read_facts(path: Path) -> tuple[dict[str, Any], dict[str, Entry], SnapshotHe
     try:
         metadata = header.pop(METADATA, {})
         if KEY not in metadata:
-            raise SnapshotError(f"{path} is not a snapshot of format {FORMAT}{_remedy(metadata.get('format'))}")
+            raise SnapshotError(
+                f"{path} is not a snapshot of format {FORMAT}; `unitgain ema convert` makes snapshots of plain "
+                "safetensors and torch.save files"
+            )
         facts = parse_json(metadata[KEY], "what it says of itself", unique=True)
         if facts.get("format") != FORMAT:
             raise SnapshotError(
@@ -282,12 +269,6 @@ def _reason(error: Exception) -> str:
     return printable(error).partition("\n")[0][:1000]
 
 
-def _remedy(older: object) -> str:
-    if older in OLDER:
-        return f", but of {older}, a format from before the first release: make it again with this version"
-    return "; `unitgain ema convert` makes snapshots of plain safetensors and torch.save files"
-
-
 def _groups(folder: Path) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("[!.]*.safetensors")):
@@ -302,22 +283,20 @@ def _shards(paths: Sequence[Path]) -> tuple[Path, ...]:
     Raises:
         SnapshotError: if one is missing, or there are those of two.
     """
-    matches = [SHARD.fullmatch(path.stem) for path in paths]
-    if len(paths) == 1 and matches[0] is None:
+    counts = {int(match[3]) if (match := SHARD.fullmatch(path.stem)) else 0 for path in paths}
+    if counts == {0}:
         return tuple(paths)
-    counts = {int(match[3]) if match else 0 for match in matches}
     if len(counts) > 1:
         raise SnapshotError(f"{paths[0]} and {paths[-1]} are shards of different sets: keep one of them")
     (count,) = counts
-    present = {int(match[2]) for match in matches if match}
-    for number in range(1, count + 1):
-        if number not in present:
-            stem = matches[0][1] if matches[0] else ""
+    wanted = [paths[0].with_name(SHARD.sub(rf"\1.{i:05d}-of-\3", paths[0].name)) for i in range(1, count + 1)]
+    for path in wanted:
+        if path not in paths:
             cut = "; the first is written last, so its writing may have been cut short: then delete the others"
             raise SnapshotError(
-                f"shard {stem}.{number:05d}-of-{count:05d}.safetensors is missing from {paths[0].parent}: "
-                f"{len(present)} of {count} are there{cut if number == 1 else ''}"
+                f"shard {path.name} is missing from {path.parent}: {len(paths)} of {count} are there"
+                f"{cut if path == wanted[0] else ''}"
             )
-    if len(present) != count:
-        raise SnapshotError(f"{paths[0]}: {len(present)} shards are there, and {count} in all")
+    if len(paths) > count:
+        raise SnapshotError(f"{paths[0]}: {len(paths)} shards are there, and {count} in all")
     return tuple(paths)

@@ -18,17 +18,12 @@ from unitgain.text import printable
 from unitgain.trust import check_size, open_regular, plain_name
 
 FORMAT = "unitgain-checkpoint/3"
-OLD = ("unitgain-checkpoint/1", "unitgain-checkpoint/2")
 MANIFEST = "manifest.json"
 MANIFEST_SIZE = 2**24  # bytes; that of a thousand processes has a tenth of it
 
 
 class CheckpointError(Exception):
     """A checkpoint is missing or damaged, or could not be written."""
-
-
-class OldCheckpointError(ValueError):
-    """A checkpoint was written by a version whose format is not read any more."""
 
 
 def partial_folder(folder: Path, nimg: int) -> Path:
@@ -63,25 +58,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: if it is missing or damaged.
-        OldCheckpointError: if it is of another format.
     """
     try:
         with open_regular(path / MANIFEST, below=path) as file:
             check_size(MANIFEST, os.fstat(file.fileno()).st_size, MANIFEST_SIZE, "MANIFEST_SIZE")
             manifest = json.loads(file.read().decode("utf-8"))
         digest = manifest.pop("sha256", None)
-        if manifest.get("format") in OLD and digest in (None, _digest(manifest)):
-            raise OldCheckpointError(
-                f"{path} was written by an earlier version of unitgain, in the format {manifest['format']}; this one "
-                f"reads {FORMAT}: finish the run with that version, or start again in another folder"
-            )
-        if digest != _digest(manifest) or manifest["format"] != FORMAT:
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"it is of the format {manifest['format']}, and this version reads {FORMAT}")
+        if digest != _digest(manifest):
             raise CheckpointError(f"{path / MANIFEST} does not match its checksum")
         _check_files(manifest["files"])
         if not isinstance(manifest["values"], dict):
             raise ValueError("its values have no names")
-    except OldCheckpointError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = printable(f"{type(error).__name__}: {error}")[:1000]
         raise CheckpointError(f"{path} has no valid manifest: {what}") from error

@@ -18,13 +18,13 @@ from torch import Tensor
 from unitgain import console
 from unitgain.analysis.counts import recipe_costs
 from unitgain.bench.measure import machine
-from unitgain.checkpoint.snapshot import load
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
 from unitgain.demo.settings import DemoConfig
 from unitgain.denoiser import Denoiser
 from unitgain.extras import require
 from unitgain.files import require_empty, write_text
+from unitgain.hub import load
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import Reconstruction, reconstruct
 from unitgain.recipes import DIGITS
