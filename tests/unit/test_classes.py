@@ -216,6 +216,12 @@ def test_captions_are_as_long_as_there_is_room(tmp_path):
     assert (wide[50:67, :edge] < 128).any()
 
 
+def test_captions_have_the_letters_of_other_alphabets():
+    pixels = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
+    for one, other in (("ä", "ö"), ("Ω", "Σ"), ("ж", "щ"), ("ł", "ř")):  # boxes would be the same
+        assert not np.array_equal(*(np.asarray(captioned_grid(pixels, [name], 1)) for name in (one, other)))
+
+
 def test_captions_of_data_are_no_names(tmp_path):
     (tmp_path / "labels.csv").write_text(f"file,label\n0.png,{'x' * (LONGEST + 1)}\n1.png,b\n")
     for number in range(2):

@@ -1,7 +1,9 @@
 """Pictures with the names of their classes: a row for each class, or a caption under each picture."""
 
+import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -50,7 +52,7 @@ def named_rows(
         footer: a line below.
         heads: of the columns, each as much as there is room for.
     """
-    font = ImageFont.load_default(size=SIZE)
+    font = font_for([*lines, *heads, footer])
     edge = next((one.size for row in pictures for one in row), (SMALLEST, SMALLEST))
     columns = max(columns, *(len(row) for row in pictures))
     margin = max(math.ceil(font.getlength(line)) for line in lines) + 4 * GAP
@@ -73,6 +75,19 @@ def named_rows(
     return sheet
 
 
+def font_for(texts: Iterable[str]) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font of Pillow, which has ASCII alone; for other texts DejaVu Sans, where matplotlib is there and brings it.
+
+    That one has Latin with accents, Greek, Cyrillic, Hebrew, Arabic and more; what it lacks is drawn as a box.
+    """
+    matplotlib = None if all(map(str.isascii, texts)) else importlib.util.find_spec("matplotlib")
+    if matplotlib is not None and matplotlib.origin is not None:
+        font = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if font.is_file():
+            return ImageFont.truetype(font, SIZE - 1)  # whose letters are larger
+    return ImageFont.load_default(size=SIZE)
+
+
 def enlarged(image: Image.Image) -> Image.Image:
     """A picture that is not smaller than can be seen."""
     if max(image.size) >= SMALLEST:
@@ -82,7 +97,7 @@ def enlarged(image: Image.Image) -> Image.Image:
 
 
 def _below(pixels: UInt8[Tensor, "n c h w"], names: Sequence[str], columns: int) -> Image.Image:
-    font = ImageFont.load_default(size=SIZE)
+    font = font_for(names)
     pictures = [enlarged(to_image(one)) for one in pixels]
     width, height = pictures[0].width + GAP, pictures[0].height + SIZE + 2 * GAP
     sheet = Image.new("RGB", (columns * width + GAP, math.ceil(len(pictures) / columns) * height + GAP), PAPER)
