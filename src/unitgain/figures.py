@@ -10,7 +10,8 @@ from unitgain.files import atomic
 from unitgain.text import plot_label
 
 SUFFIXES = (".svg", ".png", ".pdf")
-INK, ACCENT, SOFT = "#1f4e79", "#c0392b", "#9bb7d4"
+INK, ACCENT, SOFT = "#1f4e79", "#c0392b", "#7da0c4"
+LIGHTEST = 0.6  # of the palette: lighter colors would be hard to see on white, and inverted, in the dark
 T = TypeVar("T", bound=Hashable)
 
 
@@ -23,17 +24,17 @@ def new_figure(width: float, height: float) -> Any:
     return require("matplotlib.figure", extra="plot").Figure(figsize=(width, height), layout="constrained")
 
 
-def new_axes(xlabel: str, ylabel: str, size: tuple[float, float] = (5.2, 3.2)) -> tuple[Any, Any]:
+def new_axes(xlabel: str, ylabel: str, size: tuple[float, float] = (4.6, 3.0)) -> tuple[Any, Any]:
     """A figure, and its axes."""
     figure = new_figure(*size)
     axes = figure.add_subplot(xlabel=plot_label(xlabel), ylabel=plot_label(ylabel))
     return figure, axes
 
 
-def colors(things: Sequence[T], last: float = 0.85) -> dict[T, Any]:
+def colors(things: Sequence[T]) -> dict[T, Any]:
     """A color for each of some things in order, from dark to light."""
     palette = require("matplotlib", extra="plot").colormaps["viridis"]
-    return {thing: palette(last * i / max(len(things) - 1, 1)) for i, thing in enumerate(things)}
+    return {thing: palette(LIGHTEST * i / max(len(things) - 1, 1)) for i, thing in enumerate(things)}
 
 
 def check_picture(path: Path) -> None:

@@ -59,13 +59,13 @@ def part_styles(parts: Collection[str]) -> dict[str, dict[str, Any]]:
     """How matplotlib draws parts of a network: resolutions by color, encoder and decoder by line; others by color."""
     sizes = {part: size for part in parts if (size := resolution_of(part)) is not None}
     by_size = colors(sorted(set(sizes.values())))
-    others = iter(("#444444", ACCENT, "#e08e0b", "#999999", "#c9a0dc", "#7f6a3b"))
+    others = iter(("#444444", ACCENT, "#c77700", "#8e5bb0", "#808080", "#7f6a3b"))
     styles: dict[str, dict[str, Any]] = {}
     for part in parts:
         if part in sizes:
             styles[part] = {"color": by_size[sizes[part]], "linestyle": "-" if part.startswith("Enc") else "--"}
         else:
-            styles[part] = {"color": next(others, "#bbbbbb"), "linestyle": ":"}
+            styles[part] = {"color": next(others, "#808080"), "linestyle": ":"}
     return styles
 
 

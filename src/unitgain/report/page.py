@@ -22,8 +22,9 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 110rem;
   margin: 2rem auto; padding: 0 1.5rem }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem }
-p, figcaption { max-width: 62rem } table { border-collapse: collapse }
-td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere }
+p, figcaption { max-width: 62rem } table { border-collapse: collapse; display: block; overflow-x: auto }
+td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
+td:last-child, th:last-child { overflow-wrap: anywhere; padding-right: 0 }
 th { font-weight: 600; border-bottom: 1px solid var(--line) } td.number, th.number { text-align: right }
 figure { margin: .4rem 0 } figcaption { color: var(--soft); font-size: .92rem }
 .row { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start }

@@ -112,7 +112,7 @@ def _samples(drawings: Sequence[Drawing], note: str, lengths: Sequence[Drawing],
     if real is not None:
         shown.append(picture(_fitting(real), "Real pictures, picked at random"))
     told = paragraph(SAMPLES) if drawings or lengths else ""
-    return told + tiles(*shown) + (paragraph(note) if note else "")
+    return told + (tiles(*shown) if shown else "") + (paragraph(note) if note else "")
 
 
 def _fitting(image: Image.Image) -> Image.Image:

@@ -120,7 +120,7 @@ def _curves(results: Sequence[CellResult], name: Callable[[CellResult], str], pa
     figure, panels = _panels(results, path, 5.2)
     for metric, axes in panels.items():
         own = [result for result in results if result.metric == metric]
-        for curve, color in colors(list(dict.fromkeys(map(name, own))), 0.9).items():
+        for curve, color in colors(list(dict.fromkeys(map(name, own)))).items():
             points = best_by([r for r in own if name(r) == curve], lambda result: result.cell.length)
             _curve(axes, curve, points, color)
         axes.set_xlabel("EMA length sigma_rel")
@@ -159,8 +159,8 @@ def _map(figure: Any, axes: Any, results: Sequence[CellResult], row: Callable[[C
         if r is None:
             continue
         place = (lengths.index(c), rows.index(r))
-        dark = sum(image.cmap(image.norm(result.value))[:3]) < 1.5
-        ink = "white" if dark else "black"
+        red, green, blue, _ = image.cmap(image.norm(result.value))
+        ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.4 else "black"
         axes.text(*place, _short(result.value), ha="center", va="center", fontsize=7, color=ink)
         if result is peak or abs(result.value - peak.value) <= (peak.error or -1.0):
             _frame(axes, place, 2.5 if result is peak else 1.0)
