@@ -5,9 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from pictures import folder_of
 from PIL import Image
 
 from unitgain.data.digits import digits
+from unitgain.data.fit import Fit
+from unitgain.data.prepare import prepare_data
 from unitgain.recipes import DIGITS
 from unitgain.report.known import _average, best_known, is_run
 from unitgain.train import TrainConfig, train
@@ -138,3 +142,78 @@ def test_data_that_are_prepared_say_how_to_train_on_them(tmp_path, call):
         Image.new("RGB", (16, 16), (80 * number, 0, 0)).save(tmp_path / "some pictures" / f"{number}.png")
     output = call("data", "prepare", tmp_path / "some pictures", tmp_path / "the data", "--resolution", 8)
     assert next_of(output) == ["train", "--data", str(tmp_path / "the data")]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Some pictures, prepared."""
+    folder = tmp_path_factory.mktemp("some data")
+    pictures = folder_of(folder / "pictures", classes=("cat", "dog"), each=2)
+    prepare_data(str(pictures), folder / "data", Fit(resolution=8))
+    return folder / "data"
+
+
+# What is typed, how the command begins with which that ends, and what is added to it to make it short; None: not run.
+STEPS = {
+    "inspect digits": ("train digits", None),
+    "inspect pixels64-mini": ("inspect pixels64-mini --microbatch 8", ""),
+    "inspect --configs edm2plus": ("inspect edm2plus-img64-config-a", None),
+    "inspect RUN": ("sample RUN --out RUN/drawn-128 --grid", "--steps 2"),
+    "inspect RUN/snapshots/LAST": ("sample RUN/snapshots/LAST --out RUN/snapshots/0000000128-0.100", "--steps 2"),
+    "watch RUN": ("sample RUN --out RUN/drawn-128 --grid", "--steps 2"),
+    "ema list RUN": ("ema error RUN", ""),
+    "ema error RUN 0.03:0.2:0.01": ("ema reconstruct RUN 0.0", ""),
+    "ema plot RUN 0.1 --out OUT/profiles.svg": ("ema reconstruct RUN 0.1", ""),
+    "ema plot RUN 0.001 --out OUT/profiles.svg": ("ema error RUN", ""),
+    "ema convert CHECKPOINTS OUT/other": ("ema error OUT/other", ""),
+    "data check DATA": ("train --data DATA", None),
+    "data show DATA --out OUT/sheet.png": ("train --data DATA", None),
+    "data export DATA OUT/data.zip": ("train --data DATA", None),
+    "compare MEASURED MEASURED": ("compare MEASURED MEASURED --plot MEASURED/compare.svg", ""),
+    "compare MEASURED --plot OUT/compare.svg": ("report MEASURED", "--no-samples"),
+    "magnitudes RUN/snapshots/LAST --data digits --samples 8": (
+        "magnitudes RUN/snapshots/LAST --data digits --samples 8 --plot RUN/snapshots/magnitudes.svg",
+        "",
+    ),
+    "metrics DATA --reference DATA --metrics fd,kid --detector pixels": ("", None),
+    "metrics DATA --reference DATA --metrics fd_pixels,kid@pixels": (
+        "metrics reference DATA --out data.npz --detectors pixels --features",
+        "",
+    ),
+    "metrics RUN --reference digits --metrics fd_pixels --seeds 0-9 --steps 2": (
+        "sample RUN --steps 2 --out RUN/drawn-measured --grid",
+        "",
+    ),
+    "bench forward digits --batch 2 --repeats 1": ("bench sample digits", None),
+    "bench sample digits --batch 2 --repeats 1 --steps 2": ("inspect digits", ""),
+    "bench train digits --batch 8 --repeats 1": ("inspect digits --microbatch 8", ""),
+}
+
+
+@pytest.mark.parametrize("typed", STEPS)
+def test_a_command_ends_with_one_that_works(trained, prepared, tmp_path, call, monkeypatch, typed):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "step-10.pt")
+    places = {"RUN": trained / "plain", "MEASURED": trained / "measured", "DATA": prepared, "OUT": tmp_path}
+    places |= {"LAST": "0000000128-0.100.safetensors", "CHECKPOINTS": tmp_path}
+
+    def words_of(text):
+        words = text.split()
+        for name, place in places.items():
+            words = [word.replace(name, str(place)) for word in words]
+        return words
+
+    monkeypatch.chdir(tmp_path)
+    step, short = STEPS[typed]
+    output = call(*words_of(typed))
+    if not step:
+        assert "next, " not in output.out
+        return
+    words = next_of(output)
+    assert " ".join(words).startswith(" ".join(words_of(step)))
+    if short is not None:
+        call(*words, *short.split())
+
+
+def test_data_for_machines_end_with_no_step(trained, prepared, call):
+    for words in (("inspect", "digits"), ("ema", "list", trained / "plain"), ("data", "check", prepared)):
+        json.loads(call(*words, "--json").out)

@@ -1,5 +1,6 @@
 """Arguments that several commands share, from text."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 from rich.console import RenderableType
 
-from unitgain.console import Console, say, show_json
+from unitgain.console import Console, next_step, say, show_json
 from unitgain.train.config import Device as Device
 
 if TYPE_CHECKING:
@@ -39,18 +40,37 @@ class Shown:
         if self.plot is not None:
             check_picture(self.plot)
 
-    def show(self, known: T, figure: Callable[[T], Any], tables: Callable[[T], Iterable[RenderableType]]) -> None:
-        """Draw it, print it as JSON, or else as tables."""
+    def show(
+        self,
+        known: T,
+        figure: Callable[[T], Any],
+        tables: Callable[[T], Iterable[RenderableType]],
+        *words: object,
+        run: Path | None,
+    ) -> None:
+        """Draw it, print it as JSON, or else as tables; and say what comes next.
+
+        Args:
+            known: by run.
+            figure: draws it.
+            tables: of it.
+            words: of the command that draws it; none if there is nothing to draw.
+            run: folder of a run that it is of, if any.
+        """
         from unitgain.figures import save
 
         if self.plot is not None:
             save(figure(known), self.plot)
             say(f"wrote {self.plot}")
+            if run is not None:
+                next_step("see more of it", "report", run)
         elif self.json:
             show_json(known)
         else:
             for table in tables(known):
                 Console().print(table)
+            if words:
+                next_step("draw it", *words)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -85,3 +105,19 @@ def pick_device(device: Device) -> "torch.device":
     from unitgain.parallel import pick_device
 
     return pick_device(device)
+
+
+def draw_next(network: object, out: Path, *options: str, aim: str = "draw images") -> None:
+    """Say how images are drawn with a network, in words of the command line."""
+    next_step(aim, "sample", network, *options, "--out", out, "--grid")
+
+
+def options_of(values: Any, defaults: Any) -> list[str]:
+    """The fields of settings that are not what they are by default, as options of the command line."""
+    words: list[str] = []
+    for one in dataclasses.fields(values):
+        value = getattr(values, one.name)
+        if value != getattr(defaults, one.name):
+            words.append(f"--{one.name.replace('_', '-')}")
+            words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
+    return words

@@ -41,7 +41,7 @@ class Forward(Comparing):
         cases = self.cases(self.network, WORDS, ("plain", "fast"))
         with self.measuring() as pace:
             comparison = forward(cases, batch=self.batch, tf32=self.tf32, device=pick_device(self.device), pace=pace)
-        self.show(comparison)
+        self.show(comparison, "measure whole samples", "bench", "sample", cases[0].network)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Train(Comparing):
         cases = self.cases(self.network, WORDS, ("float32", "bfloat16") if device.type == "cuda" else ("float32",))
         with self.measuring() as pace:
             comparison = training(cases, batch=self.batch, device=device, pace=pace)
-        self.show(comparison)
+        about = ("inspect", cases[0].network, "--microbatch", 8)
+        self.show(comparison, "see how much memory training takes, and for what", *about)
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,4 @@ class Sample(Comparing, Sampled):
                 device=pick_device(self.device),
                 pace=pace,
             )
-        self.show(comparison)
+        self.show(comparison, "see what it costs", "inspect", cases[0].network)

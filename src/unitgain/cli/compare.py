@@ -29,7 +29,9 @@ class Compare(Shown):
             raise ValueError("name folders of runs, such as: unitgain compare runs/a runs/b --plot compare.svg")
         self.check_plot()
         found = {str(run): evaluations(read_history(run)) for run in self.runs}
-        self.show(found, convergence_figure, lambda runs: [_table(runs)])
+        known = any(row["metrics"] for rows in found.values() for row in rows)
+        words = ("compare", *self.runs, "--plot", self.runs[0] / "compare.svg") if known else ()
+        self.show(found, convergence_figure, lambda runs: [_table(runs)], *words, run=self.runs[0])
 
 
 def _table(runs: dict[str, list[dict[str, Any]]]) -> Table:

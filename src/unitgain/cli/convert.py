@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from unitgain.classes import read_names
-from unitgain.cli.arguments import Device, Unset
+from unitgain.cli.arguments import Device, Unset, draw_next
 from unitgain.console import bar, next_step, note, say
 from unitgain.kinds import ZIP, read_head
 from unitgain.recipe import Precision
@@ -94,7 +94,7 @@ class Convert:
             note("the name does not say all of it: --nimg and --sigma-rel do, where post-hoc EMA or a card needs them")
         if header.license is not None:
             say(f"license of the weights: {header.license}")
-        next_step("draw images", "sample", self.out, "--out", self.out.with_suffix(""), "--grid")
+        draw_next(self.out, self.out.with_suffix(""))
 
     def _classes(self) -> tuple[str, ...] | None:
         return None if self.class_names is None else read_names(self.class_names)

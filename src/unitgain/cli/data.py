@@ -110,6 +110,8 @@ class Check:
             _print_report(report, sentences)
         if not report.healthy:
             sys.exit(1)
+        if not self.json:
+            _train_next(self.data)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Show:
         with atomic(out) as temporary:
             sheet.save(temporary, format=kind)
         say(out)
+        _train_next(self.data)
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,7 @@ class Export:
         with bar("exporting", "images") as progress:
             export(PreparedDataset(self.data), self.zip, progress)
         say(f"{self.zip}  ({self.zip.stat().st_size / 1e6:,.1f} MB)")
+        _train_next(self.data)
 
 
 def _note(text: str) -> None:
@@ -243,6 +247,10 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
             say(f"measured {name} per channel: {', '.join(f'{value:.4g}' for value in values)}")
         for name in ("mean", "std"):
             say(f"normalized with {name}: {', '.join(f'{value:.4g}' for value in manifest.encoder[name])}")
+    _train_next(folder)
+
+
+def _train_next(folder: Path) -> None:
     next_step("train on them", "train", "--data", folder)
 
 

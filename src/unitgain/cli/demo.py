@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unitgain.console import next_step, say
+from unitgain.cli.arguments import draw_next
+from unitgain.console import say
 from unitgain.demo.settings import DemoConfig
 
 
@@ -39,4 +40,4 @@ class Demo:
             f"{report['fd_raw']:.3f} with raw weights; {100 * report['class_accuracy']:.1f} % of the digits are "
             f"what was asked for; {report['seconds']:.0f} s in all\nlook at {page}"
         )
-        next_step("draw more digits", "sample", run, "--out", self.out / "drawn", "--grid")
+        draw_next(run, self.out / "drawn", aim="draw more digits")

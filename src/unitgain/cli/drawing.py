@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from unitgain.cli.arguments import Unset
+from unitgain.cli.arguments import Unset, options_of
 from unitgain.console import note
 from unitgain.draw.settings import DrawSettings
 from unitgain.sample.samplers import SAMPLERS, Heun, Sampler
@@ -124,14 +124,3 @@ class Drawing(Sampling):
     def label(self, known: "Classes") -> tuple[int, ...] | None:
         """The classes that are to be drawn, of those that the network knows; None for one that each seed draws."""
         return None if self.classes is None else known.parse(self.classes)
-
-
-def options_of(values: Any, defaults: Any) -> list[str]:
-    """The fields of settings that are not what they are by default, as options of the command line."""
-    words: list[str] = []
-    for one in dataclasses.fields(values):
-        value = getattr(values, one.name)
-        if value != getattr(defaults, one.name):
-            words.append(f"--{one.name.replace('_', '-')}")
-            words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
-    return words

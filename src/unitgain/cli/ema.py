@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Unset
+from unitgain.cli.arguments import Unset, draw_next
 from unitgain.console import Console, bar, byte_bar, next_step, say, show_json
 from unitgain.files import require_empty
 from unitgain.recipe import Precision
-from unitgain.text import one_line
+from unitgain.text import evenly, one_line
 
 if TYPE_CHECKING:
     from unitgain.checkpoint.snapshot import Snapshot
@@ -48,6 +48,8 @@ class List:
             size = f"{average.nbytes / 1e6:,.1f}"
             table.add_row(one_line(name), time, average.kind, shown, str(len(average.entries)), size)
         Console().print(table)
+        if any(average.kind != "unknown" for average in averages):
+            next_step("see which lengths can be reconstructed", "ema", "error", self.run_folder)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Reconstruct:
         first = results[0].path
         with suppress(SnapshotError), Snapshot(first) as snapshot:
             _ = snapshot.header  # which only those of denoisers have
-            next_step("draw with the first", "sample", first, "--out", first.with_suffix(""), "--grid")
+            draw_next(first, first.with_suffix(""), aim="draw with the first")
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Plot:
     def run(self) -> None:
         """Write the picture."""
         from unitgain.figures import check_picture
-        from unitgain.posthoc.planning import plan
+        from unitgain.posthoc.planning import UNREACHABLE, plan
         from unitgain.posthoc.plot import plot_profiles
         from unitgain.posthoc.targets import parse_targets
 
@@ -152,6 +154,11 @@ class Plot:
         planned = plan(self.run_folder, parse_targets(self.lengths), t=self.t, max_error=float("inf"))
         plot_profiles(planned.weights, planned.profiles, out)
         say(out)
+        words = [] if self.t is None else ["--t", str(self.t)]
+        if max(map(planned.error, planned.targets)) > UNREACHABLE:
+            next_step("see which lengths can be reconstructed", "ema", "error", self.run_folder, *words)
+        else:
+            next_step("make them", "ema", "reconstruct", self.run_folder, self.lengths, *words)
 
 
 @dataclass(frozen=True)
@@ -209,16 +216,22 @@ class Error:
         end = self.t if self.t is not None else max(average.t for average in averages)
         targets: list[Profile] = [Length(sigma_rel=length).profile(end) for length in lengths]
         error = solve(snapshots, targets, warn_above=None).error.tolist()
-        if self.json:
-            show_json([{"sigma_rel": s, "error": e} for s, e in zip(lengths, error, strict=True)])
-        else:
-            table = Table("sigma_rel", "relative error", "", box=None)
-            for length, value in zip(lengths, error, strict=True):
-                table.add_row(f"{length:g}", f"{value:.1e}", "poor" if value > WARN_ABOVE else "")
-            Console().print(table)
         if self.plot is not None:
             times = len({average.t for average in averages})
             plot_errors(lengths, {f"{len(averages)} averages at {times} times": error}, self.plot)
+        if self.json:
+            show_json([{"sigma_rel": s, "error": e} for s, e in zip(lengths, error, strict=True)])
+            return
+        table = Table("sigma_rel", "relative error", "", box=None)
+        for length, value in zip(lengths, error, strict=True):
+            table.add_row(f"{length:g}", f"{value:.1e}", "poor" if value > WARN_ABOVE else "")
+        Console().print(table)
+        if self.plot is not None:
+            say(f"wrote {self.plot}")
+        good = [f"{length:g}" for length, value in zip(lengths, error, strict=True) if value <= WARN_ABOVE]
+        if good:
+            some, at = ",".join(evenly(good, 3)), [] if self.t is None else ["--t", self.t]
+            next_step("make some that are good", "ema", "reconstruct", self.run_folder, some, *at)
 
 
 @dataclass(frozen=True)
@@ -283,6 +296,7 @@ class Convert:
                 on_progress=progress,
             )
         say(f"{len(written)} snapshots in {self.out}, t = {sources[0].t:g} to {sources[-1].t:g}")
+        next_step("see which lengths can be reconstructed", "ema", "error", self.out)
 
 
 def _row(average: "Snapshot") -> dict:

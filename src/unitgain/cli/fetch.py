@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Unset
-from unitgain.console import byte_bar, next_step, say
+from unitgain.cli.arguments import Unset, draw_next
+from unitgain.console import byte_bar, say
 from unitgain.files import cache_folder
 
 
@@ -63,9 +63,10 @@ class Fetch:
         if found.guide is not None:
             say(f"guide: {found.guide}, guidance weight {chosen.guidance:g}")
         say(f"published {chosen.metric}: {chosen.score:g}")
-        guide = [] if found.guide is None else ["--guide", found.guide, "--guidance", f"{chosen.guidance:g}"]
-        words = [self.preset] if self.cache is None else [found.network, *guide]
-        next_step("draw images", "sample", *words, "--out", f"samples-{self.preset}", "--grid")
+        network, guide = (self.preset, []) if self.cache is None else (found.network, [])
+        if self.cache is not None and found.guide is not None:
+            guide = ["--guide", str(found.guide), "--guidance", f"{chosen.guidance:g}"]
+        draw_next(network, Path(f"samples-{self.preset}"), *guide)
 
     def _reference(self) -> None:
         from unitgain.presets import BASE_URL, NOTICE, fetch_reference

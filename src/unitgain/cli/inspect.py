@@ -10,11 +10,11 @@ from rich.table import Table
 from unitgain.analysis.counts import recipe_costs
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.state import list_checkpoints
-from unitgain.cli.arguments import Unset
+from unitgain.cli.arguments import Unset, draw_next
 from unitgain.cli.memory import MemoryOptions, memory_table
-from unitgain.console import Console, say, show_json
+from unitgain.console import Console, next_step, say, show_json
 from unitgain.recipe import Recipe, Score, trained_parameters
-from unitgain.recipes import RECIPES, recipe
+from unitgain.recipes import DIGITS, RECIPES, recipe
 from unitgain.report.scores import PAPERS, measured, published, recipe_price, score_figure
 from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.text import one_line
@@ -78,6 +78,7 @@ class Inspect:
             show_json(rows)
         else:
             Console(least=112).print(_paper_table(paper, rows))
+            next_step("see what one is made of", "inspect", rows[0]["name"])
 
     def _run_one(self, what: str) -> None:
         if self.plot is not None:
@@ -103,6 +104,19 @@ class Inspect:
         for name, value in _flat({name: value for name, value in facts.items() if name not in COSTS}):
             table.add_row(name, value)
         Console().print(table)
+        self._go_on(what, facts)
+
+    def _go_on(self, what: str, facts: dict[str, Any]) -> None:
+        """What comes next: images of a network, or the training of a recipe."""
+        path = Path(what)
+        if facts["kind"] == "recipe" and what == DIGITS.name:
+            next_step("train it", "train", what)
+        elif facts["kind"] == "recipe":
+            next_step("see how much memory its training takes", "inspect", what, "--microbatch", 8)
+        elif facts["kind"] == "run" and not facts["snapshots"]:
+            next_step("see how it is doing", "watch", what, "--once")
+        elif _network(facts).dims == 2:
+            draw_next(what, path / f"drawn-{facts['nimg']}" if path.is_dir() else path.with_suffix(""))
 
     def _run_guides(self, what: Recipe) -> None:
         prices = {guide: recipe_price(what, guide) for guide in self.guides}
@@ -126,6 +140,8 @@ class Inspect:
             show_json({**to_dict(found), "total": found.total})
         else:
             Console().print(memory_table(what, self.memory, found))
+            if what == DIGITS.name:
+                next_step("train it", "train", what)
 
 
 COSTS = (
@@ -143,7 +159,10 @@ COSTS = (
 
 def network_of(what: str) -> NetworkSpec:
     """The network of a snapshot, a run or a recipe."""
-    facts = describe(what)
+    return _network(describe(what))
+
+
+def _network(facts: dict[str, Any]) -> NetworkSpec:
     return from_dict(NetworkSpec, facts["recipe"]["network"] if facts["kind"] == "run" else facts["network"])
 
 

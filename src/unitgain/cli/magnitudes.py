@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Shown, Unset, pick_device
+from unitgain.cli.arguments import Device, Shown, Unset, options_of, pick_device
 from unitgain.console import bar
 from unitgain.loss import EDMLoss
 
@@ -58,7 +58,11 @@ class Magnitudes(Shown):
         measured = {str(run): _magnitudes(run) for run in self.what if run not in snapshots}
         if snapshots:
             measured |= self._measure(snapshots)
-        self.show(measured, magnitude_figure, lambda runs: [_table(name, rows) for name, rows in runs.items()])
+        given = options_of(self, Magnitudes(what=self.what))
+        beside = self.what[0].parent if self.what[0] in snapshots else self.what[0]
+        words = ("magnitudes", *self.what, *given, "--plot", beside / "magnitudes.svg")
+        run = next((path for path in self.what if path not in snapshots), None)
+        self.show(measured, magnitude_figure, lambda runs: [_table(*each) for each in runs.items()], *words, run=run)
 
     def _measure(self, snapshots: list[Path]) -> "dict[str, list[Row]]":
         """Of snapshots, by run and length, in order of time."""

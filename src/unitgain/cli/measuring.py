@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from unitgain.cli.arguments import Device, Unset
-from unitgain.console import Console, show_json
+from unitgain.console import Console, next_step, show_json
 from unitgain.serial import to_dict
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class Comparing:
         finally:
             torch.set_num_threads(before)
 
-    def show(self, comparison: "Comparison") -> None:
-        """Print what was measured."""
+    def show(self, comparison: "Comparison", aim: str, *words: object) -> None:
+        """Print what was measured, and the command that goes on from there."""
         from unitgain.bench.tables import cells, notes
 
         if self.json:
@@ -90,3 +90,4 @@ class Comparing:
         console = Console(least=None if sys.stdout.isatty() else 150)
         console.print(table)
         console.print("\n" + "\n".join(notes(comparison)))
+        next_step(aim, *words)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, draw_next, options_of, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
-from unitgain.console import Console, bar, byte_bar, label, note, say, show_json
+from unitgain.console import Console, bar, byte_bar, label, next_step, note, say, show_json
 from unitgain.files import write_text
 from unitgain.metrics.weights import Weights
 from unitgain.trust import Limits
@@ -91,6 +91,8 @@ class Metrics(Drawing):
                 results = judge.measure(images, self.repeat, progress)
             if world.main:
                 self._report(results)
+                if not self.json:
+                    self._go_on(results)
 
     def _open(self, world: "World") -> "Images":
         from unitgain.evaluate.generated import Generated
@@ -114,6 +116,31 @@ class Metrics(Drawing):
             show_json([result.to_dict() for result in results])
         else:
             show(results)
+
+    def _go_on(self, results: "Sequence[Measurement]") -> None:
+        """Say how to look at images of a network, or how a reference is made once for many measurements."""
+        from unitgain.evaluate.references import SUFFIXES
+        from unitgain.hub import names_network
+        from unitgain.report.known import is_run
+
+        path = Path(self.images)
+        if names_network(self.images) or is_run(path):
+            out = path / "drawn-measured" if path.is_dir() else Path(f"measured-{path.stem}")
+            which = [] if self.classes is None else ["--class", self.classes]
+            draw_next(self.images, out, *which, *self.drawn_by(self.guide, self.guidance), aim="look at some of them")
+            return
+        records = [result.records[0] for result in results]
+        names = ",".join(dict.fromkeys(record.detector.name for record in records))
+        if self.reference is None or Path(self.reference).suffix in SUFFIXES or self.detector is not None:
+            return
+        words = ["--features"] if any(not record.metric.startswith("f") for record in records) else []
+        words += [] if self.reference_split is None else ["--split", self.reference_split]
+        words += options_of(self.weights, Weights())
+        out = f"{Path(self.reference).name}.npz"
+        next_step(
+            "measure the reference once and for all",
+            *("metrics", "reference", self.reference, "--out", out, "--detectors", names, *words),
+        )
 
 
 @dataclass(frozen=True)

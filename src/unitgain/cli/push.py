@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Unset
-from unitgain.console import say
+from unitgain.cli.arguments import Unset, draw_next, options_of
+from unitgain.console import next_step, say
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Push:
             )
             say((folder / CARD).read_text(encoding="utf-8"))
             say(f"{folder} holds what would be sent; nothing was")
+            given = options_of(self, Push(self.snapshot, self.repository, dry_run=self.dry_run))
+            next_step("send it", "push", self.snapshot, self.repository, *given)
             return
         address = push_to_hub(
             self.snapshot,
@@ -75,6 +77,8 @@ class Push:
             metrics=metrics,
         )
         say(address)
+        if self.revision is None:
+            draw_next(self.repository, Path(f"samples-{self.repository.rpartition('/')[2]}"))
 
 
 def parse_metrics(text: str) -> dict[str, float]:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
-from unitgain.console import bar, next_step, say
+from unitgain.cli.arguments import Device, Unset, draw_next, parse_seeds, pick_device
+from unitgain.console import bar, say
 from unitgain.extras import require
 from unitgain.files import write_text
 
@@ -80,6 +80,4 @@ class Report:
         write_text(out, run_page(history, drawings, note, lengths=averages, real=real))
         say(f"look at {out}")
         if history.snapshots:
-            next_step(
-                "draw more images", "sample", self.folder, "--out", self.folder / f"drawn-{history.nimg}", "--grid"
-            )
+            draw_next(self.folder, self.folder / f"drawn-{history.nimg}", aim="draw more images")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
-from unitgain.cli.drawing import Drawing, options_of
+from unitgain.cli.arguments import Device, Unset, options_of, parse_seeds, pick_device
+from unitgain.cli.drawing import Drawing
 from unitgain.console import bar, next_step, say
 from unitgain.draw.settings import Animation, DrawSettings, FromPicture
 

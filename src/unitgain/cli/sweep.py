@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, pick_device
+from unitgain.cli.arguments import Device, Unset, draw_next, pick_device
 from unitgain.cli.drawing import Sampling
 from unitgain.cli.metrics import open_judge, reference_of
-from unitgain.console import Console, bar, byte_bar, next_step, say
+from unitgain.console import Console, bar, byte_bar, say
 from unitgain.metrics.weights import Weights
 from unitgain.sweep.cells import NUMBERS, CellResult, SweepConfig, best, best_by
 from unitgain.trust import Limits
@@ -68,9 +68,7 @@ class Bench(Sampling):
         cell = best([one for one in results if one.metric == results[0].metric]).cell
         network, guide = bench.main.path(cell.target()), bench.guide_of(cell)
         folder = bench.out / f"{network.stem}-w{cell.guidance:g}"
-        next_step(
-            "draw with the best", "sample", network, *self.drawn_by(guide, cell.guidance), "--out", folder, "--grid"
-        )
+        draw_next(network, folder, *self.drawn_by(guide, cell.guidance), aim="draw with the best")
 
     def open(self, run: Path, out: Path, judge: "Judge", world: "World", nimg: float | None) -> "Sweep":
         """A run ready to be swept, its averages up to so many images."""

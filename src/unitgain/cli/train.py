@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 import tyro
 
 from unitgain.classes import Classes
-from unitgain.cli.arguments import Unset
+from unitgain.cli.arguments import Unset, draw_next
 from unitgain.console import next_step, note, say
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
 from unitgain.serial import from_dict, to_dict
@@ -199,7 +199,7 @@ class Train:
             return
         if result.finished:
             say(f"finished at {result.nimg:,} images; averages are in {out / 'snapshots'}")
-            next_step("draw images", "sample", out, "--out", out / f"drawn-{result.nimg}", "--grid")
+            draw_next(out, out / f"drawn-{result.nimg}")
         else:
             say(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written")
             next_step("resume", "train", "--out", out, "--resume")

@@ -9,7 +9,8 @@ import tyro
 from rich.console import RenderableType
 from rich.live import Live
 
-from unitgain.console import Console
+from unitgain.cli.arguments import draw_next
+from unitgain.console import Console, next_step
 
 if TYPE_CHECKING:
     from unitgain.report.history import History
@@ -42,12 +43,22 @@ class Watch:
         history = read_history(self.folder)
         if self.once or not console.is_terminal:
             console.print(_shown(history, console))
+            _go_on(history)
             return
         with Live(_shown(history, console), console=console, auto_refresh=False) as live:
             while history.status != "finished":
                 time.sleep(self.every)
                 history = read_history(self.folder)
                 live.update(_shown(history, console), refresh=True)
+        _go_on(history)
+
+
+def _go_on(history: "History") -> None:
+    """What comes next; how a run that was stopped goes on is said beside its progress."""
+    if history.status == "finished" and history.snapshots:
+        draw_next(history.folder, history.folder / f"drawn-{history.nimg}")
+    elif history.status == "training" and history.ticks:
+        next_step("see more of it", "report", history.folder)
 
 
 def _shown(history: "History", console: Console) -> RenderableType:
