@@ -1,14 +1,20 @@
 """Files that are either whole or not there."""
 
+import difflib
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
+from unitgain.text import one_line
 from unitgain.trust import open_regular
+
+LOOKED_AT = 1000  # names of a folder, for one that is like another
 
 
 @contextmanager
@@ -24,20 +30,30 @@ def atomic(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = _temporary(path)
     try:
-        temporary.unlink(missing_ok=True)  # what somebody may have put there to be written through
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode  # what the umask gives; some writers make private files of their own
-        yield temporary
-        os.chmod(temporary, mode)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException as error:
+        with naming(path):
+            temporary.unlink(missing_ok=True)  # what somebody may have put there to be written through
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode  # what the umask gives; some writers make private files of their own
+            yield temporary
+            os.chmod(temporary, mode)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)  # what no space was left for
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the system in the block say what could not be written, where they name no file themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -153,3 +169,15 @@ def require_empty(folder: Path, remedy: str = "choose another folder or empty th
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise FileExistsError(f"output folder {folder} {what}: {remedy}")
+
+
+def near(path: Path) -> str:
+    """What was meant by a path where nothing is, in words that follow; empty if nothing there has a name like it."""
+    with suppress(OSError, ValueError):
+        missing = next(one for one in (path, *path.parents) if one.parent.exists())
+        names = [one.name for one in islice(missing.parent.iterdir(), LOOKED_AT)]
+        for name in difflib.get_close_matches(missing.name, names):
+            meant = missing.with_name(name) / path.relative_to(missing)
+            if meant.exists() and meant != path:
+                return f"; did you mean {shlex.quote(one_line(meant))}?"
+    return ""

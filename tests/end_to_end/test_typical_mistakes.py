@@ -1,143 +1,200 @@
 """What people mistype: each is answered with one line that names what was given, and what it says to do works."""
 
+import difflib
 import re
+import resource
 import shlex
+import shutil
 
 import pytest
 import torch
 from pictures import folder_of
 
+from unitgain.cli.main import main
 from unitgain.train.lock import FolderLock
 
-PREPARE = ("data", "prepare", "pictures")
+SHORT = "--duration 64 --snapshot-every 64 --batch 32 --width 16 --quiet --no-tensorboard --device cpu"
+RUN = f"train digits --out run {SHORT}"
+DRAW = "--steps 2 --device cpu --out right --seeds"
+ANSWERED = (
+    "answered"  # the remedy is a command in the answer, or the name that it asks for in the place of the wrong one
+)
 MISTAKES = {
-    # what is typed: words of the answer, and what works then; {} for the command that the answer has itself
-    ("recipez",): ("did you mean 'recipes'", ("recipes",)),
-    ("data", "chek", "data"): ("did you mean 'check'", ("data", "check", "data")),
-    ("inspect", "digitz"): (
-        "'digitz' is no file, no folder and no recipe; did you mean 'digits'",
-        ("inspect", "digits"),
-    ),
-    ("train", "digitz", "--out", "run"): ("unknown recipe 'digitz'; did you mean 'digits'", None),
-    ("train", "digits", "--data", "dta", "--out", "run"): ("unknown data set 'dta'", None),
-    ("train", "digits", "--out", "pictures"): ("pictures is not empty: choose another folder", None),
-    ("train", "digits", "--data", "pictures", "--out", "run"): ("pictures holds no prepared data", {}),
-    ("train", "--resume", "--out", "empty"): ("empty holds no run to resume", None),
-    (*PREPARE, "pictures", "--resolution", "8"): (
+    # what is typed: words of the answer, and what is typed then
+    "recipez --unmeasured": ("did you mean 'recipes'", ANSWERED),
+    "data chek data": ("did you mean 'check'", ANSWERED),
+    "inspect digitz": ("'digitz' is no file, no folder and no recipe; did you mean 'digits'", ANSWERED),
+    f"train digitz --out right {SHORT}": ("unknown recipe 'digitz'; did you mean 'digits'", ANSWERED),
+    f"train digits --data dat --out right {SHORT}": ("unknown data set 'dat'", ANSWERED),
+    f"train digits --out pictures {SHORT}": (
         "pictures is not empty: choose another folder",
-        (*PREPARE, "other", "--resolution", "8"),
+        f"train digits --out right {SHORT}",
     ),
-    (*PREPARE, "data", "--resolution", "16"): (
+    "train digits --data pictures --out right": ("pictures holds no prepared data", ANSWERED),
+    "train --resume --out rum --quiet": ("rum holds no run to resume", ANSWERED),
+    "data prepare pictures pictures --resolution 8": (
+        "pictures is not empty: choose another folder",
+        "data prepare pictures right --resolution 8",
+    ),
+    "data prepare pictures data --resolution 16 --channels 1": (
         "data holds prepared data made with other settings (fit.resolution: 8 -> 16): use these",
-        (*PREPARE, "data", "--resolution", "8"),
+        "data prepare pictures data --resolution 8 --channels 1",
     ),
-    (*PREPARE, "out", "--workers", "0"): ("workers 0: must be at least 1", (*PREPARE, "out", "--workers", "1")),
-    ("data", "prepare", "pictres", "out"): ("pictres does not exist", None),
-    ("data", "prepare", "notes.txt", "out"): ("notes.txt is no source of images: it is text; expected a folder", None),
-    ("data", "prepare", "empty", "out"): ("empty holds no pictures", None),
-    ("data", "prepare", "pictures", "out", "--labels", "nowhere.csv"): ("no file of labels at nowhere.csv", None),
-    ("data", "check", "pictures"): ("pictures holds no prepared data", {}),
-    ("data", "show", "data", "--out", "sheet.txt"): (
-        "--out sheet.txt: must end in .png",
-        ("data", "show", "data", "--out", "sheet.png"),
+    "data prepare pictures right --resolution 8 --workers 0": (
+        "workers 0: must be at least 1",
+        "data prepare pictures right --resolution 8 --workers 1",
     ),
-    ("ema", "list", "empty"): ("no snapshots (*.safetensors) in empty", None),
-    ("ema", "list", "nowhere"): ("no run or folder of snapshots at nowhere", None),
-    ("sample", "nowhere.safetensors", "--out", "out"): ("no snapshot at nowhere.safetensors", None),
-    ("watch", "empty"): ("empty is not the folder of a run", None),
-    ("report", "nowhere"): ("nowhere is not the folder of a run", None),
-    ("metrics", "nowhere", "--reference", "digits"): ("no images at nowhere: name a folder, a zip archive", None),
-    ("metrics", "pictures", "--reference", "nowhere.npz"): ("no reference at nowhere.npz: make one with", None),
-    ("metrics", "pictures"): ("fid: --reference", None),
-    ("convert", "nowhere.pkl", "net.safetensors"): ("no file at nowhere.pkl", None),
-    ("fetch", "edm3-xs"): ("unknown preset 'edm3-xs'; known: edm2-", None),
-    ("ema", "reconstruct", "nowhere", "0.1"): ("no run or folder of snapshots at nowhere", None),
-    ("ema", "convert", "empty", "out"): ("no checkpoints with a time in their name", None),
-    ("metrics", "pictures", "--metrics", "fdi"): ("unknown metric 'fdi'", None),
-}
-
-
-@pytest.mark.parametrize("typed", MISTAKES, ids=" ".join)
-def test_a_mistake_is_answered_in_a_line_and_the_remedy_works(call, tmp_path, monkeypatch, typed):
-    monkeypatch.chdir(tmp_path)
-    folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=2)
-    (tmp_path / "notes.txt").write_text("notes")
-    (tmp_path / "empty").mkdir()
-    call(*PREPARE, "data", "--resolution", 8)
-    words, remedy = MISTAKES[typed]
-    answer = call(*typed, code=2).err
-    (error,) = [line for line in answer.splitlines() if not line.startswith("training with")]
-    assert error.startswith("error: ") and words in error
-    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
-    if remedy == {}:
-        remedy = shlex.split(re.search(r"with: unitgain (.*)", error)[1])
-    if remedy is not None:
-        call(*remedy)
-
-
-TRAIN = ("train", "digits", "--quiet", "--no-tensorboard", "--device", "cpu")
-OF_RUNS = {
-    ("sample", "run", "--class", "sevn", "--out", "out"): ("there is no class 'sevn'", ("--class", "7")),
-    ("sample", "run", "--class", "10", "--out", "out"): ("class", ("--class", "9")),
-    ("sample", "run", "--guide", "self", "--guidance", "2", "--out", "out"): ("cannot guide itself", ()),
-    ("sample", "run", "--seeds", "0..3", "--out", "out"): ("write 7, 1,2,5 or a range as 0-63", ("--seeds", "0-3")),
-    ("ema", "reconstruct", "run", "0.5"): ("0.2886", None),
-    (*TRAIN, "--out", "run", "--resume", "--lr", "0.5"): ("recipe.lr", None),
-    (*TRAIN, "--out", "run"): ("--resume", None),
-    ("sweep", "run", "--metric", "fd_pixels", "--reference", "digits", "--guidance", "2"): ("need a guide", None),
+    "data prepare pictres right --resolution 8": ("pictres does not exist", ANSWERED),
+    "data prepare notes.txt right --resolution 8": (
+        "notes.txt is no source of images: it is text; expected a folder",
+        "data prepare pictures right --resolution 8",
+    ),
+    "data prepare empty right --resolution 8": (
+        "empty holds no pictures",
+        "data prepare pictures right --resolution 8",
+    ),
+    "data prepare pictures right --resolution 8 --labels lables.csv": (
+        "no file of labels at lables.csv",
+        ANSWERED,
+    ),
+    "data check pictures": ("pictures holds no prepared data", ANSWERED),
+    "data check daat": ("daat does not exist; make it with", "data check data"),
+    "data show data --out right.txt": ("--out right.txt: must end in .png", "data show data --out right.png"),
+    "ema list empty": ("no snapshots (*.safetensors) in empty", "ema list run"),
+    "ema list rum": ("no run or folder of snapshots at rum", ANSWERED),
+    "ema reconstruct rum 0.1 --out right": ("no run or folder of snapshots at rum", ANSWERED),
+    "ema reconstruct run 0.5 --out right": ("0.2886", "ema reconstruct run 0.1 --out right"),
+    "ema convert empty right": ("no checkpoints with a time in their name", "ema convert checkpoints right"),
+    f"sample run/snapshot/0000000064-0.100.safetensors {DRAW} 0": ("no snapshot at run/snapshot", ANSWERED),
+    f"sample run --class sevn {DRAW} 0": ("there is no class 'sevn'", f"sample run --class 7 {DRAW} 0"),
+    f"sample run --class 10 {DRAW} 0": ("label 10 is out of range", f"sample run --class 9 {DRAW} 0"),
+    f"sample run --guide self --guidance 2 {DRAW} 0": ("cannot guide itself", f"sample run {DRAW} 0"),
+    f"sample run {DRAW} 0..3": ("write 7, 1,2,5 or a range as 0-63", f"sample run {DRAW} 0-3"),
+    "watch empty": ("empty is not the folder of a run", "watch run"),
+    "report rum --no-samples --out right.html": ("rum is not the folder of a run", ANSWERED),
+    "metrics pictres --metrics fd_pixels --reference pictures": ("no images at pictres: name a folder", ANSWERED),
+    "metrics data --metrics fd_pixels --reference right.npz": (
+        "no reference at right.npz: make one with",
+        "metrics reference data --out right.npz --detectors pixels",
+    ),
+    "metrics data --metrics fd_pixels": (
+        "fd_pixels: --reference",
+        "metrics data --metrics fd_pixels --reference data",
+    ),
+    "metrics data --metrics fd_pixel --reference data": ("unknown metric 'fd_pixel'", ANSWERED),
+    "convert net.pkl right.safetensors": ("no file at net.pkl", "fetch"),
+    "fetch edm3-xs": ("unknown preset 'edm3-xs'; known: edm2-", "fetch"),
+    f"{RUN} --resume --lr 0.5": ("recipe.lr: 0.02 -> 0.5", f"{RUN} --resume"),
+    RUN: ("--resume", f"{RUN} --resume"),
+    "sweep run --metric fd_pixels --reference digits --guidance 2 --lengths 0.1 --images 4 --steps 2": (
+        "need a guide",
+        "sweep run --metric fd_pixels --reference digits --guidance 1 --lengths 0.1 --images 4 --steps 2",
+    ),
+    f"train pixels32 --data pale --out right {SHORT}": (
+        "the network takes (3, 32, 32) (channels, height, width); take that of the data",
+        f"train pixels32 --data pale --out right {SHORT} --resolution 8 --channels 1",
+    ),
 }
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    from unitgain.cli.main import main
-
-    folder = tmp_path_factory.mktemp("trained")
-    main([*TRAIN, "--out", str(folder / "run"), "--duration", "128", "--snapshot-every", "64"])
+def place(tmp_path_factory):
+    """A folder to work in: pictures, prepared data, a run, checkpoints of another project, and things in the way."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        folder_of(folder / "pictures", classes=("cat", "dog"), each=4)
+        pictures = sorted((folder / "pictures").rglob("*.png"))
+        rows = [f"{path.relative_to(folder / 'pictures')},{path.parent.name}\n" for path in pictures]
+        (folder / "labels.csv").write_text("".join(["file,label\n", *rows]))
+        (folder / "notes.txt").write_text("notes")
+        (folder / "empty").mkdir()
+        (folder / "checkpoints").mkdir()
+        torch.save({"weight": torch.zeros(2)}, folder / "checkpoints" / "step-10.pt")
+        for name, more in (("data", ()), ("pale", ("--no-labels",))):
+            main(["data", "prepare", "pictures", name, "--resolution", "8", "--channels", "1", *more])
+        main(RUN.split())
     return folder
 
 
-@pytest.mark.parametrize("typed", OF_RUNS, ids=" ".join)
-def test_a_mistake_about_a_run(call, run, monkeypatch, typed):
-    monkeypatch.chdir(run)
-    words, options = OF_RUNS[typed]
-    answer = call(*typed, code=2).err
-    (error,) = [line for line in answer.splitlines() if line.startswith("error: ")]
+@pytest.fixture
+def mistake(place, call, monkeypatch):
+    """`call` in that folder, of words in one text; what it makes there is `right` something, and is removed before."""
+    monkeypatch.chdir(place)
+
+    def clear():
+        for path in place.glob("right*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    clear()
+    yield lambda text, code=0: call(*shlex.split(text), code=code)
+    clear()
+
+
+def error_of(answer):
+    """The one line of an answer that is an error."""
+    assert "Traceback" not in answer.err
+    (error,) = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    return error
+
+
+def answered(typed, error):
+    """The command that an answer holds, or what was typed with the name that it asks for."""
+    meant, command = re.search(r"did you mean (.*)\?$", error), re.search(r"with: unitgain (.*)", error)
+    if meant is None:
+        return command[1]
+    name = meant[1].strip("'")
+    words = typed.split()
+    wrong = difflib.get_close_matches(name, [word for word in words if word in error.split("; did")[0]], n=1)[0]
+    return " ".join(name if word == wrong else word for word in words)
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_is_answered_in_a_line_and_the_remedy_works(place, mistake, typed):
+    words, remedy = MISTAKES[typed]
+    error = error_of(mistake(typed, code=2))
     assert words in error
-    assert not (run / "out").exists()
-    if options is not None:
-        call(
-            "sample",
-            "run",
-            "--steps",
-            "2",
-            "--device",
-            "cpu",
-            "--out",
-            f"right{hash(typed)}",
-            *options,
-            "--seeds",
-            "0-1",
-        )
+    assert not [*place.glob("right*")]
+    mistake(answered(typed, error) if remedy == ANSWERED else remedy)
 
 
-def test_a_device_that_is_not_there(call, run, monkeypatch):
-    monkeypatch.chdir(run)
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    assert "--device" in call("sample", "run", "--device", "cuda", "--out", "out", code=2).err
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there(mistake):
+    typed = f"sample run {DRAW} 0"
+    error = error_of(mistake(typed.replace("cpu", "cuda"), code=2))
+    assert "use --device cpu" in error
+    mistake(typed)
 
 
-def test_two_runs_in_one_folder(call, run, monkeypatch):
-    monkeypatch.chdir(run)
-    with FolderLock(run / "run"):
-        assert "in use by process" in call(*TRAIN, "--out", "run", "--resume", code=1).err
+def test_two_runs_in_one_folder(place, mistake):
+    with FolderLock(place / "run"):
+        assert "in use by process" in error_of(mistake(f"{RUN} --resume", code=1))
+    mistake(f"{RUN} --resume")
 
 
-def test_grey_data_for_a_recipe_in_colour(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder_of(tmp_path / "pictures", classes=("cat", "dog"), each=2)
-    call(*PREPARE, "data", "--resolution", 8, "--channels", 1)
-    error = call("train", "pixels32", "--data", "data", "--out", "run", code=2).err
-    assert "--resolution" in error or "channels" in error
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("typed", ["ema reconstruct run 0.1 --out right", "data prepare pictures right --resolution 8"])
+def test_a_full_disk(place, mistake, typed):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        error = error_of(mistake(typed, code=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "no space is left for right" in error
+    assert not [path for path in place.glob("right/*") if path.suffix in (".safetensors", ".arrow")]
+    mistake(typed)
+
+
+def test_a_run_resumed_on_data_that_have_changed(place, mistake):
+    mistake("data prepare pictures right-data --resolution 8 --channels 1")
+    train = f"train digits --data right-data --out right-run {SHORT}"
+    mistake(train)
+    (place / "right-data").rename(place / "right-before")
+    mistake("data prepare pictures right-data --resolution 8 --channels 1 --limit 6")
+    error = error_of(mistake(f"{train} --resume", code=2))
+    assert "right-data as they were before they changed: put them back, or train on them" in error
+    snapshot = "right-run/snapshots/0000000064-0.100.safetensors"
+    mistake(f"train --data right-data --out right-new --init {snapshot} {SHORT.replace('--width 16 ', '')}")
+    shutil.rmtree(place / "right-data")
+    (place / "right-before").rename(place / "right-data")
+    mistake(f"{train} --resume")

@@ -28,6 +28,7 @@ from unitgain.checkpoint.tensors import METADATA, Entry, checksum, map_file, raw
 from unitgain.checkpoint.writer import write_snapshot
 from unitgain.denoiser import Denoiser
 from unitgain.ema import Profile, power_profile, profile_of
+from unitgain.files import near
 from unitgain.kinds import instead_of_snapshot, instead_of_snapshots
 from unitgain.text import printable
 from unitgain.trust import parse_json
@@ -74,7 +75,7 @@ class Snapshot:
     def __init__(self, path: Path | str) -> None:
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no snapshot at {printable(path)}")
+            raise FileNotFoundError(f"no snapshot at {printable(path)}{near(path)}")
         match = SHARD.fullmatch(path.stem)
         self.paths = (path,) if match is None else _shards(_groups(path.parent).get(match[1], [path]))
         self.path = self.paths[0]
@@ -195,7 +196,7 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
     if folder.is_file():
         return [Snapshot(folder)]
     if not folder.is_dir():
-        raise FileNotFoundError(f"no run or folder of snapshots at {printable(folder)}")
+        raise FileNotFoundError(f"no run or folder of snapshots at {printable(folder)}{near(folder)}")
     inner = folder / "snapshots"
     inner = inner if inner.is_dir() else folder
     groups = _groups(inner)

@@ -10,6 +10,7 @@ import tyro
 from unitgain.classes import read_names
 from unitgain.cli.arguments import Device, Unset, draw_next
 from unitgain.console import bar, next_step, note, say
+from unitgain.files import near
 from unitgain.kinds import ZIP, read_head
 from unitgain.recipe import Precision
 
@@ -64,7 +65,7 @@ class Convert:
         """Write what the name of the output says."""
         dtype = None if self.dtype == "stored" else self.dtype
         if not self.source.exists():
-            raise FileNotFoundError(f"no file at {self.source}")
+            raise FileNotFoundError(f"no file at {self.source}{near(self.source)}")
         if self.all:
             self._folder(dtype)
         elif self.source.is_dir():

@@ -1,5 +1,6 @@
 """The entry point of `unitgain`: finds the command, and imports nothing that another one needs."""
 
+import errno
 import os
 import select
 import shutil
@@ -21,6 +22,7 @@ TRACEBACK = "UNITGAIN_TRACEBACK"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 HELP = ("-h", "--help")
 LONGEST = 4000  # characters of an error
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of what this user may fill of it, of a file
 # How long a thread that waits turns around before it sleeps: turns of GNU's OpenMP, milliseconds of Intel's. By itself
 # GNU's does so for seconds, which takes from whoever computes beside it, and so from the run (benchmarks/busy.py).
 SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
@@ -133,6 +135,8 @@ def explain(error: Exception) -> int:
     usage = isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError)
     known = usage or isinstance(error, OSError) or type(error).__module__.startswith("unitgain.")
     text = str(error) if known else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno in FULL:
+        text = f"no space is left for {error.filename}: make room, and give the command again ({error.strerror})"
     if not known and _lacks_memory(error):
         known, first = True, (str(error).splitlines() or [""])[0]
         text = f"memory ran out: take smaller batches (--batch, --microbatch), or a smaller network. {first}".strip()

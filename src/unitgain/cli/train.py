@@ -13,6 +13,7 @@ import tyro
 from unitgain.classes import Classes
 from unitgain.cli.arguments import Unset, draw_next
 from unitgain.console import next_step, note, say
+from unitgain.files import near
 from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
 from unitgain.serial import from_dict, to_dict
 from unitgain.size import read_size
@@ -111,7 +112,7 @@ class Train:
         folder = Path(out or Path("runs") / (name or Path(str(data)).resolve().name))
         start = _saved(folder) if resume else None
         if start is None and name is None and init is None and data is None:
-            raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json")
+            raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json{near(folder)}")
         execution = from_dict(
             Execution, _merged(to_dict(self.execution), file.pop("execution", {})), "config.execution"
         )

@@ -15,7 +15,7 @@ from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.settings import Normalize
 from unitgain.data.sources.tell import HUB
-from unitgain.files import cache_folder
+from unitgain.files import cache_folder, near
 from unitgain.serial import to_dict
 
 DIGITS = "digits"
@@ -52,6 +52,7 @@ def open_data(
     if not Path(name).exists():
         raise ValueError(
             f"unknown data set {name!r}: expected digits, or a folder made with: unitgain data prepare SOURCE {name}"
+            f"{near(Path(name))}"
         )
     return normalized(PreparedDataset(name), normalize)
 

@@ -19,6 +19,7 @@ from unitgain.data.vae import downsampling, load_vae, vae_encode
 from unitgain.denoiser import Denoiser
 from unitgain.draw.decode import Decode
 from unitgain.draw.settings import DrawSettings, FromPicture
+from unitgain.files import near
 from unitgain.guide import Guided
 from unitgain.sample.edit import FromImage, content_hash
 from unitgain.trust import DEFAULT_LIMITS, read_regular
@@ -177,7 +178,7 @@ def _open(source: Any, what: str) -> tuple[str, Image.Image]:
     try:
         return str(source), decode(read_regular(Path(source), DEFAULT_LIMITS), DEFAULT_LIMITS)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no picture at {source}") from error
+        raise FileNotFoundError(f"there is no picture at {source}{near(Path(source))}") from error
     except ImageError as error:
         raise ImageError(f"{source} {error}") from error
 

@@ -21,6 +21,7 @@ from unitgain.data.sources import Indexed, Item, SourceOptions, open_source
 from unitgain.data.sources.columns import Table, count_jpegs
 from unitgain.data.workers import cores, in_order
 from unitgain.draw.archive import MANIFEST
+from unitgain.files import near
 from unitgain.metrics.record import Source
 from unitgain.metrics.summary import PIXELS, tile_of
 from unitgain.text import printable
@@ -150,7 +151,8 @@ def open_images(
     if name == "digits" and not path.exists():
         return Digits()
     if not path.exists():
-        raise FileNotFoundError(f"no images at {path}: name a folder, a zip archive, prepared data, or digits")
+        what = "a folder, a zip archive, prepared data, or digits"
+        raise FileNotFoundError(f"no images at {path}: name {what}{near(path)}")
     scratch = tempfile.TemporaryDirectory()
     files = open_source(name, Path(scratch.name), SourceOptions(no_labels=True, split=split, limits=limits))
     assert isinstance(files, Indexed), "only sets on the Hub are streams"

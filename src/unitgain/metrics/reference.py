@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitgain.files import atomic, sha256
+from unitgain.files import atomic, near, sha256
 from unitgain.metrics import frechet, neighbours
 from unitgain.metrics.detectors import DetectorInfo
 from unitgain.metrics.record import ReferenceInfo
@@ -132,7 +132,8 @@ def load_references(path: Path) -> dict[str, Reference]:
         ReferenceFileError: if it is no reference or damaged.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no reference at {path}: make one with `unitgain metrics reference DATA --out {path}`")
+        command = f"unitgain metrics reference DATA --out {path}"
+        raise FileNotFoundError(f"no reference at {path}: make one with `{command}`{near(path)}")
     try:
         arrays = read_npz(path)
         if "mu" in arrays:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unitgain.checkpoint.writer import check_dtype
 from unitgain.ema import gamma_to_sigma_rel
+from unitgain.files import naming
 from unitgain.posthoc import stream
 from unitgain.posthoc.jobs import jobs
 from unitgain.posthoc.output import Output, check_folder, filename, first_file, identity, is_there
@@ -121,7 +122,7 @@ def _missing(planned: Plan, out: Path, identities: Mapping[str, str]) -> Plan:
 
 def _write(planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None, run_jobs: Callable[..., None]) -> None:
     """Read, combine and write, from where an interrupted call has stopped."""
-    with Output(planned, out, dtype, shard_bytes) as output:
+    with naming(out), Output(planned, out, dtype, shard_bytes) as output:
         work = list(jobs(planned.sources, output.resume(), planned.columns, planned.copy_from, dtype))
         run_jobs(work, output.sink, on_tensor=output.tensor_done)
         output.finish()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unitgain.files import require_empty, write_text
+from unitgain.files import near, require_empty, write_text
 from unitgain.kinds import instead_of_snapshots
 from unitgain.serial import from_dict, to_dict
 from unitgain.text import printable
@@ -99,7 +99,8 @@ def load_config(run: Path, verify: bool = False) -> TrainConfig:
     """
     path, checksum = run / CONFIG, run / CHECKSUM
     if not path.is_file():
-        raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.json{instead_of_snapshots(run)}")
+        instead = instead_of_snapshots(run) if run.exists() else near(run)
+        raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.json{instead}")
     with open_regular(path) as file:
         check_size(str(path), os.fstat(file.fileno()).st_size, CONFIG_SIZE, "CONFIG_SIZE")
         data = file.read()

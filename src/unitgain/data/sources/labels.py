@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.files import near
 from unitgain.trust import Limits, read_regular
 from unitgain.trust import parse_json as read_json
 
@@ -91,7 +92,7 @@ def read_labels(path: Path, column: str | None = None) -> dict[str, Label]:
         ValueError: if it is none of these.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no file of labels at {path}")
+        raise FileNotFoundError(f"no file of labels at {path}{near(path)}")
     found = parse_labels(path.name, read_regular(path, TABLE), str(path), column)
     if found is None:
         raise ValueError(

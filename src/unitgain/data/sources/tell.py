@@ -13,6 +13,7 @@ from unitgain.data.sources.saved import open_saved
 from unitgain.data.sources.source import Indexed, Notes, Source, SourceOptions
 from unitgain.data.sources.splits import ALL, choose_files
 from unitgain.data.sources.tars import open_tars
+from unitgain.files import near
 from unitgain.kinds import PICKLE, UNKNOWN, instead_of_snapshot, kind_of, read_head
 from unitgain.trust import open_regular
 
@@ -41,7 +42,8 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
         return open_hub(what.removeprefix(HUB), options)
     path = Path(what)
     if not path.exists():
-        raise FileNotFoundError(f"{what} does not exist; a set on the Hugging Face Hub is written hub:org/name")
+        remedy = near(path) or "; a set on the Hugging Face Hub is written hub:org/name"
+        raise FileNotFoundError(f"{what} does not exist{remedy}")
     return (_open_folder if path.is_dir() else _open_file)(path, scratch, options).limited(options.limit)
 
 
