@@ -43,15 +43,13 @@ def check_picture(path: Path) -> None:
         raise ValueError(f"{path}: a picture's name ends in one of {', '.join(SUFFIXES)}")
 
 
-def save(figure: Any, path: Path, title: str = "") -> None:
+def save(figure: Any, path: Path) -> None:
     """Write a figure, atomically; the name says the format, and the same figure gives the same bytes.
 
     Raises:
         ValueError: if it is none that can be written.
     """
     check_picture(path)
-    if title:
-        figure.suptitle(plot_label(title), fontsize=10)
     with atomic(path) as temporary:
         _write(figure, temporary, path.suffix[1:].lower())
 

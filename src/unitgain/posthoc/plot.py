@@ -13,14 +13,13 @@ from unitgain.text import plot_label
 STORED, WANTED, ACHIEVED, ERROR = "#9bb7d4", "#222222", "#7d3c98", "#c0392b"
 
 
-def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, title: str = "") -> None:
+def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path) -> None:
     """What is stored (above), and what is wanted, achieved and missed for each target (below).
 
     Args:
         weights: solution for `targets`.
         targets: the profiles wanted.
         path: picture to write; its suffix says which kind: .svg, .png or .pdf.
-        title: of the picture.
 
     Raises:
         ValueError: if the suffix is none of these.
@@ -41,16 +40,15 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path, titl
         row.set_title(f"{_describe(target)}: relative error {weights.error[index]:.1e}", fontsize=9, loc="left")
     axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     axes[-1].set_xlabel("training time t")
-    save(figure, path, title)
+    save(figure, path)
 
 
-def plot_responses(lengths: Sequence[float], path: Path, title: str = "") -> None:
+def plot_responses(lengths: Sequence[float], path: Path) -> None:
     """Response functions of power-function averages over relative time, to their peaks (EDM2, Fig. 24).
 
     Args:
         lengths: sigma_rel.
         path: as in `plot_profiles`.
-        title: of the picture.
 
     Raises:
         ValueError: if a length is out of range, or the suffix is none that is known.
@@ -62,17 +60,16 @@ def plot_responses(lengths: Sequence[float], path: Path, title: str = "") -> Non
         label = f"sigma_rel = {length:g}, gamma = {profile.gamma:.2f}"
         axes.plot(tau, profile.density(tau) / (profile.gamma + 1), color=color, label=label)
     axes.legend(frameon=False, fontsize=8)
-    save(figure, path, title)
+    save(figure, path)
 
 
-def plot_errors(lengths: Sequence[float], errors: Mapping[str, Sequence[float]], path: Path, title: str = "") -> None:
+def plot_errors(lengths: Sequence[float], errors: Mapping[str, Sequence[float]], path: Path) -> None:
     """Relative error of the profile against the length sigma_rel, one curve per entry.
 
     Args:
         lengths: sigma_rel.
         errors: relative L2 errors by name of the curve.
         path: as in `plot_profiles`.
-        title: of the picture.
 
     Raises:
         ValueError: if the suffix is none that is known.
@@ -82,7 +79,7 @@ def plot_errors(lengths: Sequence[float], errors: Mapping[str, Sequence[float]],
         axes.semilogy(lengths, values, "o-", markersize=3, label=plot_label(name))
     axes.axhline(WARN_ABOVE, color=ERROR, linestyle=":", linewidth=1)
     axes.legend(frameon=False, fontsize=8)
-    save(figure, path, title)
+    save(figure, path)
 
 
 def _times(weights: Weights, targets: Sequence[Profile], end: float) -> Array:

@@ -34,7 +34,7 @@ def write_results(results: Sequence[CellResult], out: Path, stem: str) -> list[P
     return [table, curves, heat]
 
 
-def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> None:
+def plot_curves(results: Sequence[CellResult], path: Path) -> None:
     """Each metric against the EMA length in a panel of its own, the best point of each curve marked.
 
     A curve per weight of guidance, as in Figs. 6 and 14, of a sweep over tensors one per pattern, as in Fig. 5b, of
@@ -45,7 +45,6 @@ def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> N
     Args:
         results: of one sweep.
         path: picture to write; its suffix says which kind: .svg, .png or .pdf.
-        title: of the picture.
 
     Raises:
         ValueError: if the suffix is none of these, or there are no results.
@@ -60,10 +59,10 @@ def plot_curves(results: Sequence[CellResult], path: Path, title: str = "") -> N
         guidance = f"w = {result.cell.guidance:g}"
         return f"{result.cell.pattern}, {guidance}" if by_pattern else guidance
 
-    _curves(results, name, path, title)
+    _curves(results, name, path)
 
 
-def plot_runs(runs: Mapping[str, Sequence[CellResult]], path: Path, title: str = "") -> None:
+def plot_runs(runs: Mapping[str, Sequence[CellResult]], path: Path) -> None:
     """As `plot_curves`, a curve per run at its best weight of guidance (Fig. 5a)."""
     owner = {id(result): run for run, results in runs.items() for result in results}
     curves: list[CellResult] = []
@@ -72,10 +71,10 @@ def plot_runs(runs: Mapping[str, Sequence[CellResult]], path: Path, title: str =
             own = [result for result in results if result.metric == metric]
             weight = best(own).cell.guidance
             curves += [result for result in own if result.cell.guidance == weight]
-    _curves(curves, lambda result: f"{owner[id(result)]}, w = {result.cell.guidance:g}", path, title)
+    _curves(curves, lambda result: f"{owner[id(result)]}, w = {result.cell.guidance:g}", path)
 
 
-def plot_times(results: Sequence[CellResult], path: Path, title: str = "") -> None:
+def plot_times(results: Sequence[CellResult], path: Path) -> None:
     """Each metric at its best, and the EMA length of that, over training time (Fig. 5c); bars as in `plot_curves`."""
     figure, panels = _panels(results, path, 5.2, rows=2)
     for metric, (above, below) in panels.items():
@@ -90,10 +89,10 @@ def plot_times(results: Sequence[CellResult], path: Path, title: str = "") -> No
         below.set_ylabel("best EMA length sigma_rel")
         below.set_xlabel("images seen")
         below.set_ylim(bottom=0)
-    save(figure, path, title)
+    save(figure, path)
 
 
-def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None:
+def plot_map(results: Sequence[CellResult], path: Path) -> None:
     """Each metric over EMA length and weight of guidance, a panel for each, with the value in each cell.
 
     The best cell has a bold frame; those whose values are within its standard error, where that is known, a thin one.
@@ -113,10 +112,10 @@ def plot_map(results: Sequence[CellResult], path: Path, title: str = "") -> None
         axes.set_title(f"{plot_label(metric)}, {_better(own)}", fontsize=10)
     if any(result.error for result in results):
         figure.supxlabel("thin frames: no worse than the best within its standard error", fontsize=7)
-    save(figure, path, title)
+    save(figure, path)
 
 
-def _curves(results: Sequence[CellResult], name: Callable[[CellResult], str], path: Path, title: str) -> None:
+def _curves(results: Sequence[CellResult], name: Callable[[CellResult], str], path: Path) -> None:
     figure, panels = _panels(results, path, 5.2)
     for metric, axes in panels.items():
         own = [result for result in results if result.metric == metric]
@@ -127,7 +126,7 @@ def _curves(results: Sequence[CellResult], name: Callable[[CellResult], str], pa
         axes.set_ylabel(f"{plot_label(metric)} ({_better(own)})")
         known = any(result.error for result in own)
         axes.legend(frameon=False, fontsize=7, title="bars: one standard error" if known else None, title_fontsize=7)
-    save(figure, path, title)
+    save(figure, path)
 
 
 def _curve(axes: Any, name: str, points: Mapping[float, CellResult], color: Any) -> None:
