@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from unitgain.data.images import to_image
+from unitgain.data.images import grid, to_image
 
 GAP = 2
 SIZE = 13  # of letters, pixels
@@ -19,13 +19,15 @@ INK, PAPER = (32, 32, 32), (255, 255, 255)
 
 def captioned_grid(pixels: UInt8[Tensor, "n c h w"], names: Sequence[str], columns: int | None = None) -> Image.Image:
     """As `unitgain.data.images.grid`, with the name of each picture: beside a row whose pictures all have the same,
-    once where rows go on with it; else below each, as much of it as there is room for.
+    once where rows go on with it; else below each, as much of it as there is room for. Without names, that grid.
 
     Args:
         pixels: `[N, C, H, W]`, N >= 1.
-        names: one for each, of one line.
+        names: one for each, of one line; or none.
         columns: pictures in a row; about square by default.
     """
+    if not names:
+        return grid(pixels, columns)
     columns = min(columns or math.ceil(math.sqrt(len(pixels))), len(pixels))
     rows = [names[start : start + columns] for start in range(0, len(names), columns)]
     if all(len(set(row)) == 1 for row in rows):

@@ -18,7 +18,6 @@ from unitgain.console import warn
 from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.fit import ImageError, decode
-from unitgain.data.images import grid
 from unitgain.data.manifest import DataError
 from unitgain.data.named import DIGITS, open_data
 from unitgain.data.order import indices
@@ -160,19 +159,19 @@ def draw_over_time(
         decode = decoder_of(network.denoiser)
         done = turn * len(seeds)
         report = None if on_images is None else lambda images, done=done: on_images(done + images)
-        names, drawn, known = [], [], classes_of(network.denoiser)
-        for _, labels, pixels in draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report):
-            names += [] if labels is None else [known.label(int(label)) for label in labels]
-            drawn.append(pixels)
+        parts = list(draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report))
+        known = classes_of(network.denoiser)
+        names = [known.label(int(label)) for _, labels, _ in parts if labels is not None for label in labels]
         length = (network.record["profile"] or {}).get("sigma_rel")
-        drawings.append(Drawing(network.record["nimg"], sheet(torch.cat(drawn), names), length))
+        pixels = torch.cat([pixels for _, _, pixels in parts])
+        drawings.append(Drawing(network.record["nimg"], sheet(pixels, names), length))
     return drawings
 
 
 def sheet(pixels: UInt8[Tensor, "n c h w"], names: Sequence[str]) -> Image.Image:
     """Pictures in rows, with the names of their classes below where there are any."""
     columns = min(len(pixels), max(COLUMNS, math.ceil(len(pixels) ** 0.5)))
-    return captioned_grid(pixels, names, columns) if names else grid(pixels, columns)
+    return captioned_grid(pixels, names, columns)
 
 
 def lengths_of(

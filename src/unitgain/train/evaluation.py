@@ -10,7 +10,6 @@ import torch
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import Dataset
-from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser, classes_of
 from unitgain.draw import DrawSettings, Network
 from unitgain.draw.decode import decoder
@@ -193,7 +192,7 @@ class Evaluation(Observer):
             for rank, part in enumerate(shares):
                 if part is not None:
                     pixels[rank :: self.world.size] = part
-            picture = grid(pixels, columns) if labels is None else captioned_grid(pixels, names, columns)
+            picture = captioned_grid(pixels, names, columns)
             with atomic(self.path(nimg)) as temporary:
                 picture.save(temporary, format="PNG")
             if run.log is not None:
