@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -56,13 +57,18 @@ def product_seconds(matrix: Tensor) -> float:
     """Seconds that the product of a square matrix with itself takes."""
     out = torch.empty_like(matrix)
     times = 1 if matrix.device.type == "cpu" else AT_ONCE
-    wait = torch.get_device_module(matrix.device).synchronize
+    return seconds_of(lambda: torch.mm(matrix, matrix, out=out), matrix.device, times)
+
+
+def seconds_of(run: Callable[[], object], device: torch.device | str = "cpu", calls: int = 1) -> float:
+    """Seconds that a call takes, the mean of `calls`; the device has done what it was given before and after."""
+    wait = torch.get_device_module(device).synchronize
     wait()
     start = time.perf_counter()
-    for _ in range(times):
-        torch.mm(matrix, matrix, out=out)
+    for _ in range(calls):
+        run()
     wait()
-    return (time.perf_counter() - start) / times
+    return (time.perf_counter() - start) / calls
 
 
 def _matrix(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:

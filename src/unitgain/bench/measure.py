@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from unitgain.analysis.peak import matrix_peak
+from unitgain.analysis.peak import matrix_peak, seconds_of
 from unitgain.bench.memory import PeakMemory
 
 SHORTEST = 0.01  # seconds of a timing; what takes less is called several times, which makes the clock's error small
@@ -140,7 +140,7 @@ def measure(works: Sequence[Work], device: torch.device | str = "cpu", pace: Pac
     for work in works:
         work.run()
         with PeakMemory(device) as memory:
-            seconds = once(work.run, device)
+            seconds = seconds_of(work.run, device)
         gained[work.name] = memory.gained
         calls[work.name] = max(1, math.ceil(SHORTEST / max(seconds, 1e-7)))
     timings = take_turns({work.name: work.run for work in works}, pace, device, calls)
@@ -171,20 +171,9 @@ def take_turns(
     start, turns = time.perf_counter(), 0
     while not pace.over(turns, time.perf_counter() - start):
         for name in list(runs) if turns % 2 == 0 else reversed(list(runs)):
-            seconds[name].append(once(runs[name], device, (calls or {}).get(name, 1)))
+            seconds[name].append(seconds_of(runs[name], device, (calls or {}).get(name, 1)))
         turns += 1
     return seconds
-
-
-def once(run: Callable[[], object], device: torch.device | str = "cpu", calls: int = 1) -> float:
-    """Seconds that a call takes, the mean of `calls`; the device has done what it was given before and after."""
-    wait = torch.get_device_module(device).synchronize
-    wait()
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    wait()
-    return (time.perf_counter() - start) / calls
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
