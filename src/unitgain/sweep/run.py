@@ -85,10 +85,8 @@ class Sweep:
     def reconstruct(self, cells: Sequence[Cell], on_progress: Callable[[int, int], None] | None = None) -> None:
         """Make the averages of these cells, as far as they are not there, reading the snapshots of a run once."""
         self.main.make([cell.target() for cell in cells], on_progress)
-        guides = [Target(sigma_rel=cell.guide_length) for cell in cells if cell.guide_length is not None]
-        if guides:
-            if self.guide_averages is None:
-                raise ValueError("lengths of the guide need a guide that is the folder of a run")
+        if self.guide_averages is not None:
+            guides = [Target(sigma_rel=cell.guide_length) for cell in cells if cell.guide_length is not None]
             self.guide_averages.make(guides, on_progress)
 
     def networks(self, cell: Cell) -> tuple[Network, Network | None, DrawSettings]:
@@ -229,17 +227,11 @@ def sweep(
 ) -> list[CellResult]:
     """Evaluate all cells that are not in the table; interrupted, the next call goes on.
 
-    Args:
-        bench: as in `remaining`.
-        config: as in `remaining`.
-        on_bytes: as in `remaining`.
-        on_images: called with (images drawn, images to draw) in the first process.
+    Arguments and errors are those of `remaining`; `on_images` is called with (images drawn, images to draw), in the
+    first process.
 
     Returns:
         A result per cell and metric, by metric first, in every process.
-
-    Raises:
-        ValueError: as `remaining`.
     """
     world = bench.world
     left = remaining(bench, config, on_bytes=on_bytes)

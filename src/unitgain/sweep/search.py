@@ -58,11 +58,10 @@ def tune(
     world = bench.world
     axes_of(config)
     config = within_reach(bench, config)
-    axes = _axes(config)
     budget = min(evaluations, len(config.cells(tied=bench.tied)))
     searches: list[Search] = []  # one, in the first process
-    world.on_main(lambda: searches.append(Search(bench, config, axes, seed)))
-    while cells := world.on_main(lambda: _round(searches[0], budget, world.size)):
+    world.on_main(lambda: searches.append(Search(bench, config, seed)))
+    while cells := world.on_main(lambda: searches[0].cells(min(world.size, budget - len(searches[0].results)))):
         for cell in world.share(cells):
             for k in range(config.repeat):
                 progress = None
@@ -117,17 +116,10 @@ def within_reach(bench: Sweep, config: SweepConfig) -> SweepConfig:
 
 
 class Search:
-    """A study of Optuna over the indices of the axes.
+    """A study of Optuna over the indices of the axes; arguments as in `tune`."""
 
-    Args:
-        bench: as in `tune`.
-        config: as in `tune`.
-        axes: from `axes_of`.
-        seed: of the search.
-    """
-
-    def __init__(self, bench: Sweep, config: SweepConfig, axes: Mapping[str, tuple[float, ...]], seed: int) -> None:
-        self.bench, self.config, self.axes = bench, config, axes
+    def __init__(self, bench: Sweep, config: SweepConfig, seed: int) -> None:
+        self.bench, self.config, self.axes = bench, config, _axes(config)
         optuna = require("optuna", extra="tune")
         require("scipy", extra="tune")  # of the Gaussian process
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -136,7 +128,7 @@ class Search:
         self._trials: dict[Cell, Any] = {}
         self._states = optuna.trial.TrialState
         self._distributions = {
-            name: optuna.distributions.IntDistribution(0, len(values) - 1) for name, values in axes.items()
+            name: optuna.distributions.IntDistribution(0, len(values) - 1) for name, values in self.axes.items()
         }
         self.study = optuna.create_study(direction="maximize" if self.metric.higher else "minimize")
         self._name, self._record = self._study_name(seed), bench.out / RECORD
@@ -152,6 +144,13 @@ class Search:
             self.study.sampler = optuna.samplers.GPSampler(
                 seed=seed + len(self.study.trials), n_startup_trials=1, deterministic_objective=True
             )
+
+    def cells(self, count: int) -> list[Cell]:
+        """The next so many cells, with their averages reconstructed."""
+        cells = [self.propose() for _ in range(count)]
+        if cells:
+            self.bench.reconstruct(cells)
+        return cells
 
     def propose(self) -> Cell:
         """A cell that is neither known nor under way: of the design first, then by the model."""
@@ -241,11 +240,3 @@ def _axes(config: SweepConfig) -> dict[str, tuple[float, ...]]:
     if config.guide_lengths is not None:
         axes["guide_length"] = config.guide_lengths
     return axes
-
-
-def _round(search: Search, budget: int, size: int) -> list[Cell]:
-    """The next cells, one per process; none when the budget is spent."""
-    cells = [search.propose() for _ in range(min(size, budget - len(search.results)))]
-    if cells:
-        search.bench.reconstruct(cells)
-    return cells
