@@ -82,14 +82,8 @@ def write_path(
     A frame per noise level at which the network is asked: the noisy images, scaled to the standard deviation of the
     data, and D(x; sigma); in the end the images. As .png they lie one above the other, time from left to right.
 
-    Args:
-        denoiser: as for `write_interpolation`, and all else.
-        seeds: one per image.
-        out: likewise.
-        settings: likewise; without a class, each seed draws its own.
-        animation: likewise; by default as many frames as there are.
-        batch: likewise.
-        on_images: likewise.
+    Arguments as for `write_interpolation`: but a seed is an image, each draws its own class where none is named, and by
+    default there are as many frames as noise levels.
 
     Returns:
         Number of frames.

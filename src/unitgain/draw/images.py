@@ -11,7 +11,7 @@ from unitgain.classes import Class
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser, Label
 from unitgain.draw.decode import Decode, decoder, decoder_of
-from unitgain.draw.picture import finished, from_picture
+from unitgain.draw.picture import FromPixels, from_picture
 from unitgain.draw.preview import Preview
 from unitgain.draw.settings import DrawSettings, FromPicture
 from unitgain.guide import Guided
@@ -48,7 +48,7 @@ def draw_images(
         Seeds, labels (int64 `[n]`, None for an unconditional network) and 8-bit pictures `[n, C, H, W]` on the CPU,
         with the pixels in their place that settings `from_picture` keep.
     """
-    whole = finished(decode, settings)
+    start = settings.sampler if isinstance(settings.sampler, FromPixels) else None
     for part, labels, images in generate(
         denoiser,
         seeds,
@@ -59,7 +59,8 @@ def draw_images(
         on_images=on_images,
         on_step=on_step,
     ):
-        yield part, labels, whole(images)
+        pixels = decode(images)
+        yield part, labels, pixels if start is None else start.finish(pixels)
 
 
 def to_pixels(

@@ -86,8 +86,8 @@ def open_networks(
 
     Args:
         network: as for `open_network`; a preset brings its guide and weight, where neither is given.
-        device: likewise.
-        settings: likewise; their own weight does not count.
+        device: where to put both.
+        settings: of both; their own weight of guidance does not count.
         guide: what guides: a network, or "self", the network without its label.
         guidance: weight; 1 is none.
 

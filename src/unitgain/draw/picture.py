@@ -17,7 +17,6 @@ from unitgain.data.fit import Fit, ImageError, adm_crop, decode, flatten
 from unitgain.data.images import from_image, to_image
 from unitgain.data.vae import downsampling, load_vae, vae_encode
 from unitgain.denoiser import Denoiser
-from unitgain.draw.decode import Decode
 from unitgain.draw.settings import DrawSettings, FromPicture
 from unitgain.files import near
 from unitgain.guide import Guided
@@ -110,14 +109,6 @@ def _encoder(denoiser: Denoiser | Guided, settings: DrawSettings) -> Encoder:
     if settings.vae is None or not isinstance(encoder, LatentEncoder):
         return encoder
     return dataclasses.replace(encoder, vae=settings.vae)
-
-
-def finished(decode: Decode, settings: DrawSettings) -> Decode:
-    """A decoder that also puts the pixels in their place that settings `from_picture` keep."""
-    sampler = settings.sampler
-    if not isinstance(sampler, FromPixels):
-        return decode
-    return lambda images: sampler.finish(decode(images))
 
 
 def _seen(
