@@ -59,10 +59,8 @@ def _lengths(result: Mapping[str, Any]) -> str:
         f"Each point is {result['settings']['images']} images against all real ones, with the same seeds. "
         f"Raw weights: {result['fd_raw']:.3f}; best average: {result['fd_best']:.3f}.",
     )
-    return curve + table(
-        ("sigma_rel", "distance", "accuracy", "error of the profile"),
-        [(row["sigma_rel"], row["fd"], row["accuracy"], row["profile_error"]) for row in sweep],
-    )
+    rows = [(row["sigma_rel"], row["fd"], row["accuracy"], row["profile_error"]) for row in sweep]
+    return side_by_side(curve, table(("sigma_rel", "distance", "accuracy", "error of the profile"), rows))
 
 
 def _classes(result: Mapping[str, Any]) -> str:

@@ -26,8 +26,9 @@ p, figcaption { max-width: 62rem } table { border-collapse: collapse; display: b
 td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
 td:last-child, th:last-child { overflow-wrap: anywhere; padding-right: 0 }
 th { font-weight: 600; border-bottom: 1px solid var(--line) } td.number, th.number { text-align: right }
+td.number { white-space: nowrap }
 figure { margin: .4rem 0 } figcaption { color: var(--soft); font-size: .92rem }
-.row { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start }
+.row { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start } .row > * { min-width: 0; max-width: 100% }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(27rem, 100%), 1fr)); gap: 0 2rem;
   align-items: start }
 .tiles > * { min-width: 0 } .tiles svg { width: 100% } svg { max-width: 100%; height: auto }
@@ -100,12 +101,12 @@ def picture(image: Image.Image, caption: str) -> str:
     image.save(buffer, format="PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
     sharp = ' class="sharp"' if image.width < SHARP else ""
-    return _figure(f'<img{sharp} alt="{escape(caption)}" src="data:image/png;base64,{data}">', caption)
+    return plot(f'<img{sharp} alt="{escape(caption)}" src="data:image/png;base64,{data}">', caption)
 
 
-def plot(svg: str, caption: str) -> str:
-    """A figure with an SVG drawing inside the page."""
-    return _figure(svg, caption)
+def plot(content: str, caption: str) -> str:
+    """A figure with an SVG drawing, or whatever HTML, inside the page."""
+    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def slider(name: str, title: str, figures: Mapping[str, str]) -> str:
@@ -136,10 +137,6 @@ def side_by_side(*figures: str) -> str:
 def tiles(*figures: str) -> str:
     """Figures of one size, as many to a row as the window has room for."""
     return f'<div class="tiles">{"".join(figures)}</div>'
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _cell(value: object) -> str:
