@@ -17,15 +17,18 @@ from unitgain.text import evenly, one_line
 if TYPE_CHECKING:
     from unitgain.checkpoint.snapshot import Snapshot
 
-RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+@dataclass(frozen=True)
+class OfRun:
+    """A command about what a run has stored."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run, or of snapshots."""
 
 
 @dataclass(frozen=True)
-class List:
+class List(OfRun):
     """List the averages that a run has stored."""
-
-    run_folder: RunFolder
-    """Folder of a run, or of snapshots."""
 
     json: bool = False
     """Print JSON."""
@@ -53,11 +56,8 @@ class List:
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(OfRun):
     """Reconstruct averages of any length from those that a run has stored (post-hoc EMA)."""
-
-    run_folder: RunFolder
-    """Folder of a run, or of snapshots."""
 
     lengths: Annotated[str, tyro.conf.Positional]
     """Lengths sigma_rel in (0, 0.2886): 0.05, a list 0.05,0.1 or a range with both ends 0.01:0.25:0.01. A part may
@@ -127,11 +127,8 @@ class Reconstruct:
 
 
 @dataclass(frozen=True)
-class Plot:
+class Plot(OfRun):
     """Plot the averaging profiles: stored, wanted, achieved, and their difference (EDM2, Fig. 4)."""
-
-    run_folder: RunFolder
-    """Folder of a run, or of snapshots."""
 
     lengths: Annotated[str, tyro.conf.Positional]
     """Lengths, as for `reconstruct`; a few at most."""
@@ -181,11 +178,8 @@ class Responses:
 
 
 @dataclass(frozen=True)
-class Error:
+class Error(OfRun):
     """Tell how well averages of a range of lengths can be reconstructed from what a run has stored."""
-
-    run_folder: RunFolder
-    """Folder of a run, or of snapshots."""
 
     lengths: Annotated[str, tyro.conf.Positional] = "0.01:0.28:0.01"
     """Lengths, as for `reconstruct`."""

@@ -305,12 +305,8 @@ def describe_run(run: Path) -> dict[str, Any]:
         "snapshots": [path.name for path in sorted((run / "snapshots").glob("[!.]*.safetensors"))],
         "checkpoints": [path.name for path in list_checkpoints(run / "checkpoints")],
         **settings,
-        "recipe": _recipe(config.recipe),
+        "recipe": {"parameters": trained_parameters(config.recipe), **to_dict(config.recipe)},
     }
-
-
-def _recipe(what: Recipe) -> dict[str, Any]:
-    return {"parameters": trained_parameters(what), **to_dict(what)}
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
