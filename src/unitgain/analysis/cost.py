@@ -7,13 +7,13 @@ papers; the normalization of weights counts like anything else, so this is the c
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.module_tracker import ModuleTracker
 
 from unitgain.analysis.buckets import bucket_of
 from unitgain.analysis.counts import Cost
@@ -52,7 +52,7 @@ def cost(module: nn.Module, *inputs: Any) -> Cost:
         inputs: arguments of `module` for one sample, on its device.
     """
     counter = OperationCounter()
-    with torch.no_grad(), counter.watch(module), counter:
+    with torch.no_grad(), counter.modules, counter:
         module(*inputs)
     return Cost(
         parameters=parameter_count(module),
@@ -69,13 +69,14 @@ class OperationCounter(TorchDispatchMode):
     Attributes:
         by_op: operations by kind.
         by_path: operations by the innermost module's name, "" outside all.
+        modules: follows which of them is running, while it is entered.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.by_op: Counter[str] = Counter()
         self.by_path: Counter[str] = Counter()
-        self._path = [""]
+        self.modules = ModuleTracker()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -84,24 +85,9 @@ class OperationCounter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if count := flops(func, args, out):
             self.by_op[operation(func)] += count
-            self.by_path[self._path[-1]] += count
+            innermost = max(self.modules.parents - {"Global"}, key=len, default="")  # each is within all others
+            self.by_path[innermost.partition(".")[2]] += count  # without the class of the whole
         return out
-
-    @contextmanager
-    def watch(self, module: nn.Module) -> Iterator[None]:
-        """Follow which of the submodules is running."""
-        hooks = []
-        for name, submodule in module.named_modules():
-            hooks.append(submodule.register_forward_pre_hook(lambda _m, _a, name=name: self._path.append(name)))
-            hooks.append(submodule.register_forward_hook(lambda _m, _a, _o: self._leave()))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _leave(self) -> None:
-        self._path.pop()  # returns nothing: what a forward hook returns would replace the output
 
 
 def part_of(path: str) -> str:
