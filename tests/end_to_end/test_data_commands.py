@@ -90,7 +90,7 @@ def test_pixels(call, tmp_path):
     assert "0 groups of exact duplicates" in text
     assert "sigma_data = 0.5" in text
     call("data", "show", data, "--out", tmp_path / "sheet.png", "--columns", 3)
-    assert call("data", "show", data).out.strip() == f"{data}.png"
+    assert call("data", "show", data).out.splitlines()[0] == f"{data}.png"
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height == 2 * 50 + 2
     assert "must end in .png" in call("data", "show", data, "--out", tmp_path / "sheet.svg", code=2).err

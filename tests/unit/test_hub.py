@@ -1,6 +1,7 @@
 """Folders and repositories of the Hub, with a Hub that is not there."""
 
 import json
+import shlex
 import types
 
 import huggingface_hub
@@ -195,8 +196,12 @@ def test_the_command_shows_what_it_would_send_and_sends_it(hub, snapshot, tmp_pa
     main(["push", str(snapshot), "org/tiny", "--private", "--dry-run", str(tmp_path / "dry"), *options])
     out = capsys.readouterr().out
     assert not hub.log and "license: mit" in out and "| KID | 0.002 |" in out and "nothing was" in out
-    main(["push", str(snapshot), "org/tiny", "--private", *options])
-    assert capsys.readouterr().out.strip() == "https://hub.invalid/org/tiny/commit/1"
+    _, *printed = shlex.split(out.splitlines()[-1])
+    assert printed == ["push", str(snapshot), "org/tiny", "--private", *options]
+    main(printed)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "https://hub.invalid/org/tiny/commit/1"
+    assert said[-1].split() == ["unitgain", "sample", "org/tiny", "--out", "samples-tiny", "--grid"]
     assert hub.log == [("token", None), ("create", "org/tiny", True, True, "model")]
     for path in (tmp_path / "dry").iterdir():
         assert path.read_bytes() == (hub.root / "org/tiny" / path.name).read_bytes()
