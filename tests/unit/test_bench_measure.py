@@ -19,7 +19,7 @@ def test_turns_go_forth_and_back():
 def test_seconds_are_those_of_a_call(monkeypatch):
     clock = itertools.count(0, 6)  # every look at the clock takes 6 seconds
     monkeypatch.setattr(measuring.time, "perf_counter", lambda: next(clock))
-    assert measuring.once(lambda: None, calls=3) == 2.0
+    assert measuring.seconds_of(lambda: None, calls=3) == 2.0
 
 
 def test_time_ends_the_turns_but_not_before_three():
