@@ -1,6 +1,7 @@
 """`unitgain bench`."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -8,6 +9,7 @@ import tyro
 from unitgain.cli.arguments import Unset, pick_device
 from unitgain.cli.drawing import Sampled
 from unitgain.cli.measuring import Comparing
+from unitgain.recipes import RECIPES
 from unitgain.sample.samplers import Heun, Sampler
 
 NetworkName = Annotated[Unset[str], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
@@ -115,4 +117,7 @@ class Sample(Comparing, Sampled):
                 device=pick_device(self.device),
                 pace=pace,
             )
-        self.show(comparison, "see what it costs", "inspect", cases[0].network)
+        if (name := str(cases[0].network)) in RECIPES or Path(name).exists():
+            self.show(comparison, "see what it costs", "inspect", name)
+        else:
+            self.show(comparison, "draw images", "sample", name, "--out", f"samples-{Path(name).name}", "--grid")
