@@ -12,12 +12,15 @@ import time
 
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
 
+from unitgain.analysis.plots import part_styles
 from unitgain.cli.watch import Watch
 from unitgain.data.digits import digits
 from unitgain.data.images import grid
+from unitgain.figures import ACCENT, INK, colors
 from unitgain.report.chart import bar, curve
 from unitgain.report.curves import short
 from unitgain.report.history import pooled, read_history
@@ -252,3 +255,24 @@ def test_real_pictures_are_those_that_the_run_was_trained_on(folder):
     ):
         history = dataclasses.replace(read_history(folder), config=dataclasses.replace(saved, **changes))
         assert (real_pictures(history) is not None) == there, changes
+
+
+def test_curves_can_be_seen_on_white_and_in_the_dark():
+    def luminance(color):
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+        return sum(part * weight for part, weight in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    def contrast(one, other):
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    def inverted(color):  # invert(.92) hue-rotate(180deg), as the style of a page has it
+        turned = ((-0.574, 1.43, 0.144), (0.426, 0.43, 0.144), (0.426, 1.43, -0.856))
+        before = [0.92 * (1 - c) + 0.08 * c for c in color]
+        return [min(max(sum(a * b for a, b in zip(row, before, strict=True)), 0), 1) for row in turned]
+
+    styles = part_styles([*(f"Enc {2**k}x{2**k}" for k in range(2, 7)), *"abcdefgh"])
+    for color in (*colors(range(7)).values(), *(style["color"] for style in styles.values()), INK, ACCENT):
+        shown = to_rgb(color)
+        assert contrast(shown, (1, 1, 1)) > 2.9
+        assert contrast(inverted(shown), to_rgb("#141414")) > 2.9

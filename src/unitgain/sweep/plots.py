@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unitgain.extras import require
 from unitgain.figures import ACCENT, check_picture, colors, new_figure, save
 from unitgain.sweep.cells import CellResult, best, best_by
 from unitgain.sweep.table import write_csv
@@ -168,8 +169,9 @@ def _map(figure: Any, axes: Any, results: Sequence[CellResult], row: Callable[[C
 
 def _frame(axes: Any, place: tuple[int, int], width: float) -> None:
     """A line around a cell of a map."""
-    left, right, low, high = place[0] - 0.45, place[0] + 0.45, place[1] - 0.45, place[1] + 0.45
-    axes.plot([left, right, right, left, left], [low, low, high, high, low], color=ACCENT, linewidth=width)
+    patches = require("matplotlib.patches", extra="plot")
+    corner = (place[0] - 0.45, place[1] - 0.45)
+    axes.add_patch(patches.Rectangle(corner, 0.9, 0.9, fill=False, edgecolor=ACCENT, linewidth=width))
 
 
 def _better(results: Sequence[CellResult]) -> str:
