@@ -1,5 +1,6 @@
-"""docs/papers.md: every figure and table has its row, and every command there is one, with the options it is given."""
+"""docs/papers.md: every figure, table, equation and algorithm has its row, and what the rows name is there."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,8 @@ from unitgain.cli.commands import COMMANDS
 from unitgain.presets import PRESETS
 from unitgain.recipes import RECIPES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "papers.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "papers.md").read_text()
 SPANS = [shlex.split(text) for text in re.findall(r"`unitgain ([^`]+)`", PAGE.replace("\n", " "))]
 
 
@@ -40,3 +42,29 @@ def test_none_is_missing(paper, figures, tables):
         for first, last in re.findall(r"(\d+)(?:-(\d+))?", cell):
             seen[cell.partition(" ")[0].rstrip("s.")] |= set(range(int(first), int(last or first) + 1))
     assert seen == {"Fig": set(range(1, figures + 1)), "Table": set(range(1, tables + 1))}
+
+
+@pytest.mark.parametrize(("paper", "equations", "algorithms"), [("EDM2:", 153, 3), ("EDM2+:", 9, 0)])
+def test_every_equation_and_algorithm_is_there(paper, equations, algorithms):
+    part = PAGE.partition(f"## {paper}")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ((?:Eq|Algorithm)[^|]*) \|[^|]*\|[^|]*\|[^|\n]* \|$", part, flags=re.MULTILINE)
+    seen = {"Eq": [], "Algorithm": []}
+    for cell in rows:
+        kind = "Eq"
+        for word, first, last in re.findall(r"(Algorithm)?\s?(\d+)(?:-(\d+))?", cell):
+            kind = word or kind
+            seen[kind] += range(int(first), int(last or first) + 1)
+    assert sorted(seen["Eq"]) == [*range(1, equations + 1)]
+    assert sorted(seen["Algorithm"]) == [*range(1, algorithms + 1)]
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(unitgain\.[\w.]+)`", PAGE))))
+def test_the_code_is_there(name):
+    pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", PAGE))))
+def test_the_tests_are_there(name):
+    path, _, function = name.partition("::")
+    text = (ROOT / path).read_text()
+    assert not function or re.search(rf"^def {function}\(", text, flags=re.MULTILINE)

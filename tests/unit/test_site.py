@@ -1,0 +1,133 @@
+"""The site: links lead somewhere, every command and option has its entry, every documented name is there."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "tools"))
+
+import commands
+import unitgain
+from mathematics import with_mathml
+from notebooks import blocks, to_notebook
+from offline import fetched
+from pages import outside_code, stage, to_page, write_measured
+from unitgain.cli.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+NAMES = [
+    name
+    for path in (ROOT / "docs/reference/api").glob("*.md")
+    for name in re.findall(r"^::: (\S+)", path.read_text(), re.M)
+]
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    out = tmp_path_factory.mktemp("site")
+    commands.write(out / "reference" / "commands")
+    stage(out)
+    write_measured(out)
+    return out
+
+
+def test_pages_and_what_they_show_are_staged_and_nothing_leads_out(staged):
+    pages = sorted(staged.rglob("*.md"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        found = []
+        outside_code(
+            page.read_text(), lambda text, found=found: found.extend(re.findall(r"\]\(([^)\s]+)\)", text)) or text
+        )
+        for target in found:
+            if not re.match(r"[a-z]+:|#", target):
+                there = (page.parent / target.partition("#")[0]).resolve()
+                assert there.is_file() and there.is_relative_to(staged), f"{page}: {target}"
+
+
+def test_the_navigation_names_the_pages(staged):
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = set(re.findall(r"(\S+\.md)$", text.partition("\nnav:")[2], re.M))
+    pages = {page.relative_to(staged).as_posix() for page in staged.rglob("*.md")}
+    assert named <= pages
+    assert not {page for page in pages - named if not page.startswith(("measured/", "examples/"))}
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "script.py").write_text("pass")
+    page = PurePosixPath("docs/a.md")
+    assert to_page("`[x](no.md)` [s](../script.py)", page, tmp_path / "out", tmp_path) == (
+        "`[x](no.md)` [s](files/script.py)"
+    )
+    assert (tmp_path / "out/files/script.py").read_text() == "pass"
+    with pytest.raises(ValueError, match=r"docs/a\.md: a link leads to no\.md"):
+        to_page("see [this](no.md)", page, tmp_path / "out", tmp_path)
+
+
+def test_formulas_are_set_without_a_script_and_code_is_left_alone():
+    text = outside_code("cost $x_1^2$ and `$PATH`\n\n```sh\necho $A $B\n```\n\n$$\\frac{a}{b}$$\n", with_mathml)
+    assert text.count("<math") == 2 and "<mfrac>" in text and "<msubsup>" in text
+    assert "`$PATH`" in text and "echo $A $B" in text
+    assert with_mathml("from $5 to $10") == "from $5 to $10"
+    with pytest.raises(ValueError, match=r"x\^1\^2"):
+        with_mathml("$x^1^2$")
+
+
+def test_a_notebook_has_the_text_and_the_python_of_its_page():
+    page = "# Title\n\ntext\n\n```python\nx = 1\n```\n\n```sh\nls\n```\n\n```python\ny = x\n```\n"
+    assert blocks(page) == ["x = 1\n", "y = x\n"]
+    cells = json.loads(to_notebook(page))["cells"]
+    assert [cell["cell_type"] for cell in cells] == ["markdown", "code", "markdown", "code"]
+    assert "".join(cells[3]["source"]) == "y = x" and "ls" in "".join(cells[2]["source"])
+    assert to_notebook(page) == to_notebook(page)
+
+
+def test_every_command_and_option_has_its_entry(staged):
+    text = "".join((staged / f"reference/commands/{file}.md").read_text() for file in commands.AREAS)
+    assert sorted(re.findall(r"^## unitgain (.*?) \{", text, re.M)) == sorted(COMMANDS)
+    for name in COMMANDS:
+        for option in commands.options(name):
+            assert f"{{ #{commands.anchor(name, option)} }}" in text, f"{name} {option}"
+
+
+def test_the_options_of_the_pages_are_those_of_the_help(call):
+    text = call("sample", "--help").out
+    listed = {word for word in commands.options("sample") if word.startswith("--")}
+    assert listed == set(re.findall(r"^│? {1,2}(?:-\w, )?(--[a-z][\w-]*)", text, re.M)) - {"--help"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documented_names_are_there_and_say_what_they_are(name):
+    module, _, attribute = name.rpartition(".")
+    value = getattr(importlib.import_module(module), attribute)
+    assert value.__doc__ or "Profile" in name
+
+
+def test_the_top_level_is_documented():
+    packages = {"arch", "ema", "posthoc", "recipes", "sample", "frechet", "nvidia", "ops", "__version__"}
+    documented = {name.removeprefix("unitgain.") for name in NAMES}
+    assert set(unitgain.__all__) - packages <= documented
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("a.html", '<script src="https://a.test/x.js"></script>', 1),
+        ("a.html", "<link rel=stylesheet href=//a.test/x.css><img src='http://a.test/b.png'>", 2),
+        ("a.css", "@import 'https://a.test/x.css'; a { background: url(https://a.test/b.png) }", 2),
+        (
+            "a.html",
+            '<a href="https://a.test">link</a><script src="assets/x.js"></script><link rel="canonical" href="x">',
+            0,
+        ),
+    ],
+)
+def test_what_a_page_would_fetch_is_seen(tmp_path, name, text, found):
+    (tmp_path / name).write_text(text)
+    assert len(list(fetched(tmp_path))) == found
