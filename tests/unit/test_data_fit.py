@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unitgain.data import fit as fit_module
-from unitgain.data.fit import Fit, ImageError, decode, encode_image, fit_image, read_pixels
+from unitgain.data.fit import Fit, ImageError, decode, encode_image, fit_image, halve, read_pixels
 
 
 def noise(width, height, channels=3, seed=0):
@@ -143,6 +143,15 @@ def test_halving_is_the_mean_of_blocks():
         values = (values[:, 0::2] + values[:, 1::2] + 1) // 2  # rounded half up, in each direction
         values = (values[0::2] + values[1::2] + 1) // 2
     assert np.array_equal(pixels(file(image), resolution=8), values)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 150), st.integers(2, 300), st.sampled_from([1, 3]), st.booleans())
+def test_halving_is_that_of_pillow_to_the_bit(width, height, channels, twice):
+    height = 2 * width + height % 3 - 1 if twice else height  # about there Pillow may choose the other order
+    image = noise(width, height, channels, seed=height)
+    expected = image.resize((width // 2, height // 2), Image.Resampling.BOX)
+    assert np.array_equal(np.asarray(halve(image)), np.asarray(expected))
 
 
 def test_an_image_of_the_right_size_is_not_touched():

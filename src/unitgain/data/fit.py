@@ -201,8 +201,21 @@ def stretch(image: Image.Image, fit: Fit) -> Image.Image:
 def _halved(image: Image.Image, size: tuple[int, int], judge: Callable[[Iterable[bool]], bool]) -> Image.Image:
     """Halve with a box filter while `all` edges, or `any`, are at least twice the target."""
     while judge(edge >= 2 * side for edge, side in zip(image.size, size, strict=True)) and min(image.size) >= 2:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+        image = halve(image)
     return image
+
+
+def halve(image: Image.Image) -> Image.Image:
+    """`image.resize((width // 2, height // 2), BOX)` to the bit, for 8-bit pixels, in half the time if edges are even.
+
+    Pillow resizes columns first, but for pictures much taller than wide, and rounds in between. Where an edge is even,
+    what its `reduce` does to that edge is the same.
+    """
+    box, (width, height) = Image.Resampling.BOX, image.size
+    if height > 2 * width:
+        return image.resize((width // 2, height // 2), box)
+    image = image.resize((width // 2, height), box) if width % 2 else image.reduce((2, 1))
+    return image.resize((width // 2, height // 2), box) if height % 2 else image.reduce((1, 2))
 
 
 def _part(image: Image.Image, resized: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

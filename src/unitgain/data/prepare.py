@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,13 +157,18 @@ class _Job:
             return task[0], fit_item(task[1], fit, self.source.limits)
 
         count = itertools.count(sum(shard.items for shard in there.values()) + 1)
-        with closing(in_order(make, missing, workers)) as results:
+        # Writing waits for the disk: the next shard is made meanwhile. What was begun is finished, whatever happens.
+        with ThreadPoolExecutor(1) as pool, closing(in_order(make, missing, workers)) as results:
+            writing = Future[None]()
+            writing.set_result(None)
             for shard, group in itertools.groupby(results, lambda result: result[0]):
                 rows = list[Row]()
                 for _, row in group:
                     rows.append(self._checked(row))
                     self.progress(next(count), self.source.length)
-                self.write(shard, rows)
+                writing.result()
+                writing = pool.submit(self.write, shard, rows)
+            writing.result()
 
     def _checked(self, row: Row) -> Row:
         if row.data is not None and self.shape not in (None, row.shape):

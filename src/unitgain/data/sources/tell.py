@@ -75,9 +75,11 @@ def _most(folder: Path, kinds: dict[str, dict[str, str]]) -> str:
     Raises:
         ValueError: if these are not the same.
     """
+    if len(kinds) < 2:
+        return next(iter(kinds), "pictures")
     sizes = {kind: sum(map(_size, (folder / file for file in files.values()))) for kind, files in kinds.items()}
-    number = max(kinds, key=lambda kind: len(kinds[kind]), default="pictures")
-    if sizes and number != max(sizes, key=lambda kind: sizes[kind]):
+    number = max(kinds, key=lambda kind: len(kinds[kind]))
+    if number != max(sizes, key=lambda kind: sizes[kind]):
         listed = ", ".join(
             f"{len(files):,} {kind} of {sizes[kind]:,} bytes ({next(iter(files))})" for kind, files in kinds.items()
         )
