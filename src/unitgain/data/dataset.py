@@ -54,6 +54,10 @@ class Dataset(Protocol):
         """Rows as they are stored, into `out` if given, and their labels."""
         ...
 
+    def labels_of(self, indices: NDArray[np.int64]) -> Labels:
+        """The labels of these rows, `[n]`."""
+        return None if self.labels is None else self.labels[torch.from_numpy(indices)]
+
     @property
     def latents(self) -> bool:
         """Whether these are latents, which a VAE decodes, rather than pixels."""
@@ -154,9 +158,7 @@ class ArrayDataset(Dataset):
 
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
         """The images with these indices as they are stored, and their labels."""
-        rows = torch.from_numpy(indices)
-        images = torch.index_select(self.images, 0, rows, out=out)
-        return images, None if self.labels is None else self.labels[rows]
+        return torch.index_select(self.images, 0, torch.from_numpy(indices), out=out), self.labels_of(indices)
 
     def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
         """What the network sees, float32; nothing is random."""

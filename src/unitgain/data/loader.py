@@ -140,7 +140,6 @@ class Cache:
             )
         self._kept = torch.empty(shape, dtype=dataset.dtype)
         self._there = np.zeros(len(dataset), dtype=bool)
-        self._labels: Labels = None
 
     def rows(self, indices: NDArray[np.int64], out: Tensor) -> tuple[Tensor, Labels]:
         """As `Dataset.rows`. Threads may read the same row twice, which changes nothing."""
@@ -149,8 +148,4 @@ class Cache:
             self._kept[torch.from_numpy(missing)] = self.dataset.rows(missing)[0]
             self._there[missing] = True
         torch.index_select(self._kept, 0, torch.from_numpy(indices), out=out)
-        return out, self._label(indices)
-
-    def _label(self, indices: NDArray[np.int64]) -> Labels:
-        labels = self.dataset.labels
-        return None if labels is None else labels[torch.from_numpy(indices)]
+        return out, self.dataset.labels_of(indices)

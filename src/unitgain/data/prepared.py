@@ -124,13 +124,9 @@ class PreparedDataset(Dataset):
         array = out.numpy()
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         places = indices - self._starts[shards]
-        if self.latents:
-            for position, (shard, row) in enumerate(zip(shards.tolist(), places.tolist(), strict=True)):
-                array[position] = self._moments[shard][row]
-        else:
-            for position, (shard, row) in enumerate(zip(shards.tolist(), places.tolist(), strict=True)):
-                array[position] = self._pixels(shard, row)
-        return out, None if self.labels is None else self.labels[torch.from_numpy(indices)]
+        for position, (shard, row) in enumerate(zip(shards.tolist(), places.tolist(), strict=True)):
+            array[position] = self._moments[shard][row] if self.latents else self._pixels(shard, row)
+        return out, self.labels_of(indices)
 
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
