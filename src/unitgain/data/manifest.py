@@ -41,7 +41,7 @@ class Shard:
         bytes: size of the file.
         sha256: of the file.
         items: pictures of the source that it stands for, those that were skipped too.
-        resolution: of its rows, as in `Manifest`; None in older files, where they are square.
+        resolution: of its rows, as in `Manifest`; None if there are none.
         values: pixels (or places of the latents) per channel, over all its rows.
         sums: of the values, per channel.
         squares: sums of the squares of the values, per channel.
@@ -74,6 +74,8 @@ class Shard:
             )
         if not all(map(math.isfinite, (*self.sums, *self.squares))):
             raise ValueError(f"{self.file}: its sums are not finite")
+        if self.rows and self.resolution is None:
+            raise ValueError(f"{self.file}: {self.rows} rows of no resolution")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,9 +218,8 @@ class _Job:
 
 def shape_of(shard: Shard) -> Shape:
     """Of the images in a shard."""
-    channels = len(shard.sums) * (2 if shard.kind == "latent" else 1)
-    square = round((shard.values / shard.rows) ** 0.5)
-    return Shape(shard.kind, channels, sides_of(shard.resolution or square))
+    assert shard.resolution is not None, "it has rows"
+    return Shape(shard.kind, len(shard.sums) * (2 if shard.kind == "latent" else 1), sides_of(shard.resolution))
 
 
 def fit_item(item: Item, fit: Fit, limits: Limits) -> Row:
