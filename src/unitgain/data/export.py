@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitgain.data.fit import encode_image, read_pixels
+from unitgain.data.fit import encode_image
 from unitgain.data.images import to_image
 from unitgain.data.prepared import PreparedDataset
 from unitgain.files import atomic
@@ -50,9 +50,6 @@ def _member(dataset: PreparedDataset, index: int) -> bytes:
         buffer = io.BytesIO()
         np.save(buffer, dataset.rows(np.array([index]))[0][0].numpy())
         return buffer.getvalue()
+    image = to_image(dataset.rows(np.array([index]))[0][0])  # nothing that cannot be decoded gets into an archive
     data = dataset.stored(index)
-    channels, height, width = dataset.stored_shape
-    read_pixels(data, channels, (width, height))  # nothing that cannot be decoded gets into an archive
-    if data.startswith(PNG):
-        return data
-    return encode_image(to_image(dataset.rows(np.array([index]))[0][0]), "png")
+    return data if data.startswith(PNG) else encode_image(image, "png")

@@ -120,7 +120,8 @@ class Judge:
             ValueError: if a metric is unknown, or has nothing to be measured against.
         """
         world = world or World()
-        chosen = _choose(metrics, reference, detector)
+        of_digits = reference == "digits" or isinstance(reference, Digits)
+        chosen = parse_metrics(metrics, detector or ("pixels" if of_digits else "inception"))
         against = _open_reference(chosen, reference, limits)
         names = dict.fromkeys(metric.detector for metric in chosen)
         weights = (weights or Weights()).fetch(names, world, on_bytes)
@@ -227,35 +228,12 @@ def repetitions(images: Images, repeat: int) -> list[tuple[Images, Sequence[int]
     return rounds
 
 
-def _choose(metrics: Sequence[str | Metric], reference: object = None, detector: str | None = None) -> list[Metric]:
-    """Metrics by name, each with a detector.
-
-    Args:
-        metrics: as `parse_metrics` takes them.
-        reference: what they will be measured against.
-        detector: of metrics that name none; None for `pixels` where that is the digits, and for `inception` otherwise.
-    """
-    of_digits = reference == "digits" or isinstance(reference, Digits)
-    return parse_metrics(metrics, detector or ("pixels" if of_digits else "inception"))
-
-
 def _open_reference(
     metrics: Sequence[Metric],
     given: str | Path | Images | Mapping[str, Reference] | None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits,
 ) -> Images | Mapping[str, Reference]:
-    """What metrics are measured against, opened: references that have what they need, or images to make them of.
-
-    Args:
-        metrics: each with a detector.
-        given: as in `Judge.open`.
-        limits: likewise.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ReferenceFileError: if a file is damaged.
-        ValueError: if there is nothing for a metric.
-    """
+    """What metrics are measured against, opened: references that have what they need, or images to make them of."""
     compared = [dataclasses.replace(one, detector=name_of(one.detector)) for one in metrics if one.reference]
     if not compared:
         return {}

@@ -19,7 +19,7 @@ from unitgain.data.sources.labels import (
     read_labels,
 )
 from unitgain.data.sources.listing import LABEL_FILES, TAR_SUFFIXES, Listing, Place, parents
-from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions
+from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions, few
 from unitgain.data.sources.splits import choose_folders
 from unitgain.text import printable
 
@@ -219,7 +219,7 @@ def by_folder(
     if all(map(is_number, names)):
         by_number = sorted(names, key=lambda name: (int(name), name))
         if by_number != names:
-            lines += (f"classes are in the order of their numbers, {_few(by_number)}; as text it is {_few(names)}",)
+            lines += (f"classes are in the order of their numbers, {few(by_number)}; as text it is {few(names)}",)
         names = by_number
     numbers = {name: index for index, name in enumerate(names)}
     return np.array([numbers[part[depth]] for part in parts], dtype=np.int64), tuple(names), lines
@@ -241,10 +241,6 @@ def is_series(stems: Sequence[str]) -> bool:
 def _stem(archive: str) -> str:
     suffix = next((suffix for suffix in TAR_SUFFIXES[1:] + TAR_SUFFIXES[:1] if archive.lower().endswith(suffix)), "")
     return archive[: len(archive) - len(suffix)]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _nothing(listing: Listing, name: str) -> str:

@@ -91,7 +91,8 @@ def features_of(schema: Any, name: str) -> Any:
         ValueError: if it is no JSON.
     """
     about = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"), f"{name}: what it says of its columns")
-    return about.get("info", {}).get("features") if isinstance(about, dict) and _is_object(about, "info") else None
+    info = about.get("info") if isinstance(about, dict) else None
+    return info.get("features") if isinstance(info, dict) else None
 
 
 def _chosen(names: Sequence[str], wanted: str | None, usual: Sequence[str]) -> str | None:
@@ -103,10 +104,6 @@ def _class_names(features: Any, label: str) -> list[str] | None:
     feature = features.get(label) if isinstance(features, dict) else None
     names = feature.get("names") if isinstance(feature, dict) else None
     return names if isinstance(names, list) and names and all(isinstance(name, str) for name in names) else None
-
-
-def _is_object(about: dict[str, Any], name: str) -> bool:
-    return isinstance(about.get(name), dict)
 
 
 def picture_bytes(value: Any, root: Path | None, limits: Limits) -> bytes:

@@ -166,7 +166,7 @@ class Notes:
 
     def lines(self) -> tuple[str, ...]:
         """One line per sort: how many, and the first few."""
-        return tuple(f"{len(names)} {what}: {_few(names)}" for what, names in self.rows.items())
+        return tuple(f"{len(names)} {what}: {few(names)}" for what, names in self.rows.items())
 
 
 def digest(parts: Iterable[Any]) -> str:
@@ -193,6 +193,7 @@ def is_hidden(name: str) -> bool:
     return "/." in f"/{name}" or "/__MACOSX/" in f"/{name}/"
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first of some names, as they are shown."""
     shown = [one_line(name if len(name) <= SHOWN else f"{name[:SHOWN]}...") for name in names[:3]]
     return ", ".join(shown) + (", ..." if len(names) > 3 else "")
