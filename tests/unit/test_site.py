@@ -131,3 +131,10 @@ def test_the_top_level_is_documented():
 def test_what_a_page_would_fetch_is_seen(tmp_path, name, text, found):
     (tmp_path / name).write_text(text)
     assert len(list(fetched(tmp_path))) == found
+
+
+@pytest.mark.parametrize("page", [path for path in PAGES if path.parent.name == "concepts"], ids=lambda path: path.stem)
+def test_the_python_of_the_concepts_runs(page):
+    names: dict = {}
+    for block in blocks(page.read_text()):
+        exec(compile(block, str(page), "exec"), names)
