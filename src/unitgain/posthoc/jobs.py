@@ -69,10 +69,3 @@ def result_dtype(copy_from: Snapshot, name: str, dtype: str | None) -> torch.dty
     """Of a tensor of the results: as `average_dtype` says, if it is an average, else that of the snapshot."""
     own = copy_from.entries[name].dtype
     return average_dtype(name, own, dtype) if dtype and copy_from.averaged(name) else own
-
-
-def turns(work: Sequence[Job]) -> Iterator[tuple[int, int, int]]:
-    """The pieces of all jobs in their order: number of the job, first element, number of elements."""
-    for index, job in enumerate(work):
-        for start, size in job.turns:
-            yield index, start, size

@@ -6,10 +6,12 @@ done in C where it can be compiled (`unitgain.native`). Elsewhere all files are 
 would have the threads wait for each other's turn in Python.
 """
 
+import itertools
 import os
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from unitgain.checkpoint.snapshot import SnapshotError, damaged
 from unitgain.checkpoint.tensors import PAGE, checksum, map_file, raw_bytes
 from unitgain.checkpoint.writer import check_finite
 from unitgain.native import Combination, can_combine
-from unitgain.posthoc.jobs import Job, turns
+from unitgain.posthoc.jobs import Job
 
 BLOCK = 8192  # values per file and matrix product: 64 files make 2 MB of float32
 Sink = Callable[[str, int, Tensor], None]
@@ -53,67 +55,33 @@ def run(
     Raises:
         SnapshotError: if a file ends too early or does not match its checksum, or results are not finite.
     """
-    ahead = _Ahead(work, verify, on_progress, on_tensor)
     files = _files(work)
+    done, total = 0, sum(entry.nbytes for job in work for entry in job.entries)
     with _pool(threads) as (pool, count):
-        try:
-            for index, start, size in turns(work):
-                future = pool.submit(_turn, work[index], start, size, files, sink, verify)
-                ahead.add(future, index, size)
-                if len(ahead) >= 8 * count:
-                    ahead.collect(FIRST_COMPLETED)
-            ahead.collect(ALL_COMPLETED)
-        except BaseException:
-            ahead.cancel()
-            raise
-
-
-class _Ahead:
-    """Turns that threads have been given, and what those that came back add up to, job by job."""
-
-    def __init__(
-        self,
-        work: Sequence[Job],
-        verify: bool,
-        on_progress: Progress | None,
-        on_tensor: OnTensor | None,
-    ) -> None:
-        self._work, self._verify, self._on_progress, self._on_tensor = work, verify, on_progress, on_tensor
-        self._pending: dict[Future[Sums], tuple[int, int]] = {}
-        self._left = [len(job.turns) for job in work]
-        self._sums: list[Sums] = [((), ()) for _ in work]
-        self._finished = 0
-        self._done, self._total = 0, sum(entry.nbytes for job in work for entry in job.entries)
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def add(self, future: Future[Sums], index: int, size: int) -> None:
-        """A turn of `size` elements of job number `index`."""
-        self._pending[future] = index, size * sum(entry.dtype.itemsize for entry in self._work[index].entries)
-
-    def collect(self, until: str) -> None:
-        """Wait for turns, count what is there, and check and report the jobs that are whole, in their order."""
-        for future in wait(self._pending, return_when=until).done:
-            index, nbytes = self._pending.pop(future)
-            read, results = future.result()
-            self._sums[index] = _added(self._sums[index][0], read), _added(self._sums[index][1], results)
-            self._left[index] -= 1
-            self._done += nbytes
-        while self._finished < len(self._work) and not self._left[self._finished]:
-            job, (read, results) = self._work[self._finished], self._sums[self._finished]
-            if self._verify:
+        begun = (pool.submit(_turn, job, *turn, files, sink, verify) for job in work for turn in job.turns)
+        finished = _in_order(begun, 8 * count)
+        for job in work:
+            read: Sequence[int] = ()
+            results: Sequence[int] = ()
+            for _, size in job.turns:
+                of_turn = next(finished)
+                read, results = _added(read, of_turn[0]), _added(results, of_turn[1])
+                done += size * sum(entry.dtype.itemsize for entry in job.entries)
+                if on_progress is not None:
+                    on_progress(done, total)
+            if verify:
                 _compare(job, read)
-            if self._on_tensor is not None:
-                self._on_tensor(job.name, results)
-            self._finished += 1
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total)
+            if on_tensor is not None:
+                on_tensor(job.name, results)
 
-    def cancel(self) -> None:
-        """Start no turn that has not begun."""
-        for future in self._pending:
-            future.cancel()
+
+def _in_order(begun: Iterator[Future[Sums]], ahead: int) -> Iterator[Sums]:
+    """What turns come to, in their order; so many of them are given to threads before the first is waited for."""
+    waiting = deque(itertools.islice(begun, ahead))
+    while waiting:
+        sums = waiting.popleft().result()
+        waiting.extend(itertools.islice(begun, 1))
+        yield sums
 
 
 _local = threading.local()
