@@ -8,7 +8,6 @@
 from typing import TYPE_CHECKING
 
 from unitgain.lazy import offer
-from unitgain.version import __version__
 
 if TYPE_CHECKING:
     from unitgain import arch, ema, ops, posthoc, recipes, sample
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from unitgain.recipe import Recipe
     from unitgain.recipes import create, list_recipes
     from unitgain.sample import generate, heun, interpolate, sigma_grid
+    from unitgain.version import __version__
 
 __all__ = [
     "Denoiser",
@@ -63,24 +63,4 @@ __all__ = [
     "to_pixels",
 ]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain": "arch ema ops posthoc recipes sample",
-        "unitgain.arch": "NetworkSpec",
-        "unitgain.checkpoint": "nvidia",
-        "unitgain.denoiser": "Denoiser",
-        "unitgain.draw": "FromPicture sample_images sample_pixels to_images to_pixels",
-        "unitgain.ema": "ExponentialEMA PowerEMA",
-        "unitgain.guide": "Guided",
-        "unitgain.hub": "load push_to_hub save_pretrained",
-        "unitgain.infer": "prepare",
-        "unitgain.loss": "EDMLoss",
-        "unitgain.metrics": "frechet",
-        "unitgain.posthoc": "SnapshotStore reconstruct",
-        "unitgain.recipe": "Recipe",
-        "unitgain.recipes": "create list_recipes",
-        "unitgain.sample": "generate heun interpolate sigma_grid",
-        "unitgain.version": "__version__",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

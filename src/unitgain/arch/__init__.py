@@ -10,10 +10,4 @@ if TYPE_CHECKING:
 
 __all__ = ["NetworkSpec", "build"]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.arch.spec": "NetworkSpec",
-        "unitgain.arch.unet": "build",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

@@ -10,10 +10,4 @@ if TYPE_CHECKING:
 
 __all__ = ["DemoConfig", "Judge", "measure", "run_demo"]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.demo.run": "Judge measure run_demo",
-        "unitgain.demo.settings": "DemoConfig",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

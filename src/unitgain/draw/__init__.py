@@ -35,16 +35,4 @@ __all__ = [
     "write_path",
 ]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.draw.animation": "write_interpolation write_path",
-        "unitgain.draw.decode": "decoder",
-        "unitgain.draw.images": "draw_images sample_images sample_pixels to_images to_pixels",
-        "unitgain.draw.networks": "Network guide_by open_network open_networks",
-        "unitgain.draw.picture": "from_picture",
-        "unitgain.draw.preview": "Preview",
-        "unitgain.draw.run": "write_images",
-        "unitgain.draw.settings": "Animation DrawSettings FromPicture",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

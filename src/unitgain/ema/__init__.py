@@ -46,14 +46,4 @@ __all__ = [
     "sigma_rel_to_gamma",
 ]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.ema.averages": "ExponentialEMA PowerEMA",
-        "unitgain.ema.buffers": "Buffers is_statistic",
-        "unitgain.ema.described": "RAW check_description describe file_name power_profile profile_of",
-        "unitgain.ema.profiles": "DensityProfile ExponentialProfile PowerProfile Profile SIGMA_REL_MAX "
-        "UniformProfile check_sigma_rel gamma_to_sigma_rel half_life_to_sigma_rel sigma_rel_to_gamma",
-        "unitgain.ema.tracker": "EMA",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

@@ -39,15 +39,4 @@ __all__ = [
     "tiled",
 ]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.sample.edit": "FromImage",
-        "unitgain.sample.generation": "Step generate",
-        "unitgain.sample.generators": "SampleGenerators",
-        "unitgain.sample.samplers": "DPMpp2M Euler Heun SAMPLERS Sampler StochasticHeun heun",
-        "unitgain.sample.schedule": "sigma_grid",
-        "unitgain.sample.seeds": "Between interpolate",
-        "unitgain.sample.tiles": "Tiled tile_size tiled",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

@@ -17,13 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "CellResult", "Judge", "Sweep", "SweepConfig", "sweep", "tune", "write_csv"]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.evaluate.judge": "Judge",
-        "unitgain.sweep.cells": "Cell CellResult SweepConfig",
-        "unitgain.sweep.run": "Sweep sweep",
-        "unitgain.sweep.search": "tune",
-        "unitgain.sweep.table": "write_csv",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

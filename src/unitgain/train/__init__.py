@@ -29,15 +29,4 @@ __all__ = [
     "train_step",
 ]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.train.config": "Evaluation Execution Init TrainConfig",
-        "unitgain.train.finetune": "open_init",
-        "unitgain.train.fitting": "fit",
-        "unitgain.train.loop": "train",
-        "unitgain.train.planning": "Plan plan",
-        "unitgain.train.state": "TrainState",
-        "unitgain.train.step": "Microbatch Observer train_step",
-    },
-)
+__getattr__, __dir__ = offer(__name__)
