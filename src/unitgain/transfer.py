@@ -226,19 +226,13 @@ def _length(shown: str, given: list[str], *, chunked: bool) -> int | None:
     return int(given[0])
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Http(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
         self.deadline = deadline
 
     def http_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(partial(_made, http.client.HTTPConnection, self.deadline), req)  # type: ignore[arg-type]
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, deadline: Deadline) -> None:
-        super().__init__()
-        self.deadline = deadline
 
     def https_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(partial(_made, http.client.HTTPSConnection, self.deadline), req)  # type: ignore[arg-type]
@@ -275,7 +269,6 @@ def _opener(deadline: Deadline) -> urllib.request.OpenerDirector:
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
         _Http(deadline),
-        _Https(deadline),
         urllib.request.HTTPDefaultErrorHandler(),
         _Redirect(),
         urllib.request.HTTPErrorProcessor(),
