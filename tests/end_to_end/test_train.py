@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, replace
 
 import pytest
@@ -25,7 +26,7 @@ from unitgain.infer import fastest_precision
 from unitgain.loss import EDMLoss
 from unitgain.posthoc import reconstruct
 from unitgain.report.history import read_history
-from unitgain.train import Microbatch, TrainConfig, TrainState, train, train_step
+from unitgain.train import Microbatch, Observer, TrainConfig, TrainState, train, train_step
 from unitgain.train.errors import TrainingError
 from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
@@ -327,6 +328,36 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_resumes_it(tmp_path, 
     assert snapshots(tmp_path / "full") == snapshots(tmp_path / "whole")
     assert read_history(tmp_path / "full").reason is None
     assert read_stats(tmp_path / "full")[-1].keys() == read_stats(tmp_path / "whole")[-1].keys()
+
+
+class Watch(Observer):
+    """Says when so many images have been seen."""
+
+    def __init__(self, run, nimg, event):
+        self.run, self.nimg, self.event = run, nimg, event
+
+    def report(self, report):
+        if self.run.state.nimg >= self.nimg:
+            self.event.set()
+
+
+def test_training_goes_on_while_snapshots_are_written_one_at_a_time(tmp_path, config, tiny_data, monkeypatch):
+    run(config, tmp_path / "whole", tiny_data)
+    came, names, replace, under_way = threading.Event(), [], os.replace, threading.Lock()
+
+    def slow(source, target):
+        if "snapshots" not in str(target):
+            return replace(source, target)
+        assert under_way.acquire(blocking=False)
+        names.append(os.path.basename(target))
+        assert came.wait(100)  # the first is on its way until two steps later
+        replace(source, target)
+        under_way.release()
+
+    monkeypatch.setattr(files.os, "replace", slow)
+    run(config, tmp_path / "slow", tiny_data, observe=lambda run: [Watch(run, 40, came)])
+    assert names == sorted(names) and len(names) == 9
+    assert snapshots(tmp_path / "slow") == snapshots(tmp_path / "whole")
 
 
 def test_data_must_fit_the_network(tmp_path, config, tiny_data):
