@@ -289,35 +289,29 @@ def _validator(path: Path, url: str) -> str:
 
 @contextmanager
 def _partial(path: Path) -> Generator[BinaryIO, None, None]:
-    """The partial file; what was interrupted is kept, what was refused, or is nothing, is not."""
-    with _own(_part_path(path)) as file:
-        try:
-            yield file
-        except BaseException as error:
-            if not isinstance(error, _StoppedError | KeyboardInterrupt) or not os.fstat(file.fileno()).st_size:
-                _part_path(path).unlink(missing_ok=True)
-                _state_path(path).unlink(missing_ok=True)
-            raise
+    """The partial file, for this process alone: an ordinary one of one name, made if it is missing.
 
-
-@contextmanager
-def _own(partial: Path) -> Generator[BinaryIO, None, None]:
-    """The partial file, for this process alone: an ordinary one of one name, made if it is missing."""
+    What was interrupted is kept; what was refused, or is nothing, is not.
+    """
+    partial = _part_path(path)
     try:
         handle = open_own(partial)
     except OSError as error:
         if error.errno is not None:
             raise
         raise DownloadError(str(error)) from None
-    try:
+    with os.fdopen(handle, "r+b") as file:
         there, mine = os.fstat(handle), False
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another process may have had it, and given it its name, since it was opened.
             mine = os.path.samestat(partial.lstat(), there)
         if not mine:
-            raise DownloadError(f"another process is fetching {partial.name[1:-5]}: wait for it to end")
-        with os.fdopen(handle, "r+b", closefd=False) as file:
+            raise DownloadError(f"another process is fetching {path.name}: wait for it to end")
+        try:
             yield file
-    finally:
-        os.close(handle)
+        except BaseException as error:
+            if not isinstance(error, _StoppedError | KeyboardInterrupt) or not os.fstat(handle).st_size:
+                partial.unlink(missing_ok=True)
+                _state_path(path).unlink(missing_ok=True)
+            raise

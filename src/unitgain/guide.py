@@ -87,7 +87,7 @@ class Guided(Pictures, nn.Module):
         else:
             _check_pair(main, guide)
         self.spec, self.sigma_data, self.encoder = main.spec, main.sigma_data, main.encoder
-        self.label_dropout = _label_dropout(main)
+        self.label_dropout: float | None = getattr(main, "label_dropout", None)  # someone else's may not say
         self.classes: tuple[str, ...] | None = getattr(main, "classes", None)
         self.main, self.guide = main, guide
         self.weight = weight
@@ -162,17 +162,13 @@ def _mix(weight: Tensor, main: Tensor, guide: Tensor) -> Tensor:
     return weight * main + (1 - weight) * guide
 
 
-def _label_dropout(main: DenoiserLike) -> float | None:
-    return getattr(main, "label_dropout", None)  # a denoiser of someone else's may not say
-
-
 def _check_unlabelled(main: DenoiserLike) -> None:
     if not main.spec.label_dim:
         raise ValueError(
             "an unconditional network cannot guide itself, for it has no label to leave out: name another network, one "
             "that is smaller or less trained (--guide NETWORK)"
         )
-    if _label_dropout(main) == 0:
+    if getattr(main, "label_dropout", None) == 0:
         raise ValueError(
             "this network cannot guide itself, for it was trained with its labels alone (label dropout 0) and what it "
             "says without one means nothing. Either name another network as the guide, one that is smaller, less "

@@ -98,12 +98,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if abs(value) > sys.float_info.max:
             raise ValueError(f"{where}: a number beyond the largest float")
         return float(value)
-    if (
-        (kind := origin or hint)
-        and isinstance(kind, type)
-        and isinstance(value, kind)
-        and (hint is bool or not isinstance(value, bool))
-    ):
+    kind = origin or hint
+    if isinstance(kind, type) and isinstance(value, kind) and (hint is bool or not isinstance(value, bool)):
         return value
     expected = (
         " or ".join(map(repr, typing.get_args(hint))) if origin is typing.Literal else getattr(hint, "__name__", hint)

@@ -14,7 +14,7 @@ from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader
 from unitgain.checkpoint.statistics import read_reference
 from unitgain.checkpoint.storage import Reader
 from unitgain.checkpoint.uncertainty import PREFIX, uncertainty_path, write_with_uncertainty
-from unitgain.ema import sigma_rel_to_gamma
+from unitgain.ema import file_name
 
 __all__ = [
     "LICENSE",
@@ -170,7 +170,7 @@ def convert_folder(
         if on_progress is not None:
             on_progress(done, len(paths))
         of = origin(path, recipe=recipe, classes=classes)
-        target = out / _file_name(of)
+        target = out / file_name(of.nimg or 0, _profile(of.sigma_rel))
         if target in written:
             raise ValueError(f"{path.name} and another file here would both become {target.name}: convert it by itself")
         header = (intact_header(target) if uncertainty_path(target).is_file() else None) or convert_network(
@@ -187,11 +187,6 @@ def convert_folder(
     return written
 
 
-def _file_name(of: Origin) -> str:
-    length = "unknown" if of.sigma_rel is None else f"{of.sigma_rel:.3f}"
-    return f"{of.nimg or 0:010d}-{length}.safetensors"
-
-
 def intact_header(path: Path) -> SnapshotHeader | None:
     """The header of a snapshot if it is there and its contents match its checksums."""
     try:
@@ -204,7 +199,7 @@ def intact_header(path: Path) -> SnapshotHeader | None:
 
 
 def _profile(sigma_rel: float | None) -> dict[str, object]:
-    return {"kind": "unknown"} if sigma_rel is None else power_profile(sigma_rel, sigma_rel_to_gamma(sigma_rel))
+    return {"kind": "unknown"} if sigma_rel is None else power_profile(sigma_rel)
 
 
 def _tensor(name: str, record: object, reader: Reader) -> Tensor:

@@ -136,8 +136,9 @@ def _meta(call: Call) -> tuple[str, Mapping[Any, object]]:
     if kind != "class" or version != VERSION:
         raise Refused(f"{where}: an object of another type or version than 'class' and {VERSION}")
     if type(class_name) is not str or class_name not in CLASSES:
-        shown = f"{class_name[:64]!a}" if isinstance(class_name, str) else describe(class_name)
-        raise Refused(f"{where}: an object of class {shown}; the classes are {', '.join(sorted(CLASSES))}")
+        raise Refused(
+            f"{where}: an object of class {describe(class_name)}; the classes are {', '.join(sorted(CLASSES))}"
+        )
     if type(meta.get("module_src")) not in (str, Text) or type(state) is not dict:
         raise Refused(f"{where}: an object of class {class_name} without its source text or its attributes")
     return class_name, state
@@ -207,8 +208,7 @@ def _config(state: Mapping[Any, object]) -> dict[str, Any]:
             if type(value) not in (bool, list, tuple) or value not in WITHOUT_EFFECT[name]:
                 raise Refused(f"constructor argument {name} is not one of {WITHOUT_EFFECT[name]}")
         elif name not in DEFAULTS:
-            shown = f"{name[:64]!a}" if isinstance(name, str) else describe(name)
-            raise Refused(f"constructor argument {shown} is not known; known: {', '.join(DEFAULTS)}")
+            raise Refused(f"constructor argument {describe(name)} is not known; known: {', '.join(DEFAULTS)}")
         elif value is None:
             raise Refused(f"constructor argument {name} is None, which means nothing that is known")
         else:
@@ -243,8 +243,7 @@ def _encoder(record: object, reader: Reader) -> dict[str, Any]:
     given = {**state, **kwargs} if type(kwargs) is dict else dict(state)
     vae = given.get("vae_name", VAE)
     if vae != VAE:
-        shown = f"{vae[:64]!a}" if isinstance(vae, str) else describe(vae)
-        raise Refused(f"the encoder's VAE is {shown}; official files have {VAE!r}")
+        raise Refused(f"the encoder's VAE is {describe(vae)}; official files have {VAE!r}")
     mean, std = _normalization(given, reader)
     return {**LATENTS, "mean": mean, "std": std}
 

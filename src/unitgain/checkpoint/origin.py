@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 LICENSE = "CC BY-NC-SA 4.0"
 # `<prefix>-<thousands of images, 7 digits>-<sigma_rel, 3 decimals>.pkl`; those of a traditional average have no length.
@@ -34,15 +35,8 @@ class Origin:
     classes: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class FileName:
-    """What a name says.
-
-    Attributes:
-        prefix: what comes first.
-        kimg: thousands of images, rounded down.
-        sigma_rel: length of the average; None for none.
-    """
+class FileName(NamedTuple):
+    """What a name says: what comes first, thousands of images rounded down, and the length of the average, if any."""
 
     prefix: str
     kimg: int

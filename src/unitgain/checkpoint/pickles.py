@@ -10,6 +10,7 @@ What a pickle may cost is bounded before it is paid: memory by twice the size of
 import pickletools
 import struct
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from unitgain.checkpoint.records import Call, Name, Refused, Text
 
@@ -58,23 +59,21 @@ def read(
     return machine.run(), machine.position
 
 
+@dataclass(eq=False)
 class _Machine:
-    def __init__(
-        self,
-        data: memoryview,
-        names: Collection[str],
-        start: int,
-        persistent: bool,
-        budget: int,
-        on_call: Callable[[Call], None] | None,
-    ) -> None:
-        self.data, self.names, self.persistent, self.on_call = data, names, persistent, on_call
-        self.position = self.at = self.frame_end = start
+    data: memoryview
+    names: Collection[str]
+    position: int
+    persistent: bool
+    budget: int
+    on_call: Callable[[Call], None] | None
+
+    def __post_init__(self) -> None:
+        self.at = self.frame_end = self.position
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
-        self.budget = budget
-        self.steps = STEPS + len(data) // 256
+        self.steps = STEPS + len(self.data) // 256
 
     def run(self) -> object:
         for _ in range(self.steps):

@@ -164,6 +164,8 @@ def describe(record: object) -> str:
     """A record in a few words, for errors."""
     if isinstance(record, Call):
         return f"byte {record.at:,}: a call of {record.name}"
+    if isinstance(record, str):
+        return f"{record[:64]!a}"
     return f"the name {record.path}" if isinstance(record, Name) else f"a value of type {type(record).__name__.lower()}"
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -35,14 +35,8 @@ MOST_AGAIN = 2**18  # items of containers that are looked into again, in another
 Place = tuple[object, ...]  # keys and numbers that lead to something
 
 
-@dataclass(frozen=True)
-class Average:
-    """An average of the network.
-
-    Attributes:
-        sigma_rel: its relative length.
-        tensors: by our names, float32; as in `TrainingState`.
-    """
+class Average(NamedTuple):
+    """An average of the network: its relative length, and tensors as in `TrainingState`, float32."""
 
     sigma_rel: float
     tensors: dict[str, Tensor]

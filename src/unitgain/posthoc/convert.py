@@ -3,13 +3,10 @@
 import csv
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from unitgain.checkpoint.facts import DTYPES, facts_of
 from unitgain.checkpoint.writer import stored, write_average
@@ -123,24 +120,14 @@ def convert(
                 raise ValueError(f"{source.path} and {sources[0].path} hold different networks: they differ in {name}")
             shapes = own
             profile = describe(averaged.profile(source.t)) if averaged is not None and source.t > 0 else RAW
-            written += _write(partial / file_name(source.t, profile), source, profile, state, dtype, shard_bytes)
+            tensors = {name: stored(name, tensor, DTYPES[dtype] if dtype else None) for name, tensor in state.items()}
+            buffers = [name for name, one in state.items() if not (one.is_floating_point() or one.is_complex())]
+            facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
+            path = partial / file_name(source.t, profile)
+            written += write_average(path, facts, tensors, shard_bytes=shard_bytes)
             if on_progress is not None:
                 on_progress(done, len(sources))
     return [out / path.name for path in written]
-
-
-def _write(
-    path: Path,
-    source: Source,
-    profile: dict[str, Any],
-    state: Mapping[str, Tensor],
-    dtype: str | None,
-    shard_bytes: int | None,
-) -> list[Path]:
-    tensors = {name: stored(name, tensor, DTYPES[dtype] if dtype else None) for name, tensor in state.items()}
-    buffers = [name for name, one in state.items() if not (one.is_floating_point() or one.is_complex())]
-    facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
-    return write_average(path, facts, tensors, shard_bytes=shard_bytes)
 
 
 def _from_names(folder: Path, pattern: str | None, on_skip: Callable[[str], None]) -> list[Source]:

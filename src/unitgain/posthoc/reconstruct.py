@@ -1,8 +1,7 @@
 """Averages of any length from stored ones, written to disk in one pass over them (EDM2, Sections 3.2 and 3.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from unitgain.checkpoint.writer import check_dtype
@@ -79,24 +78,26 @@ def reconstruct(
             values that are not finite in `dtype`.
         OSError: if something cannot be written.
     """
-    _check_options(nimg, t, dtype)
-    planned = plan(run, targets, t=nimg if t is None else t, normalize=normalize, max_error=max_error)
-    out, identities = Path(out), _identities(planned, dtype, shard_bytes)
-    if add:
-        check_folder(out, identities)
-    run_jobs = partial(stream.run, threads=threads, verify=verify, on_progress=on_progress)
-    _write(_missing(planned, out, identities), out, dtype, shard_bytes, run_jobs)
-    return [
-        Reconstruction(first_file(out / name) or out / name, _sigma_rel(target), planned.error(target))
-        for name, target in zip(identities, planned.targets, strict=True)
-    ]
-
-
-def _check_options(nimg: int | None, t: float | None, dtype: str | None) -> None:
     if dtype is not None:
         check_dtype(dtype)
     if nimg is not None and t is not None:
         raise ValueError("nimg and t are the same thing: give one of them")
+    planned = plan(run, targets, t=nimg if t is None else t, normalize=normalize, max_error=max_error)
+    out, identities = Path(out), _identities(planned, dtype, shard_bytes)
+    if add:
+        check_folder(out, identities)
+    named = list(zip(planned.targets, identities.items(), strict=True))
+    missing = tuple(target for target, (name, known) in named if not is_there(out / name, known))
+    rest = replace(planned, targets=missing)
+    with naming(out), Output(rest, out, dtype, shard_bytes) as output:
+        work = list(jobs(rest.sources, output.resume(), rest.columns, rest.copy_from, dtype))
+        on_tensor = output.tensor_done
+        stream.run(work, output.sink, threads=threads, verify=verify, on_progress=on_progress, on_tensor=on_tensor)
+        output.finish()
+    return [
+        Reconstruction(first_file(out / name) or out / name, _sigma_rel(target), planned.error(target))
+        for target, (name, _) in named
+    ]
 
 
 def _identities(planned: Plan, dtype: str | None, shard_bytes: int | None) -> dict[str, str]:
@@ -106,26 +107,6 @@ def _identities(planned: Plan, dtype: str | None, shard_bytes: int | None) -> di
         lengths = ", ".join(map(str, planned.targets))
         raise ValueError(f"two of the lengths {lengths} are equal in three decimals, the name of their file")
     return identities
-
-
-def _missing(planned: Plan, out: Path, identities: Mapping[str, str]) -> Plan:
-    """The plan for what is not there yet."""
-    return replace(
-        planned,
-        targets=tuple(
-            target
-            for target, (name, known) in zip(planned.targets, identities.items(), strict=True)
-            if not is_there(out / name, known)
-        ),
-    )
-
-
-def _write(planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None, run_jobs: Callable[..., None]) -> None:
-    """Read, combine and write, from where an interrupted call has stopped."""
-    with naming(out), Output(planned, out, dtype, shard_bytes) as output:
-        work = list(jobs(planned.sources, output.resume(), planned.columns, planned.copy_from, dtype))
-        run_jobs(work, output.sink, on_tensor=output.tensor_done)
-        output.finish()
 
 
 def _sigma_rel(target: Target) -> float | None:
