@@ -15,23 +15,13 @@ from pathlib import Path
 
 from unitgain.checkpoint.pickles import SMALL, read
 from unitgain.checkpoint.records import Refused
-from unitgain.checkpoint.storage import NAMES, STORAGES, Reader
+from unitgain.checkpoint.storage import NAMES, PLAIN, STORAGES, Reader
 from unitgain.kinds import ZIP, kind_of, read_head
 from unitgain.text import printable
 from unitgain.trust import open_regular
 
-# What may be named beside tensors: containers, and what counters, states of generators and settings are made of.
-PLAIN = frozenset(f"torch.{kind}Storage" for kind in ("Long", "Int", "Short", "Byte", "Bool")) | {
-    "builtins.set",
-    "collections.OrderedDict",
-    "dnnlib.util.EasyDict",
-    "torch.device",
-    "torch.Size",
-    "torch.float16",
-    "torch.bfloat16",
-    "torch.float32",
-    "torch.float64",
-}
+# Storages of counters and states of generators, which may be named and are not read.
+COUNTERS = frozenset(f"torch.{kind}Storage" for kind in ("Long", "Int", "Short", "Byte", "Bool"))
 LOCAL = struct.Struct("<4s22xHH")  # before each member: signature, lengths of its name and of what else is said
 RATIO = 8  # bytes of objects that the pickle may describe, to one of its own
 
@@ -58,7 +48,7 @@ def open_archive(path: Path) -> Generator[tuple[object, Reader], None, None]:
                 raise Refused("it was not written in little-endian order")
             data = member("data.pkl")
             budget = max(RATIO * len(data), SMALL)
-            root, end = read(data, NAMES | STORAGES.keys() | PLAIN, persistent=True, budget=budget)
+            root, end = read(data, NAMES | STORAGES.keys() | COUNTERS | PLAIN, persistent=True, budget=budget)
             if end != len(data):
                 raise Refused(f"{len(data) - end:,} bytes follow the end of its pickle")
             yield root, Reader(2 * len(pages), lambda key: member(f"data/{key}"))

@@ -1,5 +1,6 @@
 """The official EDM2 networks: their parameter names and constructor arguments, and ours."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,19 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "logvar_channels": 128,
 }
 # Those that have the same name and meaning in a `NetworkSpec`.
-SAME = (
-    "label_dim",
-    "model_channels",
-    "num_blocks",
-    "channels_per_head",
-    "dropout",
-    "label_balance",
-    "concat_balance",
-    "res_balance",
-    "attn_balance",
-    "clip_act",
-)
-
+SAME = tuple(field.name for field in dataclasses.fields(NetworkSpec) if field.name in DEFAULTS)
 # Parts of names, official and ours, the most special first.
 _NAMES = (
     ("unet.emb_fourier.", "network.embedding.fourier."),
@@ -77,9 +66,7 @@ def spec_from_config(config: Mapping[str, Any]) -> NetworkSpec:
     return NetworkSpec(
         resolution=values["img_resolution"],
         channels=values["img_channels"],
-        channel_mult=tuple(values["channel_mult"]),
-        attn_resolutions=tuple(values["attn_resolutions"]),
-        **{name: values[name] for name in SAME},
+        **{name: tuple(value) if isinstance(value := values[name], list) else value for name in SAME},
     )
 
 
@@ -167,7 +154,7 @@ def config_from_spec(spec: NetworkSpec) -> dict[str, Any]:
         ValueError: if the official code builds no such network.
     """
     config = {"img_resolution": spec.resolution, "img_channels": spec.channels}
-    config |= {name: getattr(spec, name) for name in (*SAME, "channel_mult", "attn_resolutions")}
+    config |= {name: getattr(spec, name) for name in SAME}
     again = spec_from_config(config)
     if spec.level_sizes[0] != (spec.resolution, spec.resolution):
         raise ValueError(

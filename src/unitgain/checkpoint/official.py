@@ -16,7 +16,7 @@ import numpy as np
 from unitgain.checkpoint.nvidia import DEFAULTS
 from unitgain.checkpoint.records import Call, Refused, Text
 from unitgain.checkpoint.storage import NAMES as TENSOR_NAMES
-from unitgain.checkpoint.storage import Reader, describe
+from unitgain.checkpoint.storage import PLAIN, Reader, describe
 from unitgain.official import VAE, VAE_MEAN, VAE_STD
 
 PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
@@ -34,24 +34,8 @@ EDM_CLASSES = frozenset({"EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond",
     "AugmentPipe",
 }
 CLASSES = NETWORK_CLASSES | ENCODER_CLASSES | {"EDM2Loss"}
-# All that an official file may name. dtypes and devices are attributes that nothing here reads.
-NAMES = (
-    TENSOR_NAMES
-    | CONTAINERS
-    | {
-        PERSISTENT_OBJECT,
-        "collections.OrderedDict",
-        "dnnlib.util.EasyDict",
-        "builtins.set",
-        "__builtin__.set",
-        "torch.float16",
-        "torch.bfloat16",
-        "torch.float32",
-        "torch.float64",
-        "torch.device",
-        "torch.Size",
-    }
-)
+# All that an official file may name.
+NAMES = TENSOR_NAMES | CONTAINERS | PLAIN | {PERSISTENT_OBJECT}
 VERSION = 6
 POSITIONAL = ("img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels")
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"use_fp16": (True, False), "resample_filter": ([1, 1], (1, 1))}

@@ -37,6 +37,10 @@ SCALAR = tuple(f"{core}.multiarray.scalar" for core in _NUMPY)
 BUFFER = tuple(f"{core}.numeric._frombuffer" for core in _NUMPY)
 # All names that a pickled tensor or array may have in it.
 NAMES = frozenset({LOAD, TENSOR, PARAMETER, ENCODE, "numpy.ndarray", "numpy.dtype", *RECONSTRUCT, *SCALAR, *BUFFER})
+# What else files have in them: containers, and dtypes and devices, which nothing here reads.
+PLAIN = frozenset({"collections.OrderedDict", "dnnlib.util.EasyDict", "builtins.set", "__builtin__.set"}) | {
+    f"torch.{name}" for name in ("float16", "bfloat16", "float32", "float64", "device", "Size")
+}
 DTYPES = frozenset({"f2", "f4", "f8", "i4", "i8"})
 PLACES = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)  # where a storage was; here it comes to the CPU
 MAX_DIMS = 8
