@@ -125,7 +125,11 @@ class Denoiser(Pictures, nn.Module):
         if label.shape != (batch,):
             raise ValueError(f"label has shape {tuple(label.shape)}, expected one class per image: {(batch,)}")
         if label.device.type == "cpu":  # elsewhere the check would wait for the device
-            check_classes(label, classes)
+            wrong = label[(label < 0) | (label >= classes)]
+            if len(wrong):
+                raise ValueError(
+                    f"label {int(wrong[0])} is out of range: the network knows the classes 0 to {classes - 1}"
+                )
 
     def _sigma(self, sigma: Tensor | float, x: Tensor) -> Tensor:
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
@@ -139,13 +143,6 @@ class Denoiser(Pictures, nn.Module):
         if x.ndim != 2 + self.spec.dims or x.shape[1] != channels or not all(x.shape[2:]):
             expected = ", ".join(map(str, (channels, *size)))
             raise ValueError(f"x has shape {tuple(x.shape)}, expected [N, {expected}] (or other sides)")
-
-
-def check_classes(label: Int[Tensor, " n"], classes: int) -> None:
-    """Raise `ValueError` unless every entry of `label` is one of the classes 0 ... `classes` - 1."""
-    wrong = label[(label < 0) | (label >= classes)]
-    if len(wrong):
-        raise ValueError(f"label {int(wrong[0])} is out of range: the network knows the classes 0 to {classes - 1}")
 
 
 def classes_of(denoiser: object) -> Classes:

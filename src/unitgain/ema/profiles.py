@@ -1,13 +1,14 @@
 """Averaging profiles: how much the weights at each moment of training count in an average.
 
 Times `t` are in any unit, as long as it is one unit: images seen, in this project. A profile p(t) says how much the
-weights at each moment of training count in the average (EDM2, Section 3 and Appendices C.1-C.4).
+weights at each moment of training count in the average (EDM2, Section 3 and Appendices C.1-C.4). Its density begins at
+`start`; `initial` is the weight of the initial state, which exponential averages alone have.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,8 @@ class PowerProfile:
 
     t: float
     gamma: float
+    start: ClassVar[float] = 0.0
+    initial: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.t < math.inf or not 0 <= self.gamma < math.inf:
@@ -67,16 +70,6 @@ class PowerProfile:
     def sigma_rel(self) -> float:
         """Standard deviation relative to `t` (Eq. 123)."""
         return gamma_to_sigma_rel(self.gamma)
-
-    @property
-    def start(self) -> float:
-        """Where the density begins."""
-        return 0.0
-
-    @property
-    def initial(self) -> float:
-        """Weight of the initial state: none (Section 3.1)."""
-        return 0.0
 
     def density(self, tau: NDArray[np.float64]) -> NDArray[np.float64]:
         """P at the times `tau`, float64 of any shape; zero outside [0, t]."""
@@ -96,15 +89,11 @@ class ExponentialProfile:
 
     t: float
     half_life: float
+    start: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if not self.t > 0 or not self.half_life > 0:
             raise ValueError(f"an exponential profile needs t > 0 and half_life > 0, not {self.t}, {self.half_life}")
-
-    @property
-    def start(self) -> float:
-        """Where the density begins."""
-        return 0.0
 
     @property
     def initial(self) -> float:
@@ -130,15 +119,11 @@ class UniformProfile:
 
     start: float
     t: float
+    initial: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.t:
             raise ValueError(f"a uniform profile needs 0 <= start < t, not start={self.start}, t={self.t}")
-
-    @property
-    def initial(self) -> float:
-        """Weight of the initial state: none."""
-        return 0.0
 
     def density(self, tau: NDArray[np.float64]) -> NDArray[np.float64]:
         """P at the times `tau`, float64 of any shape."""
@@ -160,15 +145,11 @@ class DensityProfile:
     t: float
     function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     start: float = 0.0
+    initial: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.t:
             raise ValueError(f"a density needs 0 <= start < t, not start={self.start}, t={self.t}")
-
-    @property
-    def initial(self) -> float:
-        """Weight of the initial state: none."""
-        return 0.0
 
     def density(self, tau: NDArray[np.float64]) -> NDArray[np.float64]:
         """P at the times `tau`, float64 of any shape.
