@@ -8,12 +8,13 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from unitgain.files import sync_folder, write_text
 from unitgain.kinds import HEAD, Kind, kind_of
+from unitgain.serial import from_dict, to_dict
 from unitgain.transfer import SCHEMES, Answer, Deadline, DownloadError, Interrupted, Restart, public, request, valid
 from unitgain.trust import Limits, open_own, parse_json, read_regular
 
@@ -233,7 +234,7 @@ def _settle(
         )
     if accept is not None:
         accept(_part_path(path))
-    write_text(_record_path(path), json.dumps(asdict(record), indent=1) + "\n")
+    write_text(_record_path(path), json.dumps(to_dict(record), indent=1) + "\n")
     os.replace(_part_path(path), path)
     sync_folder(path.parent)
     _state_path(path).unlink(missing_ok=True)
@@ -245,7 +246,7 @@ def _checked(path: Path, kept: Record | None) -> Record:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if kept is None:
         kept = Record("", path.stat().st_size, found)
-        write_text(_record_path(path), json.dumps(asdict(kept), indent=1) + "\n")
+        write_text(_record_path(path), json.dumps(to_dict(kept), indent=1) + "\n")
     if kept.sha256 != found:
         raise DownloadError(
             f"{path} is damaged: its SHA-256 is not the one it was fetched with; delete it and fetch again"
@@ -268,14 +269,11 @@ def _record_path(path: Path) -> Path:
 def _record(path: Path) -> Record | None:
     where = _record_path(path)
     try:
-        record = Record(**parse_json(read_regular(where, NOTES), "it"))
-        if type(record.url) is not str or type(record.size) is not int or type(record.sha256) is not str:
-            raise ValueError("its values are no address, size and SHA-256")
+        return from_dict(Record, parse_json(read_regular(where, NOTES), "it"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise DownloadError(f"{where} is damaged ({error}): delete it and {path.name}") from None
-    return record
 
 
 def _validator(path: Path, url: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -103,9 +103,7 @@ def plan(
     latest = max(target.t for target in resolved if target.t is not None)
     copied = max((i for i, a in enumerate(averages) if a.t <= latest * (1 + 1e-9)), default=0)
     used = [i for i, row in enumerate(weights.matrix) if row.any() or i == copied]
-    weights = Weights(
-        weights.matrix[used], weights.error, weights.total, tuple(weights.snapshots[index] for index in used)
-    )
+    weights = replace(weights, matrix=weights.matrix[used], snapshots=tuple(profiles[index] for index in used))
     digest = hashlib.sha256(json.dumps([[average.sha256 for average in averages], normalize]).encode()).hexdigest()
     return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied], digest)
 
