@@ -20,6 +20,7 @@ import initialization
 import machine
 import preparing
 import quality
+import snapshots
 import speed
 import training_step
 from footprint import Footprint, footprint
@@ -67,6 +68,15 @@ def test_inference(tmp_path, monkeypatch, capsys):
     heights = speed.bars(found)
     assert list(heights) == ["EDM2-S\nbatch 1", "EDM2+-S\nbatch 1"]
     assert heights["EDM2-S\nbatch 1"]["plain"] == 1.0
+
+
+def test_snapshots(tmp_path):
+    snapshots.main(["--tensors", "4", "--times", "3", "--folder", str(tmp_path), "--work", str(tmp_path)])
+    found = json.loads((tmp_path / "snapshots.json").read_text())
+    assert all(len(found[kind]) == 3 for kind in ("seconds", "processor", "copying"))
+    first, last = snapshots.ends(found["seconds"])
+    assert f"| {first:.1f} | {last:.1f} | 1.00 |" in (tmp_path / "snapshots.md").read_text()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md"}
 
 
 def test_parts_of_other_settings_are_measured_again(tmp_path):
