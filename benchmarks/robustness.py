@@ -501,7 +501,7 @@ ENTRIES = {
     "header of a snapshot, sealed": Entry(head_of_snapshot, open_snapshot, ("SnapshotError",), seal_snapshot, True),
     "tensors of a checkpoint": Entry(checkpoint_tensors, open_checkpoint_tensors, ("ShardError",)),
     "manifest of a checkpoint, sealed": Entry(
-        part_of_run(*CHECKPOINT), open_manifest, ("CheckpointError",), seal_manifest, True
+        part_of_run(*CHECKPOINT), open_manifest, ("CheckpointError", "ValueError"), seal_manifest, True
     ),
     "config.json of a run": Entry(part_of_run("config.json"), open_run, ("TrainingError",), text=True),
     "stats.jsonl of a run": Entry(part_of_run("stats.jsonl"), open_run, (), text=True),

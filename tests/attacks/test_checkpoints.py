@@ -1,5 +1,6 @@
 """Checkpoints that someone or something tampered with: nothing in them runs, nothing wrong is taken for right."""
 
+import hashlib
 import json
 
 import pytest
@@ -91,12 +92,16 @@ def read_manifest_of(data):
     return manifest
 
 
-def test_another_format_is_named(tmp_path):
-    old = tmp_path / "0000000008"
-    old.mkdir()
-    (old / "manifest.json").write_text(json.dumps({"format": "unitgain-checkpoint/99", "nimg": 8}))
-    with pytest.raises(CheckpointError, match="of the format unitgain-checkpoint/99, and this version reads"):
-        read_manifest(old)
+def test_another_format_is_named_and_not_taken_for_damage(tiny_recipe, tiny_data, tmp_path):
+    config = TrainConfig(recipe=tiny_recipe, data="tiny")
+    train(config, tmp_path, tiny_data, quiet=True, tensorboard=False)
+    folder = list_checkpoints(tmp_path / "checkpoints")[-1]
+    manifest = {**read_manifest(folder), "format": "unitgain-checkpoint/99"}
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": digest}))
+    with pytest.raises(ValueError, match="of the format unitgain-checkpoint/99, and this version of unitgain reads"):
+        train(config, tmp_path, tiny_data, quiet=True, tensorboard=False, resume=True)
+    assert folder in list_checkpoints(tmp_path / "checkpoints")
 
 
 def test_newest_and_milestones_are_kept(tmp_path):

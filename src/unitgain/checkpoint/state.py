@@ -58,22 +58,27 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: if it is missing or damaged.
+        ValueError: if it is whole, but of another format: it is not to be taken for damaged.
     """
     try:
         with open_regular(path / MANIFEST, below=path) as file:
             check_size(MANIFEST, os.fstat(file.fileno()).st_size, MANIFEST_SIZE, "MANIFEST_SIZE")
             manifest = json.loads(file.read().decode("utf-8"))
         digest = manifest.pop("sha256", None)
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"it is of the format {manifest['format']}, and this version reads {FORMAT}")
         if digest != _digest(manifest):
             raise CheckpointError(f"{path / MANIFEST} does not match its checksum")
-        _check_files(manifest["files"])
-        if not isinstance(manifest["values"], dict):
-            raise ValueError("its values have no names")
+        if (written := manifest["format"]) == FORMAT:
+            _check_files(manifest["files"])
+            if not isinstance(manifest["values"], dict):
+                raise ValueError("its values have no names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = printable(f"{type(error).__name__}: {error}")[:1000]
         raise CheckpointError(f"{path} has no valid manifest: {what}") from error
+    if written != FORMAT:
+        raise ValueError(
+            f"{path} is of the format {printable(written)[:100]}, and this version of unitgain reads {FORMAT}: go on "
+            "with the version that wrote it, or start again in another folder"
+        )
     return manifest
 
 
