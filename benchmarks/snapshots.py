@@ -1,8 +1,9 @@
 """What writing a snapshot costs as a run grows long: `python benchmarks/snapshots.py`.
 
 A network of 500 tensors, whose pair of averages is written 256 times into one folder, as `unitgain train` does it. The
-store must not look through what is there already: the last writes are compared with the first. Figures go to
-`results/snapshots.json` and `.md`.
+store must not look through what is there already: its last writes are compared with the first ones of another store in
+an empty folder, in turns, so that what else the machine does falls on both. Figures go to `results/snapshots.json` and
+`.md`.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from torch import nn
 from machine import RESULTS, write_results
 from unitgain.posthoc import SnapshotStore
 
-COUNTED = 10  # writes at either end whose median is taken
+COUNTED = 10  # first and last writes that are timed, in turns
 
 
 def network(tensors: int) -> nn.Module:
@@ -27,52 +28,64 @@ def network(tensors: int) -> nn.Module:
     return nn.ModuleList(nn.Linear(64, 64) for _ in range(tensors // 2))
 
 
-def write_all(folder: Path, tensors: int, times: int) -> dict[str, list[float]]:
-    """Seconds of each write: on the clock, of the processor, and of copying the averages, for which training waits."""
-    store = SnapshotStore(folder, network(tensors), every=2 * times)  # written by hand, below
-    found: dict[str, list[float]] = {"seconds": [], "processor": [], "copying": []}
-    for step in range(1, times + 1):
-        store.update(step, 1)
-        start, before = time.perf_counter(), time.process_time()
-        write = store.take()
-        copied = time.perf_counter()
-        write()
-        found["seconds"].append(time.perf_counter() - start)
-        found["processor"].append(time.process_time() - before)
-        found["copying"].append(copied - start)
+def open_store(folder: Path, tensors: int) -> SnapshotStore:
+    """A store that is written to by `write` alone."""
+    return SnapshotStore(folder, network(tensors), every=1e9)
+
+
+def write(store: SnapshotStore) -> dict[str, float]:
+    """Milliseconds of a write: on the clock, of the processor, and of the copy that training waits for."""
+    store.update(store.t + 1, 1)
+    start, before = time.perf_counter(), time.process_time()
+    write_copy = store.take()
+    copied = time.perf_counter()
+    write_copy()
+    seconds = {
+        "clock": time.perf_counter() - start,
+        "processor": time.process_time() - before,
+        "copy": copied - start,
+    }
+    return {kind: 1000 * value for kind, value in seconds.items()}
+
+
+def first_and_last(folder: Path, tensors: int, times: int) -> dict[str, list[dict[str, float]]]:
+    """The first writes of a store and the last of one of so many, in turns."""
+    long = open_store(folder / "long", tensors)
+    for number in range(1, times - COUNTED + 1):
+        write(long)
+        print(f"\r{number}/{times}", end="", flush=True)
+    stores = {"first": open_store(folder / "short", tensors), "last": long}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in stores}
+    for turn in range(COUNTED):
+        for name in list(stores) if turn % 2 else reversed(list(stores)):
+            found[name].append(write(stores[name]))
     return found
-
-
-def ends(values: list[float]) -> tuple[float, float]:
-    """Medians of the first values and of the last, in milliseconds."""
-    return 1000 * median(values[:COUNTED]), 1000 * median(values[-COUNTED:])
 
 
 def page(found: dict[str, Any]) -> str:
     """The figures as text."""
     names = {
-        "seconds": "whole write, on the clock",
+        "clock": "whole write, on the clock",
         "processor": "whole write, time of the processor",
-        "copying": "copy of the averages, on the clock",
+        "copy": "copy of the averages, on the clock",
     }
-    rows = [
-        f"| {name} | {first:.1f} | {last:.1f} | {last / first:.2f} |"
-        for key, name in names.items()
-        for first, last in [ends(found[key])]
-    ]
+    rows = []
+    for kind, name in names.items():
+        first, last = (median(row[kind] for row in found[which]) for which in ("first", "last"))
+        ratio = median(b[kind] / a[kind] for a, b in zip(found["first"], found["last"], strict=True))
+        rows.append(f"| {name} | {first:.1f} | {last:.1f} | {ratio:.2f} |")
     return "\n".join(
         [
             "# Writing snapshots, the first and the last\n",
-            f"A pair of averages of {found['tensors']} tensors, {found['bytes'] / 1e6:.1f} MB, written "
-            f"{len(found['seconds'])} times into one folder, each flushed to the disk. Medians of the first and of the "
-            f"last {COUNTED} writes, in ms. In `unitgain train` all but the copy of the averages is done beside the "
-            "training.\n",
+            f"A pair of averages of {found['tensors']} tensors, {found['bytes'] / 1e6:.1f} MB, is written "
+            f"{found['times']} times into one folder, each time flushed to the disk. The last {len(found['last'])} "
+            "writes are timed in turns with the first of another store in an empty folder: medians in ms, and the "
+            "median of the ratio turn by turn. In `unitgain train` all but the copy is done beside the training.\n",
             "| | first | last | last / first |",
             "|---|---|---|---|",
             *rows,
             "\nLoad of the machine (processes that run or wait for a core or the disk, this one among them), mean of a "
-            f"minute: {found['load_before']:.1f} before, {found['load_after']:.1f} after. What others do is in the "
-            "time on the clock, and not in that of the processor.\n",
+            f"minute: {found['load_before']:.1f} before, {found['load_after']:.1f} after.\n",
         ]
     )
 
@@ -87,9 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
-        found: dict[str, Any] = write_all(Path(folder), options.tensors, options.times)
-        sizes = sum(path.stat().st_size for path in Path(folder).iterdir())
-    found |= {"tensors": options.tensors, "bytes": sizes // options.times}
+        found: dict[str, Any] = {"tensors": options.tensors, "times": options.times}
+        found |= first_and_last(Path(folder), options.tensors, options.times)
+        found["bytes"] = sum(path.stat().st_size for path in Path(folder, "long").iterdir()) // options.times
     found |= {"load_before": load, "load_after": os.getloadavg()[0]}
     write_results("snapshots", found, page(found), folder=options.folder)
     print(page(found))
