@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -72,17 +72,18 @@ def page(found: dict[str, Any]) -> str:
     rows = []
     for kind, name in names.items():
         first, last = (median(row[kind] for row in found[which]) for which in ("first", "last"))
-        ratio = median(b[kind] / a[kind] for a, b in zip(found["first"], found["last"], strict=True))
-        rows.append(f"| {name} | {first:.1f} | {last:.1f} | {ratio:.2f} |")
+        ratios = [b[kind] / a[kind] for a, b in zip(found["first"], found["last"], strict=True)]
+        low, _, high = quantiles(ratios, n=4)
+        rows.append(f"| {name} | {first:.1f} | {last:.1f} | {last / first:.2f} | {low:.2f} to {high:.2f} |")
     return "\n".join(
         [
             "# Writing snapshots, the first and the last\n",
             f"A pair of averages of {found['tensors']} tensors, {found['bytes'] / 1e6:.1f} MB, is written "
             f"{found['times']} times into one folder, each time flushed to the disk. The last {len(found['last'])} "
-            "writes are timed in turns with the first of another store in an empty folder: medians in ms, and the "
-            "median of the ratio turn by turn. In `unitgain train` all but the copy is done beside the training.\n",
-            "| | first | last | last / first |",
-            "|---|---|---|---|",
+            "writes are timed in turns with the first of another store in an empty folder: medians in ms, their ratio, "
+            "and the quartiles of the ratio turn by turn. In `unitgain train` all but the copy is done beside the training.\n",
+            "| | first | last | last / first | turn by turn |",
+            "|---|---|---|---|---|",
             *rows,
             "\nLoad of the machine (processes that run or wait for a core or the disk, this one among them), mean of a "
             f"minute: {found['load_before']:.1f} before, {found['load_after']:.1f} after.\n",
