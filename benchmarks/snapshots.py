@@ -81,7 +81,8 @@ def page(found: dict[str, Any]) -> str:
             f"A pair of averages of {found['tensors']} tensors, {found['bytes'] / 1e6:.1f} MB, is written "
             f"{found['times']} times into one folder, each time flushed to the disk. The last {len(found['last'])} "
             "writes are timed in turns with the first of another store in an empty folder: medians in ms, their ratio, "
-            "and the quartiles of the ratio turn by turn. In `unitgain train` all but the copy is done beside the training.\n",
+            "and the quartiles of the ratio turn by turn. In `unitgain train` all but the copy is done beside the "
+            "training.\n",
             "| | first | last | last / first | turn by turn |",
             "|---|---|---|---|---|",
             *rows,

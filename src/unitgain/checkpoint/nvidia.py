@@ -63,11 +63,9 @@ def spec_from_config(config: Mapping[str, Any]) -> NetworkSpec:
     for name, value in values.items():
         if value is None and name != "clip_act":  # that one says that nothing is clamped
             raise ValueError(f"official constructor argument {name!r} is missing")
-    return NetworkSpec(
-        resolution=values["img_resolution"],
-        channels=values["img_channels"],
-        **{name: tuple(value) if isinstance(value := values[name], list) else value for name in SAME},
-    )
+    same: dict[str, Any] = {name: values[name] for name in SAME}
+    same |= {name: tuple(value) for name, value in same.items() if isinstance(value, list)}
+    return NetworkSpec(resolution=values["img_resolution"], channels=values["img_channels"], **same)
 
 
 def infer_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
