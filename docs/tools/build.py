@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import commands
+from accessible import mend
 from offline import fetched
 from pages import ROOT, stage, write_measured
 
@@ -23,6 +24,7 @@ def main() -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--clean"]
     if subprocess.run(command, cwd=ROOT, env=os.environ | QUIET).returncode:
         sys.exit("the site was not built")
+    mend(SITE)
     if foreign := list(fetched(SITE)):
         sys.exit("the site fetches from elsewhere:\n" + "\n".join(foreign))
     print(f"{SITE / 'index.html'}; with search: python -m http.server --directory {SITE.name}")

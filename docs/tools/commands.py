@@ -103,7 +103,7 @@ def _entry(name: str, action: argparse.Action) -> Iterator[str]:
         text = f"{text} One of {', '.join(choices)}." if len(choices) > 1 else text
         metavar = "NAME" if action.option_strings else _longest(action)
     shown = " ".join([", ".join(action.option_strings), metavar]).strip()
-    yield f"[](){{ #{anchor(name, _longest(action))} }}`{shown}`"
+    yield f"`{shown}`{{ #{anchor(name, _longest(action))} }}"
     yield f":   {_escaped(_sentence(text)) or 'No more is said of it.'}"
     yield ""
 

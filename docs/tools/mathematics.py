@@ -15,7 +15,7 @@ def with_mathml(text: str) -> str:
         ValueError: names a formula that cannot be set.
     """
     text = DISPLAY.sub(lambda match: f'<div class="formula" tabindex="0">{_mathml(match[1], "block")}</div>', text)
-    return INLINE.sub(lambda match: _mathml(match[1], "inline"), text)
+    return INLINE.sub(lambda match: f"<span>{_mathml(match[1], 'inline')}</span>", text)  # a line may begin with it
 
 
 def _mathml(formula: str, display: str) -> str:

@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[2] / "docs" / "tools"))
 
 import commands
 import unitgain
+from accessible import mend
 from mathematics import with_mathml
 from notebooks import blocks, to_notebook
 from offline import fetched
@@ -138,3 +139,11 @@ def test_the_python_of_the_concepts_runs(page):
     names: dict = {}
     for block in blocks(page.read_text()):
         exec(compile(block, str(page), "exec"), names)
+
+
+def test_formulas_do_not_begin_a_line_of_markup_and_pages_are_mended(tmp_path):
+    assert with_mathml("so\n$x$ is\n").splitlines()[1].startswith("<span>")
+    page = tmp_path / "a.html"
+    page.write_text("<pre><span></span><code>x</code></pre> <p><code>y</code></p>")
+    mend(tmp_path)
+    assert page.read_text() == '<pre><span></span><code tabindex="0">x</code></pre> <p><code>y</code></p>'
