@@ -27,6 +27,7 @@ ANY_CPU = {
     "ATEN_CPU_CAPABILITY": "default",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "MKL_CBWR": "COMPATIBLE",
+    "UNITGAIN_NATIVE": "0",  # C is compiled for the processor that is there
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "WORLD_SIZE": "1",

@@ -1,13 +1,18 @@
 """A training step against the plain one: `python benchmarks/training_step.py`. Figures go to `results/training_step.*`.
 
-Small recipes at 3x32x32, base width 64. The plain step gives the same numbers in float32, contiguous, with weights
-projected, gradients cleaned, Adam and the averages computed parameter by parameter. All take turns in one process.
+Small recipes at 3x32x32, base width 64, at batch 16, and `pixels64-mini`, at batch 8. The plain step gives the same
+numbers in float32, contiguous, each function by itself, with weights projected, gradients cleaned, Adam and averages
+computed parameter by parameter. A peer is the step of another checkout. All take turns in one process.
 """
 
 import argparse
+import importlib
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -23,41 +28,96 @@ from unitgain.bench.training import microbatches, rehearse, sized, training_work
 from unitgain.layers import MPConv
 from unitgain.ops import normalize
 from unitgain.recipe import Recipe
-from unitgain.recipes import PIXELS32
+from unitgain.recipes import PIXELS32, PIXELS64_MINI
 from unitgain.serial import to_dict
+from unitgain.train.passes import split_passes
 from unitgain.train.state import TrainState
 from unitgain.train.step import Microbatch
 
 WIDTH = 64
 BRANCHES = {"EDM2": "s c m s c", "EDM2+": PIXELS32.network.branch}
+MINI = "pixels64-mini"
 MODES = ("plain", "float32", "bfloat16")
 
 
 def recipes(small: bool) -> dict[str, Recipe]:
-    """`pixels32` at another width, with the residual branch of either paper; or tiny ones with the same blocks."""
+    """`pixels32` at another width, with the residual branch of either paper, and `pixels64-mini`; or tiny networks."""
     changes: dict[str, Any] = {"model_channels": WIDTH}
     if small:
         changes = {"model_channels": 8, "channels_per_head": 8, "num_blocks": 1, "channel_mult": (1,)}
-    return {
-        label: PIXELS32.replace(name=label, network=PIXELS32.network.replace(branch=branch, **changes))
+    found = {
+        label: PIXELS32.replace(name=label, network=PIXELS32.network.replace(branch=branch, **changes), batch=16)
         for label, branch in BRANCHES.items()
     }
+    mini = PIXELS64_MINI.network.replace(resolution=8, **changes) if small else PIXELS64_MINI.network
+    return {**found, MINI: PIXELS64_MINI.replace(network=mini, batch=8)}
 
 
-def plain_work(name: str, recipe: Recipe, batch: int) -> Work:
+class Peer:
+    """Another checkout of the library, in this process beside the one that measures.
+
+    Args:
+        folder: of the checkout, with `src` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.source = str(folder / "src")
+        if not Path(self.source, "unitgain").is_dir():
+            raise ValueError(f"{folder} is no checkout: there is no {self.source}/unitgain")
+        self.modules: dict[str, ModuleType] = {}
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        """While the block runs, `unitgain` is the peer."""
+        ours = _library()
+        for name in ours:
+            del sys.modules[name]
+        sys.modules.update(self.modules)
+        sys.path.insert(0, self.source)
+        try:
+            yield
+        finally:
+            sys.path.remove(self.source)
+            self.modules = _library()
+            for name in self.modules:
+                del sys.modules[name]
+            sys.modules.update(ours)
+
+    def work(self, label: str, mode: str, small: bool, batch: int | None) -> Work:
+        """The peer's step for the network of this label."""
+        with self.instead():
+            case = importlib.import_module("unitgain.bench.cases").Case
+            theirs = importlib.import_module("unitgain.serial").from_dict
+            recipe = theirs(importlib.import_module("unitgain.recipe").Recipe, to_dict(recipes(small)[label]))
+            train = importlib.import_module("unitgain.bench.training").training_work
+            work = train(case(recipe, mode, f"{label} {mode} of the peer"), batch, torch.device("cpu"))
+
+        def run() -> None:
+            with self.instead():
+                work.run()
+
+        return Work(name=work.name, run=run, items=work.items, dtype=work.dtype, macs=work.macs, held=work.held)
+
+
+def _library() -> dict[str, ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "unitgain"}
+
+
+def plain_work(name: str, recipe: Recipe, batch: int | None) -> Work:
     """The plain step on the images that ours is measured on."""
     device, recipe = torch.device("cpu"), sized(recipe, batch)
-    parts = microbatches(recipe, batch, device)
+    parts = microbatches(recipe, recipe.batch, device)
     torch.manual_seed(0)
     with PeakMemory() as memory:
         step = plain_step(recipe, device)
         step(parts)
-    return Work(name=name, run=lambda: step(parts), items=batch, held=memory.kept)
+    return Work(name=name, run=lambda: step(parts), items=recipe.batch, held=memory.kept)
 
 
 def plain_step(recipe: Recipe, device: torch.device) -> Callable[[Sequence[Microbatch]], object]:
     """A step with the same results, written as the papers' formulas read."""
     state = TrainState.start(recipe, device)
+    split_passes(state.denoiser)
     cast(UNet, state.denoiser.network).memory_format = torch.contiguous_format
     parameters = [*state.denoiser.parameters(), *state.uncertainty.parameters()]
     betas = (recipe.beta1, recipe.beta2)
@@ -108,8 +168,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--modes", nargs="*", default=list(MODES), help="plain, or as in `unitgain bench train`")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=90.0, help="for each network")
+    parser.add_argument("--batch", type=int, help="of all networks; 16, and 8 for pixels64-mini, by default")
+    parser.add_argument("--networks", nargs="*", default=[*BRANCHES, MINI], choices=[*BRANCHES, MINI])
+    parser.add_argument("--peer", type=Path, help="another checkout of this repository, to be measured beside this one")
+    parser.add_argument("--seconds", type=float, default=75.0, help="for each network")
     parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
     parser.add_argument("--folder", type=Path, help="of the results")
     args = parser.parse_args(arguments)
@@ -118,7 +180,9 @@ def main(arguments: list[str] | None = None) -> None:
     rehearse(device)
     found: dict[str, Any] = {}
     parts = ["# Training step", "", (__doc__ or "").partition("\n\n")[2].strip()]
-    for label, recipe in recipes(args.small).items():
+    peer = Peer(args.peer) if args.peer else None
+    for label in args.networks:
+        recipe = recipes(args.small)[label]
         print(f"{label} ...", flush=True)
         works = [
             plain_work(f"{label} plain", recipe, args.batch)
@@ -126,9 +190,11 @@ def main(arguments: list[str] | None = None) -> None:
             else training_work(Case(recipe, mode, f"{label} {mode}"), args.batch, device)
             for mode in args.modes
         ]
+        if peer:
+            works += [peer.work(label, mode, args.small, args.batch) for mode in args.modes if mode != "plain"]
         report = measure(works, pace=Pace(seconds=args.seconds))
         found[label] = to_dict(report)
-        parts += ["", f"## {label}, batch {args.batch}", "", markdown(report), "", " ".join(notes(report))]
+        parts += ["", f"## {label}, batch {works[0].items}", "", markdown(report), "", " ".join(notes(report))]
     text = "\n".join(parts)
     write_results("training_step", found, text, folder=folder)
     print(text)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,11 +105,21 @@ def test_training_steps(tmp_path):
     )
     found = json.loads((tmp_path / "training_step.json").read_text())
     page = (tmp_path / "training_step.md").read_text()
-    for label in ("EDM2", "EDM2+"):
+    for label in ("EDM2", "EDM2+", "pixels64-mini"):
         assert [row["name"] for row in found[label]["rows"]] == [f"{label} plain", f"{label} float32"]
         assert f"| {label} float32 |" in page
     full = training_step.recipes(small=False)["EDM2"].network
     assert (full.resolution, full.model_channels, full.branch) == (32, 64, "s c m s c")
+
+
+def test_a_training_step_of_another_checkout(tmp_path):
+    """In a process of its own: the type checker of the tests takes no second copy of the library."""
+    root = Path(__file__).parents[2]
+    options = ["--small", "--batch", "2", "--seconds", "0.01", "--modes", "float32", "--networks", "EDM2"]
+    script = [sys.executable, str(root / "benchmarks" / "training_step.py"), "--folder", str(tmp_path)]
+    subprocess.run([*script, *options, "--peer", str(root)], check=True, capture_output=True)
+    found = json.loads((tmp_path / "training_step.json").read_text())
+    assert [row["name"] for row in found["EDM2"]["rows"]] == ["EDM2 float32", "EDM2 float32 of the peer"]
 
 
 def test_the_plain_step_is_our_step_written_out(tiny_recipe, monkeypatch):

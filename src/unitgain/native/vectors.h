@@ -168,8 +168,8 @@ static inline float total(vector value) {
 #endif
 }
 
-/* x / (1 + exp(-x)); exp by halving the range 2^n times and a polynomial, to 1e-7. */
-static inline vector silu(vector x) {
+/* 1 + exp(-x); exp by halving the range 2^n times and a polynomial, to 1e-7. */
+static inline vector one_and_exp(vector x) {
     const vector a = bounded(-x, 87.0f);
 #ifdef __AVX512F__
     const __m512 power = _mm512_roundscale_ps((__m512)(a * 1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT);
@@ -187,11 +187,28 @@ static inline vector silu(vector x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
 #ifdef __AVX512F__
-    const vector below = (vector)_mm512_scalef_ps((__m512)p, power) + 1.0f;
-    const vector guess = (vector)_mm512_rcp14_ps((__m512)below); /* to 14 bits, and twice as many by Newton's method */
-    return x * (guess + guess * (1.0f - below * guess));
+    return (vector)_mm512_scalef_ps((__m512)p, power) + 1.0f;
 #else
-    return x / (1.0f + p * (vector)((power + 127) << 23));
+    return 1.0f + p * (vector)((power + 127) << 23);
+#endif
+}
+
+/* 1 / x for x from 1 on. */
+static inline vector inverse(vector x) {
+#ifdef __AVX512F__
+    const vector guess = (vector)_mm512_rcp14_ps((__m512)x); /* to 14 bits, and twice as many by Newton's method */
+    return guess + guess * (1.0f - x * guess);
+#else
+    return 1.0f / x;
+#endif
+}
+
+/* x / (1 + exp(-x)), to 1e-7. */
+static inline vector silu(vector x) {
+#ifdef __AVX512F__
+    return x * inverse(one_and_exp(x));
+#else
+    return x / one_and_exp(x);
 #endif
 }
 

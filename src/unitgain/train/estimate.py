@@ -20,6 +20,7 @@ from unitgain.layers import normalized_once
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.train.blocks import blocks, recompute_blocks
+from unitgain.train.passes import fuse_passes
 from unitgain.train.state import Objective
 
 # What the allocator of the C library (glibc) keeps of what a step has freed, as a part of the pass: chunks below 32 MiB
@@ -108,14 +109,15 @@ def estimate(
     # DDP's gradients have their place from the start, and those of the pass before are there in the second.
     resident = processes > 1 or passes > 1
     once = normalize_once and processes == 1 and passes > 1
-    one_pass = peak_bytes(lambda: step_on(recipe, size, recompute, dtype, keep=once or not resident, once=once))
+    on_cpu = device == "cpu"
+    keep = once or not resident
+    one_pass = peak_bytes(lambda: step_on(recipe, size, recompute, dtype, keep=keep, once=once, fused=on_cpu))
     gradients = of_state if resident else 0
     one_pass -= gradients if once else 0  # they are in it: those of normalized weights first, then the others
     lengths = len(recipe.ema) + bool(recipe.ema_half_life)
     elsewhere = ema_device == "cpu" and device != "cpu"
     averages = 0 if elsewhere else lengths * of_state
     copy = (3 + lengths) * of_state  # of a checkpoint: weights, optimizer, averages
-    on_cpu = device == "cpu"
     kept = KEPT_RECOMPUTING if recompute else KEPT
     return MemoryEstimate(
         weights=of_state,
@@ -139,7 +141,7 @@ def trained_shapes(recipe: Recipe) -> Shapes:
 
 
 def step_on(
-    recipe: Recipe, size: int, recompute: bool, dtype: str, keep: bool, once: bool = False
+    recipe: Recipe, size: int, recompute: bool, dtype: str, keep: bool, once: bool = False, fused: bool = False
 ) -> Callable[[], None]:
     """One forward and backward pass with new networks, for `peak_bytes`.
 
@@ -150,10 +152,13 @@ def step_on(
         dtype: of the network.
         keep: whether gradients stay, rather than go at once to a place that is counted elsewhere.
         once: two passes instead, with weights that are normalized once for both.
+        fused: whether blocks make fewer passes over memory, as on CPUs.
     """
     spec = recipe.network
     denoiser = Denoiser(spec, recipe.sigma_data).train()
     denoiser.dtype = DTYPES[dtype]
+    if fused:
+        fuse_passes(denoiser)
     if recompute:
         recompute_blocks(denoiser)
     uncertainty = make_uncertainty(spec.design, recipe.uncertainty_channels)

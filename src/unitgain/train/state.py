@@ -16,6 +16,7 @@ from unitgain.recipe import Recipe
 from unitgain.recipes import create
 from unitgain.train.blocks import blocks, compile_blocks, recompute_blocks
 from unitgain.train.config import Execution
+from unitgain.train.passes import fuse_passes
 
 
 class Objective(nn.Module):
@@ -112,6 +113,8 @@ class TrainState:
         uncertainty = uncertainty.to(device).train()
         if execution.kernels:
             fuse(denoiser)
+        elif torch.device(device).type == "cpu" and not execution.compile:
+            fuse_passes(denoiser)
         if execution.recompute:
             recompute_blocks(denoiser)
         if execution.compile:

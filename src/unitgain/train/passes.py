@@ -1,0 +1,152 @@
+"""Blocks of a network whose pixels, between convolutions, take one pass over memory each: in C, on CPUs.
+
+The blocks change class and nothing else, as with `unitgain.kernels.fuse`: modules, parameters and their names stay, so
+checkpoints, averages, DDP, FSDP2, copies and `infer.prepare` see the network that they know. Numbers are those of the
+plain blocks to rounding. Images that C does not take, and blocks whose parts somebody watches, run as they are written.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitgain.arch.block import Block, DecoderBlock, EncoderBlock, functions
+from unitgain.arch.operations import Apply, Convolve, Operation, lead
+from unitgain.arch.unet import MPUNet
+from unitgain.denoiser import Denoiser
+from unitgain.layers import CosineAttention, MPConv
+from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
+from unitgain.ops import EPS, mp_cat, mp_cat_factors, resample
+
+FEW_TOKENS = 256  # up to which products are faster than one function for all attention, and their memory is little
+
+
+class FusedEncoderBlock(EncoderBlock):
+    """A block of the encoder in fewer passes."""
+
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
+        """As it is written, but for rounding."""
+        if not can_train(x) or _watched(self):
+            return super().forward(x, emb)
+        operations, silu = _begin(self)
+        x = self.shortcut(resample(x, self.mode))
+        if silu is None:
+            main = branch = normalize_pixels(x, EPS)
+        else:
+            main, branch = fork(x, silu, EPS)
+        return _add(self, main, _run(operations, branch, emb))
+
+
+class FusedDecoderBlock(DecoderBlock):
+    """A block of the decoder in fewer passes."""
+
+    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
+        """As it is written, but for rounding."""
+        if not can_train(x) or _watched(self):
+            return super().forward(x, emb)
+        operations, silu = _begin(self)
+        x = resample(x, self.mode)
+        main, branch = (x, x) if silu is None else fork(x, silu)
+        return _add(self, self.shortcut(main), _run(operations, branch, emb))
+
+
+def fuse_passes(denoiser: Denoiser) -> None:
+    """Let the blocks of a network make fewer passes, in place; only token blocks (EDM2 F and G, EDM2+) can."""
+    _turn(denoiser, EncoderBlock, FusedEncoderBlock)
+    _turn(denoiser, DecoderBlock, FusedDecoderBlock)
+    if isinstance(denoiser.network, MPUNet):
+        denoiser.network.mp_join = _join
+
+
+def split_passes(denoiser: Denoiser) -> None:
+    """Undo `fuse_passes`, in place."""
+    _turn(denoiser, FusedEncoderBlock, EncoderBlock)
+    _turn(denoiser, FusedDecoderBlock, DecoderBlock)
+    if isinstance(denoiser.network, MPUNet):
+        denoiser.network.mp_join = functions(denoiser.spec).join
+
+
+def _turn(denoiser: Denoiser, these: type[Block], into: type[Block]) -> None:
+    for module in denoiser.modules():
+        if type(module) is these:
+            module.__class__ = into
+
+
+def _watched(block: Block) -> bool:
+    """Whether there are hooks at parts that fewer passes do not call; layers are called as ever."""
+    parts = [block.branch, *block.branch.children(), block.attention]
+    return any(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        for part in parts
+        if not isinstance(part, MPConv)
+    )
+
+
+def _begin(block: Block) -> tuple[Sequence[Operation], float | None]:
+    """Operations of the branch, and the factor of the SiLU before them, which is none of them, where it begins so."""
+    operations = [each for each in block.branch.operations() if not _idle(each)]
+    first = lead(operations)
+    if first.activate is None or first.modulate is not None:
+        return operations, None
+    return operations[1:], first.activate.factor
+
+
+def _idle(operation: Operation) -> bool:
+    """Whether this is dropout that drops nothing."""
+    module = operation.module if isinstance(operation, Apply) else None
+    return isinstance(module, nn.Dropout) and not (module.training and module.p)
+
+
+def _run(operations: Sequence[Operation], x: Tensor, emb: Tensor) -> Tensor:
+    """The operations of a branch in their order."""
+    while operations:
+        first = lead(operations)
+        silu = None if first.activate is None else first.activate.factor
+        if first.modulate is not None:
+            x = modulate(x, first.modulate.scale(emb), silu, first.after)
+        elif silu is not None:
+            x = fork(x, silu)[1]
+        else:
+            x = _one(operations[0], x, emb)
+        operations = operations[max(first.count, 1) :]
+    return x
+
+
+def _one(operation: Operation, x: Tensor, emb: Tensor) -> Tensor:
+    if isinstance(operation, Convolve):
+        return operation.layer(x)
+    assert isinstance(operation, Apply)
+    return operation.module(x, emb) if operation.conditioned else operation.module(x)
+
+
+def _add(block: Block, main: Tensor, branch: Tensor) -> Tensor:
+    """The sum of both, attention, and the clamp."""
+    attention = block.attention
+    if not isinstance(attention, CosineAttention):
+        return balance(main, branch, block.shares, block.clip_act)
+    x = balance(main, branch, block.shares, math.inf)
+    return balance(x, _attend(attention, x), attention.shares, block.clip_act)
+
+
+def _attend(attention: CosineAttention, x: Tensor) -> Tensor:
+    """As `CosineAttention.attend`."""
+    n, c, *size = x.shape
+    heads, tokens = attention.heads, math.prod(size)
+    vectors = attention.qkv(x).movedim(1, -1).reshape(n, -1, 1, c // heads).movedim(-1, 1)
+    vectors = normalize_pixels(vectors, EPS).movedim(1, -1)
+    q, k, v = vectors.reshape(n, tokens, 3, heads, c // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    if x.dtype == torch.bfloat16 and tokens <= FEW_TOKENS:
+        y = torch.softmax((q @ k.mT) * (c // heads) ** -0.5, dim=-1) @ v
+    else:
+        y = F.scaled_dot_product_attention(q, k, v)
+    return attention.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
+
+
+def _join(x: Tensor, skip: Tensor, t: float) -> Tensor:
+    """As `mp_cat`."""
+    if can_train(x):
+        return join_features(x, skip, mp_cat_factors(x.shape[1], skip.shape[1], t))
+    return mp_cat(x, skip, t=t)
