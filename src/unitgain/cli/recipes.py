@@ -69,14 +69,11 @@ class Measured:
     @classmethod
     def on(cls, device: Device, precisions: set[Precision]) -> "Measured":
         """Measure on a kind of device, in what recipes of these precisions are trained in there."""
-        from unitgain.infer import fastest_precision
+        from unitgain.train.fitting import precision_on
         from unitgain.train.warmup import training_rate
 
         where = pick_device(device)
-        best = fastest_precision(where)
-        own: dict[Precision, Precision] = {
-            one: best if one == "float16" and where.type == "cpu" else one for one in sorted(precisions)
-        }
+        own = {one: precision_on(where, one) for one in sorted(precisions)}
         rates: dict[Precision, float] = {name: training_rate(where, name) for name in sorted(set(own.values()))}
         return cls(where.type, rates, own)
 

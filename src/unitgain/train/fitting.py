@@ -9,6 +9,7 @@ from unitgain.console import note
 from unitgain.data.dataset import Dataset
 from unitgain.data.named import normalized, open_data
 from unitgain.infer import fastest_precision
+from unitgain.recipe import Precision
 from unitgain.size import show_size
 from unitgain.train.config import TrainConfig
 from unitgain.train.rules import sized
@@ -36,6 +37,14 @@ def data_of(config: TrainConfig, dataset: Dataset | None = None) -> Dataset:
     return normalized(dataset, config.normalize)
 
 
+def precision_on(device: torch.device, precision: Precision) -> Precision:
+    """In which a new run on a device trains what a recipe says is of this precision.
+
+    Float16 is for GPUs: a CPU has it slowly or not at all, so there it is bfloat16, or float32 where that is missing too.
+    """
+    return fastest_precision(device) if precision == "float16" and device.type == "cpu" else precision
+
+
 def complete(
     config: TrainConfig,
     dataset: Dataset,
@@ -47,8 +56,7 @@ def complete(
     """The settings with everything said, as `config.json` keeps them.
 
     Args:
-        config: leaves open the microbatch, which data these are, and what float16 is on a CPU, which has it slowly or
-            not at all: bfloat16, or float32 where that is missing too.
+        config: leaves open the microbatch, which data these are, and what float16 is on a CPU (`precision_on`).
         dataset: of the run.
         device: where it trains.
         processes: that share each batch.
@@ -59,8 +67,7 @@ def complete(
         ValueError: if a batch does not divide by the processes.
     """
     recipe, microbatch = config.recipe, config.microbatch
-    if recipe.precision == "float16" and device.type == "cpu":
-        best = fastest_precision(device)
+    if (best := precision_on(device, recipe.precision)) != recipe.precision:
         recipe = recipe.replace(precision=best if saved is None else saved.recipe.precision)
         if not quiet:
             note(f"float16 is for GPUs: the network is trained in {recipe.precision}")
