@@ -39,14 +39,12 @@ def test_a_run_is_planned_said_and_trained(pictures, tmp_path, call):
     call("train", "--data", pictures, "--out", run, "--resume", "--no-tensorboard", "--quiet")
 
 
-def test_what_cannot_be_planned_is_said(pictures, tmp_path, call, monkeypatch):
+def test_what_cannot_be_planned_is_said(pictures, tmp_path, call):
     out = ["--out", tmp_path / "run"]
     assert "hours = 0.0: must be positive" in call("train", "--data", pictures, *out, "--hours", "0", code=2).err
     assert "leave out the recipe" in call("train", "digits", *out, "--hours", "1", code=2).err
     assert "hours: expected a number" in call("train", "--data", pictures, *out, "--hours", "soon", code=2).err
     assert "unknown data set" in call("train", "--data", tmp_path / "none", *out, code=2).err
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "start it with one" in call("train", "--data", pictures, *out, code=2).err
     assert not (tmp_path / "run").exists()
 
 

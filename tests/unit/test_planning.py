@@ -40,9 +40,15 @@ def data(count=40, channels=3, side=8, classes=5, value=None):
     return ArrayDataset(name="made", images=images, labels=labels, classes=names)
 
 
-def machine(speed):
-    """A machine whose speed falls with the square of the width and of the resolution."""
-    return lambda recipe, images, device: speed / (recipe.network.model_channels * recipe.network.resolution) ** 2
+def machine(speed, power=2.0):
+    """A machine whose speed falls with a power of the width and of the blocks, and the square of the resolution."""
+
+    def measure(recipe, images, device):
+        network = recipe.network
+        width = network.model_channels * (2 * network.num_blocks + 3) ** 0.5 / 5**0.5
+        return speed / width**power / network.resolution**2
+
+    return measure
 
 
 def planned(dataset=None, *, speed=3e6, **how):
@@ -97,6 +103,51 @@ def test_memory_decides_on_the_network_and_the_accumulation():
     assert smaller or tight.config.microbatches > 1
     with pytest.raises(ValueError, match="not even the smallest network fits"):
         planned(memory=10**6)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.3, 2.0, 3.0])  # 2 is what a plan expects of sizes that it has not measured
+def test_more_hours_give_no_smaller_network_and_no_run_too_short_for_it(power):
+    scale = 3e6 * 16 ** (power - 2)
+    found = [planned(hours=hours, measure=machine(scale, power)) for hours in (0.01, 0.1, 0.3, 1, 2, 5, 20)]
+    sizes = [(one.recipe.network.model_channels, one.recipe.network.num_blocks) for one in found]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    for one in found[1:]:
+        assert one.recipe.duration >= min(trained_parameters(one.recipe) / 8, carried(40))
+
+
+def test_less_memory_gives_no_larger_step():
+    rooms = [4 * GB // 3**turn for turn in range(6)]
+    found = [planned(hours=2, memory=room) for room in rooms]
+    steps = [one.memory for one in found]
+    assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]
+    assert all(step <= room for step, room in zip(steps, rooms, strict=True))
+
+
+def test_blocks_are_those_that_the_machine_trains_faster_at_the_width():
+    def depthwise(**how):
+        return "d" in planned(**how).recipe.network.branch.split()
+
+    def fixed(width):
+        return lambda config: replace(
+            config, recipe=config.recipe.replace(network=sized(config.recipe.network, width=width))
+        )
+
+    assert [depthwise(change=fixed(width)) for width in (16, 32, 48, 64, 128)] == [False, False, False, True, True]
+    assert not depthwise(hours=0.1) and depthwise(hours=5, speed=1e8)
+    small, large = planned(change=fixed(16)).reasons[0], planned(change=fixed(64)).reasons[0]
+    assert "EDM2 blocks, which a CPU trains faster" in small and "EDM2+ blocks, which a CPU trains faster" in large
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("lr", 0.003), ("t_ref", 77.0), ("rampup", 0), ("ema", (0.07,)), ("precision", "bfloat16"), ("beta2", 0.9)],
+)
+def test_fields_that_are_fixed_are_kept(field, value):
+    def change(config):
+        return replace(config, seed=5, microbatch=4, recipe=config.recipe.replace(**{field: value}))
+
+    found = planned(change=change).config
+    assert (found.seed, found.microbatch, getattr(found.recipe, field)) == (5, 4, value)
 
 
 def test_what_is_fixed_is_heeded_in_the_rest():

@@ -14,11 +14,12 @@ from unitgain.classes import Classes
 from unitgain.cli.arguments import Unset, draw_next
 from unitgain.console import next_step, note, say
 from unitgain.files import near
-from unitgain.recipes import DIGITS, RECIPES, Recipe, recipe
+from unitgain.recipe import Recipe
+from unitgain.recipes import DIGITS, RECIPES, recipe
 from unitgain.serial import from_dict, to_dict
 from unitgain.size import read_size
 from unitgain.text import brief, printable
-from unitgain.train.config import Execution, TrainConfig
+from unitgain.train.config import Execution, TrainConfig, restarted
 from unitgain.train.rules import sized
 from unitgain.trust import Limits, parse_yaml, read_regular
 
@@ -101,7 +102,7 @@ class Train:
         if not isinstance(name, str | None):
             raise ValueError(f"--config: recipe is {brief(name)}: expected a name, or fields with one")
         own = self.recipe is None and isinstance(named, dict) and "network" in named  # a whole one, of any name
-        resume, data = "--resume" in self.words, self._said("data") or file.get("data")
+        resume, data = "--resume" in self.words or restarted(), self._said("data") or file.get("data")
         if name is None and init is None and data is None and not (resume and out):
             raise ValueError(
                 "name a recipe, such as: unitgain train digits; or give --data DIR, for which one is planned; or --out "
@@ -143,17 +144,11 @@ class Train:
         """With a network and a recipe for the data on this machine, as far as file and options leave them open.
 
         Raises:
-            ValueError: if the data cannot be opened or no network fits, or several processes would each plan their own.
+            ValueError: if the data cannot be opened or no network fits.
         """
         from unitgain.data.named import open_data
         from unitgain.data.settings import Normalize
         from unitgain.train import plan
-
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError(
-                "several processes would each plan a run of their own: start it with one, stop it with Ctrl-C, and go "
-                f"on with all of them by --out {shlex.quote(str(self.out))} --resume"
-            )
 
         def change(config: TrainConfig) -> TrainConfig:
             given = dataclasses.replace(self, settings=self.heeding(config, file)).parsed()
@@ -161,7 +156,8 @@ class Train:
             return dataclasses.replace(given.settings, recipe=_unlabelled(base) if given.classes == "none" else base)
 
         hours, normalize = self._said("hours"), self._said("normalize") or file.get("normalize", "official")
-        if not (self.execution.quiet or "--quiet" in self.words):
+        main = os.environ.get("RANK", "0") == "0"
+        if main and not (self.execution.quiet or "--quiet" in self.words):
             note("measuring how fast this machine trains ...")
         found = plan(
             open_data(data, cast(Normalize, normalize)),
@@ -169,7 +165,7 @@ class Train:
             device=self._said("device") or self.execution.device,  # type: ignore[arg-type]
             change=change,
         )
-        return dataclasses.replace(self, settings=found.config, reasons=found.reasons)
+        return dataclasses.replace(self, settings=found.config, reasons=found.reasons if main else ())
 
     def parsed(self) -> "Train":
         """With what the options say, the rest as it is here."""

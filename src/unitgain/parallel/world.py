@@ -3,6 +3,8 @@
 On one process nothing is initialized and every operation is the identity.
 """
 
+import functools
+import itertools
 import os
 import signal
 import socket
@@ -24,6 +26,7 @@ from unitgain.console import note
 T = TypeVar("T")
 POLL = 0.05  # seconds between looks at who has come
 LOOK = 1.0  # seconds between looks at whether the launcher is there
+WORLDS = itertools.count()  # that this process has joined: each has keys of its own in the store
 AGENT = 30.0  # seconds in which torchrun's own store must answer: it is there before the processes are
 
 
@@ -283,18 +286,10 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        # Not waiting for workers here: on its own the store would say that some are missing, but not which.
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            size,
-            is_master=rank == 0 and not agent,
-            timeout=timedelta(seconds=min(seconds, AGENT) if agent else seconds),
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
+        store = _store(where, size, rank == 0 and not agent, min(seconds, AGENT) if agent else seconds)
         # torchrun keeps the store over restarts: what the dead processes left in it must not be taken for ours.
-        store = dist.PrefixStore(f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        own = f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(WORLDS)}"
+        store = dist.PrefixStore(own, store)
         store.set(f"here/{rank}", socket.gethostname())
     except RuntimeError as error:
         if agent:
@@ -312,6 +307,17 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
             )
         time.sleep(POLL)
     return rank, store
+
+
+@functools.cache  # as long as the process lasts: another may still be leaving one world when this one joins the next
+def _store(where: str, size: int, keeper: bool, seconds: float) -> dist.Store:
+    """The store at an address, opened once, and kept by this process or another."""
+    host, _, port = where.rpartition(":")
+    # Not waiting for workers: on its own the store would say that some are missing, but not which.
+    timeout = timedelta(seconds=seconds)
+    return dist.TCPStore(
+        host, int(port), size, is_master=keeper, timeout=timeout, wait_for_workers=False, multi_tenant=True
+    )
 
 
 def _absent(ranks: Sequence[int], store: dist.Store, rank: int, where: str) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from unitgain.analysis.memory import copy_bytes
-from unitgain.analysis.room import free_memory
+from unitgain.analysis.room import Room, free_memory
 from unitgain.arch import NetworkSpec
 from unitgain.parallel import World
 from unitgain.recipe import Recipe
@@ -49,14 +49,14 @@ def fitting(
         room: bytes that may be taken beside what this process has now.
         device: where.
         processes: that share a batch.
-        microbatch: none larger than this; None for the share of a process.
+        microbatch: none larger than this; None for the share of a process, or the most below it that divides the batch.
         execution: how it is carried out.
 
     Raises:
         ValueError: if the microbatch does not divide the batch.
     """
     execution = execution or Execution()
-    share = microbatch or max(recipe.batch // processes, 1)
+    share = microbatch or _divisor(recipe.batch, recipe.batch / processes)
 
     def takes(size: int) -> tuple[int, int]:
         found = estimate(
@@ -77,9 +77,20 @@ def fitting(
     while total > room and size > 1:
         # A pass takes in proportion to its images; what is left over says how many fit, but never as many again.
         most = min((room - total + of_pass) * size / of_pass, size - 1)
-        size = max((count for count in range(1, size) if recipe.batch % count == 0 and count <= most), default=1)
+        size = _divisor(recipe.batch, most)
         total, of_pass = takes(size)
     return Fit(microbatch=size if total <= room else None, bytes=total)
+
+
+def _divisor(batch: int, most: float) -> int:
+    """The largest divisor of a batch that is no larger; 1 where there is none."""
+    return max((count for count in range(1, batch + 1) if batch % count == 0 and count <= most), default=1)
+
+
+def share_of(room: Room, world: World) -> int:
+    """Bytes of what is free that a run may take in one process; those of one machine share the memory of its CPU."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if world.device.type == "cpu" else 1
+    return int(PART * room.bytes) // here
 
 
 def check_memory(config: TrainConfig, execution: Execution, world: World, resumes: bool = False) -> None:
@@ -88,15 +99,14 @@ def check_memory(config: TrainConfig, execution: Execution, world: World, resume
     Args:
         config: complete.
         execution: how it is carried out.
-        world: the processes; those of one machine share the memory of its CPU.
+        world: the processes.
         resumes: its microbatch is settled.
 
     Raises:
         ValueError: if it does, with the gradient accumulation that fits.
     """
     room = free_memory(world.device)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if world.device.type == "cpu" else 1
-    share = int(PART * room.bytes) // here
+    share = share_of(room, world)
     asked = config.microbatch or config.recipe.batch // world.size
     if _bound(config.recipe, asked) < share:
         return

@@ -1,5 +1,6 @@
 """What a training run is: a recipe, a seed, and how it is carried out."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -15,6 +16,11 @@ from unitgain.trust import Limits
 
 OnCheckpointError = Literal["stop", "continue"]
 Device = Literal["auto", "cpu", "cuda"]
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes anew (`--max-restarts`), which go on with the run that is there."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def parse_duration(text: str) -> float:

@@ -40,7 +40,7 @@ def data_of(config: TrainConfig, dataset: Dataset | None = None) -> Dataset:
 def precision_on(device: torch.device, precision: Precision) -> Precision:
     """In which a new run on a device trains what a recipe says is of this precision.
 
-    Float16 is for GPUs: a CPU has it slowly or not at all, so there it is bfloat16, or float32 where that is missing too.
+    Float16 is for GPUs: a CPU has it slowly or not at all, and takes bfloat16, or float32 where that is missing too.
     """
     return fastest_precision(device) if precision == "float16" and device.type == "cpu" else precision
 

@@ -1,6 +1,5 @@
 """A training run from its start to its end: who trains, in which folder, from which checkpoint, and how it stops."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from unitgain.text import one_line
 from unitgain.train.accumulation import check_memory
 from unitgain.train.batches import Batches
 from unitgain.train.boards import boards
-from unitgain.train.config import Execution, TrainConfig
+from unitgain.train.config import Execution, TrainConfig, restarted
 from unitgain.train.context import Run
 from unitgain.train.errors import LostProcessError, is_shared
 from unitgain.train.evaluation import Evaluation, open_evaluation
@@ -98,7 +97,7 @@ def train(
         OSError: if something else cannot be written; the last checkpoint is intact.
     """
     execution = replace(execution or Execution(), **how)
-    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    resume = resume or restarted()
     with (
         StopSignal(execution.max_time, execution.quiet) as stop,
         processes(execution.device, cancelled=lambda: stop.received) as world,

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
+from typing import Any
 
 import torch
 
@@ -15,11 +18,11 @@ from unitgain.data.encoder import PixelEncoder
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalize
 from unitgain.infer import fastest_precision
-from unitgain.parallel import pick_device
+from unitgain.parallel import SharedError, World, processes
 from unitgain.recipe import Recipe, trained_parameters
 from unitgain.size import show_size
 from unitgain.text import span
-from unitgain.train.accumulation import MOST_BYTES, PART, Fit, blocks_per_level, fitting, numbers, show_bytes
+from unitgain.train.accumulation import MOST_BYTES, Fit, blocks_per_level, fitting, numbers, share_of, show_bytes
 from unitgain.train.config import Device, Execution, TrainConfig
 from unitgain.train.rules import carried, network_for, recipe_for
 from unitgain.train.warmup import images_per_second
@@ -47,9 +50,11 @@ TRAINING = 0.95  # part of the time that steps get: the rest is for snapshots, c
 # 337,000), the papers' from 17 (XS) down to 0.6 (XXL); with fewer a smaller network that sees more of them is better.
 IMAGES_PER_PARAMETER = 1 / 8
 BFLOAT16_FROM = 32  # base width on a CPU: at 16 a step takes as long in float32, at 32 a fifth longer (Xeon with AMX)
+DEPTHWISE_FROM = 64  # base width from which a CPU trains EDM2+ faster than EDM2 (benchmarks/planned_families.py)
 MEASURED = {"cpu": 32, "cuda": 256}  # images of a step that is measured, at most
 Change = Callable[[TrainConfig], TrainConfig]
 Measure = Callable[[Recipe, int, torch.device], float]
+Rate = Callable[[Recipe, int], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +64,8 @@ class Plan:
     Attributes:
         config: what is trained: an ordinary recipe, gradient accumulation, how pixels are normalized.
         execution: how it is carried out.
-        images_per_second: as measured.
-        memory: bytes that a step is estimated to take at its peak, beside what the process has.
+        images_per_second: as measured, of all processes together.
+        memory: bytes that a step is estimated to take at its peak in each process, beside what that has.
         reasons: what was chosen and why, five lines.
     """
 
@@ -92,14 +97,19 @@ def plan(
 ) -> Plan:
     """Plan a run for these data on this machine.
 
-    The network is one of the papers': EDM2 on CPUs and for latents, EDM2+ for pixels on GPUs. Of the sizes that fit
-    into memory it is the largest whose speed leaves the run an image for every eighth parameter, within the time. Speed
-    is measured, with some steps of the sizes that come into question. The duration is what the time allows, but not
-    more than the data carry: 1676 passes over them, as the papers make over ImageNet (`unitgain.train.rules.carried`).
-    Batch, learning rate, t_ref, ramp-up and snapshots follow from duration and width: `unitgain.train.rules` states
-    each rule with its source. Networks have the classes of the data. Precision is bfloat16 where the machine multiplies
-    it faster (on CPUs from a width of 32 on). Pixels are normalized as measured where their mean and standard deviation
-    are far from the 0 and 0.5 that the noise levels presume. What does not fit into memory at once is accumulated.
+    The network is one of the papers': EDM2 for latents, and for pixels on CPUs below a width of 64; EDM2+ for other
+    pixels. Of the sizes that fit into memory it is the largest whose speed leaves the run an image for every eighth
+    parameter, within the time. Speed is measured, with some steps of the sizes that come into question. The duration is
+    what the time allows, but not more than the data carry: 1676 passes over them, as the papers make over ImageNet
+    (`unitgain.train.rules.carried`). Batch, learning rate, t_ref, ramp-up and snapshots follow from duration and width:
+    `unitgain.train.rules` states each rule with its source. Networks have the classes of the data. Precision is
+    bfloat16 where the machine multiplies it faster (on CPUs from a width of 32 on). Pixels are normalized as measured
+    where their mean and standard deviation are far from the 0 and 0.5 that the noise levels presume. What does not fit
+    into memory at once is accumulated.
+
+    Under torchrun all processes call this together, and the first one decides for all; a process group that is there
+    already is used. They measure at the same time, so that what they take from one another counts, but not the messages
+    that they will exchange; their speeds are added up. The batch is that of all of them.
 
     Args:
         dataset: prepared data, or any others.
@@ -107,35 +117,44 @@ def plan(
         device: where it will train.
         change: made to each settings that are considered, so that what it fixes (a width, a batch, a duration) is
             heeded when the rest is chosen; calling it twice does the same as once.
-        memory: bytes that a step may take; None for nine tenths of what is free.
+        memory: bytes that a step may take in each process; None for nine tenths of what is free.
         measure: images per second of a recipe with steps of so many images on a device.
 
     Raises:
         ValueError: if `hours` is not positive, or no network fits into memory.
+        SharedError: if speed could not be measured on some of several processes.
     """
-    where = pick_device(device)
-    limit = HOURS[where.type] if hours is None else hours
-    if not 0 < limit < math.inf:
-        raise ValueError(f"hours = {hours}: must be positive")
-    room = int(PART * free_memory(where).bytes) if memory is None else memory
-    planner = _Planner(dataset, where, limit, change, room, measure)
-    choice, fit = planner.choose()
-    execution = Execution(device=device)
-    config = choice.config
-    if fit.microbatch != config.recipe.batch:
-        config = replace(config, microbatch=fit.microbatch)
-    return Plan(
-        config=config,
-        execution=execution,
-        images_per_second=choice.rate,
-        memory=fit.bytes,
-        reasons=planner.reasons(choice, config, fit, hours is None),
-    )
+    with processes(device) as world:
+        room = min(world.gather(share_of(free_memory(world.device), world) if memory is None else memory))
+
+        def rate(recipe: Recipe, images: int) -> float:
+            here = world.together("measuring the speed", lambda: measure(recipe, images, world.device))
+            return sum(world.gather(here))
+
+        def lead() -> Plan:
+            try:
+                limit = HOURS[world.device.type] if hours is None else hours
+                if not 0 < limit < math.inf:
+                    raise ValueError(f"hours = {hours}: must be positive")
+                planner = _Planner(dataset, world, limit, change, room, lambda *job: rate(*_next(world, job)))
+                return planner.plan(device, hours is None)
+            finally:
+                _next(world, ())
+
+        while not world.main and (job := _next(world, ())):
+            with suppress(SharedError):  # the first process has it too, and shares it as what became of the plan
+                rate(*job)
+        return world.on_main(lead)
+
+
+def _next(world: World, job: tuple[Recipe, int] | tuple[()]) -> Any:
+    """What all processes measure next, as the first one says: a recipe and the images of a step; nothing at the end."""
+    return world.broadcast(job)
 
 
 @dataclass(eq=False)
 class _Candidate:
-    """A network that comes into question, with the settings of the run that it would be.
+    """A network that comes into question.
 
     Attributes:
         draft: settings of a run for all that the data carry.
@@ -146,7 +165,6 @@ class _Candidate:
     draft: TrainConfig
     fixed: bool
     rate: float = 0.0
-    config: TrainConfig = field(init=False)
 
     @cached_property
     def work(self) -> float:
@@ -162,26 +180,68 @@ class _Candidate:
 
 
 class _Planner:
-    def __init__(
-        self, dataset: Dataset, device: torch.device, hours: float, change: Change, room: int, measure: Measure
-    ) -> None:
-        self.dataset, self.device, self.hours = dataset, device, hours
+    def __init__(self, dataset: Dataset, world: World, hours: float, change: Change, room: int, measure: Rate) -> None:
+        self.dataset, self.world, self.device, self.hours = dataset, world, world.device, hours
         self.change, self.room, self.measure = change, room, measure
         self.carried = carried(len(dataset))
         self.normalize: Normalize = normalization(dataset)
-        self.depthwise = device.type == "cuda" and not dataset.latents
-        self._made: dict[tuple[int, int], _Candidate] = {}
 
-    @cached_property
+    def plan(self, device: Device, by_default: bool) -> Plan:
+        """The largest network that suits and fits, in the run that the time allows."""
+        takes = 0
+        for one in reversed(self.suitable()):
+            images = min(self.carried, max(self.within(self.rate(one)), 1))
+            config, _ = self.settings(one.draft.recipe.network, images)
+            recipe, size = config.recipe, self.world.size
+            fit = fitting(recipe, self.room, self.device, processes=size, microbatch=config.microbatch)
+            if fit.microbatch is not None:
+                if fit.microbatch != recipe.batch:
+                    config = replace(config, microbatch=fit.microbatch)
+                return Plan(
+                    config=config,
+                    execution=Execution(device=device),
+                    images_per_second=one.rate,
+                    memory=fit.bytes,
+                    reasons=self.reasons(one, config, fit, by_default),
+                )
+            takes = fit.bytes
+        raise ValueError(
+            f"not even the smallest network fits into memory: a step of one image takes {show_bytes(takes)}, "
+            f"{show_bytes(self.room)} may be taken. Prepare the data at a lower resolution (unitgain data prepare "
+            "--resolution N)"
+        )
+
+    def suitable(self) -> list[_Candidate]:
+        """The candidates from the smallest, which is one in any case, to the largest that suits as measured."""
+        ladder = self.candidates()
+        last, low, high = ladder[0], 0, len(ladder) if self.suits(ladder[0]) else 1
+        while high - low > 1:  # the one that the last speed foretells, or the next where that is not to suit
+            speed = last.rate * last.work
+            foretold = takewhile(lambda one: self.suits(one, speed / one.work), ladder[low + 1 : high])  # noqa: B023
+            place = low + max(len(list(foretold)), 1)
+            low, high = (place, high) if self.suits(ladder[place]) else (low, place)
+            last = ladder[place] if ladder[place].rate else last
+        return ladder[: low + 1]
+
     def candidates(self) -> list[_Candidate]:
         """From the smallest; what `change` makes the same comes once."""
+        ends = [self.settings(self.network(*size), self.carried)[0] for size in (SIZES[0], SIZES[-1])]
+        first, last = (config.recipe.network.model_channels for config in ends)
+        sizes = SIZES if first != last else [(first, blocks) for _, blocks in SIZES]  # the width is fixed
         made: list[_Candidate] = []
-        for width, blocks in SIZES:
-            network = network_for(self.dataset.shape, self.dataset.label_dim, width, blocks, self.depthwise)
+        for network in dict.fromkeys(self.network(*size) for size in sizes):
             draft, fixed = self.settings(network, self.carried)
             if not made or draft.recipe.network != made[-1].draft.recipe.network:
                 made.append(_Candidate(draft, fixed))
         return made
+
+    def network(self, width: int, blocks: int) -> NetworkSpec:
+        """Of a base width and so many blocks per level, for the data."""
+        return network_for(self.dataset.shape, self.dataset.label_dim, width, blocks, self.depthwise(width))
+
+    def depthwise(self, width: int) -> bool:
+        """Whether a network of this base width is of EDM2+, rather than EDM2."""
+        return not self.dataset.latents and (self.device.type == "cuda" or width >= DEPTHWISE_FROM)
 
     def settings(self, network: NetworkSpec, images: int) -> tuple[TrainConfig, bool]:
         """Settings by the rules for a network and a duration, with what is fixed, and whether the duration is."""
@@ -198,73 +258,40 @@ class _Planner:
         recipe = recipe_for(network, images, latents=self.dataset.latents, precision=precision, batch=batch)
         return TrainConfig(recipe=recipe, data=self.dataset.name, normalize=self.normalize)
 
+    def rate(self, one: _Candidate) -> float:
+        """Images per second, measured once, in steps of far fewer images than what fits."""
+        if not one.rate:
+            recipe = one.draft.recipe
+            share = recipe.batch // self.world.size
+            most = min(MEASURED[self.device.type], share, self.room // (2 * MOST_BYTES * numbers(recipe.network)))
+            one.rate = self.measure(recipe, 2 ** int(math.log2(max(most, 1))))
+        return one.rate
+
     def within(self, rate: float) -> int:
         """Images that the time allows at so many per second."""
         return int(rate * TRAINING * 3600 * self.hours)
 
-    def suits(self, one: _Candidate, rate: float) -> bool:
-        """Whether the run is long enough for the network, at so many images per second."""
+    def suits(self, one: _Candidate, rate: float | None = None) -> bool:
+        """Whether weights, gradients, Adam and averages fit, and the run is long enough; None for the measured rate."""
+        if 4 * (4 + len(one.draft.recipe.ema)) * one.parameters >= self.room:
+            return False
         needed = min(IMAGES_PER_PARAMETER * one.parameters, self.carried)
-        return self.within(rate) >= (one.draft.recipe.duration if one.fixed else needed) and self.state_fits(one)
-
-    def state_fits(self, one: _Candidate) -> bool:
-        """Whether weights, gradients, Adam and averages alone fit."""
-        return 4 * (4 + len(one.draft.recipe.ema)) * one.parameters < self.room
-
-    def choose(self) -> tuple[_Candidate, Fit]:
-        """The largest network that suits, as far as measured, and that fits."""
-        ladder, index = self.candidates, 0
-        while True:
-            one = ladder[index]
-            if not one.rate:
-                one.rate = self.measure(one.draft.recipe, self._images(one), self.device)
-            speed = one.rate * one.work
-            index = self._largest(ladder, speed)
-            if ladder[index].rate:
-                break
-        for one in reversed(ladder[: index + 1]):
-            if not one.rate:
-                one.rate = self.measure(one.draft.recipe, self._images(one), self.device)
-            images = min(self.carried, max(self.within(one.rate), 1))
-            one.config, _ = self.settings(one.draft.recipe.network, images)
-            fit = fitting(one.config.recipe, self.room, self.device, microbatch=one.config.microbatch)
-            if fit.microbatch is not None:
-                return one, fit
-        raise ValueError(
-            f"not even the smallest network fits into memory: a step of one image takes {show_bytes(fit.bytes)}, "
-            f"{show_bytes(self.room)} may be taken. Prepare the data at a lower resolution (unitgain data prepare "
-            "--resolution N)"
-        )
-
-    def _largest(self, ladder: list[_Candidate], speed: float) -> int:
-        """The place of the largest network that suits, at so much work per second where it is not measured."""
-        best = 0
-        for place, one in enumerate(ladder):
-            if not self.suits(one, one.rate or speed / one.work):
-                if place and not one.rate:
-                    break  # those beyond are larger
-                continue
-            best = place
-        return best
-
-    def _images(self, one: _Candidate) -> int:
-        """Images of a step that is measured: far fewer than what fits."""
-        each = MOST_BYTES * numbers(one.draft.recipe.network)
-        most = min(MEASURED[self.device.type], one.draft.recipe.batch, self.room // (2 * each))
-        return 2 ** int(math.log2(max(most, 1)))
+        allowed = self.within(self.rate(one) if rate is None else rate)
+        return allowed >= (one.draft.recipe.duration if one.fixed else needed)
 
     def reasons(self, one: _Candidate, config: TrainConfig, fit: Fit, by_default: bool) -> tuple[str, ...]:
         """Five lines: network, time, memory, optimizer, data and averages."""
         recipe, network = config.recipe, config.recipe.network
-        plus = "d" in network.branch.split()
-        family = "EDM2+ blocks, as its paper found better per operation" if plus else "EDM2 blocks"
-        if not plus and self.device.type == "cpu":
-            family += ", which CPUs train faster than EDM2+'s depthwise ones"
+        plus, on_cpu = "d" in network.branch.split(), self.device.type == "cpu"
+        family = "EDM2+ blocks" if plus else "EDM2 blocks"
+        if plus == self.depthwise(network.model_channels) and not self.dataset.latents:
+            faster = f", which a CPU trains faster at this width than EDM2{'' if plus else '+'}"
+            family += faster if on_cpu else ", as its paper found better per operation"
         classes = f"{network.label_dim} classes" if network.label_dim else "no classes"
         levels = " ".join(map(str, network.channel_mult))
         padded = show_size(network.level_sizes[0])
-        size = f"{network.channels}x{'x'.join(map(str, network.size))}"
-        size += "" if network.level_sizes[0] == network.size else f", padded to {padded} inside"
+        shape = f"{network.channels}x{'x'.join(map(str, network.size))}"
+        shape += "" if network.level_sizes[0] == network.size else f", padded to {padded} inside"
         seconds = recipe.duration / one.rate / TRAINING
         carries = f"the {len(self.dataset):,} pictures carry {self.carried:,}"
         if recipe.duration >= self.carried:
@@ -277,14 +304,16 @@ class _Planner:
             why = f"{limit}; {carries}, --hours {longer:.2g}"
         if recipe.duration < min(IMAGES_PER_PARAMETER * one.parameters, self.carried):
             why += "; expect rough samples: more hours, a lower resolution or a less busy machine give better ones"
-        passes = recipe.batch // (config.microbatch or recipe.batch)
+        size = self.world.size
+        passes = -(-config.microbatches // size)
         at_once = f"{passes} passes of {config.microbatch} accumulated" if passes > 1 else "in one pass"
+        here, each = (f"by {size} processes at once", " of each process") if size > 1 else ("here", "")
         seen = "normalized as measured, mean 0 and deviation 0.5" if config.normalize == "measured" else "as they are"
         return (
-            f"network: {size}, {classes}; width {network.model_channels}, levels {levels}, "
+            f"network: {shape}, {classes}; width {network.model_channels}, levels {levels}, "
             f"{network.num_blocks} per level, {one.parameters / 1e6:.2f} million parameters; {family}",
-            f"time: {one.rate:.3g} images/s measured here; {recipe.duration:,} images in {span(seconds)} ({why})",
-            f"memory: about {show_bytes(fit.bytes)} for a step, {at_once}; {show_bytes(self.room)} may be taken",
+            f"time: {one.rate:.3g} images/s measured {here}; {recipe.duration:,} images in {span(seconds)} ({why})",
+            f"memory: about {show_bytes(fit.bytes)} for a step{each}, {at_once}; {show_bytes(self.room)} may be taken",
             f"optimizer: batch {recipe.batch}, {recipe.duration // recipe.batch:,} steps, learning rate {recipe.lr:g} "
             f"falling after {recipe.t_ref:g} steps, {recipe.precision}; by the papers' rules",
             f"data and averages: pixels {seen}; EMA lengths {', '.join(f'{length:g}' for length in recipe.ema)}, a "
