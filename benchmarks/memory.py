@@ -19,7 +19,8 @@ import torch
 
 from machine import write_results
 from unitgain.parallel import World, processes
-from unitgain.recipes import Recipe, recipe
+from unitgain.recipe import Recipe
+from unitgain.recipes import recipe
 from unitgain.train import Execution, Microbatch, TrainState, train_step
 from unitgain.train.estimate import estimate, process_bytes
 from unitgain.train.speed import peak_memory

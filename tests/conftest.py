@@ -45,7 +45,7 @@ from unitgain.data.dataset import ArrayDataset  # noqa: E402
 from unitgain.denoiser import Denoiser  # noqa: E402
 from unitgain.layers import MPConv  # noqa: E402
 from unitgain.loss import EDMLoss  # noqa: E402
-from unitgain.recipes import Recipe  # noqa: E402
+from unitgain.recipe import Recipe  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # must be there before anything imports Triton

@@ -9,9 +9,10 @@ from tyro.conf import Suppress, arg  # no options, where a recipe is read from a
 
 from unitgain.arch import NetworkSpec
 from unitgain.ema import check_sigma_rel
-from unitgain.loss import DenoisingLoss
+from unitgain.loss import DenoisingLoss, EDMLoss
 
 MIMG = 1_000_000
+PIXELS, LATENTS = EDMLoss(P_mean=-0.8, P_std=1.6), EDMLoss(P_mean=-0.4, P_std=1.0)  # noise levels of both papers
 Precision = Literal["float32", "bfloat16", "float16"]
 
 

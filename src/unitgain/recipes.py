@@ -8,26 +8,12 @@ from unitgain.analysis.counts import recipe_costs
 from unitgain.arch import NetworkSpec
 from unitgain.arch.configs import edm2, edm2_configs, edm2plus, edm2plus_configs
 from unitgain.loss import EDMLoss
-from unitgain.recipe import MIMG, Recipe, Score
+from unitgain.recipe import LATENTS, MIMG, PIXELS, Recipe, Score
 from unitgain.serial import suggest
 from unitgain.text import brief
 
 if TYPE_CHECKING:
     from unitgain.denoiser import Denoiser
-
-__all__ = [
-    "DIGITS",
-    "MIMG",
-    "PIXELS32",
-    "PIXELS64",
-    "PIXELS64_MINI",
-    "RECIPES",
-    "Recipe",
-    "Score",
-    "create",
-    "list_recipes",
-    "recipe",
-]
 
 MI = 2**20  # the papers count 2147.5 million images for 2048 of these
 
@@ -57,7 +43,7 @@ PIXELS32 = Recipe(
     name="pixels32",
     summary="your own 32x32 pixel images, EDM2+ on one GPU; a starting point, no score measured",
     network=edm2plus("xs").replace(resolution=32, label_dim=0, channel_mult=(1, 2, 2), num_blocks=2),
-    loss=EDMLoss(P_mean=-0.8, P_std=1.6),
+    loss=PIXELS,
     batch=512,
     duration=64 * MI,
     lr=0.012,
@@ -66,16 +52,12 @@ PIXELS32 = Recipe(
     snapshot_every=MI,
 )
 
-PIXELS64 = Recipe(
+PIXELS64 = PIXELS32.replace(
     name="pixels64",
     summary="your own 64x64 pixel images, EDM2+-XS on one GPU; a starting point, no score measured",
     network=edm2plus("xs").replace(label_dim=0),
-    loss=EDMLoss(P_mean=-0.8, P_std=1.6),
-    batch=512,
     duration=128 * MI,
-    lr=0.012,
     t_ref=40_000,
-    rampup=2 * MIMG,
     snapshot_every=2 * MI,
 )
 
@@ -90,7 +72,7 @@ PIXELS64_MINI = Recipe(
         attn_resolutions=(8,),
         channels_per_head=16,
     ),
-    loss=EDMLoss(P_mean=-0.8, P_std=1.6),
+    loss=PIXELS,
     batch=32,
     duration=500 * 32,
     lr=0.02,
@@ -175,39 +157,27 @@ EDM2PLUS_FID = {"s": 1.58, "l": 1.33, "xl": 1.33}  # EDM2+, Table 3
 EDM2PLUS_IMG64_MI = {"xs": 2048, "s": 2048, "m": 2048, "l": 2048, "xl": 640}  # 2147.5 or 671.1 Mimg (Section 3.3)
 
 
-def _img512(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
-    duration, lr, dropout = IMG512[size]
+def _published(name: str, network: NetworkSpec, summary: str) -> Recipe:
+    """How both papers train a network of a size that its name ends with: on latents or on pixels (Table 6)."""
+    latents, size = "-img512-" in name, name.rpartition("-")[2]
+    duration, lr, dropout = (IMG512 if latents else IMG64)[size]
     return Recipe(
         name=name,
         summary=summary,
         network=network.replace(dropout=dropout),
-        latents=True,
-        loss=EDMLoss(P_mean=-0.4, P_std=1.0),
+        latents=latents,
+        loss=LATENTS if latents else PIXELS,
         precision="float16",
         duration=duration * MI,
         lr=lr,
-        scores=AUTOGUIDED.get(name, ()),
-    )
-
-
-def _img64(name: str, size: str, network: NetworkSpec, summary: str) -> Recipe:
-    duration, lr, dropout = IMG64[size]
-    return Recipe(
-        name=name,
-        summary=summary,
-        network=network.replace(dropout=dropout),
-        loss=EDMLoss(P_mean=-0.8, P_std=1.6),
-        precision="float16",
-        duration=duration * MI,
-        lr=lr,
-        t_ref=35_000,
+        t_ref=70_000 if latents else 35_000,
         scores=AUTOGUIDED.get(name, ()),
     )
 
 
 def _edm2_img512(size: str) -> Recipe:
     source = "Table 6" if size in IMG512_FID else "not in the paper, trained as XS but for the learning rate"
-    base = _img512(f"edm2-img512-{size}", size, edm2(size), f"EDM2-{size.upper()}, ImageNet-512 latents ({source})")
+    base = _published(f"edm2-img512-{size}", edm2(size), f"EDM2-{size.upper()}, ImageNet-512 latents ({source})")
     scores = []
     for metric, table in (("FID", IMG512_FID), ("FD-DINOv2", IMG512_DINO)):
         if size in table:
@@ -220,7 +190,7 @@ def _edm2_img512(size: str) -> Recipe:
 def _edm2_img64(size: str) -> Recipe:
     network = edm2(size, channels=3)
     source = "Table 6" if size in IMG64_FID else "not in Table 6, trained as S but for the learning rate"
-    base = _img64(f"edm2-img64-{size}", size, network, f"EDM2-{size.upper()}, ImageNet-64 pixels ({source})")
+    base = _published(f"edm2-img64-{size}", network, f"EDM2-{size.upper()}, ImageNet-64 pixels ({source})")
     alone = [Score("FID", *IMG64_FID[size])] if size in IMG64_FID else []
     return base.replace(scores=(*alone, *base.scores))
 
@@ -236,10 +206,23 @@ def _unconditional(conditional: Recipe) -> Recipe:
 
 
 def _edm2_configs() -> list[Recipe]:
-    configs = edm2_configs()
-    a = Recipe(
+    networks, recipes = edm2_configs(), []
+    changes: dict[str, dict[str, object]] = {  # from one config to the next, beside the network
+        "b": {
+            "loss": LATENTS,
+            "batch": 2048,
+            "lr": 2e-4,
+            "beta2": 0.99,
+            "ema": Recipe.ema,
+            "ema_half_life": 0,
+            "uncertainty_channels": Recipe.uncertainty_channels,
+        },
+        "d": {"lr": 0.01, "loss_scaling": 1.0},
+        "e": {"forced_normalization": True, "t_ref": 70_000},
+    }
+    step = Recipe(
         name="edm2-img512-config-a",
-        network=configs["a"],
+        network=networks["a"],
         latents=True,
         loss=EDMLoss(P_mean=-1.2, P_std=1.2),
         precision="float16",
@@ -254,34 +237,22 @@ def _edm2_configs() -> list[Recipe]:
         ema_half_life=50 * MIMG,
         uncertainty_channels=0,
     )
-    b = a.replace(
-        name="edm2-img512-config-b",
-        network=configs["b"],
-        loss=EDMLoss(P_mean=-0.4, P_std=1.0),
-        batch=2048,
-        lr=2e-4,
-        beta2=0.99,
-        ema=Recipe.ema,
-        ema_half_life=0,
-        uncertainty_channels=Recipe.uncertainty_channels,
-    )
-    c = b.replace(name="edm2-img512-config-c", network=configs["c"])
-    d = c.replace(name="edm2-img512-config-d", network=configs["d"], lr=0.01, loss_scaling=1.0)
-    e = d.replace(name="edm2-img512-config-e", network=configs["e"], forced_normalization=True, t_ref=70_000)
-    f = e.replace(name="edm2-img512-config-f", network=configs["f"])
-    g = f.replace(name="edm2-img512-config-g", network=configs["g"])
-    recipes = []
-    for config, step in zip(configs, (a, b, c, d, e, f, g), strict=True):
-        score = Score("FID", EDM2_CONFIG_FID[config], EDM2_CONFIG_LENGTH.get(config))
-        summary = f"EDM2 config {config.upper()}, ImageNet-512 latents (Table 1)"
-        recipes.append(step.replace(summary=summary, scores=(score,)))
+    for config, network in networks.items():
+        step = step.replace(
+            name=f"edm2-img512-config-{config}",
+            summary=f"EDM2 config {config.upper()}, ImageNet-512 latents (Table 1)",
+            network=network,
+            scores=(Score("FID", EDM2_CONFIG_FID[config], EDM2_CONFIG_LENGTH.get(config)),),
+            **changes.get(config, {}),
+        )
+        recipes.append(step)
     return recipes
 
 
 def _edm2plus_img64(size: str) -> Recipe:
     known = size in EDM2PLUS_FID
     summary = f"EDM2+-{size.upper()}, ImageNet-64 pixels ({'EDM2+, Table 3' if known else 'not in the paper'})"
-    base = _img64(f"edm2plus-img64-{size}", size, edm2plus(size), summary)
+    base = _published(f"edm2plus-img64-{size}", edm2plus(size), summary)
     # "Constructed with the length recommended by EDM2" (EDM2+, Section 3.2).
     alone = [Score("FID", EDM2PLUS_FID[size], IMG64_FID[size][1])] if known else []
     guided = []
@@ -306,10 +277,10 @@ def _edm2plus_configs() -> list[Recipe]:
 
 def _edm2plus_img512(size: str) -> Recipe:
     summary = f"EDM2+-{size.upper()} on ImageNet-512 latents: not in the paper, trained as EDM2-{size.upper()}"
-    return _img512(f"edm2plus-img512-{size}", size, edm2plus(size, channels=4), summary)
+    return _published(f"edm2plus-img512-{size}", edm2plus(size, channels=4), summary)
 
 
-def _published() -> list[Recipe]:
+def _of_papers() -> list[Recipe]:
     edm2_sizes = [*map(_edm2_img512, IMG512), *map(_edm2_img64, IMG64)]
     plus_sizes = [*map(_edm2plus_img64, IMG64), *(_edm2plus_img512(size) for size in IMG512 if size != "xxs")]
     return [
@@ -321,7 +292,7 @@ def _published() -> list[Recipe]:
     ]
 
 
-RECIPES = {recipe.name: recipe for recipe in (DIGITS, PIXELS32, PIXELS64, PIXELS64_MINI, *_published())}
+RECIPES = {recipe.name: recipe for recipe in (DIGITS, PIXELS32, PIXELS64, PIXELS64_MINI, *_of_papers())}
 
 
 def recipe(name: str) -> Recipe:

@@ -13,7 +13,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.data.dataset import ArrayDataset
 from unitgain.loss import EDMLoss
 from unitgain.parallel import World, full, processes
-from unitgain.recipes import Recipe
+from unitgain.recipe import Recipe
 from unitgain.train import Execution, TrainConfig, TrainState, train, train_step
 from unitgain.train.batches import Batches
 

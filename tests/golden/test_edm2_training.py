@@ -6,7 +6,7 @@ from conftest import Golden, relative_error
 from unitgain.checkpoint.nvidia import DEFAULTS, from_state, rename
 from unitgain.ema import PowerEMA
 from unitgain.loss import EDMLoss
-from unitgain.recipes import Recipe
+from unitgain.recipe import Recipe
 from unitgain.train import Microbatch, TrainState, train_step
 
 TOLERANCE = 1e-4

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from unitgain.arch import NetworkSpec
-from unitgain.recipes import DIGITS, Recipe, create, recipe
+from unitgain.recipe import Recipe
+from unitgain.recipes import DIGITS, create, recipe
 from unitgain.serial import differences, from_dict, to_dict
 from unitgain.size import read_size, show_size
 

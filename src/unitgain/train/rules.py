@@ -4,8 +4,7 @@ import math
 
 from unitgain.arch import NetworkSpec
 from unitgain.arch.configs import edm2, edm2plus
-from unitgain.loss import EDMLoss
-from unitgain.recipe import MIMG, Precision, Recipe
+from unitgain.recipe import LATENTS, MIMG, PIXELS, Precision, Recipe
 from unitgain.size import Size
 
 PLANNED = "planned"  # name of a recipe that is nobody's but this run's
@@ -129,7 +128,7 @@ def recipe_for(
         summary="planned for the data and the machine of the run",
         network=network,
         latents=latents,
-        loss=EDMLoss(P_mean=-0.4, P_std=1.0) if latents else EDMLoss(P_mean=-0.8, P_std=1.6),
+        loss=LATENTS if latents else PIXELS,
         label_dropout=LABEL_DROPOUT if network.label_dim else 0.0,
         precision=precision,
         batch=batch,
