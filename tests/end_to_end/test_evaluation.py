@@ -24,8 +24,9 @@ from unitgain.metrics.summary import summarize
 from unitgain.metrics.weights import open_detector
 from unitgain.parallel import World
 from unitgain.sample import generate
-from unitgain.train import Evaluation, TrainConfig, meter, train
+from unitgain.train import Evaluation, TrainConfig, train
 from unitgain.train import evaluation as module
+from unitgain.train.evaluation import turns
 from unitgain.train.rows import read_stats
 from unitgain.train.speed import MACHINE
 
@@ -216,6 +217,6 @@ def test_all_processes_take_as_many_turns():
     for total in (1, 4, 9, 16):
         for size in (1, 2, 3):
             worlds = [World(rank, size) for rank in range(size)]
-            found = [[list(turn) for turn in meter.turns(world, total, 2, lambda: False)] for world in worlds]
+            found = [[list(turn) for turn in turns(world, total, 2, lambda: False)] for world in worlds]
             assert len({len(turns) for turns in found}) == 1
             assert sorted(number for turns in found for turn in turns for number in turn) == list(range(total))

@@ -1,6 +1,9 @@
 """Evaluation of a run on the way: grids of samples at fixed seeds, and metrics, drawn by an average of the weights."""
 
+import math
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,16 @@ from unitgain.draw import DrawSettings, Network
 from unitgain.draw.decode import decoder
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.evaluate.generated import Generated
+from unitgain.evaluate.judge import Judge
 from unitgain.files import atomic
 from unitgain.infer import prepare
+from unitgain.metrics.reference import Reference
+from unitgain.metrics.weights import DINOV2, Weights
 from unitgain.parallel import World, full
 from unitgain.sample import generate
 from unitgain.serial import to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.context import Run
-from unitgain.train.meter import Abandoned, Meter, turns
 from unitgain.train.rows import read_stats
 from unitgain.train.state import TrainState
 from unitgain.train.step import Observer, StepReport
@@ -69,9 +74,13 @@ class Evaluation(Observer):
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae)
         spec = self.recipe.network
         self.decode = decoder(self.encoder, spec.channels, world.device, settings.vae)
-        noise = torch.zeros(1, spec.channels, *spec.size, device=world.device)
         self.intervals, self.images = settings.intervals(self.recipe.snapshot_every), settings.samples or IMAGES
-        self.meter = Meter(settings, self.decode(noise), world, limits) if self.intervals[1] else None
+        self.limits = limits
+        self.references: Mapping[str, Reference] | None = None
+        if self.intervals[1]:
+            judge = self.judge(settings.reference)
+            judge.check(self.decode(torch.zeros(1, spec.channels, *spec.size, device=world.device)))
+            self.references = judge.references
 
     def due(self, previous: int, nimg: int, last: bool) -> tuple[bool, bool]:
         """Whether a grid and metrics are due at `nimg` images, after `previous`, and not there yet; asked on rank 0."""
@@ -80,28 +89,21 @@ class Evaluation(Observer):
         s = self.settings
         sheet, metrics = (every and (last or nimg // every > previous // every) for every in self.intervals)
         rows = [row for row in read_stats(self.folder) if row.get("nimg") == nimg] if sheet or metrics else []
-        drawn = self.path(nimg).exists() and self.grid in [row.get("grid") for row in rows]
+        drawn = self.path(nimg).exists() and self.record(self.images) in [row.get("grid") for row in rows]
         measured = self.measurement in [row.get("evaluation") for row in rows]
         return bool(sheet and not drawn), bool(s.metrics and metrics and not measured)
 
-    @property
-    def length(self) -> float | None:
-        """Length of the average that draws; None for the exponential one."""
-        return self.recipe.ema[self.average] if self.average < len(self.recipe.ema) else None
-
-    @property
-    def grid(self) -> dict[str, Any]:
-        """What a line of statistics says of a grid."""
-        s = self.settings
-        return {"ema": self.length, "images": self.images, "steps": s.steps, "dtype": s.dtype}
+    def record(self, images: int) -> dict[str, Any]:
+        """What a line of statistics says of how so many images were drawn; no length is the exponential average."""
+        s, lengths = self.settings, self.recipe.ema
+        length = lengths[self.average] if self.average < len(lengths) else None
+        return {"ema": length, "images": images, "steps": s.steps, "dtype": s.dtype}
 
     @property
     def measurement(self) -> dict[str, Any]:
         """What a line of statistics says of how metrics were measured."""
         s = self.settings
-        metrics, reference = list(s.metrics), s.reference
-        about = {"ema": self.length, "images": s.metrics_images, "steps": s.steps, "dtype": s.dtype}
-        return {**about, "metrics": metrics, "reference": None if reference is None else str(reference)}
+        return {**self.record(s.metrics_images), "metrics": list(s.metrics), "reference": s.reference}
 
     def path(self, nimg: int) -> Path:
         """Where the grid at so many images goes."""
@@ -136,8 +138,8 @@ class Evaluation(Observer):
             try:
                 if sheet:
                     self.draw(network)
-                if metrics and self.meter is not None:
-                    self.measure(self.meter, network)
+                if metrics:
+                    self.measure(network)
             except Abandoned:
                 run.progress.note(f"evaluation at {nimg:,} images abandoned; it is made up for when the run is resumed")
         del network
@@ -197,20 +199,47 @@ class Evaluation(Observer):
                 picture.save(temporary, format="PNG")
             if run.log is not None:
                 run.log.image("samples", nimg, np.asarray(picture))
-            run.write({"grid": self.grid})
+            run.write({"grid": self.record(self.images)})
 
         self.world.together(f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
 
-    def measure(self, meter: Meter, network: Network) -> None:
-        """Draw images, measure them as they come, and write a line of statistics."""
-        run, s = self.run, self.settings
-        seeds = range(s.metrics_images)
-        images = Generated(network, None, self.drawing, seeds, device=self.world.device, batch=s.batch)
+    def judge(self, reference: str | Mapping[str, Reference] | None) -> Judge:
+        """What measures; its detectors are not kept, to leave the memory to the training."""
+        s, alone = self.settings, World(device=self.world.device)
+        weights = Weights(inception=Path(s.inception) if s.inception else None, dinov2=s.dinov2 or DINOV2)
+        return Judge.open(s.metrics, reference, weights=weights, limits=self.limits, world=alone)
+
+    def measure(self, network: Network) -> None:
+        """Draw images, measure them as they come, and write a line of statistics; None for what is not finite."""
+        run, s, world = self.run, self.settings, self.world
+        images = Generated(network, None, self.drawing, range(s.metrics_images), device=world.device, batch=s.batch)
+        judge = world.together("opening the networks of metrics", lambda: self.judge(self.references))
         with run.progress.beside("measuring", len(images)) as done:
-            values = meter.measure(images, run.listen, done)
-        run.write({"metrics": values, "evaluation": self.measurement})
-        results = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in values.items())
+            chosen = turns(world, len(images), s.batch, run.listen)
+            batches = (batch for numbers in chosen for batch in images.batches(numbers))
+            records = replace(judge, world=world)(batches, images.source, world.progress(done, len(images)))
+        values = [record.value if math.isfinite(record.value) else None for record in records]
+        named = {metric.label: value for metric, value in zip(judge.metrics, values, strict=True)}
+        run.write({"metrics": named, "evaluation": self.measurement})
+        results = (f"{name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in named.items())
         run.progress.note(f"at {run.state.nimg:,} images: {', '.join(results)}")
+
+
+class Abandoned(Exception):
+    """All processes have agreed to stop, in the middle of an evaluation."""
+
+
+def turns(world: World, total: int, batch: int, listen: Callable[[], object]) -> Iterator[Sequence[int]]:
+    """This process's numbers below `total`, `batch` at a time; all processes take as many turns, some an empty one.
+
+    Raises:
+        Abandoned: on all processes before the same turn, if `listen` says so there.
+    """
+    mine = world.share(range(total))
+    for start in range(0, math.ceil(total / world.size), batch):
+        if listen():
+            raise Abandoned
+        yield mine[start : start + batch]
 
 
 def open_evaluation(
