@@ -72,7 +72,7 @@ def locate(
         return path / file
     if not path.exists() and isinstance(what, str):
         if what in PRESETS:
-            return preset_files(what).network
+            return preset_files(what)[0]
         if HUB_ID.fullmatch(what) and path.suffix not in (".safetensors", ".pkl", ".pickle", ".pt", ".pth"):
             return _from_hub(what, file, revision, token)
     return path

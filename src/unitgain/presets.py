@@ -74,19 +74,6 @@ class Preset:
         return (self.network,) if self.guide is None else (self.network, self.guide)
 
 
-@dataclass(frozen=True)
-class PresetFiles:
-    """A preset on this machine.
-
-    Attributes:
-        network: snapshot of the network.
-        guide: snapshot of the guide; None for none.
-    """
-
-    network: Path
-    guide: Path | None
-
-
 def _preset(recipe: Recipe, score: Score) -> Preset:
     assert score.sigma_rel is not None and score.guidance is not None
     guide, kind = None, ""
@@ -137,7 +124,7 @@ def fetch(
     base: str = BASE_URL,
     on_file: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
-) -> PresetFiles:
+) -> tuple[Path, ...]:
     """Download the networks of a preset and convert them; what is there is not fetched again.
 
     Args:
@@ -149,14 +136,16 @@ def fetch(
         on_file: called with a line before each step that takes time.
         on_progress: called with (bytes done, in all) of the download that runs.
 
+    Returns:
+        Snapshots of the network, and of the guide if there is one.
+
     Raises:
         ValueError: if there is no such preset.
         DownloadError: if a file cannot be fetched.
         Refused: if one is not what it should be.
     """
-    entry, say = preset(name), on_file or (lambda _: None)
-    snapshots = []
-    for file in entry.files:
+    files, say = preset(name).files, on_file or (lambda _: None)
+    for file in files:
         out = snapshot_path(file, cache)
         if intact_header(out) is None:
             pickle = out.with_suffix(".pkl")
@@ -166,23 +155,21 @@ def fetch(
             convert_network(pickle, out, origin(pickle))
             if discard:
                 pickle.unlink()
-        snapshots.append(out)
-    return PresetFiles(snapshots[0], snapshots[1] if entry.guide is not None else None)
+    return tuple(snapshot_path(file, cache) for file in files)
 
 
-def preset_files(name: str, cache: Path | None = None) -> PresetFiles:
-    """The snapshots of a preset that was fetched before.
+def preset_files(name: str, cache: Path | None = None) -> tuple[Path, ...]:
+    """The snapshots of a preset that was fetched before: of the network, and of the guide if there is one.
 
     Raises:
         ValueError: if there is no such preset.
         FileNotFoundError: if it was not fetched.
     """
-    entry = preset(name)
-    paths = [snapshot_path(file, cache) for file in entry.files]
+    paths = tuple(snapshot_path(file, cache) for file in preset(name).files)
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"preset {name} is not in {path.parent}: run `unitgain fetch {name}` first")
-    return PresetFiles(paths[0], paths[1] if entry.guide is not None else None)
+    return paths
 
 
 def fetch_reference(

@@ -16,7 +16,6 @@ from unitgain.cli.arguments import parse_seeds
 from unitgain.cli.main import main
 from unitgain.demo import DemoConfig, run_demo
 from unitgain.posthoc import parse_lengths
-from unitgain.presets import PresetFiles
 
 SMALL = ["--batch", "16", "--duration", "320", "--snapshot-every", "80", "--device", "cpu", "--no-tensorboard"]
 
@@ -196,7 +195,7 @@ def test_sample_guided_by_another_network(run, snapshot, tmp_path, call):
 
 
 def test_sample_takes_the_guide_of_a_preset(run, snapshot, tmp_path, call, monkeypatch):
-    pair = PresetFiles(snapshot, run / "snapshots" / "0000000080-0.100.safetensors")
+    pair = (snapshot, run / "snapshots" / "0000000080-0.100.safetensors")
     for module in ("unitgain.hub", "unitgain.draw.networks"):
         monkeypatch.setattr(f"{module}.preset_files", lambda name: pair)
     preset = "edm2-img512-s-guid-fid"

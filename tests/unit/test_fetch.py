@@ -267,17 +267,17 @@ def test_fetch_from_a_mirror(tmp_path, server, monkeypatch, capsys):
     out = capsys.readouterr().out
     for words in ("CC BY-NC-SA 4.0", "no commercial use", "guidance weight 1.7", "published FID: 1.01", stems[1]):
         assert words in out
-    found = preset_files(name)
-    with Snapshot(found.network) as snapshot:
+    network, guide = preset_files(name)
+    with Snapshot(network) as snapshot:
         assert (snapshot.header.nimg, snapshot.header.recipe) == (1024 * 2**20, "edm2-img64-s")
-    with Snapshot(found.guide) as snapshot:
+    with Snapshot(guide) as snapshot:
         assert (snapshot.header.nimg, snapshot.header.sigma_rel) == (128 * 2**20, 0.11)
     assert unitgain.load(name).spec.resolution == 8
     main(["fetch", name, "--offline"])  # all there
     assert "fetching" not in capsys.readouterr().out
-    found.network.unlink()  # converted again from the file that was kept
-    assert fetch(name, offline=True, discard=True) == found
-    assert not found.network.with_suffix(".pkl").exists()
+    network.unlink()  # converted again from the file that was kept
+    assert fetch(name, offline=True, discard=True) == (network, guide)
+    assert not network.with_suffix(".pkl").exists()
     with pytest.raises(SystemExit) as stop:
         main(["fetch", "edm2-img64-s-fid", "--offline"])
     assert stop.value.code == 1

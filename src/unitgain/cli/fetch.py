@@ -50,7 +50,7 @@ class Fetch:
         chosen = preset(self.preset)
         say(NOTICE)
         with byte_bar("fetching") as progress:
-            found = fetch(
+            network, *guides = fetch(
                 self.preset,
                 cache=self.cache,
                 offline=self.offline,
@@ -59,14 +59,15 @@ class Fetch:
                 on_file=say,
                 on_progress=progress,
             )
-        say(f"network: {found.network}")
-        if found.guide is not None:
-            say(f"guide: {found.guide}, guidance weight {chosen.guidance:g}")
+        say(f"network: {network}")
+        for guide in guides:
+            say(f"guide: {guide}, guidance weight {chosen.guidance:g}")
         say(f"published {chosen.metric}: {chosen.score:g}")
-        network, guide = (self.preset, []) if self.cache is None else (found.network, [])
-        if self.cache is not None and found.guide is not None:
-            guide = ["--guide", str(found.guide), "--guidance", f"{chosen.guidance:g}"]
-        draw_next(network, Path(f"samples-{self.preset}"), *guide)
+        name, words = self.preset, []
+        if self.cache is not None:
+            name = network
+            words = [word for guide in guides for word in ("--guide", str(guide), "--guidance", f"{chosen.guidance:g}")]
+        draw_next(name, Path(f"samples-{self.preset}"), *words)
 
     def _reference(self) -> None:
         from unitgain.presets import BASE_URL, NOTICE, fetch_reference

@@ -96,7 +96,7 @@ def open_networks(
     """
     named = guide is not None or guidance is not None or Path(network).exists()
     if not named and network in PRESETS and PRESETS[network].guide is not None:
-        guide, guidance = str(preset_files(network).guide), PRESETS[network].guidance
+        guide, guidance = str(preset_files(network)[1]), PRESETS[network].guidance
     if guide is not None and guidance is None:
         raise ValueError(f"--guide {guide} without --guidance: say how much, as in --guidance 1.5")
     if guide is None and (guidance not in (None, 1) or settings.interval is not None):
