@@ -1,6 +1,7 @@
 """Post-hoc EMA as a callback of PyTorch Lightning."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,16 @@ class PostHocEMA(Callback):
         options: more for `SnapshotStore`: update_every, buffers, device, dtype, keep, budget, ...
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        every: int,
-        lengths: Sequence[float] = PAIR,
-        **options: Any,
-    ) -> None:
+    def __init__(self, folder: Path | str, *, every: int, lengths: Sequence[float] = PAIR, **options: Any) -> None:
         super().__init__()
-        self.folder, self.every, self.lengths, self.options = Path(folder), every, lengths, options
+        self._open = partial(SnapshotStore, Path(folder), every=every, track=lengths, **options)
         self.store: SnapshotStore | None = None
         self._state: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Make the trackers, when the weights are where they will be trained."""
         if self.store is None:
-            self.store = SnapshotStore(
-                self.folder,
-                pl_module,
-                every=self.every,
-                track=self.lengths,
-                main=trainer.is_global_zero,
-                **self.options,
-            )
+            self.store = self._open(pl_module, main=trainer.is_global_zero)
         if self._state is not None:
             self.store.load_state_dict(self._state)
             self._state = None

@@ -1,6 +1,7 @@
 """Post-hoc EMA as a callback of the Hugging Face Trainer."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,12 @@ class PostHocEMA(TrainerCallback):
     """
 
     def __init__(self, folder: Path | str, *, every: int, lengths: Sequence[float] = PAIR, **options: Any) -> None:
-        self.folder, self.every, self.lengths, self.options = Path(folder), every, lengths, options
+        self._open = partial(SnapshotStore, Path(folder), every=every, track=lengths, **options)
         self.store: SnapshotStore | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make the trackers, and load their state where training goes on from a checkpoint."""
-        self.store = SnapshotStore(
-            self.folder,
-            kwargs["model"],
-            every=self.every,
-            track=self.lengths,
-            main=state.is_world_process_zero,
-            **self.options,
-        )
+        self.store = self._open(kwargs["model"], main=state.is_world_process_zero)
         if state.global_step:
             saved = self._path(args, state)
             if not saved.is_file():
