@@ -163,7 +163,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(saver, "commit", slow)
     tensors = {"a": torch.ones(3)}
     writer = Saver(tmp_path, World(), keep=2)
-    writer.start(8, tensors, {"nimg": 8})
+    writer.begin(8, tensors, {"nimg": 8})
     tensors["a"].zero_()  # training goes on
     assert not written and not writer.failed()
     allowed.set()

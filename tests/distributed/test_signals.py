@@ -11,13 +11,13 @@ from launch import launch
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.parallel import processes
 from unitgain.train import loop
-from unitgain.train.saver import Saver
+from unitgain.train.saver import Checkpoints
 from unitgain.train.snapshots import Snapshots
 
 PHASES = {
     "step": (loop, "train_step", signal.SIGTERM),
     "snapshot": (Snapshots, "report", signal.SIGINT),
-    "checkpoint": (Saver, "start", signal.SIGUSR1),
+    "checkpoint": (Checkpoints, "write", signal.SIGUSR1),
 }
 
 

@@ -49,7 +49,7 @@ class Saver:
         self.nimg = -1
         self._pending: Future[None] | None = None
 
-    def start(
+    def begin(
         self, nimg: int, tensors: dict[str, Tensor], values: dict[str, Any], after: Future[None] | None = None
     ) -> None:
         """Begin to write a checkpoint, when the one before is done; the tensors may change when this returns.
@@ -92,7 +92,7 @@ class Saver:
             clear_partial(self.folder)
             warn(f"{text}. The run goes on")
 
-    def settle(self) -> None:
+    def abandon(self) -> None:
         """Wait until what this process has begun to write is done, well or badly."""
         if self._pending is not None:
             self._pending.exception()
@@ -106,7 +106,7 @@ class Saver:
             prune_checkpoints(self.folder, self.keep, self.keep_every)
 
 
-class Checkpoints(Observer):
+class Checkpoints(Saver, Observer):
     """Writes the whole state before the first step, at its interval, at the end, and when the run is to stop.
 
     Args:
@@ -118,35 +118,27 @@ class Checkpoints(Observer):
     def __init__(self, run: Run, statistics: Statistics, snapshots: Snapshots) -> None:
         config, on_error = run.config, run.execution.on_checkpoint_error
         folder = run.folder / "checkpoints"
-        self.saver = Saver(folder, run.world, config.keep_checkpoints, config.keep_every, on_error)
+        super().__init__(folder, run.world, config.keep_checkpoints, config.keep_every, on_error)
         self.run, self.statistics, self.snapshots = run, statistics, snapshots
 
     def start(self) -> None:
         """Have something to resume from before anything is trained: a run that is killed early begins again."""
         if self.run.state.nimg == 0 and not self._there():
             self.write()
-            self.saver.finish()
-
-    def failed(self) -> bool:
-        """Whether the checkpoint under way cannot be written."""
-        return self.saver.failed()
-
-    def abandon(self) -> None:
-        """Wait until what this process has begun to write is done, well or badly."""
-        self.saver.settle()
+            self.finish()
 
     def report(self, report: StepReport) -> None:
         """Hear whether the one under way has failed anywhere, and begin the one that is due."""
         if report.votes[-1]:
-            self.saver.finish()
+            self.finish()
         if self.run.finished or self.run.stop.agreed or self.run.due(self.run.config.checkpoints_every):
             self.write()
 
     def end(self) -> None:
         """Leave no state behind that is not on the disk: a signal may have come before the first step."""
-        if self.run.stop.agreed and self.saver.nimg != self.run.state.nimg and not self._there():
+        if self.run.stop.agreed and self.nimg != self.run.state.nimg and not self._there():
             self.write()
-        self.saver.finish()
+        self.finish()
 
     def write(self) -> None:
         """Begin to write the whole state; what is too old is deleted when it is there."""
@@ -159,8 +151,8 @@ class Checkpoints(Observer):
             "device": run.state.device.type,
             "processes": run.world.size,
         }
-        self.saver.start(run.state.nimg, tensors, {**values, **mine}, after=self.snapshots.pending)
+        self.begin(run.state.nimg, tensors, {**values, **mine}, after=self.snapshots.pending)
 
     def _there(self) -> bool:
-        names = map(checkpoint_nimg, list_checkpoints(self.saver.folder))
+        names = map(checkpoint_nimg, list_checkpoints(self.folder))
         return self.run.world.broadcast(self.run.state.nimg in names)
