@@ -132,7 +132,7 @@ def loop(run: Run, observers: Sequence[Observer]) -> None:
     while not run.finished and not run.stop.agreed:
         report = None
         with run.stop.abandoning() if first else nullcontext():
-            report = _step(run, [*observers, _Committed(run.stop)])
+            report = _step(run, [*observers, run.stop])
         if report is None:
             run.stop.hear(run.stop.votes())
             break
@@ -155,17 +155,6 @@ def _step(run: Run, observers: Sequence[Observer]) -> StepReport:
             lambda: [*run.stop.votes(), float(any(observer.failed() for observer in observers))],
             observers=observers,
         )
-
-
-class _Committed(Observer):
-    """Lets a step that is about to change the weights come to its end."""
-
-    def __init__(self, stop: StopSignal) -> None:
-        self.stop = stop
-
-    def before_update(self) -> None:
-        """From here on a signal waits."""
-        self.stop.commit()
 
 
 def _settle(

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from unitgain.train.step import Observer
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 REASONS = (*(number.name for number in SIGNALS), "--max-time")
 SAME = 2.0  # seconds in which signals count as one: on Ctrl-C torchrun repeats to its processes what the terminal sent
 GRACE = 3.0  # seconds that the second signal gives a process which waits for others to notice
 
 
-class StopSignal:
+class StopSignal(Observer):
     """Context manager that turns SIGINT, SIGTERM and SIGUSR1 into a request to stop after the current step.
 
     A second signal, more than `SAME` seconds later, raises `KeyboardInterrupt` at once, and ends the process `GRACE`
@@ -64,7 +66,7 @@ class StopSignal:
 
     @contextmanager
     def abandoning(self) -> Iterator[None]:
-        """While this lasts a signal ends the block at once, at the next instruction of Python, up to `commit`.
+        """While this lasts a signal ends the block at once, at the next instruction of Python, up to `before_update`.
 
         For a first step, which may take minutes, and which a run that goes on from its checkpoint does again.
         """
@@ -76,8 +78,8 @@ class StopSignal:
         finally:
             self._at_once = False
 
-    def commit(self) -> None:
-        """Let what `abandoning` is around come to its end."""
+    def before_update(self) -> None:
+        """Let a step that is about to change the weights come to its end, whatever `abandoning` is around it."""
         self._at_once = False
 
     def votes(self) -> list[float]:
