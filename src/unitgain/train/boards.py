@@ -73,27 +73,14 @@ def boards(
     shown: list[Board] = []
     if tensorboard and importlib.util.find_spec("tensorboard"):
         shown.append(TensorBoard(run, nimg))
-    remembered = wandb is None
-    wandb = _project(run) if wandb is None else wandb
-    if wandb is not None:
+    if wandb is not None or (run / WANDB).exists():
         try:
             shown.append(WandB(run, wandb, config, quiet))
         except (ImportError, ValueError) as error:
-            if not remembered:
+            if wandb is not None:
                 raise
-            text = f"this run was in W&B before and goes on without it: {error}. Delete {run / WANDB} not to be told"
-            warn(text)
+            warn(f"this run was in W&B before and goes on without it: {error}. Delete {run / WANDB} not to be told")
     return shown
-
-
-def _project(run: Path) -> str | None:
-    """Where the run is in W&B already; what is damaged is left for `WandB` to complain about."""
-    if not (run / WANDB).exists():
-        return None
-    try:
-        return _identity(run)["project"]
-    except ValueError:
-        return ""
 
 
 def _identity(run: Path) -> dict[str, str]:
@@ -149,7 +136,7 @@ class WandB:
 
     Args:
         run: folder of the run; W&B's files go to `wandb/` in it.
-        project: of W&B.
+        project: of W&B; None for that of before.
         config: settings, as JSON.
         quiet: print nothing.
 
@@ -158,22 +145,21 @@ class WandB:
         ValueError: if it does not take the run.
     """
 
-    def __init__(self, run: Path, project: str, config: Mapping[str, Any], quiet: bool = False) -> None:
+    def __init__(self, run: Path, project: str | None, config: Mapping[str, Any], quiet: bool = False) -> None:
         wandb = require("wandb", extra="track")
         identity = run / WANDB
-        if not identity.exists():
-            write_text(
-                identity, json.dumps({"id": secrets.token_hex(4), "project": plain_name(project, "--wandb")}) + "\n"
-            )
+        if project is not None and not identity.exists():
+            new = {"id": secrets.token_hex(4), "project": plain_name(project, "--wandb")}
+            write_text(identity, json.dumps(new) + "\n")
         known = _identity(run)
-        if known["project"] != project:
+        if project not in (None, known["project"]):
             raise ValueError(
                 f"--wandb {project}: the run is already in the project {known['project']}; name that one, or "
                 f"delete {identity} to begin a new run of W&B"
             )
         try:
             self._run: Any = wandb.init(
-                project=project,
+                project=known["project"],
                 id=known["id"],
                 name=printable(run.resolve().name),
                 dir=str(run),
