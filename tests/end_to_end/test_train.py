@@ -138,14 +138,13 @@ def test_a_signal_before_the_first_step_leaves_a_checkpoint_too(tmp_path, config
 
 def test_a_shorter_duration_than_what_is_done_is_refused(tmp_path, config, tiny_data, tiny_recipe):
     run(config, tmp_path, tiny_data)
-    shorter = TrainConfig(recipe=tiny_recipe.replace(duration=48), data="tiny", tick=16, checkpoint_every=32)
+    shorter = replace(config, recipe=tiny_recipe.replace(duration=48))
     with pytest.raises(ValueError, match="is at 96 images"):
         run(shorter, tmp_path, tiny_data, resume=True)
 
 
-def test_same_seed_same_files_other_seed_other_weights(tmp_path, config, tiny_data, tiny_recipe):
-    other = TrainConfig(recipe=tiny_recipe, data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32", seed=1)
-    for name, settings in (("a", config), ("b", config), ("c", other)):
+def test_same_seed_same_files_other_seed_other_weights(tmp_path, config, tiny_data):
+    for name, settings in (("a", config), ("b", config), ("c", replace(config, seed=1))):
         torch.rand(random.randrange(1, 9))  # the state of the global generator does not matter
         run(settings, tmp_path / name, tiny_data)
     assert snapshots(tmp_path / "a") == snapshots(tmp_path / "b")
@@ -177,14 +176,8 @@ def test_unconditional_training_on_labelled_data(tmp_path, tiny_recipe, tiny_dat
 
 def test_resume_with_other_settings_names_the_fields(tmp_path, config, tiny_data, tiny_recipe):
     run(config, tmp_path, interrupted(tiny_data, 20))
-    changed = TrainConfig(
-        recipe=tiny_recipe.replace(lr=0.02, network=tiny_recipe.network.replace(num_blocks=2)),
-        data="tiny",
-        seed=4,
-        tick=16,
-        checkpoint_every=32,
-        snapshot_dtype="float32",
-    )
+    network = tiny_recipe.network.replace(num_blocks=2)
+    changed = replace(config, recipe=tiny_recipe.replace(lr=0.02, network=network), seed=4)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(ValueError) as caught:
         run(changed, tmp_path, tiny_data, resume=True)
@@ -197,17 +190,13 @@ def test_an_edited_config_is_noticed(tmp_path, config, tiny_data, tiny_recipe):
     run(config, tmp_path, interrupted(tiny_data, 20))
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.5'))
-    edited = TrainConfig(
-        recipe=tiny_recipe.replace(lr=0.5), data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32"
-    )
+    edited = replace(config, recipe=tiny_recipe.replace(lr=0.5))
     with pytest.raises(ValueError, match=r"checkpoints/0000000024.*recipe.lr: 0.01 -> 0.5"):
         run(edited, tmp_path, tiny_data, resume=True)
 
 
 def test_a_longer_duration_goes_on_with_the_same_run(tmp_path, config, tiny_data, tiny_recipe):
-    longer = TrainConfig(
-        recipe=tiny_recipe.replace(duration=144), data="tiny", tick=16, checkpoint_every=32, snapshot_dtype="float32"
-    )
+    longer = replace(config, recipe=tiny_recipe.replace(duration=144))
     run(config, tmp_path / "grown", tiny_data)
     assert run(longer, tmp_path / "grown", tiny_data, resume=True).nimg == 144
     run(longer, tmp_path / "whole", tiny_data)

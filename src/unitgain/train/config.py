@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -140,13 +141,15 @@ class Init:
     license: str | None = None
 
 
-_GIGABYTES = tyro.constructors.PrimitiveConstructorSpec[int | None](
-    nargs=1,
-    metavar="GB",
-    instance_from_str=lambda words: None if words[0] == "None" else int(float(words[0]) * 1e9),
-    is_instance=lambda value: value is None or isinstance(value, int),
-    str_from_instance=lambda value: [str(value if value is None else value / 1e9)],
-)
+def _word(metavar: str, read: Callable[[str], float], unit: float = 1) -> Any:
+    """How a number, or None, is read from a word on the command line."""
+    return tyro.constructors.PrimitiveConstructorSpec[float | None](
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: None if words[0] == "None" else read(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value if value is None or unit == 1 else value / unit)],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +197,7 @@ class TrainConfig:
     seed: int = 0
     microbatch: int | None = None
     snapshot_dtype: Precision = "float16"
-    snapshot_budget: Annotated[int | None, _GIGABYTES] = None
+    snapshot_budget: Annotated[int | None, _word("GB", lambda word: int(float(word) * 1e9), 1e9)] = None
     tick: int = 0
     magnitudes_every: int = 0
     checkpoint_every: int = 0
@@ -244,15 +247,6 @@ class TrainConfig:
         return [row for row, name in fields if name not in free and name.partition(".")[0] not in free]
 
 
-_TIME = tyro.constructors.PrimitiveConstructorSpec[float | None](
-    nargs=1,
-    metavar="TIME",
-    instance_from_str=lambda words: None if words[0] == "None" else parse_duration(words[0]),
-    is_instance=lambda value: value is None or isinstance(value, int | float),
-    str_from_instance=lambda value: [str(value)],
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """How a run is carried out, which changes nothing of its numbers but the order of floating-point sums.
@@ -285,7 +279,7 @@ class Execution:
     normalize_once: bool = True
     ema_device: str | None = None
     check_memory: bool = True
-    max_time: Annotated[float | None, _TIME] = None
+    max_time: Annotated[float | None, _word("TIME", parse_duration)] = None
     on_checkpoint_error: OnCheckpointError = "stop"
     quiet: bool = False
     tensorboard: bool = True

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from unitgain.analysis.cost import network_cost
+from unitgain.analysis.counts import PASSES
 from unitgain.analysis.peak import matrix_peak
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import DTYPES
@@ -16,7 +17,6 @@ from unitgain.data.loader import Loader
 from unitgain.parallel import World
 from unitgain.recipe import Recipe
 
-PASSES, PASSES_RECOMPUTED = 3, 4  # forward passes' worth of a step: the backward pass costs two
 MACHINE = (
     "seconds",
     "evaluation_seconds",
@@ -56,11 +56,10 @@ class Speed:
             world: the processes; all must call this together.
             recompute: a step runs the forward pass twice.
         """
-        passes = PASSES_RECOMPUTED if recompute else PASSES
         world.barrier()
         peak = torch.tensor([matrix_peak(world.device, DTYPES[recipe.precision])], dtype=torch.float64)
         world.sum([peak])
-        return cls(flops=passes * _flops(recipe.network), peak=peak.item(), loader=loader, world=world)
+        return cls(flops=(PASSES + recompute) * _flops(recipe.network), peak=peak.item(), loader=loader, world=world)
 
     def row(self, images: int, seconds: float) -> dict[str, float]:
         """What was reached since the last call; all processes must call this together.
