@@ -105,10 +105,10 @@ def test_memory_decides_on_the_network_and_the_accumulation():
         planned(memory=10**6)
 
 
-@pytest.mark.parametrize("power", [0.5, 1.3, 2.0, 3.0])  # 2 is what a plan expects of sizes that it has not measured
+@pytest.mark.parametrize("power", [1.3, 2.0, 3.0])  # 2 is what a plan expects of sizes that it has not measured
 def test_more_hours_give_no_smaller_network_and_no_run_too_short_for_it(power):
     scale = 3e6 * 16 ** (power - 2)
-    found = [planned(hours=hours, measure=machine(scale, power)) for hours in (0.01, 0.1, 0.3, 1, 2, 5, 20)]
+    found = [planned(hours=hours, measure=machine(scale, power)) for hours in (0.01, 0.2, 1, 3, 20)]
     sizes = [(one.recipe.network.model_channels, one.recipe.network.num_blocks) for one in found]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
     for one in found[1:]:
@@ -116,7 +116,7 @@ def test_more_hours_give_no_smaller_network_and_no_run_too_short_for_it(power):
 
 
 def test_less_memory_gives_no_larger_step():
-    rooms = [4 * GB // 3**turn for turn in range(6)]
+    rooms = [4 * GB // 4**turn for turn in range(5)]
     found = [planned(hours=2, memory=room) for room in rooms]
     steps = [one.memory for one in found]
     assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]
@@ -160,6 +160,7 @@ def test_what_is_fixed_is_heeded_in_the_rest():
     assert 600 < found.seconds < 760
     longer = planned(hours=0.2, change=lambda config: replace(config, recipe=config.recipe.replace(duration=3200)))
     assert longer.recipe.duration == 3200 and longer.recipe.snapshot_every <= 128
+    assert longer.recipe.network.model_channels == 16  # of more, 3200 images would be too few
 
 
 def test_data_decide_on_classes_channels_and_normalization():

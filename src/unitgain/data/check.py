@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.encoder import DATA_STD, PixelEncoder
+from unitgain.data.encoder import DATA_STD, Encoder, PixelEncoder
 from unitgain.data.manifest import DataError, Manifest, read_manifest
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.shards import damage, latent_sums, moments
@@ -139,13 +139,12 @@ def check(
         enlarged=manifest.enlarged,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
-        scale=scale(dataset, mean, std),
+        scale=scale(dataset.encoder, mean, std),
     )
 
 
-def scale(dataset: PreparedDataset, mean: NDArray[np.float64], std: NDArray[np.float64]) -> Scale:
+def scale(encoder: Encoder, mean: NDArray[np.float64], std: NDArray[np.float64]) -> Scale:
     """What the statistics of the stored values mean for the network that sees them through the encoder."""
-    encoder = dataset.encoder
     center, spread = np.asarray(encoder.mean), np.asarray(encoder.std)
     means, stds = (mean - center) * DATA_STD / spread, std * DATA_STD / spread
     overall = float(means.mean())

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import torch
 
 from unitgain.analysis.room import free_memory
@@ -275,9 +276,8 @@ class _Planner:
         """Whether weights, gradients, Adam and averages fit, and the run is long enough; None for the measured rate."""
         if 4 * (4 + len(one.draft.recipe.ema)) * one.parameters >= self.room:
             return False
-        needed = min(IMAGES_PER_PARAMETER * one.parameters, self.carried)
-        allowed = self.within(self.rate(one) if rate is None else rate)
-        return allowed >= (one.draft.recipe.duration if one.fixed else needed)
+        needed, given = min(IMAGES_PER_PARAMETER * one.parameters, self.carried), one.draft.recipe.duration
+        return given >= needed and self.within(rate or self.rate(one)) >= (given if one.fixed else needed)
 
     def reasons(self, one: _Candidate, config: TrainConfig, fit: Fit, by_default: bool) -> tuple[str, ...]:
         """Five lines: network, time, memory, optimizer, data and averages."""
@@ -327,15 +327,13 @@ def normalization(dataset: Dataset) -> Normalize:
     That is 8-bit pixels in the official range whose standard deviation is more than a tenth off 0.5, or whose mean is
     off 0 by more than 0.1. Other data bring their own normalization: "official" leaves it.
     """
-    if not isinstance(dataset.encoder, PixelEncoder) or dataset.encoder != PixelEncoder():
+    if dataset.encoder != PixelEncoder():
         return "official"
     if isinstance(dataset, PreparedDataset):
-        import numpy as np
-
-        manifest = dataset.manifest
-        return "official" if scale(dataset, np.array(manifest.mean), np.array(manifest.std)).fits else "measured"
-    if isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
+        mean, std = dataset.manifest.mean, dataset.manifest.std
+    elif isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
         measured = PixelEncoder.measure(dataset.images)
-        off = abs(measured.mean - 127.5) / 63.75 * 0.5, abs(measured.std / 63.75 - 1)
-        return "official" if max(off) <= 0.1 else "measured"
-    return "official"
+        mean, std = (measured.mean,), (measured.std,)
+    else:
+        return "official"
+    return "official" if scale(dataset.encoder, np.array(mean), np.array(std)).fits else "measured"
