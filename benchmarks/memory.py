@@ -116,8 +116,7 @@ def compare(case: Case, process: int) -> dict[str, Any]:
         case.recipe,
         processes=case.processes,
         microbatch=case.microbatch,
-        shard=case.shard,
-        recompute=case.recompute,
+        execution=Execution(shard=case.shard, recompute=case.recompute),
         process=process,
     )
     in_use, peak = measured(case, returned=True), measured(case, returned=False)

@@ -9,6 +9,7 @@ from torch import nn
 from unitgain.analysis.memory import peak_bytes
 from unitgain.cli.main import main
 from unitgain.recipes import DIGITS
+from unitgain.train import Execution
 from unitgain.train import estimate as module
 from unitgain.train.estimate import estimate, step_on, trained_shapes
 
@@ -71,7 +72,7 @@ def test_a_pass_is_linear_in_images_and_smaller_recomputed_or_in_half_precision(
     small = tiny_recipe.replace(network=network)
 
     def peak(n, recompute=False, dtype="float32"):
-        return peak_bytes(lambda: step_on(small, n, recompute, dtype, keep=False))
+        return peak_bytes(lambda: step_on(small.replace(precision=dtype), n, recompute, keep=False))
 
     four, eight, twelve = peak(4), peak(8), peak(12)
     assert twelve - eight == pytest.approx(eight - four, rel=0.02)
@@ -89,9 +90,9 @@ def test_the_parts_of_an_estimate(monkeypatch):
     assert one.total == one.tensors + one.kept + 7 == 5 * numbers + 1000 + one.kept + 7
     assert estimate(recipe, microbatch=8, process=7).gradients == numbers  # there before the second pass
     assert estimate(recipe, processes=2, process=7).gradients == numbers  # DDP's have their place
-    shared = estimate(recipe, processes=2, shard=True, process=7)
+    shared = estimate(recipe, processes=2, execution=Execution(shard=True), process=7)
     assert numbers / 2 <= shared.weights < 0.51 * numbers and shared.gathered > 0
-    gpu = estimate(recipe, device="cuda", ema_device="cpu")
+    gpu = estimate(recipe, device="cuda", execution=Execution(ema_device="cpu"))
     assert (gpu.averages, gpu.kept, gpu.process, gpu.host) == (0, 0, 0, (5 + 4) * numbers)
     with pytest.raises(ValueError, match="--microbatch 5: must divide the batch of 32 images"):
         estimate(recipe, microbatch=5)
@@ -133,7 +134,7 @@ def test_weights_that_are_normalized_once_take_memory_for_two_passes(tiny_recipe
     )
     wide = tiny_recipe.replace(network=network)
     numbers = FLOAT * sum(shape.numel() for shape in trained_shapes(wide).all)
-    apart = peak_bytes(lambda: step_on(wide, 1, False, "float32", keep=False))
-    once = peak_bytes(lambda: step_on(wide, 1, False, "float32", keep=True, once=True))
+    apart = peak_bytes(lambda: step_on(wide, 1, False, keep=False))
+    once = peak_bytes(lambda: step_on(wide, 1, False, keep=True, once=True))
     # Normalized weights and the sums of their gradients at least.
     assert 1.9 * numbers < once < apart + 3 * numbers

@@ -70,6 +70,7 @@ class MemoryOptions:
         Raises:
             ValueError: if an option is out of range, or they do not go together.
         """
+        from unitgain.train.config import Execution
         from unitgain.train.estimate import estimate
 
         batch = recipe.batch if self.batch is None else self.batch
@@ -77,14 +78,12 @@ class MemoryOptions:
             raise ValueError(f"--batch {batch} --gpus {self.gpus}: must be at least 1")
         if self.microbatch is None and batch % self.gpus:
             raise ValueError(f"a batch of {batch} does not divide by {self.gpus} devices: say --microbatch")
+        precision = self.dtype or recipe.precision
         return estimate(
-            recipe.replace(batch=batch, duration=batch, snapshot_every=batch),
+            recipe.replace(batch=batch, duration=batch, snapshot_every=batch, precision=precision),
             processes=self.gpus,
             microbatch=self.microbatch,
-            shard=self.shard,
-            recompute=self.recompute,
-            dtype=self.dtype,
-            ema_device=self.ema_device,
+            execution=Execution(shard=self.shard, recompute=self.recompute, ema_device=self.ema_device),
             device=self.kind,
         )
 

@@ -55,20 +55,11 @@ def fitting(
     Raises:
         ValueError: if the microbatch does not divide the batch.
     """
-    execution = execution or Execution()
     share = microbatch or _divisor(recipe.batch, recipe.batch / processes)
 
     def takes(size: int) -> tuple[int, int]:
         found = estimate(
-            recipe,
-            processes=processes,
-            microbatch=size,
-            shard=execution.shard,
-            recompute=execution.recompute,
-            normalize_once=execution.normalize_once,
-            ema_device=execution.ema_device,
-            device=device.type,
-            process=0,
+            recipe, processes=processes, microbatch=size, execution=execution, device=device.type, process=0
         )
         return found.total + (found.host if device.type == "cpu" else 0), found.activations + found.kept
 

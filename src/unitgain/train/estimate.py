@@ -20,6 +20,7 @@ from unitgain.layers import normalized_once
 from unitgain.loss import EDMLoss
 from unitgain.recipe import Recipe
 from unitgain.train.blocks import blocks, recompute_blocks
+from unitgain.train.config import Execution
 from unitgain.train.passes import fuse_passes
 from unitgain.train.state import Objective
 
@@ -73,52 +74,44 @@ def estimate(
     *,
     processes: int = 1,
     microbatch: int | None = None,
-    shard: bool = False,
-    recompute: bool = False,
-    normalize_once: bool = True,
-    dtype: str | None = None,
-    ema_device: str | None = None,
+    execution: Execution | None = None,
     device: str = "cpu",
     process: int | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory of training by a recipe.
 
     Args:
-        recipe: its batch is that of all processes.
+        recipe: its batch is that of all processes, its precision that of the network.
         processes: that train together, one per device.
         microbatch: images per pass; by default the batch divided by the processes.
-        shard: FSDP2 rather than DDP; with one process neither.
-        recompute: activations inside blocks are computed again.
-        normalize_once: weights are normalized once for all microbatches, where one process trains.
-        dtype: of the network; None for the recipe's.
-        ema_device: "cpu" for averages that are not kept on the device.
+        execution: how it is carried out: what it says of sharding, recomputing, weights and averages.
         device: "cpu", or "cuda" for what tensors take on a GPU: neither the process nor the C library count there.
         process: bytes of the process itself, where they are known; measured otherwise.
 
     Raises:
         ValueError: if the microbatch does not divide the batch, or there are fewer than one.
     """
-    dtype = dtype or recipe.precision
+    how = execution or Execution()
     size = microbatch or -(-recipe.batch // processes)
     if size < 1 or processes < 1 or recipe.batch % size:
         raise ValueError(f"--microbatch {size}: must divide the batch of {recipe.batch} images")
-    shard = shard and processes > 1
+    shard = how.shard and processes > 1
     shapes = trained_shapes(recipe)
     of_state = copy_bytes(shapes, processes, shard)
     passes = -(-(recipe.batch // size) // processes)
     # DDP's gradients have their place from the start, and those of the pass before are there in the second.
     resident = processes > 1 or passes > 1
-    once = normalize_once and processes == 1 and passes > 1
+    once = how.normalize_once and processes == 1 and passes > 1
     on_cpu = device == "cpu"
     keep = once or not resident
-    one_pass = peak_bytes(lambda: step_on(recipe, size, recompute, dtype, keep=keep, once=once, fused=on_cpu))
+    one_pass = peak_bytes(lambda: step_on(recipe, size, how.recompute, keep=keep, once=once, fused=on_cpu))
     gradients = of_state if resident else 0
     one_pass -= gradients if once else 0  # they are in it: those of normalized weights first, then the others
     lengths = len(recipe.ema) + bool(recipe.ema_half_life)
-    elsewhere = ema_device == "cpu" and device != "cpu"
+    elsewhere = how.ema_device == "cpu" and device != "cpu"
     averages = 0 if elsewhere else lengths * of_state
     copy = (3 + lengths) * of_state  # of a checkpoint: weights, optimizer, averages
-    kept = KEPT_RECOMPUTING if recompute else KEPT
+    kept = KEPT_RECOMPUTING if how.recompute else KEPT
     return MemoryEstimate(
         weights=of_state,
         gradients=gradients,
@@ -141,7 +134,7 @@ def trained_shapes(recipe: Recipe) -> Shapes:
 
 
 def step_on(
-    recipe: Recipe, size: int, recompute: bool, dtype: str, keep: bool, once: bool = False, fused: bool = False
+    recipe: Recipe, size: int, recompute: bool, keep: bool, once: bool = False, fused: bool = False
 ) -> Callable[[], None]:
     """One forward and backward pass with new networks, for `peak_bytes`.
 
@@ -149,14 +142,13 @@ def step_on(
         recipe: what is trained.
         size: images of the pass.
         recompute: as in training.
-        dtype: of the network.
         keep: whether gradients stay, rather than go at once to a place that is counted elsewhere.
         once: two passes instead, with weights that are normalized once for both.
         fused: whether blocks make fewer passes over memory, as on CPUs.
     """
     spec = recipe.network
     denoiser = Denoiser(spec, recipe.sigma_data).train()
-    denoiser.dtype = DTYPES[dtype]
+    denoiser.dtype = DTYPES[recipe.precision]
     if fused:
         fuse_passes(denoiser)
     if recompute:

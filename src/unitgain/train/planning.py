@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unitgain.analysis.counts import state_bytes
 from unitgain.analysis.room import free_memory
 from unitgain.arch import NetworkSpec
 from unitgain.data.check import scale
@@ -274,7 +275,7 @@ class _Planner:
 
     def suits(self, one: _Candidate, rate: float | None = None) -> bool:
         """Whether weights, gradients, Adam and averages fit, and the run is long enough; None for the measured rate."""
-        if 4 * (4 + len(one.draft.recipe.ema)) * one.parameters >= self.room:
+        if state_bytes(one.parameters, len(one.draft.recipe.ema)) >= self.room:
             return False
         needed, given = min(IMAGES_PER_PARAMETER * one.parameters, self.carried), one.draft.recipe.duration
         return given >= needed and self.within(rate or self.rate(one)) >= (given if one.fixed else needed)
@@ -292,18 +293,7 @@ class _Planner:
         padded = show_size(network.level_sizes[0])
         shape = f"{network.channels}x{'x'.join(map(str, network.size))}"
         shape += "" if network.level_sizes[0] == network.size else f", padded to {padded} inside"
-        seconds = recipe.duration / one.rate / TRAINING
-        carries = f"the {len(self.dataset):,} pictures carry {self.carried:,}"
-        if recipe.duration >= self.carried:
-            why = f"all that the {len(self.dataset):,} pictures carry"
-        elif one.fixed:
-            why = f"as it was given; {carries}"
-        else:
-            longer = self.carried / one.rate / TRAINING / 3600
-            limit = f"the {'default' if by_default else 'time given'}, {span(3600 * self.hours)}"
-            why = f"{limit}; {carries}, --hours {longer:.2g}"
-        if recipe.duration < min(IMAGES_PER_PARAMETER * one.parameters, self.carried):
-            why += "; expect rough samples: more hours, a lower resolution or a less busy machine give better ones"
+        seconds, why = recipe.duration / one.rate / TRAINING, self.why_so_long(one, recipe.duration, by_default)
         size = self.world.size
         passes = -(-config.microbatches // size)
         at_once = f"{passes} passes of {config.microbatch} accumulated" if passes > 1 else "in one pass"
@@ -319,6 +309,21 @@ class _Planner:
             f"data and averages: pixels {seen}; EMA lengths {', '.join(f'{length:g}' for length in recipe.ema)}, a "
             f"snapshot every {recipe.snapshot_every:,} images, so that any other length can be made afterwards",
         )
+
+    def why_so_long(self, one: _Candidate, duration: int, by_default: bool) -> str:
+        """Where a duration comes from, and what another is good for."""
+        carries = f"the {len(self.dataset):,} pictures carry"
+        if duration >= self.carried:
+            why = f"all that {carries}"
+        elif one.fixed:
+            why = f"as it was given; {carries} {self.carried:,}"
+        else:
+            longer = self.carried / one.rate / TRAINING / 3600
+            limit = f"the {'default' if by_default else 'time given'}, {span(3600 * self.hours)}"
+            why = f"{limit}; {carries} {self.carried:,}, --hours {longer:.2g}"
+        if duration < min(IMAGES_PER_PARAMETER * one.parameters, self.carried):
+            why += "; expect rough samples: more hours, a lower resolution or a less busy machine give better ones"
+        return why
 
 
 def normalization(dataset: Dataset) -> Normalize:
