@@ -197,9 +197,8 @@ def _begin(
         check_folder(world, folder)
         batches = Batches(config, dataset, world)
         stack.callback(batches.loader.close)
-        state, window = _open_state(config, execution, inheritance, world), Window()
-        if resume:
-            resume_from_newest(config, state, window, folder)
+        state = _open_state(config, execution, inheritance, world)
+        window = resume_from_newest(config, state, folder) if resume else Window()
 
         def prepare() -> StatsLog:
             clear_leftovers(folder)

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,14 @@ from unitgain.train.run import Window, refuse_changes
 from unitgain.train.state import TrainState, restore, state_tensors
 
 
-def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, run: Path) -> None:
-    """Restore the newest valid checkpoint, saying loudly which ones are damaged.
+def resume_from_newest(config: TrainConfig, state: TrainState, run: Path) -> Window:
+    """Restore the newest valid checkpoint, saying loudly which ones are damaged; the sums since its last tick.
 
     Where there is none the state stays new, if nothing was trained.
 
     Args:
         config: of the run.
         state: changed in place, on all processes alike, however many wrote the checkpoint.
-        window: changed in place.
         run: its folder.
 
     Raises:
@@ -48,13 +47,13 @@ def resume_from_newest(config: TrainConfig, state: TrainState, window: Window, r
     for path in reversed(world.broadcast(list_checkpoints(run / "checkpoints"))):
         manifest, damage = _verify(path, world)
         if not damage:
-            _restore(config, state, window, path, manifest)
-            return
+            return _restore(config, state, path, manifest)
         if world.main:
             aside = set_aside(path).name
             warn(f"skipping a damaged checkpoint, now {aside}: {damage}")
         world.barrier()
     world.on_main(lambda: refuse_to_start_over(run))
+    return Window()
 
 
 def refuse_to_start_over(run: Path) -> None:
@@ -86,7 +85,7 @@ def trained_images(run: Path) -> int:
     return max((row["nimg"] for row in read_stats(run)), default=0)
 
 
-def _restore(config: TrainConfig, state: TrainState, window: Window, path: Path, manifest: dict[str, Any]) -> None:
+def _restore(config: TrainConfig, state: TrainState, path: Path, manifest: dict[str, Any]) -> Window:
     world = state.world
     values = _read_values(manifest, path, state)
     _check_values(config, values, path, state.device.type)
@@ -95,13 +94,12 @@ def _restore(config: TrainConfig, state: TrainState, window: Window, path: Path,
     restore(state, tensors, values.nimg, values.ema)
     if world.main and not values.nimg and (images := trained_images(path.parents[1])):
         note(f"{path.parents[1]} was stopped after {images:,} images, before its first checkpoint: it begins again")
-    for item in fields(Window):
-        setattr(window, item.name, getattr(values.window, item.name))
     if world.main and values.processes != world.size:
         note(
             f"{path.name} was written by {values.processes} processes and goes on with {world.size}: the same "
             "up to the order of floating-point sums"
         )
+    return values.window
 
 
 def _verify(path: Path, world: World) -> tuple[dict[str, Any], str | None]:
