@@ -18,6 +18,13 @@ PRELOAD = [
 ]
 
 
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def launch(function: Callable[..., Any], size: int, *args: Any) -> None:
     """Call `function(rank, *args)` in `size` fresh processes; the first failure is raised here.
 
@@ -25,9 +32,7 @@ def launch(function: Callable[..., Any], size: int, *args: Any) -> None:
     Processes are forked from one that has imported everything, which saves the seconds that each would need for it.
     """
     multiprocessing.set_forkserver_preload(PRELOAD)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     torch.multiprocessing.start_processes(_enter, (size, port, function, args), nprocs=size, start_method="forkserver")
 
 

@@ -1,5 +1,6 @@
 """The memory of state as it is estimated against what two and four processes hold."""
 
+import pytest
 import runs
 from launch import launch
 
@@ -33,9 +34,6 @@ def compare(rank: int) -> None:
             assert max(world.gather(held(state))) == estimated - averages * 4 * runs.RECIPE.uncertainty_channels
 
 
-def test_state_takes_what_is_estimated_on_two():
-    launch(compare, 2)
-
-
-def test_state_takes_what_is_estimated_on_four():
-    launch(compare, 4)
+@pytest.mark.parametrize("size", [2, 4])
+def test_state_takes_what_is_estimated(size):
+    launch(compare, size)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
-from launch import launch
+from launch import free_port, launch
 
 from unitgain.parallel import JoinError, SharedError, processes, world
 from unitgain.train import TrainConfig
@@ -67,10 +66,8 @@ def test_processes_that_differ_are_refused_with_rank_and_phase(tmp_path):
 
 
 def test_a_missing_rank_is_named(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in {"RANK": 0, "WORLD_SIZE": 3, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+    variables = {"RANK": 0, "WORLD_SIZE": 3, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(JoinError, match="for 3 processes, but rank 1, 2 did not come"), processes(start=0.2):
         pass
@@ -130,10 +127,7 @@ def test_processes_end_when_torchrun_is_killed(size):
 
 
 def test_a_launcher_that_is_gone_is_not_waited_for(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    variables = {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for name, value in {**variables, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(world, "AGENT", 0.5)
@@ -219,10 +213,7 @@ def test_a_second_signal_ends_even_a_process_that_waits_for_another(tmp_path):
         from test_start import stuck
         stuck(int(os.environ["RANK"]), {str(tmp_path)!r})
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-c", textwrap.dedent(code)]
     both = [subprocess.Popen(command, env={**env, "RANK": str(rank)}, stderr=-1) for rank in (0, 1)]
     try:
