@@ -207,7 +207,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, tiny_r
         ({"steps": 1}, "evaluation.steps = 1: must be at least 2"),
         ({"metrics": ()}, "name the metrics"),
         ({"metrics": ("fud",)}, "unknown metric 'fud'"),
-        ({"samples_every": -1}, "must not be negative"),
+        ({"samples_every": -1}, "evaluation.samples_every = -1: must be at least 0"),
     ):
         with pytest.raises(ValueError, match=text):
             Evaluation(**{**vars(evaluation), **changes})

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,13 @@ def parse_duration(text: str) -> float:
     if "".join(map("".join, parts)) != text or seconds <= 0 or (len(parts) > 1 and not all(u for _, u in parts)):
         raise ValueError(f"cannot read the time {text!r}: write 90 (seconds), 45m, 11.5h or 1d6h")
     return seconds
+
+
+def _check_least(settings: object, least: Mapping[str, int], where: str = "") -> None:
+    """Raise `ValueError` if one of these fields has a number below the least that it may have."""
+    for name, number in least.items():
+        if (value := getattr(settings, name)) is not None and value < number:
+            raise ValueError(f"{where}{name} = {value}: must be at least {number}")
 
 
 # Fields, and groups of fields, that change nothing of the numbers already computed: a resumed run may have other ones.
@@ -99,12 +106,8 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",") if name))
-        for name, least in (("samples", 1), ("metrics_images", 16), ("steps", 2), ("batch", 1)):
-            if (number := getattr(self, name)) is not None and number < least:
-                raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must be at least {least}")
-        for name in ("samples_every", "metrics_every"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"evaluation.{name} = {getattr(self, name)}: must not be negative")
+        least = {"samples": 1, "metrics_images": 16, "steps": 2, "batch": 1, "samples_every": 0, "metrics_every": 0}
+        _check_least(self, least, "evaluation.")
         for name in self.metrics:
             split_name(name)
         if not self.metrics and self.metrics_every:
@@ -210,16 +213,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.microbatch is not None and (self.microbatch < 1 or self.recipe.batch % self.microbatch):
             raise ValueError(f"microbatch = {self.microbatch}: must divide the batch of {self.recipe.batch} images")
-        for name in ("keep_checkpoints", "nonfinite_limit"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-
         check_seeds([self.seed])
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers = {self.workers}: must not be negative")
-        for name in ("tick", "checkpoint_every", "magnitudes_every", "keep_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
+        names = ("workers", "tick", "checkpoint_every", "magnitudes_every", "keep_every")
+        _check_least(self, {**dict.fromkeys(names, 0), "keep_checkpoints": 1, "nonfinite_limit": 1})
 
     @property
     def microbatches(self) -> int:
