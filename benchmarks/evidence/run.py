@@ -36,7 +36,7 @@ from unitgain.sample import generate
 from unitgain.sweep.averages import Averages
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
-from unitgain.train.lock import FolderLock
+from unitgain.train.lock import hold
 from unitgain.train.rows import read_stats
 
 COLUMNS = 8  # of pictures
@@ -224,7 +224,7 @@ def work(folder: Path, scale: Scale, only: str | None = None, hours: float | Non
     """Do what is not done yet, until it is, or the time is over, or training was stopped."""
     deadline = None if hours is None else time.monotonic() + hours * 3600
     folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
+    with hold(folder):
         results, workplace = Results(folder / "results.jsonl"), Workplace(folder, scale, deadline)
         if f"floor {scale.data}" not in results.done:
             judge, (real, test) = workplace.judges(scale.data), workplace.data(scale.data)

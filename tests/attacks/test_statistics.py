@@ -9,7 +9,7 @@ from unitgain.checkpoint.writer import Writer
 from unitgain.cli.main import main
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig
-from unitgain.train.lock import FolderLock, holder
+from unitgain.train.lock import hold, holder
 from unitgain.train.log import StatsLog
 from unitgain.train.rows import read_stats
 from unitgain.train.run import save_config
@@ -108,7 +108,7 @@ def test_nothing_is_written_through_a_link(tmp_path, name, kind):
     def write():
         match name:
             case ".lock":
-                with FolderLock(path.parent):
+                with hold(path.parent):
                     pass
             case "stats.jsonl":
                 StatsLog.write(log, TICK)

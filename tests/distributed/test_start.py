@@ -17,7 +17,7 @@ from launch import free_port, launch
 from unitgain.parallel import JoinError, SharedError, processes, world
 from unitgain.train import TrainConfig
 from unitgain.train.errors import PreflightError
-from unitgain.train.lock import FolderInUseError, FolderLock
+from unitgain.train.lock import FolderInUseError, hold
 from unitgain.train.preflight import check_disk, check_folder
 from unitgain.train.state import TrainState
 
@@ -50,7 +50,7 @@ def dataset_of(images: torch.Tensor):
 
 
 def test_processes_that_differ_are_refused_with_rank_and_phase(tmp_path):
-    with FolderLock(tmp_path / "taken"):
+    with hold(tmp_path / "taken"):
         launch(refuse, 2, str(tmp_path))
     config, data, shape, folder, shard, resume, recompute, taken = (tmp_path / "said0").read_text().splitlines()
     assert config.startswith("settings are not the same on all processes. rank 1") and "seed: 0 -> 5" in config
@@ -169,13 +169,13 @@ def test_a_read_only_folder_says_so(tmp_path, monkeypatch):
 
 def test_a_folder_in_use_names_its_holder_and_a_dead_one_holds_nothing(tmp_path):
     used = rf"is in use by process {os.getpid()} on .* since 2"
-    with FolderLock(tmp_path), pytest.raises(FolderInUseError, match=used):
-        FolderLock(tmp_path).__enter__()
+    with hold(tmp_path), pytest.raises(FolderInUseError, match=used):
+        hold(tmp_path).__enter__()
     assert not (tmp_path / ".lock").exists()
     code = f"""
 import pathlib
-from unitgain.train.lock import FolderLock
-with FolderLock(pathlib.Path({str(tmp_path)!r})):
+from unitgain.train.lock import hold
+with hold(pathlib.Path({str(tmp_path)!r})):
     print(1, flush=True)
     input()
 """
@@ -190,7 +190,7 @@ with FolderLock(pathlib.Path({str(tmp_path)!r})):
 
 
 def test_a_folder_that_all_see_passes(tmp_path):
-    with FolderLock(tmp_path), processes() as world:
+    with hold(tmp_path), processes() as world:
         check_folder(world, tmp_path)
 
 

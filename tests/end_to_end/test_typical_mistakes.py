@@ -11,7 +11,7 @@ import torch
 from pictures import folder_of
 
 from unitgain.cli.main import main
-from unitgain.train.lock import FolderLock
+from unitgain.train.lock import hold
 
 SHORT = "--duration 64 --snapshot-every 64 --batch 32 --width 16 --quiet --no-tensorboard --device cpu"
 RUN = f"train digits --out run {SHORT}"
@@ -167,7 +167,7 @@ def test_a_device_that_is_not_there(mistake):
 
 
 def test_two_runs_in_one_folder(place, mistake):
-    with FolderLock(place / "run"):
+    with hold(place / "run"):
         assert "in use by process" in error_of(mistake(f"{RUN} --resume", code=1))
     mistake(f"{RUN} --resume")
 

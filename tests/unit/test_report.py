@@ -30,7 +30,7 @@ from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pi
 from unitgain.report.terminal import frame
 from unitgain.text import evenly, span
 from unitgain.train import TrainConfig
-from unitgain.train.lock import LOCK, FolderInUseError, FolderLock, holder
+from unitgain.train.lock import LOCK, FolderInUseError, hold, holder
 from unitgain.train.run import load_config, save_config
 
 LEVELS = {"ln_sigma": [-1.0, 1.0], "error": [0.5, None], "loss": [0.2, None], "images": [4, 0], "u": [-0.7, 0.1]}
@@ -112,7 +112,7 @@ def test_words():
 
 def test_the_status_of_a_folder(folder, tmp_path_factory):
     assert read_history(folder).status == "stopped"
-    with FolderLock(folder):
+    with hold(folder):
         assert read_history(folder).status == "starting"
         assert "no statistics yet; one line comes every 32 images" in seen(folder)
         write(folder, tick(32), tick(64))
@@ -134,7 +134,7 @@ def test_the_status_of_a_folder(folder, tmp_path_factory):
     history = read_history(folder)
     assert history.status == "finished"
     assert "2 steps" in seen(folder) and "not finite" in seen(folder)
-    with FolderLock(empty := tmp_path_factory.mktemp("new")):
+    with hold(empty := tmp_path_factory.mktemp("new")):
         assert read_history(empty).config is None
         assert "Being set up" in run_page(read_history(empty), [])
         assert "no statistics yet" in seen(empty)
@@ -163,10 +163,10 @@ def test_looking_at_a_lock_never_keeps_a_run_from_starting(tmp_path):
     looking = os.open(tmp_path / LOCK, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     threading.Timer(0.02, lambda: os.close(looking)).start()
-    with FolderLock(tmp_path):
+    with hold(tmp_path):
         assert f"process {os.getpid()}" in holder(tmp_path)
         with pytest.raises(FolderInUseError):
-            FolderLock(tmp_path).__enter__()
+            hold(tmp_path).__enter__()
 
 
 def test_a_page_of_a_run_that_has_not_got_far(folder):

@@ -5,9 +5,9 @@ import json
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from unitgain.files import make_folder
 from unitgain.trust import open_own, open_regular
@@ -20,8 +20,9 @@ class FolderInUseError(Exception):
     """Another process works in the run folder."""
 
 
-class FolderLock:
-    """Context manager that holds a run folder.
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a run folder for as long as the block lasts.
 
     The lock is on the open file (flock), not its being there, so a killed process leaves none behind. On network file
     systems it holds between machines where these pass locks on, as NFS 4, Lustre (`-o flock`) and GPFS do.
@@ -30,50 +31,44 @@ class FolderLock:
         folder: of the run; made if it is not there.
 
     Raises:
-        FolderInUseError: on entry, if another process holds it; names the process and its machine.
-        OSError: on entry, if the folder cannot be written to.
+        FolderInUseError: if another process holds it; names the process and its machine.
+        OSError: if the folder cannot be written to.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
-        self._handle: int | None = None
-
-    def __enter__(self) -> "FolderLock":
-        make_folder(self.path.parent)
-        end = time.monotonic() + LOOK
-        while self._handle is None:
-            handle = open_own(self.path)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                who = _describe(os.read(handle, 4096))
-                os.close(handle)
-                if time.monotonic() < end:
-                    time.sleep(LOOK / 10)
-                    continue
-                raise FolderInUseError(
-                    f"run folder {self.path.parent} is in use by {who}: wait for it, stop it, or choose another folder"
-                ) from error
-            except OSError:
-                os.close(handle)
-                raise
-            if _is_there(handle, self.path):
-                self._handle = handle
-            else:  # its holder deleted it between our opening and locking it
-                os.close(handle)
+    make_folder(folder)
+    path = folder / LOCK
+    handle = _take(path)
+    try:
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps(me).encode(), 0)
-        return self
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(me).encode(), 0)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(handle)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._handle is not None:
-            with suppress(OSError):
-                self.path.unlink()
-            os.close(self._handle)
-            self._handle = None
+
+def _take(path: Path) -> int:
+    """The lock file, open and locked."""
+    end = time.monotonic() + LOOK
+    while True:
+        handle = open_own(path)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_there(handle, path):
+                return handle
+            os.close(handle)  # its holder deleted it between our opening and locking it
+        except BlockingIOError as error:
+            who = _describe(os.read(handle, 4096))
+            os.close(handle)
+            if time.monotonic() >= end:
+                raise FolderInUseError(
+                    f"run folder {path.parent} is in use by {who}: wait for it, stop it, or choose another folder"
+                ) from error
+            time.sleep(LOOK / 10)
+        except OSError:
+            os.close(handle)
+            raise
 
 
 def holder(folder: Path) -> str | None:

@@ -24,7 +24,7 @@ from unitgain.train.errors import LostProcessError, is_shared
 from unitgain.train.evaluation import Evaluation, open_evaluation
 from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.fitting import check_data, complete, data_of
-from unitgain.train.lock import FolderLock
+from unitgain.train.lock import hold
 from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.resume import resume_from_newest
@@ -192,7 +192,7 @@ def _begin(
 ) -> Iterator[Run]:
     """A run ready for its next step, while its folder is held and its logs are open."""
     with ExitStack() as stack:
-        lock = FolderLock(folder) if world.main else nullcontext()
+        lock = hold(folder) if world.main else nullcontext()
         world.together("locking the run folder", lambda: stack.enter_context(lock))
         check_folder(world, folder)
         batches = Batches(config, dataset, world)
