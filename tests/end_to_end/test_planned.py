@@ -23,7 +23,7 @@ def pictures(tmp_path_factory):
     return folder.parent / f"{folder.name}-data"
 
 
-def test_a_run_is_planned_said_and_trained(pictures, tmp_path, call):
+def test_a_run_is_planned_said_and_trained(pictures, tmp_path, call, monkeypatch):
     run, quick = tmp_path / "run", ["--width", "8", "--batch", "8", "--duration", "16", "--device", "cpu"]
     said = call("train", "--data", pictures, "--out", run, "--hours", "0.01", *quick, "--no-tensorboard")
     for word in ("network: 3x8x8, 2 classes; width 8", "images/s measured", "memory: about", "batch 8, 2 steps", "EMA"):
@@ -37,6 +37,10 @@ def test_a_run_is_planned_said_and_trained(pictures, tmp_path, call):
     call("train", *again, "--no-tensorboard", "--quiet")
     assert load_config(tmp_path / "again").recipe == recipe and load_config(tmp_path / "again").seed == 5
     call("train", "--data", pictures, "--out", run, "--resume", "--no-tensorboard", "--quiet")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # torchrun gives the same words again
+    said = call("train", "--data", pictures, "--out", run, "--hours", "0.01", *quick, "--no-tensorboard")
+    assert "images/s measured" not in said.out and "finished at 16 images" in said.out
+    assert load_config(run) == config
 
 
 def test_what_cannot_be_planned_is_said(pictures, tmp_path, call):

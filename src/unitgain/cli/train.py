@@ -120,7 +120,7 @@ class Train:
         started = dataclasses.replace(self, recipe=name, out=folder, execution=execution)
         if start is None and name is None and init is None:
             return started.planned(str(data), file)
-        if self._said("hours") is not None:
+        if self._said("hours") is not None and not restarted():
             raise ValueError("--hours is for a run that is planned: leave out the recipe, or give --max-time")
         if start is None or name not in (None, start.recipe.name):
             data = data or TrainConfig.data
