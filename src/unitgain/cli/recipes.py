@@ -73,7 +73,7 @@ class Measured:
         from unitgain.train.warmup import training_rate
 
         where = pick_device(device)
-        own = {one: precision_on(where, one) for one in sorted(precisions)}
+        own: dict[Precision, Precision] = {one: precision_on(where, one) for one in sorted(precisions)}
         rates: dict[Precision, float] = {name: training_rate(where, name) for name in sorted(set(own.values()))}
         return cls(where.type, rates, own)
 
