@@ -127,8 +127,8 @@ def write_latents(folder: Path, count: int) -> np.memmap:
             sums, squares = latent_sums(rows)
             columns: dict[str, Column] = {"latent": [row.tobytes() for row in rows]}
             columns["key"] = [str(start + row) for row in range(len(rows))]
-            values = len(rows) * MOMENTS[1] * MOMENTS[2]
-            writer.write(index, columns, kind="latent", items=len(rows), values=values, sums=sums, squares=squares)
+            said = {"items": len(rows), "values": len(rows) * MOMENTS[1] * MOMENTS[2], "resolution": MOMENTS[1]}
+            writer.write(index, columns, kind="latent", sums=sums, squares=squares, **said)
     encoder = to_dict(LatentEncoder.official())
     entry = {"kind": "latent", "resolution": MOMENTS[1], "channels": MOMENTS[0], "classes": None, "encoder": encoder}
     writer.finish(features("latent", None), **entry)

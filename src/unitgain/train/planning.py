@@ -51,7 +51,7 @@ TRAINING = 0.95  # part of the time that steps get: the rest is for snapshots, c
 # A network is only taken where the run has an image for every eighth parameter. The digits' recipe has 0.11 (38,400 of
 # 337,000), the papers' from 17 (XS) down to 0.6 (XXL); with fewer a smaller network that sees more of them is better.
 IMAGES_PER_PARAMETER = 1 / 8
-BFLOAT16_FROM = 32  # base width on a CPU: at 16 a step takes as long in float32, at 32 a fifth longer (Xeon with AMX)
+BFLOAT16_FROM = 32  # base width on a CPU: it gains a sixth at 16, two fifths at 32 (benchmarks/planned_families.py)
 DEPTHWISE_FROM = 64  # base width from which a CPU trains EDM2+ faster than EDM2 (benchmarks/planned_families.py)
 MEASURED = {"cpu": 32, "cuda": 256}  # images of a step that is measured, at most
 Change = Callable[[TrainConfig], TrainConfig]
