@@ -202,6 +202,8 @@ def processes(
             begun.set()
             yield World(rank, size, device, group)
         finally:
+            # Gloo's threads let go of the last messages, for which they need Python's lock; what ends them holds it.
+            time.sleep(0.1)
             dist.destroy_process_group()
 
 
