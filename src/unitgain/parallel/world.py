@@ -236,12 +236,16 @@ def _launcher_watched() -> Iterator[threading.Event]:
 def beside(name: str, work: Callable[[], None]) -> Future[None]:
     """Do something in a thread of this name, which does not keep the process from ending; what becomes of it."""
     done: Future[None] = Future()
+    todo = [work]
+    del work
 
     def run() -> None:
         try:
-            done.set_result(work())
+            todo.pop()()  # tensors that it has are let go of here: torch aborts a process that ends meanwhile
         except BaseException as error:
             done.set_exception(error)
+        else:
+            done.set_result(None)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return done
