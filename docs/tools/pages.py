@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from mathematics import with_mathml
-from notebooks import to_notebook
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(?P<mark>```+|~~~+).*?^(?P=mark)[ ]*$", flags=re.MULTILINE | re.DOTALL)
@@ -21,8 +20,7 @@ MOVED = {
     "benchmarks/evidence/README.md": "measured/evidence.md",
 }
 """Files of the repository that are pages, and where the site has them; those of docs/ are where they are."""
-TUTORIALS = PurePosixPath("docs/tutorials")
-SOURCES = {".py", ".csv", ".json", ".ipynb"}
+SOURCES = {".py", ".csv", ".json"}
 """Kinds of files that are no pages, and may be linked to."""
 
 
@@ -69,9 +67,6 @@ def stage(out: Path, root: Path = ROOT) -> None:
             shutil.copyfile(root / path, target)
             continue
         text = (root / path).read_text(encoding="utf-8")
-        if path.parent == TUTORIALS and path.name != "index.md":
-            target.with_suffix(".ipynb").write_text(to_notebook(text), encoding="utf-8")
-            text = _with_download(text, path.with_suffix(".ipynb").name)
         target.write_text(to_page(text, path, out, root), encoding="utf-8")
 
 
@@ -127,8 +122,6 @@ def _target(target: str, path: PurePosixPath, out: Path, root: Path) -> str:
     if re.match(r"[a-z][a-z0-9+.-]*:", target) or target.startswith("#"):
         return target
     name, mark, anchor = target.partition("#")
-    if path.parent == TUTORIALS and name.endswith(".ipynb"):
-        return target
     there = PurePosixPath(os.path.normpath(path.parent / name))
     if (root / there).is_dir():
         there /= "README.md"
@@ -143,8 +136,3 @@ def _target(target: str, path: PurePosixPath, out: Path, root: Path) -> str:
     here = place(path)
     assert here is not None, "pages have places"
     return os.path.relpath(goal, here.parent) + mark + anchor
-
-
-def _with_download(text: str, name: str) -> str:
-    title, _, rest = text.partition("\n")
-    return f"{title}\n\n[This page as a notebook]({name}){{ .notebook download }}\n{rest}"

@@ -13,7 +13,7 @@ from unitgain.data.digits import digits
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
 from unitgain.recipes import DIGITS
-from unitgain.report.known import _average, best_known, is_run
+from unitgain.report.known import average_of, best_known, is_run
 from unitgain.train import TrainConfig, train
 from unitgain.train.config import Evaluation
 
@@ -132,8 +132,8 @@ def test_rows_of_a_table_that_make_no_sense_are_left_out(trained, tmp_path, chan
 
 def test_a_table_names_no_average_at_the_root_of_the_file_system(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda path: True)
-    assert _average(tmp_path, "a/b.safetensors") == tmp_path / "sweep" / "averages" / "a" / "b.safetensors"
-    assert _average(tmp_path, "/b.safetensors") is None
+    assert average_of(tmp_path, "a/b.safetensors") == tmp_path / "sweep" / "averages" / "a" / "b.safetensors"
+    assert average_of(tmp_path, "/b.safetensors") is None
 
 
 def test_data_that_are_prepared_say_how_to_train_on_them(tmp_path, call):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unitgain.arch.configs import edm2plus_configs
 from unitgain.cli.commands import COMMANDS
 from unitgain.presets import PRESETS
 from unitgain.recipes import RECIPES
@@ -68,3 +69,11 @@ def test_the_tests_are_there(name):
     path, _, function = name.partition("::")
     text = (ROOT / path).read_text()
     assert not function or re.search(rf"^def {function}\(", text, flags=re.MULTILINE)
+
+
+def test_the_tokens_of_the_configs_are_those_of_their_equations():
+    rows = re.findall(r"^\| Eq\. \d \| config (\w)(\\\*)?[^:|]*: `([^`]+)`", PAGE, flags=re.MULTILINE)
+    configs = edm2plus_configs()
+    assert len(rows) == 8
+    for letter, star, tokens in rows:
+        assert configs[letter.lower() + ("-bottleneck" if star else "")].branch == tokens

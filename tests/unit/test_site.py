@@ -1,7 +1,6 @@
 """The site: links lead somewhere, every command and option has its entry, every documented name is there."""
 
 import importlib
-import json
 import re
 import sys
 from pathlib import Path, PurePosixPath
@@ -12,11 +11,11 @@ sys.path.append(str(Path(__file__).parents[2] / "docs" / "tools"))
 
 import commands
 import unitgain
-from accessible import mend
+from accessible import MENDED, mend
 from mathematics import with_mathml
-from notebooks import blocks, to_notebook
 from offline import fetched
 from pages import outside_code, stage, to_page, write_measured
+from unitgain.cli import completion
 from unitgain.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -80,15 +79,6 @@ def test_formulas_are_set_without_a_script_and_code_is_left_alone():
         with_mathml("$x^1^2$")
 
 
-def test_a_notebook_has_the_text_and_the_python_of_its_page():
-    page = "# Title\n\ntext\n\n```python\nx = 1\n```\n\n```sh\nls\n```\n\n```python\ny = x\n```\n"
-    assert blocks(page) == ["x = 1\n", "y = x\n"]
-    cells = json.loads(to_notebook(page))["cells"]
-    assert [cell["cell_type"] for cell in cells] == ["markdown", "code", "markdown", "code"]
-    assert "".join(cells[3]["source"]) == "y = x" and "ls" in "".join(cells[2]["source"])
-    assert to_notebook(page) == to_notebook(page)
-
-
 def test_every_command_and_option_has_its_entry(staged):
     text = "".join((staged / f"reference/commands/{file}.md").read_text() for file in commands.AREAS)
     assert sorted(re.findall(r"^## unitgain (.*?) \{", text, re.M)) == sorted(COMMANDS)
@@ -97,10 +87,9 @@ def test_every_command_and_option_has_its_entry(staged):
             assert f"{{ #{commands.anchor(name, option)} }}" in text, f"{name} {option}"
 
 
-def test_the_options_of_the_pages_are_those_of_the_help(call):
-    text = call("sample", "--help").out
+def test_the_options_of_the_pages_are_those_of_the_help():
     listed = {word for word in commands.options("sample") if word.startswith("--")}
-    assert listed == set(re.findall(r"^│? {1,2}(?:-\w, )?(--[a-z][\w-]*)", text, re.M)) - {"--help"}
+    assert listed == {word for word in completion.options("sample") if word.startswith("--")} - {"--help"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,7 +126,7 @@ def test_what_a_page_would_fetch_is_seen(tmp_path, name, text, found):
 @pytest.mark.parametrize("page", [path for path in PAGES if path.parent.name == "concepts"], ids=lambda path: path.stem)
 def test_the_python_of_the_concepts_runs(page):
     names: dict = {}
-    for block in blocks(page.read_text()):
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
         exec(compile(block, str(page), "exec"), names)
 
 
@@ -145,5 +134,8 @@ def test_formulas_do_not_begin_a_line_of_markup_and_pages_are_mended(tmp_path):
     assert with_mathml("so\n$x$ is\n").splitlines()[1].startswith("<span>")
     page = tmp_path / "a.html"
     page.write_text("<pre><span></span><code>x</code></pre> <p><code>y</code></p>")
+    with pytest.raises(ValueError, match="no page has"):
+        mend(tmp_path)
+    (tmp_path / "b.html").write_text("".join(MENDED))
     mend(tmp_path)
     assert page.read_text() == '<pre><span></span><code tabindex="0">x</code></pre> <p><code>y</code></p>'

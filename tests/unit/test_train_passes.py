@@ -1,6 +1,7 @@
 """Networks that train in fewer passes against the same networks as they are written."""
 
 import copy
+import math
 import statistics
 
 import pytest
@@ -8,8 +9,12 @@ import torch
 
 from unitgain.analysis.magnitude import watch
 from unitgain.denoiser import Denoiser
-from unitgain.native.training import can_train
+from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
+from unitgain.ops import mp_silu, normalize
+from unitgain.train import passes
 from unitgain.train.passes import FusedEncoderBlock, fuse_passes, split_passes
+
+needs_c = pytest.mark.skipif(not can_train(torch.zeros(1, 1, 1, 1)), reason="there is no compiler")
 
 BRANCHES = ["s c m s c", "s d E s P s m d", "m s c s m c", "m m s s d P", "c m"]
 
@@ -53,9 +58,10 @@ def gradients(denoiser, x, label, dtype=torch.float32):
     ],
     ids=str,
 )
-def test_same_output_and_gradients(changes, tiny_spec):
+def test_same_output_and_gradients(changes, tiny_spec, monkeypatch):
     """In float32 each is as near to float64 as that of the plain blocks; in bfloat16 all are, in most networks."""
-    ratios = []
+    ratios, sums = [], []
+    monkeypatch.setattr(passes, "balance", lambda *given: sums.append(given) or balance(*given))
     for seed in range(5):
         torch.manual_seed(seed)
         plain = awake(Denoiser(tiny_spec.replace(**changes)))
@@ -66,6 +72,7 @@ def test_same_output_and_gradients(changes, tiny_spec):
         wanted = gradients(copy.deepcopy(plain), x, label, torch.float64)
         if seed == 0:
             found, written = (gradients(copy.deepcopy(one), x, label) for one in (fused, plain))
+            assert bool(sums) == can_train(torch.zeros(1, 1, 1, 1))
             assert found.keys() == wanted.keys()
             scale = max(exact.norm().item() for exact in wanted.values())
             for name, exact in wanted.items():
@@ -76,7 +83,7 @@ def test_same_output_and_gradients(changes, tiny_spec):
     assert statistics.median(ratios) < 1.2
 
 
-@pytest.mark.skipif(not can_train(torch.zeros(1, 1, 1, 1)), reason="there is no compiler")
+@needs_c
 def test_layers_are_watched_without_changing_a_number(tiny_spec):
     denoiser = awake(Denoiser(tiny_spec))
     fuse_passes(denoiser)
@@ -112,3 +119,69 @@ def test_undone(tiny_spec):
     split_passes(denoiser)
     assert [type(module) for module in denoiser.modules()] == [type(module) for module in plain.modules()]
     assert denoiser.network.mp_join is plain.network.mp_join
+
+
+@needs_c
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_and_other_images_change_no_bit(dtype):
+    x, scale = torch.randn(3, 200, 20, 20).to(dtype), torch.randn(3, 200)
+
+    def results(x, scale, threads):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        x, scale = x.clone().requires_grad_(), scale.clone().requires_grad_()
+        main, active = fork(x, 1.7, 1e-4)
+        y = join_features(balance(main, modulate(active, scale, 1.7, True), (0.8, 0.6), 1.5), x, (0.7, 0.9))
+        found = [y, *torch.autograd.grad(y.float().square().sum(), (x, scale))]
+        torch.set_num_threads(before)
+        return found
+
+    one, two, alone = results(x, scale, 1), results(x, scale, 2), results(x[:1], scale[:1], 2)
+    assert all(map(torch.equal, one, two))
+    assert all(torch.equal(all_of_them[:1], own) for all_of_them, own in zip(one, alone, strict=True))
+
+
+@needs_c
+def test_images_of_two_types_are_taken_in_the_wider_one():
+    a, b = torch.randn(2, 24, 5, 5).requires_grad_(), torch.randn(2, 24, 5, 5).bfloat16().requires_grad_()
+    for one, other in ((a, b), (b, a)):
+        summed, joined = balance(one, other, (0.8, 0.6), math.inf), join_features(one, other, (0.8, 0.6))
+        torch.testing.assert_close(summed, 0.8 * one.float() + 0.6 * other.float())
+        torch.testing.assert_close(joined, torch.cat([0.8 * one.float(), 0.6 * other.float()], dim=1))
+        gradients = torch.autograd.grad(summed.sum() + joined.sum(), (a, b))
+        assert [each.dtype for each in gradients] == [torch.float32, torch.bfloat16]
+    torch.testing.assert_close(balance(torch.nn.Parameter(a.detach()), a, (0.5, 0.5), math.inf), a)
+    with pytest.raises((ValueError, TypeError)):  # which one depends on whether types are checked
+        balance(a, b[:, :8], (0.5, 0.5), math.inf)
+    with pytest.raises((ValueError, TypeError)):
+        join_features(a, b[..., :4], (0.5, 0.5))
+
+
+@needs_c
+def test_one_scale_for_all_images():
+    x, scale = torch.randn(4, 40, 3, 3), torch.randn(1, 40).requires_grad_()
+    y, plain = modulate(x, scale, 1.0), torch.nn.functional.silu(x * scale[..., None, None])
+    torch.testing.assert_close(y, plain)
+    found, wanted = (torch.autograd.grad(each.square().sum(), scale)[0] for each in (y, plain))
+    torch.testing.assert_close(found, wanted)
+
+
+@needs_c
+def test_more_channels_than_a_pixel_norm_in_c_takes():
+    x = torch.randn(1, 4100, 2, 2).requires_grad_()
+    main, active = fork(x, 1 / 0.596, 1e-4)
+    plain = normalize(x, dim=1)
+    torch.testing.assert_close(main, plain)
+    torch.testing.assert_close(normalize_pixels(x, 1e-4), plain)
+    torch.testing.assert_close(active, mp_silu(plain))
+    found, wanted = (torch.autograd.grad(each.square().sum(), x)[0] for each in (active, mp_silu(plain)))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_networks_are_transformed_by_functorch(tiny_spec):
+    plain = awake(Denoiser(tiny_spec)).requires_grad_(False)
+    fused = copy.deepcopy(plain)
+    fuse_passes(fused)
+    x, sigma = torch.randn(2, tiny_spec.channels, *tiny_spec.size), torch.ones(2)
+    slopes = [torch.func.grad(lambda x, one=one: one(x, sigma).square().sum())(x) for one in (plain, fused)]
+    assert torch.equal(slopes[1], slopes[0])

@@ -82,6 +82,21 @@ def operation(module: nn.Module, conditioned: bool = False) -> Operation:
     return Activate() if isinstance(module, nn.SiLU) else Apply(module, conditioned)
 
 
+def is_idle(each: Operation) -> bool:
+    """Whether this is dropout that drops nothing."""
+    module = each.module if isinstance(each, Apply) else None
+    return isinstance(module, nn.Dropout) and not (module.training and module.p)
+
+
+def carry_out(each: Convolve | Scale | Apply, x: Tensor, emb: Float[Tensor, "n e"]) -> Tensor:
+    """What an operation that no pass over memory takes in makes of `x`, by PyTorch."""
+    if isinstance(each, Convolve):
+        return each.layer(x, gain=each.factor)
+    if isinstance(each, Scale):
+        return x * each.factor
+    return each.module(x, emb) if each.conditioned else each.module(x)
+
+
 @dataclass(frozen=True, eq=False)
 class Lead:
     """At most one modulation and one SiLU that operations begin with, in either order.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Branch
-from unitgain.arch.operations import Apply, Convolve, Operation, lead
+from unitgain.arch.operations import Apply, Convolve, Scale, carry_out, is_idle, lead
 from unitgain.extras import require
 from unitgain.kernels.functions import depthwise
 from unitgain.kernels.reference import activate
@@ -27,7 +27,7 @@ class FusedBranch(Branch):
         """Run the tokens in order; one by one while somebody watches them with hooks."""
         if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in self):
             return super().forward(x, emb)
-        operations = [each for each in self.operations() if not _idle(each)]
+        operations = [each for each in self.operations() if not is_idle(each)]
         while operations:
             first = lead(operations)
             scale = None if first.modulate is None else first.modulate.scale(emb)
@@ -37,18 +37,10 @@ class FusedBranch(Branch):
                 x = depthwise(x, following.layer.effective(), scale, silu, after=first.after)
             else:
                 x = activate(x, scale, silu, first.after)
-                if isinstance(following, Convolve):
-                    x = following.layer(x)
-                elif isinstance(following, Apply):
-                    x = following.module(x, emb) if following.conditioned else following.module(x)
-            operations = operations[first.count + isinstance(following, Convolve | Apply) :]
+                if isinstance(following, Convolve | Scale | Apply):
+                    x = carry_out(following, x, emb)
+            operations = operations[first.count + isinstance(following, Convolve | Scale | Apply) :]
         return x
-
-
-def _idle(operation: Operation) -> bool:
-    """Whether this is dropout that drops nothing."""
-    module = operation.module if isinstance(operation, Apply) else None
-    return isinstance(module, nn.Dropout) and not (module.training and module.p)
 
 
 def fuse(network: Network) -> Network:

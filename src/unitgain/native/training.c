@@ -7,7 +7,7 @@
 #include <math.h>
 
 #define FEW 16384 /* numbers that are not worth a second thread */
-#define MOST 4096 /* channels */
+#define MOST 4096 /* channels of a pixel norm */
 #define CHUNK (4 * LANES)
 const int64_t unitgain_most = MOST;
 
@@ -30,24 +30,6 @@ static inline void put(char *to, int64_t at, vector value, int64_t some, const i
         else function(__VA_ARGS__, type, 0);                                                                           \
     } while (0)
 #define INLINE static inline __attribute__((always_inline)) void
-
-/* The sigmoid function, to what the type of a result holds. */
-static inline vector sigmoid(vector x, const int type) {
-#ifdef __AVX512F__
-    if (type != FLOAT32) { /* as `activated` */
-        const vector a = x * -1.44269504088896341f;
-        const __m512 power = _mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT);
-        const vector r = a - (vector)power;
-        vector p = r * 9.58285e-3f + 5.590643e-2f;
-        p = p * r + 2.4024099e-1f;
-        p = p * r + 6.9312419e-1f;
-        p = p * r + 1.0f;
-        return (vector)_mm512_rcp14_ps((__m512)((vector)_mm512_scalef_ps((__m512)p, power) + 1.0f));
-    }
-#endif
-    (void)type;
-    return inverse(one_and_exp(x));
-}
 
 /* The derivative of silu. */
 static inline vector slope(vector x, const int type) {

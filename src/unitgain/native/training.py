@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from unitgain.native.bind import TYPES, Binding, address
+from unitgain.ops import normalize
 
 
 def _struct(name: str, pointers: str, floats: str, counts: str, flags: str) -> type[Structure]:
@@ -54,19 +55,21 @@ _training = Binding(
 
 
 def can_train(x: Tensor) -> bool:
-    """Whether the functions here take these images on this machine, and nobody is compiling them."""
+    """Whether the functions here take these images on this machine, and nobody compiles or transforms them."""
     return (
         x.device.type == "cpu"
         and x.ndim == 4
         and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
         and _training.takes(x.dtype)
-        and x.shape[1] <= _training.constant("most")
     )
 
 
 def normalize_pixels(x: Float[Tensor, "n c h w"], eps: float) -> Float[Tensor, "n c h w"]:
     """Pixel norm: each pixel over its root mean square plus `eps` (Eq. 30)."""
+    if x.shape[1] > _training.constant("most"):
+        return normalize(x, dim=1, eps=eps)
     return _Fork.apply(x, None, eps)[0]  # type: ignore[no-untyped-call]
 
 
@@ -80,39 +83,55 @@ def fork(
         silu: factor of the SiLU.
         eps: added to magnitudes of pixels, as in `normalize_pixels`; None for no pixel norm.
     """
+    if eps is not None and x.shape[1] > _training.constant("most"):
+        main = normalize_pixels(x, eps)
+        return main, fork(main, silu)[1]
     return _Fork.apply(x, silu, eps)  # type: ignore[no-untyped-call]
 
 
 def modulate(
-    x: Float[Tensor, "n c h w"], scale: Float[Tensor, "n c"], silu: float | None, after: bool = False
+    x: Float[Tensor, "n c h w"], scale: Float[Tensor, "#n c"], silu: float | None, after: bool = False
 ) -> Float[Tensor, "n c h w"]:
     """`silu * SiLU(scale x)`, or `scale * silu * SiLU(x)` with the scale `after`; `scale x` where `silu` is None.
 
     Args:
         x: images.
-        scale: factors of channels, float32.
+        scale: factors of channels, float32; one row for all images, or one for each.
         silu: factor of the SiLU.
         after: whether the scale comes after it.
     """
-    return _Modulate.apply(x, scale, silu, after)  # type: ignore[no-untyped-call]
+    return _Modulate.apply(x, scale.expand(x.shape[:2]), silu, after)  # type: ignore[no-untyped-call]
 
 
 def balance(
     main: Float[Tensor, "n c h w"], branch: Float[Tensor, "n c h w"], shares: tuple[float, float], limit: float
 ) -> Float[Tensor, "n c h w"]:
-    """The sum of both, each times its share, clamped to [-limit, limit]."""
-    return _Balance.apply(main, branch, shares, limit)  # type: ignore[no-untyped-call]
+    """The sum of both, each times its share, clamped to [-limit, limit]; in the wider of their types.
+
+    Raises:
+        ValueError: if they are not of one shape.
+    """
+    if main.shape != branch.shape:
+        raise ValueError(f"a sum of images of shapes {list(main.shape)} and {list(branch.shape)}: expected equal ones")
+    return _Balance.apply(*_of_one_type(main, branch), shares, limit)  # type: ignore[no-untyped-call]
 
 
 def join_features(
     x: Float[Tensor, "n c h w"], skip: Float[Tensor, "n c2 h w"], shares: tuple[float, float]
 ) -> Float[Tensor, "n c3 h w"]:
-    """Both beside each other along the channels, each times its share."""
-    return _Join.apply(x, skip, shares)  # type: ignore[no-untyped-call]
+    """Both beside each other along the channels, each times its share; in the wider of their types.
+
+    Raises:
+        ValueError: if they differ in more than their channels.
+    """
+    if (len(x), *x.shape[2:]) != (len(skip), *skip.shape[2:]):
+        raise ValueError(f"images of shapes {list(x.shape)} and {list(skip.shape)} do not fit beside each other")
+    return _Join.apply(*_of_one_type(x, skip), shares)  # type: ignore[no-untyped-call]
 
 
-def _laid(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous(memory_format=torch.channels_last)
+def _of_one_type(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    wider = a.dtype if a.dtype == b.dtype == torch.bfloat16 else torch.float32
+    return a.to(wider), b.to(wider)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -131,7 +150,7 @@ def _empty(like: Tensor, channels: int) -> Tensor:
 
 def _run(name: str, struct: type[Structure], like: Tensor, tensors: dict[str, Tensor | None], **values: float) -> None:
     """Call a function of C with these fields, for the type of these images."""
-    if type(like) is not Tensor:  # shapes without numbers, of which memory is estimated
+    if hasattr(like, "fake_mode"):  # shapes without numbers, of which memory is estimated
         return
     call = struct(**{field: address(tensor) for field, tensor in tensors.items()}, type=TYPES[like.dtype], **values)
     getattr(_training.need(), f"unitgain_{name}")(byref(call))
@@ -160,7 +179,7 @@ class _Fork(Function):
     @once_differentiable
     def backward(ctx: Any, of_main: Tensor | None, of_active: Tensor | None) -> Any:
         main, magnitudes = ctx.saved_tensors
-        of_main, of_active = _laid(of_main), _laid(of_active)
+        of_main, of_active = (None if of is None else _training.laid(of) for of in (of_main, of_active))
         if magnitudes is None and of_active is None:
             return of_main, None, None
         gradient = _like(main)

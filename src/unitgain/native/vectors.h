@@ -212,8 +212,8 @@ static inline vector silu(vector x) {
 #endif
 }
 
-/* silu of what is stored in this type afterwards: to 1e-4 if it has 16 bits. */
-static inline vector activated(vector x, int type) {
+/* The sigmoid function of what is stored in this type afterwards: to 1e-4 if it has 16 bits. */
+static inline vector sigmoid(vector x, const int type) {
 #ifdef __AVX512F__
     if (type != FLOAT32) {
         const vector a = x * -1.44269504088896341f;
@@ -224,8 +224,17 @@ static inline vector activated(vector x, int type) {
         p = p * r + 6.9312419e-1f;
         p = p * r + 1.0f;
         const vector below = (vector)_mm512_scalef_ps((__m512)p, power) + 1.0f;
-        return x * (vector)_mm512_rcp14_ps((__m512)below);
+        return (vector)_mm512_rcp14_ps((__m512)below);
     }
+#endif
+    (void)type;
+    return inverse(one_and_exp(x));
+}
+
+/* silu likewise. */
+static inline vector activated(vector x, const int type) {
+#ifdef __AVX512F__
+    if (type != FLOAT32) return x * sigmoid(x, type);
 #endif
     (void)type;
     return silu(x);

@@ -4,7 +4,6 @@ On one process nothing is initialized and every operation is the identity.
 """
 
 import functools
-import itertools
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from unitgain.console import note
 T = TypeVar("T")
 POLL = 0.05  # seconds between looks at who has come
 LOOK = 1.0  # seconds between looks at whether the launcher is there
-WORLDS = itertools.count()  # that this process has joined: each has keys of its own in the store
+WORLDS: list[str] = []  # that this process has joined, by address: each has keys of its own in the store
 AGENT = 30.0  # seconds in which torchrun's own store must answer: it is there before the processes are
 
 
@@ -294,7 +293,7 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
     try:
         store = _store(where, size, rank == 0 and not agent, min(seconds, AGENT) if agent else seconds)
         # torchrun keeps the store over restarts: what the dead processes left in it must not be taken for ours.
-        own = f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(WORLDS)}"
+        own = f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(WORLDS)}"
         store = dist.PrefixStore(own, store)
         store.set(f"here/{rank}", socket.gethostname())
     except RuntimeError as error:
@@ -312,6 +311,7 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
                 "output of that process, or start with as many processes as there are"
             )
         time.sleep(POLL)
+    WORLDS.append(where)
     return rank, store
 
 

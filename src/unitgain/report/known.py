@@ -103,7 +103,7 @@ def _swept(run: Path) -> dict[Key, list[Choice]]:
     for row in Table(run / "sweep").rows().values():
         record, settings = _object(row.get("record")), _object(row.get("settings"))
         metric, images, weight = row.get("metric"), record.get("images"), settings.get("guidance")
-        path = _average(run, _object(row.get("network")).get("name"))
+        path = average_of(run, _object(row.get("network")).get("name"))
         if path is None or not isinstance(metric, str) or type(images) is not int:
             continue
         choice = Choice(network=path, value=row["value"], higher=record.get("higher") is True)
@@ -150,7 +150,7 @@ def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, bool]]:
             yield name, value, higher
 
 
-def _average(run: Path, name: object) -> Path | None:
+def average_of(run: Path, name: object) -> Path | None:
     """An average that a sweep of this run has made, wherever the run lies now; None if it is not there."""
     parts = Path(name).parts[-2:] if isinstance(name, str) and "\0" not in name else ()
     path = (run / "sweep" / "averages").joinpath(*parts)
@@ -162,7 +162,7 @@ def _guide(run: Path, name: object) -> str | None:
     """What guided a cell, if it is still there."""
     if name == SELF:
         return SELF
-    if (average := _average(run, name)) is not None:
+    if (average := average_of(run, name)) is not None:
         return str(average)
     path = Path(name) if isinstance(name, str) and "\0" not in name else None
     return str(path) if path is not None and path.suffix == ".safetensors" and path.is_file() else None

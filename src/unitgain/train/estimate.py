@@ -103,8 +103,9 @@ def estimate(
     resident = processes > 1 or passes > 1
     once = how.normalize_once and processes == 1 and passes > 1
     on_cpu = device == "cpu"
+    fused = on_cpu and not (how.compile or how.kernels)
     keep = once or not resident
-    one_pass = peak_bytes(lambda: step_on(recipe, size, how.recompute, keep=keep, once=once, fused=on_cpu))
+    one_pass = peak_bytes(lambda: step_on(recipe, size, how.recompute, keep=keep, once=once, fused=fused))
     gradients = of_state if resident else 0
     one_pass -= gradients if once else 0  # they are in it: those of normalized weights first, then the others
     lengths = len(recipe.ema) + bool(recipe.ema_half_life)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from unitgain.arch.block import Block, DecoderBlock, EncoderBlock, functions
-from unitgain.arch.operations import Apply, Convolve, Operation, lead
+from unitgain.arch.operations import Apply, Convolve, Operation, Scale, carry_out, is_idle, lead
 from unitgain.arch.unet import MPUNet
 from unitgain.denoiser import Denoiser
 from unitgain.layers import CosineAttention, MPConv
@@ -87,17 +87,11 @@ def _watched(block: Block) -> bool:
 
 def _begin(block: Block) -> tuple[Sequence[Operation], float | None]:
     """Operations of the branch, and the factor of the SiLU before them, which is none of them, where it begins so."""
-    operations = [each for each in block.branch.operations() if not _idle(each)]
+    operations = [each for each in block.branch.operations() if not is_idle(each)]
     first = lead(operations)
     if first.activate is None or first.modulate is not None:
         return operations, None
     return operations[1:], first.activate.factor
-
-
-def _idle(operation: Operation) -> bool:
-    """Whether this is dropout that drops nothing."""
-    module = operation.module if isinstance(operation, Apply) else None
-    return isinstance(module, nn.Dropout) and not (module.training and module.p)
 
 
 def _run(operations: Sequence[Operation], x: Tensor, emb: Tensor) -> Tensor:
@@ -106,20 +100,13 @@ def _run(operations: Sequence[Operation], x: Tensor, emb: Tensor) -> Tensor:
         first = lead(operations)
         silu = None if first.activate is None else first.activate.factor
         if first.modulate is not None:
-            x = modulate(x, first.modulate.scale(emb), silu, first.after)
+            x = modulate(x, first.modulate.scale(emb) * first.modulate.factor, silu, first.after)
         elif silu is not None:
             x = fork(x, silu)[1]
-        else:
-            x = _one(operations[0], x, emb)
-        operations = operations[max(first.count, 1) :]
+        operations = operations[first.count :]
+        if operations and isinstance(following := operations[0], Convolve | Scale | Apply):
+            x, operations = carry_out(following, x, emb), operations[1:]
     return x
-
-
-def _one(operation: Operation, x: Tensor, emb: Tensor) -> Tensor:
-    if isinstance(operation, Convolve):
-        return operation.layer(x)
-    assert isinstance(operation, Apply)
-    return operation.module(x, emb) if operation.conditioned else operation.module(x)
 
 
 def _add(block: Block, main: Tensor, branch: Tensor) -> Tensor:
