@@ -90,7 +90,7 @@ def markdown(found: Mapping[str, Mapping[str, Any]], size: int, repeats: int) ->
 
 JPEG files of {SIZE[0]}x{SIZE[1]} to PNG of {size}x{size}, whole commands, {repeats} runs of each in turns. The ratio is
 the time of the command over that of `unitgain data prepare` beside it, median (least to most). Load averages before and
-after: {", ".join(loads)}.
+after: {", ".join(loads)}. `unitgain data prepare` takes all cores, the scripts one.
 
 | files | command | s | ratio |
 |---|---|---|---|

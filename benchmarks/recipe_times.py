@@ -36,8 +36,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Times of `unitgain recipes`: estimated and measured",
         "",
-        "float32; other processes had a part of the machine. One multiply-add is one operation, training on an image "
-        f"costs {PASSES} evaluations.",
+        f"float32. One multiply-add is one operation, training on an image costs {PASSES} evaluations.",
         "",
         "| recipe | images of a step | images/s estimated | images/s trained | trained / estimated |",
         "|---|---|---|---|---|",

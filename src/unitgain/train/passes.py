@@ -21,7 +21,7 @@ from unitgain.layers import CosineAttention, MPConv
 from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
 from unitgain.ops import EPS, mp_cat, mp_cat_factors, resample
 
-FEW_TOKENS = 256  # up to which products are faster than one function for all attention, and their memory is little
+FEW_TOKENS = 256  # up to which attention is made of products in bfloat16, whose memory is little then
 
 
 class FusedEncoderBlock(EncoderBlock):
