@@ -11,7 +11,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from data import write_photographs
-from machine import write_results
+from machine import scratch, write_results
 
 ENTRY = "from unitgain.cli.main import main; main()"
 
@@ -124,8 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     random.seed(args.seed)
     results = {}
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        root = Path(name)
+    with scratch(args.folder) as root:
         write_photographs(root / "photographs", args.files)
         save_vae(root / "vae")
         options = ["--resolution", 64, "--shard", max(args.files // 60, 1), "--workers", 2]
