@@ -7,6 +7,7 @@ import sys
 
 import commands
 from accessible import mend
+from links import broken
 from offline import fetched
 from pages import ROOT, stage, write_measured
 
@@ -27,6 +28,8 @@ def main() -> None:
     mend(SITE)
     if foreign := list(fetched(SITE)):
         sys.exit("the site fetches from elsewhere:\n" + "\n".join(foreign))
+    if lost := list(broken(SITE)):
+        sys.exit("the site has links that lead nowhere:\n" + "\n".join(lost))
     print(f"{SITE / 'index.html'}; with search: python -m http.server --directory {SITE.name}")
 
 

@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[2] / "docs" / "tools"))
 import commands
 import unitgain
 from accessible import MENDED, mend
+from links import broken
 from mathematics import with_mathml
 from offline import fetched
 from pages import outside_code, stage, to_page, write_measured
@@ -139,3 +140,30 @@ def test_formulas_do_not_begin_a_line_of_markup_and_pages_are_mended(tmp_path):
     (tmp_path / "b.html").write_text("".join(MENDED))
     mend(tmp_path)
     assert page.read_text() == '<pre><span></span><code tabindex="0">x</code></pre> <p><code>y</code></p>'
+
+
+def test_what_leads_nowhere_in_a_built_site_is_named(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "index.html").write_text(
+        '<h1 id="x y">b</h1><a href="../a.html#here">a</a><a href="/a.html">a</a>'
+    )
+    (tmp_path / "p.png").write_bytes(b"")
+    page = '<p id=here><a href="b#x%20y">b</a><img src="p.png"><a href="#here"><a href="https://a.test"><a href="#">'
+    (tmp_path / "a.html").write_text(page)
+    assert list(broken(tmp_path)) == []
+    (tmp_path / "a.html").write_text(f'{page}<img src="q.png"/><a href="b/index.html#z"><a href="#there">')
+    assert list(broken(tmp_path)) == ["a.html: q.png", "a.html: b/index.html#z", "a.html: #there"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_what_is_read_in_the_repository_lead_somewhere(name):
+    found = []
+    outside_code((ROOT / name).read_text(), lambda text: found.extend(re.findall(r"\]\(([^)\s]+)\)", text)) or text)
+    for target in found:
+        if not re.match(r"[a-z]+:", target):
+            path, _, place = target.partition("#")
+            there = ROOT / path if path else ROOT / name
+            assert there.exists(), target
+            if place:
+                heads = re.findall(r"^#+ (.+)$", there.read_text(), re.M)
+                assert place in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, target

@@ -77,7 +77,7 @@ class BrokenPictureError(ValueError):
 
 
 def prepare_data(
-    what: str,
+    what: str | Source,
     folder: Path,
     fit: Fit,
     *,
@@ -91,10 +91,10 @@ def prepare_data(
     """Make a prepared folder, or go on with one that was interrupted.
 
     Args:
-        what: the source, as `open_source` takes it.
+        what: the source, as `open_source` takes it; or a `Source` of your own.
         folder: the result.
         fit: how pictures become images.
-        options: what may have to be said about the source.
+        options: what may have to be said about a source that is named.
         on_error: "fail": a picture that cannot be used stops everything; "skip": it is left out and listed.
         workers: threads; by default one per core.
         shard: pictures per shard; by default up to 1024, fewer when they are large.
@@ -113,13 +113,15 @@ def prepare_data(
         raise ValueError(f"shard {shard}: must be at least 1")
     require("pyarrow", extra="data")
     check_destination(folder)
-    source = open_source(what, folder / UNFINISHED, options)
+    if isinstance(what, Source) and options is not None:
+        raise ValueError(f"options say how a source that is named is read; {what.name} is one already: leave them out")
+    source = what if isinstance(what, Source) else open_source(what, folder / UNFINISHED, options)
     check_names(source.classes or ())
     for note in source.notes:
         say(note)
     size = shard or max(16, min(1024, 2**28 // (3 * math.prod(sides_of(fit.resolution or 512)))))
     settings = {
-        "source": what,
+        "source": source.name if isinstance(what, Source) else what,
         "source_fingerprint": source.fingerprint,
         "limit": None if options is None else options.limit,
         "shard": size,
