@@ -1,4 +1,4 @@
-"""Train the three networks of docs/guidance.md on the digits: `python benchmarks/guidance.py runs/guidance`.
+"""Train the three networks of results/guidance.md on the digits: `python benchmarks/guidance.py runs/guidance`.
 
 `main` by the recipe `digits`; `weak`, half as wide and trained for a quarter of the time; `unconditional`, half as wide
 and trained for half of it. The sweeps and the pictures are made by `unitgain sweep`, as the document says.
