@@ -8,14 +8,20 @@ import shutil
 
 import pytest
 import torch
+from official_files import config_of, contents, dumps, random_state
 from pictures import folder_of
+from servers import server
 
 from unitgain.cli.main import main
 from unitgain.train.lock import hold
 
+__all__ = ["server"]  # a fixture
+
 SHORT = "--duration 64 --snapshot-every 64 --batch 32 --width 16 --quiet --no-tensorboard --device cpu"
 RUN = f"train digits --out run {SHORT}"
 DRAW = "--steps 2 --device cpu --out right --seeds"
+SMALL = config_of(channel_mult=[1], attn_resolutions=[])
+OFFICIAL = dumps(contents(random_state(SMALL), SMALL))
 ANSWERED = (
     "answered"  # the remedy is a command in the answer, or the name that it asks for in the place of the wrong one
 )
@@ -82,8 +88,7 @@ MISTAKES = {
         "metrics data --metrics fd_pixels --reference data",
     ),
     "metrics data --metrics fd_pixel --reference data": ("unknown metric 'fd_pixel'", ANSWERED),
-    "convert net.pkl right.safetensors": ("no file at net.pkl", "fetch"),
-    "fetch edm3-xs": ("unknown preset 'edm3-xs'; known: edm2-", "fetch"),
+    "convert netwrk.pkl right.safetensors": ("no file at netwrk.pkl; did you mean network.pkl", ANSWERED),
     f"{RUN} --resume --lr 0.5": ("recipe.lr: 0.02 -> 0.5", f"{RUN} --resume"),
     RUN: ("--resume", f"{RUN} --resume"),
     "sweep run --metric fd_pixels --reference digits --guidance 2 --lengths 0.1 --images 4 --steps 2": (
@@ -110,6 +115,7 @@ def place(tmp_path_factory):
         (folder / "notes.txt").write_text("notes")
         (folder / "empty").mkdir()
         (folder / "checkpoints").mkdir()
+        (folder / "network.pkl").write_bytes(OFFICIAL)
         torch.save({"weight": torch.zeros(2)}, folder / "checkpoints" / "step-10.pt")
         for name, more in (("data", ()), ("pale", ("--no-labels",))):
             main(["data", "prepare", "pictures", name, "--resolution", "8", "--channels", "1", *more])
@@ -164,6 +170,21 @@ def test_a_device_that_is_not_there(mistake):
     error = error_of(mistake(typed.replace("cpu", "cuda"), code=2))
     assert "use --device cpu" in error
     mistake(typed)
+
+
+def test_official_networks_by_name(place, mistake, server, monkeypatch):
+    monkeypatch.setenv("UNITGAIN_CACHE", str(place / "right-cache"))
+    server.files["/edm2/posthoc-reconstructions/edm2-img64-s-1073741-0.075.pkl"] = OFFICIAL
+    mirror = f"--mirror {server.url}/edm2"
+    draw = f"sample edm2-img64-s-fid {DRAW} 0"
+    error = error_of(mistake(draw, code=2))
+    fetch = re.search(r"run `unitgain (fetch [^`]*)` first", error)[1]
+    typed = f"{fetch.replace('-fid', '-fdi')} {mirror}"
+    error = error_of(mistake(typed, code=2))
+    assert "unknown preset 'edm2-img64-s-fdi'; did you mean 'edm2-img64-s-fid'" in error
+    assert answered(typed, error) == f"{fetch} {mirror}"
+    mistake(answered(typed, error))
+    mistake(draw)
 
 
 def test_two_runs_in_one_folder(place, mistake):
