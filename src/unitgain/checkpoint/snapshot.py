@@ -161,12 +161,14 @@ class Snapshot:
                 raise damaged(self.entries[name], name)
             yield name, tensor
 
-    def denoiser(self, mapped: bool = False) -> Denoiser:
+    def denoiser(self, mapped: bool = False, tensors: Mapping[str, Tensor] | None = None) -> Denoiser:
         """The denoiser in evaluation mode, checked against the checksums.
 
         Args:
             mapped: leave the parameters in the file, in its precision, and map them into memory: only to be prepared,
                 or looked at. By default they are float32, in memory.
+            tensors: another average of the same network in the place of its own, by name; they are taken as they are
+                where it is `mapped`.
 
         Raises:
             SnapshotError: if the file is damaged, or its tensors are not those of its network.
@@ -177,8 +179,10 @@ class Snapshot:
             with torch.device("meta"):
                 denoiser = Denoiser(header.network, header.sigma_data)
             check_tensors(self.entries, denoiser.state_dict())
-            tensors = {name: one if mapped else one.to(torch.float32, copy=True) for name, one in self.verified()}
-            denoiser.load_state_dict(tensors, assign=True)
+            found = self.verified() if tensors is None else tensors.items()
+            denoiser.load_state_dict(
+                {name: one if mapped else one.to(torch.float32, copy=True) for name, one in found}, assign=True
+            )
         except (*_WRONG, RuntimeError) as error:
             raise SnapshotError(f"{self.path}: its tensors do not fit its network: {_reason(error)}") from error
         denoiser.encoder, denoiser.label_dropout = header.encoder, header.label_dropout

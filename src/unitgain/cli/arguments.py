@@ -1,6 +1,5 @@
 """Arguments that several commands share, from text."""
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -110,14 +109,3 @@ def pick_device(device: Device) -> "torch.device":
 def draw_next(network: object, out: Path, *options: str, aim: str = "draw images") -> None:
     """Say how images are drawn with a network, in words of the command line."""
     next_step(aim, "sample", network, *options, "--out", out, "--grid")
-
-
-def options_of(values: Any, defaults: Any) -> list[str]:
-    """The fields of settings that are not what they are by default, as options of the command line."""
-    words: list[str] = []
-    for one in dataclasses.fields(values):
-        value = getattr(values, one.name)
-        if value != getattr(defaults, one.name):
-            words.append(f"--{one.name.replace('_', '-')}")
-            words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
-    return words

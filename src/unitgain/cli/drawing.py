@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from unitgain.cli.arguments import Unset, options_of
+from unitgain.cli.arguments import Unset
 from unitgain.console import note
+from unitgain.draw.options import sample_options
 from unitgain.draw.settings import DrawSettings
 from unitgain.sample.samplers import SAMPLERS, Heun, Sampler
 from unitgain.serial import suggest
@@ -72,13 +73,7 @@ class Sampling(Sampled):
 
     def drawn_by(self, guide: str | None, guidance: float | None) -> list[str]:
         """Options of `unitgain sample` that draw as this command does, guided so."""
-        settings, default = self.settings, DrawSettings(dtype="auto")
-        words = ["--sampler", settings.sampler.name] if settings.sampler != default.sampler else []
-        words += options_of(settings.sampler, type(settings.sampler)())
-        guided = guide is not None and guidance not in (None, 1)
-        words += ["--guide", str(guide), "--guidance", f"{guidance:g}"] if guided else []
-        own = dataclasses.replace(settings, sampler=default.sampler, guidance=default.guidance, label=default.label)
-        return words + options_of(own if guided else own.replace(interval=None), default)
+        return sample_options(self.settings, guide, guidance)
 
 
 @dataclass(frozen=True, kw_only=True)

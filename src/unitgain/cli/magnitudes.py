@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Shown, Unset, options_of, pick_device
+from unitgain.cli.arguments import Device, Shown, Unset, pick_device
 from unitgain.console import bar
+from unitgain.draw.options import options_of
 from unitgain.loss import EDMLoss
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, draw_next, options_of, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, draw_next, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.console import Console, bar, byte_bar, label, next_step, note, say, show_json
+from unitgain.draw.options import options_of
 from unitgain.files import write_text
 from unitgain.metrics.weights import Weights
 from unitgain.trust import Limits

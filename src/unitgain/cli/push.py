@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Unset, draw_next, options_of
+from unitgain.cli.arguments import Unset, draw_next
 from unitgain.console import next_step, say
+from unitgain.draw.options import options_of
 
 
 @dataclass(frozen=True)

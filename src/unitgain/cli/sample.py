@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Device, Unset, options_of, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
 from unitgain.console import bar, next_step, say
+from unitgain.draw.options import options_of
 from unitgain.draw.settings import Animation, DrawSettings, FromPicture
 
 if TYPE_CHECKING:

@@ -125,7 +125,7 @@ def _paths(
         settings,
         batch=batch,
         on_images=on_images,
-        on_step=lambda step: _keep(steps, step),
+        on_step=lambda step: keep_step(steps, step),
     ):
         *before, _ = evenly(range(len(steps) + 1), frames or len(steps) + 1)  # the images come last
         previews = [Preview(steps[number], decode, denoiser.sigma_data) for number in before]
@@ -133,7 +133,7 @@ def _paths(
         steps.clear()
 
 
-def _keep(steps: list[Step], step: Step) -> None:
+def keep_step(steps: list[Step], step: Step) -> None:
     """Keep the last evaluation at each noise level below all others so far."""
     if steps and step.sigma == steps[-1].sigma:
         steps[-1] = step

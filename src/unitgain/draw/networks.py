@@ -59,19 +59,27 @@ def open_network(name: str, device: torch.device | str = "cpu", settings: DrawSe
         denoiser, header = snapshot.denoiser(mapped=not settings.exact), snapshot.header
         facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
         record = {"sha256": snapshot.sha256, **facts}
+    return Network(name=name, denoiser=ready(denoiser, device, settings), record=record)
+
+
+def ready(denoiser: Denoiser, device: torch.device | str, settings: DrawSettings) -> Denoiser:
+    """A denoiser on its device, prepared for inference unless the settings say `exact`.
+
+    Raises:
+        ValueError: if kernels or graphs are asked for where they cannot be.
+    """
     denoiser = denoiser.to(device)
     if settings.exact:
         denoiser.dtype = settings.precision(device)
-    else:
-        denoiser = prepare(
-            denoiser,
-            settings.precision(device),
-            compile=settings.compile,
-            winograd=not settings.no_winograd,
-            kernels=settings.kernels,
-            graph=settings.graph,
-        )
-    return Network(name=name, denoiser=denoiser, record=record)
+        return denoiser
+    return prepare(
+        denoiser,
+        settings.precision(device),
+        compile=settings.compile,
+        winograd=not settings.no_winograd,
+        kernels=settings.kernels,
+        graph=settings.graph,
+    )
 
 
 def open_networks(

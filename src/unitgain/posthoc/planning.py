@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.ema import Profile, UniformProfile
-from unitgain.posthoc.solve import Weights, said, solve
+from unitgain.posthoc.solve import WARN_ABOVE, Weights, said, solve
 from unitgain.posthoc.targets import Length, Target, as_target
 
 UNREACHABLE = 0.5  # relative error of a profile that has no more than its name in common with what was asked for
@@ -61,6 +61,7 @@ def plan(
     t: float | None = None,
     normalize: bool = True,
     max_error: float = UNREACHABLE,
+    warn_above: float | None = WARN_ABOVE,
 ) -> Plan:
     """Open the snapshots of a run and solve for the weights; nothing is read but headers.
 
@@ -70,6 +71,7 @@ def plan(
         t: where averages end whose target does not say; at the last snapshot by default.
         normalize: as in `solve`.
         max_error: relative error of the profile past which a length counts as unreachable.
+        warn_above: as in `solve`.
 
     Raises:
         FileNotFoundError: if there are no snapshots.
@@ -92,7 +94,7 @@ def plan(
     wanted = dict.fromkeys(
         length.profile(target.t) for target in resolved for length in (target, *target.overrides.values()) if target.t
     )
-    weights = solve(profiles, list(wanted), normalize)
+    weights = solve(profiles, list(wanted), normalize, warn_above=warn_above)
     for profile, error in zip(wanted, weights.error, strict=True):
         if error > max_error:
             raise ValueError(

@@ -1,0 +1,186 @@
+"""Where networks come from: a run, of which any average can be had, or a network as it is."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
+from unitgain.draw.networks import Network, open_network, ready
+from unitgain.draw.settings import DrawSettings
+from unitgain.explore.views import Average
+from unitgain.hub import locate
+from unitgain.posthoc.memory import combine
+from unitgain.posthoc.planning import UNREACHABLE, Plan, plan, usable
+from unitgain.posthoc.reconstruct import filename
+from unitgain.posthoc.targets import Target
+from unitgain.report.known import is_run, newest_average
+
+LENGTH = 0.1  # where a run stores no power-function average
+PRECISION = "float16"  # of reconstructed averages, as `unitgain ema reconstruct` writes them
+OnBytes = Callable[[int, int], None]
+
+
+class Source(ABC):
+    """A run or a network, by the name that it was asked for with.
+
+    Attributes:
+        name: path, preset or repository.
+    """
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        """Its name in few words."""
+        return self.name
+
+    @abstractmethod
+    def resolve(self, average: Average) -> Average:
+        """The average with everything said that was left open.
+
+        Raises:
+            ValueError: if there is no such average.
+        """
+
+    @abstractmethod
+    def key(self, average: Average) -> Hashable:
+        """What stands for the network of a resolved average: another one as soon as its files are others."""
+
+    @abstractmethod
+    def open(self, average: Average, device: torch.device, settings: DrawSettings, on_bytes: OnBytes) -> Network:
+        """The network of a resolved average, ready to draw."""
+
+    @abstractmethod
+    def path(self, average: Average) -> str:
+        """Name of its network for `unitgain sample`: of an average, where `unitgain ema reconstruct` puts it."""
+
+    @abstractmethod
+    def header(self) -> Any:
+        """What the newest network says of itself, a `SnapshotHeader`."""
+
+
+class Single(Source):
+    """A network as it is: a snapshot, a preset, or a repository of the Hub.
+
+    Args:
+        name: as for `open_network`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.header()
+
+    def resolve(self, average: Average) -> Average:
+        """As `Source` says."""
+        if average != Average():
+            raise ValueError(
+                f"{self.name} is one network, which has no averages to choose from: name the folder of a run"
+            )
+        return average
+
+    def key(self, average: Average) -> Hashable:
+        """As `Source` says."""
+        file = locate(self.name)
+        about = file.stat()
+        return str(file.resolve()), about.st_size, about.st_mtime_ns
+
+    def open(self, average: Average, device: torch.device, settings: DrawSettings, on_bytes: OnBytes) -> Network:
+        """As `Source` says."""
+        return open_network(self.name, device, settings)
+
+    def path(self, average: Average) -> str:
+        """As `Source` says."""
+        return self.name
+
+    def header(self) -> Any:
+        """As `Source` says."""
+        with Snapshot(locate(self.name)) as snapshot:
+            return snapshot.header
+
+
+class Run(Source):
+    """A run, whose averages of any length are reconstructed in memory.
+
+    Args:
+        folder: of the run, or of snapshots.
+
+    Raises:
+        FileNotFoundError: if there are no snapshots.
+        SnapshotError: if one cannot be opened, or is not of a denoiser.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, str(folder)
+        self._known: tuple[object, list[float]] | None = None  # what the folder held, and its times
+        self.header()
+
+    @property
+    def title(self) -> str:
+        """As `Source` says."""
+        return self.folder.resolve().name
+
+    def header(self) -> Any:
+        """As `Source` says."""
+        return list_snapshots(self.folder)[-1].header
+
+    def times(self) -> list[float]:
+        """When snapshots were taken, in order; files that were read before are not read again."""
+        inner = self.folder / "snapshots"
+        there = [path.stat() for path in (inner if inner.is_dir() else self.folder).glob("[!.]*.safetensors")]
+        about = sorted((one.st_ino, one.st_size, one.st_mtime_ns) for one in there)
+        if self._known is None or self._known[0] != about or not about:
+            averages, _ = usable(list_snapshots(self.folder), self.folder)
+            self._known = about, sorted({average.t for average in averages})
+        return self._known[1]
+
+    def errors(self, lengths: Sequence[float], t: float | None = None) -> list[float]:
+        """Relative errors of the profiles of averages of these lengths that end at `t`, from headers alone."""
+        planned = plan(self.folder, lengths, t=t, max_error=math.inf, warn_above=None)
+        return [planned.error(target) for target in planned.targets]
+
+    def plan(self, average: Average) -> Plan:
+        """How a resolved average is made.
+
+        Raises:
+            ValueError: if it is out of reach.
+        """
+        return plan(self.folder, [self._target(average)], max_error=UNREACHABLE, warn_above=None)
+
+    def resolve(self, average: Average) -> Average:
+        """As `Source` says."""
+        length, t = average.length, average.t
+        if length is None:
+            with Snapshot(newest_average(self.folder)) as newest:
+                length = newest.described.get("sigma_rel") or LENGTH
+        if t is None:
+            t = self.times()[-1]
+        return Average(length=length, t=t)
+
+    def key(self, average: Average) -> Hashable:
+        """As `Source` says."""
+        return self.name, self.plan(average).digest, average
+
+    def open(self, average: Average, device: torch.device, settings: DrawSettings, on_bytes: OnBytes) -> Network:
+        """As `Source` says."""
+        planned = self.plan(average)
+        (tensors,) = combine(planned, PRECISION, on_progress=on_bytes)
+        source = planned.copy_from
+        denoiser = source.denoiser(mapped=not settings.exact, tensors=tensors)
+        facts = {"recipe": source.header.recipe, "nimg": average.t, "length": average.length}
+        return Network(name=self.path(average), denoiser=ready(denoiser, device, settings), record=facts)
+
+    def path(self, average: Average) -> str:
+        """As `Source` says."""
+        return str(self.folder / "ema" / filename(self._target(average)))
+
+    def _target(self, average: Average) -> Target:
+        return Target(sigma_rel=average.length, t=average.t)
+
+
+def open_source(name: str) -> Source:
+    """A run where `name` is the folder of one, else whatever `unitgain.load` opens."""
+    return Run(Path(name)) if is_run(Path(name)) else Single(name)
