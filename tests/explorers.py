@@ -1,16 +1,63 @@
-"""Runs that tests of the explorer look at: on the digits, hardly trained, and far enough apart to be told apart."""
+"""Runs for tests of the explorer: averages of weights that wander, as if they had learned."""
 
+import json
+
+import torch
+
+from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.data.digits import digits
+from unitgain.denoiser import Denoiser
+from unitgain.posthoc import SnapshotStore
 from unitgain.recipes import DIGITS
-from unitgain.train import TrainConfig, train
+from unitgain.serial import to_dict
+from unitgain.train import TrainConfig
+from unitgain.train.run import save_config
+
+EVERY, DURATION, STEP = 32, 256, 8
+LEVELS = {"ln_sigma": [-2.0, 0.0, 2.0], "error": [1.0, 0.8, 0.9], "loss": [1.0, 0.8, 0.9], "images": [20, 30, 14]}
 
 
 def make_runs(folder):
-    """`main`, of digits with their classes, and `guide`, unconditional; some snapshots each."""
+    """`main`, of digits with their classes, and `guide`, unconditional, whose images are the same."""
+    data = digits()
     tiny = {"model_channels": 8, "channels_per_head": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
-    small = DIGITS.network.replace(**tiny)
-    for name, network in (("main", small), ("guide", small.replace(label_dim=0))):
-        recipe = DIGITS.replace(network=network, batch=16, duration=256, snapshot_every=32, rampup=16, lr=0.05)
-        config = TrainConfig(recipe=recipe, data="digits", tick=64, checkpoint_every=256)
-        train(config, folder / name, digits(), quiet=True, tensorboard=False)
+    for name, classes in (("main", 10), ("guide", 0)):
+        network = DIGITS.network.replace(label_dim=classes, **tiny)
+        recipe = DIGITS.replace(network=network, batch=8, duration=DURATION, snapshot_every=EVERY)
+        header = SnapshotHeader(
+            network=network,
+            sigma_data=recipe.sigma_data,
+            nimg=0,
+            profile={"kind": "raw"},
+            recipe=recipe.name,
+            encoder=to_dict(data.encoder),
+            classes=data.classes if classes else None,
+            data=data.name,
+            label_dropout=recipe.label_dropout if classes else None,
+        )
+        _wander(Denoiser(network, recipe.sigma_data), folder / name / "snapshots", header)
+        save_config(TrainConfig(recipe=recipe, data="digits", data_fingerprint=data.fingerprint), folder / name)
+        rows = [
+            {
+                "nimg": nimg,
+                "loss": 1.0 + 10 / nimg,
+                "lr": 0.01,
+                "images_per_second": 100.0,
+                "seconds": 0.64,
+                "nonfinite_steps": 0,
+                "noise_levels": {**LEVELS, "u": [0.0, -0.1, 0.1]},
+            }
+            for nimg in range(64, DURATION + 1, 64)
+        ]
+        (folder / name / "stats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def _wander(denoiser, folder, header):
+    generator = torch.Generator().manual_seed(header.network.label_dim)
+    store = SnapshotStore(folder, denoiser, every=EVERY, header=header)
+    for t in range(STEP, DURATION + 1, STEP):
+        with torch.no_grad():
+            for parameter in denoiser.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3 if parameter.ndim else 0.1)
+        store.update(t=t, dt=STEP)

@@ -18,7 +18,7 @@ AREAS = {
     "data": ("Data", ["data"]),
     "train": ("Training", ["train", "watch", "report", "compare", "recipes"]),
     "ema": ("Averages", ["ema"]),
-    "sample": ("Drawing", ["sample"]),
+    "sample": ("Drawing", ["sample", "explore"]),
     "metrics": ("Measuring and choosing", ["metrics", "sweep", "tune"]),
     "files": ("Networks and files", ["inspect", "magnitudes", "convert", "fetch", "push"]),
     "machine": ("Speed, the demo, completion", ["bench", "demo", "completion"]),

@@ -397,7 +397,10 @@ def test_demo_in_small(tmp_path):
     html = (tmp_path / "demo" / "report.html").read_text()
     assert html.count("data:image/png;base64,") == 2
     assert html.count("<svg") == 3
-    assert not re.search(r'(src|href)="(?!data:|#)', html)  # one file, nothing fetched
+    explorer = (tmp_path / "demo" / "explore.html").read_text()
+    assert explorer.count("data:image/png;base64,") == 3 * 4 * 3  # lengths, weights of guidance, pages of seeds
+    for one in (html, explorer):
+        assert not re.search(r'(src|href)="(?!data:|#)', one)  # one file, nothing fetched
     began = time.monotonic()
     assert run_demo(config, tmp_path / "demo", quiet=True, say=said.append) == report
     assert "run before" in said[-1]

@@ -51,7 +51,7 @@ def idle(session, seconds=10.0):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", None])
 def test_averages_in_memory_are_those_of_the_files(runs, tmp_path, dtype):
-    targets = [Target(sigma_rel=0.08), Target(sigma_rel=0.2, overrides={"*.enc.*": Target(sigma_rel=0.1)})]
+    targets = [Target(sigma_rel=0.08), Target(sigma_rel=0.06, overrides={"*.enc.*": Target(sigma_rel=0.1)})]
     found = combine(plan(runs / "main", targets), dtype)
     written = reconstruct(runs / "main", targets, tmp_path, dtype=dtype)
     for tensors, result in zip(found, written, strict=True):
@@ -86,7 +86,7 @@ VIEWS = {
     "guided": lambda runs: View(
         average=Average(length=0.1),
         guide=str(runs / "guide"),
-        guide_average=Average(length=0.15, t=192),
+        guide_average=Average(length=0.08, t=192),
         settings=FAST.replace(guidance=1.7654321, interval=(0.1, 5.0)),
     ),
     "by an earlier average of itself": lambda runs: View(
@@ -94,6 +94,12 @@ VIEWS = {
         guide=str(runs / "main"),
         guide_average=Average(length=0.1, t=64),
         settings=FAST.replace(guidance=2.0, label=1),
+    ),
+    "by the very same average": lambda runs: View(
+        average=Average(length=0.1),
+        guide=str(runs / "main"),
+        guide_average=Average(length=0.1),
+        settings=FAST.replace(guidance=2.0),
     ),
 }
 
@@ -140,7 +146,7 @@ def test_what_happens_is_told_in_order(session):
 
 
 def test_a_view_that_is_left_is_given_up(session):
-    slow = view_of(session, 0.05).draw(steps=1000)
+    slow = view_of(session, 0.05).with_settings(steps=1000)
     events = session.draw(slow)
     next(event for event in events if isinstance(event, Preview))
     assert session.active == 1
@@ -155,7 +161,7 @@ def test_what_two_ask_for_is_drawn_once_and_goes_on_when_one_leaves(session, mon
     calls = []
     draw_images = engine.draw_images
     monkeypatch.setattr(engine, "draw_images", lambda *args, **more: calls.append(1) or draw_images(*args, **more))
-    view = view_of(session, 0.09).draw(steps=60)
+    view = view_of(session, 0.09).with_settings(steps=60)
     one, other = session.draw(view), session.draw(view)
     next(event for event in one if isinstance(event, Preview))
     next(event for event in other if isinstance(event, Preview))
@@ -278,17 +284,13 @@ def test_a_new_snapshot_is_seen(runs, tmp_path):
 
 
 def test_a_preset_brings_its_guide_and_weight(runs, monkeypatch):
-    from types import SimpleNamespace
-
     from unitgain.presets import PRESETS
 
     name = next(name for name, preset in PRESETS.items() if preset.guide is not None)
     (network, *_) = sorted((runs / "main" / "snapshots").glob("*.safetensors"))
     (guide, *_) = sorted((runs / "guide" / "snapshots").glob("*.safetensors"))
-    monkeypatch.setattr("unitgain.hub.preset_files", lambda _: SimpleNamespace(network=network, guide=guide))
-    monkeypatch.setattr(
-        "unitgain.explore.session.preset_files", lambda _: SimpleNamespace(network=network, guide=guide)
-    )
+    for module in ("unitgain.hub", "unitgain.explore.session"):
+        monkeypatch.setattr(f"{module}.preset_files", lambda _: (network, guide))
     with Session(name, settings=FAST) as session:
         view = session.start()
         assert (view.guide, view.settings.guidance) == (str(guide), PRESETS[name].guidance)

@@ -42,6 +42,7 @@ COMMANDS = {
     "watch": Command("watch", "Watch"),
     "report": Command("report", "Report"),
     "compare": Command("compare", "Compare"),
+    "explore": Command("explore", "Explore"),
     "ema list": Command("ema", "List"),
     "ema reconstruct": Command("ema", "Reconstruct"),
     "ema plot": Command("ema", "Plot"),

@@ -16,7 +16,7 @@ class Demo:
     """
 
     out: Path = Path("runs/demo")
-    """Folder for the run, the averages, report.html and report.json."""
+    """Folder for the run, the averages, report.html, explore.html and report.json."""
 
     fresh: bool = False
     """Delete an earlier demo in the folder and start again."""
@@ -38,6 +38,7 @@ class Demo:
         say(
             f"Frechet distance {report['fd_best']:.3f} at EMA length {report['best_sigma_rel']:g}, "
             f"{report['fd_raw']:.3f} with raw weights; {100 * report['class_accuracy']:.1f} % of the digits are "
-            f"what was asked for; {report['seconds']:.0f} s in all\nlook at {page}"
+            f"what was asked for; {report['seconds']:.0f} s in all\nlook at {page}, "
+            f"and at {self.out / 'explore.html'} to choose the length yourself"
         )
         draw_next(run, self.out / "drawn", aim="draw more digits")

@@ -22,11 +22,17 @@ from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
 from unitgain.demo.settings import DemoConfig
 from unitgain.denoiser import Denoiser
+from unitgain.draw.settings import DrawSettings
+from unitgain.explore.export import ExportConfig, export_page
+from unitgain.explore.session import Session
+from unitgain.explore.sources import Run
+from unitgain.explore.views import Average, View
 from unitgain.extras import require
 from unitgain.files import require_empty, write_text
 from unitgain.hub import load
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import Reconstruction, reconstruct
+from unitgain.posthoc.estimate import PAIR
 from unitgain.recipes import DIGITS
 from unitgain.report.digits import digits_page
 from unitgain.sample import generate
@@ -38,6 +44,8 @@ from unitgain.train.run import load_config
 
 COLUMNS = 10  # of the grids, one per class
 ROWS = 8
+EXPLORER = "explore.html"
+WEIGHTS = (1.0, 1.5, 2.0, 3.0)  # of guidance, in the explorer
 
 
 @dataclass
@@ -63,8 +71,8 @@ def run_demo(
 
     Args:
         config: what to do.
-        out: gets `run/`, `ema/`, `report.html` and `report.json`. A finished report with the same settings is returned
-            as it is; a finished or interrupted training run is gone on with.
+        out: gets `run/`, `ema/`, `report.html`, `explore.html` and `report.json`. A finished report with the same
+            settings is returned as it is; a finished or interrupted training run is gone on with.
         fresh: delete what an earlier demo left in `out` and start again; other files stay.
         quiet: show no progress bar.
         say: prints a line.
@@ -107,6 +115,8 @@ def run_demo(
         samples, real = grids(load(averages[results.best].path), dataset, config)
         report = summarize(config, judge, result.nimg, timer.seconds, results)
         write_text(out / "report.html", digits_page(report, read_ticks(run), samples, real, COLUMNS))
+    with timer.part("drawing the explorer"):
+        write_text(out / EXPLORER, explorer(run, config))
     report["seconds"] = sum(timer.seconds.values())
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
@@ -124,13 +134,13 @@ def remove_demo(out: Path) -> None:
     """Delete what a demo writes, and nothing else."""
     for folder in ("ema", "run"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    for file in ("report.html", "report.json"):
+    for file in ("report.html", "report.json", EXPLORER):
         (out / file).unlink(missing_ok=True)
 
 
 def finished_report(config: DemoConfig, out: Path) -> dict[str, Any] | None:
     """The report of an earlier demo with the same settings, if it is all there."""
-    if not (out / "report.json").is_file() or not (out / "report.html").is_file():
+    if not all((out / name).is_file() for name in ("report.json", "report.html", EXPLORER)):
         return None
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return report if report.get("settings") == settings(config) else None
@@ -223,6 +233,19 @@ def grids(denoiser: Denoiser, dataset: ArrayDataset, config: DemoConfig) -> tupl
     (drawn,) = generate(denoiser, range(len(labels)), config.sigmas(), label=labels, batch=len(labels))
     real = torch.stack([dataset.images[dataset.labels == label][:ROWS] for label in range(COLUMNS)], 1)
     return dataset.encoder.decode(drawn[2]), real.flatten(0, 1)
+
+
+def explorer(run: Path, config: DemoConfig) -> str:
+    """The page on which lengths, weights of guidance and seeds are chosen; an earlier average of the run guides."""
+    settings = DrawSettings(
+        steps=config.steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, label=tuple(range(COLUMNS))
+    )
+    with Session(run, settings=settings) as session:
+        assert isinstance(session.source, Run)
+        times = session.source.times()
+        early = Average(length=PAIR[0], t=times[len(times) // 4])
+        view = View(guide=session.source.name, guide_average=early, settings=settings)
+        return export_page(session, ExportConfig(lengths=config.lengths, weights=WEIGHTS, view=view))
 
 
 def summarize(

@@ -11,11 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Average", "Picture", "Reading", "Session", "View", "command_lines", "python", "shell"]
 
-__getattr__, __dir__ = offer(
-    __name__,
-    {
-        "unitgain.explore.session": "Picture Reading Session",
-        "unitgain.explore.takeaway": "command_lines python shell",
-        "unitgain.explore.views": "Average View",
-    },
-)
+__getattr__, __dir__ = offer(__name__)

@@ -1,7 +1,8 @@
 """The engine of the explorer: pictures of any average of a run, at once where they were drawn before."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -145,7 +146,7 @@ class Session:
         settings = view.settings.with_classes(self.classes)
         view = view.replace(average=self.source.resolve(view.average), settings=settings)
         if not view.guided:
-            return view.replace(guide=None, guide_average=Average()).draw(interval=None)
+            return view.replace(guide=None, guide_average=Average()).with_settings(interval=None)
         if view.guide is None or view.guide not in self.guides:
             known = ", ".join(self.guides) or "nothing"
             raise ValueError(
@@ -227,7 +228,7 @@ class Session:
         if guide is not None and str(guide) != SELF:
             yield str(guide), open_source(str(guide))
         elif self.source.name in PRESETS and PRESETS[self.source.name].guide is not None:
-            file = str(preset_files(self.source.name).guide)
+            file = str(preset_files(self.source.name)[1])
             yield file, open_source(file)
         if isinstance(self.source, Run) and str(guide) != self.source.name:
             yield self.source.name, self.source
@@ -245,7 +246,10 @@ class Session:
         source = None if view.guide is None else self.guides[view.guide]
         if source is None:
             return main, None
-        return main, (yield from self._network(source, view.guide_average, view.settings))
+        guide = yield from self._network(source, view.guide_average, view.settings)
+        if guide is main:  # two names of one average: `Guided` takes the same object for the network without its label
+            guide = replace(guide, denoiser=copy(guide.denoiser))
+        return main, guide
 
     def _network(self, source: Source, average: Average, settings: DrawSettings) -> Generator[Event, None, Network]:
         how = settings.dtype, settings.exact, settings.compile, settings.no_winograd, settings.kernels, settings.graph

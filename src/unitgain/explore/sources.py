@@ -1,5 +1,6 @@
 """Where networks come from: a run, of which any average can be had, or a network as it is."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
@@ -15,11 +16,12 @@ from unitgain.explore.views import Average
 from unitgain.hub import locate
 from unitgain.posthoc.memory import combine
 from unitgain.posthoc.planning import UNREACHABLE, Plan, plan, usable
-from unitgain.posthoc.reconstruct import filename
+from unitgain.posthoc.reconstruct import filename, reconstruct
 from unitgain.posthoc.targets import Target
 from unitgain.report.known import is_run, newest_average
 
 LENGTH = 0.1  # where a run stores no power-function average
+PLANS = 8  # of reconstructions that are kept: each has the headers of all snapshots
 PRECISION = "float16"  # of reconstructed averages, as `unitgain ema reconstruct` writes them
 OnBytes = Callable[[int, int], None]
 
@@ -115,7 +117,8 @@ class Run(Source):
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, str(folder)
-        self._known: tuple[object, list[float]] | None = None  # what the folder held, and its times
+        self._plan = functools.lru_cache(maxsize=PLANS)(self._plan_of)
+        self._times = functools.lru_cache(maxsize=1)(self._times_of)
         self.header()
 
     @property
@@ -128,14 +131,8 @@ class Run(Source):
         return list_snapshots(self.folder)[-1].header
 
     def times(self) -> list[float]:
-        """When snapshots were taken, in order; files that were read before are not read again."""
-        inner = self.folder / "snapshots"
-        there = [path.stat() for path in (inner if inner.is_dir() else self.folder).glob("[!.]*.safetensors")]
-        about = sorted((one.st_ino, one.st_size, one.st_mtime_ns) for one in there)
-        if self._known is None or self._known[0] != about or not about:
-            averages, _ = usable(list_snapshots(self.folder), self.folder)
-            self._known = about, sorted({average.t for average in averages})
-        return self._known[1]
+        """When snapshots were taken, in order."""
+        return self._times(self._files())
 
     def errors(self, lengths: Sequence[float], t: float | None = None) -> list[float]:
         """Relative errors of the profiles of averages of these lengths that end at `t`, from headers alone."""
@@ -148,7 +145,7 @@ class Run(Source):
         Raises:
             ValueError: if it is out of reach.
         """
-        return plan(self.folder, [self._target(average)], max_error=UNREACHABLE, warn_above=None)
+        return self._plan(average, self._files())
 
     def resolve(self, average: Average) -> Average:
         """As `Source` says."""
@@ -176,6 +173,24 @@ class Run(Source):
     def path(self, average: Average) -> str:
         """As `Source` says."""
         return str(self.folder / "ema" / filename(self._target(average)))
+
+    def write(self, average: Average, folder: Path) -> Path:
+        """A resolved average as a file in a folder; returns it."""
+        (written,) = reconstruct(self.folder, [self._target(average)], folder, dtype=PRECISION)
+        return written.path
+
+    def _files(self) -> Hashable:
+        """What stands for the snapshots that are there: files that are as they were are not read again."""
+        inner = self.folder / "snapshots"
+        there = [path.stat() for path in (inner if inner.is_dir() else self.folder).glob("[!.]*.safetensors")]
+        return tuple(sorted((one.st_ino, one.st_size, one.st_mtime_ns) for one in there))
+
+    def _times_of(self, files: Hashable) -> list[float]:
+        averages, _ = usable(list_snapshots(self.folder), self.folder)
+        return sorted({average.t for average in averages})
+
+    def _plan_of(self, average: Average, files: Hashable) -> Plan:
+        return plan(self.folder, [self._target(average)], max_error=UNREACHABLE, warn_above=None)
 
     def _target(self, average: Average) -> Target:
         return Target(sigma_rel=average.length, t=average.t)

@@ -1,13 +1,21 @@
 """What is on screen as a command line and as Python: both draw the same images, to the byte."""
 
+import io
 import shlex
+import zipfile
 from collections.abc import Sequence
 
+import torch
+
+from unitgain.card import model_card
+from unitgain.data.images import grid
+from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.draw.options import number, options_of, sample_options
 from unitgain.draw.settings import DrawSettings
+from unitgain.ema import PowerProfile, describe
 from unitgain.evaluate.images import as_ranges
 from unitgain.explore.session import Session
-from unitgain.explore.sources import Run, Source
+from unitgain.explore.sources import PRECISION, Run, Source
 from unitgain.explore.views import Average, View
 
 OUT = "drawn"
@@ -63,6 +71,37 @@ def python(session: Session, view: View) -> str:
     lines.append("denoiser = guide_by(main, guide, settings)")
     lines.append(f"pictures = unitgain.sample_images(denoiser, {_seeds(view.seeds)}, settings=settings)")
     return "\n".join(lines) + "\n"
+
+
+def images_png(session: Session, view: View) -> bytes:
+    """The images of a view in rows, as one PNG; errors as `Session.pictures`."""
+    buffer = io.BytesIO()
+    grid(torch.stack([picture.pixels for picture in session.pictures(view)])).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def card(session: Session, view: View) -> bytes:
+    """A model card with the images of a view, and the commands that draw them: a zip of README.md and images.png.
+
+    Raises:
+        ValueError: as `Session.check`.
+    """
+    view = session.check(view)
+    header = session.source.header()
+    if view.average.length is not None and view.average.t is not None:
+        profile = describe(PowerProfile.of(view.average.t, view.average.length))
+        header = header.replace(nimg=round(view.average.t), profile=profile)
+    with torch.device("meta"):
+        parameters = parameter_count(Denoiser(header.network, header.sigma_data))
+    text = model_card(header, parameters, PRECISION)
+    text += (
+        f"\n## Images\n\n![images of seeds {as_ranges(view.seeds)}](images.png)\n\n```sh\n{shell(session, view)}\n```\n"
+    )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("README.md", text)
+        file.writestr("images.png", images_png(session, view))
+    return buffer.getvalue()
 
 
 def _averages(session: Session, view: View) -> list[tuple[Source, Average]]:

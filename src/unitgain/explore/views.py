@@ -8,6 +8,7 @@ from unitgain.ema import check_sigma_rel
 from unitgain.sample.seeds import check_seeds
 
 SEEDS = tuple(range(8))
+LEAST = 0.001  # length, of which no snapshots are near
 MOST_SEEDS, MOST_STEPS = 256, 1000  # of a view
 
 
@@ -29,6 +30,8 @@ class Average:
     def __post_init__(self) -> None:
         if self.length is not None:
             check_sigma_rel(self.length)
+            if self.length < LEAST:
+                raise ValueError(f"length = {self.length:g}: at least {LEAST:g} here")
         if self.t is not None and not 0 < self.t < 2**63:
             raise ValueError(f"t = {self.t}: an average ends at a positive time")
 
@@ -71,6 +74,6 @@ class View:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
-    def draw(self, **changes: Any) -> "View":
+    def with_settings(self, **changes: Any) -> "View":
         """A copy with some settings of drawing changed."""
         return replace(self, settings=self.settings.replace(**changes))

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unitgain.ema import PowerProfile, Profile
-from unitgain.figures import colors, new_axes, new_figure, save
+from unitgain.figures import check_picture, colors, new_axes, new_figure, save
 from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights
 from unitgain.text import plot_label
 
@@ -24,6 +25,12 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path) -> N
     Raises:
         ValueError: if the suffix is none of these.
     """
+    check_picture(path)
+    save(profiles_figure(weights, targets), path)
+
+
+def profiles_figure(weights: Weights, targets: Sequence[Profile]) -> Any:
+    """The figure that `plot_profiles` writes."""
     figure = new_figure(7, 2.2 + 2.2 * len(targets))
     axes = figure.subplots(1 + len(targets), 1, sharex=True, squeeze=False)[:, 0]
     end = max(profile.t for profile in weights.snapshots)
@@ -40,7 +47,7 @@ def plot_profiles(weights: Weights, targets: Sequence[Profile], path: Path) -> N
         row.set_title(f"{_describe(target)}: relative error {weights.error[index]:.1e}", fontsize=9, loc="left")
     axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     axes[-1].set_xlabel("training time t")
-    save(figure, path)
+    return figure
 
 
 def plot_responses(lengths: Sequence[float], path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from PIL import Image
@@ -44,19 +45,25 @@ img { max-width: 100% } img.sharp { image-rendering: pixelated }
 .slides > input:focus-visible + label { outline: 2px solid var(--mark) }
 .slides > figure { display: none; flex: 0 0 100% }
 @media print { .slides > figure { display: block } }
+.dials > fieldset { border: 0; margin: 0; padding: 0; min-width: 0 }
+.dials > fieldset > legend { font-weight: 600; padding: 0 }
+.dials > figure { display: none }
+@supports not selector(:has(*)) { .dials > figure { display: block } }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem }
 """ + "\n".join(
     f".slides > input:nth-of-type({n}):checked ~ figure:nth-of-type({n}) {{ display: block }}"
     for n in range(1, MOST + 1)
 )
 
 
-def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
+def page(title: str, lead: str, sections: Iterable[tuple[str, str]], style: str = "") -> str:
     """A whole page.
 
     Args:
         title: plain text.
         lead: plain text below it.
         sections: (plain title, HTML) of each part.
+        style: rules of its own.
     """
     body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections)
     head = (
@@ -64,8 +71,8 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     )
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n'
-        f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n{body}\n</body>\n</html>\n"
+        f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}{style}</style></head>\n'
+        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -95,18 +102,23 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
-def picture(image: Image.Image, caption: str) -> str:
-    """A figure with a picture inside the page."""
+def code(text: str) -> str:
+    """Plain text as it is typed."""
+    return f"<pre><code>{escape(text)}</code></pre>"
+
+
+def picture(image: Image.Image, caption: str, more: str = "") -> str:
+    """A figure with a picture inside the page, and more HTML below its caption."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
     sharp = ' class="sharp"' if image.width < SHARP else ""
-    return plot(f'<img{sharp} alt="{escape(caption)}" src="data:image/png;base64,{data}">', caption)
+    return plot(f'<img{sharp} alt="{escape(caption)}" src="data:image/png;base64,{data}">', caption, more)
 
 
-def plot(content: str, caption: str) -> str:
-    """A figure with an SVG drawing, or whatever HTML, inside the page."""
-    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
+def plot(content: str, caption: str, more: str = "") -> str:
+    """A figure with an SVG drawing, or whatever HTML, inside the page, and more HTML below its plain caption."""
+    return f"<figure>{content}<figcaption>{escape(caption)}{more}</figcaption></figure>"
 
 
 def slider(name: str, title: str, figures: Mapping[str, str]) -> str:
@@ -122,11 +134,54 @@ def slider(name: str, title: str, figures: Mapping[str, str]) -> str:
     """
     if len(figures) > MOST:
         raise ValueError(f"a slider of {len(figures)} figures: at most {MOST}")
+    stops = _stops(name, figures, len(figures) - 1)
+    return f'<div class="slides"><h3>{escape(title)}</h3>{stops}{"".join(figures.values())}</div>'
+
+
+def dials(name: str, axes: Mapping[str, Sequence[str]], figures: Mapping[tuple[int, ...], str]) -> tuple[str, str]:
+    """Figures of which one is shown at a time, chosen by several bars of stops; no script.
+
+    Args:
+        name: of them, different from those of others on the page; letters.
+        axes: the plain texts of the stops by the plain title of their bar, at most `MOST` each.
+        figures: HTML by the numbers of the stops.
+
+    Returns:
+        The HTML, and the rules that `page` needs for it as `style`. The middle of the first bar is shown first, and the
+        first stop of the others.
+
+    Raises:
+        ValueError: if there are too many stops, or not a figure for each choice.
+    """
+    if set(figures) != set(itertools.product(*map(range, map(len, axes.values())))):
+        raise ValueError(f"{len(figures)} figures are not one for each choice of {list(axes)}")
+    bars, rules = [], []
+    for number, (title, stops) in enumerate(axes.items()):
+        if len(stops) > MOST:
+            raise ValueError(f"a bar of {len(stops)} stops: at most {MOST}")
+        chosen = 0 if number else len(stops) // 2
+        bar = _stops(f"{name}{number}", stops, chosen)
+        bars.append(f'<fieldset><legend>{escape(title)}</legend><div class="slides">{bar}</div></fieldset>')
+    for place in figures:
+        chosen = "".join(f":has(#{name}{axis}-{stop}:checked)" for axis, stop in enumerate(place))
+        rules.append(f".dials{chosen} > .{_place(name, place)} {{ display: block }}")
+    shown = (
+        figure.replace("<figure>", f'<figure class="{_place(name, place)}">', 1) for place, figure in figures.items()
+    )
+    return f'<div class="dials">{"".join(bars)}{"".join(shown)}</div>', "\n".join(rules)
+
+
+def _place(name: str, place: tuple[int, ...]) -> str:
+    return "-".join((name, *map(str, place)))
+
+
+def _stops(name: str, texts: Iterable[str], chosen: int) -> str:
+    """Radio buttons with their labels, one of them chosen."""
     stops = []
-    for number, text in enumerate(figures):
-        own, chosen = f"{name}-{number}", " checked" if number == len(figures) - 1 else ""
-        stops.append(f'<input type="radio" name="{name}" id="{own}"{chosen}><label for="{own}">{escape(text)}</label>')
-    return f'<div class="slides"><h3>{escape(title)}</h3>{"".join(stops)}{"".join(figures.values())}</div>'
+    for number, text in enumerate(texts):
+        own, checked = f"{name}-{number}", " checked" if number == chosen else ""
+        stops.append(f'<input type="radio" name="{name}" id="{own}"{checked}><label for="{own}">{escape(text)}</label>')
+    return "".join(stops)
 
 
 def side_by_side(*figures: str) -> str:

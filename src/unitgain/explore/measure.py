@@ -1,0 +1,135 @@
+"""What sweeps and searches have measured of a run, and one more cell in the same table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unitgain.evaluate.judge import Judge
+from unitgain.explore.session import Session
+from unitgain.explore.sources import Run
+from unitgain.explore.views import View
+from unitgain.metrics.metric import METRICS, higher_is_better
+from unitgain.parallel import World
+from unitgain.serial import from_dict
+from unitgain.sweep.cells import Cell
+from unitgain.sweep.run import Sweep
+from unitgain.sweep.table import Table
+from unitgain.text import printable
+from unitgain.train.run import load_config
+from unitgain.trust import is_number
+
+MOST_IMAGES = 50_000
+METRIC = "fd_pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A cell, and what a metric says of it.
+
+    Attributes:
+        cell: length and guidance.
+        metric: its name, one of the library's.
+        value: of the metric.
+        images: that were drawn for it.
+        guide: what guided, as it was named; None for no guidance.
+        nimg: where the average ends; None where that is not known.
+        higher: higher is better.
+    """
+
+    cell: Cell
+    metric: str
+    value: float
+    images: int
+    guide: str | None = None
+    nimg: float | None = None
+    higher: bool = False
+
+
+def measured(session: Session) -> list[Measured]:
+    """The finished cells of a run, in the order in which they were measured; rows that are no cells are left out."""
+    if not isinstance(session.source, Run):
+        return []
+    rows = Table(session.source.folder / "sweep").rows().values()
+    return [cell for row in rows if (cell := _read(row)) is not None]
+
+
+def measure(
+    session: Session,
+    view: View,
+    *,
+    metric: str = METRIC,
+    images: int = 448,
+    reference: str | None = None,
+    on_images: Callable[[float], None] | None = None,
+) -> list[Measured]:
+    """Measure a view as `unitgain sweep` measures a cell, and add it to the table of the run; what is there is not done
+    again.
+
+    Args:
+        session: of the run.
+        view: what is measured; its seeds do not count, those of a sweep do.
+        metric: one of the library's, by name.
+        images: to draw, 2 to 50,000.
+        reference: what images are compared with, a name as for `Judge.open`; None for the data of the run.
+        on_images: called with the number of images drawn; what it raises ends the work.
+
+    Returns:
+        The cells of the run, that one included.
+
+    Raises:
+        ValueError: if there is no run, no such metric, or no reference.
+        FileNotFoundError, ImportError, OSError: if what the metric needs is not there.
+    """
+    if not isinstance(session.source, Run):
+        raise ValueError(f"{session.source.name} is one network: a cell belongs to a run")
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {printable(metric)[:100]!r}; known: {', '.join(METRICS)}")
+    if not 2 <= images <= MOST_IMAGES:
+        raise ValueError(f"images = {images}: 2 to {MOST_IMAGES:,}")
+    view = session.check(view)
+    opened = Judge.open([metric], reference or load_config(session.source.folder).data)
+    judge = replace(opened, world=World(device=session.device), errors=True)
+    assert view.average.length is not None
+    guide = None if view.guide is None else session.guides[view.guide]
+    own = view.guide_average.length if isinstance(guide, Run) else None
+    cell = Cell(length=view.average.length, guidance=view.settings.guidance, guide_length=own)
+    bench = Sweep(
+        session.source.folder,
+        judge,
+        session.source.folder / "sweep",
+        guide=view.guide,
+        settings=view.settings,
+        t=view.average.t,
+        guide_t=view.guide_average.t,
+        world=World(device=session.device),
+    )
+    bench.reconstruct([cell])
+    bench.evaluate(cell, range(images), on_images)
+    return measured(session)
+
+
+def _read(row: Mapping[str, Any]) -> Measured | None:
+    """A row of the table as a cell, if it is one of a metric that this library knows."""
+    record, network, metric = row.get("record"), row.get("network"), row.get("metric")
+    guide = row.get("guide")
+    higher = higher_is_better(metric) if isinstance(metric, str) else None
+    if higher is None or not isinstance(record, dict) or type(record.get("images")) is not int:
+        return None
+    try:
+        cell = from_dict(Cell, row.get("cell"))
+    except (TypeError, ValueError):
+        return None
+    numbers = [cell.length, cell.guidance, *([] if cell.guide_length is None else [cell.guide_length])]
+    if cell.pattern is not None or not all(map(is_number, numbers)):
+        return None
+    nimg = network.get("nimg") if isinstance(network, dict) else None
+    name = guide.get("name") if isinstance(guide, dict) else None
+    return Measured(
+        cell=cell,
+        metric=str(metric),
+        value=row["value"],
+        images=record["images"],
+        guide=name if isinstance(name, str) else None,
+        nimg=nimg if is_number(nimg) else None,
+        higher=higher,
+    )

@@ -1,0 +1,118 @@
+"""The explorer as one file: a picture for each choice, rules that show it, nothing from elsewhere."""
+
+import base64
+import io
+import itertools
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from explorers import make_runs
+from PIL import Image
+
+from unitgain.draw import DrawSettings
+from unitgain.explore import Average, Session, View
+from unitgain.explore.export import ExportConfig, export_page
+from unitgain.report.samples import sheet
+from unitgain.sample import Euler
+
+FAST = DrawSettings(sampler=Euler(), steps=2, dtype="auto")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return make_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def session(runs):
+    with Session(runs / "main", guide=runs / "guide", settings=FAST) as session:
+        yield session
+
+
+def pixels(pictures):
+    return torch.stack([picture.pixels for picture in pictures])
+
+
+def images_of(page):
+    return [
+        Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+        for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    ]
+
+
+def test_a_page_has_a_picture_for_each_choice_and_nothing_from_elsewhere(runs, call, tmp_path):
+    out = tmp_path / "page.html"
+    options = ("--lengths", "0.05,0.1,0.2", "--weights", "1,2", "--seeds", "0-9", "--class", "3", "--steps", "2")
+    call("explore", runs / "main", "--guide", runs / "guide", "--export", out, "--sampler", "euler", *options)
+    page = out.read_text()
+    pictures = images_of(page)
+    assert len(pictures) == 3 * 2 * 2
+    assert len({picture.tobytes() for picture in pictures}) == 12
+    assert not re.findall(r"https?://|<script|<link|url\(", page)
+    labels = dict(re.findall(r'<input type="radio"[^>]*id="([^"]+)"[^>]*><label for="([^"]+)"', page))
+    assert len(labels) == 3 + 2 + 2 and all(name == target for name, target in labels.items())
+    assert len(re.findall(r"<input[^>]* checked>", page)) == 3
+    settings = FAST.replace(label=3)
+    with Session(runs / "main", settings=settings) as session:
+        found = session.pictures(View(average=Average(length=0.1), seeds=tuple(range(8)), settings=settings))
+    names = [session.classes.label(3)] * 8
+    expected = sheet(pixels(found), names).convert("RGB")
+    assert any(picture.tobytes() == expected.tobytes() for picture in pictures)
+
+
+def test_the_rules_of_a_page_show_one_picture_for_each_choice(runs, session):
+    view = View(settings=FAST, guide=str(runs / "main"), guide_average=Average(t=64))
+    page = export_page(session, ExportConfig(lengths=(0.05, 0.1), weights=(1.0, 3.0), seeds=(1, 2, 3), view=view))
+    rules = re.findall(r"\.dials((?::has\(#[\w-]+:checked\))+) > \.([\w-]+) {", page)
+    shown = {tuple(re.findall(r"#([\w-]+):", chosen)): figure for chosen, figure in rules}
+    stops = [re.findall(rf'id="(explore{axis}-\d+)"', page) for axis in range(3)]
+    assert set(shown) == set(itertools.product(*stops))
+    assert all(page.count(f'<figure class="{figure}">') == 1 for figure in shown.values())
+
+
+def test_a_page_of_one_network_has_no_lengths(runs, tmp_path, call):
+    (path, *_) = sorted((runs / "guide" / "snapshots").glob("*-0.100.safetensors"))
+    call("explore", path, "--export", tmp_path / "page.html", "--seeds", "0-1", "--steps", "2", "--sampler", "euler")
+    assert len(images_of((tmp_path / "page.html").read_text())) == 1
+    output = call("explore", path, "--export", tmp_path / "page.html", "--lengths", "0.1", code=2)
+    assert "leave out lengths" in output.err
+
+
+def test_names_with_markup_stay_text(runs, tmp_path, call):
+    folder = tmp_path / '"><img src=x onerror=alert(1)>'
+    shutil.copytree(runs / "main", folder)
+    call("explore", folder, "--export", tmp_path / "p.html", "--seeds", "0", "--lengths", "0.1", "--steps", "2")
+    page = (tmp_path / "p.html").read_text()
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--lengths", "0.5"), "0.5"),
+        (("--lengths", "0.001"), "out of reach"),
+        (("--weights", "2"), "needs a guide"),
+        (("--guidance", "2"), "--weights 2"),
+        (("--seeds", "0-9999"), "seeds"),
+        (("--class", "<b>"), "there is no class"),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused_and_nothing_written(runs, tmp_path, call, options, words):
+    output = call("explore", runs / "main", "--export", tmp_path / "page.html", "--steps", "2", *options, code=2)
+    assert words in output.err and not any(tmp_path.iterdir())
+
+
+def test_the_benchmark_measures_each_part(runs, tmp_path):
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+    import explorer
+
+    explorer.main(["--run", str(runs / "main"), "--lengths", "3", "--seeds", "2", "--steps", "2"], folder=tmp_path)
+    seconds = json.loads((tmp_path / "explorer.json").read_text())["seconds"]
+    assert all(seconds[name] > 0 for name in (*explorer.PARTS, "seen", "all"))
+    assert sum(seconds[name] for name in explorer.PARTS) == pytest.approx(seconds["all"])
+    assert all(text in (tmp_path / "explorer.md").read_text() for text in explorer.PARTS.values())

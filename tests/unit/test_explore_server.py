@@ -1,0 +1,363 @@
+"""The server of the explorer, asked by hand: who is let in, what is refused, what goes on when somebody leaves."""
+
+import http.client
+import io
+import json
+import shutil
+import socket
+import threading
+import time
+import zipfile
+
+import pytest
+from explorers import make_runs
+
+from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.draw import DrawSettings
+from unitgain.explore.answers import Answers
+from unitgain.explore.requests import view_from_json, view_to_json
+from unitgain.explore.server import Server, new_token
+from unitgain.explore.session import Session
+from unitgain.explore.views import Average, View
+from unitgain.sample import Euler, StochasticHeun
+
+FAST = DrawSettings(sampler=Euler(), steps=2, dtype="auto")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return make_runs(tmp_path_factory.mktemp("runs"))
+
+
+class Served:
+    """A server in a thread, and what it answers."""
+
+    def __init__(self, run, guide=None, token=None):
+        self.answers = Answers(Session(run, guide=guide, settings=FAST))
+        self.server = Server(self.answers, port=0, token=token)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
+
+    def ask(self, path, data=None, **headers):
+        """Status and body; `data` that is bytes goes as it is."""
+        connection = self.connect()
+        if data is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            body = data if isinstance(data, bytes) else json.dumps(data).encode()
+            connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, text
+
+    def lines(self, path, data):
+        status, text = self.ask(path, data)
+        assert status == 200, text
+        return [json.loads(line) for line in text.splitlines()]
+
+    def error(self, path, data):
+        """The one thing that a stream says is wrong."""
+        (line,) = [line for line in self.lines(path, data) if line["kind"] == "error"]
+        return line["message"]
+
+    def idle(self, seconds=30.0):
+        end = time.monotonic() + seconds
+        while self.answers.active and time.monotonic() < end:
+            time.sleep(0.01)
+        return not self.answers.active
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.answers.close()
+        self.thread.join()
+
+
+@pytest.fixture
+def served(runs):
+    served = Served(runs / "main", guide=runs / "guide")
+    yield served
+    served.close()
+
+
+VIEW = {"average": {"length": 0.1, "t": None}, "seeds": [0, 1]}
+
+
+def pictures(lines):
+    return {line["seed"]: line["src"] for line in lines if line["kind"] == "picture"}
+
+
+def test_views_come_back_from_json_as_they_were():
+    view = View(
+        average=Average(length=0.07, t=3.0),
+        guide="self",
+        guide_average=Average(length=0.2),
+        seeds=(3, 1),
+        settings=FAST.replace(guidance=1.3, label=(1, 2), interval=(0.1, 2.0), sampler=StochasticHeun(S_churn=3.0)),
+    )
+    assert view_from_json(json.loads(json.dumps(view_to_json(view))), FAST) == view
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 1e9),
+        ("steps", 10**9),
+        ("steps", -1),
+        ("steps", True),
+        ("guidance", float("nan")),
+        ("guidance", float("inf")),
+        ("guidance", "2"),
+        ("sigma_max", -1.0),
+        ("rho", 1e300),
+        ("seeds", []),
+        ("seeds", [2**32]),
+        ("seeds", [0.5]),
+        ("seeds", list(range(100_000))),
+        ("average", {"length": 1e-300}),
+        ("average", {"length": 10**400}),
+        ("average", {"t": -1}),
+        ("average", [1]),
+        ("interval", [5, 1]),
+        ("interval", [float("nan"), 1]),
+        ("sampler", {"sampler": "heun", "S_churn": 1}),
+        ("sampler", {"sampler": "__import__"}),
+        ("sampler", {"sampler": "stochastic_heun", "S_max": float("inf")}),
+        ("guide", 7),
+        ("guide", "x" * 10_000),
+        ("label", {"a": 1}),
+        ("label", [True]),
+        ("no such field", 1),
+    ],
+)
+def test_impossible_numbers_are_refused(field, value):
+    with pytest.raises(ValueError):
+        view_from_json({field: value}, FAST)
+
+
+def test_the_page_is_served_with_all_it_needs(served):
+    import re
+
+    status, page = served.ask("/")
+    assert status == 200
+    for name in re.findall(r'(?:href|src)="([^"]+)"', page.decode()):
+        if not name.startswith("data:"):
+            assert served.ask(f"/{name}")[0] == 200
+    for name in ("/explore.js", "/explore.css", "/"):
+        text = served.ask(name)[1].decode()
+        assert not re.search(r"(https?:)?//[a-z]+\.", text.replace("http://www.w3.org", ""))
+    assert served.ask("/explore.js")[1].decode().count("innerHTML") == 0
+
+
+def test_what_there_is_to_choose(served, runs):
+    about = json.loads(served.ask("/api/about")[1])
+    assert about["run"] and about["classes"] == [str(number) for number in range(10)]
+    assert [guide["name"] for guide in about["guides"]][:2] == [str(runs / "guide"), str(runs / "main")]
+    assert about["times"][""][-1] == 256
+    known = json.loads(served.ask("/api/errors", {"guide": None, "t": None})[1])
+    assert len(known["lengths"]) == len(known["errors"])
+    assert known["errors"][known["lengths"].index(0.1)] < 1e-5 < known["errors"][0]
+
+
+def test_another_length_is_another_picture_and_the_same_one_comes_back(served):
+    first = pictures(served.lines("/api/draw", VIEW))
+    other = pictures(served.lines("/api/draw", {**VIEW, "average": {"length": 0.2, "t": None}}))
+    assert first.keys() == other.keys() == {0, 1} and first != other
+    assert pictures(served.lines("/api/draw", VIEW)) == first
+
+
+def test_a_class_is_found_by_its_name(served):
+    by_name, by_number = ({**VIEW, "label": label} for label in ("7", 7))
+    assert pictures(served.lines("/api/draw", by_name)) == pictures(served.lines("/api/draw", by_number))
+    names = {line["name"] for line in served.lines("/api/draw", {**VIEW, "label": "7"}) if line["kind"] == "picture"}
+    assert names == {"7"}
+    assert "there is no class" in served.error("/api/draw", {**VIEW, "label": "<script>"})
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"' + b"x" * 100 + b'"', b'{"steps": 1' + b"0" * 5000 + b"}", b"[" * 50_000, b"\xff"]
+)
+def test_what_is_no_view_is_an_error_and_the_server_lives(served, body):
+    status, text = served.ask("/api/draw", body)
+    assert status == 400 or json.loads(text.splitlines()[-1])["kind"] == "error"
+    assert served.ask("/api/about")[0] == 200 and served.idle()
+
+
+def test_impossible_requests_are_refused_and_the_server_lives(served):
+    assert "steps" in served.error("/api/draw", {**VIEW, "steps": 10**9})
+    assert "out of reach" in served.error("/api/draw", {**VIEW, "average": {"length": 0.001}})
+    assert "none of" in served.error("/api/draw", {**VIEW, "guidance": 2, "guide": "../../etc/passwd"})
+    assert served.ask("/api/draw", b"{}", **{"Content-Length": "9" * 30})[0] == 400
+    assert served.ask("/api/draw", b"x" * 2**17)[0] == 400
+    assert served.ask("/nowhere")[0] == served.ask("/../../etc/passwd")[0] == served.ask("/api/nothing", {})[0] == 404
+    assert "unknown metric" in served.error("/api/measure", {"view": VIEW, "metric": "os:system", "images": 2})
+    assert "images" in served.error("/api/measure", {"view": VIEW, "images": 10**9})
+    assert pictures(served.lines("/api/draw", VIEW)) and served.idle()
+
+
+def test_only_the_page_itself_may_ask(served):
+    port = served.server.port
+    assert served.ask("/", Host="evil.example")[0] == 403
+    assert served.ask("/api/about", Host=f"evil.example:{port}")[0] == 403
+    assert served.ask("/api/draw", VIEW, Origin="http://evil.example")[0] == 403
+    assert served.ask("/api/draw", json.dumps(VIEW).encode(), **{"Content-Type": "text/plain"})[0] == 415
+    assert served.ask("/api/about", Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+
+
+def test_others_need_the_token(runs):
+    served = Served(runs / "main", token=new_token())
+    try:
+        with pytest.raises(ValueError, match="token"):
+            Server(served.answers, "0.0.0.0", 0)
+        token, port = served.server.token, served.server.port
+        assert token in served.server.url
+        assert served.ask("/")[0] == served.ask("/api/about")[0] == served.ask("/?token=wrong")[0] == 403
+        connection = served.connect()
+        connection.request("GET", f"/?token={token}")
+        answer = connection.getresponse()
+        cookie = answer.getheader("Set-Cookie")
+        assert answer.status == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        assert served.ask("/api/about", Cookie=cookie.partition(";")[0])[0] == 200
+        assert served.ask("/api/about", Cookie=f"unitgain-token-{port}=wrong")[0] == 403
+    finally:
+        served.close()
+
+
+def test_a_port_in_use_is_said(runs, call):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        output = call("explore", runs / "main", "--port", port, code=1)
+    assert f"port {port}" in output.err and "--port" in output.err
+
+
+def test_whoever_leaves_in_the_middle_of_a_drawing_leaves_no_work(served):
+    connection = served.connect()
+    connection.request("POST", "/api/draw", json.dumps({**VIEW, "steps": 1000}), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    while json.loads(answer.readline())["kind"] != "preview":
+        pass
+    assert served.answers.active
+    answer.close()
+    assert served.idle()
+    assert pictures(served.lines("/api/draw", VIEW))
+
+
+def test_two_browsers_at_once(served):
+    found = {}
+
+    def ask(number):
+        for length in (0.05, 0.1, 0.2):
+            lines = served.lines("/api/draw", {**VIEW, "average": {"length": length, "t": None}})
+            found[number, length] = pictures(lines)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found[0, length] == found[1, length] for length in (0.05, 0.1, 0.2)) and len(found) == 6
+
+
+def test_more_drawings_than_there_is_room_for_are_refused(served):
+    taken = [served.server.streams.acquire(blocking=False) for _ in range(16)]
+    assert all(taken)
+    assert served.ask("/api/draw", VIEW)[0] == 503
+    for _ in taken:
+        served.server.streams.release()
+    assert pictures(served.lines("/api/draw", VIEW))
+
+
+def test_a_run_deleted_while_it_is_open(runs, tmp_path):
+    shutil.copytree(runs / "main", tmp_path / "run")
+    served = Served(tmp_path / "run")
+    try:
+        assert pictures(served.lines("/api/draw", VIEW))
+        shutil.rmtree(tmp_path / "run")
+        assert "no run" in served.error("/api/draw", VIEW)
+        assert served.ask("/api/live")[0] == 400
+        shutil.copytree(runs / "main", tmp_path / "run")
+        victim = sorted((tmp_path / "run" / "snapshots").glob("*-0.050.safetensors"))[-1]
+        whole = victim.read_bytes()
+        victim.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+        assert "damaged" in served.error("/api/draw", {**VIEW, "average": {"length": 0.06}})
+        victim.write_bytes(b"nothing")
+        assert victim.name in served.error("/api/draw", {**VIEW, "average": {"length": 0.07}})
+    finally:
+        served.close()
+
+
+def test_a_cell_is_measured_once_and_is_in_the_table_of_sweeps(runs, tmp_path, call):
+    shutil.copytree(runs / "main", tmp_path / "run")
+    served = Served(tmp_path / "run")
+    try:
+        assert json.loads(served.ask("/api/cells")[1]) == {"cells": []}
+        for _ in range(2):
+            lines = served.lines("/api/measure", {"view": VIEW, "images": 64})
+            ((cell,),) = [line["cells"] for line in lines if line["kind"] == "cells"]
+        assert (cell["length"], cell["guidance"], cell["metric"], cell["images"]) == (0.1, 1, "fd_pixels", 64)
+        assert len(list((tmp_path / "run" / "sweep").glob("cells-*.jsonl"))) == 1
+    finally:
+        served.close()
+    options = ("--metric", "fd_pixels", "--reference", "digits", "--images", "64", "--sampler", "euler", "--steps", "2")
+    table = tmp_path / "run" / "sweep" / "cells-0.jsonl"
+    before = table.read_text()
+    call("sweep", tmp_path / "run", "--lengths", "0.1", *options)
+    assert table.read_text() == before  # nothing was left to measure
+
+
+def test_rows_of_a_table_that_are_no_cells_are_left_out(runs, tmp_path):
+    shutil.copytree(runs / "main", tmp_path / "run")
+    (tmp_path / "run" / "sweep").mkdir()
+    good = {
+        "key": "a",
+        "metric": "fd_pixels",
+        "value": 1.5,
+        "cell": {"length": 0.1, "guidance": 1.0, "guide_length": None, "pattern": None, "base": None},
+        "record": {"images": 64},
+        "network": {"name": "x", "nimg": 256},
+        "guide": None,
+    }
+    rows = [
+        good,
+        {**good, "key": "b", "cell": 7},
+        {**good, "key": "c", "metric": "<b>"},
+        {**good, "key": "d", "record": 1},
+    ]
+    rows += [{**good, "key": "e", "cell": {**good["cell"], "length": 1e200}}, {**good, "key": "f", "network": [1]}]
+    (tmp_path / "run" / "sweep" / "cells-0.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{")
+    served = Served(tmp_path / "run")
+    try:
+        cells = json.loads(served.ask("/api/cells")[1])["cells"]
+        assert [(cell["value"], cell["nimg"]) for cell in cells] == [(1.5, 256), (1.5, None)]
+    finally:
+        served.close()
+
+
+def test_what_there_is_to_understand(served):
+    profile = json.loads(served.ask("/api/profile", {"average": {"length": 0.08}})[1])
+    assert profile["svg"].startswith("<svg") and abs(sum(one["weight"] for one in profile["snapshots"]) - 1) < 1e-6
+    plots = json.loads(served.ask("/api/history")[1])["plots"]
+    assert len(plots) >= 2 and all(plot["svg"].startswith("<svg") for plot in plots)
+    frames = [line for line in served.lines("/api/path", {**VIEW, "seeds": [4]}) if line["kind"] == "frame"]
+    assert len(frames) == 2 and frames[0]["sigma"] > frames[1]["sigma"]
+
+
+def test_what_there_is_to_take_away(served, tmp_path):
+    taken = json.loads(served.ask("/api/take", VIEW)[1])
+    assert "unitgain sample" in taken["shell"] and "sample_images" in taken["python"]
+    assert served.ask("/api/grid.png", VIEW)[1].startswith(b"\x89PNG")
+    assert served.ask("/api/path.gif", VIEW)[1].startswith(b"GIF8")
+    with zipfile.ZipFile(io.BytesIO(served.ask("/api/card.zip", VIEW)[1])) as card:
+        assert card.namelist() == ["README.md", "images.png"]
+        assert (
+            "](images.png)" in card.read("README.md").decode() and "unitgain sample" in card.read("README.md").decode()
+        )
+    (tmp_path / "average.safetensors").write_bytes(served.ask("/api/snapshot", VIEW)[1])
+    with Snapshot(tmp_path / "average.safetensors") as average:
+        assert (average.t, average.described["sigma_rel"]) == (256, 0.1)
