@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unitgain.arch import NetworkSpec
     from unitgain.checkpoint import nvidia
     from unitgain.denoiser import Denoiser
-    from unitgain.draw import FromPicture, sample_images, sample_pixels, to_images, to_pixels
+    from unitgain.draw import FromPicture, sample_arrays, sample_images, sample_pixels, to_arrays, to_images, to_pixels
     from unitgain.ema import ExponentialEMA, PowerEMA
     from unitgain.guide import Guided
     from unitgain.hub import load, push_to_hub, save_pretrained
@@ -55,10 +55,12 @@ __all__ = [
     "recipes",
     "reconstruct",
     "sample",
+    "sample_arrays",
     "sample_images",
     "sample_pixels",
     "save_pretrained",
     "sigma_grid",
+    "to_arrays",
     "to_images",
     "to_pixels",
 ]

@@ -214,7 +214,7 @@ def read_npy(data: bytes | memoryview) -> NDArray[Any]:
     Raises:
         ValueError: if it is anything else.
     """
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data[:NPY_HEADER])
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -305,6 +305,7 @@ def parse_yaml(data: bytes, what: str) -> Any:
 
 # Bytes at a time, by method: what is unpacked at once is bounded by them. LZMA packs up to 7,000 times.
 CHUNKS = {zipfile.ZIP_STORED: 2**20, zipfile.ZIP_DEFLATED: 2**20}
+NPY_HEADER = 2**17  # bytes of an NPY file that hold its header: NumPy reads none of over 10,000
 LARGEST = 1e100
 DEEPEST = 32  # in YAML, whose parser takes time by the square of it
 UNPACKED = 2**29  # bytes that any .npz file may take: a mean and a covariance of 2048 features take 34 MB

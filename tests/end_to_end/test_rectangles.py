@@ -55,4 +55,4 @@ def test_wrong_sizes_are_refused_in_words(call, tmp_path):
         err = call("data", "prepare", pictures, tmp_path / "data", "--resolution", text, code=2).err
         assert "48x64 for height x width" in " ".join(err.replace("│", " ").split())
     err = call("data", "prepare", pictures, tmp_path / "data", "--resolution", "4x4x4", code=2).err
-    assert "resolution (4, 4, 4): must be 1 to 16384 pixels" in err
+    assert "is a picture: resolution 4x4x4 must be 1 to 16384 pixels" in err

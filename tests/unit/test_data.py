@@ -103,7 +103,7 @@ def test_nan_in_the_data_names_the_image():
     ("values", "words"),
     [
         ({"images": torch.zeros(0, 1, 8, 8)}, "N >= 1"),
-        ({"images": torch.zeros(4, 8, 8)}, r"\[N, C, H, W\]"),
+        ({"images": torch.zeros(4, 8)}, r"\[N, C, H, W\]"),
         ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.int32)}, "uint8 or floating"),
         ({"labels": torch.tensor([0, 2]), "classes": ("a", "b")}, "image 1 has label 2, but there are 2 classes"),
         ({"labels": torch.tensor([0, -1]), "classes": ("a", "b")}, "image 1 has label -1"),

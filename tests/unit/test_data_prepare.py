@@ -247,7 +247,7 @@ def test_enlarged_pictures_are_counted(pictures, tmp_path):
 
 
 def test_latents_of_an_official_archive(tmp_path):
-    moments = np.random.default_rng(0).normal(size=(5, 8, 4, 4)).astype(np.float32)
+    moments = np.abs(np.random.default_rng(0).normal(size=(5, 8, 4, 4))).astype(np.float32)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for index, array in enumerate(moments):
             buffer = io.BytesIO()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unitgain.data.check import DataReport
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+WORDS = {"image": "images", "latent": "latents", "array": "arrays"}
 LISTED = 10  # of what may be many: errors, duplicates, classes
 
 DataFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -30,12 +31,14 @@ DataFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Make training data of any images.
+    """Make training data of any images, or of signals, fields and volumes.
 
     SOURCE is a folder (classes: its first-level folders, or a dataset.json, labels.csv, metadata.csv or metadata.jsonl
     in it), a zip of the official kind, tar or WebDataset shards, tars of a class each, a parquet file or folder, a
     directory of the datasets library, images that `unitgain sample` drew, or hub:org/name, which the datasets library
     unpacks past --max-item-bytes.
+    Folders and archives may hold arrays (.npy, .npz, .h5), audio (.wav, .flac, .ogg) or volumes (.nii, .nii.gz) instead
+    of pictures; a file .npy, .npz or .h5 is arrays stacked along its first axis.
     An interrupted call goes on where it was when it is given again.
     """
 
@@ -76,7 +79,7 @@ class Prepare:
                 on_progress=progress,
                 say=_note,
             )
-        if manifest.encoder is not None:
+        if manifest.kind == "latent" and manifest.encoder is not None:
             _note(f"the archive does not say of which VAE its latents are: taken for {manifest.encoder['vae']}")
         _summarize(self.dest, manifest)
 
@@ -233,7 +236,7 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
     from unitgain.data.shards import SKIPPED
 
     classes = f", {len(manifest.classes)} classes" if manifest.classes is not None else ""
-    what, each = ("images", 1) if manifest.kind == "image" else ("latents", 2)  # mean and standard deviation
+    what, each = WORDS[manifest.kind], 2 if manifest.kind == "latent" else 1  # mean and standard deviation
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     sides = show_size(manifest.resolution)
     shape = f"{manifest.channels // each}x{sides}"
@@ -257,7 +260,7 @@ def _train_next(folder: Path) -> None:
 def _print_report(report: "DataReport", sentences: list[str]) -> None:
     console = Console(soft_wrap=True)
     shape = "x".join(map(str, report.shape))
-    what = "images" if report.kind == "image" else "latents"
+    what = WORDS[report.kind]
     console.print(f"{report.rows:,} {what} of {shape}, {report.bytes / 1e6:,.1f} MB")
     for count, text in ((report.enlarged, "were enlarged"), (report.skipped, "were left out when the data were made")):
         if count:

@@ -1,5 +1,5 @@
-"""Training data: any pictures prepared (`prepare`) and opened (`prepared`), or arrays in memory (`dataset`); what the
-network sees of them (`encoder`); in which order (`order`) they are read (`loader`).
+"""Training data: any pictures, signals, fields or volumes prepared (`prepare`) and opened (`prepared`), or in memory
+(`dataset`); what the network sees of them (`encoder`); in which order (`order`) they are read (`loader`).
 """
 
 from typing import TYPE_CHECKING

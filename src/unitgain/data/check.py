@@ -18,6 +18,11 @@ from unitgain.data.workers import count_threads, in_order
 
 ROWS_PER_TASK = 256
 FLAT = 1e-6  # a standard deviation that is rounding
+SEEN = {
+    "image": "pixels mapped to [-1, 1]",
+    "latent": "latents",
+    "array": "values minus the mean of their channel, over twice its standard deviation,",
+}
 CLOSE = 0.1  # relative difference of the standard deviation that does not matter
 
 
@@ -46,9 +51,9 @@ class DataReport:
 
     Attributes:
         name: the folder.
-        kind: "image" or "latent".
+        kind: "image", "latent" or "array".
         rows: number of images.
-        shape: channels, height and width of an image as the network sees it.
+        shape: channels, height and width of an image as the network sees it; of arrays channels and sides.
         bytes: size of the files.
         classes: names, or None.
         counts: images of each class.
@@ -57,7 +62,7 @@ class DataReport:
         duplicates: groups of rows that are equal to the last bit, as (row, name, label).
         skipped: pictures that were left out when the data were made.
         enlarged: images that were smaller than the resolution.
-        mean: per channel; of pixels in 0...255, or of drawn latents before they are standardized.
+        mean: per channel; of pixels in 0...255, of arrays as they came, of drawn latents before they are standardized.
         std: per channel.
         scale: what follows for training.
     """
@@ -65,7 +70,7 @@ class DataReport:
     name: str
     kind: str
     rows: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     bytes: int
     classes: tuple[str, ...] | None
     counts: tuple[int, ...]
@@ -157,10 +162,9 @@ def scale(encoder: Encoder, mean: NDArray[np.float64], std: NDArray[np.float64])
 def advice(report: DataReport, manifest: Manifest) -> list[str]:
     """What the scale of the data means for training, in sentences."""
     scale = report.scale
-    seen = "latents" if report.kind == "latent" else "pixels mapped to [-1, 1]"
     first = (
-        f"The network sees {seen} with mean {scale.mean:+.3f} and standard deviation {scale.std:.3f}; the recipes' "
-        f"sigma_data = {DATA_STD}, P_mean and P_std presume 0 and {DATA_STD}."
+        f"The network sees {SEEN[report.kind]} with mean {scale.mean:+.3f} and standard deviation {scale.std:.3f}; the "
+        f"recipes' sigma_data = {DATA_STD}, P_mean and P_std presume 0 and {DATA_STD}."
     )
     if scale.fits:
         return [first, "That fits: nothing to change."]
@@ -173,7 +177,9 @@ def advice(report: DataReport, manifest: Manifest) -> list[str]:
             f"Either train with --normalize measured (pixels minus {encoder.mean:.1f}, over {2 * encoder.std:.1f}: "
             f"mean 0, standard deviation {DATA_STD}) and change nothing else,"
         )
-    else:
+    elif report.kind == "array":
+        sentences.append("Some channels are the same everywhere. Either leave these out,")
+    elif report.kind == "latent":
         sentences.append("Either encode again with --normalization measured and change nothing else,")
     sentences.append(
         f"or keep the values, train with --sigma-data {scale.sigma_data:.3f}, and add {scale.P_mean_shift:+.2f} to the "
@@ -194,17 +200,17 @@ def _look(dataset: PreparedDataset, task: tuple[int, int]) -> Part:
             part.digests.append(b"")
             continue
         part.digests.append(hashlib.sha256(stored.tobytes()).digest())
+        if not np.isfinite(stored).all():
+            part.errors.append((row, dataset.key(row), "holds values that are not finite"))
+            continue
         if dataset.latents:
-            if not np.isfinite(stored).all():
-                part.errors.append((row, dataset.key(row), "holds values that are not finite"))
-                continue
             sums, squares = map(np.array, latent_sums(stored))
         else:
             flat = stored.reshape(channels, -1).astype(np.float64)
             sums, squares = flat.sum(axis=1), np.einsum("cp,cp->c", flat, flat)
         part.sums += sums
         part.squares += squares
-        part.values += stored.shape[2] * stored.shape[3]
+        part.values += math.prod(stored.shape[2:])
     return part
 
 

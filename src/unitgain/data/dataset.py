@@ -12,14 +12,15 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unitgain.data.encoder import Encoder, PixelEncoder
+from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
+from unitgain.size import MOST_SIDES
 
 Labels = Int[Tensor, " n"] | None
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Images by number, and perhaps labels: what training needs of data.
+    """Images by number, or signals, fields or volumes, and perhaps labels: what training needs of data.
 
     Attributes:
         name: for messages and records.
@@ -36,8 +37,8 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        """Of a row as it is stored: channels, height, width."""
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of a row as it is stored: channels, then one to three sides: height and width of images."""
         ...
 
     @property
@@ -64,8 +65,8 @@ class Dataset(Protocol):
         return False
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of an image as the network sees it: channels, height, width."""
+    def shape(self) -> tuple[int, ...]:
+        """Of an image as the network sees it: channels, then sides."""
         return self.stored_shape
 
     @property
@@ -73,11 +74,11 @@ class Dataset(Protocol):
         """Number of classes, 0 without labels."""
         return len(self.classes) if self.labels is not None and self.classes else 0
 
-    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
+    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
         """What the network sees, float32; `generator`, on the device of `stored`, draws latents."""
         return self.encoder.encode(stored, generator)
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[Float[Tensor, "n c h w"], Labels]:
+    def batch(self, indices: NDArray[np.int64]) -> tuple[Float[Tensor, "n c *size"], Labels]:
         """The images with these indices as the network sees them, float32, and their labels."""
         stored, labels = self.rows(indices)
         return self.encode(stored), labels
@@ -89,10 +90,12 @@ class ArrayDataset(Dataset):
 
     Args:
         name: for messages and records.
-        images: `[N, C, H, W]`: uint8 pixels, or floating values as the network is to see them.
+        images: `[N, C, *size]`, one to three sides: uint8 pixels, or floating values as the network is to see them.
         labels: class of each image, int64 `[N]`; None if there are none.
         classes: names of the classes; needed with labels.
-        encoder: how pixels become what the network sees; unused for floating images.
+        encoder: how pixels become what the network sees; an `ArrayEncoder` for numbers of any type, as from
+            `ArrayEncoder.measured`. Floating values go through no other; drawn ones are written as pixels where they
+            have 1 or 3 channels and two sides, and else as they are.
 
     Raises:
         ValueError: if there are no images, shapes do not fit, a value is not finite, or a label is out of range; the
@@ -103,12 +106,28 @@ class ArrayDataset(Dataset):
     images: Tensor
     labels: Tensor | None = None
     classes: tuple[str, ...] | None = None
-    encoder: PixelEncoder = field(default_factory=PixelEncoder)
+    encoder: PixelEncoder | ArrayEncoder = field(default_factory=PixelEncoder)
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or not len(self.images):
+        if not 3 <= self.images.ndim <= 2 + MOST_SIDES or not len(self.images):
             raise ValueError(
-                f"data {self.name}: images must be [N, C, H, W] with N >= 1, not {tuple(self.images.shape)}"
+                f"data {self.name}: images must be [N, C, H, W], or have one to three sides, with N >= 1, not "
+                f"{tuple(self.images.shape)}"
+            )
+        self._check_values()
+        if self.labels is not None:
+            self._check_labels(self.labels)
+
+    def _check_values(self) -> None:
+        channels = self.images.shape[1]
+        if self.encoder == PixelEncoder() and not (self.images.ndim == 4 and channels in (1, 3)):
+            if self.images.is_floating_point():
+                object.__setattr__(self, "encoder", ArrayEncoder.identity(channels))
+            elif self.images.dtype == torch.uint8:
+                object.__setattr__(self, "encoder", ArrayEncoder.bytes(channels))
+        if isinstance(self.encoder, ArrayEncoder) and len(self.encoder.mean) != channels:
+            raise ValueError(
+                f"data {self.name}: an encoder of {len(self.encoder.mean)} channels for images of {channels}"
             )
         if self.images.is_floating_point():
             broken = ~torch.isfinite(self.images).flatten(1).all(1)
@@ -118,10 +137,11 @@ class ArrayDataset(Dataset):
                     f"data {self.name}: {int(broken.sum())} of {len(self.images)} images hold NaN or infinite values, "
                     f"the first is image {first}: repair or drop them"
                 )
-        elif self.images.dtype != torch.uint8:
-            raise ValueError(f"data {self.name}: images must be uint8 or floating, not {self.images.dtype}")
-        if self.labels is not None:
-            self._check_labels(self.labels)
+        elif self.images.dtype != torch.uint8 and not isinstance(self.encoder, ArrayEncoder):
+            raise ValueError(
+                f"data {self.name}: images must be uint8 or floating, not {self.images.dtype}; other numbers need an "
+                "encoder, as from ArrayEncoder.measured"
+            )
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.shape != (len(self.images),) or labels.dtype != torch.int64 or not self.classes:
@@ -136,9 +156,9 @@ class ArrayDataset(Dataset):
         return len(self.images)
 
     @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        """Of an image: channels, height, width."""
-        return tuple(self.images.shape[1:])  # type: ignore[return-value]
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of an image: channels, then sides."""
+        return tuple(self.images.shape[1:])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -160,6 +180,7 @@ class ArrayDataset(Dataset):
         """The images with these indices as they are stored, and their labels."""
         return torch.index_select(self.images, 0, torch.from_numpy(indices), out=out), self.labels_of(indices)
 
-    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c h w"]:
+    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
         """What the network sees, float32; nothing is random."""
-        return stored.float() if stored.is_floating_point() else self.encoder.encode(stored)
+        plain = stored.is_floating_point() and not isinstance(self.encoder, ArrayEncoder)
+        return stored.float() if plain else self.encoder.encode(stored)

@@ -1,7 +1,7 @@
-"""From what is stored, 8-bit pixels or latents, to what the network sees, and back."""
+"""From what is stored, 8-bit pixels, latents or other numbers, to what the network sees, and back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import Tensor
 from unitgain import official
 from unitgain.data.settings import PixelRange
 from unitgain.data.vae import load_vae, vae_decode
+from unitgain.data.values import Values
 from unitgain.serial import from_dict
 
+FLOATS = Values()
+ROUNDING = 1e-9  # standard deviation of equal numbers, as a part of them
 DATA_STD = 0.5  # of what the network sees; what the papers' noise levels presume
 
 
@@ -38,7 +41,7 @@ class PixelEncoder:
             raise ValueError(f"a pixel encoder needs std > 0 and kind 'pixels', not std={self.std}, kind={self.kind!r}")
 
     @classmethod
-    def measure(cls, images: UInt8[Tensor, "n c h w"]) -> "PixelEncoder":
+    def measure(cls, images: UInt8[Tensor, "n c *size"]) -> "PixelEncoder":
         """The encoder that gives these images mean 0 and standard deviation 0.5.
 
         Raises:
@@ -51,12 +54,12 @@ class PixelEncoder:
         return cls(mean=pixels.mean().item(), std=std)
 
     def encode(
-        self, pixels: UInt8[Tensor, "n c h w"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, pixels: UInt8[Tensor, "n c *size"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n c *size"]:
         """Float32 images of the shape of `pixels`; nothing is random."""
         return (pixels.float() - self.mean) * (DATA_STD / self.std)
 
-    def decode(self, images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    def decode(self, images: Float[Tensor, "n c *size"]) -> UInt8[Tensor, "n c *size"]:
         """8-bit pixels, rounded to the nearest and clipped."""
         return (images.float() * (self.std / DATA_STD) + (self.mean + 0.5)).floor().clamp(0, 255).to(torch.uint8)
 
@@ -111,7 +114,7 @@ class LatentEncoder:
             )
         mean, std = moments.float().chunk(2, dim=1)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return (mean + std * noise - self._column(self.mean, mean)) * (DATA_STD / self._column(self.std, mean))
+        return (mean + std * noise - _column(self.mean, mean)) * (DATA_STD / _column(self.std, mean))
 
     def decode(self, images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c2 h2 w2"]:
         """8-bit pixels through the VAE, which is loaded once, to the device of `images`.
@@ -120,14 +123,80 @@ class LatentEncoder:
             ImportError: if diffusers is missing.
             ValueError: if the VAE is not to be had.
         """
-        latents = images.float() * (self._column(self.std, images) / DATA_STD) + self._column(self.mean, images)
+        latents = images.float() * (_column(self.std, images) / DATA_STD) + _column(self.mean, images)
         return vae_decode(load_vae(self.vae, images.device), latents, self.pixels)
 
-    def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=like.device).reshape(1, -1, 1, 1)
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayEncoder:
+    """Standardize numbers per channel to `(value - mean) / std * 0.5`: signals, fields, volumes; `decode` undoes it.
+
+    Args:
+        mean: of the numbers, one per channel.
+        std: standard deviation of the numbers, one per channel, positive.
+        values: what the numbers are, and as which kind of file they are written.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    values: Values = FLOATS
+    kind: str = "arrays"
+
+    def __post_init__(self) -> None:
+        known = all(map(math.isfinite, (*self.mean, *self.std))) and all(s > 0 for s in self.std)
+        if self.kind != "arrays" or not self.mean or len(self.mean) != len(self.std) or not known:
+            raise ValueError(
+                "an array encoder needs kind 'arrays' and a mean and a positive std for each channel, not "
+                f"kind={self.kind!r}, mean={self.mean}, std={self.std}"
+            )
+
+    @classmethod
+    def measured(cls, mean: Sequence[float], std: Sequence[float], values: Values) -> "ArrayEncoder":
+        """The encoder that gives each channel mean 0 and standard deviation 0.5; zeros to one of equal values."""
+        spread = [s if s > ROUNDING * abs(m) else 1.0 for m, s in zip(mean, std, strict=True)]
+        return cls(mean=tuple(mean), std=tuple(spread), values=values)
+
+    @classmethod
+    def identity(cls, channels: int) -> "ArrayEncoder":
+        """The encoder of floating numbers that are as the network is to see them."""
+        return cls(mean=(0.0,) * channels, std=(DATA_STD,) * channels)
+
+    @classmethod
+    def bytes(cls, channels: int) -> "ArrayEncoder":
+        """The encoder that maps 0...255 to [-1, 1], as pixels are by default."""
+        pixels = PixelEncoder()
+        return cls(mean=(pixels.mean,) * channels, std=(pixels.std,) * channels, values=Values(dtype="uint8"))
+
+    def encode(self, values: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
+        """Float32 arrays of the shape of `values`, `[N, C, *size]` of any numbers; nothing is random.
+
+        Raises:
+            ValueError: if there are not as many channels as the encoder has.
+        """
+        self._check(values)
+        return (values.float() - _column(self.mean, values)) * (DATA_STD / _column(self.std, values))
+
+    def decode(self, images: Float[Tensor, "n c *size"]) -> Tensor:
+        """Numbers of the type of `values.dtype`, `[N, C, *size]`: whole ones rounded to the nearest and clipped."""
+        self._check(images)
+        numbers = images.float() * (_column(self.std, images) / DATA_STD) + _column(self.mean, images)
+        if self.values.dtype == "float32":
+            return numbers
+        kind = torch.uint8 if self.values.dtype == "uint8" else torch.int16
+        about = torch.iinfo(kind)
+        return (numbers + 0.5).floor().clamp(about.min, about.max).to(kind)
+
+    def _check(self, values: Tensor) -> None:
+        if values.ndim < 3 or values.shape[1] != len(self.mean):
+            raise ValueError(f"arrays of shape {tuple(values.shape)}: expected [N, {len(self.mean)}, *size]")
 
 
-Encoder = PixelEncoder | LatentEncoder
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    """Values per channel, float32, to go with `[N, C, *size]`."""
+    return torch.tensor(values, dtype=torch.float32, device=like.device).reshape(1, -1, *[1] * (like.ndim - 2))
+
+
+Encoder = PixelEncoder | LatentEncoder | ArrayEncoder
 
 
 def encoder_from_dict(data: Mapping[str, Any]) -> Encoder:
@@ -139,6 +208,8 @@ def encoder_from_dict(data: Mapping[str, Any]) -> Encoder:
     kind = data.get("kind", "pixels")
     if kind == "latents":
         return from_dict(LatentEncoder, data)
+    if kind == "arrays":
+        return from_dict(ArrayEncoder, data)
     if kind == "pixels":
         return from_dict(PixelEncoder, data)
-    raise ValueError(f"unknown kind of encoder {kind!r}; known: pixels, latents")
+    raise ValueError(f"unknown kind of encoder {kind!r}; known: pixels, latents, arrays")

@@ -28,7 +28,10 @@ def export(dataset: PreparedDataset, path: Path, on_progress: Callable[[int, int
     Raises:
         FileExistsError: if there is such a file.
         DataError: if a row cannot be read.
+        ValueError: if these are arrays, of which there are no official archives.
     """
+    if dataset.manifest.kind == "array":
+        raise ValueError(f"{dataset.name} holds arrays: official archives are of pictures or latents")
     if path.exists():
         raise FileExistsError(f"{path} is there already: choose another name or delete it")
     suffix = "npy" if dataset.latents else "png"

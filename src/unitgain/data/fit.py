@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-from unitgain.size import SIZE_TEXT, Size, sides_of, size_of
+from unitgain.data.settings import Layout
+from unitgain.size import MOST_SIDES, SIZE_TEXT, Size, show_size, sides_of, size_of
 from unitgain.text import printable
 from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_npy
 
@@ -32,16 +33,20 @@ _lock = threading.Lock()  # of Pillow's limit, which is one for all threads
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How pictures become images of one size.
+    """How pictures become images of one size; and signals, fields and volumes arrays of one size.
 
     Args:
-        resolution: of the images in pixels: 64 for a square, 48x64 for height x width; None for that of the source, all
-            of whose pictures must have one size then.
+        resolution: of the images in pixels: 64 for a square, 48x64 for height x width; of signals their length, of
+            volumes 32x64x64, or one number for all sides. None for that of the source, all of whose pictures or arrays
+            must have one size then.
         fit: "crop": the middle of that shape, as ADM does; "pad": the whole picture on the background; "stretch": the
-            whole picture, whatever its shape.
-        channels: 3: RGB; 1: grey.
+            whole picture, whatever its shape. Arrays are cut, signals at their end, and with "pad" shorter ones padded
+            with zeros.
+        channels: 3: RGB; 1: grey, and stereo mixed to mono. Other arrays keep theirs.
         background: colour behind transparent pixels and around padded pictures: a name or #rrggbb.
         format: how images are stored, both without loss.
+        layout: of arrays: "channels-first" [C, ...], "channels-last" [..., C], "no-channels" for those without, or
+            "latents", means and standard deviations [2 C, h, w]. Told from the shape where only one can be.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -52,13 +57,16 @@ class Fit:
     channels: Literal[3, 1] = 3
     background: str = "white"
     format: Format = "png"
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if self.resolution is not None:
             sides = sides_of(self.resolution)
-            if len(sides) != 2 or not all(1 <= side <= 16384 for side in sides):
+            most = 16384 if len(sides) == 2 and sides[0] != sides[1] else 2**16
+            if not 1 <= len(sides) <= MOST_SIDES or not all(1 <= side <= most for side in sides):
                 raise ValueError(
-                    f"resolution {self.resolution}: must be 1 to 16384 pixels, or height and width of such"
+                    f"resolution {self.resolution}: must be 1 to 16384 pixels, or height and width of such; of arrays "
+                    f"one to {MOST_SIDES} sides"
                 )
             object.__setattr__(self, "resolution", size_of(self.resolution))
         if self.channels not in (1, 3):
@@ -84,6 +92,11 @@ def fit_image(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> tuple[I
     Raises:
         ImageError: if it cannot be decoded, or is larger than `limits` allow.
     """
+    if fit.resolution is not None and (len(sides_of(fit.resolution)) != 2 or max(_size(fit)) > 16384):
+        raise ImageError(
+            f"is a picture: resolution {show_size(fit.resolution)} must be 1 to 16384 pixels, or height and width of "
+            "such"
+        )
     image = flatten(decode(data, limits), fit)
     if fit.resolution is None or image.size == _size(fit):
         return image, False

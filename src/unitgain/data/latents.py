@@ -167,6 +167,8 @@ def check_vae(dataset: PreparedDataset, model: Any, name: str) -> None:
     """
     if dataset.latents:
         raise ValueError(f"{dataset.name} holds latents already")
+    if dataset.manifest.kind != "image":
+        raise ValueError(f"{dataset.name} holds arrays: a VAE makes latents of pictures")
     channels, *size = dataset.stored_shape
     if model.config.in_channels != channels:
         raise ValueError(f"the VAE {name} takes {model.config.in_channels} channels, {dataset.name} has {channels}")

@@ -36,7 +36,7 @@ class Loader:
         pin: in page-locked memory, from which a GPU copies while it computes.
 
     Raises:
-        ValueError: if latents are to be flipped, or a cache would take more than half of the memory.
+        ValueError: if latents or signals are to be flipped, or a cache would take more than half of the memory.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class Loader:
             raise ValueError(
                 f"data {dataset.name}: the mirror image of a latent is not the latent of the mirror image; flip pixels"
             )
+        if flip and len(dataset.shape) == 2:
+            raise ValueError(f"data {dataset.name}: signals are not mirrored, which would play them backwards")
         self.dataset, self.seed, self.flip, self.pin = dataset, seed, flip, pin
         if workers is None:
             # A row that needs no decoding is copied in less time than a thread is asked for it, but for a GPU's sake.

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitgain.classes import check_names
+from unitgain.data.values import MOST_CHANNELS, Values
 from unitgain.serial import from_dict
-from unitgain.size import Size, show_size, sides_of
+from unitgain.size import MOST_SIDES, Size, show_size, sides_of
 from unitgain.trust import Limits, parse_json, plain_name, read_regular
 
 FORMAT = "unitgain-data/1"
@@ -16,6 +17,8 @@ MANIFEST = "unitgain.json"
 UNFINISHED = ".unfinished"
 ABOUT = Limits(max_item_bytes=2**30)  # a million shards
 LARGEST = 16384  # edge of an image
+LARGEST_SIDE = 2**16  # of an array
+Kind = Literal["image", "latent", "array"]  # of rows
 
 
 class DataError(Exception):
@@ -47,13 +50,14 @@ class Shard:
         squares: sums of the squares of the values, per channel.
         enlarged: images that had to be enlarged.
         skipped: pictures that could not be used.
+        array: of arrays, what their numbers are.
 
     Raises:
         ValueError: if it names a file elsewhere, or a number cannot be.
     """
 
     file: str
-    kind: Literal["image", "latent"]
+    kind: Kind
     rows: int
     bytes: int
     sha256: str
@@ -64,6 +68,7 @@ class Shard:
     squares: tuple[float, ...]
     enlarged: int = 0
     skipped: tuple[Skipped, ...] = ()
+    array: Values | None = None
 
     def __post_init__(self) -> None:
         plain_name(self.file, "Shard.file")
@@ -83,26 +88,28 @@ class Manifest:
     """What `unitgain.json` says.
 
     Attributes:
-        kind: "image": encoded 8-bit images; "latent": float32 means, then standard deviations, `[2 C, h, w]`.
-        resolution: of the images or latents: a number for a square, else height and width.
+        kind: "image": encoded 8-bit images; "latent": float32 means, then standard deviations, `[2 C, h, w]`; "array":
+            the numbers of arrays `[C, *size]`.
+        resolution: of the images or latents: a number for a square, else height and width; of arrays their sides.
         channels: as stored; for latents twice those that the network sees.
         rows: number of images.
         classes: their names; None without labels.
         mean: per channel; of pixels in 0...255, or of drawn latents.
         std: per channel, as `mean`.
-        encoder: of latents: what draws and standardizes them, and the VAE that decodes.
+        encoder: of latents: what draws and standardizes them, and the VAE that decodes; what standardizes arrays.
         enlarged: images that had to be enlarged.
         skipped: pictures that could not be used; they are listed in `skipped.jsonl`.
         settings: how it was made.
         fingerprint: of all that matters for training.
         shards: the files, in order.
+        array: of arrays, what their numbers are.
 
     Raises:
         ValueError: if its numbers do not agree with each other.
     """
 
     format: str = FORMAT
-    kind: Literal["image", "latent"]
+    kind: Kind
     resolution: Size
     channels: int
     rows: int
@@ -115,11 +122,15 @@ class Manifest:
     settings: dict[str, Any] = field(default_factory=dict)
     fingerprint: str
     shards: tuple[Shard, ...]
+    array: Values | None = None
 
     def __post_init__(self) -> None:
         means = self.channels // 2 if self.kind == "latent" else self.channels
-        fits = len(self.size) == 2 and all(1 <= side <= LARGEST for side in self.size)
-        if not fits or not (self.channels in (1, 3) if self.kind == "image" else means):
+        arrays = self.kind == "array"
+        fits = len(self.size) == 2 or (arrays and 1 <= len(self.size) <= MOST_SIDES)
+        fits = fits and all(1 <= side <= (LARGEST_SIDE if arrays else LARGEST) for side in self.size)
+        known = self.channels in (1, 3) if self.kind == "image" else 1 <= means <= MOST_CHANNELS
+        if not fits or not known or arrays != (self.array is not None):
             raise ValueError(f"{self.kind} of {self.channels} channels, {show_size(self.size)}: cannot be")
         if len(self.mean) != means or len(self.std) != means or not all(map(math.isfinite, (*self.mean, *self.std))):
             raise ValueError(f"mean {self.mean} and std {self.std}: {means} finite values each are expected")

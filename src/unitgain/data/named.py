@@ -9,7 +9,7 @@ import torch
 
 from unitgain.data.dataset import ArrayDataset, Dataset
 from unitgain.data.digits import digits
-from unitgain.data.encoder import PixelEncoder
+from unitgain.data.encoder import ArrayEncoder, PixelEncoder
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset, measured_encoder
@@ -24,7 +24,7 @@ DIGITS = "digits"
 def open_data(
     name: str, normalize: Normalize = "official", *, fit: Fit | None = None, folder: Path | None = None
 ) -> Dataset:
-    """The data set of that name: `digits`, a folder of prepared data, or, with `fit`, any source of pictures.
+    """The data set of that name: `digits`, a folder of prepared data, or, with `fit`, any source of pictures or arrays.
 
     Args:
         name: of the set; a source is named as for `prepare_data`: a folder, an archive, a table, or hub:org/name.
@@ -45,7 +45,8 @@ def open_data(
         return digits()
     if fit is not None:
         where = name if name.startswith(HUB) else str(Path(name).resolve())
-        about = json.dumps([where, to_dict(fit)])
+        told = {name: value for name, value in to_dict(fit).items() if name != "layout" or value}  # as before it came
+        about = json.dumps([where, told])
         folder = folder or cache_folder() / "data" / hashlib.sha256(about.encode()).hexdigest()[:16]
         prepare_data(name, folder, fit)
         return normalized(PreparedDataset(folder), normalize)
@@ -62,13 +63,16 @@ def normalized(dataset: Dataset, normalize: Normalize) -> Dataset:
 
     Args:
         dataset: prepared data, or an array of 8-bit pixels; others bring their own normalization.
-        normalize: "official" leaves it as it is; "measured" gives it mean 0 and standard deviation 0.5.
+        normalize: "official" leaves it as it is; "measured" gives it mean 0 and standard deviation 0.5, which prepared
+            arrays have in any case.
 
     Raises:
         ValueError: if it cannot be measured.
     """
     if normalize == "official":
         return dataset
+    if isinstance(dataset.encoder, ArrayEncoder):
+        return dataset  # measured already
     if isinstance(dataset, PreparedDataset):
         return dataset.with_encoder(measured_encoder(dataset.manifest))
     if isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:

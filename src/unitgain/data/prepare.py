@@ -1,4 +1,4 @@
-"""Pictures from any source to the prepared form: decoded, fitted, encoded and sharded by all cores.
+"""Pictures and arrays from any source to the prepared form: decoded, fitted, encoded and sharded by all cores.
 
 What a shard holds is a function of the source and the settings alone: shard number s stands for the pictures from
 s times its size on. The number of threads and any interruption change nothing of its bytes.
@@ -10,66 +10,24 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import Any
 
 from unitgain.classes import check_names
-from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
-from unitgain.data.manifest import UNFINISHED, Manifest, Shard, Skipped
+from unitgain.data.fit import Fit
+from unitgain.data.manifest import UNFINISHED, Manifest, Skipped
+from unitgain.data.media import is_array
+from unitgain.data.rows import Row, Shape, fit_item, shape_of, sum_rows
 from unitgain.data.settings import OnError
-from unitgain.data.shards import Column, ShardWriter, check_destination, features, latent_sums
-from unitgain.data.sources import Item, Source, SourceOptions, open_source
+from unitgain.data.shards import Column, ShardWriter, check_destination, features, moments
+from unitgain.data.sources import Indexed, Item, Source, SourceOptions, open_source
 from unitgain.data.workers import count_threads, in_order
 from unitgain.extras import require
 from unitgain.serial import to_dict
-from unitgain.size import show_size, sides_of, size_of
-from unitgain.text import printable
-from unitgain.trust import Limits, read_npy
+from unitgain.size import sides_of, size_of
 
 Progress = Callable[[int, int | None], None]
-NPY = b"\x93NUMPY"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a row holds."""
-
-    kind: Literal["image", "latent"] = "image"
-    channels: int = 0
-    size: tuple[int, ...] = (0, 0)
-
-    def __str__(self) -> str:
-        return f"{self.kind} of {self.channels} channels, {show_size(self.size)}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What became of a picture.
-
-    Attributes:
-        key: its name in the source.
-        label: number of its class.
-        data: the encoded image; None if the picture could not be used.
-        error: why not.
-        shape: what the data are.
-        sums: of its pixels per channel.
-        squares: sums of their squares.
-        enlarged: whether it had to be enlarged.
-    """
-
-    key: str
-    label: int | None
-    data: bytes | None = None
-    error: str = ""
-    shape: Shape = Shape()
-    sums: tuple[float, ...] = ()
-    squares: tuple[float, ...] = ()
-    enlarged: bool = False
+SHARD_BYTES, SHARD_ROWS = 2**28, 1024  # of a file, by default
 
 
 class BrokenPictureError(ValueError):
@@ -119,7 +77,8 @@ def prepare_data(
     check_names(source.classes or ())
     for note in source.notes:
         say(note)
-    size = shard or max(16, min(1024, 2**28 // (3 * math.prod(sides_of(fit.resolution or 512)))))
+    column = None if options is None else options.image_column
+    size = shard or _rows_per_shard(source, fit, column)
     settings = {
         "source": source.name if isinstance(what, Source) else what,
         "source_fingerprint": source.fingerprint,
@@ -132,7 +91,7 @@ def prepare_data(
         return writer.finished
     job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
     try:
-        job.run(fit, size, workers)
+        job.run(fit, size, workers, column)
         return job.finish()
     except BaseException:
         writer.abandon()
@@ -146,8 +105,8 @@ class _Job:
         self.writer, self.source, self.on_error, self.progress = writer, source, on_error, progress
         self.shape = next((shape_of(shard) for shard in writer.shards.values() if shard.rows), None)
 
-    def run(self, fit: Fit, size: int, workers: int) -> None:
-        """Make the shards that are missing, of `size` pictures each."""
+    def run(self, fit: Fit, size: int, workers: int, column: str | None = None) -> None:
+        """Make the shards that are missing, of `size` pictures each; `column` names the arrays in files of several."""
         there = dict(self.writer.shards)
         first = next(shard for shard in itertools.count() if shard not in there)
         if first and there[first - 1].items < size:
@@ -156,7 +115,7 @@ class _Job:
         missing = ((number // size, item) for number, item in items if number // size not in there)
 
         def make(task: tuple[int, Item]) -> tuple[int, Row]:
-            return task[0], fit_item(task[1], fit, self.source.limits)
+            return task[0], fit_item(task[1], fit, self.source.limits, column)
 
         count = itertools.count(sum(shard.items for shard in there.values()) + 1)
         # Writing waits for the disk: the next shard is made meanwhile. What was begun is finished, whatever happens.
@@ -173,16 +132,14 @@ class _Job:
             writing.result()
 
     def _checked(self, row: Row) -> Row:
-        if row.data is not None and self.shape not in (None, row.shape):
-            row = dataclasses.replace(
-                row, data=None, error=f"is {row.shape} where others are {self.shape}: give a resolution"
-            )
+        if row.data is not None and self.shape is not None and (why := row.shape.differs(self.shape)):
+            row = dataclasses.replace(row, data=None, error=why)
         if row.data is None and self.on_error == "fail":
             raise BrokenPictureError(
                 f"{self.source.name}: {row.key} {row.error}; repair or remove it, or go on without such pictures with "
                 "--on-error skip"
             )
-        if row.data is not None:
+        if row.data is not None and self.shape is None:
             self.shape = row.shape
         return row
 
@@ -201,10 +158,11 @@ class _Job:
             items=len(rows),
             resolution=size_of(good[0].shape.size) if good else None,
             values=sum(math.prod(row.shape.size) for row in good),
-            sums=_sum([row.sums for row in good]),
-            squares=_sum([row.squares for row in good]),
+            sums=sum_rows([row.sums for row in good]),
+            squares=sum_rows([row.squares for row in good]),
             enlarged=sum(row.enlarged for row in good),
             skipped=tuple(Skipped(key=row.key, error=row.error) for row in rows if row.data is None),
+            array=self.shape.array if self.shape and good else None,
         )
 
     def finish(self) -> Manifest:
@@ -215,65 +173,21 @@ class _Job:
             from unitgain.data.encoder import LatentEncoder  # brings torch, which pixels do without
 
             entry["encoder"] = to_dict(LatentEncoder.official())
+        elif shape.array is not None:
+            from unitgain.data.encoder import ArrayEncoder
+
+            shards = [self.writer.shards[index] for index in sorted(self.writer.shards)]
+            mean, std = moments([shard for shard in shards if shard.rows])
+            entry |= {"array": shape.array, "encoder": to_dict(ArrayEncoder.measured(mean, std, shape.array))}
         return self.writer.finish(features(shape.kind, classes), classes=classes, **entry)
 
 
-def shape_of(shard: Shard) -> Shape:
-    """Of the images in a shard."""
-    assert shard.resolution is not None, "it has rows"
-    return Shape(shard.kind, len(shard.sums) * (2 if shard.kind == "latent" else 1), sides_of(shard.resolution))
-
-
-def fit_item(item: Item, fit: Fit, limits: Limits) -> Row:
-    """A picture as a row; what is wrong with it is in the row."""
-    try:
-        data = item.load()
-        if data[:6] == NPY and (moments := _moments(data, fit)) is not None:
-            return _latent_row(item, moments)
-        image, enlarged = fit_image(data, fit, limits)
-        return _image_row(item, image, enlarged, fit)
-    except ImageError as error:
-        return Row(item.key, item.label, error=str(error))
-    except Exception as error:  # such as a MemoryError: one picture may not end the job of all
-        return Row(item.key, item.label, error=f"cannot be used: {type(error).__name__} {printable(error)}".rstrip())
-
-
-def _image_row(item: Item, image: Image.Image, enlarged: bool, fit: Fit) -> Row:
-    counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
-    return Row(
-        item.key,
-        item.label,
-        encode_image(image, fit.format),
-        shape=Shape("image", len(counts), (image.height, image.width)),
-        sums=tuple((counts @ np.arange(256)).tolist()),
-        squares=tuple((counts @ np.arange(256) ** 2).tolist()),
-        enlarged=enlarged,
-    )
-
-
-def _moments(data: bytes, fit: Fit) -> NDArray[np.float32] | None:
-    """Means and standard deviations of latents, if that is what the NPY file holds."""
-    try:
-        array = read_npy(data)
-    except ValueError as error:
-        raise ImageError(f"is no readable NPY file: {error}") from error
-    if array.dtype.kind != "f":
-        return None
-    if array.ndim != 3 or array.shape[0] % 2:
-        raise ImageError(f"holds {array.dtype} {array.shape}; latents are [2 C, h, w], means and standard deviations")
-    if not np.isfinite(array).all():
-        raise ImageError("holds values that are not finite")
-    height, width = array.shape[1:]
-    if fit.resolution not in (None, size_of((height, width)), size_of((8 * height, 8 * width))):
-        raise ImageError(f"holds latents of {height}x{width}, which cannot be resized")
-    return array.astype(np.float32)
-
-
-def _latent_row(item: Item, moments: NDArray[np.float32]) -> Row:
-    sums, squares = latent_sums(moments[None])
-    shape = Shape("latent", moments.shape[0], moments.shape[1:])
-    return Row(item.key, item.label, moments.tobytes(), shape=shape, sums=sums, squares=squares)
-
-
-def _sum(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(np.array(rows, dtype=np.float64).sum(axis=0).tolist()) if rows else ()
+def _rows_per_shard(source: Source, fit: Fit, column: str | None) -> int:
+    """So many that a file takes about `SHARD_BYTES`: by the size of pictures, or by the first array."""
+    stack = isinstance(source, Indexed) and source.kind == "stack"
+    first = source.item(0) if isinstance(source, Indexed) and len(source) else None
+    if first is not None and (stack or is_array(first.key) or first.key.lower().endswith(".npy")):
+        row = fit_item(first, fit, source.limits, column)
+        if row.data is not None and row.shape.kind == "array":
+            return max(1, min(SHARD_ROWS, SHARD_BYTES // len(row.data)))
+    return max(16, min(SHARD_ROWS, SHARD_BYTES // (3 * math.prod(sides_of(fit.resolution or 512)))))

@@ -1,5 +1,6 @@
 """Prepared data, memory-mapped: any row at once, nothing read that is not asked for."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from unitgain.data.arrow import map_batches
 from unitgain.data.dataset import Dataset, Labels
-from unitgain.data.encoder import Encoder, LatentEncoder, PixelEncoder, encoder_from_dict
+from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder, encoder_from_dict
 from unitgain.data.fit import read_pixels
 from unitgain.data.manifest import MANIFEST, DataError, Manifest, Shard, read_manifest
 from unitgain.extras import require
@@ -24,7 +25,7 @@ class PreparedDataset(Dataset):
     Args:
         folder: the prepared folder.
         encoder: how stored values become what the network sees; by default the official one for pixels, and that of
-            the manifest for latents.
+            the manifest for latents and arrays.
 
     Attributes:
         name: the path.
@@ -54,8 +55,9 @@ class PreparedDataset(Dataset):
         self.labels = None
         if self.classes is not None:
             self.labels = torch.from_numpy(np.concatenate([labels for _, labels, _ in parts]))
-        if self.manifest.kind == "latent":
-            self._moments = [_fixed(column, self.stored_shape, self.folder) for column in self._columns]
+        if self.manifest.kind != "image":
+            dtype = np.dtype(_name_of(self.dtype))
+            self._arrays = [_fixed(column, self.stored_shape, dtype, self.folder) for column in self._columns]
 
     def with_encoder(self, encoder: Encoder) -> "PreparedDataset":
         """The same rows, not opened again, with another encoder."""
@@ -78,25 +80,26 @@ class PreparedDataset(Dataset):
         return self.manifest.kind == "latent"
 
     @property
-    def stored_shape(self) -> tuple[int, int, int]:
-        """Of a row as it is stored: channels, height, width; uint8 for pixels, float32 for latents."""
-        height, width = self.manifest.size
-        return self.manifest.channels, height, width
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of a row as it is stored: channels, height, width; of arrays channels and one to three sides."""
+        return self.manifest.channels, *self.manifest.size
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Of an image as the network sees it."""
-        channels, height, width = self.stored_shape
-        return channels // 2 if self.latents else channels, height, width
+        channels, *size = self.stored_shape
+        return channels // 2 if self.latents else channels, *size
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of a row as it is stored."""
+        """Of a row as it is stored: uint8 for pixels, float32 for latents, that of the manifest for arrays."""
+        if self.manifest.array is not None:
+            return getattr(torch, self.manifest.array.dtype)
         return torch.float32 if self.latents else torch.uint8
 
     @property
     def fingerprint(self) -> str:
-        """Of the bytes, the classes and the encoder of latents."""
+        """Of the bytes, the classes and the encoder of latents and arrays."""
         return self.manifest.fingerprint
 
     def key(self, index: int) -> str:
@@ -105,11 +108,11 @@ class PreparedDataset(Dataset):
         return self._keys[shard][row].as_py()
 
     def stored(self, index: int) -> bytes:
-        """The bytes of a row: an encoded image, or the float32 of latents."""
+        """The bytes of a row: an encoded image, or the numbers of latents and arrays."""
         shard, row = self._place(index)
         return self._columns[shard][row].as_py()
 
-    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c h w"], Labels]:
+    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c *size"], Labels]:
         """Rows as they are stored, and their labels.
 
         Args:
@@ -125,7 +128,8 @@ class PreparedDataset(Dataset):
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         places = indices - self._starts[shards]
         for position, (shard, row) in enumerate(zip(shards.tolist(), places.tolist(), strict=True)):
-            array[position] = self._moments[shard][row] if self.latents else self._pixels(shard, row)
+            decode = self.manifest.kind == "image"
+            array[position] = self._pixels(shard, row) if decode else self._arrays[shard][row]
         return out, self.labels_of(indices)
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -150,10 +154,10 @@ def measured_encoder(manifest: Manifest) -> PixelEncoder:
     """The encoder that gives prepared pixels mean 0 and standard deviation 0.5, over all channels.
 
     Raises:
-        ValueError: if these are latents, or all pixels are equal.
+        ValueError: if these are no pixels, or all of them are equal.
     """
     if manifest.kind != "image":
-        raise ValueError("latents are standardized per channel by the encoder that made them")
+        raise ValueError("latents and arrays are standardized per channel, as their manifest says")
     mean = float(np.mean(manifest.mean))
     std = float(np.sqrt(max(np.mean(np.square(manifest.std) + np.square(manifest.mean)) - mean**2, 0)))
     if std < 1e-4:  # of 255; what is left of 0 after rounding
@@ -164,14 +168,17 @@ def measured_encoder(manifest: Manifest) -> PixelEncoder:
 def _default_encoder(manifest: Manifest, path: Path) -> Encoder:
     if manifest.kind == "image":
         return PixelEncoder()
+    what = "latents" if manifest.kind == "latent" else "arrays"
     if manifest.encoder is None:
-        raise DataError(f"{path} is damaged: it has latents, and no encoder that made them")
+        raise DataError(f"{path} is damaged: it has {what}, and no encoder that made them")
     try:
         encoder = encoder_from_dict(manifest.encoder)
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}") from error
-    if not isinstance(encoder, LatentEncoder) or 2 * len(encoder.mean) != manifest.channels:
-        raise DataError(f"{path} is damaged: its encoder is none for latents of {manifest.channels // 2} channels")
+    if isinstance(encoder, PixelEncoder) or len(encoder.mean) != len(manifest.mean):
+        raise DataError(f"{path} is damaged: its encoder is none for {what} of {len(manifest.mean)} channels")
+    if (encoder.values if isinstance(encoder, ArrayEncoder) else None) != manifest.array:
+        raise DataError(f"{path} is damaged: its encoder is for other values than its {what} have")
     return encoder
 
 
@@ -214,11 +221,15 @@ def _labels(batch: Any, manifest: Manifest, path: Path) -> NDArray[np.int64]:
     return labels
 
 
-def _fixed(column: Any, shape: Sequence[int], folder: Path) -> NDArray[np.float32]:
+def _fixed(column: Any, shape: Sequence[int], dtype: np.dtype, folder: Path) -> NDArray[Any]:
     """A mapped column of rows of equal size as one array `[rows, *shape]`, without a copy."""
-    size = 4 * int(np.prod(shape))
+    size = dtype.itemsize * math.prod(shape)
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
     if not np.array_equal(ends, np.arange(len(column) + 1) * size):
-        raise DataError(f"{folder}: latents are not {tuple(shape)} float32 each, as its manifest says")
-    return np.frombuffer(data, np.float32, count=len(column) * size // 4).reshape(len(column), *shape)
+        raise DataError(f"{folder}: rows are not {tuple(shape)} {dtype} each, as its manifest says")
+    return np.frombuffer(data, dtype, count=len(column) * math.prod(shape)).reshape(len(column), *shape)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

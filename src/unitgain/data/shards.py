@@ -220,3 +220,10 @@ def latent_sums(stored: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[f
     mean, std = np.split(stored.astype(np.float64), 2, axis=1)
     squares = (mean**2 + std**2).sum(axis=(0, 2, 3))
     return tuple(mean.sum(axis=(0, 2, 3)).tolist()), tuple(squares.tolist())
+
+
+def array_sums(stored: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Sums of arrays `[n, C, *size]` per channel, and of their squares."""
+    values = stored.astype(np.float64)
+    others = tuple(axis for axis in range(stored.ndim) if axis != 1)
+    return tuple(values.sum(axis=others).tolist()), tuple(np.square(values).sum(axis=others).tolist())

@@ -11,6 +11,7 @@ from unitgain.data.encoder import LatentEncoder
 from unitgain.data.images import grid, to_image
 from unitgain.data.order import indices
 from unitgain.data.prepared import PreparedDataset
+from unitgain.data.preview import pictures_of
 
 LARGEST = 256  # pixels; larger images are made smaller
 
@@ -19,7 +20,7 @@ def contact_sheet(dataset: PreparedDataset, columns: int = 12, rows: int = 20, s
     """Images picked at random, the same for the same seed.
 
     Args:
-        dataset: pixels, or latents whose VAE is at hand.
+        dataset: pixels, arrays, or latents whose VAE is at hand.
         columns: images per row, at least 1.
         rows: classes, or rows of images without classes, at most; classes past them are counted in the last line.
         seed: of the choice.
@@ -45,10 +46,12 @@ def contact_sheet(dataset: PreparedDataset, columns: int = 12, rows: int = 20, s
 
 
 def draw(dataset: PreparedDataset, rows: np.ndarray) -> Tensor:
-    """Pictures of rows, uint8 `[n, c, h, w]`: pixels as they are, latents through the VAE, their means undrawn."""
+    """Pictures of rows, uint8 `[n, c, h, w]`: pixels as they are, latents through the VAE, their means undrawn, and
+    previews of arrays.
+    """
     stored, _ = dataset.rows(rows)
     if not isinstance(dataset.encoder, LatentEncoder):
-        return stored
+        return pictures_of(stored, dataset.encoder)
     mean = stored.clone()
     mean[:, mean.shape[1] // 2 :] = 0
     with torch.inference_mode():

@@ -7,7 +7,15 @@ from unitgain.lazy import offer
 if TYPE_CHECKING:
     from unitgain.draw.animation import write_interpolation, write_path
     from unitgain.draw.decode import decoder
-    from unitgain.draw.images import draw_images, sample_images, sample_pixels, to_images, to_pixels
+    from unitgain.draw.images import (
+        draw_images,
+        sample_arrays,
+        sample_images,
+        sample_pixels,
+        to_arrays,
+        to_images,
+        to_pixels,
+    )
     from unitgain.draw.networks import Network, guide_by, open_network, open_networks
     from unitgain.draw.picture import from_picture
     from unitgain.draw.preview import Preview
@@ -26,8 +34,10 @@ __all__ = [
     "guide_by",
     "open_network",
     "open_networks",
+    "sample_arrays",
     "sample_images",
     "sample_pixels",
+    "to_arrays",
     "to_images",
     "to_pixels",
     "write_images",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser
-from unitgain.draw.decode import decoder_of
+from unitgain.draw.decode import painter_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.picture import picture_shape
 from unitgain.draw.preview import Preview, beside
@@ -56,7 +56,7 @@ def write_interpolation(
     kind = _kind(out)
     frames = animation.frames or FRAMES
     points = interpolate(seeds, frames)
-    decode = decoder_of(denoiser, settings.vae)
+    decode = painter_of(denoiser, settings.vae)
     drawn = draw_images(denoiser, decode, points, settings, batch=batch, on_images=on_images)
     pixels = torch.cat([images for *_, images in drawn])
     if kind == "PNG":
@@ -117,7 +117,7 @@ def _paths(
     on_images: Callable[[float], None] | None,
 ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Noisy and denoised images by frame, of a batch at a time; at the end of both the images."""
-    decode, steps = decoder_of(denoiser, settings.vae), list[Step]()
+    decode, steps = painter_of(denoiser, settings.vae), list[Step]()
     for *_, end in draw_images(
         denoiser,
         decode,

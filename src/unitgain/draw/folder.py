@@ -1,13 +1,12 @@
 """A folder of images that grows, is gone on with after an interruption, and says how each of them was drawn.
 
-Images lie a thousand to a folder, as `<thousand>/<seed>.png`. While they are drawn each process keeps a journal of what
-it has finished, with the hash of each file; in the end `manifest.json` takes the place of the journals. What a journal
-lists may have been cut short, and is checked against its hash; what a manifest lists was finished, and only has to be
-there in its size.
+Images lie a thousand to a folder, as `<thousand>/<seed>.png`; arrays with another ending. While they are drawn each
+process keeps a journal of what it has finished, with the hash of each file; in the end `manifest.json` takes the place
+of the journals. What a journal lists may have been cut short, and is checked against its hash; what a manifest lists
+was finished, and only has to be there in its size.
 """
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -15,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import UInt8
 from torch import Tensor
 
-from unitgain.data.images import to_image
 from unitgain.draw.archive import MANIFEST, Archive
+from unitgain.draw.files import FileKind, file_kind
 from unitgain.files import require_empty, write_text
 from unitgain.sample.seeds import SEEDS
 from unitgain.serial import differences
@@ -29,6 +27,7 @@ GRID = "grid.png"
 CLASSES = "classes"  # names of all that the network knows
 FORMAT = "unitgain-images/1"
 KEYS = {"seed", "class", "file", "bytes", "sha256"}
+PNG = file_kind(None)
 Entry = dict[str, Any]  # of these keys
 
 
@@ -39,14 +38,15 @@ class ImageFolder:
         out: the folder; or a file that ends in .zip, whose images are collected in a folder beside it first.
         about: how they are drawn, as JSON; images that were drawn otherwise are refused.
         rank: of the process that writes.
+        kind: of the files.
 
     Attributes:
         root: the folder.
         archive: what was written before; None for a folder.
     """
 
-    def __init__(self, out: Path, about: dict[str, Any], rank: int = 0) -> None:
-        self.out = out
+    def __init__(self, out: Path, about: dict[str, Any], rank: int = 0, kind: FileKind = PNG) -> None:
+        self.out, self.kind = out, kind
         self.archive = Archive(out) if out.suffix == ".zip" else None
         self.root = out if self.archive is None else out.with_name(f".{out.name}.parts")
         self.about = json.loads(json.dumps(about, allow_nan=False))
@@ -77,14 +77,13 @@ class ImageFolder:
     def finished(self) -> dict[int, Entry]:
         """The images that are there, by seed; others that were listed count as not drawn."""
         entries = {entry["seed"]: entry for entry in self._listed() if self._is_there(entry)}
-        entries.update({row["seed"]: row for row in filter(_is_entry, self._rows()) if self._is_sound(row)})
+        entries.update({row["seed"]: row for row in filter(self._is_entry, self._rows()) if self._is_sound(row)})
         return entries
 
-    def write(self, seed: int, label: int | None, pixels: UInt8[Tensor, "c h w"]) -> None:
-        """Write one image and note it in the journal of this process."""
-        file, buffer = file_of(seed), io.BytesIO()
-        to_image(pixels).save(buffer, format="PNG")
-        path, data = self.root / file, buffer.getvalue()
+    def write(self, seed: int, label: int | None, sample: Tensor) -> None:
+        """Write one image or array `[C, *size]` and note it in the journal of this process."""
+        file = self.file_of(seed)
+        path, data = self.root / file, self.kind.encode(sample)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.parent.is_symlink():
             raise OSError(f"{path.parent} is a link, which is not followed: delete it")
@@ -149,11 +148,24 @@ class ImageFolder:
 
     def _listed(self) -> Iterator[Entry]:
         images = self._manifest().get("images")
-        return filter(_is_entry, images if isinstance(images, list) else ())
+        return filter(self._is_entry, images if isinstance(images, list) else ())
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for journal in self._journals():
             yield from read_rows(journal)
+
+    def file_of(self, seed: int) -> str:
+        """Where the sample of a seed lies in its folder."""
+        return f"{seed - seed % 1000:06d}/{seed:06d}{self.kind.suffix}"
+
+    def _is_entry(self, row: object) -> bool:
+        """Whether this is an entry as they are written here; its file is the one of its seed, and no path of others."""
+        if not isinstance(row, dict) or row.keys() != KEYS or type(row["bytes"]) is not int:
+            return False
+        seed, label = row["seed"], row["class"]
+        if type(seed) is not int or not 0 <= seed < SEEDS or not (label is None or type(label) is int):
+            return False
+        return row["file"] == self.file_of(seed) and isinstance(row["sha256"], str)
 
     def _is_there(self, entry: Entry) -> bool:
         try:
@@ -168,21 +180,6 @@ class ImageFolder:
         except (OSError, LimitError):
             return False
         return hashlib.sha256(data).hexdigest() == entry["sha256"]
-
-
-def file_of(seed: int) -> str:
-    """Where the image of a seed lies in its folder."""
-    return f"{seed - seed % 1000:06d}/{seed:06d}.png"
-
-
-def _is_entry(row: object) -> bool:
-    """Whether this is an entry as they are written here; its file is the one of its seed, and no path of others."""
-    if not isinstance(row, dict) or row.keys() != KEYS or type(row["bytes"]) is not int:
-        return False
-    seed, label = row["seed"], row["class"]
-    if type(seed) is not int or not 0 <= seed < SEEDS or not (label is None or type(label) is int):
-        return False
-    return row["file"] == file_of(seed) and isinstance(row["sha256"], str)
 
 
 def _identity(about: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
 from unitgain.classes import Class
 from unitgain.data.images import to_image
 from unitgain.denoiser import Denoiser, Label
-from unitgain.draw.decode import Decode, decoder, decoder_of
+from unitgain.draw.decode import Decode, decoder, decoder_of, painter, painter_of, require_pictures
 from unitgain.draw.picture import FromPixels, from_picture
 from unitgain.draw.preview import Preview
 from unitgain.draw.settings import DrawSettings, FromPicture
@@ -31,7 +31,7 @@ def draw_images(
     batch: int = 64,
     on_images: Callable[[float], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-) -> Iterator[tuple[Sequence[AnySeed], Label, UInt8[Tensor, "n c h w"]]]:
+) -> Iterator[tuple[Sequence[AnySeed], Label, Tensor]]:
     """Draw and decode.
 
     Args:
@@ -46,7 +46,7 @@ def draw_images(
 
     Yields:
         Seeds, labels (int64 `[n]`, None for an unconditional network) and 8-bit pictures `[n, C, H, W]` on the CPU,
-        with the pixels in their place that settings `from_picture` keep.
+        or whatever `decode` makes, with the pixels in their place that settings `from_picture` keep.
     """
     start = settings.sampler if isinstance(settings.sampler, FromPixels) else None
     for part, labels, images in generate(
@@ -77,12 +77,26 @@ def to_pixels(
         ImportError: if there are latents and diffusers is missing.
         ValueError: if they are no pictures, or the VAE is not to be had or not needed.
     """
+    require_pictures(denoiser.encoder, "pixels (to_arrays has the numbers)")
     return decoder(denoiser.encoder, denoiser.spec.channels, samples.device, vae)(samples)
 
 
+def to_arrays(denoiser: Denoiser | Guided, samples: Tensor) -> Tensor:
+    """What a network draws as the numbers of its data on the CPU, `[N, C, *size]`: of signals, fields and volumes.
+
+    Args:
+        denoiser: says how arrays became what it sees.
+        samples: `[N, C, *size]`, on its device.
+
+    Raises:
+        ValueError: if they do not fit the network.
+    """
+    return decoder(denoiser.encoder, denoiser.spec.channels, samples.device)(samples)
+
+
 def to_images(denoiser: Denoiser | Guided, samples: Tensor, vae: str | None = None) -> list[Image.Image]:
-    """As `to_pixels`, as pictures of Pillow."""
-    return [to_image(one) for one in to_pixels(denoiser, samples, vae)]
+    """As `to_pixels`, as pictures of Pillow; of arrays previews: waveforms, slices, channels side by side."""
+    return [to_image(one) for one in painter(denoiser.encoder, denoiser.spec.channels, samples.device, vae)(samples)]
 
 
 def sample_pixels(
@@ -111,10 +125,40 @@ def sample_pixels(
     Raises:
         ValueError: as `generate`, `to_pixels` and `from_picture`.
     """
+    require_pictures(denoiser.encoder, "pixels (sample_arrays draws the numbers)")
+    return _draw(denoiser, seeds, decoder_of(denoiser, settings.vae), label, settings, start, batch, on_step)
+
+
+def sample_arrays(
+    denoiser: Denoiser | Guided,
+    seeds: Sequence[Seed],
+    *,
+    label: Class | Sequence[Class] | None = None,
+    settings: DrawSettings = DEFAULTS,
+    batch: int = 64,
+    on_step: Callable[[Preview], None] | None = None,
+) -> Shaped[Tensor, "n channels *size"]:
+    """Signals, fields or volumes of seeds, `[N, C, *size]` on the CPU, as the numbers of the data.
+
+    Arguments and errors as for `sample_pixels`; a network of pictures gives their 8-bit pixels.
+    """
+    return _draw(denoiser, seeds, decoder_of(denoiser, settings.vae), label, settings, None, batch, on_step)
+
+
+def _draw(
+    denoiser: Denoiser | Guided,
+    seeds: Sequence[Seed],
+    decode: Decode,
+    label: Class | Sequence[Class] | None,
+    settings: DrawSettings,
+    start: FromPicture | None,
+    batch: int,
+    on_step: Callable[[Preview], None] | None,
+) -> Tensor:
     if start is not None:
         settings = from_picture(denoiser, start, settings)
-    decode = decoder_of(denoiser, settings.vae)
-    watch = None if on_step is None else lambda step: on_step(Preview(step, decode, denoiser.sigma_data))
+    paint = painter_of(denoiser, settings.vae)
+    watch = None if on_step is None else lambda step: on_step(Preview(step, paint, denoiser.sigma_data))
     parts = draw_images(denoiser, decode, seeds, settings, label=label, batch=batch, on_step=watch)
     return torch.cat([pixels for *_, pixels in parts])
 
@@ -129,6 +173,6 @@ def sample_images(
     batch: int = 64,
     on_step: Callable[[Preview], None] | None = None,
 ) -> list[Image.Image]:
-    """As `sample_pixels`, as pictures of Pillow."""
-    pixels = sample_pixels(denoiser, seeds, label=label, settings=settings, start=start, batch=batch, on_step=on_step)
-    return [to_image(one) for one in pixels]
+    """As `sample_pixels`, as pictures of Pillow; of arrays previews: waveforms, slices, channels side by side."""
+    paint = painter_of(denoiser, settings.vae)
+    return [to_image(one) for one in _draw(denoiser, seeds, paint, label, settings, start, batch, on_step)]

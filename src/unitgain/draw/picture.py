@@ -17,6 +17,7 @@ from unitgain.data.fit import Fit, ImageError, adm_crop, decode, flatten
 from unitgain.data.images import from_image, to_image
 from unitgain.data.vae import downsampling, load_vae, vae_encode
 from unitgain.denoiser import Denoiser
+from unitgain.draw.decode import require_pictures
 from unitgain.draw.settings import DrawSettings, FromPicture
 from unitgain.files import near
 from unitgain.guide import Guided
@@ -69,6 +70,7 @@ def from_picture(denoiser: Denoiser | Guided, start: FromPicture, settings: Draw
     """
     if start.picture is None:
         raise ValueError("a picture to draw from is missing: name a file, or pass an image of Pillow or an array")
+    require_pictures(denoiser.encoder, "drawing from a picture")
     encoder, device = _encoder(denoiser, settings), next(denoiser.parameters()).device
     channels, height, width = picture_shape(denoiser, settings)
     pixels = _picture(start.picture, channels, (height, width), fitted=start.mask is None)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitgain.data.images import grid
-from unitgain.draw.decode import Decode
+from unitgain.draw.decode import Paint
 from unitgain.sample.generation import Step
 
 
@@ -26,7 +26,7 @@ class Preview:
     """
 
     step: Step
-    decode: Decode
+    decode: Paint
     sigma_data: float
 
     def noisy(self) -> UInt8[Tensor, "n c h w"]:

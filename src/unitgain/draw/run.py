@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from unitgain.classes import Classes
-from unitgain.data.fit import decode as decode_picture
-from unitgain.data.images import from_image
+from unitgain.data.encoder import encoder_from_dict
+from unitgain.data.preview import pictures_of
 from unitgain.denoiser import classes_of
 from unitgain.draw.decode import decoder_of
-from unitgain.draw.folder import CLASSES, GRID, ImageFolder, file_of
+from unitgain.draw.files import file_kind
+from unitgain.draw.folder import CLASSES, GRID, ImageFolder
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by
 from unitgain.draw.settings import DrawSettings
@@ -21,7 +22,6 @@ from unitgain.draw.sheet import draw_sheet
 from unitgain.files import atomic
 from unitgain.parallel import World
 from unitgain.sample.seeds import check_seeds
-from unitgain.trust import DEFAULT_LIMITS
 from unitgain.version import __version__
 
 GRID_MOST = 400  # images of a contact sheet
@@ -53,7 +53,8 @@ def write_images(
     columns: int | None = None,
     on_progress: Callable[[float, int], None] | None = None,
 ) -> ImageCount:
-    """Draw images into a folder or an archive, going on where an earlier call stopped.
+    """Draw images into a folder or an archive, going on where an earlier call stopped; arrays as the files that their
+    data came from: WAV, NIfTI, else NPY.
 
     Every process draws its share and writes it; the files, the manifest too, are the same at any number of processes.
     Images that are missing or cut short are drawn again.
@@ -84,7 +85,8 @@ def write_images(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     about = describe(main, guide, settings, world.device)
-    folder = ImageFolder(out, about if classes.names is None else about | {CLASSES: classes.names}, world.rank)
+    about = about if classes.names is None else about | {CLASSES: classes.names}
+    folder = ImageFolder(out, about, world.rank, file_kind(main.encoder))
     before = world.on_main(lambda: _open(folder, seeds))
     left = [seed for seed in seeds if seed not in before]
     advance = world.progress(on_progress if world.main else None, len(seeds), before=len(seeds) - len(left))
@@ -98,7 +100,12 @@ def write_images(
             folder.write(seed, None if labels is None else int(labels[i]), images[i])
         sheet.update({seed: image for seed, image in zip(part, images, strict=True) if seed in sheet})
     world.barrier()
-    total = world.on_main(lambda: _close(folder, sheet, columns, settings, classes))
+    encoder = encoder_from_dict(main.encoder)
+
+    def paint(sample: Tensor) -> Tensor:
+        return pictures_of(sample[None], encoder)[0]
+
+    total = world.on_main(lambda: _close(folder, sheet, paint, columns, settings, classes))
     return ImageCount(total, len(left))
 
 
@@ -132,12 +139,13 @@ def _open(folder: ImageFolder, seeds: Sequence[int]) -> set[int]:
 def _close(
     folder: ImageFolder,
     sheet: Mapping[int, Tensor | None],
+    paint: Callable[[Tensor], Tensor],
     columns: int | None,
     settings: DrawSettings,
     classes: Classes,
 ) -> int:
     """Finish the folder and write the contact sheet of these seeds; returns how many images there are."""
-    images = {seed: _pixels(folder, seed) if pixels is None else pixels for seed, pixels in sheet.items()}
+    images = {seed: paint(_sample(folder, seed) if one is None else one) for seed, one in sheet.items()}
     entries = folder.finish()
     if images:
         labels = {entry["seed"]: entry["class"] for entry in entries}
@@ -147,6 +155,6 @@ def _close(
     return len(entries)
 
 
-def _pixels(folder: ImageFolder, seed: int) -> Tensor:
-    """An image that was drawn before, or by another process, `[C, H, W]`."""
-    return from_image(decode_picture(folder.read(file_of(seed)), DEFAULT_LIMITS))
+def _sample(folder: ImageFolder, seed: int) -> Tensor:
+    """A sample that was drawn before, or by another process, `[C, *size]`."""
+    return folder.kind.decode(folder.read(folder.file_of(seed)))

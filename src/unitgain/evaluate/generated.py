@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unitgain.data.encoder import PixelEncoder, encoder_from_dict
 from unitgain.denoiser import classes_of
-from unitgain.draw.decode import decoder_of
+from unitgain.draw.decode import decoder_of, require_pictures
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import Network, guide_by
 from unitgain.draw.run import describe
@@ -48,6 +48,7 @@ class Generated:
         batch: int = 64,
     ) -> None:
         check_seeds(seeds)
+        require_pictures(main.encoder, "metrics")
         settings = settings.with_classes(classes_of(main.denoiser))
         self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
         self.device, self.batch = torch.device(device), batch

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.data.digits import digits
+from unitgain.data.encoder import PixelEncoder
 from unitgain.data.fit import Fit, ImageError, flatten
 from unitgain.data.fit import decode as decode_picture
 from unitgain.data.images import from_image
@@ -118,6 +119,7 @@ class Digits:
         data = digits()
         self.images = data.images
         self.source = Source(kind="digits", name="digits")
+        assert isinstance(data.encoder, PixelEncoder)
         self.scale: tuple[float, float] | None = (data.encoder.mean, data.encoder.std)
 
     def __len__(self) -> int:

@@ -22,10 +22,11 @@ from unitgain.data.manifest import DataError
 from unitgain.data.named import DIGITS, open_data
 from unitgain.data.order import indices
 from unitgain.data.prepared import PreparedDataset
+from unitgain.data.preview import pictures_of
 from unitgain.data.sheet import draw
 from unitgain.denoiser import classes_of
 from unitgain.draw import DrawSettings, draw_images, open_network
-from unitgain.draw.decode import decoder_of
+from unitgain.draw.decode import painter_of
 from unitgain.evaluate.images import as_ranges
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.planning import usable
@@ -156,7 +157,7 @@ def draw_over_time(
     drawings = []
     for turn, path in enumerate(snapshots):
         network = open_network(str(path), device)
-        decode = decoder_of(network.denoiser)
+        decode = painter_of(network.denoiser)
         done = turn * len(seeds)
         report = None if on_images is None else lambda images, done=done: on_images(done + images)
         parts = list(draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report))
@@ -226,7 +227,7 @@ def real_pictures(history: History, count: int = 24) -> Image.Image | None:
         if isinstance(dataset, PreparedDataset):
             pixels, labels = draw(dataset, rows), dataset.labels
         elif isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
-            pixels, labels = dataset.images[torch.from_numpy(rows)], dataset.labels
+            pixels, labels = pictures_of(dataset.images[torch.from_numpy(rows)], dataset.encoder), dataset.labels
         else:
             return None
     except (DataError, ImportError, ValueError, OSError) as error:

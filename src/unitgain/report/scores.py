@@ -197,7 +197,7 @@ def _price(cost: Cost, latents: bool, images: int, guide: Cost | None) -> Price:
 def _measured(path: Path, row: Any) -> Point:
     """The point of one measurement."""
     from unitgain.analysis.cost import network_cost
-    from unitgain.data.encoder import PixelEncoder, encoder_from_dict
+    from unitgain.data.encoder import LatentEncoder, encoder_from_dict
 
     try:
         record = row["records"][0]
@@ -214,7 +214,7 @@ def _measured(path: Path, row: Any) -> Point:
     if guided:  # by itself: evaluated twice
         by_itself = guide in (None, "self")
         other = replace(cost, parameters=0) if by_itself else network_cost(_header(path, guide).network)
-    latents = not isinstance(encoder_from_dict(header.encoder), PixelEncoder)
+    latents = isinstance(encoder_from_dict(header.encoder), LatentEncoder)
     return Point(
         family=path.stem,
         name=header.recipe,

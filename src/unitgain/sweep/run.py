@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
-from unitgain.draw.decode import decoder_of
+from unitgain.draw.decode import decoder_of, require_pictures
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
 from unitgain.draw.run import describe
@@ -109,6 +109,7 @@ class Sweep:
             ValueError: as `networks`, or if network, guide and settings do not fit.
         """
         main, guide, settings = self.networks(cell)
+        require_pictures(main.encoder, "sweeps")
         decode = decoder_of(main.denoiser, settings.vae)
         denoiser = guide_by(main, guide, settings)
         drawn = draw_images(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)

@@ -15,7 +15,7 @@ from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import Dataset
 from unitgain.denoiser import Denoiser, classes_of
 from unitgain.draw import DrawSettings, Network
-from unitgain.draw.decode import decoder
+from unitgain.draw.decode import painter, require_pictures
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.judge import Judge
@@ -73,7 +73,9 @@ class Evaluation(Observer):
         settings = self.settings
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae)
         spec = self.recipe.network
-        self.decode = decoder(self.encoder, spec.channels, world.device, settings.vae)
+        if settings.metrics:
+            require_pictures(self.encoder, f"the metrics {', '.join(settings.metrics)}")
+        self.decode = painter(self.encoder, spec.channels, world.device, settings.vae)
         self.intervals, self.images = settings.intervals(self.recipe.snapshot_every), settings.samples or IMAGES
         self.limits = limits
         self.references: Mapping[str, Reference] | None = None

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.data.media import ARRAYS, AUDIO, VOLUMES
 from unitgain.data.sources.labels import (
     Label,
     class_names,
@@ -54,6 +55,7 @@ def classify(
     keys = [key for key in listing.pictures if key not in tables.sheets]
     if not keys:
         raise ValueError(_nothing(listing, name))
+    keys = _of_one_kind(keys, listing.notes)
     chosen, level = choose_folders(keys, options.split, name)
     if len(chosen) < len(keys):
         for key in np.delete(np.array(keys, dtype=object), chosen):
@@ -142,6 +144,24 @@ class _Tables:
         where = where if len(below) == 1 else f"{self.name}: {len(below)} files of labels"
         numbers, classes, notes = number([labels.get(key) for key in keys], keys, where, self.names)
         return numbers, classes, (*more, *notes)
+
+
+def _of_one_kind(keys: list[str], notes: Notes) -> list[str]:
+    """The pictures, audio, volumes or other arrays, whichever are most; the first of these if they are as many."""
+    kinds: dict[str, list[str]] = {"pictures": []}
+    for key in keys:
+        kinds.setdefault(_kind_of(key), []).append(key)
+    most = max(kinds, key=lambda kind: len(kinds[kind]))
+    for kind in kinds.keys() - {most}:
+        for key in kinds[kind]:
+            notes.add(f"files of {kind} lie beside the {most} and were left out", key)
+    return kinds[most]
+
+
+def _kind_of(name: str) -> str:
+    lower = name.lower()
+    known = {"audio": AUDIO, "volumes": VOLUMES, "arrays": ARRAYS}
+    return next((kind for kind, suffixes in known.items() if lower.endswith(suffixes)), "pictures")
 
 
 def _by_folders(

@@ -61,6 +61,8 @@ def find_columns(
     fitting = [field.name for field in schema if holds_pictures(field.type)]
     if not options.image_column and "latent" in schema.names and not find_column(fitting, IMAGE_COLUMNS):
         raise ValueError(f"{name} holds latents: decode them to images first")
+    if not options.image_column and "array" in schema.names and not find_column(fitting, IMAGE_COLUMNS):
+        raise ValueError(f"{name} holds arrays, which are no pictures")
     column = _chosen(fitting, options.image_column, IMAGE_COLUMNS)
     if column is None and len(fitting) == 1:
         column = fitting[0]

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.fit import ImageError
+from unitgain.data.media import is_array
 from unitgain.text import one_line, printable
 from unitgain.trust import DEFAULT_LIMITS, Limits
 
-Kind = Literal["folder", "zip", "tar", "parquet", "prepared"]
-# What is taken for a picture by its name; everything Pillow decodes without help from outside, and arrays.
+Kind = Literal["folder", "zip", "tar", "parquet", "prepared", "stack"]
+# What is taken for a picture by its name: everything Pillow decodes without help from outside, and NPY.
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -64,9 +65,11 @@ class SourceOptions:
         split: of a data set that has several, such as the folders train, val and test; all: take them together; by
             default train on the Hub and in a directory of the datasets library; else it has to be said.
         config: of a data set on the Hub that has several.
-        image_column: of the pictures in a table; found by its type and name by default.
+        image_column: of the pictures in a table, or the array in files of several (NPZ, HDF5); found by its type and
+            name by default.
         label_column: of the labels in a table, metadata.csv too; found by its name by default.
         classes: names of the classes, in order.
+        stacked: whether each file of arrays in a folder holds many, along its first axis, as a file that is the source.
         archives: whether tar archives of one set are shards or each a class; told by their names by default.
         limit: take only the first so many pictures.
         limits: what an item and all of them may take.
@@ -79,6 +82,7 @@ class SourceOptions:
     image_column: str | None = None
     label_column: str | None = None
     classes: tuple[str, ...] | None = None
+    stacked: bool = False
     archives: Literal["shards", "classes"] | None = None
     limit: int | None = None
     limits: Limits = DEFAULT_LIMITS
@@ -184,8 +188,8 @@ def stamp(path: Path) -> tuple[str, int, int]:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a name is that of a picture."""
-    return posixpath.splitext(name)[1].lower() in SUFFIXES
+    """Whether a name is that of a picture, or of an array, audio or a volume."""
+    return posixpath.splitext(name)[1].lower() in SUFFIXES or is_array(name)
 
 
 def is_hidden(name: str) -> bool:

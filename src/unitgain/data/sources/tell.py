@@ -12,6 +12,8 @@ from unitgain.data.sources.parquet import open_parquet
 from unitgain.data.sources.saved import open_saved
 from unitgain.data.sources.source import Indexed, Notes, Source, SourceOptions
 from unitgain.data.sources.splits import ALL, choose_files
+from unitgain.data.sources.stacks import SUFFIXES as STACKS
+from unitgain.data.sources.stacks import is_stack, open_stacks
 from unitgain.data.sources.tars import open_tars
 from unitgain.files import near
 from unitgain.kinds import PICKLE, UNKNOWN, instead_of_snapshot, kind_of, read_head
@@ -23,7 +25,8 @@ HUB = "hub:"
 def open_source(what: str, scratch: Path, options: SourceOptions | None = None) -> Source:
     """The source that `what` names: `hub:org/name`, or the path of a folder or a file.
 
-    A folder may hold pictures, parquet files, tar shards, or be a directory of the `datasets` library.
+    A folder may hold pictures, arrays, audio or volumes, parquet files, tar shards, or be a directory of the `datasets`
+    library.
 
     Args:
         what: the source.
@@ -53,6 +56,11 @@ def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     listing = list_folder(path, options)
     kinds = {"pictures": listing.pictures, "tar archives": listing.archives, "parquet files": listing.parquet}
     kind = _most(path, {kind: files for kind, files in kinds.items() if files})
+    if kind == "pictures" and options.stacked:
+        stacks = [path / file for name, file in listing.pictures.items() if name.lower().endswith(STACKS)]
+        if not stacks:
+            raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
+        return open_stacks(stacks, options, str(path))
     if kind == "pictures":
         return open_folder(path, options, listing)
     names = sorted(kinds[kind])
@@ -98,6 +106,8 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         magic = file.read(4)
     if magic == b"PAR1":
         return open_parquet([path], options)
+    if is_stack(path, magic):
+        return open_stacks([path], options, str(path))
     if path.name.lower().endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
         return open_tars([path], scratch, options)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
@@ -107,6 +117,6 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     kind = kind_of(read_head(path))
     what = "" if kind == UNKNOWN else f" it is {kind};"
     raise ValueError(
-        f"{path} is no source of images:{what} expected a folder, a zip archive, tar shards, a parquet file, a "
-        "directory of the datasets library, or hub:org/name"
+        f"{path} is no source of images:{what} expected a folder, a zip archive, tar shards, a parquet file, "
+        "stacked arrays (.npy, .npz, .h5), a directory of the datasets library, or hub:org/name"
     )

@@ -1,0 +1,170 @@
+"""A picture, latent or array of a source as a row of prepared data, checked; what is wrong with it is in the row."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unitgain.data.arrays import Sample, read_moments, read_sample
+from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
+from unitgain.data.manifest import Kind, Shard
+from unitgain.data.media import NPY
+from unitgain.data.shards import array_sums, latent_sums
+from unitgain.data.sources import Item
+from unitgain.data.values import Values
+from unitgain.size import show_size, sides_of
+from unitgain.text import printable
+from unitgain.trust import Limits, read_npy
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a row holds.
+
+    Attributes:
+        kind: as in `Manifest`.
+        channels: as stored.
+        size: sides.
+        array: of arrays, what their numbers are.
+    """
+
+    kind: Kind = "image"
+    channels: int = 0
+    size: tuple[int, ...] = (0, 0)
+    array: Values | None = None
+
+    def __str__(self) -> str:
+        dtype = "" if self.array is None else f", {self.array.dtype}"
+        return f"{self.kind} of {self.channels} channels, {show_size(self.size)}{dtype}"
+
+    def differs(self, first: "Shape") -> str:
+        """Why it does not go with the first row of a set, in words that follow its name; empty if it does."""
+        ours, theirs = self.array or Values(), first.array or Values()
+        if (self.kind, ours.media) != (first.kind, theirs.media):
+            return f"is {self}{_of(ours)} where others are {first}{_of(theirs)}: one set holds one kind"
+        if len(self.size) != len(first.size):
+            return (
+                f"has {len(self.size)} dimensions ({show_size(self.size)}) where others have {len(first.size)} "
+                f"({show_size(first.size)}): prepare them apart"
+            )
+        if ours.rate != theirs.rate:
+            return (
+                f"has {ours.rate:,} samples per second where others have {theirs.rate:,}: resample it, such as by "
+                f"ffmpeg -ar {theirs.rate}"
+            )
+        if self.array is not None and self.channels != first.channels:
+            mono = "; --channels 1 mixes stereo to mono" if ours.media == "audio" else ""
+            return f"has {self.channels} channels where others have {first.channels}{mono}"
+        if ours.dtype != theirs.dtype:
+            return f"holds {ours.dtype} where others hold {theirs.dtype}: convert it"
+        if (self.channels, self.size) != (first.channels, first.size):
+            return f"is {self} where others are {first}: give a resolution"
+        return ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a picture or an array.
+
+    Attributes:
+        key: its name in the source.
+        label: number of its class.
+        data: as it is stored; None if it could not be used.
+        error: why not.
+        shape: what the data are.
+        sums: of its values per channel.
+        squares: sums of their squares.
+        enlarged: whether it had to be enlarged.
+    """
+
+    key: str
+    label: int | None
+    data: bytes | None = None
+    error: str = ""
+    shape: Shape = Shape()
+    sums: tuple[float, ...] = ()
+    squares: tuple[float, ...] = ()
+    enlarged: bool = False
+
+
+def shape_of(shard: Shard) -> Shape:
+    """Of the rows in a shard."""
+    assert shard.resolution is not None, "it has rows"
+    channels = len(shard.sums) * (2 if shard.kind == "latent" else 1)
+    return Shape(shard.kind, channels, sides_of(shard.resolution), shard.array)
+
+
+def fit_item(item: Item, fit: Fit, limits: Limits, column: str | None = None) -> Row:
+    """A picture or an array as a row; what is wrong with it is in the row.
+
+    Args:
+        item: of the source.
+        fit: what becomes of it.
+        limits: what it may take.
+        column: name of the array, where its file may hold several.
+
+    Raises:
+        ImportError: if a package is missing.
+    """
+    try:
+        data = item.load()
+        if data[:6] == NPY and (moments := _moments(data, fit)) is not None:
+            return _latent_row(item, moments)
+        sample = read_sample(data, item.key, fit, limits, column)
+        if isinstance(sample, Sample):
+            return _array_row(item, sample)
+        image, enlarged = fit_image(data if sample is None else sample, fit, limits)
+        return _image_row(item, image, enlarged, fit)
+    except ImageError as error:
+        return Row(item.key, item.label, error=str(error))
+    except ImportError:
+        raise
+    except Exception as error:  # such as a MemoryError: one picture may not end the job of all
+        return Row(item.key, item.label, error=f"cannot be used: {type(error).__name__} {printable(error)}".rstrip())
+
+
+def sum_rows(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """The sum of sums per channel, in the order of rows."""
+    return tuple(np.array(rows, dtype=np.float64).sum(axis=0).tolist()) if rows else ()
+
+
+def _moments(data: bytes, fit: Fit) -> NDArray[np.float32] | None:
+    try:
+        array = read_npy(data)
+    except ValueError as error:
+        raise ImageError(f"is no readable NPY file: {error}") from error
+    return read_moments(array, fit)
+
+
+def _image_row(item: Item, image: Image.Image, enlarged: bool, fit: Fit) -> Row:
+    counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
+    return Row(
+        item.key,
+        item.label,
+        encode_image(image, fit.format),
+        shape=Shape("image", len(counts), (image.height, image.width)),
+        sums=tuple((counts @ np.arange(256)).tolist()),
+        squares=tuple((counts @ np.arange(256) ** 2).tolist()),
+        enlarged=enlarged,
+    )
+
+
+def _latent_row(item: Item, moments: NDArray[np.float32]) -> Row:
+    sums, squares = latent_sums(moments[None])
+    shape = Shape("latent", moments.shape[0], moments.shape[1:])
+    return Row(item.key, item.label, moments.tobytes(), shape=shape, sums=sums, squares=squares)
+
+
+def _array_row(item: Item, sample: Sample) -> Row:
+    array = sample.array
+    sums, squares = array_sums(array[None])
+    shape = Shape("array", array.shape[0], array.shape[1:], sample.values)
+    assert math.prod(array.shape) > 0
+    return Row(item.key, item.label, array.tobytes(), shape=shape, sums=sums, squares=squares)
+
+
+def _of(values: Values) -> str:
+    return "" if values.media == "array" else f" ({values.media})"

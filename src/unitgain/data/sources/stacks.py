@@ -1,0 +1,204 @@
+"""Arrays stacked along the first axis of a file: NPY, mapped; NPZ; HDF5, read row by row."""
+
+import io
+import mmap
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.fit import ImageError
+from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names
+from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.extras import require
+from unitgain.text import printable
+from unitgain.trust import Limits, open_regular, read_member, read_npy, read_regular
+
+SUFFIXES = (".npy", *ARRAYS)
+LABEL_NAMES = (*LABEL_COLUMNS, "y")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An array of a file, row by row.
+
+    Attributes:
+        shape: rows first.
+        dtype: of its values.
+        row: the values of a row, by its number; any thread may call it.
+        labels: of the rows, where the file has them.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    row: Callable[[int], NDArray[Any]]
+    labels: list[Label] | None = None
+
+
+def is_stack(path: Path, magic: bytes) -> bool:
+    """Whether a file holds arrays, by its first bytes, and its name where these are those of any zip archive."""
+    return magic[:4] in (NPY[:4], HDF5[:4]) or (magic[:2] == b"PK" and path.suffix.lower() == ".npz")
+
+
+def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str) -> Indexed:
+    """The rows of the arrays in files, one after the other.
+
+    Args:
+        paths: of the files.
+        options: may name the array and the labels in files of several; `labels` may be an NPY file of them.
+        name: of the source.
+
+    Raises:
+        ImportError: if a package is missing.
+        ValueError: if one is damaged, holds no array that is meant, or labels do not fit.
+    """
+    stacks = [open_stack(path, options) for path in paths]
+    counts = [stack.shape[0] for stack in stacks]
+    starts = np.cumsum([0, *counts])
+    several = len(paths) > 1
+    keys = [
+        f"{path.name}/{row:09d}" if several else f"{row:09d}"
+        for path, count in zip(paths, counts, strict=True)
+        for row in range(count)
+    ]
+    own = [stack.labels for stack in stacks]
+    labels: list[Label] = [None] * len(keys)
+    if options.labels is not None:
+        labels = _read_labels(options.labels, len(keys))
+    elif not options.no_labels and any(label is not None for label in own):
+        labels = [label for one, count in zip(own, counts, strict=True) for label in one or [None] * count]
+    numbers, classes, notes = number(labels, keys, name, options.classes)
+
+    def fetch(index: int) -> bytes:
+        place = int(np.searchsorted(starts, index, side="right")) - 1
+        buffer = io.BytesIO()
+        np.save(buffer, stacks[place].row(index - int(starts[place])), allow_pickle=False)
+        return buffer.getvalue()
+
+    return Indexed(
+        kind="stack",
+        name=name,
+        keys=keys,
+        fetch=fetch,
+        labels=numbers,
+        classes=classes,
+        notes=notes,
+        limits=options.limits,
+        fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers]),
+    )
+
+
+def open_stack(path: Path, options: SourceOptions) -> Stack:
+    """The array in a file, and labels beside it.
+
+    Raises:
+        ImportError: if a package is missing.
+        ValueError: if it is damaged, or holds no array that is meant.
+    """
+    try:
+        with open_regular(path) as file:
+            magic = file.read(8)
+        if magic[:6] == NPY:
+            stack = _npy(path)
+        elif magic == HDF5:
+            stack = _hdf5(path, options)
+        elif magic[:2] == b"PK":
+            stack = _npz(path, options)
+        else:
+            raise ImageError("is empty" if not magic else "is no NPY, NPZ or HDF5 file")
+        if stack.dtype.kind not in "biuf":
+            raise ImageError(f"holds {stack.dtype}: whole or floating numbers are expected")
+        if len(stack.shape) < 2 or 0 in stack.shape:
+            raise ImageError(f"holds one array of shape {stack.shape}: arrays are stacked along the first axis")
+        item = stack.dtype.itemsize * int(np.prod(stack.shape[1:], dtype=object))
+        options.limits.check_item("one of its arrays", item)
+        if stack.labels is not None and len(stack.labels) != stack.shape[0]:
+            raise ImageError(f"holds {len(stack.labels)} labels for {stack.shape[0]} arrays")
+        return stack
+    except (ImageError, ValueError) as error:
+        raise ValueError(f"{path} {error}") from error
+    except (ImportError, FileNotFoundError):
+        raise
+    except Exception as error:  # of whatever the libraries make of it
+        raise ValueError(f"{path} cannot be read: {printable(error) or type(error).__name__}") from error
+
+
+def _npy(path: Path) -> Stack:
+    array = _mapped(path)
+    return Stack(array.shape, array.dtype, array.__getitem__)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    with open_regular(path) as file:
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        return read_npy(view)
+    except ValueError as error:
+        raise ImageError(f"is no readable NPY file: {error}") from error
+
+
+def _npz(path: Path, options: SourceOptions) -> Stack:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+
+        def read(name: str) -> NDArray[Any]:
+            return read_npy(read_member(archive, members[name], options.limits))
+
+        name, label = _columns(list(members), options)
+        array = read(name)
+        labels = None if label is None else _as_labels(read(label))
+    return Stack(array.shape, array.dtype, array.__getitem__, labels)
+
+
+def _hdf5(path: Path, options: SourceOptions) -> Stack:
+    h5py = require("h5py", extra="hdf5")
+    file = h5py.File(path, "r")
+    name, label = _columns(hdf5_names(file), options)
+    dataset = hdf5_array(file, name)
+    chunk = int(np.prod(dataset.chunks or (1,), dtype=object)) * dataset.dtype.itemsize
+    options.limits.check_item("a part of its array, unpacked,", chunk)
+    labels = None if label is None else _hdf5_labels(hdf5_array(file, label), options.limits)
+    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels)
+
+
+def _hdf5_labels(dataset: Any, limits: Limits) -> list[Label]:
+    h5py = require("h5py", extra="hdf5")
+    limits.check_item("its labels", dataset.size * dataset.dtype.itemsize)
+    return _as_labels(dataset.asstr()[:] if h5py.check_string_dtype(dataset.dtype) else dataset[:])
+
+
+def _columns(names: list[str], options: SourceOptions) -> tuple[str, str | None]:
+    """The names of the array and of its labels, which there may be none of."""
+    wanted = options.label_column
+    label = find_column(names, (wanted,) if wanted else LABEL_NAMES)
+    if wanted and label is None:
+        raise ImageError(f"holds no array {wanted!r} of labels, but {printable(', '.join(names[:10]))}")
+    column = choose_array([name for name in names if name != label], options.image_column)
+    return column, label if options.wants_labels else None
+
+
+def _read_labels(path: Path, count: int) -> list[Label]:
+    if path.suffix.lower() != ".npy":
+        raise ValueError(f"labels {path}: those of stacked arrays are an NPY file with one for each")
+    labels = _as_labels(read_npy(read_regular(path, Limits())))
+    if len(labels) != count:
+        raise ValueError(f"labels {path}: {len(labels)} for {count} arrays")
+    return labels
+
+
+def _as_labels(array: NDArray[Any]) -> list[Label]:
+    """One class per row, as a number or a name.
+
+    Raises:
+        ImageError: if they are anything else.
+    """
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if array.ndim != 1 or array.dtype.kind not in "iuUSO":
+        raise ImageError(f"has labels {array.dtype} {array.shape}: one class per array, as a number or a name")
+    values = array.tolist()
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
