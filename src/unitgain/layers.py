@@ -100,17 +100,21 @@ class MPConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
         """Apply the layer to `x`, `[N, C_in, ...]` (linear: `[..., C_in]`), in the dtype of `x`."""
-        weight = self.effective(gain).to(x.dtype)
+        weight = self.effective(gain, x.dtype)
         if not self.kernel:
             return x @ weight.t()
         padding = tuple(k // 2 for k in self.kernel)
         return CONVOLUTIONS[len(self.kernel)](x, weight, padding=padding, groups=self.groups)
 
-    def effective(self, gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
-        """The weight that the layer computes with (`effective_weight`); normalized no more inside `normalized_once`."""
+    def effective(self, gain: float | Tensor = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "..."]:
+        """The weight that the layer computes with (`effective_weight`), as `dtype`, by default as it is computed;
+        normalized no more inside `normalized_once`.
+        """
         if self.normalized is None:
-            return effective_weight(self.weight, gain)
-        return self.normalized * _factor(self.weight, gain)
+            weight = effective_weight(self.weight, gain)
+        else:
+            weight = self.normalized * _factor(self.weight, gain)
+        return weight if dtype is None else weight.to(dtype)
 
     def extra_repr(self) -> str:
         """Shape of the layer, for `print`."""

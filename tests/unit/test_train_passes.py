@@ -9,7 +9,17 @@ import torch
 
 from unitgain.analysis.magnitude import watch
 from unitgain.denoiser import Denoiser
-from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
+from unitgain.layers import MPConv, effective_weight, normalized_once
+from unitgain.native.training import (
+    balance,
+    can_normalize,
+    can_train,
+    fork,
+    join_features,
+    modulate,
+    normalize_pixels,
+    unit_weight,
+)
 from unitgain.ops import mp_silu, normalize
 from unitgain.train import passes
 from unitgain.train.passes import FusedEncoderBlock, fuse_passes, split_passes
@@ -77,7 +87,8 @@ def test_same_output_and_gradients(changes, tiny_spec, monkeypatch):
             scale = max(exact.norm().item() for exact in wanted.values())
             for name, exact in wanted.items():
                 error, plain_error = ((one[name].double() - exact).norm().item() for one in (found, written))
-                assert error < max(1e-5 * (exact.norm().item() + 1e-2 * scale), 2 * plain_error), name
+                share = 1e-1 if name.endswith("gain") else 1e-2  # that of a gain is a sum, of which most cancels out
+                assert error < max(1e-5 * (exact.norm().item() + share * scale), 2 * plain_error), name
         errors = [relative_error(gradients(one, x, label, torch.bfloat16), wanted) for one in (fused, plain)]
         ratios.append(errors[0] / errors[1])
     assert statistics.median(ratios) < 1.2
@@ -185,3 +196,71 @@ def test_networks_are_transformed_by_functorch(tiny_spec):
     x, sigma = torch.randn(2, tiny_spec.channels, *tiny_spec.size), torch.ones(2)
     slopes = [torch.func.grad(lambda x, one=one: one(x, sigma).square().sum())(x) for one in (plain, fused)]
     assert torch.equal(slopes[1], slopes[0])
+
+
+SHAPES = [(5, 3, 3, 3), (16, 16, 3, 3), (7, 33), (1, 1, 1, 1), (40, 24, 1, 1), (6, 1, 5, 5), (4, 3, 3)]
+
+
+@needs_c
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_unit_weights_against_float64(shape, dtype, layout):
+    """Eq. 47 with its gradient, for the weight and a gain; a row of zeros stays one, and has a finite gradient."""
+    torch.manual_seed(1)
+    weight = torch.randn(shape) * torch.tensor([1.0, 1e-3, 30.0]).repeat(len(shape) * 9)[: shape[0]].view(
+        -1, *[1] * (len(shape) - 1)
+    )
+    if shape[0] > 4:
+        weight[4] = 0
+    weight = weight.to(memory_format=layout) if weight.ndim == 4 else weight
+    factor = 1 / math.sqrt(weight[0].numel())
+    ours = weight.clone().requires_grad_(), torch.tensor(0.7, requires_grad=True)
+    exact = weight.double().requires_grad_(), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    out = unit_weight(ours[0], dtype, factor, ours[1])
+    wanted = effective_weight(*exact)
+    assert out.dtype == dtype and out.shape == weight.shape
+    direction = torch.randn(shape).to(dtype)
+    out.backward(direction)
+    wanted.backward(direction.double())
+    near = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 2**-8, "atol": 1e-6}
+    torch.testing.assert_close(out.double(), wanted, **near)
+    assert torch.isfinite(ours[0].grad).all()
+    rows = [row for row in range(shape[0]) if weight[row].any()]  # elsewhere the norm has no gradient
+    for row in rows:
+        scale = exact[0].grad[row].norm() + direction[row].double().norm() * factor / (1e-4 + weight[row].norm()) * 1e-2
+        assert (ours[0].grad[row].double() - exact[0].grad[row]).norm() < 1e-5 * scale
+    torch.testing.assert_close(ours[1].grad.double(), exact[1].grad, rtol=1e-4, atol=1e-5)
+    assert torch.equal(unit_weight(ours[0], dtype, factor), unit_weight(ours[0], dtype, factor, torch.ones(())))
+
+
+@needs_c
+def test_unit_weights_do_not_depend_on_threads():
+    torch.manual_seed(2)
+    weight, results = torch.randn(96, 64, 3, 3, requires_grad=True), []
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        weight.grad = None
+        out = unit_weight(weight, torch.bfloat16, 0.1)
+        out.backward(torch.ones_like(out))
+        results.append((out.detach(), weight.grad))
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@needs_c
+def test_weights_of_fused_layers_that_c_does_not_take(tiny_spec):
+    """Those of float64, and those that are normalized already, are made as they are written."""
+    denoiser = Denoiser(tiny_spec)
+    fuse_passes(denoiser)
+    layer = next(module for module in denoiser.modules() if isinstance(module, MPConv))
+    assert can_normalize(layer.weight, torch.float32)
+    with normalized_once(denoiser):
+        torch.testing.assert_close(layer.effective(), effective_weight(layer.weight))
+        assert not layer.normalized.grad_fn
+    x = torch.ones(2, layer.in_channels, *[4] * len(layer.kernel))
+    called = torch.func.functional_call(layer, {"weight": layer.weight * 2}, x)
+    torch.testing.assert_close(called, layer(x), rtol=1e-3, atol=1e-4)
+    wide = copy.deepcopy(layer).double()
+    assert torch.equal(wide.effective(), effective_weight(wide.weight))

@@ -1,8 +1,8 @@
-"""Blocks of a network whose pixels, between convolutions, take one pass over memory each: in C, on CPUs.
+"""A network whose pixels, between convolutions, take one pass over memory each, and its weights too: in C, on CPUs.
 
-The blocks change class and nothing else, as with `unitgain.kernels.fuse`: modules, parameters and their names stay, so
-checkpoints, averages, DDP, FSDP2, copies and `infer.prepare` see the network that they know. Numbers are those of the
-plain blocks to rounding. Images that C does not take, and blocks whose parts somebody watches, run as they are written.
+Blocks and layers change class and nothing else, as with `unitgain.kernels.fuse`: modules, parameters and their names
+stay, so checkpoints, averages, DDP, FSDP2, copies and `infer.prepare` see the network that they know. Numbers are those
+of the plain ones to rounding. What C does not take, and blocks whose parts somebody watches, run as they are written.
 """
 
 import math
@@ -11,14 +11,23 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unitgain.arch.block import Block, DecoderBlock, EncoderBlock, functions
 from unitgain.arch.operations import Apply, Convolve, Operation, Scale, carry_out, is_idle, lead
 from unitgain.arch.unet import MPUNet
 from unitgain.denoiser import Denoiser
 from unitgain.layers import CosineAttention, MPConv
-from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
+from unitgain.native.training import (
+    balance,
+    can_normalize,
+    can_train,
+    fork,
+    join_features,
+    modulate,
+    normalize_pixels,
+    unit_weight,
+)
 from unitgain.ops import EPS, mp_cat, mp_cat_factors, resample
 
 FEW_TOKENS = 256  # up to which attention is made of products in bfloat16, whose memory is little then
@@ -53,10 +62,25 @@ class FusedDecoderBlock(DecoderBlock):
         return _add(self, self.shortcut(main), _run(operations, branch, emb))
 
 
+class FusedConv(MPConv):
+    """A layer whose weight is normalized, scaled and rounded in one pass."""
+
+    def effective(self, gain: float | Tensor = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "..."]:
+        """As it is written, but for rounding."""
+        dtype = dtype or self.weight.dtype
+        if self.normalized is not None or not can_normalize(self.weight, dtype):
+            return super().effective(gain, dtype)
+        factor = 1 / math.sqrt(self.weight[0].numel())
+        if isinstance(gain, Tensor):
+            return unit_weight(self.weight, dtype, factor, gain)
+        return unit_weight(self.weight, dtype, factor * gain)
+
+
 def fuse_passes(denoiser: Denoiser) -> None:
-    """Let the blocks of a network make fewer passes, in place; only token blocks (EDM2 F and G, EDM2+) can."""
+    """Let a network make fewer passes, in place: its weights, and pixels in token blocks (EDM2 F and G, EDM2+)."""
     _turn(denoiser, EncoderBlock, FusedEncoderBlock)
     _turn(denoiser, DecoderBlock, FusedDecoderBlock)
+    _turn(denoiser, MPConv, FusedConv)
     if isinstance(denoiser.network, MPUNet):
         denoiser.network.mp_join = _join
 
@@ -65,11 +89,12 @@ def split_passes(denoiser: Denoiser) -> None:
     """Undo `fuse_passes`, in place."""
     _turn(denoiser, FusedEncoderBlock, EncoderBlock)
     _turn(denoiser, FusedDecoderBlock, DecoderBlock)
+    _turn(denoiser, FusedConv, MPConv)
     if isinstance(denoiser.network, MPUNet):
         denoiser.network.mp_join = functions(denoiser.spec).join
 
 
-def _turn(denoiser: Denoiser, these: type[Block], into: type[Block]) -> None:
+def _turn(denoiser: Denoiser, these: type[nn.Module], into: type[nn.Module]) -> None:
     for module in denoiser.modules():
         if type(module) is these:
             module.__class__ = into
