@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pictures import encoded, folder_of, picture
 from safetensors import safe_open
+from samples import folder_of_tones
 from vaes import save_vae
 
 from unitgain import recipes
@@ -22,6 +23,7 @@ ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$")
 # What a tiny run does not bring about; each is in the source of what writes it, under this name.
 RARE = {
     "shard", "extra", "half_life", "start", "nonfinite", "stopped", "guide", "init", "scores", "vae", "pixels",
+    "numbers",
     "compile", "no_winograd", "kernels", "graph", "S_churn", "S_min", "S_max", "S_noise",
     "record.settings.*", "record.source.formats.*",
 }  # fmt: skip
@@ -87,9 +89,11 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         folder_of(folder / "pictures", each=2)
+        folder_of_tones(folder / "tones", each=2)
         (folder / "pictures" / "cat" / "broken.png").write_bytes(encoded(picture(0))[:50])
         for words in (
             "data prepare pictures data --resolution 8 --on-error skip --shard 3",
+            "data prepare tones arrays",
             f"data encode data latents --vae {save_vae('vae')}",
             "metrics reference digits --out real.npz --detectors pixels --features",
             f"train digits --out run --magnitudes-every 32 {seen} {tiny}",
@@ -144,7 +148,11 @@ FORMATS = {
         lambda place: [row for run in ("run", "tuned") for row in read_lines(place / run / "stats.jsonl")],
     ),
     "checkpoint": ("checkpoint", 0, lambda place: map(read_json, place.glob("*/checkpoints/*/manifest.json"))),
-    "data": ("prepared-data", 0, lambda place: [read_json(place / n / "unitgain.json") for n in ("data", "latents")]),
+    "data": (
+        "prepared-data",
+        0,
+        lambda place: [read_json(place / n / "unitgain.json") for n in ("data", "latents", "arrays")],
+    ),
     "reference": ("reference-statistics", 0, lambda place: [about(place / "real.npz")]),
     "result": ("results-of-metrics", 0, lambda place: read_json(place / "result.json")),
     "images": ("drawn-images", 0, lambda place: [read_json(place / n / "manifest.json") for n in ("drawn", "guided")]),

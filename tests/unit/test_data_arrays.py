@@ -19,10 +19,10 @@ from unitgain.data.fit import Fit, ImageError
 from unitgain.data.loader import Loader
 from unitgain.data.manifest import DataError, read_manifest
 from unitgain.data.named import open_data
+from unitgain.data.numbers import Numbers
 from unitgain.data.prepare import BrokenPictureError, prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sources import SourceOptions
-from unitgain.data.values import Values
 from unitgain.serial import to_dict
 
 PLAIN = Fit(resolution=None)
@@ -115,7 +115,7 @@ def test_whole_numbers_stay_whole(tmp_path, dtype, stored):
     (tmp_path / "arrays").mkdir()
     np.save(tmp_path / "arrays" / "a.npy", array)
     data = make(tmp_path / "arrays", tmp_path / "data")
-    assert data.manifest.array == Values(dtype=stored)
+    assert data.manifest.array == Numbers(dtype=stored)
     rows = data.rows(np.array([0]))[0]
     assert rows.dtype == getattr(torch, stored) and rows[0].tolist() == array.astype(int).tolist()
     torch.testing.assert_close(data.encoder.decode(data.encode(rows)), rows, rtol=0, atol=1e-5)
@@ -156,7 +156,7 @@ def test_audio(tmp_path, suffix):
     folder = folder_of_tones(tmp_path / "tones", suffix=suffix)
     data = make(folder, tmp_path / "data", Fit(resolution=300, fit="pad"))
     assert data.shape == (1, 300) and data.classes == ("500", "1500")
-    assert data.manifest.array == Values(media="audio", rate=8000)
+    assert data.manifest.array == Numbers(media="audio", rate=8000)
     expected, _ = soundfile.read(folder / data.key(1), dtype="float32")
     row = data.rows(np.array([1]))[0][0, 0].numpy()
     assert np.array_equal(row[: len(expected)], expected) and not row[len(expected) :].any()
@@ -176,7 +176,7 @@ def test_stereo_is_kept_or_mixed(tmp_path):
 def test_volumes(tmp_path, suffix):
     folder = folder_of_volumes(tmp_path / "volumes", suffix=suffix)
     data = make(folder, tmp_path / "data")
-    assert data.shape == (1, 6, 8, 8) and data.manifest.array == Values(media="volume", spacing=(1.0, 2.0, 3.0))
+    assert data.shape == (1, 6, 8, 8) and data.manifest.array == Numbers(media="volume", spacing=(1.0, 2.0, 3.0))
     assert np.array_equal(data.rows(np.array([3]))[0][0].numpy(), values((1, 6, 8, 8), 3))
     cut = make(folder, tmp_path / "cut", Fit(resolution=(6, 4, 8)))
     assert np.array_equal(cut.rows(np.array([3]))[0][0].numpy(), values((1, 6, 8, 8), 3)[:, :, 2:6])
@@ -302,7 +302,7 @@ def test_constant_channels_and_data(tmp_path):
 
 
 def test_encoders_travel_as_json():
-    encoder = ArrayEncoder(mean=(1.0, 2.0), std=(3.0, 4.0), values=Values(dtype="int16", media="audio", rate=8000))
+    encoder = ArrayEncoder(mean=(1.0, 2.0), std=(3.0, 4.0), numbers=Numbers(dtype="int16", media="audio", rate=8000))
     assert encoder_from_dict(json.loads(json.dumps(to_dict(encoder)))) == encoder
     with pytest.raises(ValueError, match=r"expected \[N, 2, \*size\]"):
         encoder.encode(torch.zeros(1, 3, 4))
@@ -311,7 +311,7 @@ def test_encoders_travel_as_json():
             ArrayEncoder(**{"mean": (1.0, 2.0), "std": (3.0, 4.0)} | wrong)
     for wrong in ({"media": "audio"}, {"rate": 8000}, {"spacing": (0.0,)}, {"spacing": (1.0,) * 4}):
         with pytest.raises(ValueError, match="cannot be"):
-            Values(**wrong)
+            Numbers(**wrong)
 
 
 def test_arrays_in_memory():
@@ -321,7 +321,7 @@ def test_arrays_in_memory():
     whole = torch.randint(-300, 300, (6, 1, 4, 4, 4), dtype=torch.int16)
     with pytest.raises(ValueError, match="other numbers need an encoder"):
         ArrayDataset(name="x", images=whole)
-    encoder = ArrayEncoder.measured([0.0], [150.0], Values(dtype="int16"))
+    encoder = ArrayEncoder.measured([0.0], [150.0], Numbers(dtype="int16"))
     data = ArrayDataset(name="x", images=whole, encoder=encoder)
     assert torch.equal(encoder.decode(data.batch(np.arange(6))[0]), whole)
     with pytest.raises(ValueError, match="an encoder of 1 channels for images of 5"):

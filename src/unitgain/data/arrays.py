@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from unitgain.data.fit import Fit, ImageError
 from unitgain.data.media import NPY, Raw, read_raw
+from unitgain.data.numbers import MOST_CHANNELS, ArrayType, Numbers
 from unitgain.data.settings import Layout
-from unitgain.data.values import MOST_CHANNELS, ArrayType, Values
 from unitgain.size import MOST_SIDES, show_size, sides_of
 from unitgain.trust import DEFAULT_LIMITS, Limits
 
@@ -28,11 +28,11 @@ class Sample:
 
     Attributes:
         array: `[C, *size]`.
-        values: what its numbers are.
+        numbers: what they are.
     """
 
     array: NDArray[Any]
-    values: Values
+    numbers: Numbers
 
 
 def read_sample(
@@ -188,7 +188,7 @@ def _sample(array: NDArray[Any], raw: Raw) -> Sample:
     if broken.any():
         first = tuple(int(place) for place in np.argwhere(broken)[0])
         raise ImageError(f"holds {int(broken.sum()):,} values that are NaN or infinite, the first at {first}")
-    return Sample(array, Values(dtype=kind, media=raw.media, rate=raw.rate, spacing=raw.spacing))
+    return Sample(array, Numbers(dtype=kind, media=raw.media, rate=raw.rate, spacing=raw.spacing))
 
 
 def _length(fit: Fit) -> int | None:

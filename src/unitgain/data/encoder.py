@@ -10,12 +10,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from unitgain import official
+from unitgain.data.numbers import Numbers
 from unitgain.data.settings import PixelRange
 from unitgain.data.vae import load_vae, vae_decode
-from unitgain.data.values import Values
 from unitgain.serial import from_dict
 
-FLOATS = Values()
+FLOATS = Numbers()
 ROUNDING = 1e-9  # standard deviation of equal numbers, as a part of them
 DATA_STD = 0.5  # of what the network sees; what the papers' noise levels presume
 
@@ -134,12 +134,12 @@ class ArrayEncoder:
     Args:
         mean: of the numbers, one per channel.
         std: standard deviation of the numbers, one per channel, positive.
-        values: what the numbers are, and as which kind of file they are written.
+        numbers: what they are, and as which kind of file they are written.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    values: Values = FLOATS
+    numbers: Numbers = FLOATS
     kind: str = "arrays"
 
     def __post_init__(self) -> None:
@@ -151,10 +151,10 @@ class ArrayEncoder:
             )
 
     @classmethod
-    def measured(cls, mean: Sequence[float], std: Sequence[float], values: Values) -> "ArrayEncoder":
+    def measured(cls, mean: Sequence[float], std: Sequence[float], numbers: Numbers) -> "ArrayEncoder":
         """The encoder that gives each channel mean 0 and standard deviation 0.5; zeros to one of equal values."""
         spread = [s if s > ROUNDING * abs(m) else 1.0 for m, s in zip(mean, std, strict=True)]
-        return cls(mean=tuple(mean), std=tuple(spread), values=values)
+        return cls(mean=tuple(mean), std=tuple(spread), numbers=numbers)
 
     @classmethod
     def identity(cls, channels: int) -> "ArrayEncoder":
@@ -165,7 +165,7 @@ class ArrayEncoder:
     def bytes(cls, channels: int) -> "ArrayEncoder":
         """The encoder that maps 0...255 to [-1, 1], as pixels are by default."""
         pixels = PixelEncoder()
-        return cls(mean=(pixels.mean,) * channels, std=(pixels.std,) * channels, values=Values(dtype="uint8"))
+        return cls(mean=(pixels.mean,) * channels, std=(pixels.std,) * channels, numbers=Numbers(dtype="uint8"))
 
     def encode(self, values: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
         """Float32 arrays of the shape of `values`, `[N, C, *size]` of any numbers; nothing is random.
@@ -177,12 +177,12 @@ class ArrayEncoder:
         return (values.float() - _column(self.mean, values)) * (DATA_STD / _column(self.std, values))
 
     def decode(self, images: Float[Tensor, "n c *size"]) -> Tensor:
-        """Numbers of the type of `values.dtype`, `[N, C, *size]`: whole ones rounded to the nearest and clipped."""
+        """Numbers of the type of `numbers.dtype`, `[N, C, *size]`: whole ones rounded to the nearest and clipped."""
         self._check(images)
         numbers = images.float() * (_column(self.std, images) / DATA_STD) + _column(self.mean, images)
-        if self.values.dtype == "float32":
+        if self.numbers.dtype == "float32":
             return numbers
-        kind = torch.uint8 if self.values.dtype == "uint8" else torch.int16
+        kind = torch.uint8 if self.numbers.dtype == "uint8" else torch.int16
         about = torch.iinfo(kind)
         return (numbers + 0.5).floor().clamp(about.min, about.max).to(kind)
 
@@ -192,7 +192,7 @@ class ArrayEncoder:
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    """Values per channel, float32, to go with `[N, C, *size]`."""
+    """Numbers per channel, float32, to go with `[N, C, *size]`."""
     return torch.tensor(values, dtype=torch.float32, device=like.device).reshape(1, -1, *[1] * (like.ndim - 2))
 
 

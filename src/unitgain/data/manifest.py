@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitgain.classes import check_names
-from unitgain.data.values import MOST_CHANNELS, Values
+from unitgain.data.numbers import MOST_CHANNELS, Numbers
 from unitgain.serial import from_dict
 from unitgain.size import MOST_SIDES, Size, show_size, sides_of
 from unitgain.trust import Limits, parse_json, plain_name, read_regular
@@ -68,7 +68,7 @@ class Shard:
     squares: tuple[float, ...]
     enlarged: int = 0
     skipped: tuple[Skipped, ...] = ()
-    array: Values | None = None
+    array: Numbers | None = None
 
     def __post_init__(self) -> None:
         plain_name(self.file, "Shard.file")
@@ -122,7 +122,7 @@ class Manifest:
     settings: dict[str, Any] = field(default_factory=dict)
     fingerprint: str
     shards: tuple[Shard, ...]
-    array: Values | None = None
+    array: Numbers | None = None
 
     def __post_init__(self) -> None:
         means = self.channels // 2 if self.kind == "latent" else self.channels

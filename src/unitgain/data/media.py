@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.fit import ImageError
+from unitgain.data.numbers import Media
 from unitgain.data.settings import Layout
-from unitgain.data.values import Media
 from unitgain.extras import require
 from unitgain.text import one_line, printable
 from unitgain.trust import Limits, read_member, read_npy

@@ -177,7 +177,7 @@ def _default_encoder(manifest: Manifest, path: Path) -> Encoder:
         raise DataError(f"{path} is damaged: {error}") from error
     if isinstance(encoder, PixelEncoder) or len(encoder.mean) != len(manifest.mean):
         raise DataError(f"{path} is damaged: its encoder is none for {what} of {len(manifest.mean)} channels")
-    if (encoder.values if isinstance(encoder, ArrayEncoder) else None) != manifest.array:
+    if (encoder.numbers if isinstance(encoder, ArrayEncoder) else None) != manifest.array:
         raise DataError(f"{path} is damaged: its encoder is for other values than its {what} have")
     return encoder
 

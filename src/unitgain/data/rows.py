@@ -12,9 +12,9 @@ from unitgain.data.arrays import Sample, read_moments, read_sample
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
 from unitgain.data.manifest import Kind, Shard
 from unitgain.data.media import NPY
+from unitgain.data.numbers import Numbers
 from unitgain.data.shards import array_sums, latent_sums
 from unitgain.data.sources import Item
-from unitgain.data.values import Values
 from unitgain.size import show_size, sides_of
 from unitgain.text import printable
 from unitgain.trust import Limits, read_npy
@@ -34,7 +34,7 @@ class Shape:
     kind: Kind = "image"
     channels: int = 0
     size: tuple[int, ...] = (0, 0)
-    array: Values | None = None
+    array: Numbers | None = None
 
     def __str__(self) -> str:
         dtype = "" if self.array is None else f", {self.array.dtype}"
@@ -42,7 +42,7 @@ class Shape:
 
     def differs(self, first: "Shape") -> str:
         """Why it does not go with the first row of a set, in words that follow its name; empty if it does."""
-        ours, theirs = self.array or Values(), first.array or Values()
+        ours, theirs = self.array or Numbers(), first.array or Numbers()
         if (self.kind, ours.media) != (first.kind, theirs.media):
             return f"is {self}{_of(ours)} where others are {first}{_of(theirs)}: one set holds one kind"
         if len(self.size) != len(first.size):
@@ -161,10 +161,10 @@ def _latent_row(item: Item, moments: NDArray[np.float32]) -> Row:
 def _array_row(item: Item, sample: Sample) -> Row:
     array = sample.array
     sums, squares = array_sums(array[None])
-    shape = Shape("array", array.shape[0], array.shape[1:], sample.values)
+    shape = Shape("array", array.shape[0], array.shape[1:], sample.numbers)
     assert math.prod(array.shape) > 0
     return Row(item.key, item.label, array.tobytes(), shape=shape, sums=sums, squares=squares)
 
 
-def _of(values: Values) -> str:
-    return "" if values.media == "array" else f" ({values.media})"
+def _of(numbers: Numbers) -> str:
+    return "" if numbers.media == "array" else f" ({numbers.media})"

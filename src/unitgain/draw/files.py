@@ -16,7 +16,7 @@ from unitgain.data.encoder import ArrayEncoder, encoder_from_dict
 from unitgain.data.fit import decode as decode_picture
 from unitgain.data.images import from_image, to_image
 from unitgain.data.media import read_raw
-from unitgain.data.values import Values
+from unitgain.data.numbers import Numbers
 from unitgain.extras import require
 from unitgain.trust import DEFAULT_LIMITS
 
@@ -54,12 +54,12 @@ def file_kind(encoder: Mapping[str, Any] | None) -> FileKind:
     opened = encoder_from_dict(encoder or {})
     if not isinstance(opened, ArrayEncoder):
         return FileKind(".png", _png, lambda data: from_image(decode_picture(data, DEFAULT_LIMITS)))
-    values, channels = opened.values, len(opened.mean)
-    if values.media == "audio" and channels <= MOST_WAV:
-        return FileKind(".wav", lambda one: _wav(one, values.rate), _audio)
-    if values.media == "volume":
+    numbers, channels = opened.numbers, len(opened.mean)
+    if numbers.media == "audio" and channels <= MOST_WAV:
+        return FileKind(".wav", lambda one: _wav(one, numbers.rate), _audio)
+    if numbers.media == "volume":
         require("nibabel", extra="nifti")
-        return FileKind(".nii.gz", lambda one: _nifti(one, values), lambda data: _volume(data, channels))
+        return FileKind(".nii.gz", lambda one: _nifti(one, numbers), lambda data: _volume(data, channels))
     return FileKind(".npy", lambda one: npy(one.cpu().numpy()), lambda data: _array(data, ".npy"))
 
 
@@ -84,11 +84,11 @@ def _audio(data: bytes) -> Tensor:
     return torch.from_numpy(whole.T.astype(np.float32) / LOUDEST)
 
 
-def _nifti(volume: Tensor, values: Values) -> bytes:
+def _nifti(volume: Tensor, numbers: Numbers) -> bytes:
     nibabel = require("nibabel", extra="nifti")
     array = volume.cpu().numpy()
     array = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1).reshape(*_three(array.shape[1:]), len(array))
-    edges = [*values.spacing, *[1.0] * 3][:3]
+    edges = [*numbers.spacing, *[1.0] * 3][:3]
     image = nibabel.Nifti1Image(array, np.diag([*edges, 1.0]))
     return gzip.compress(image.to_bytes(), mtime=0)
 

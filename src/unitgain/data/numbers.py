@@ -11,7 +11,7 @@ MOST_CHANNELS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Values:
+class Numbers:
     """Numbers as they are stored: whole ones of up to 16 bits as they are, all others as float32.
 
     Args:
