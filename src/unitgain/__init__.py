@@ -11,7 +11,8 @@ from unitgain.lazy import offer
 
 if TYPE_CHECKING:
     from unitgain import arch, ema, ops, posthoc, recipes, sample
-    from unitgain.arch import NetworkSpec
+    from unitgain.arch import NetworkSpec, conditions
+    from unitgain.arch.values import Conditions
     from unitgain.checkpoint import nvidia
     from unitgain.denoiser import Denoiser
     from unitgain.draw import FromPicture, sample_arrays, sample_images, sample_pixels, to_arrays, to_images, to_pixels
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from unitgain.version import __version__
 
 __all__ = [
+    "Conditions",
     "Denoiser",
     "EDMLoss",
     "ExponentialEMA",
@@ -39,6 +41,7 @@ __all__ = [
     "SnapshotStore",
     "__version__",
     "arch",
+    "conditions",
     "create",
     "ema",
     "frechet",

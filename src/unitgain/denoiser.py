@@ -11,6 +11,7 @@ from unitgain.arch import NetworkSpec, build
 from unitgain.arch.embed import Fourier
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import Design
+from unitgain.arch.values import Conditions, Told
 from unitgain.classes import Classes
 from unitgain.layers import MPConv, MPFourier
 from unitgain.ops import over_pixels
@@ -18,7 +19,8 @@ from unitgain.ops import over_pixels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Label = Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"] | None  # as many as images; checked by the denoiser
+ClassLabel = Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"] | None
+Label = ClassLabel | Conditions  # as many as images; checked by the denoiser
 
 
 @runtime_checkable
@@ -80,14 +82,15 @@ class Denoiser(Pictures, nn.Module):
         Args:
             x: noisy images `[N, C, *size]`, with as many sides as the network has; they need not be as long as its own.
             sigma: noise levels, `[N]` or a scalar, positive.
-            label: classes as int64 `[N]`, or float `[N, label_dim]` (one-hot, or a mixture), or None for none (zeros).
+            label: classes as int64 `[N]`, or float `[N, label_dim]` (one-hot, or a mixture), or None for none (zeros);
+                `Conditions` where there are others beside it.
 
         Returns:
             `c_skip x + c_out F(c_in x; c_noise, label)`, float32, shape of `x`.
 
         Raises:
             ValueError: if the shapes of `x`, `sigma` or `label` do not fit the network, or a class is out of range
-                (checked where it costs nothing: on the CPU).
+                (checked where it costs nothing: on the CPU), or the network knows no condition of a name.
         """
         self._check_images(x)
         x = x.float()
@@ -102,17 +105,27 @@ class Denoiser(Pictures, nn.Module):
         raw = self.network((c_in * x).to(self.dtype), c_noise, condition)
         return c_skip * x + c_out * raw.float()
 
-    def condition(self, label: Label, batch: int) -> Tensor | None:
-        """Labels as the network takes them: float32 `[N, label_dim]`, or None where there are none."""
-        if label is None:
-            return None
+    def condition(self, label: Label, batch: int) -> Told:
+        """The label as the network takes it: float32 `[N, label_dim]`, or None where there is none; `Conditions` of it
+        where the network has other conditions.
+        """
         self.check_label(label, batch)
+        conditions = label if isinstance(label, Conditions) else Conditions(label)
+        shares = None if conditions.label is None else self.shares(conditions.label)
+        conditions = conditions.checked(self.spec, batch)
+        return conditions.with_label(shares) if self.spec.conditions else shares
+
+    def shares(self, label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"]) -> Tensor:
+        """The share of each class in the label, `[N, label_dim]`, float32."""
         if label.is_floating_point():
             return label.float()
-        return torch.zeros(batch, self.spec.label_dim, device=label.device).scatter_(1, label[:, None], 1.0)
+        return torch.zeros(len(label), self.spec.label_dim, device=label.device).scatter_(1, label[:, None], 1.0)
 
-    def check_label(self, label: Int[Tensor, " labels"] | Float[Tensor, "labels label_dim"], batch: int) -> None:
+    def check_label(self, label: Label, batch: int) -> None:
         """Raise `ValueError` unless there is one class, or mixture of classes, that the network knows per image."""
+        label = label.label if isinstance(label, Conditions) else label
+        if label is None:
+            return
         classes = self.spec.label_dim
         if not classes:
             raise ValueError("this network is unconditional (label_dim=0): call it without a label")

@@ -7,15 +7,18 @@ levels where it does no good (Kynkaanniemi et al. 2024).
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch import NetworkSpec
+from unitgain.arch.values import Conditions
 from unitgain.denoiser import DenoiserLike, Label, Pictures
 from unitgain.ops import over_pixels
+from unitgain.serial import suggest
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class PerClass:
         Raises:
             ValueError: without a label.
         """
+        label = label.label if isinstance(label, Conditions) else label
         if label is None:
             raise ValueError("a weight per class needs labels: pass label, or give one weight for all")
         weights = self.weights.to(label.device)
@@ -48,11 +52,13 @@ class Guided(Pictures, nn.Module):
 
     Args:
         main: what is guided.
-        guide: away from which; None, or `main` itself, for `main` without its label. An unconditional guide gets no
-            label, another gets that of `main`.
+        guide: away from which; None, or `main` itself, for `main` without its label and what else it was trained to do
+            without. A guide gets of the label and the conditions of `main` those that it knows.
         weight: w; 1 is no guidance. A number; a tensor `[N]`, one per sample; a `PerClass`; or a function of sigma,
             which it gets as a tensor, a scalar or `[N]`, and answers with one of these shapes or a number.
         interval: noise levels `lo < sigma <= hi` that are guided; all by default.
+        without: what `main` does without where it guides itself: names of conditions, and "label". By default all that
+            were left out of some images in training.
 
     The guide is evaluated where it has a say and nowhere else: not outside the interval, not for a sample of weight 1;
     the result is there that of `main`, bit for bit.
@@ -76,6 +82,7 @@ class Guided(Pictures, nn.Module):
         guide: DenoiserLike | None,
         weight: Weight,
         interval: tuple[float, float] | None = None,
+        without: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         _check_weight(weight, main.spec.label_dim)
@@ -83,9 +90,10 @@ class Guided(Pictures, nn.Module):
             raise ValueError(f"interval = {interval}: noise levels (lo, hi) with 0 <= lo < hi")
         if guide is None or guide is main:
             guide = None
-            _check_unlabelled(main)
+            self.without: frozenset[str] = _left_out(main, without)
         else:
             _check_pair(main, guide)
+            self.without = frozenset()
         self.spec, self.sigma_data, self.encoder = main.spec, main.sigma_data, main.encoder
         self.label_dropout: float | None = getattr(main, "label_dropout", None)  # someone else's may not say
         self.classes: tuple[str, ...] | None = getattr(main, "classes", None)
@@ -113,13 +121,13 @@ class Guided(Pictures, nn.Module):
 
     def with_networks(self, main: DenoiserLike, guide: DenoiserLike | None) -> "Guided":
         """The same guidance of other networks; no guide is `main` without its label."""
-        return Guided(main, guide, self.weight, self.interval)
+        return Guided(main, guide, self.weight, self.interval, sorted(self.without) if guide is None else None)
 
     def of_samples(self, rows: slice) -> "Guided":
         """The same with the weights of these samples, where they have weights of their own."""
         if not isinstance(self.weight, Tensor):
             return self
-        return Guided(self.main, self.guide, self.weight[rows], self.interval)
+        return Guided(self.main, self.guide, self.weight[rows], self.interval, sorted(self.without))
 
     def check_samples(self, samples: int) -> None:
         """Raise `ValueError` if there are weights per sample, and not as many as samples."""
@@ -130,8 +138,8 @@ class Guided(Pictures, nn.Module):
 
     def _guide(self, x: Tensor, sigma: Tensor, label: Label) -> Tensor:
         if self.guide is None:
-            return self.main(x, sigma, None)
-        return self.guide(x, sigma, label if self.guide.spec.label_dim else None)
+            return self.main(x, sigma, _only(label, _known(self.main.spec) - self.without))
+        return self.guide(x, sigma, _only(label, _known(self.guide.spec)))
 
     def _weight(self, sigma: Tensor, label: Label, samples: int) -> Float[Tensor, " n"]:
         """`[1]` or `[N]`, float32."""
@@ -162,19 +170,42 @@ def _mix(weight: Tensor, main: Tensor, guide: Tensor) -> Tensor:
     return weight * main + (1 - weight) * guide
 
 
-def _check_unlabelled(main: DenoiserLike) -> None:
-    if not main.spec.label_dim:
+def _known(spec: NetworkSpec) -> frozenset[str]:
+    """What a network can be told."""
+    return frozenset({condition.name for condition in spec.conditions} | ({"label"} if spec.label_dim else set()))
+
+
+def _only(label: Label, names: frozenset[str]) -> Label:
+    """Of a label and conditions those of these names."""
+    if isinstance(label, Conditions):
+        return label.once(("only", names), lambda: label.only(names))
+    return label if "label" in names else None
+
+
+def _left_out(main: DenoiserLike, without: Sequence[str] | None) -> frozenset[str]:
+    """What `main` does without to guide itself."""
+    known = _known(main.spec)
+    if not known:
         raise ValueError(
             "an unconditional network cannot guide itself, for it has no label to leave out: name another network, one "
             "that is smaller or less trained (--guide NETWORK)"
         )
-    if getattr(main, "label_dropout", None) == 0:
+    dropped = {condition.name for condition in main.spec.conditions if condition.dropout}
+    if "label" in known and getattr(main, "label_dropout", None) != 0:
+        dropped.add("label")
+    for name in without or ():
+        if name not in known:
+            raise ValueError(f"guidance without {name!r}, which the network is not told; {suggest(name, known)}")
+    wanted = frozenset(dropped if without is None else without)
+    if not wanted or not wanted <= dropped:
+        lacking = ", ".join(sorted(wanted - dropped)) or "its labels"
         raise ValueError(
-            "this network cannot guide itself, for it was trained with its labels alone (label dropout 0) and what it "
-            "says without one means nothing. Either name another network as the guide, one that is smaller, less "
-            "trained or unconditional (--guide NETWORK), or use one that was trained with label dropout (unitgain "
-            "train RECIPE --label-dropout 0.1)"
+            f"this network cannot guide itself, for it was never trained without {lacking} (label dropout 0) and what "
+            "it says then means nothing. Either name another network as the guide, one that is smaller, less trained "
+            "or unconditional (--guide NETWORK), or use one that was trained with label dropout (unitgain train RECIPE "
+            "--label-dropout 0.1), or with dropout of its conditions"
         )
+    return wanted
 
 
 def _check_pair(main: DenoiserLike, guide: DenoiserLike) -> None:
@@ -183,6 +214,12 @@ def _check_pair(main: DenoiserLike, guide: DenoiserLike) -> None:
         if ours != theirs:
             raise ValueError(
                 f"the guide has {name} {theirs}, the main network {ours}: they must denoise the same images"
+            )
+    for condition in guide.spec.conditions:
+        if replace(condition, dropout=0.0) not in [replace(one, dropout=0.0) for one in main.spec.conditions]:
+            raise ValueError(
+                f"the guide has the condition {condition.to_json()}, which the main network has not: a guide has the "
+                "same conditions or fewer"
             )
     if main.sigma_data != guide.sigma_data:
         raise ValueError(

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unitgain.ops import EPS, magnitude, mp_sum, mp_sum_factors, normalize
+from unitgain.ops import EPS, magnitude, mp_sum, mp_sum_factors, normalize, over_pixels
 from unitgain.parallel import local
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -198,6 +198,62 @@ class CosineAttention(nn.Module):
         q, k, v = normalize(tokens, dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(channels per head), as in Eq. 11
         return self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
+
+
+class CrossAttention(nn.Module):
+    """Attention of pixels to a sequence of vectors, queries, keys and values normalized per head (Eqs. 10-11, 30-34).
+
+    Args:
+        channels: of input and output.
+        channels_per_head: must divide `channels`.
+        token_channels: of each vector.
+        balance: weight of what is attended to in the magnitude-preserving sum with the input.
+        dims: spatial dimensions of the input.
+
+    Raises:
+        ValueError: if `channels_per_head` does not divide `channels`.
+
+    The order of the vectors means nothing. A sample that has none is left as it is, so that it keeps its magnitude.
+    """
+
+    def __init__(
+        self, channels: int, channels_per_head: int, token_channels: int, balance: float = 0.3, dims: int = 2
+    ) -> None:
+        super().__init__()
+        if channels % channels_per_head:
+            raise ValueError(f"channels_per_head={channels_per_head} must divide the {channels} channels it splits")
+        self.heads = channels // channels_per_head
+        self.balance = balance
+        self.query = MPConv(channels, channels, (1,) * dims)
+        self.key_value = MPConv(token_channels, 2 * channels)
+        self.proj = MPConv(channels, channels, (1,) * dims)
+
+    def forward(
+        self, x: Float[Tensor, "n c *size"], tokens: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]
+    ) -> Float[Tensor, "n c *size"]:
+        """Attend from all pixels of `x` to the tokens that `mask` says are there, and sum with `x`."""
+        return self.join(x, self.read(tokens, x.dtype), mask)
+
+    def read(self, tokens: Float[Tensor, "n t d"], dtype: torch.dtype) -> Float[Tensor, "n t two heads c"]:
+        """Keys and values of tokens, which all pixels attend to: what does not depend on these."""
+        n, t, _ = tokens.shape
+        pairs = self.key_value(normalize(tokens, dim=-1).to(dtype))
+        return normalize(pairs.reshape(n, t, 2, self.heads, pairs.shape[-1] // (2 * self.heads)), dim=-1)
+
+    def join(
+        self, x: Float[Tensor, "n c *size"], known: Float[Tensor, "n t two heads d"], mask: Bool[Tensor, "n t"]
+    ) -> Float[Tensor, "n c *size"]:
+        """As `forward`, with what `read` gives."""
+        if not known.shape[1]:
+            return x
+        n, c, *size = x.shape
+        some = mask.any(1)
+        mask = mask | ~some[:, None]  # a softmax over nothing is NaN; its result is not looked at
+        q = normalize(self.query(x).movedim(1, -1).reshape(n, -1, self.heads, c // self.heads), dim=-1)
+        q, k, v = (each.transpose(1, 2) for each in (q, *known.unbind(2)))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        y = self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
+        return torch.where(over_pixels(some, x), mp_sum(x, y, t=self.balance), x)
 
 
 @torch.no_grad()

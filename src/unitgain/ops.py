@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 # sqrt(E[silu(x)^2]) for x ~ N(0, 1), rounded as in Eq. 80: the released networks were trained with this figure.
@@ -150,6 +150,6 @@ def crop(x: Float[Tensor, "n c *size"], size: Sequence[int]) -> Float[Tensor, "n
     return x if x.shape[2:] == tuple(size) else x[(..., *map(slice, size))]
 
 
-def over_pixels(values: Float[Tensor, "..."], x: Float[Tensor, "n c *size"]) -> Float[Tensor, "..."]:
+def over_pixels(values: Shaped[Tensor, "..."], x: Float[Tensor, "n c *size"]) -> Shaped[Tensor, "..."]:
     """A view of what belongs to samples, `[N]`, or to their channels, `[N, C]`, that broadcasts over pixels of `x`."""
     return values[(..., *[None] * (x.ndim - values.ndim))]

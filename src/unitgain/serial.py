@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from unitgain.text import brief
 
 T = TypeVar("T")
+UNSAID = {"unsaid": True}  # metadata of a field that is left out of JSON as long as it has its default
 
 
 def to_dict(value: Any) -> Any:
@@ -21,7 +22,10 @@ def to_dict(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {
+            field.name: to_dict(it) for field, it in fields if not field.metadata.get("unsaid") or it != field.default
+        }
     if isinstance(value, tuple | list):
         return [to_dict(item) for item in value]
     return value

@@ -19,6 +19,7 @@ from unitgain.analysis.buckets import bucket_of
 from unitgain.analysis.counts import Cost
 from unitgain.analysis.flops import flops, operation
 from unitgain.arch import NetworkSpec
+from unitgain.arch.values import placeholder
 from unitgain.denoiser import Denoiser, parameter_count
 
 
@@ -41,7 +42,7 @@ def denoiser_inputs(spec: NetworkSpec, n: int) -> tuple[Any, ...]:
     """Arguments of a denoiser for `n` samples, on the meta device."""
     x = torch.empty(n, spec.channels, *spec.size, device="meta")
     label = torch.empty(n, spec.label_dim, device="meta") if spec.label_dim else None
-    return x, torch.empty(n, device="meta"), label
+    return x, torch.empty(n, device="meta"), placeholder(spec, label, n, "meta")
 
 
 def cost(module: nn.Module, *inputs: Any) -> Cost:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from unitgain.analysis.buckets import QUANTITIES, bucket_of
 from unitgain.arch.linear import PlainConv
-from unitgain.denoiser import Denoiser
+from unitgain.denoiser import Denoiser, Label
 from unitgain.layers import MPConv
 from unitgain.loss import DenoisingLoss
 from unitgain.ops import over_pixels
@@ -45,6 +45,7 @@ class Probe:
     def see(self, name: str, layer: nn.Module, output: Tensor) -> None:
         """Take in one evaluation of a layer."""
         output = output.detach().float()
+        output = output if getattr(layer, "kernel", ()) else output.movedim(-1, 1)  # linear layers: features come last
         dims = [dim for dim in range(output.ndim) if dim != 1]
         count = len(output) if self.counts else 0
         square = output.square().mean(dims) * count if count else output.new_zeros(output.shape[1])
@@ -99,7 +100,7 @@ def _see(probe: Probe, name: str, layer: nn.Module, _args: Any, output: Any) -> 
 @torch.no_grad()
 def measure(
     denoiser: Denoiser,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Iterable[tuple[Tensor, Label]],
     loss: DenoisingLoss,
     *,
     generator: torch.Generator | None = None,
@@ -108,7 +109,8 @@ def measure(
 
     Args:
         denoiser: as trained, or an average of it; not a prepared one. Stays as it is.
-        batches: images as the network sees them, float32 `[n, C, H, W]` on its device, and their labels, int64 `[n]`.
+        batches: images as the network sees them, float32 `[n, C, H, W]` on its device, and their labels, int64 `[n]`,
+            with what else it is told.
         loss: says how noise levels are drawn.
         generator: of noise levels and noise, on the device of the network.
 

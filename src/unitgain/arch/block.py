@@ -9,9 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch.conditioning import cross_attentions, join_all
+from unitgain.arch.conditions import Tokens
 from unitgain.arch.operations import Operation, operation
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.tokens import TOKENS, Place, last_learned, steps
+from unitgain.arch.values import Conditions
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.ops import Resampling, mp_cat, mp_cat_factors, mp_sum, mp_sum_factors, normalize, resample
 
@@ -131,6 +134,7 @@ class Block(nn.Module, ABC):
         out_channels: of the output.
         mode: "keep", or "down" / "up" to change the resolution first.
         attention: whether self-attention follows the sum.
+        sequences: conditions that are attended to after that.
 
     The 1x1 convolution `shortcut` is there when the channels change. Subclasses say where it goes.
 
@@ -141,7 +145,13 @@ class Block(nn.Module, ABC):
     normalizes = False
 
     def __init__(
-        self, spec: NetworkSpec, in_channels: int, out_channels: int, mode: Resampling = "keep", attention: bool = False
+        self,
+        spec: NetworkSpec,
+        in_channels: int,
+        out_channels: int,
+        mode: Resampling = "keep",
+        attention: bool = False,
+        sequences: tuple[Tokens, ...] = (),
     ) -> None:
         super().__init__()
         self.mode: Resampling = mode
@@ -158,6 +168,7 @@ class Block(nn.Module, ABC):
             if attention
             else nn.Identity()
         )
+        self.cross = cross_attentions(spec, sequences, out_channels)
 
     @staticmethod
     @abstractmethod
@@ -168,10 +179,13 @@ class Block(nn.Module, ABC):
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
         """Main path and residual branch, of equal shape."""
 
-    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
+    def forward(
+        self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"], conditions: Conditions | None = None
+    ) -> Float[Tensor, "n c2 *size2"]:
         """Features `[N, C_out, H', W']` in the dtype of `x`; `emb` is `[N, C_emb]`, float32."""
         main, branch = self.paths(resample(x, self.mode), emb)
         x = self.attention(self.add(main, branch, self.res_balance))
+        x = x if conditions is None else join_all(self.cross, x, conditions)
         return x if math.isinf(self.clip_act) else x.clamp(-self.clip_act, self.clip_act)
 
 

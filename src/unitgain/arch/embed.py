@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch.conditioning import embeddings, join_all
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
+from unitgain.arch.values import Conditions, Told
 from unitgain.layers import MPConv, MPFourier
 from unitgain.ops import mp_silu, mp_sum
 
@@ -26,14 +28,20 @@ class Embedding(nn.Module):
         self.fourier = MPFourier(spec.widths[0])
         self.noise = MPConv(spec.widths[0], spec.emb_channels)
         self.label = MPConv(spec.label_dim, spec.emb_channels) if spec.label_dim else None
+        self.conditions = embeddings(spec)
 
-    def forward(self, c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None) -> Float[Tensor, "n e"]:
+    def forward(
+        self,
+        c_noise: Float[Tensor, " n"],
+        condition: Told,
+    ) -> Float[Tensor, "n e"]:
         """Embedding `[N, C_emb]`."""
-        emb = self.noise(self.fourier(c_noise))
+        conditions = condition if isinstance(condition, Conditions) else Conditions(condition)
+        emb, label = self.noise(self.fourier(c_noise)), conditions.label
         if self.label is not None:
             scaled = unit_label(label, len(emb), self.label.in_channels, emb)
             emb = mp_sum(emb, self.label(scaled), t=self.label_balance)
-        return mp_silu(emb)
+        return mp_silu(join_all(self.conditions, emb, conditions))
 
 
 class PlainEmbedding(nn.Module):

@@ -4,9 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from tyro.conf import arg  # another name of an option, where a network is read from a command line
+from tyro.conf import Suppress, arg  # how a network is read from a command line
 
+from unitgain.arch.conditions import Condition, Tokens, check_conditions
 from unitgain.arch.tokens import check_tokens
+from unitgain.serial import UNSAID
 from unitgain.size import MOST_SIDES, SIZE_TEXT, Size, show_size, sides_of, size_of
 
 # What the blocks are made of, and with it what each config of EDM2 changes in the structure (Appendix B).
@@ -60,6 +62,8 @@ class NetworkSpec:
         attn_balance: share of self-attention (t of Eq. 88).
         clip_act: activations are clamped to +-clip_act at the end of each block, but in "adm" (Appendix D.2); None for
             no clamp.
+        conditions: what the network is told beside the noise level and the class (`unitgain.arch.conditions`), for
+            "magnitude-preserving" networks.
 
     Raises:
         ValueError: if a field is out of its range, naming the field, the value and the remedy.
@@ -84,6 +88,7 @@ class NetworkSpec:
     res_balance: float = 0.3
     attn_balance: float = 0.3
     clip_act: float | None = 256.0
+    conditions: Suppress[tuple[Condition, ...]] = dataclasses.field(default=(), metadata=UNSAID)
 
     def __post_init__(self) -> None:
         self._check_size()
@@ -105,7 +110,8 @@ class NetworkSpec:
             "take fewer",
         )
         for name, resolution, width in zip(self.level_names, self.resolutions, self.widths, strict=True):
-            attention = resolution in self.attn_resolutions or name == self.level_names[-1]
+            attention = name == self.level_names[-1] or resolution in self.attn_resolutions
+            attention |= any(resolution in condition.resolutions for condition in self.sequences)
             self._require(
                 "channels_per_head",
                 not attention or width % self.channels_per_head == 0,
@@ -118,6 +124,7 @@ class NetworkSpec:
         self._require("kernel", self.kernel >= 1 and self.kernel % 2 == 1, "must be odd, such as 3, 5 or 7")
         self._require("design", self.design in get_args(Design), f"must be one of {', '.join(get_args(Design))}")
         self._check_branches()
+        self._check_conditions()
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -170,6 +177,16 @@ class NetworkSpec:
         """Tokens of the decoder's residual branch."""
         return tuple(self.decoder_branch.split()) or self.tokens
 
+    @property
+    def sequences(self) -> tuple[Tokens, ...]:
+        """The conditions that are sequences, which blocks attend to."""
+        return tuple(condition for condition in self.conditions if isinstance(condition, Tokens))
+
+    def attended(self, level: int, attention: bool) -> tuple[Tokens, ...]:
+        """The sequences that blocks of a level attend to, if they have self-attention or not."""
+        here = self.resolutions[level]
+        return tuple(one for one in self.sequences if (here in one.resolutions if one.resolutions else attention))
+
     def replace(self, **changes: object) -> "NetworkSpec":
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
@@ -195,6 +212,21 @@ class NetworkSpec:
         if self.design not in TOKEN_DESIGNS:
             standard = self.branch == NetworkSpec.branch and not self.decoder_branch
             self._require("branch", standard, f"design={self.design!r} has the ADM block; leave it as it is")
+
+    def _check_conditions(self) -> None:
+        self._require(
+            "conditions",
+            not self.conditions or self.design == "magnitude-preserving",
+            'go with design="magnitude-preserving" alone',
+        )
+        check_conditions(self.conditions)
+        for condition in self.sequences:
+            unknown = sorted(set(condition.resolutions) - set(self.resolutions))
+            self._require(
+                "conditions",
+                not unknown,
+                f"{condition.name!r} is attended to at {unknown}, but the levels are {list(self.resolutions)}",
+            )
 
     def _require(self, name: str, holds: object, remedy: str) -> None:
         if not holds:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from unitgain.arch.adm import ADMBlock, parts
 from unitgain.arch.block import DecoderBlock, EncoderBlock, functions, plain_join
+from unitgain.arch.conditioning import images_of, with_images
 from unitgain.arch.embed import Embedding, PlainEmbedding, adm_embedding, normalized_embedding, streamlined_embedding
 from unitgain.arch.spec import NetworkSpec
+from unitgain.arch.values import Conditions, Told
 from unitgain.layers import MEMORY_FORMATS, MPConv
 from unitgain.ops import crop, mirror
 
@@ -39,6 +42,7 @@ class UNet(nn.Module, ABC):
     def _build(self, spec: NetworkSpec, in_conv: nn.Module) -> None:
         self.multiple = spec.multiple
         self.memory_format = MEMORY_FORMATS[spec.dims]
+        self.sequences = bool(spec.sequences)
         self.enc = nn.ModuleDict()
         self.dec = nn.ModuleDict()
         skips = self._build_encoder(spec, in_conv)
@@ -54,8 +58,8 @@ class UNet(nn.Module, ABC):
                 self.enc[f"{name}_down"] = self.encoder_block(spec, width, width, mode="down")
             skips.append(width)
             for index in range(spec.num_blocks):
-                attention = spec.resolutions[level] in spec.attn_resolutions
-                self.enc[f"{name}_block{index}"] = self.encoder_block(spec, width, next_width, attention=attention)
+                at = self._attention(spec, level)
+                self.enc[f"{name}_block{index}"] = self.encoder_block(spec, width, next_width, **at)
                 width = next_width
                 skips.append(width)
         return skips
@@ -64,18 +68,25 @@ class UNet(nn.Module, ABC):
         width = spec.widths[-1]
         for level in reversed(range(len(spec.widths))):
             name, next_width = spec.level_names[level], spec.widths[level]
-            attention = spec.resolutions[level] in spec.attn_resolutions
+            at = self._attention(spec, level)
             if level == len(spec.widths) - 1:
-                self.dec[f"{name}_in0"] = self.decoder_block(spec, width, width, attention=True)
+                self.dec[f"{name}_in0"] = self.decoder_block(spec, width, width, **self._attention(spec, level, True))
                 self.dec[f"{name}_in1"] = self.decoder_block(spec, width, width)
             else:
                 self.dec[f"{name}_up"] = self.decoder_block(spec, width, width, mode="up")
             for index in range(spec.num_blocks + 1):
-                block = self.decoder_block(spec, width + skips.pop(), next_width, attention=attention)
+                block = self.decoder_block(spec, width + skips.pop(), next_width, **at)
                 self.dec[f"{name}_block{index}"] = block
                 width = next_width
 
-    def widen(self, x: Tensor) -> Tensor:
+    @staticmethod
+    def _attention(spec: NetworkSpec, level: int, always: bool = False) -> dict[str, Any]:
+        """What blocks of a level attend to, as settings of a block."""
+        attention = always or spec.resolutions[level] in spec.attn_resolutions
+        sequences = spec.attended(level, attention)
+        return {"attention": attention} | ({"sequences": sequences} if sequences else {})
+
+    def widen(self, x: Tensor, condition: Told) -> Tensor:
         """The input image as the first convolution takes it."""
         # A channel of ones lets the network sense the scale of its input, as there are no biases (Appendix B.3).
         return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
@@ -89,23 +100,25 @@ class UNet(nn.Module, ABC):
         """The last features to the raw output."""
 
     def forward(
-        self, x: Float[Tensor, "n c *size"], c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None
+        self, x: Float[Tensor, "n c *size"], c_noise: Float[Tensor, " n"], condition: Told
     ) -> Float[Tensor, "n c *size"]:
         """Raw output F `[N, C, *size]` in the dtype of `x`, which sets the precision of all but the embedding.
 
+        The condition is as `Denoiser.condition` makes it: the label, or `Conditions` where the network has others.
         Sides that do not halve at each level are padded here, and nobody else sees that.
         """
         size = x.shape[2:]
-        emb = self.embedding(c_noise, label)
-        x = self.widen(mirror(x, self.multiple)).contiguous(memory_format=self.memory_format)
+        emb = self.embedding(c_noise, condition)
+        x = mirror(self.widen(x, condition), self.multiple).contiguous(memory_format=self.memory_format)
+        told = (emb, condition) if self.sequences else (emb,)
         skips = []
         for name, module in self.enc.items():
-            x = module(x) if name.endswith("_conv") else module(x, emb)
+            x = module(x) if name.endswith("_conv") else module(x, *told)
             skips.append(x)
         for name, block in self.dec.items():
             if "_block" in name:
                 x = self.join(x, skips.pop())
-            x = block(x, emb)
+            x = block(x, *told)
         return crop(self.read(x), size)
 
 
@@ -121,9 +134,16 @@ class MPUNet(UNet):
         self.mp_join = functions(spec).join
         self.embedding = Embedding(spec)
         kernel = (3,) * spec.dims
-        self._build(spec, MPConv(spec.channels + 1, spec.widths[0], kernel))
+        self.images = images_of(spec)
+        widened = spec.channels + 1 + sum(image.channels + 1 for image in self.images)
+        self._build(spec, MPConv(widened, spec.widths[0], kernel))
         self.out_conv = MPConv(spec.widths[0], spec.channels, kernel)
         self.out_gain = nn.Parameter(torch.zeros(()))
+
+    def widen(self, x: Tensor, condition: Told) -> Tensor:
+        """With a channel of ones, and the images that it is conditioned on."""
+        conditions = condition if isinstance(condition, Conditions) else None
+        return with_images(super().widen(x, condition), self.images, conditions)
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         """Magnitude-preserving concatenation (Eq. 103)."""
@@ -185,7 +205,7 @@ class ADMUNet(UNet):
         self.out_norm = kit.norm(spec.widths[0])
         self.out_conv = kit.last(spec.widths[0], spec.channels, kernel)
 
-    def widen(self, x: Tensor) -> Tensor:
+    def widen(self, x: Tensor, condition: Told) -> Tensor:
         """The input as it is."""
         return x
 

@@ -12,7 +12,8 @@ import torch
 from unitgain.analysis.cost import network_cost
 from unitgain.arch import NetworkSpec
 from unitgain.arch.unet import UNet
-from unitgain.denoiser import Denoiser
+from unitgain.arch.values import placeholder
+from unitgain.denoiser import Denoiser, Label
 from unitgain.hub import load, names_network
 from unitgain.infer import fastest_dtype, prepare
 from unitgain.infer.prepare import CompileMode
@@ -167,14 +168,14 @@ def open_denoiser(network: str | Recipe, device: torch.device | str = "cpu", map
 
 def inputs(
     denoiser: Denoiser, batch: int, device: torch.device | str, sigma: float = 0.7
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor, Label]:
     """Noisy images, noise levels and classes for an evaluation, the same at each call."""
     spec = denoiser.spec
     generator = torch.Generator().manual_seed(1)
     deviation = (denoiser.sigma_data**2 + sigma**2) ** 0.5
     x = torch.randn(batch, spec.channels, *spec.size, generator=generator) * deviation
     label = torch.arange(batch, device=device) % spec.label_dim if spec.label_dim else None
-    return x.to(device), torch.full((batch,), sigma, device=device), label
+    return x.to(device), torch.full((batch,), sigma, device=device), placeholder(spec, label, batch, device)
 
 
 @functools.cache

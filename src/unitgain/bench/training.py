@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from unitgain.arch.values import placeholder
 from unitgain.bench.cases import DTYPES, Case, forward_macs, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
@@ -101,7 +102,8 @@ def microbatches(recipe: Recipe, size: int, device: torch.device) -> list[Microb
         sigma, noise = loss.draw(clean, generator)
         label = (torch.arange(start, start + size, device=device) % spec.label_dim) if spec.label_dim else None
         last = start + size == recipe.batch
-        parts.append(Microbatch(clean=clean, sigma=sigma, noise=noise, label=label, last=last))
+        told = placeholder(spec, label, size, device)
+        parts.append(Microbatch(clean=clean, sigma=sigma, noise=noise, label=told, last=last))
     return parts
 
 

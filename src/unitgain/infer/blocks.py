@@ -14,9 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block
+from unitgain.arch.conditioning import join_all
 from unitgain.arch.operations import Activate, Convolve, Operation, fold
+from unitgain.arch.values import Conditions
 from unitgain.infer.backend import Backend, Entry, Slot
-from unitgain.infer.layers import Applied, Step
+from unitgain.infer.layers import Applied, Step, freeze
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.native import Sum
 from unitgain.ops import EPS, Resampling, resample
@@ -165,6 +167,7 @@ class FoldedBlock(nn.Module):
         steps = cast(list[Step], list(self.branch))
         self.reads = backend.first_reads(steps, block.normalizes or self.shortcut is None)
         self.attention = fold_attention(block.attention, backend, scale_out)
+        self.cross, self.scale = cast(nn.ModuleDict, freeze(block.cross, backend.dtype)), scale_out
 
     def forward(
         self,
@@ -172,6 +175,7 @@ class FoldedBlock(nn.Module):
         scales: Sequence[Tensor],
         skip: Float[Tensor, "n c3 *size"] | None = None,
         shares: tuple[float, float] = (1.0, 1.0),
+        conditions: Conditions | None = None,
     ) -> Float[Tensor, "n c2 *size2"]:
         """Features times `scale_out`, in the precision of sums; the input is left as it is.
 
@@ -180,14 +184,23 @@ class FoldedBlock(nn.Module):
             scales: factors of modulations.
             skip: features that `x` is joined with first, in the precision that is enough for both.
             shares: of `x` and `skip`.
+            conditions: sequences that it attends to.
         """
         # All that happens before the branch happens to each pixel by itself, so that pixels can be doubled after it.
         upsample = self.mode == "up"
         x = x if upsample else resample(x, self.mode)
         main, branch = self._paths(x, skip, shares, own=self.mode == "down")
-        limit = self.limit if self.attention is None else math.inf
+        conditions = conditions if self.cross else None
+        limit = self.limit if self.attention is None and conditions is None else math.inf
         x = self.branch.add(branch, scales, Sum(main, self.main, limit, self.backend.sums), upsample)
-        return x if self.attention is None else self.attention(x, self.limit)
+        if self.attention is not None:
+            x = self.attention(x, self.limit if conditions is None else math.inf)
+        return x if conditions is None else self._attend(x, conditions)
+
+    def _attend(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """To sequences, in the network's precision, by PyTorch."""
+        y = join_all(self.cross, (x / self.scale).to(self.backend.dtype), conditions) * self.scale
+        return y.clamp(-self.limit, self.limit).to(x.dtype)
 
     def _paths(self, x: Tensor, skip: Tensor | None, shares: tuple[float, float], own: bool) -> tuple[Tensor, Tensor]:
         """Main path, and what the branch reads; `own`: whether nobody else has `x`."""

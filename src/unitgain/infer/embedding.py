@@ -3,15 +3,18 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch.conditioning import join_all
 from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.operations import Modulate
-from unitgain.infer.layers import apart, constant, fold_weight, frozen
+from unitgain.arch.values import Conditions, Told
+from unitgain.infer.layers import apart, constant, fold_weight, freeze, frozen
 from unitgain.layers import MPFourier
 from unitgain.ops import SILU_MAGNITUDE, mp_sum_factors
 
@@ -37,6 +40,8 @@ class FoldedEmbedding(nn.Module):
         if isinstance(embedding, Embedding) and embedding.label is not None:
             noise_factor, label_factor = mp_sum_factors(embedding.label_balance)
         fourier = math.sqrt(2) if type(embedding.fourier) is MPFourier else 1.0
+        own = freeze(embedding.conditions, torch.float32) if isinstance(embedding, Embedding) else None
+        self.conditions = cast(nn.ModuleDict | None, own)
         self.freqs = constant(embedding.fourier.freqs.float())
         self.phases = constant(embedding.fourier.phases.float())
         self.noise = frozen(fold_weight(embedding.noise).mul_(noise_factor * fourier))
@@ -68,20 +73,25 @@ class FoldedEmbedding(nn.Module):
         del self._weights, self._constants
 
     def forward(
-        self, c_noise: Float[Tensor, " n"], label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None
+        self,
+        c_noise: Float[Tensor, " n"],
+        condition: Told,
     ) -> list[Float[Tensor, "n c"]]:
-        """Factors `[N, C]` of each modulation, float32; `label` holds classes or mixtures of them.
+        """Factors `[N, C]` of each modulation, float32; the label holds classes or mixtures of them.
 
         Where a step has asked for the embedding itself, that comes last.
         """
         if self.modulation is None and not self.wanted:
             return []
+        conditions = condition if isinstance(condition, Conditions) else Conditions(condition)
+        label = conditions.label
         emb = _by_rows(self._embed_noise, c_noise.float(), self.at_once)
         if label is not None and self.classes is not None:
             if label.is_floating_point():
                 emb = emb + _by_rows(partial(torch.matmul, other=self.classes.float()), label, self.at_once)
             else:
                 emb = emb + self.classes[label].float()
+        emb = emb if self.conditions is None else join_all(self.conditions, emb, conditions)
         emb = apart(F.silu, emb, self.at_once)
         factors: list[Tensor] = []
         if self.modulation is not None:

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitgain.denoiser import Label
+from unitgain.denoiser import ClassLabel
 
 WARM_UPS = 3  # evaluations before recording, in which libraries choose algorithms and kernels are compiled and tuned
 
-Evaluate = Callable[[Tensor, Tensor, Label], Tensor]
+Evaluate = Callable[[Tensor, Tensor, ClassLabel], Tensor]
 """A denoiser: images, noise level of each, and labels, all on its device, to denoised images; it waits for nothing."""
 
 Record = Callable[[Callable[[], Tensor], torch.device, Any], tuple[Callable[[], object], Tensor, Any]]
@@ -59,7 +59,7 @@ class Graphs:
         self.recordings: dict[tuple[Any, ...], Recording] = {}  # the one that was needed last comes last
 
     def __call__(
-        self, evaluate: Evaluate, x: Float[Tensor, "n c *size"], sigma: Float[Tensor, " n"] | float, label: Label
+        self, evaluate: Evaluate, x: Float[Tensor, "n c *size"], sigma: Float[Tensor, " n"] | float, label: ClassLabel
     ) -> Float[Tensor, "n c *size"]:
         """What `evaluate` gives, in memory of its own.
 
@@ -91,7 +91,7 @@ class Graphs:
     def __reduce__(self) -> tuple[type["Graphs"], tuple[Record, int]]:
         return Graphs, (self.record, self.most)
 
-    def _record(self, evaluate: Evaluate, x: Tensor, label: Label) -> Recording:
+    def _record(self, evaluate: Evaluate, x: Tensor, label: ClassLabel) -> Recording:
         # Buffers that are made in inference mode could not be written to outside of it.
         with torch.inference_mode(False), torch.no_grad():
             fixed = x.to(torch.float32, copy=True)

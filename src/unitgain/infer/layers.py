@@ -215,6 +215,7 @@ class FrozenConv(nn.Module):
 
     def __init__(self, layer: MPConv, dtype: torch.dtype) -> None:
         super().__init__()
+        self.in_channels = layer.in_channels
         self.conv = FoldedConv(fold_weight(layer), layer.groups, dtype) if layer.kernel else None
         self.weight = None if layer.kernel else constant(fold_weight(layer))
 

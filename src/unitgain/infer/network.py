@@ -4,13 +4,15 @@ import math
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block, functions
+from unitgain.arch.conditioning import images_of, with_images
 from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.unet import MPUNet, PlainUNet
+from unitgain.arch.values import Conditions, Told
 from unitgain.infer.backend import Backend
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock
 from unitgain.infer.embedding import FoldedEmbedding
@@ -43,6 +45,7 @@ class FoldedUNet(nn.Module):
         super().__init__()
         self.dtype, self.sums, self.backend = backend.dtype, backend.sums, backend
         self.multiple, self.memory_format = network.multiple, MEMORY_FORMATS[spec.dims]
+        self.images = images_of(spec)
         self.embedding = FoldedEmbedding(cast(Embedding | PlainEmbedding, network.embedding), self.dtype)
         joins = _joins(network, spec)
         # Where a share is 0 nothing can be undone: features are scaled when they are joined.
@@ -106,21 +109,23 @@ class FoldedUNet(nn.Module):
         self,
         x: Float[Tensor, "n c *size"],
         c_noise: Float[Tensor, " n"],
-        label: Int[Tensor, " n"] | Float[Tensor, "n label_dim"] | None,
+        condition: Told,
     ) -> Float[Tensor, "n c *size"]:
         """Raw output F `[N, C, *size]` in the dtype of `x`; padded inside as `UNet` is."""
         size = x.shape[2:]
-        scales = self.embedding(c_noise, label)
-        x = mirror(x, self.multiple)
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=self.memory_format)
+        scales = self.embedding(c_noise, condition)
+        conditions = condition if isinstance(condition, Conditions) else None
+        x = with_images(torch.cat([x, torch.ones_like(x[:, :1])], dim=1), self.images, conditions)
+        x = mirror(x, self.multiple).contiguous(memory_format=self.memory_format)
+        told = {} if conditions is None else {"conditions": conditions}
         skips: list[Tensor] = []
         for name, module in self.enc.items():
-            x = self.backend.convert(module(x), self.sums) if name.endswith("_conv") else module(x, scales)
+            x = self.backend.convert(module(x), self.sums) if name.endswith("_conv") else module(x, scales, **told)
             skips.append(self.backend.convert(x, self.skip_dtype))
         x = x * self.middle if self.middle != 1 else x
         for name, block in self.dec.items():
             skip = (skips.pop(), self.factors[name]) if name in self.factors else ()
-            x = block(x, scales, *skip)
+            x = block(x, scales, *skip, **told)
         return crop(self.out_conv(self.backend.convert(x, self.dtype)), size)
 
 

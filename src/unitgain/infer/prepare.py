@@ -1,6 +1,6 @@
 """`prepare`: a denoiser for inference from a trained one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Literal
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.unet import MPUNet, PlainUNet
+from unitgain.arch.values import Conditions, Told, placeholder
 from unitgain.denoiser import Denoiser, Label, tile_size
 from unitgain.infer.backend import Backend
 from unitgain.infer.fused import pays_to_filter
@@ -37,6 +38,7 @@ class Prepared(Denoiser):
             the caches of a processor. An image does not depend on how many tiles (`tile_size`) come with it. None for
             no limit, and without that promise.
         graphs: what records evaluations, and repeats them; None for running each.
+        compiled: whether the network is, which then reads conditions at each noise level.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Prepared(Denoiser):
         dtype: torch.dtype,
         at_once: int | None = None,
         graphs: Graphs | None = None,
+        compiled: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         self.spec = original.spec
@@ -56,6 +59,7 @@ class Prepared(Denoiser):
         self.at_once = at_once
         self.graphs = graphs
         self.network = network
+        self.compiled = compiled
         self.takes_classes = isinstance(network, FoldedUNet)
         self.eval()
 
@@ -74,17 +78,17 @@ class Prepared(Denoiser):
         if self.at_once is None or len(x) <= self.at_once:
             return super().forward(x, sigma, label)
         sigma = self._sigma(sigma, x)
-        if label is not None:
-            self.check_label(label, len(x))
-        labels = [None] * len(x) if label is None else label.split(self.at_once)
+        self.check_label(label, len(x))
+        labels = [None] * len(x) if label is None else self._split(label, self.at_once)
         parts = zip(x.split(self.at_once), sigma.split(self.at_once), labels, strict=False)
         return torch.cat([super(Prepared, self).forward(*part) for part in parts])
 
     def _repeat(self, graphs: Graphs, x: Tensor, sigma: Tensor | float, label: Label) -> Tensor:
         """Denoise with a recording; what would wait for the device is done before."""
         self._check_images(x)
-        if label is not None:
-            self.check_label(label, len(x))
+        self.check_label(label, len(x))
+        if isinstance(label, Conditions):
+            label = label.checked(self.spec, len(x)).label
         level = self._sigma(sigma, x) if isinstance(sigma, Tensor) else float(sigma)
         return graphs(super().forward, x, level, label)
 
@@ -93,19 +97,29 @@ class Prepared(Denoiser):
             self.graphs.clear()  # they read the weights where those lay before
         return super()._apply(fn, recurse)
 
-    def condition(self, label: Label, batch: int) -> Tensor | None:
+    def condition(self, label: Label, batch: int) -> Told:
+        """As in `Denoiser`; of the same conditions the same, so that layers read them once for all noise levels."""
+        if not isinstance(label, Conditions) or self.compiled or len(label) != batch:
+            return super().condition(label, batch)
+        told = label.once(self, lambda: super(Prepared, self).condition(label, batch))
+        return told.keeping() if isinstance(told, Conditions) else told
+
+    @staticmethod
+    def _split(label: Tensor | Conditions, size: int) -> Sequence[Tensor | Conditions]:
+        if isinstance(label, Conditions):
+            return label.once(("split", size), lambda: label.split(size))
+        return label.split(size)
+
+    def shares(self, label: Tensor) -> Tensor:
         """Classes as they are, for a lookup; anything else as in `Denoiser`."""
-        if self.takes_classes and label is not None and not label.is_floating_point():
-            self.check_label(label, batch)
-            return label
-        return super().condition(label, batch)
+        return label if self.takes_classes and not label.is_floating_point() else super().shares(label)
 
     def warm_up(self, batch: int = 1) -> "Prepared":
         """Run once with random numbers, which compiles, tunes and records for that batch; returns itself."""
         device = next(self.parameters()).device
         size = (batch, self.spec.channels, *self.spec.size)
         label = torch.zeros(batch, dtype=torch.int64, device=device) if self.spec.label_dim else None
-        self(torch.randn(size, device=device), 1.0, label)
+        self(torch.randn(size, device=device), 1.0, placeholder(self.spec, label, batch, device))
         return self
 
 
@@ -179,7 +193,7 @@ def prepare(
                 folded.pack(denoiser.spec)
         else:
             folded = freeze(network, dtype)
-    prepared = Prepared(denoiser, folded.eval(), dtype, at_once, Graphs() if graph else None)
+    prepared = Prepared(denoiser, folded.eval(), dtype, at_once, Graphs() if graph else None, compiled=bool(compile))
     if compile:
         _make_room()
         folded.compile(dynamic=False, **_options(device, compile))
@@ -220,6 +234,8 @@ def _check_options(
             raise no_depthwise(f"this network of design {denoiser.spec.design!r}")
     if graph and compile:
         raise ValueError("graph=True and compile exclude each other: compile='reduce-overhead' uses CUDA graphs itself")
+    if graph and denoiser.spec.conditions:
+        raise ValueError("graph=True records labels alone, and this network has other conditions: leave it out")
     if graph and device.type != "cuda":
         raise ValueError(f"graph=True records CUDA graphs, and this network is on {device}: move it to a GPU first")
 

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch import NetworkSpec
+from unitgain.arch.values import Conditions
 from unitgain.classes import Class
-from unitgain.denoiser import DenoiserLike, Label, classes_of
+from unitgain.denoiser import ClassLabel, DenoiserLike, Label, classes_of
 from unitgain.guide import Guided
 from unitgain.sample.generators import SampleGenerators
 from unitgain.sample.samplers import Denoise, Heun, Sampler
@@ -52,12 +53,13 @@ def generate(
     *,
     sampler: Sampler = HEUN,
     label: Class | Sequence[Class] | None = None,
+    conditions: Conditions | Callable[[Sequence[AnySeed]], Conditions] | None = None,
     batch: int = 64,
     shape: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     on_images: Callable[[float], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-) -> Iterator[tuple[Sequence[AnySeed], Label, Float[Tensor, "n c *size"]]]:
+) -> Iterator[tuple[Sequence[AnySeed], ClassLabel, Float[Tensor, "n c *size"]]]:
     """Draw the image of each seed; an image depends on its seed alone, not on `batch` or its neighbours.
 
     Args:
@@ -68,6 +70,8 @@ def generate(
         sampler: with its settings, such as `StochasticHeun(S_churn=10)`; `FromImage` starts from an image.
         label: class of all images, or one per seed, by number or by name; by default each seed draws its own of those
             that the network knows.
+        conditions: what else the network is told, one per seed; or a function that says what some seeds get. A label
+            that is in them holds unless `label` is given.
         batch: images in flight at a time, at least 1.
         shape: (C, *size) of an image; by default that of the network, which functions have none of.
         device: where images are drawn; by default where the parameters are, and the CPU for a function.
@@ -80,13 +84,16 @@ def generate(
 
     Raises:
         ValueError: if a seed or a label is out of range, or a label is given for an unconditional network, or there are
-            not as many as seeds, or as many weights of guidance, or `batch` is not positive, or `shape` is missing.
+            not as many labels, conditions or weights of guidance as seeds, or `batch` is not positive, or `shape` is
+            missing.
     """
     check_seeds(seeds)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     spec, shape = _spec_and_shape(denoiser, shape)
     per_seed = None if label is None else _per_seed(denoiser, label, len(seeds))
+    if isinstance(conditions, Conditions) and len(conditions) != len(seeds):
+        raise ValueError(f"conditions of {len(conditions)} samples for {len(seeds)} seeds: give one per seed")
     if isinstance(denoiser, Guided):
         denoiser.check_samples(len(seeds))
     device = device or _device(denoiser)
@@ -96,11 +103,28 @@ def generate(
         generators = SampleGenerators(part, device)
         noise = generators.randn(shape)
         labels = generators.randint(spec.label_dim) if spec and spec.label_dim else None
+        rows = slice(start, start + batch)
+        told = _told(conditions, part, rows, device)
         if per_seed is not None:
-            labels = torch.tensor(per_seed[start : start + batch], device=device)
-        denoise = _bind(network, labels, slice(start, start + batch))
+            labels = torch.tensor(per_seed[rows], device=device)
+        elif told is not None and told.label is not None:
+            labels = told.label
+        told = labels if told is None else told.with_label(labels)
+        denoise = _bind(network, told, rows)
         denoise = _watched(denoise, part, start, sampler.evaluations(sigmas), on_images, on_step)
         yield part, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
+
+
+def _told(
+    conditions: Conditions | Callable[[Sequence[AnySeed]], Conditions] | None,
+    seeds: Sequence[AnySeed],
+    rows: slice,
+    device: torch.device | str,
+) -> Conditions | None:
+    """What these seeds get beside a label."""
+    if conditions is None:
+        return None
+    return (conditions[rows] if isinstance(conditions, Conditions) else conditions(seeds)).to(device)
 
 
 def _spec_and_shape(denoiser: object, shape: Sequence[int] | None) -> tuple[NetworkSpec | None, Sequence[int]]:
@@ -127,9 +151,9 @@ def _device(denoiser: object) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _bind(denoiser: Callable[[Tensor, Tensor, Label], Tensor], labels: Tensor | None, rows: slice) -> Denoise:
+def _bind(denoiser: Callable[[Tensor, Tensor, Label], Tensor], label: Label, rows: slice) -> Denoise:
     of_batch = denoiser.of_samples(rows) if isinstance(denoiser, Guided) else denoiser
-    return lambda x, sigma: of_batch(x, sigma, labels)
+    return lambda x, sigma: of_batch(x, sigma, label)
 
 
 def _watched(

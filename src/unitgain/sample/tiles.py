@@ -1,8 +1,11 @@
 """Evaluations that always hold the same number of images, so that an image does not depend on its neighbours."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
+from unitgain.arch.values import Conditions
 from unitgain.denoiser import DenoiserLike, Label, tile_size
 from unitgain.guide import Guided
 
@@ -33,7 +36,11 @@ class Tiled(nn.Module):
         for start in range(0, len(filled), self.at_once):
             rows = filled[start : start + self.at_once]
             level = sigma.reshape(-1)[rows] if sigma.numel() > 1 else sigma
-            parts.append(self.denoiser(x[rows], level, None if label is None else label[rows]))
+            if isinstance(label, Conditions):  # of the same rows the same ones at each noise level
+                told = label.once(("rows", self.tile, self.at_once, start), functools.partial(label.__getitem__, rows))
+            else:
+                told = None if label is None else label[rows]
+            parts.append(self.denoiser(x[rows], level, told))
         return torch.cat(parts)[: len(x)]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unitgain.arch.block import Block, DecoderBlock, EncoderBlock, functions
 from unitgain.arch.operations import Apply, Convolve, Operation, Scale, carry_out, is_idle, lead
 from unitgain.arch.unet import MPUNet
+from unitgain.arch.values import Conditions
 from unitgain.denoiser import Denoiser
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.native.training import (
@@ -36,10 +37,12 @@ FEW_TOKENS = 256  # up to which attention is made of products in bfloat16, whose
 class FusedEncoderBlock(EncoderBlock):
     """A block of the encoder in fewer passes."""
 
-    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
+    def forward(
+        self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"], conditions: Conditions | None = None
+    ) -> Float[Tensor, "n c2 *size2"]:
         """As it is written, but for rounding."""
-        if not can_train(x) or _watched(self):
-            return super().forward(x, emb)
+        if not can_train(x) or self.cross or _watched(self):
+            return super().forward(x, emb, conditions)
         operations, silu = _begin(self)
         x = self.shortcut(resample(x, self.mode))
         if silu is None:
@@ -52,10 +55,12 @@ class FusedEncoderBlock(EncoderBlock):
 class FusedDecoderBlock(DecoderBlock):
     """A block of the decoder in fewer passes."""
 
-    def forward(self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"]) -> Float[Tensor, "n c2 *size2"]:
+    def forward(
+        self, x: Float[Tensor, "n c *size"], emb: Float[Tensor, "n e"], conditions: Conditions | None = None
+    ) -> Float[Tensor, "n c2 *size2"]:
         """As it is written, but for rounding."""
-        if not can_train(x) or _watched(self):
-            return super().forward(x, emb)
+        if not can_train(x) or self.cross or _watched(self):
+            return super().forward(x, emb, conditions)
         operations, silu = _begin(self)
         x = resample(x, self.mode)
         main, branch = (x, x) if silu is None else fork(x, silu)
