@@ -215,13 +215,28 @@ class Train:
         return out, dataclasses.replace(config, **changes), dataset
 
     def _fit(self, base: Recipe, dataset: "Dataset") -> Recipe:
-        """The recipe without classes, if none are asked for; says which there are otherwise."""
+        """The recipe for the conditions of the data, and without classes, if none are asked for; says what there is."""
+        base = self._told(base, dataset)
         if self.classes == "none":
             return _unlabelled(base)
         if base.network.label_dim == dataset.label_dim > 0 and not (self.execution.quiet or self.resume):
             known = Classes(dataset.label_dim, dataset.classes)
             note(f"training with {known.summary()}; --classes none trains without")
         return base
+
+    def _told(self, base: Recipe, dataset: "Dataset") -> Recipe:
+        """The recipe with the conditions of the data that are asked for, declared where it does not say how."""
+        from unitgain.train.declare import declared
+
+        if self.resume or not (dataset.condition_shapes or base.network.conditions):
+            return base
+        network, names = base.network, self.settings.conditions
+        if names is not None or not set(dataset.condition_shapes) <= {one.name for one in network.conditions}:
+            network = network.replace(conditions=declared(dataset, names, network.conditions))
+        if network.conditions and not self.execution.quiet:
+            told = ", ".join(one.summary for one in network.conditions)
+            note(f"training with {told}; --conditions none trains without")
+        return base.replace(network=network)
 
     def _said(self, option: str) -> str | None:
         """What follows an option on the command line, before anything is read of it that depends on the rest."""

@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +14,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unitgain.arch.values import Conditions
+from unitgain.data.conditions import Column, Shape, Values
 from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
 from unitgain.size import MOST_SIDES
 
@@ -60,6 +64,23 @@ class Dataset(Protocol):
         return None if self.labels is None else self.labels[torch.from_numpy(indices)]
 
     @property
+    def condition_shapes(self) -> Mapping[str, Shape]:
+        """What else each row has, by its name, and the shape of a value; empty where there is nothing else.
+
+        () of an amount, (dim,) of a vector, (channels, *size) of an image, (tokens, dim) of a sequence; None for a
+        number of tokens that differs.
+        """
+        return {}
+
+    def conditions_of(self, indices: NDArray[np.int64]) -> Conditions:
+        """The values of `condition_shapes` of these rows, on the CPU, without their labels.
+
+        Float32 as networks see them, 8-bit pixels from -1 to 1. Sequences are padded to the longest of these rows, with
+        a mask; the mask of a value that a row lacks is False.
+        """
+        return Conditions()
+
+    @property
     def latents(self) -> bool:
         """Whether these are latents, which a VAE decodes, rather than pixels."""
         return False
@@ -96,6 +117,8 @@ class ArrayDataset(Dataset):
         encoder: how pixels become what the network sees; an `ArrayEncoder` for numbers of any type, as from
             `ArrayEncoder.measured`. Floating values go through no other; drawn ones are written as pixels where they
             have 1 or 3 channels and two sides, and else as they are.
+        conditions: what else each image has, by name: an array `[N, ...]`, or a sequence of arrays that may have None
+            in it, and sequences of any length.
 
     Raises:
         ValueError: if there are no images, shapes do not fit, a value is not finite, or a label is out of range; the
@@ -107,6 +130,7 @@ class ArrayDataset(Dataset):
     labels: Tensor | None = None
     classes: tuple[str, ...] | None = None
     encoder: PixelEncoder | ArrayEncoder = field(default_factory=PixelEncoder)
+    conditions: Mapping[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 3 <= self.images.ndim <= 2 + MOST_SIDES or not len(self.images):
@@ -117,6 +141,7 @@ class ArrayDataset(Dataset):
         self._check_values()
         if self.labels is not None:
             self._check_labels(self.labels)
+        _ = self._columns  # checked
 
     def _check_values(self) -> None:
         channels = self.images.shape[1]
@@ -142,6 +167,11 @@ class ArrayDataset(Dataset):
                 f"data {self.name}: images must be uint8 or floating, not {self.images.dtype}; other numbers need an "
                 "encoder, as from ArrayEncoder.measured"
             )
+
+    @cached_property
+    def _columns(self) -> dict[str, Column]:
+        count = len(self.images)
+        return {name: Column.of(name, values, count, self.name) for name, values in self.conditions.items()}
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.shape != (len(self.images),) or labels.dtype != torch.int64 or not self.classes:
@@ -174,7 +204,24 @@ class ArrayDataset(Dataset):
         for tensor in (self.images, self.labels):
             if tensor is not None:
                 digest.update(tensor[rows].contiguous().view(torch.uint8).numpy().data)
+        for name, column in self._columns.items():
+            value, mask = column.of_rows(rows)
+            digest.update(json.dumps([name, column.shape]).encode())
+            for tensor in (value, mask):
+                digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @property
+    def condition_shapes(self) -> Mapping[str, Shape]:
+        """Of `conditions`."""
+        return {name: column.shape for name, column in self._columns.items()}
+
+    def conditions_of(self, indices: NDArray[np.int64]) -> Conditions:
+        """Those of these images."""
+        rows = torch.from_numpy(indices)
+        parts = {name: column.of_rows(rows) for name, column in self._columns.items()}
+        masks = {name: mask for name, (_, mask) in parts.items() if mask is not None}
+        return Conditions(masks=masks, **{name: value for name, (value, _) in parts.items()})
 
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
         """The images with these indices as they are stored, and their labels."""

@@ -6,7 +6,7 @@ asked for before, or of how many processes share the work.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,12 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unitgain.arch.conditions import Condition, Image
+from unitgain.arch.values import Conditions
 from unitgain.data.dataset import ArrayDataset, Dataset, Labels
 from unitgain.data.order import flips, indices
 from unitgain.data.workers import cores
 from unitgain.native import recycled
 
 PART_OF_MEMORY = 0.5  # that a cache may take
+Fetched = tuple[Tensor, Labels | Conditions]  # as stored, and their labels
 
 
 class Loader:
@@ -34,6 +37,7 @@ class Loader:
         ahead: calls that are prepared in advance.
         cache: keep decoded rows in memory.
         pin: in page-locked memory, from which a GPU copies while it computes.
+        conditions: that are read with the rows, by their names; images among them are mirrored with those of the rows.
 
     Raises:
         ValueError: if latents or signals are to be flipped, or a cache would take more than half of the memory.
@@ -49,6 +53,7 @@ class Loader:
         ahead: int | None = None,
         cache: bool = False,
         pin: bool = False,
+        conditions: Sequence[Condition] = (),
     ) -> None:
         if flip and dataset.latents:
             raise ValueError(
@@ -57,6 +62,7 @@ class Loader:
         if flip and len(dataset.shape) == 2:
             raise ValueError(f"data {dataset.name}: signals are not mirrored, which would play them backwards")
         self.dataset, self.seed, self.flip, self.pin = dataset, seed, flip, pin
+        self.conditions = tuple(conditions)
         if workers is None:
             # A row that needs no decoding is copied in less time than a thread is asked for it, but for a GPU's sake.
             many = int(pin) if dataset.latents else min(cores(), 8)
@@ -66,12 +72,14 @@ class Loader:
         if cache:
             self._rows = Cache(dataset).rows
         self._pool = ThreadPoolExecutor(workers, "loader") if workers and self.ahead else None
-        self._ready: dict[tuple[int, int], Future[tuple[Tensor, Labels]]] = {}
+        self._ready: dict[tuple[int, int], Future[Fetched]] = {}
         self._last: tuple[int, int] | None = None
         self.waited = 0.0  # seconds that callers of `fetch` have spent in it
 
-    def fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
+    def fetch(self, start: int, count: int) -> Fetched:
         """The images number `start` to `start + count - 1` of the run, as stored, and their labels.
+
+        With the labels come the values of `conditions`, if there are any.
 
         What will be asked for next is guessed from the last two calls; a wrong guess costs time and nothing else.
         """
@@ -80,7 +88,7 @@ class Loader:
         self.waited += time.perf_counter() - began
         return rows
 
-    def _fetch(self, start: int, count: int) -> tuple[Tensor, Labels]:
+    def _fetch(self, start: int, count: int) -> Fetched:
         if self._pool is None:
             return self._read(start, count)
         ready, self._ready = self._ready, {}
@@ -107,14 +115,30 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, start: int, count: int) -> tuple[Tensor, Labels]:
+    def _read(self, start: int, count: int) -> Fetched:
         rows = indices(start, count, len(self.dataset), self.seed)
         out = self._empty((count, *self.dataset.stored_shape))
         stored, labels = self._rows(rows, out)
-        if self.flip:
-            mirrored = torch.from_numpy(flips(start, count, self.seed))
+        mirrored = torch.from_numpy(flips(start, count, self.seed)) if self.flip else None
+        if mirrored is not None:
             stored[mirrored] = stored[mirrored].flip(-1)
-        return stored, labels
+        return stored, labels if not self.conditions else self._told(rows, mirrored).with_label(labels)
+
+    def _told(self, rows: NDArray[np.int64], mirrored: Tensor | None) -> Conditions:
+        """Values of the conditions of these rows, checked."""
+        names = [one.name for one in self.conditions]
+        told = self.dataset.conditions_of(rows).only(names)
+        if missing := [name for name in names if name not in told.values]:
+            raise ValueError(f"data {self.dataset.name}: no values of {', '.join(missing)}, which they declare")
+        if broken := told.not_finite():
+            name, place = broken
+            raise ValueError(
+                f"data {self.dataset.name}: condition {name!r} of row {rows[place]} holds NaN or infinite values: "
+                "repair it, or mark it as missing"
+            )
+        if mirrored is not None:
+            told = told.mirrored(mirrored, [one.name for one in self.conditions if isinstance(one, Image)])
+        return told.pinned() if self.pin else told
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
         dtype = self.dataset.dtype

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 6
-FLIPS, LABELS = 0x666C6970, 0x6C61626C  # what random numbers of images are for
+FLIPS, LABELS, CONDITIONS = 0x666C6970, 0x6C61626C, 0x636F6E64  # what random numbers of images are for
 
 
 def indices(start: int, count: int, size: int, seed: int) -> NDArray[np.int64]:

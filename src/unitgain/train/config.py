@@ -12,7 +12,7 @@ from unitgain.data.settings import Normalize
 from unitgain.metrics.metric import is_program, split_name
 from unitgain.recipe import Precision, Recipe
 from unitgain.sample.seeds import check_seeds
-from unitgain.serial import differences, to_dict
+from unitgain.serial import UNSAID, differences, to_dict
 from unitgain.trust import Limits
 
 OnCheckpointError = Literal["stop", "continue"]
@@ -155,6 +155,17 @@ def _word(metavar: str, read: Callable[[str], float], unit: float = 1) -> Any:
     )
 
 
+_names = tyro.constructors.PrimitiveConstructorSpec[tuple[str, ...] | None](
+    nargs=1,
+    metavar="NAMES|all|none",
+    instance_from_str=lambda words: (
+        None if words[0] == "all" else tuple(filter(None, words[0].split(","))) if words[0] != "none" else ()
+    ),
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda value: ["all" if value is None else ",".join(value) or "none"],
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that defines a run; saved in its folder as `config.json`.
@@ -167,6 +178,7 @@ class TrainConfig:
         normalize: how pixels become what the network sees: "official" maps 0...255 to [-1, 1], unless the data bring
             another way; "measured" gives them mean 0 and standard deviation 0.5. Latents bring their own normalization.
         flip: mirror each image or not by a coin of its own.
+        conditions: those of the data, by name, that the network is told beside the class; None for all.
         workers: threads that read data ahead; None for one per core; 0 for none.
         cache: keep decoded data in memory.
         seed: of every random draw of the run.
@@ -195,6 +207,7 @@ class TrainConfig:
     classes: tyro.conf.Suppress[tuple[str, ...] | None] = None
     normalize: Normalize = "official"
     flip: bool = False
+    conditions: Annotated[tuple[str, ...] | None, _names] = field(default=None, metadata=UNSAID)
     workers: int | None = None
     cache: bool = False
     seed: int = 0

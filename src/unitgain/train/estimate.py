@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from unitgain.analysis.memory import Shapes, copy_bytes, gathered_bytes, peak_bytes, shapes_of
+from unitgain.arch.values import placeholder
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.denoiser import Denoiser, make_uncertainty
 from unitgain.layers import normalized_once
@@ -163,7 +164,8 @@ def step_on(
     def one_pass() -> None:
         clean = torch.empty(size, spec.channels, *spec.size)
         label = torch.zeros(size, spec.label_dim) if spec.label_dim else None  # one-hot: fake classes are no numbers
-        loss = objective(clean, torch.ones(size), torch.empty_like(clean), label).loss
+        told = placeholder(spec, label, size)
+        loss = objective(clean, torch.ones(size), torch.empty_like(clean), told).loss
         (loss.sum() * 1.0).backward()
 
     def two_passes() -> None:

@@ -14,8 +14,9 @@ from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import Dataset
 from unitgain.denoiser import Denoiser, classes_of
-from unitgain.draw import DrawSettings, Network
+from unitgain.draw import DataRows, DrawSettings, Network
 from unitgain.draw.decode import painter, require_pictures
+from unitgain.draw.rows import rows_of
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.judge import Judge
@@ -71,8 +72,9 @@ class Evaluation(Observer):
         self.classes = dataset.classes if self.recipe.network.label_dim else None
         self.average = average_of(config)
         settings = self.settings
-        self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae)
         spec = self.recipe.network
+        rows = DataRows(dataset) if spec.conditions else None  # seeds get those of the data in turn
+        self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae, conditions=rows)
         if settings.metrics:
             require_pictures(self.encoder, f"the metrics {', '.join(settings.metrics)}")
         self.decode = painter(self.encoder, spec.channels, world.device, settings.vae)
@@ -164,11 +166,12 @@ class Evaluation(Observer):
         return Network(name=f"{self.folder.name}, EMA length {length_of(ema)}", denoiser=prepared, record={})
 
     def draw(self, network: Network) -> None:
-        """Draw the grid, a row per class where there are few, and write it."""
+        """Draw the grid, a row per class where there are few, or for the first rows of conditional data; write it."""
         run, spec, count = self.run, self.recipe.network, self.images
         columns = None
         labels: list[int] | None = None
-        if 1 < spec.label_dim <= min(FEW_CLASSES, count):
+        told = rows_of(self.drawing)
+        if told is None and 1 < spec.label_dim <= min(FEW_CLASSES, count):
             columns = count // spec.label_dim
             labels = [number // columns for number in range(columns * spec.label_dim)]
             count = len(labels)
@@ -182,6 +185,7 @@ class Evaluation(Observer):
                     seeds,
                     sigmas,
                     label=label,
+                    conditions=None if told is None else lambda part: told.of(part, spec),
                     batch=self.settings.batch,
                     on_images=here,
                 ):

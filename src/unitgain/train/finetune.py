@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unitgain.arch import NetworkSpec
+from unitgain.arch.conditions import Image
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader
 from unitgain.checkpoint.state import list_checkpoints
 from unitgain.checkpoint.uncertainty import read_uncertainty
@@ -34,7 +35,7 @@ from unitgain.train.errors import TrainingError
 from unitgain.train.run import load_config
 
 # What may differ between a snapshot and the network that starts from it.
-ADAPTED = ("resolution", "channels", "label_dim", "attn_resolutions", "dropout")
+ADAPTED = ("resolution", "channels", "label_dim", "attn_resolutions", "dropout", "conditions")
 LABEL = "network.embedding.label.weight"
 
 
@@ -74,6 +75,8 @@ class Inheritance:
             source = left.pop(old_name, None)
             if name == LABEL and source is not None:
                 self._into_labels(denoiser, tensor, source)
+            elif name == _input(denoiser.spec) and source is not None and source.shape != tensor.shape:
+                self._into_input(denoiser.spec, name, tensor, source)
             elif source is not None and source.shape == tensor.shape:
                 self._keep(name, tensor, source)
             else:
@@ -128,6 +131,38 @@ class Inheritance:
             f"{len(same)} of {len(ours)} classes have names of the snapshot{names} and keep their vector, the others "
             "are new"
         )
+
+    def _into_input(self, spec: NetworkSpec, name: str, tensor: Tensor, source: Tensor) -> None:
+        """What the first convolution sees of images and conditions that both know stays; what is new begins at 0.
+
+        The network so begins as that of the snapshot: a row is scaled to unit magnitude as a whole.
+        """
+        old, new = _columns(self.header.network), _columns(spec)
+        same = [part for part in new if part in old and len(old[part]) == len(new[part])]
+        fits = tensor.shape[0] == source.shape[0] and tensor.shape[2:] == source.shape[2:]
+        if "x" not in same or not fits:
+            self.changes[name] = f"new, {_size(tensor)}: {_size(source)} in the snapshot"
+            return
+        tensor.zero_()
+        for part in same:
+            tensor[:, new[part]] = source[:, old[part]]
+        added = [part for part in new if part not in same]
+        self.changes[name] = f"kept for {', '.join(same)}; 0 for what is new: {', '.join(added) or 'nothing'}"
+
+
+def _input(spec: NetworkSpec) -> str:
+    """Name of the weight of the first convolution."""
+    return f"network.enc.{spec.level_names[0]}_conv.weight"
+
+
+def _columns(spec: NetworkSpec) -> dict[str, list[int]]:
+    """Input channels of the first convolution: those of the image, with the one of ones, and those of conditions."""
+    columns, end = {"x": list(range(spec.channels + 1))}, spec.channels + 1
+    for one in spec.conditions:
+        if isinstance(one, Image):
+            columns[one.name] = list(range(end, end + one.channels + 1))
+            end += one.channels + 1
+    return columns
 
 
 def open_init(name: str) -> tuple[Init, SnapshotHeader]:

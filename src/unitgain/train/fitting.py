@@ -1,5 +1,6 @@
 """What settings leave open, from the data, the machine and the run that is resumed; and whether it all fits."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,13 +13,24 @@ from unitgain.infer import fastest_precision
 from unitgain.recipe import Precision
 from unitgain.size import show_size
 from unitgain.train.config import TrainConfig
+from unitgain.train.declare import check_told, declared
 from unitgain.train.rules import sized
 
 
-def fit(network: NetworkSpec, dataset: Dataset) -> NetworkSpec:
-    """A network for other data: their classes, channels and resolution; attention stays at its levels."""
+def fit(network: NetworkSpec, dataset: Dataset, conditions: Sequence[str] | None = None) -> NetworkSpec:
+    """A network for other data: their classes, conditions, channels and resolution; attention stays at its levels.
+
+    Args:
+        network: what it declares of conditions stays, where the data have them.
+        dataset: to be trained on.
+        conditions: those of the data, by name, that the network is told; None for all.
+
+    Raises:
+        ValueError: if the data have no such condition, or one whose shape says nothing.
+    """
     channels, *size = dataset.shape
-    return sized(network, resolution=tuple(size)).replace(channels=channels, label_dim=dataset.label_dim)
+    fitted = sized(network.replace(conditions=()), resolution=tuple(size)).replace(channels=channels)
+    return fitted.replace(label_dim=dataset.label_dim, conditions=declared(dataset, conditions, network.conditions))
 
 
 def data_of(config: TrainConfig, dataset: Dataset | None = None) -> Dataset:
@@ -80,9 +92,13 @@ def complete(
                 "--microbatch"
             )
         microbatch = recipe.batch // processes
+    told = config.conditions
+    if told is None and dataset.condition_shapes:
+        told = tuple(one.name for one in recipe.network.conditions)
     return replace(
         config,
         recipe=recipe,
+        conditions=told,
         microbatch=microbatch,
         data=dataset.name,
         data_fingerprint=dataset.fingerprint,
@@ -94,7 +110,7 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
     """Check that the network can be trained on the data.
 
     Raises:
-        ValueError: if the shape of the images or the number of classes differ.
+        ValueError: if the shape of the images, the number of classes or the conditions differ.
     """
     network = config.recipe.network
     expected = (network.channels, *network.size)
@@ -112,3 +128,4 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
             f"data {dataset.name}: {dataset.label_dim} classes, but the network has label_dim={network.label_dim}; "
             "use that of the data, or label_dim=0 to train without labels (--classes none)"
         )
+    check_told(network, dataset, config.conditions)

@@ -14,6 +14,7 @@ import torch
 from unitgain.analysis.counts import state_bytes
 from unitgain.analysis.room import free_memory
 from unitgain.arch import NetworkSpec
+from unitgain.arch.conditions import Condition
 from unitgain.data.check import scale
 from unitgain.data.dataset import ArrayDataset, Dataset
 from unitgain.data.encoder import PixelEncoder
@@ -26,6 +27,7 @@ from unitgain.size import show_size
 from unitgain.text import span
 from unitgain.train.accumulation import MOST_BYTES, Fit, blocks_per_level, fitting, numbers, share_of, show_bytes
 from unitgain.train.config import Device, Execution, TrainConfig
+from unitgain.train.declare import declared
 from unitgain.train.rules import carried, network_for, recipe_for
 from unitgain.train.warmup import images_per_second
 
@@ -104,10 +106,10 @@ def plan(
     parameter, within the time. Speed is measured, with some steps of the sizes that come into question. The duration is
     what the time allows, but not more than the data carry: 1676 passes over them, as the papers make over ImageNet
     (`unitgain.train.rules.carried`). Batch, learning rate, t_ref, ramp-up and snapshots follow from duration and width:
-    `unitgain.train.rules` states each rule with its source. Networks have the classes of the data. Precision is
-    bfloat16 where the machine multiplies it faster (on CPUs from a width of 32 on). Pixels are normalized as measured
-    where their mean and standard deviation are far from the 0 and 0.5 that the noise levels presume. What does not fit
-    into memory at once is accumulated.
+    `unitgain.train.rules` states each rule with its source. Networks have the classes of the data, and their conditions
+    as `unitgain.train.declare` says. Precision is bfloat16 where the machine multiplies it faster (on CPUs from a width
+    of 32 on). Pixels are normalized as measured where their mean and standard deviation are far from the 0 and 0.5 that
+    the noise levels presume. What does not fit into memory at once is accumulated.
 
     Under torchrun all processes call this together, and the first one decides for all; a process group that is there
     already is used. They measure at the same time, so that what they take from one another counts, but not the messages
@@ -187,6 +189,10 @@ class _Planner:
         self.change, self.room, self.measure = change, room, measure
         self.carried = carried(len(dataset))
         self.normalize: Normalize = normalization(dataset)
+        self.conditions: tuple[Condition, ...] = ()
+        if dataset.condition_shapes:
+            smallest = self.by_rules(self.network(*SIZES[0]), self.carried)
+            self.conditions = declared(dataset, change(smallest).conditions)
 
     def plan(self, device: Device, by_default: bool) -> Plan:
         """The largest network that suits and fits, in the run that the time allows."""
@@ -239,7 +245,8 @@ class _Planner:
 
     def network(self, width: int, blocks: int) -> NetworkSpec:
         """Of a base width and so many blocks per level, for the data."""
-        return network_for(self.dataset.shape, self.dataset.label_dim, width, blocks, self.depthwise(width))
+        plain = network_for(self.dataset.shape, self.dataset.label_dim, width, blocks, self.depthwise(width))
+        return plain.replace(conditions=self.conditions)
 
     def depthwise(self, width: int) -> bool:
         """Whether a network of this base width is of EDM2+, rather than EDM2."""
@@ -289,6 +296,7 @@ class _Planner:
             faster = f", which a CPU trains faster at this width than EDM2{'' if plus else '+'}"
             family += faster if on_cpu else ", as its paper found better per operation"
         classes = f"{network.label_dim} classes" if network.label_dim else "no classes"
+        classes += "".join(f", {one.summary}" for one in network.conditions)
         levels = " ".join(map(str, network.channel_mult))
         padded = show_size(network.level_sizes[0])
         shape = f"{network.channels}x{'x'.join(map(str, network.size))}"

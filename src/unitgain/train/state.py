@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unitgain.arch.values import placeholder
 from unitgain.denoiser import Denoiser, Label, make_uncertainty
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.kernels import fuse
@@ -148,6 +149,7 @@ class TrainState:
         spec, device = self.denoiser.spec, self.device
         image = torch.zeros(1, spec.channels, *spec.size, device=device)
         label = torch.zeros(1, dtype=torch.int64, device=device) if spec.label_dim else None
+        label = placeholder(spec, label, 1, device)
         with accumulate(self.objective, last=True):
             self.objective(image, torch.ones(1, device=device), image, label).loss.sum().backward()
         self.optimizer.zero_grad(set_to_none=True)

@@ -6,6 +6,7 @@ import torch
 
 from unitgain.analysis.cost import network_cost
 from unitgain.analysis.counts import PASSES
+from unitgain.arch.values import placeholder
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.recipe import Precision, Recipe
 from unitgain.train.rules import network_for, recipe_for
@@ -64,6 +65,7 @@ def _step(state: TrainState, recipe: Recipe, images: int) -> float:
     spec, device = recipe.network, state.device
     clean = torch.randn(images, spec.channels, *spec.size, device=device) * recipe.sigma_data
     label = torch.zeros(images, dtype=torch.int64, device=device) if spec.label_dim else None
+    label = placeholder(spec, label, images, device)
     sigma, noise = recipe.loss.draw(clean)
     start = time.perf_counter()
     train_step(state, recipe, [Microbatch(clean=clean, sigma=sigma, noise=noise, label=label)])  # waits for the device

@@ -1,0 +1,134 @@
+"""Values of conditions in memory: checked, of one shape but for the number of tokens, and put together for a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unitgain.arch.conditions import check_name
+
+Shape = tuple[int | None, ...]  # of one value; None for a length that differs
+Values = Any  # an array `[N, ...]`, or a sequence of N arrays, numbers, or None where there is no value
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """The values of one condition.
+
+    Attributes:
+        shape: of a value.
+        values: all of them as one tensor `[N, *shape]`, or one each; None for what is missing.
+    """
+
+    shape: Shape
+    values: Tensor | list[Tensor | None]
+
+    @classmethod
+    def of(cls, name: str, values: Values, count: int, data: str) -> "Column":
+        """Check the values of a data set.
+
+        Args:
+            name: of the condition.
+            values: of all rows: an array, or a sequence of arrays with None where there is no value. 8-bit images are
+                pixels.
+            count: of rows.
+            data: name of the data set.
+
+        Raises:
+            ValueError: if the name cannot be that of a condition, there are not as many values as rows, their shapes
+                differ in more than the number of tokens, or one is not finite; the message names the first row.
+        """
+        check_name(name)
+        where = f"data {data}: condition {name!r}"
+        if len(values) != count:
+            raise ValueError(
+                f"{where} has {len(values)} values for {count} rows: give one per row, None if it has none"
+            )
+        if isinstance(values, Tensor | np.ndarray):
+            whole = _tensor(values, where)
+            _check_finite(whole, where)
+            return cls(tuple(whole.shape[1:]), whole)
+        each = [None if one is None else _tensor(one, f"{where}, row {row}") for row, one in enumerate(values)]
+        for row, one in enumerate(each):
+            if one is not None and not torch.isfinite(one).all():
+                raise ValueError(f"{where}: row {row} holds NaN or infinite values: repair it, or give None for it")
+        return cls(_common([None if one is None else one.shape for one in each], where), each)
+
+    def of_rows(self, rows: Tensor) -> tuple[Float[Tensor, "n ..."], Tensor | None]:
+        """The values of these rows, float32, and which are there; None for all."""
+        if isinstance(self.values, Tensor):
+            return as_seen(self.values[rows]), None
+        return together([self.values[row] for row in rows.tolist()], self.shape)
+
+
+def together(values: Sequence[Tensor | None], shape: Shape) -> tuple[Float[Tensor, "n ..."], Bool[Tensor, "n ..."]]:
+    """Values of a batch as one tensor, float32, and which of them are there.
+
+    Args:
+        values: one per sample; None for what is missing, which becomes zeros.
+        shape: of a value. Where its first is None, values are sequences, padded to the longest.
+
+    Returns:
+        Values `[N, *shape]`, and a mask `[N]`; `[N, T, ...]` and a mask `[N, T]` of sequences.
+    """
+    there = torch.tensor([value is not None for value in values])
+    if shape[:1] != (None,):
+        sizes = [size or 0 for size in shape]
+        return torch.stack([torch.zeros(sizes) if value is None else as_seen(value) for value in values]), there
+    lengths = torch.tensor([0 if value is None else len(value) for value in values])
+    out = torch.zeros(len(values), int(lengths.max()), *[size or 0 for size in shape[1:]])
+    for place, value in enumerate(values):
+        if value is not None:
+            out[place, : len(value)] = as_seen(value)
+    return out, torch.arange(out.shape[1]) < lengths[:, None]
+
+
+def as_seen(value: Tensor) -> Float[Tensor, "..."]:
+    """As networks see it: float32, with 8-bit pixels from -1 to 1."""
+    return value.float() / 127.5 - 1 if value.dtype == torch.uint8 else value.float()
+
+
+def _tensor(value: Any, where: str) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{where}: a value must be a number or an array of numbers, not {type(value)}") from error
+    if tensor.is_complex():
+        raise ValueError(f"{where}: complex numbers; give real and imaginary parts as two")
+    return tensor
+
+
+def _check_finite(values: Tensor, where: str) -> None:
+    broken = ~torch.isfinite(values).reshape(len(values), -1).all(1)
+    if broken.any():
+        raise ValueError(
+            f"{where}: {int(broken.sum())} of {len(values)} values hold NaN or infinite values, the first is row "
+            f"{int(broken.nonzero()[0])}: repair them, or give None where there is no value"
+        )
+
+
+def _common(shapes: Sequence[torch.Size | None], where: str) -> Shape:
+    """The shape of all values: None first where they differ in that alone.
+
+    Raises:
+        ValueError: if they differ otherwise, or there is no value at all.
+    """
+    known = {row: tuple(shape) for row, shape in enumerate(shapes) if shape is not None}
+    if not known:
+        raise ValueError(f"{where} has no value in any row: leave it out")
+    first, shape = next(iter(known.items()))
+    for row, other in known.items():
+        if other[1:] != shape[1:] or len(other) != len(shape):
+            raise ValueError(
+                f"{where}: row {first} has a value of shape {list(shape)}, row {row} one of {list(other)}: they may "
+                "differ in the number of tokens, [T, dim], alone"
+            )
+    if len({other[:1] for other in known.values()}) == 1:
+        return shape
+    if len(shape) != 2:
+        raise ValueError(f"{where}: values of {len(shape)} dimensions must all have one shape, such as {list(shape)}")
+    return None, *shape[1:]
