@@ -103,9 +103,11 @@ def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str
         "weight average": average,
         "trained on": header.data or "not recorded",
         "network": f"{spec.channels}x{show_size(spec.size)}, {parameters:,} parameters in {dtype}",
-        "classes": str(spec.label_dim) if spec.label_dim else "none, unconditional",
+        "classes": str(spec.label_dim) if spec.label_dim else "none" if spec.conditions else "none, unconditional",
         "sigma_data": f"{header.sigma_data:g}",
     }
+    if spec.conditions:
+        facts["conditions"] = ", ".join(one.summary for one in spec.conditions)
     if header.encoder.get("kind") == "latents":
         facts["sees"] = f"latents of {header.encoder.get('vae')}"
     else:

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from unitgain.draw.networks import Network, guide_by, open_network, open_networks
     from unitgain.draw.picture import from_picture
     from unitgain.draw.preview import Preview
+    from unitgain.draw.rows import DataRows
     from unitgain.draw.run import write_images
     from unitgain.draw.settings import Animation, DrawSettings, FromPicture
 
 __all__ = [
     "Animation",
+    "DataRows",
     "DrawSettings",
     "FromPicture",
     "Network",

@@ -7,12 +7,14 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from unitgain.arch.values import Conditions
 from unitgain.classes import Class
 from unitgain.data.images import to_image
-from unitgain.denoiser import Denoiser, Label
+from unitgain.denoiser import ClassLabel, Denoiser
 from unitgain.draw.decode import Decode, decoder, decoder_of, painter, painter_of, require_pictures
 from unitgain.draw.picture import FromPixels, from_picture
 from unitgain.draw.preview import Preview
+from unitgain.draw.rows import rows_of
 from unitgain.draw.settings import DrawSettings, FromPicture
 from unitgain.guide import Guided
 from unitgain.sample.generation import AnySeed, Step, generate
@@ -28,10 +30,11 @@ def draw_images(
     settings: DrawSettings,
     *,
     label: Class | Sequence[Class] | None = None,
+    conditions: Conditions | None = None,
     batch: int = 64,
     on_images: Callable[[float], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-) -> Iterator[tuple[Sequence[AnySeed], Label, Tensor]]:
+) -> Iterator[tuple[Sequence[AnySeed], ClassLabel, Tensor]]:
     """Draw and decode.
 
     Args:
@@ -40,6 +43,7 @@ def draw_images(
         seeds: one per image.
         settings: sampler and class; the guidance is that of `denoiser`.
         label: class of all images, or one per seed; by default as the settings say.
+        conditions: one per seed; by default those of the rows that the settings name.
         batch: images in flight at a time; does not change them.
         on_images: as in `unitgain.sample.generate`.
         on_step: likewise.
@@ -49,12 +53,14 @@ def draw_images(
         or whatever `decode` makes, with the pixels in their place that settings `from_picture` keep.
     """
     start = settings.sampler if isinstance(settings.sampler, FromPixels) else None
+    rows = rows_of(settings)
     for part, labels, images in generate(
         denoiser,
         seeds,
         settings.sigmas(),
         sampler=settings.sampler,
         label=settings.labels(seeds) if label is None else label,
+        conditions=conditions if rows is None or conditions is not None else lambda part: rows.of(part, denoiser.spec),
         batch=batch,
         on_images=on_images,
         on_step=on_step,
@@ -104,6 +110,7 @@ def sample_pixels(
     seeds: Sequence[Seed],
     *,
     label: Class | Sequence[Class] | None = None,
+    conditions: Conditions | None = None,
     settings: DrawSettings = DEFAULTS,
     start: FromPicture | None = None,
     batch: int = 64,
@@ -116,6 +123,7 @@ def sample_pixels(
         seeds: one per image; points between two of them too, as from `unitgain.interpolate`.
         label: class of all images, or one per seed, by number or name; by default that of the settings, or each seed
             draws its own.
+        conditions: what else the network is told, one per seed; by default those of the rows that the settings name.
         settings: sampler, steps, class and VAE; the guidance is that of `denoiser`.
         start: picture to draw from, and what of it to keep.
         batch: images in flight at a time; does not change them.
@@ -126,7 +134,9 @@ def sample_pixels(
         ValueError: as `generate`, `to_pixels` and `from_picture`.
     """
     require_pictures(denoiser.encoder, "pixels (sample_arrays draws the numbers)")
-    return _draw(denoiser, seeds, decoder_of(denoiser, settings.vae), label, settings, start, batch, on_step)
+    return _draw(
+        denoiser, seeds, decoder_of(denoiser, settings.vae), label, conditions, settings, start, batch, on_step
+    )
 
 
 def sample_arrays(
@@ -134,6 +144,7 @@ def sample_arrays(
     seeds: Sequence[Seed],
     *,
     label: Class | Sequence[Class] | None = None,
+    conditions: Conditions | None = None,
     settings: DrawSettings = DEFAULTS,
     batch: int = 64,
     on_step: Callable[[Preview], None] | None = None,
@@ -142,7 +153,7 @@ def sample_arrays(
 
     Arguments and errors as for `sample_pixels`; a network of pictures gives their 8-bit pixels.
     """
-    return _draw(denoiser, seeds, decoder_of(denoiser, settings.vae), label, settings, None, batch, on_step)
+    return _draw(denoiser, seeds, decoder_of(denoiser, settings.vae), label, conditions, settings, None, batch, on_step)
 
 
 def _draw(
@@ -150,6 +161,7 @@ def _draw(
     seeds: Sequence[Seed],
     decode: Decode,
     label: Class | Sequence[Class] | None,
+    conditions: Conditions | None,
     settings: DrawSettings,
     start: FromPicture | None,
     batch: int,
@@ -159,7 +171,9 @@ def _draw(
         settings = from_picture(denoiser, start, settings)
     paint = painter_of(denoiser, settings.vae)
     watch = None if on_step is None else lambda step: on_step(Preview(step, paint, denoiser.sigma_data))
-    parts = draw_images(denoiser, decode, seeds, settings, label=label, batch=batch, on_step=watch)
+    parts = draw_images(
+        denoiser, decode, seeds, settings, label=label, conditions=conditions, batch=batch, on_step=watch
+    )
     return torch.cat([pixels for *_, pixels in parts])
 
 
@@ -168,6 +182,7 @@ def sample_images(
     seeds: Sequence[Seed],
     *,
     label: Class | Sequence[Class] | None = None,
+    conditions: Conditions | None = None,
     settings: DrawSettings = DEFAULTS,
     start: FromPicture | None = None,
     batch: int = 64,
@@ -175,4 +190,4 @@ def sample_images(
 ) -> list[Image.Image]:
     """As `sample_pixels`, as pictures of Pillow; of arrays previews: waveforms, slices, channels side by side."""
     paint = painter_of(denoiser, settings.vae)
-    return [to_image(one) for one in _draw(denoiser, seeds, paint, label, settings, start, batch, on_step)]
+    return [to_image(one) for one in _draw(denoiser, seeds, paint, label, conditions, settings, start, batch, on_step)]

@@ -123,8 +123,12 @@ def guide_by(main: Network, guide: Network | None, settings: DrawSettings) -> De
         settings: weight and interval.
 
     Raises:
-        ValueError: if the networks do not fit each other, or the interval is out of range.
+        ValueError: if the networks do not fit each other, the interval is out of range, or the network was never
+            trained without what it is to do without.
     """
+    if settings.without and (settings.guidance == 1 or guide is not None):
+        raise ValueError("--without says what a network does without to guide itself: it goes with --guide self")
     if settings.guidance == 1:
         return main.denoiser
-    return Guided(main.denoiser, guide and guide.denoiser, settings.guidance, settings.interval)
+    without = settings.without or None
+    return Guided(main.denoiser, guide and guide.denoiser, settings.guidance, settings.interval, without)

@@ -53,6 +53,11 @@ class DrawSettings:
         graph: record what an evaluation starts on the GPU as a CUDA graph, and replay it: for networks so small, or
             batches, that the GPU waits for the processor. Not with `compile`. No GPU has run it yet either.
         vae: folder or Hub id of the VAE that decodes latents. Default: the one that the network names.
+        conditions: data whose rows say what is drawn, beside the class: seed s gets row s, or of some rows, DATA[0:16]
+            or DATA[3,5,7], number s modulo how many they are, and its label, unless a class is named. none for no
+            conditions. In Python also `unitgain.draw.DataRows`.
+        without: what the network does without where it guides itself: names of conditions, and label. Default: all
+            that training left out of some images.
 
     Raises:
         ValueError: if a value is out of range, or two exclude each other.
@@ -73,6 +78,8 @@ class DrawSettings:
     kernels: bool = False
     graph: bool = False
     vae: Annotated[str | None, UNSET] = None
+    conditions: Annotated[Any, tyro.conf.arg(metavar="DATA[ROWS]", constructor=str), UNSET] = None
+    without: Annotated[tuple[str, ...], UNSET] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, Sampler):
@@ -139,9 +146,16 @@ class DrawSettings:
     def record(self, device: "torch.device | str") -> dict[str, Any]:
         """The settings as JSON, those of the sampler too; options of prepared networks where they are asked for."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        for name in ("vae", *PREPARED):
+        for name in ("vae", "without", *PREPARED):
             if not values[name]:
                 del values[name]
+        if values["conditions"] is None:
+            del values["conditions"]
+        else:
+            from unitgain.draw.rows import rows_of
+
+            rows = rows_of(self)
+            values["conditions"] = None if rows is None else rows.record()
         label = values.pop("label")
         values["class"] = list(label) if isinstance(label, tuple) else label
         values["interval"] = None if self.interval is None else list(self.interval)

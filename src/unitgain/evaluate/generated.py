@@ -11,6 +11,7 @@ from unitgain.denoiser import classes_of
 from unitgain.draw.decode import decoder_of, require_pictures
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import Network, guide_by
+from unitgain.draw.rows import check_told
 from unitgain.draw.run import describe
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.images import as_ranges, drawn
@@ -34,7 +35,8 @@ class Generated:
         scale: mean and standard deviation that pixels are standardized with; None of latents.
 
     Raises:
-        ValueError: if the networks or the class do not fit, or what they draw is no picture.
+        ValueError: if the networks or the class do not fit, or what they draw is no picture, or a network is told more
+            than a class and `settings` do not say what.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Generated:
         check_seeds(seeds)
         require_pictures(main.encoder, "metrics")
         settings = settings.with_classes(classes_of(main.denoiser))
+        check_told(main.denoiser.spec, settings)
         self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
         self.device, self.batch = torch.device(device), batch
         self.denoiser = guide_by(main, guide, settings)

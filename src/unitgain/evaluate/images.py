@@ -25,7 +25,7 @@ from unitgain.draw.archive import MANIFEST
 from unitgain.files import near
 from unitgain.metrics.record import Source
 from unitgain.metrics.summary import PIXELS, tile_of
-from unitgain.text import printable
+from unitgain.text import printable, ranges
 from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_member, read_regular
 
 JPEGS = ("jpg", "jpeg", "jpe", "jfif")
@@ -215,6 +215,8 @@ def drawn(about: Mapping[str, Any]) -> dict[str, Any]:
         "device": about.get("device"),
         "guide": guide.get("sha256", guide.get("name")),
     }
+    rows = values.get("conditions") or {}
+    values["conditions"] = f"{rows.get('data')}[{rows.get('rows') or ':'}]" if isinstance(rows, dict) and rows else None
     pairs = {key: "-".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
     sampler = {key: value for key, value in pairs.items() if isinstance(value, str | int | float)}
     return {
@@ -227,10 +229,4 @@ def drawn(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_ranges(seeds: Sequence[int]) -> str:
     """Seeds as text, `0-63,100`."""
-    parts: list[list[int]] = []
-    for seed in sorted(seeds):
-        if parts and seed == parts[-1][1] + 1:
-            parts[-1][1] = seed
-        else:
-            parts.append([seed, seed])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+    return ranges(sorted(seeds))

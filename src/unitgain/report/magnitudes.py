@@ -12,10 +12,12 @@ from unitgain.analysis.magnitude import measure
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader
 from unitgain.data.dataset import Dataset
 from unitgain.data.encoder import encoder_from_dict
+from unitgain.denoiser import Label
 from unitgain.hub import load
 from unitgain.loss import DenoisingLoss
 from unitgain.recipes import RECIPES
 from unitgain.text import one_line
+from unitgain.train.declare import check_told
 
 
 def measure_snapshot(
@@ -62,13 +64,20 @@ def measure_snapshot(
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:samples]
     generator = torch.Generator(device).manual_seed(seed)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
+    check_told(network, dataset, ())
+
+    def batches() -> Iterator[tuple[Tensor, Label]]:
         for first in range(0, len(chosen), batch):
-            stored, labels = dataset.rows(np.sort(chosen[first : first + batch]))
+            rows = np.sort(chosen[first : first + batch])
+            stored, labels = dataset.rows(rows)
             clean = encoder.encode(stored.to(device), generator)
             if clean.shape[1:] != (network.channels, *network.size):
                 raise ValueError(f"{path} is for other images than those of {one_line(dataset.name)}")
-            yield clean, labels.to(device) if labels is not None and network.label_dim else None
+            label: Label = labels.to(device) if labels is not None and network.label_dim else None
+            if network.conditions:
+                told = dataset.conditions_of(rows).only(one.name for one in network.conditions)
+                label = told.to(device).with_label(label)
+            yield clean, label
             if on_images is not None:
                 on_images(min(first + batch, len(chosen)), len(chosen))
 

@@ -14,6 +14,7 @@ from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.draw.decode import decoder_of, require_pictures
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by, open_network
+from unitgain.draw.rows import check_told
 from unitgain.draw.run import describe
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import source_of
@@ -93,11 +94,13 @@ class Sweep:
         """Network, guide and settings of a cell, opened.
 
         Raises:
-            ValueError: if it is guided and nothing guides.
+            ValueError: if it is guided and nothing guides, or a network is told more than a class and the settings do
+                not say what.
         """
         guide = self.guide_of(cell)
         main = self._network(str(self.main.path(cell.target())))
         other = None if guide in (None, SELF) else self._network(str(guide))
+        check_told(main.denoiser.spec, self.settings)
         return main, other, self.settings.replace(guidance=cell.guidance)
 
     def draw(

@@ -1,0 +1,155 @@
+"""What images are drawn for: conditions of rows of data, which seeds get in turn."""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch.nn.functional as F
+
+from unitgain.arch.values import Conditions
+from unitgain.sample.seeds import Between, Seed
+from unitgain.text import ranges
+
+if TYPE_CHECKING:
+    from unitgain.arch import NetworkSpec
+    from unitgain.data.dataset import Dataset
+    from unitgain.draw.settings import DrawSettings
+
+AT_ONCE = 256  # rows whose sequences are measured together
+NONE = "none"  # instead of data: nothing but a class
+
+
+@dataclass(frozen=True, eq=False)
+class DataRows:
+    """Rows of data: seed s gets number s modulo how many there are.
+
+    Args:
+        dataset: with conditions, and perhaps labels.
+        rows: numbers of the rows; None for all.
+
+    Raises:
+        ValueError: if there is no row, or none of such a number, or the data have no conditions.
+    """
+
+    dataset: "Dataset"
+    rows: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        where, count = f"data {self.dataset.name}", len(self.dataset)
+        if not self.dataset.condition_shapes:
+            raise ValueError(f"{where} have no conditions, only images{' and labels' * bool(self.dataset.classes)}")
+        if self.rows is not None and not len(self.rows):
+            raise ValueError(f"{where}: no rows are named; there are {count}, 0 to {count - 1}")
+        for row in self.rows or ():
+            if not 0 <= row < count:
+                raise ValueError(f"{where}: there is no row {row}, only 0 to {count - 1}")
+
+    @classmethod
+    def open(cls, text: str) -> "DataRows":
+        """As text has them: the name of data, all of them, or with rows behind it: DATA[7], DATA[0:16], DATA[3,5,7].
+
+        Raises:
+            ValueError: if it is none of these, or there are no such rows.
+            DataError: if the data are damaged.
+        """
+        from unitgain.data.named import open_data
+
+        name, rows = _split(text)
+        dataset = open_data(name)
+        return cls(dataset, None if rows is None else _numbers(rows, len(dataset)))
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self.rows is None else len(self.rows)
+
+    def of(self, seeds: Sequence[Seed], spec: "NetworkSpec") -> Conditions:
+        """What a network knows of the conditions of these seeds, with the label, where the data have the same classes.
+
+        Raises:
+            ValueError: if the data have none of the network's, or there are points between seeds.
+        """
+        known = [one.name for one in spec.conditions if one.name in self.dataset.condition_shapes]
+        if not known:
+            names = ", ".join(one.name for one in spec.conditions) or "none"
+            raise ValueError(
+                f"data {self.dataset.name} have {', '.join(self.dataset.condition_shapes)}; the network knows {names}"
+            )
+        whole = [seed for seed in seeds if not isinstance(seed, Between)]
+        if len(whole) < len(seeds):
+            raise ValueError("conditions go to seeds in turn, which points between seeds have none of: leave them out")
+        numbers = np.array([seed % len(self) for seed in whole], dtype=np.int64)
+        rows = numbers if self.rows is None else np.array(self.rows, dtype=np.int64)[numbers]
+        told = _padded(self.dataset.conditions_of(rows).only(known), self.longest)
+        same = spec.label_dim and spec.label_dim == self.dataset.label_dim
+        return told.with_label(self.dataset.labels_of(rows)) if same else told
+
+    @cached_property
+    def longest(self) -> dict[str, int]:
+        """Tokens of the longest sequence of all these rows, by condition, where they differ.
+
+        Sequences are padded to it, so that an image does not depend on which others are drawn with it.
+        """
+        ragged = [name for name, shape in self.dataset.condition_shapes.items() if shape[:1] == (None,)]
+        rows = np.arange(len(self.dataset)) if self.rows is None else np.array(self.rows, dtype=np.int64)
+        longest = dict.fromkeys(ragged, 0)
+        for first in range(0, len(rows) if ragged else 0, AT_ONCE):
+            told = self.dataset.conditions_of(rows[first : first + AT_ONCE])
+            longest = {name: max(most, told.values[name].shape[1]) for name, most in longest.items()}
+        return longest
+
+    def record(self) -> dict[str, Any]:
+        """As a manifest has them: name and fingerprint of the data, and the rows, with both ends; None for all."""
+        rows = None if self.rows is None else ranges(self.rows)
+        return {"data": self.dataset.name, "fingerprint": self.dataset.fingerprint, "rows": rows}
+
+
+def _padded(told: Conditions, longest: Mapping[str, int]) -> Conditions:
+    """The same with sequences as long as that."""
+    values, masks = dict(told.values), dict(told.masks)
+    for name in set(longest) & set(values):
+        short = longest[name] - values[name].shape[1]
+        values[name] = F.pad(values[name], (0, 0, 0, short))
+        masks[name] = F.pad(masks[name], (0, short))
+    return Conditions(told.label, masks, **values)
+
+
+def rows_of(settings: "DrawSettings") -> DataRows | None:
+    """The rows that settings name, opened; None where they name none."""
+    given = settings.conditions
+    return _open(given) if isinstance(given, str) and given != NONE else None if given in (None, NONE) else given
+
+
+def check_told(spec: "NetworkSpec", settings: "DrawSettings") -> None:
+    """Raise `ValueError` if a network is to be measured and nothing says what it is told."""
+    if spec.conditions and settings.conditions is None:
+        names = ", ".join(one.name for one in spec.conditions)
+        raise ValueError(
+            f"the network is told {names}, and what it draws depends on that: give --conditions DATA, such as the data "
+            "that it is measured against, whose rows go to the seeds in turn; or --conditions none to draw without"
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _open(text: str) -> DataRows:
+    return DataRows.open(text)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", text)
+    return (text, None) if match is None else (match[1], match[2])
+
+
+def _numbers(text: str, count: int) -> Sequence[int]:
+    """The numbers of rows, from what stands in brackets, as Python reads it: 7, 3,5,7, 0:16, :16 or ::10."""
+    if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+        return [int(word) for word in text.split(",")]
+    parts = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*(?::\s*(\d*)\s*)?", text)
+    if parts is None or parts[3] == "0":
+        raise ValueError(f"cannot read the rows [{text}]: write [7], [3,5,7] or [0:16], without the end as in Python")
+    start, stop, step = (int(part) if part else None for part in parts.groups())
+    if stop is not None and stop > count:
+        raise ValueError(f"rows [{text}]: there are {count}, 0 to {count - 1}")
+    return range(count)[start:stop:step]

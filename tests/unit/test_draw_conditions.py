@@ -1,0 +1,144 @@
+"""Images for conditions of rows of data: which row a seed gets, and that records say so."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import unitgain
+from unitgain import Conditions
+from unitgain.denoiser import Denoiser
+from unitgain.draw import DataRows, DrawSettings, Network, guide_by, write_images
+from unitgain.evaluate.generated import Generated
+from unitgain.train import fit
+
+ROWS = 29
+
+
+def normal(*shape, seed=5):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def told(tiny_data):
+    text = [normal(1 + row % 4, 6, seed=row) for row in range(ROWS)]
+    return dataclasses.replace(tiny_data, conditions={"style": normal(ROWS, 5), "text": text})
+
+
+@pytest.fixture
+def network(tiny_spec, told):
+    torch.manual_seed(0)
+    denoiser = Denoiser(fit(tiny_spec, told)).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        if parameter.ndim == 0:
+            parameter.fill_(0.5)
+    denoiser.classes, denoiser.label_dropout = told.classes, 0.1
+    return Network(name="told", denoiser=denoiser, record={"sha256": "0" * 64})
+
+
+def settings(rows, **changes):
+    return DrawSettings(steps=2, conditions=rows, **changes)
+
+
+def test_seeds_get_rows_in_turn_with_their_class(network, told):
+    rows = DataRows(told, [3, 5, 7])
+    got = rows.of([0, 4, 11], network.denoiser.spec)
+    expected = told.conditions_of(np.array([3, 5, 7]))
+    assert torch.equal(got.values["style"], expected.values["style"])
+    assert torch.equal(got.label, told.labels[[3, 5, 7]])
+    everything = DataRows(told).of([30], network.denoiser.spec)
+    assert torch.equal(everything.values["style"], told.conditions["style"][[1]])
+    assert len(DataRows(told)) == ROWS and len(rows) == 3
+
+
+def test_an_image_does_not_depend_on_which_others_are_drawn(network, told):
+    """Their sequences are of different lengths."""
+    drawn = [
+        unitgain.sample_images(network.denoiser, seeds, settings=settings(DataRows(told)), batch=batch)
+        for seeds, batch in ((range(8), 8), (range(8), 3), ([5], 1))
+    ]
+    together, parts, alone = ([image.tobytes() for image in images] for images in drawn)
+    assert together == parts and alone == [together[5]]
+    assert len(set(together)) == 8
+
+
+def test_a_class_that_is_named_holds(network, told):
+    rows, sampled = DataRows(told, [4]), told.conditions_of(np.array([4]))
+    drawn = unitgain.sample_images(network.denoiser, [9], settings=settings(rows, label="b"))
+    given = unitgain.sample_images(network.denoiser, [9], label=1, conditions=sampled, settings=settings(None))
+    assert drawn[0].tobytes() == given[0].tobytes()
+
+
+def test_manifests_say_which_rows(tmp_path, network, told):
+    out = tmp_path / "drawn"
+    write_images(network, None, settings(DataRows(told, [3, 4, 5, 9])), range(5), out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["settings"]["conditions"] == {"data": "tiny", "fingerprint": told.fingerprint, "rows": "3-5,9"}
+    assert [entry["class"] for entry in manifest["images"]] == told.labels[[3, 4, 5, 9, 3]].tolist()
+    with pytest.raises(ValueError, match=r"drawn otherwise .*rows"):
+        write_images(network, None, settings(DataRows(told, [3])), range(5), out)
+
+
+def test_measuring_asks_what_a_network_is_told(network, told):
+    with pytest.raises(ValueError, match=r"the network is told style, text.*--conditions none"):
+        Generated(network, None, settings(None), range(4))
+    (images,) = Generated(network, None, settings(DataRows(told)), range(4)).batches(range(4))
+    (plain,) = Generated(network, None, settings("none"), range(4)).batches(range(4))
+    assert not torch.equal(images, plain)
+    source = Generated(network, None, settings(DataRows(told, [3, 4])), range(4)).source
+    assert source.sampler["conditions"] == "tiny[3-4]"
+
+
+def test_a_network_guides_itself_without_what_is_named(network, told):
+    rows = DataRows(told)
+    guided = guide_by(network, None, settings(rows, guidance=2.0, without=("text",)))
+    x, sigma = normal(2, 1, 8, 8), torch.tensor([0.5, 2.0])
+    given = rows.of([1, 2], network.denoiser.spec)
+    lacking = Conditions(given.label, style=given.values["style"])
+    expected = 2 * network.denoiser(x, sigma, given) - network.denoiser(x, sigma, lacking)
+    torch.testing.assert_close(guided(x, sigma, given), expected)
+    with pytest.raises(ValueError, match="goes with --guide self"):
+        guide_by(network, network, settings(rows, guidance=2.0, without=("text",)))
+    with pytest.raises(ValueError, match="did you mean 'text'"):
+        guide_by(network, None, settings(rows, guidance=2.0, without=("test",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("digits", "have no conditions, only images and labels"),
+        ("digits[1:x]", "cannot read the rows"),
+        ("digits[]", "cannot read the rows"),
+        ("digits[0:9999]", "there are"),
+        ("nowhere[3]", "unknown data set 'nowhere'"),
+    ],
+)
+def test_rows_that_are_none_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        DataRows.open(text)
+
+
+def test_rows_are_within_the_data_and_known_to_the_network(told, tiny_spec):
+    with pytest.raises(ValueError, match="no row 29, only 0 to 28"):
+        DataRows(told, [3, 29])
+    with pytest.raises(ValueError, match="have style, text; the network knows none"):
+        DataRows(told).of([0], tiny_spec)
+    with pytest.raises(ValueError, match="points between seeds"):
+        between = unitgain.interpolate([1, 2], frames=2)
+        DataRows(told).of(between, fit(tiny_spec, told))
+
+
+def test_rows_are_read_as_python_reads_them(told, monkeypatch):
+    monkeypatch.setattr("unitgain.data.named.open_data", lambda name: told)
+    read = {text: DataRows.open(f"tiny[{text}]").rows for text in ("7", "3,5, 7", "0:4", ":3", "26:", "::10")}
+    assert {text: list(rows) for text, rows in read.items()} == {
+        "7": [7],
+        "3,5, 7": [3, 5, 7],
+        "0:4": [0, 1, 2, 3],
+        ":3": [0, 1, 2],
+        "26:": [26, 27, 28],
+        "::10": [0, 10, 20],
+    }
+    assert DataRows.open("tiny").rows is None
