@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from machine import scratch, write_results
+from machine import write_results
 from unitgain.data.dataset import Dataset
 from unitgain.data.encoder import LatentEncoder
 from unitgain.data.fit import Fit
@@ -200,10 +201,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="for 0.3 GB of files and twice 0.5 GB of latents")
     args = parser.parse_args()
-    with scratch(args.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
         results: dict = {
-            "loader": measure_loader(folder, args.rows, 64, args.batches, 2 * args.repeats + 1),
-            "prepare": measure_prepare(folder, args.files, args.resolution, args.workers, args.repeats),
+            "loader": measure_loader(Path(name), args.rows, 64, args.batches, 2 * args.repeats + 1),
+            "prepare": measure_prepare(Path(name), args.files, args.resolution, args.workers, args.repeats),
         }
     results["note"] = f"Load average at the end: {os.getloadavg()[1]:.1f}."
     print(json.dumps(results, indent=1))

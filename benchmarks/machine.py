@@ -1,9 +1,7 @@
 """How results are written down, with the machine that they were measured on."""
 
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,6 @@ from unitgain.bench.tables import cells
 from unitgain.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
-
-
-@contextmanager
-def scratch(beside: Path | None) -> Iterator[Path]:
-    """A folder of its own, on the disk of that folder, which is made if it is not there; deleted afterwards."""
-    if beside is not None:
-        beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside) as folder:
-        yield Path(folder)
 
 
 def write_results(

@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from averages import Plain, combine, read_and_convert, read_and_convert_in_chunks, write_snapshots
-from machine import RESULTS, scratch, write_results
+from machine import RESULTS, write_results
 from unitgain.bench.memory import PeakMemory
 from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.ema import PowerEMA
@@ -142,7 +143,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures go")
     parser.add_argument("--folder", type=Path, help="where the synthetic snapshots go; 16 GB and 4 GB of results")
     args = parser.parse_args()
-    with scratch(args.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
         tracking = measure_tracking(folder, args.parameters, 5 * args.repeats)
         reconstruction = measure_reconstruction(folder, args.snapshots, args.parameters, args.lengths, args.repeats)
     results = {"reconstruction": reconstruction, "tracking": tracking}

@@ -13,13 +13,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data import SIZE, write_photographs
-from machine import scratch, write_results
+from machine import write_results
 
 OURS = "{python} -m unitgain data prepare {source} {dest} --resolution {resolution}"
 SCRIPT = f"{{python}} {Path(__file__).with_name('pillow_archive.py')} {{source}} {{dest}}.zip {{resolution}}"
@@ -106,8 +107,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for 0.1 GB of files")
     args = parser.parse_args()
     peers = STAND_INS | dict(args.peer)
-    with scratch(args.folder) as folder:
-        results = measure_commands(folder, args.files, args.resolution, args.repeats, peers)
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        results = measure_commands(Path(name), args.files, args.resolution, args.repeats, peers)
     print(json.dumps(results, indent=1))
     write_results("preparing", results, markdown(results, args.resolution, args.repeats))
 

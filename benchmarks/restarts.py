@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from data import write_photographs
-from machine import scratch, write_results
+from machine import write_results
 
 ENTRY = "from unitgain.cli.main import main; main()"
 
@@ -123,7 +124,8 @@ def main() -> None:
     args = parser.parse_args()
     random.seed(args.seed)
     results = {}
-    with scratch(args.folder) as root:
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        root = Path(name)
         write_photographs(root / "photographs", args.files)
         save_vae(root / "vae")
         options = ["--resolution", 64, "--shard", max(args.files // 60, 1), "--workers", 2]

@@ -8,6 +8,7 @@ an empty folder, in turns, so that what else the machine does falls on both. Fig
 
 import argparse
 import os
+import tempfile
 import time
 from pathlib import Path
 from statistics import median, quantiles
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from machine import RESULTS, scratch, write_results
+from machine import RESULTS, write_results
 from unitgain.posthoc import SnapshotStore
 
 COUNTED = 10  # first and last writes that are timed, in turns
@@ -100,10 +101,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     load = os.getloadavg()[0]
-    with scratch(options.work) as folder:
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
         found: dict[str, Any] = {"tensors": options.tensors, "times": options.times}
-        found |= first_and_last(folder, options.tensors, options.times)
-        found["bytes"] = sum(path.stat().st_size for path in (folder / "long").iterdir()) // options.times
+        found |= first_and_last(Path(folder), options.tensors, options.times)
+        found["bytes"] = sum(path.stat().st_size for path in Path(folder, "long").iterdir()) // options.times
     found |= {"load_before": load, "load_after": os.getloadavg()[0]}
     write_results("snapshots", found, page(found), folder=options.folder)
     print(page(found))
