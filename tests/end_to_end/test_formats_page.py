@@ -90,10 +90,12 @@ def place(tmp_path_factory):
         patch.chdir(folder)
         folder_of(folder / "pictures", each=2)
         folder_of_tones(folder / "tones", each=2)
+        (folder / "pairs.csv").write_text("image,vector\npictures/cat/0.png,1\n")
         (folder / "pictures" / "cat" / "broken.png").write_bytes(encoded(picture(0))[:50])
         for words in (
             "data prepare pictures data --resolution 8 --on-error skip --shard 3",
             "data prepare tones arrays",
+            "data prepare pairs.csv pairs --resolution 8",
             f"data encode data latents --vae {save_vae('vae')}",
             "metrics reference digits --out real.npz --detectors pixels --features",
             f"train digits --out run --magnitudes-every 32 {seen} {tiny}",
@@ -151,7 +153,7 @@ FORMATS = {
     "data": (
         "prepared-data",
         0,
-        lambda place: [read_json(place / n / "unitgain.json") for n in ("data", "latents", "arrays")],
+        lambda place: [read_json(place / n / "unitgain.json") for n in ("data", "latents", "arrays", "pairs")],
     ),
     "reference": ("reference-statistics", 0, lambda place: [about(place / "real.npz")]),
     "result": ("results-of-metrics", 0, lambda place: read_json(place / "result.json")),

@@ -38,7 +38,8 @@ class Prepare:
     directory of the datasets library, images that `unitgain sample` drew, or hub:org/name, which the datasets library
     unpacks past --max-item-bytes.
     Folders and archives may hold arrays (.npy, .npz, .h5), audio (.wav, .flac, .ogg) or volumes (.nii, .nii.gz) instead
-    of pictures; a file .npy, .npz or .h5 is arrays stacked along its first axis.
+    of pictures; a file .npy, .npz or .h5 is arrays stacked along its first axis. A table (.csv, .tsv, .jsonl, .parquet)
+    pairs files with classes and conditions.
     An interrupted call goes on where it was when it is given again.
     """
 
@@ -245,6 +246,8 @@ def _summarize(folder: Path, manifest: Manifest) -> None:
         say(f"{manifest.enlarged:,} pictures were smaller than {sides} pixels and were enlarged")
     if manifest.skipped:
         say(f"{manifest.skipped:,} pictures could not be used and were left out; {folder / SKIPPED} lists them")
+    if manifest.conditions:
+        say(f"conditions: {', '.join(map(str, manifest.conditions))}")
     if manifest.encoder is not None:
         for name, values in (("mean", manifest.mean), ("std", manifest.std)):
             say(f"measured {name} per channel: {', '.join(f'{value:.4g}' for value in values)}")
@@ -265,6 +268,8 @@ def _print_report(report: "DataReport", sentences: list[str]) -> None:
     for count, text in ((report.enlarged, "were enlarged"), (report.skipped, "were left out when the data were made")):
         if count:
             console.print(f"{count:,} pictures {text}")
+    for name, rows in report.conditions:
+        console.print(f"condition {name}: {rows:,} rows have it")
     if report.classes is not None:
         _print_balance(console, report.classes, report.counts)
     for file in report.damaged:

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from unitgain.data.prepare import prepare_data
     from unitgain.data.prepared import PreparedDataset
     from unitgain.data.sources import SourceOptions
+    from unitgain.data.wrapped import from_torch
 
-__all__ = ["ArrayDataset", "Dataset", "Fit", "Loader", "PreparedDataset", "SourceOptions", "open_data", "prepare_data"]
+__all__ = [
+    "ArrayDataset",
+    "Dataset",
+    "Fit",
+    "Loader",
+    "PreparedDataset",
+    "SourceOptions",
+    "from_torch",
+    "open_data",
+    "prepare_data",
+]
 
 __getattr__, __dir__ = offer(__name__)

@@ -64,6 +64,7 @@ class DataReport:
         enlarged: images that were smaller than the resolution.
         mean: per channel; of pixels in 0...255, of arrays as they came, of drawn latents before they are standardized.
         std: per channel.
+        conditions: what else there is, with the shape of a value, and how many rows have it.
         scale: what follows for training.
     """
 
@@ -81,6 +82,7 @@ class DataReport:
     enlarged: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    conditions: tuple[tuple[str, int], ...]
     scale: Scale
 
     @property
@@ -144,6 +146,7 @@ def check(
         enlarged=manifest.enlarged,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
+        conditions=tuple((str(column), dataset.count(column)) for column in manifest.conditions),
         scale=scale(dataset.encoder, mean, std),
     )
 

@@ -1,6 +1,7 @@
 """What `unitgain.json` says of prepared data, and whether it can be so."""
 
 import math
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from unitgain.classes import check_names
 from unitgain.data.numbers import MOST_CHANNELS, Numbers
 from unitgain.serial import from_dict
 from unitgain.size import MOST_SIDES, Size, show_size, sides_of
+from unitgain.text import brief
 from unitgain.trust import Limits, parse_json, plain_name, read_regular
 
 FORMAT = "unitgain-data/1"
@@ -17,6 +19,9 @@ MANIFEST = "unitgain.json"
 UNFINISHED = ".unfinished"
 ABOUT = Limits(max_item_bytes=2**30)  # a million shards
 LARGEST = 16384  # edge of an image
+OWN_COLUMNS = ("image", "latent", "array", "label", "key")
+MOST_SIDE = 2**24  # of a value of a condition
+MOST_CONDITIONS = 64
 LARGEST_SIDE = 2**16  # of an array
 Kind = Literal["image", "latent", "array"]  # of rows
 
@@ -31,6 +36,45 @@ class Skipped:
 
     key: str
     error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionColumn:
+    """The values of a condition, each the raw bytes of an array; none where a row has no value.
+
+    Attributes:
+        name: of the condition, and of the column.
+        shape: of a value; its first side is None where that is the number of tokens.
+        dtype: "uint8" of pixels, which networks see from -1 to 1, else "float32".
+
+    Raises:
+        ValueError: if that cannot be.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: Literal["float32", "uint8"] = "float32"
+
+    def __post_init__(self) -> None:
+        sides = self.shape[1:] if self.shape[:1] == (None,) else self.shape
+        known = len(self.shape) <= MOST_SIDES + 1 and all(side is not None and 1 <= side <= MOST_SIDE for side in sides)
+        if not known or not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", self.name) or self.name in OWN_COLUMNS:
+            raise ValueError(f"a condition {brief(self.name)} of shape {brief(self.shape)}: cannot be")
+
+    def __str__(self) -> str:
+        sides = ["any" if side is None else str(side) for side in self.shape]
+        return f"{self.name} [{', '.join(sides)}]"
+
+    @property
+    def item(self) -> int:
+        """Bytes of a value, or of a token of it."""
+        sides = [side for side in self.shape if side is not None]
+        return math.prod(sides) * (1 if self.dtype == "uint8" else 4)
+
+    @property
+    def tokens(self) -> bool:
+        """Whether values are sequences of any length."""
+        return self.shape[:1] == (None,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +95,7 @@ class Shard:
         enlarged: images that had to be enlarged.
         skipped: pictures that could not be used.
         array: of arrays, what their numbers are.
+        conditions: what else its rows have.
 
     Raises:
         ValueError: if it names a file elsewhere, or a number cannot be.
@@ -69,6 +114,7 @@ class Shard:
     enlarged: int = 0
     skipped: tuple[Skipped, ...] = ()
     array: Numbers | None = None
+    conditions: tuple[ConditionColumn, ...] = ()
 
     def __post_init__(self) -> None:
         plain_name(self.file, "Shard.file")
@@ -103,6 +149,7 @@ class Manifest:
         fingerprint: of all that matters for training.
         shards: the files, in order.
         array: of arrays, what their numbers are.
+        conditions: what else rows have, by columns of their names.
 
     Raises:
         ValueError: if its numbers do not agree with each other.
@@ -123,6 +170,7 @@ class Manifest:
     fingerprint: str
     shards: tuple[Shard, ...]
     array: Numbers | None = None
+    conditions: tuple[ConditionColumn, ...] = ()
 
     def __post_init__(self) -> None:
         means = self.channels // 2 if self.kind == "latent" else self.channels
@@ -141,6 +189,9 @@ class Manifest:
             raise ValueError(f"{self.rows} rows, where its {len(self.shards)} shards say otherwise")
         if len({shard.file for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is named twice")
+        names = [condition.name for condition in self.conditions]
+        if len(set(names)) < len(names) or len(names) > MOST_CONDITIONS:
+            raise ValueError(f"{len(names)} conditions, {brief(names)}: each once, and at most {MOST_CONDITIONS}")
         for shard in self.shards:
             values = shard.rows * math.prod(self.size)
             if shard.kind != self.kind or not shard.rows or shard.values != values:

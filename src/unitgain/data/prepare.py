@@ -5,6 +5,7 @@ s times its size on. The number of threads and any interruption change nothing o
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -86,12 +87,14 @@ def prepare_data(
         "shard": size,
         "fit": to_dict(fit),
     }
+    if source.conditioned and options is not None:
+        settings |= {"conditions": options.conditions, "allow_missing": options.allow_missing}
     writer = ShardWriter(folder, settings)
     if writer.finished is not None:
         return writer.finished
     job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
     try:
-        job.run(fit, size, workers, column)
+        job.run(fit, size, workers, column, options is not None and options.allow_missing)
         return job.finish()
     except BaseException:
         writer.abandon()
@@ -103,10 +106,11 @@ class _Job:
 
     def __init__(self, writer: ShardWriter, source: Source, on_error: OnError, progress: Progress) -> None:
         self.writer, self.source, self.on_error, self.progress = writer, source, on_error, progress
-        self.shape = next((shape_of(shard) for shard in writer.shards.values() if shard.rows), None)
+        shapes = [shape_of(shard) for shard in writer.shards.values() if shard.rows]
+        self.shape = functools.reduce(Shape.joined, shapes) if shapes else None
 
-    def run(self, fit: Fit, size: int, workers: int, column: str | None = None) -> None:
-        """Make the shards that are missing, of `size` pictures each; `column` names the arrays in files of several."""
+    def run(self, fit: Fit, size: int, workers: int, column: str | None = None, allow_missing: bool = False) -> None:
+        """Make the shards that are missing, of `size` pictures each; the rest is for `fit_item`."""
         there = dict(self.writer.shards)
         first = next(shard for shard in itertools.count() if shard not in there)
         if first and there[first - 1].items < size:
@@ -115,7 +119,7 @@ class _Job:
         missing = ((number // size, item) for number, item in items if number // size not in there)
 
         def make(task: tuple[int, Item]) -> tuple[int, Row]:
-            return task[0], fit_item(task[1], fit, self.source.limits, column)
+            return task[0], fit_item(task[1], fit, self.source.limits, column, allow_missing)
 
         count = itertools.count(sum(shard.items for shard in there.values()) + 1)
         # Writing waits for the disk: the next shard is made meanwhile. What was begun is finished, whatever happens.
@@ -139,8 +143,8 @@ class _Job:
                 f"{self.source.name}: {row.key} {row.error}; repair or remove it, or go on without such pictures with "
                 "--on-error skip"
             )
-        if row.data is not None and self.shape is None:
-            self.shape = row.shape
+        if row.data is not None:
+            self.shape = row.shape if self.shape is None else self.shape.joined(row.shape)
         return row
 
     def write(self, shard: int, rows: Sequence[Row]) -> None:
@@ -151,6 +155,7 @@ class _Job:
         if self.source.classes is not None:
             columns["label"] = [row.label for row in good if row.label is not None]
         columns["key"] = [row.key for row in good]
+        columns |= {name: [row.conditions[name] for row in good] for name in (good[0].conditions if good else ())}
         self.writer.write(
             shard,
             columns,
@@ -163,6 +168,7 @@ class _Job:
             enlarged=sum(row.enlarged for row in good),
             skipped=tuple(Skipped(key=row.key, error=row.error) for row in rows if row.data is None),
             array=self.shape.array if self.shape and good else None,
+            conditions=functools.reduce(Shape.joined, [row.shape for row in good]).conditions if good else (),
         )
 
     def finish(self) -> Manifest:
@@ -179,7 +185,11 @@ class _Job:
             shards = [self.writer.shards[index] for index in sorted(self.writer.shards)]
             mean, std = moments([shard for shard in shards if shard.rows])
             entry |= {"array": shape.array, "encoder": to_dict(ArrayEncoder.measured(mean, std, shape.array))}
-        return self.writer.finish(features(shape.kind, classes), classes=classes, **entry)
+        if (missing := set(self.source.conditioned) - {column.name for column in shape.conditions}) and self.shape:
+            raise ValueError(f"the condition {min(missing)!r} has no value in any row: leave it out")
+        names = [column.name for column in shape.conditions]
+        described = features(shape.kind, classes, names)
+        return self.writer.finish(described, classes=classes, conditions=shape.conditions, **entry)
 
 
 def _rows_per_shard(source: Source, fit: Fit, column: str | None) -> int:

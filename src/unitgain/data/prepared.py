@@ -1,7 +1,8 @@
 """Prepared data, memory-mapped: any row at once, nothing read that is not asked for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from jaxtyping import Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unitgain.arch.values import Conditions
 from unitgain.data.arrow import map_batches
+from unitgain.data.conditions import together
 from unitgain.data.dataset import Dataset, Labels
 from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder, encoder_from_dict
 from unitgain.data.fit import read_pixels
-from unitgain.data.manifest import MANIFEST, DataError, Manifest, Shard, read_manifest
+from unitgain.data.manifest import MANIFEST, ConditionColumn, DataError, Manifest, Shard, read_manifest
 from unitgain.extras import require
 
 
@@ -50,11 +53,15 @@ class PreparedDataset(Dataset):
     def _open(self) -> None:
         parts = [_read_shard(self.folder, shard, self.manifest) for shard in self.manifest.shards]
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
-        self._columns = [column for column, _, _ in parts]
-        self._keys = [keys for _, _, keys in parts]
+        self._columns = [part.values for part in parts]
+        self._keys = [part.keys for part in parts]
+        self._conditions = [part.conditions for part in parts]
+        for column in self.manifest.conditions:
+            if not sum(_ends(part.conditions[column.name], self.folder)[-1] for part in parts):
+                raise DataError(f"{self.folder}: the condition {column.name!r} has no value in any row: cannot be")
         self.labels = None
         if self.classes is not None:
-            self.labels = torch.from_numpy(np.concatenate([labels for _, labels, _ in parts]))
+            self.labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
         if self.manifest.kind != "image":
             dtype = np.dtype(_name_of(self.dtype))
             self._arrays = [_fixed(column, self.stored_shape, dtype, self.folder) for column in self._columns]
@@ -132,6 +139,33 @@ class PreparedDataset(Dataset):
             array[position] = self._pixels(shard, row) if decode else self._arrays[shard][row]
         return out, self.labels_of(indices)
 
+    @property
+    def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """As in `Dataset`."""
+        return {column.name: column.shape for column in self.manifest.conditions}
+
+    def conditions_of(self, indices: NDArray[np.int64]) -> Conditions:
+        """As in `Dataset`."""
+        places = [self._place(index) for index in indices.tolist()]
+        values, masks = {}, {}
+        for column in self.manifest.conditions:
+            cells = [self._cell(column, shard, row) for shard, row in places]
+            values[column.name], masks[column.name] = together(cells, column.shape)
+        return Conditions(masks=masks, **values)
+
+    def count(self, column: ConditionColumn) -> int:
+        """How many rows have a value of a condition."""
+        return sum(int((np.diff(_ends(part[column.name], self.folder)) > 0).sum()) for part in self._conditions)
+
+    def _cell(self, column: ConditionColumn, shard: int, row: int) -> Tensor | None:
+        """A value; None if there is none."""
+        data = self._conditions[shard][column.name][row].as_buffer()
+        if not data.size:
+            return None
+        array = np.frombuffer(data, np.dtype(column.dtype).newbyteorder("<")).copy()
+        sides = [-1 if side is None else side for side in column.shape]
+        return torch.from_numpy(array.reshape(sides))
+
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"data {self.name}: row {index} of {len(self)}")
@@ -182,13 +216,24 @@ def _default_encoder(manifest: Manifest, path: Path) -> Encoder:
     return encoder
 
 
-def _read_shard(folder: Path, shard: Shard, manifest: Manifest) -> tuple[Any, NDArray[np.int64], Any]:
-    """The mapped columns of a shard: values, labels, keys; checked against the manifest."""
+@dataclass(frozen=True)
+class _Part:
+    """The mapped columns of a shard."""
+
+    values: Any
+    labels: NDArray[np.int64]
+    keys: Any
+    conditions: Mapping[str, Any]
+
+
+def _read_shard(folder: Path, shard: Shard, manifest: Manifest) -> _Part:
+    """The mapped columns of a shard, checked against the manifest."""
     pa = require("pyarrow", extra="data")
     path, kind = folder / shard.file, manifest.kind
     if not path.is_file() or path.stat().st_size != shard.bytes:
         raise DataError(f"{path} is missing or was cut short: prepare the data again")
     types = {kind: pa.binary(), "label": pa.int64(), "key": pa.string()}
+    types |= {column.name: pa.binary() for column in manifest.conditions}
     if manifest.classes is None:
         del types["label"]
     try:
@@ -202,11 +247,24 @@ def _read_shard(folder: Path, shard: Shard, manifest: Manifest) -> tuple[Any, ND
         column = batch.column(name)
         if column.type != wanted or column.null_count:
             raise DataError(f"{path}: column {name!r} is {column.type}, with {column.null_count} nulls; not {wanted}")
-    _, offsets, data = batch.column(kind).buffers()
-    ends = np.frombuffer(offsets, np.int32, count=shard.rows + 1)
-    if ends[0] != 0 or ends[-1] != data.size:
+    _ends(batch.column(kind), path)
+    for column in manifest.conditions:
+        sizes = np.diff(_ends(batch.column(column.name), path))
+        fits = sizes % column.item == 0 if column.tokens else (sizes == 0) | (sizes == column.item)
+        if not fits.all():
+            row = int(np.flatnonzero(~fits)[0])
+            raise DataError(f"{path}: row {row} has {sizes[row]} bytes of the condition {column.name!r}: cannot be")
+    conditions = {column.name: batch.column(column.name) for column in manifest.conditions}
+    return _Part(batch.column(kind), _labels(batch, manifest, path), batch.column("key"), conditions)
+
+
+def _ends(column: Any, path: Path) -> NDArray[np.int32]:
+    """Where the rows of a mapped column begin and end."""
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int32, count=len(column) + 1)
+    if ends[0] != 0 or ends[-1] != (0 if data is None else data.size):
         raise DataError(f"{path} is damaged: its rows do not begin and end where their bytes do")
-    return batch.column(kind), _labels(batch, manifest, path), batch.column("key")
+    return ends
 
 
 def _labels(batch: Any, manifest: Manifest, path: Path) -> NDArray[np.int64]:

@@ -1,16 +1,18 @@
 """A picture, latent or array of a source as a row of prepared data, checked; what is wrong with it is in the row."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from unitgain.data.arrays import Sample, read_moments, read_sample
+from unitgain.data.cells import column_of
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
-from unitgain.data.manifest import Kind, Shard
+from unitgain.data.manifest import ConditionColumn, Kind, Shard
 from unitgain.data.media import NPY
 from unitgain.data.numbers import Numbers
 from unitgain.data.shards import array_sums, latent_sums
@@ -29,12 +31,14 @@ class Shape:
         channels: as stored.
         size: sides.
         array: of arrays, what their numbers are.
+        conditions: what else there is, as far as it is known.
     """
 
     kind: Kind = "image"
     channels: int = 0
     size: tuple[int, ...] = (0, 0)
     array: Numbers | None = None
+    conditions: tuple[ConditionColumn, ...] = ()
 
     def __str__(self) -> str:
         dtype = "" if self.array is None else f", {self.array.dtype}"
@@ -62,7 +66,22 @@ class Shape:
             return f"holds {ours.dtype} where others hold {theirs.dtype}: convert it"
         if (self.channels, self.size) != (first.channels, first.size):
             return f"is {self} where others are {first}: give a resolution"
+        known = {column.name: column for column in first.conditions}
+        for column in self.conditions:
+            other = known.get(column.name, column)
+            if (column.shape, column.dtype) != (other.shape, other.dtype):
+                return (
+                    f"has a condition {column.name!r} of {column.dtype}, {column}, where others have {other.dtype}, "
+                    f"{other}: all have one shape, but for the number of tokens; mend it, or leave it out"
+                )
         return ""
+
+    def joined(self, other: "Shape") -> "Shape":
+        """With the conditions that are known of either."""
+        if self.conditions == other.conditions:
+            return self
+        known = {column.name: column for column in (*other.conditions, *self.conditions)}
+        return dataclasses.replace(self, conditions=tuple(known[name] for name in sorted(known)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,7 @@ class Row:
         sums: of its values per channel.
         squares: sums of their squares.
         enlarged: whether it had to be enlarged.
+        conditions: the bytes of what else there is, by name; none of what is missing.
     """
 
     key: str
@@ -88,16 +108,17 @@ class Row:
     sums: tuple[float, ...] = ()
     squares: tuple[float, ...] = ()
     enlarged: bool = False
+    conditions: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def shape_of(shard: Shard) -> Shape:
     """Of the rows in a shard."""
     assert shard.resolution is not None, "it has rows"
     channels = len(shard.sums) * (2 if shard.kind == "latent" else 1)
-    return Shape(shard.kind, channels, sides_of(shard.resolution), shard.array)
+    return Shape(shard.kind, channels, sides_of(shard.resolution), shard.array, shard.conditions)
 
 
-def fit_item(item: Item, fit: Fit, limits: Limits, column: str | None = None) -> Row:
+def fit_item(item: Item, fit: Fit, limits: Limits, column: str | None = None, allow_missing: bool = False) -> Row:
     """A picture or an array as a row; what is wrong with it is in the row.
 
     Args:
@@ -105,10 +126,16 @@ def fit_item(item: Item, fit: Fit, limits: Limits, column: str | None = None) ->
         fit: what becomes of it.
         limits: what it may take.
         column: name of the array, where its file may hold several.
+        allow_missing: whether a condition may have no value.
 
     Raises:
         ImportError: if a package is missing.
     """
+    row = _fitted(item, fit, limits, column)
+    return row if row.data is None or not item.conditions else _with_conditions(row, item, limits, allow_missing)
+
+
+def _fitted(item: Item, fit: Fit, limits: Limits, column: str | None) -> Row:
     try:
         data = item.load()
         if data[:6] == NPY and (moments := _moments(data, fit)) is not None:
@@ -124,6 +151,24 @@ def fit_item(item: Item, fit: Fit, limits: Limits, column: str | None = None) ->
         raise
     except Exception as error:  # such as a MemoryError: one picture may not end the job of all
         return Row(item.key, item.label, error=f"cannot be used: {type(error).__name__} {printable(error)}".rstrip())
+
+
+def _with_conditions(row: Row, item: Item, limits: Limits, allow_missing: bool) -> Row:
+    columns, found = list[ConditionColumn](), dict[str, bytes]()
+    try:
+        for cell in item.conditions:
+            name, value = cell.wanted.name, cell.read(limits)
+            if value is None and not allow_missing:
+                raise ImageError(
+                    f"has no value of the condition {name!r}: fill it in, or take it as absent with --allow-missing"
+                )
+            found[name] = b"" if value is None else value.tobytes()
+            if value is not None and value.size:
+                columns.append(column_of(name, value, cell.wanted.kind))
+        shape = dataclasses.replace(row.shape, conditions=tuple(columns))
+        return dataclasses.replace(row, shape=shape, conditions=found)
+    except (ImageError, ValueError) as error:
+        return Row(item.key, item.label, error=str(error))
 
 
 def sum_rows(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:

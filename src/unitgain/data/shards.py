@@ -181,12 +181,13 @@ def check_destination(folder: Path) -> None:
         require_empty(folder)
 
 
-def features(column: str, classes: Sequence[str] | None) -> dict[str, Any]:
+def features(column: str, classes: Sequence[str] | None, conditions: Sequence[str] = ()) -> dict[str, Any]:
     """The columns of a prepared folder as the `datasets` library describes them."""
     described: dict[str, Any] = {column: {"dtype": "binary", "_type": "Value"}}
     if classes is not None:
         described["label"] = {"names": list(classes), "_type": "ClassLabel"}
-    return described | {"key": {"dtype": "string", "_type": "Value"}}
+    described["key"] = {"dtype": "string", "_type": "Value"}
+    return described | {name: {"dtype": "binary", "_type": "Value"} for name in conditions}
 
 
 def damage(folder: Path, shard: Shard) -> str:

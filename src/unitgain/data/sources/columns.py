@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unitgain.data.sources.labels import LABEL_COLUMNS, find_column
+from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, find_column
 from unitgain.data.sources.source import Indexed, Item, SourceOptions
 from unitgain.extras import require
 from unitgain.trust import Limits, parse_json, read_regular
@@ -52,13 +52,17 @@ def find_columns(
     """
     import pyarrow as pa
 
-    def holds_pictures(kind: Any) -> bool:
+    paths = {name for name in (options.image_column, *FILE_COLUMNS) if name in schema.names}
+
+    def holds_pictures(name: str, kind: Any) -> bool:
+        if name in paths and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return True
         if pa.types.is_struct(kind):
             return kind.get_field_index("bytes") >= 0
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     known = f"its columns are {', '.join(schema.names)}"
-    fitting = [field.name for field in schema if holds_pictures(field.type)]
+    fitting = [field.name for field in schema if holds_pictures(field.name, field.type)]
     if not options.image_column and "latent" in schema.names and not find_column(fitting, IMAGE_COLUMNS):
         raise ValueError(f"{name} holds latents: decode them to images first")
     if not options.image_column and "array" in schema.names and not find_column(fitting, IMAGE_COLUMNS):
@@ -112,7 +116,7 @@ def picture_bytes(value: Any, root: Path | None, limits: Limits) -> bytes:
     """The file of a picture as a table holds it: bytes, or a struct of bytes and path.
 
     Args:
-        value: of the row.
+        value: of the row; a path beside the table, too.
         root: folder that a path is in; None if there is none, as on the Hub.
         limits: what the picture may take.
 
@@ -120,6 +124,8 @@ def picture_bytes(value: Any, root: Path | None, limits: Limits) -> bytes:
         LimitError: if it takes more.
         OSError: if there are no bytes, or the path leads nowhere or out of the folder.
     """
+    if isinstance(value, str) and root is not None:
+        return read_regular(root / value, limits, below=root)
     if isinstance(value, Mapping):
         path = value.get("path")
         if value.get("bytes") is None and isinstance(path, str) and root is not None:

@@ -2,13 +2,16 @@
 
 import itertools
 import mmap
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.data.cells import Cell, Wanted, wanted_of
 from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.pages import page_sizes
@@ -32,6 +35,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
     where: list[NDArray[np.int64]] = []
     labels: list[Label] = []
+    wanted, cells = list[Wanted](), defaultdict[str, list[Any]](list)
     column = label_column = names = None
     for index, path in enumerate(paths):
         try:
@@ -39,8 +43,11 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
             groups, schema = _groups(path, table)
             if column is None:
                 column, label_column, names = find_columns(schema, features_of(schema, name), name, options)
+                wanted = wanted_of(options.conditions, schema.names, name)
             if label_column:
                 labels += _labels(path, table, label_column, options.limits)
+            for one in wanted:
+                cells[one.name] += _values(path, table, one.column, options.limits)
         except _TableError as error:
             raise ValueError(f"{path} is no whole parquet file: {error}") from error
         where += [_places(index, group, rows) for group, rows in enumerate(groups)]
@@ -72,6 +79,10 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
         classes=classes,
         notes=notes,
         fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
+        conditioned=tuple(one.name for one in wanted),
+        conditions=lambda index: tuple(
+            Cell(one, partial(cells[one.name].__getitem__, index), paths[places[index, 0]].parent) for one in wanted
+        ),
     )
 
 
@@ -124,6 +135,17 @@ def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
                     )
                 labels.append(known.setdefault(label, label))
     return labels
+
+
+def _values(path: Path, table: Any, column: str, limits: Limits) -> list[Any]:
+    """All values of a column, as Python has them."""
+    groups = range(table.num_row_groups)
+    return [
+        value
+        for group in groups
+        for part in _read(path, table, group, column, limits, LABELS)
+        for value in part.to_pylist()
+    ]
 
 
 def _places(file: int, group: int, rows: int) -> NDArray[np.int64]:

@@ -12,12 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.data.cells import Cell
 from unitgain.data.fit import ImageError
 from unitgain.data.media import is_array
 from unitgain.text import one_line, printable
 from unitgain.trust import DEFAULT_LIMITS, Limits
 
-Kind = Literal["folder", "zip", "tar", "parquet", "prepared", "stack"]
+Kind = Literal["folder", "zip", "tar", "parquet", "prepared", "stack", "table"]
 # What is taken for a picture by its name: everything Pillow decodes without help from outside, and NPY.
 SUFFIXES = frozenset(
     f".{name}"
@@ -37,11 +38,13 @@ class Item:
         key: its name in the source.
         fetch: reads its file; any thread may call it.
         label: number of its class; None without labels.
+        conditions: what else it has.
     """
 
     key: str
     fetch: Callable[[], bytes]
     label: int | None = None
+    conditions: tuple[Cell, ...] = ()
 
     def load(self) -> bytes:
         """The bytes of its file.
@@ -69,6 +72,10 @@ class SourceOptions:
             name by default.
         label_column: of the labels in a table, metadata.csv too; found by its name by default.
         classes: names of the classes, in order.
+        conditions: columns of a table, or arrays of a file of several, that are conditions: name, name=column, or with
+            what its values are, name=column:kind (scalar, vector, image or tokens). Default: those called vector,
+            condition or tokens in tables, none of files of arrays.
+        allow_missing: take values of conditions that are missing as absent, which networks may be told of, too.
         stacked: whether each file of arrays in a folder holds many, along its first axis, as a file that is the source.
         archives: whether tar archives of one set are shards or each a class; told by their names by default.
         limit: take only the first so many pictures.
@@ -82,6 +89,8 @@ class SourceOptions:
     image_column: str | None = None
     label_column: str | None = None
     classes: tuple[str, ...] | None = None
+    conditions: tuple[str, ...] | None = None
+    allow_missing: bool = False
     stacked: bool = False
     archives: Literal["shards", "classes"] | None = None
     limit: int | None = None
@@ -104,6 +113,7 @@ class Source(ABC):
         fingerprint: changes when the source does.
         notes: what the user should know, such as files that were left out.
         limits: what an item may take.
+        conditioned: names of the conditions that its items have.
     """
 
     name: str
@@ -112,6 +122,7 @@ class Source(ABC):
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
+    conditioned: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, start: int = 0) -> Iterator[Item]:
@@ -127,12 +138,14 @@ class Indexed(Source):
         keys: name of each picture.
         fetch: the bytes of the file of a picture, by its number; raises whatever its format does.
         labels: int64, one per picture; None without.
+        conditions: what else a picture has, by its number; nothing by default.
     """
 
     kind: Kind
     keys: Sequence[str]
     fetch: Callable[[int], bytes]
     labels: NDArray[np.int64] | None = None
+    conditions: Callable[[int], tuple[Cell, ...]] = lambda _: ()
 
     def __post_init__(self) -> None:
         self.length = len(self.keys)
@@ -143,7 +156,8 @@ class Indexed(Source):
     def item(self, number: int) -> Item:
         """A picture."""
         label = None if self.labels is None else int(self.labels[number])
-        return Item(self.keys[number], functools.partial(self.fetch, number), label)
+        fetch = functools.partial(self.fetch, number)
+        return Item(self.keys[number], fetch, label, self.conditions(number))
 
     def read(self, start: int = 0) -> Iterator[Item]:
         """As in `Source`."""

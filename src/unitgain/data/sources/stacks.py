@@ -1,5 +1,6 @@
 """Arrays stacked along the first axis of a file: NPY, mapped; NPZ; HDF5, read row by row."""
 
+import functools
 import io
 import mmap
 import zipfile
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.data.cells import Cell, Wanted, wanted_of
 from unitgain.data.fit import ImageError
 from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
@@ -32,12 +34,14 @@ class Stack:
         dtype: of its values.
         row: the values of a row, by its number; any thread may call it.
         labels: of the rows, where the file has them.
+        conditions: what else the rows have, each as `row`.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     row: Callable[[int], NDArray[Any]]
     labels: list[Label] | None = None
+    conditions: tuple[tuple[Wanted, Callable[[int], NDArray[Any]]], ...] = ()
 
 
 def is_stack(path: Path, magic: bytes) -> bool:
@@ -80,6 +84,11 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str) -> Ind
         np.save(buffer, stacks[place].row(index - int(starts[place])), allow_pickle=False)
         return buffer.getvalue()
 
+    def cells(index: int) -> tuple[Cell, ...]:
+        place = int(np.searchsorted(starts, index, side="right")) - 1
+        row = index - int(starts[place])
+        return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stacks[place].conditions)
+
     return Indexed(
         kind="stack",
         name=name,
@@ -90,6 +99,8 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str) -> Ind
         notes=notes,
         limits=options.limits,
         fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers]),
+        conditioned=tuple(wanted.name for wanted, _ in stacks[0].conditions),
+        conditions=cells,
     )
 
 
@@ -152,7 +163,8 @@ def _npz(path: Path, options: SourceOptions) -> Stack:
         name, label = _columns(list(members), options)
         array = read(name)
         labels = None if label is None else _as_labels(read(label))
-    return Stack(array.shape, array.dtype, array.__getitem__, labels)
+        further = _further([(wanted, read(wanted.column)) for wanted in _wanted(list(members), options)], len(array))
+    return Stack(array.shape, array.dtype, array.__getitem__, labels, further)
 
 
 def _hdf5(path: Path, options: SourceOptions) -> Stack:
@@ -163,7 +175,8 @@ def _hdf5(path: Path, options: SourceOptions) -> Stack:
     chunk = int(np.prod(dataset.chunks or (1,), dtype=object)) * dataset.dtype.itemsize
     options.limits.check_item("a part of its array, unpacked,", chunk)
     labels = None if label is None else _hdf5_labels(hdf5_array(file, label), options.limits)
-    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels)
+    wanted = [(one, hdf5_array(file, one.column)) for one in _wanted(hdf5_names(file), options)]
+    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, _further(wanted, dataset.shape[0]))
 
 
 def _hdf5_labels(dataset: Any, limits: Limits) -> list[Label]:
@@ -178,8 +191,27 @@ def _columns(names: list[str], options: SourceOptions) -> tuple[str, str | None]
     label = find_column(names, (wanted,) if wanted else LABEL_NAMES)
     if wanted and label is None:
         raise ImageError(f"holds no array {wanted!r} of labels, but {printable(', '.join(names[:10]))}")
-    column = choose_array([name for name in names if name != label], options.image_column)
+    taken = {label, *(one.column for one in _wanted(names, options))}
+    column = choose_array([name for name in names if name not in taken], options.image_column)
     return column, label if options.wants_labels else None
+
+
+def _wanted(names: list[str], options: SourceOptions) -> list[Wanted]:
+    return wanted_of(options.conditions or (), names, "it")
+
+
+def _further(
+    arrays: Sequence[tuple[Wanted, Any]], count: int
+) -> tuple[tuple[Wanted, Callable[[int], NDArray[Any]]], ...]:
+    """The rows of further arrays.
+
+    Raises:
+        ImageError: if one has not as many rows.
+    """
+    for wanted, array in arrays:
+        if array.shape[:1] != (count,):
+            raise ImageError(f"holds {wanted.column!r} of shape {array.shape} for {count} arrays: one value for each")
+    return tuple((wanted, array.__getitem__) for wanted, array in arrays)
 
 
 def _read_labels(path: Path, count: int) -> list[Label]:

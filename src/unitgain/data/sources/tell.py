@@ -8,6 +8,8 @@ from pathlib import Path
 from unitgain.data.sources.files import list_folder, open_folder, open_zip
 from unitgain.data.sources.hub import open_hub
 from unitgain.data.sources.listing import TAR_SUFFIXES
+from unitgain.data.sources.pairs import SUFFIXES as TABLES
+from unitgain.data.sources.pairs import open_pairs
 from unitgain.data.sources.parquet import open_parquet
 from unitgain.data.sources.saved import open_saved
 from unitgain.data.sources.source import Indexed, Notes, Source, SourceOptions
@@ -108,6 +110,8 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         return open_parquet([path], options)
     if is_stack(path, magic):
         return open_stacks([path], options, str(path))
+    if path.suffix.lower() in TABLES:
+        return open_pairs(path, options)
     if path.name.lower().endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
         return open_tars([path], scratch, options)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
@@ -117,6 +121,6 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     kind = kind_of(read_head(path))
     what = "" if kind == UNKNOWN else f" it is {kind};"
     raise ValueError(
-        f"{path} is no source of images:{what} expected a folder, a zip archive, tar shards, a parquet file, "
-        "stacked arrays (.npy, .npz, .h5), a directory of the datasets library, or hub:org/name"
+        f"{path} is no source of images:{what} expected a folder, a zip archive, tar shards, a table (.parquet, "
+        ".csv, .jsonl), stacked arrays (.npy, .npz, .h5), a directory of the datasets library, or hub:org/name"
     )

@@ -1,0 +1,108 @@
+"""Tables of text, CSV, TSV and JSON Lines, that pair pictures or arrays with classes and conditions."""
+
+import csv
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unitgain.data.cells import Cell, wanted_of
+from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, find_column, number
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.trust import Limits, parse_json, read_regular
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+Line = Mapping[str, Any]
+
+
+def open_pairs(path: Path, options: SourceOptions) -> Indexed:
+    """The rows of a table; paths in it are relative to its folder, and lead nowhere out of that.
+
+    Args:
+        path: of the table.
+        options: may name the columns of pictures, labels and conditions.
+
+    Raises:
+        ValueError: if it is no table, has no column of files, lacks one in some row, or labels do not fit.
+    """
+    lines = _lines(path)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    column = find_column(names, (options.image_column,) if options.image_column else FILE_COLUMNS)
+    if column is None:
+        raise ValueError(
+            f"{path} has no column of files ({options.image_column or ', '.join(FILE_COLUMNS)}); its columns are "
+            f"{', '.join(names) or 'none'}: choose one with --image-column"
+        )
+    keys = [_file(line.get(column), f"{path}, row {row}: column {column!r}") for row, line in enumerate(lines, 1)]
+    wanted = wanted_of(options.conditions, [name for name in names if name != column], str(path))
+    numbers, classes, notes = number(_labels(path, lines, names, options), keys, str(path), options.classes)
+    root = path.parent
+
+    def cells(index: int) -> tuple[Cell, ...]:
+        line = lines[index]
+        return tuple(Cell(one, functools.partial(line.get, one.column), root) for one in wanted)
+
+    return Indexed(
+        kind="table",
+        name=str(path),
+        keys=keys,
+        fetch=lambda index: read_regular(root / keys[index], options.limits, below=root),
+        labels=numbers,
+        classes=classes,
+        notes=notes,
+        limits=options.limits,
+        fingerprint=digest([stamp(path), *map(functools.partial(_stamp, root), keys), classes, numbers]),
+        conditioned=tuple(one.name for one in wanted),
+        conditions=cells,
+    )
+
+
+def _file(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where} names no file")
+    return value.strip()
+
+
+def _lines(path: Path) -> Sequence[Line]:
+    data = read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8") from error
+    if path.suffix.lower() == ".jsonl":
+        lines = [
+            parse_json(line, f"{path}, line {row}") for row, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
+        if wrong := next((line for line in lines if not isinstance(line, dict)), None):
+            raise ValueError(f"{path} has a line that is {type(wrong).__name__}; expected an object per picture")
+    else:
+        rows = csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        try:
+            lines = [{name: value for name, value in row.items() if isinstance(name, str)} for row in rows]
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num} is no CSV: {error}") from error
+    if not lines:
+        raise ValueError(f"{path} holds no rows")
+    return lines
+
+
+def _labels(path: Path, lines: Sequence[Line], names: list[str], options: SourceOptions) -> list[Label]:
+    wanted = options.label_column
+    column = find_column(names, (wanted,) if wanted else LABEL_COLUMNS)
+    if wanted and column is None:
+        raise ValueError(f"{path} has no column {wanted!r}; its columns are {', '.join(names)}")
+    if column is None or options.no_labels:
+        return [None] * len(lines)
+    values = [line.get(column) for line in lines]
+    for row, value in enumerate(values, 1):
+        if isinstance(value, bool) or not isinstance(value, int | str | None):
+            raise ValueError(f"{path}, row {row}: label {value!r}; one class per picture, as a number or a name")
+    return [(value.strip() or None) if isinstance(value, str) else value for value in values]
+
+
+def _stamp(root: Path, key: str) -> tuple[int, int]:
+    try:
+        return stamp(root / key)[1:]
+    except OSError:  # an error of this row, when it is read
+        return -1, -1

@@ -1,0 +1,244 @@
+"""Data sets of other libraries: any with a length and items, such as those of PyTorch; of tensors, pairs or dicts."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unitgain.arch.values import Conditions
+from unitgain.data.conditions import Column
+from unitgain.data.dataset import Dataset, Labels
+from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
+from unitgain.data.numbers import ArrayType, Numbers
+from unitgain.data.settings import Normalize
+from unitgain.data.shards import array_sums
+from unitgain.serial import to_dict
+from unitgain.size import MOST_SIDES
+
+NAMED = 1024  # rows that tell data from others
+DTYPES: dict[torch.dtype, ArrayType] = {torch.uint8: "uint8", torch.int16: "int16", torch.float32: "float32"}
+
+
+@runtime_checkable
+class Items(Protocol):
+    """What has a length and items by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+def from_torch(
+    dataset: Items,
+    *,
+    name: str = "torch",
+    image: str = "image",
+    label: str = "label",
+    conditions: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    normalize: Normalize = "official",
+) -> "WrappedDataset":
+    """A data set for training from one of another library.
+
+    Every item is read once, here, to check it and to measure mean and standard deviation; then again whenever it is
+    trained on, by several threads at once. Runs are repeatable where items are: `dataset[i]` is to be the same each
+    time, and to draw no random numbers.
+
+    Args:
+        dataset: with items that are a tensor `[C, *size]`, or (tensor, class), or dicts of these and of conditions; of
+            uint8, int16 or floating numbers.
+        name: for messages and records.
+        image: key of the tensor, where items are dicts.
+        label: key of the class, a whole number, where items are dicts; they need not have it.
+        conditions: keys of what else networks are told: amounts, vectors `[dim]`, images `[C, *size]`, tokens
+            `[T, dim]`; None where an item has no value.
+        classes: names of the classes; by default their numbers.
+        normalize: "official": floating numbers as the network is to see them, and pixels, uint8 of 1 or 3 channels,
+            from -1 to 1; "measured": each channel with mean 0 and standard deviation 0.5. Other whole numbers are
+            measured in any case.
+
+    Raises:
+        ValueError: if there are no items, one is something else, has another shape or type than the first, or holds
+            NaN or infinite values; the message names the first such item.
+    """
+    return WrappedDataset(dataset, name, (image, label, tuple(conditions)), classes, normalize)
+
+
+class WrappedDataset(Dataset):
+    """As from `from_torch`.
+
+    Attributes:
+        items: the data set of another library.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        name: str,
+        keys: tuple[str, str, tuple[str, ...]],
+        classes: Sequence[str] | None,
+        normalize: Normalize,
+    ) -> None:
+        self.items, self.name, self._keys = items, name, keys
+        if not len(items):
+            raise ValueError(f"data {name}: there are no items")
+        self._first = self._image(0)
+        labels = self._look()
+        self.classes = None
+        self.labels = None
+        if labels is not None:
+            self.labels = torch.tensor(labels, dtype=torch.int64)
+            self.classes = tuple(classes or map(str, range(max(labels) + 1)))
+            if min(labels) < 0 or max(labels) >= len(self.classes):
+                raise ValueError(
+                    f"data {name}: classes {min(labels)} to {max(labels)}, where {len(self.classes)} are named"
+                )
+        self.encoder = self._encoder(normalize)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of an item's tensor."""
+        return tuple(self._first.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tensors; floating ones as float32."""
+        return self._first.dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Of shape, type, encoder, classes, and up to 1024 items."""
+        return self._fingerprint
+
+    @property
+    def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """As in `Dataset`."""
+        return {name: column.shape for name, column in self._columns.items()}
+
+    def conditions_of(self, indices: NDArray[np.int64]) -> Conditions:
+        """As in `Dataset`."""
+        rows = torch.from_numpy(indices)
+        parts = {name: column.of_rows(rows) for name, column in self._columns.items()}
+        masks = {name: mask for name, (_, mask) in parts.items() if mask is not None}
+        return Conditions(masks=masks, **{name: value for name, (value, _) in parts.items()})
+
+    def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c *size"], Labels]:
+        """Tensors of items, and their labels.
+
+        Raises:
+            ValueError: if an item is not what it was.
+        """
+        if out is None:
+            out = torch.empty((len(indices), *self.stored_shape), dtype=self.dtype)
+        for place, index in enumerate(indices.tolist()):
+            out[place] = self._image(index)
+        return out, self.labels_of(indices)
+
+    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
+        """What the network sees, float32; nothing is random."""
+        plain = stored.is_floating_point() and not isinstance(self.encoder, ArrayEncoder)
+        return stored.float() if plain else self.encoder.encode(stored)
+
+    def _item(self, index: int) -> tuple[Any, Any, Mapping[str, Any]]:
+        """Tensor, label or None, and conditions of an item."""
+        item, (image, label, conditions) = self.items[index], self._keys
+        if isinstance(item, Mapping):
+            for key in (image, *conditions):
+                if key not in item:
+                    raise ValueError(f"data {self.name}: item {index} has no {key!r}, but {', '.join(map(str, item))}")
+            return item[image], item.get(label), {key: item[key] for key in conditions}
+        if isinstance(item, tuple | list) and len(item) == 2 and not conditions:
+            return item[0], item[1], {}
+        if isinstance(item, Tensor | np.ndarray) and not conditions:
+            return item, None, {}
+        what = "a dict with these" if conditions else "a tensor, (tensor, class), or a dict"
+        raise ValueError(f"data {self.name}: item {index} is {type(item).__name__}; expected {what}")
+
+    def _image(self, index: int) -> Tensor:
+        return self._checked(self._item(index)[0], index)
+
+    def _checked(self, image: Any, index: int) -> Tensor:
+        where = f"data {self.name}: item {index}"
+        if not isinstance(image, Tensor | np.ndarray):
+            raise ValueError(f"{where} has {type(image).__name__} for a tensor: convert it, such as by ToTensor")
+        tensor = torch.as_tensor(image)
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        if tensor.dtype not in DTYPES or not 2 <= tensor.ndim <= MOST_SIDES + 1 or not tensor.numel():
+            raise ValueError(
+                f"{where} is {tensor.dtype} {list(tensor.shape)}; expected uint8, int16 or floating [C, *size], one to "
+                "three sides"
+            )
+        first = getattr(self, "_first", tensor)
+        if (tensor.shape, tensor.dtype) != (first.shape, first.dtype):
+            raise ValueError(
+                f"{where} is {tensor.dtype} {list(tensor.shape)}, where the first is {first.dtype} {list(first.shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{where} holds NaN or infinite values: repair it or leave it out")
+        return tensor.cpu()
+
+    def _look(self) -> list[int] | None:
+        """Read all: labels, conditions, mean and standard deviation, and what tells these data from others."""
+        labels, cells = list[Any](), {key: list[Any]() for key in self._keys[2]}
+        sums = np.zeros((2, self._first.shape[0]))
+        named = set(np.linspace(0, len(self) - 1, min(len(self), NAMED)).round().astype(int).tolist())
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            image, label, conditions = self._item(index)
+            tensor = self._checked(image, index)
+            sums += np.array(array_sums(tensor.numpy()[None]))
+            labels.append(label)
+            for key, value in conditions.items():
+                cells[key].append(value)
+            if index in named:
+                digest.update(tensor.contiguous().numpy().tobytes() + repr(label).encode())
+        self._digest = digest
+        values = len(self) * self._first.numel() / self._first.shape[0]
+        self._mean = sums[0] / values
+        self._std = np.sqrt(np.maximum(sums[1] / values - self._mean**2, 0))
+        self._columns = {key: Column.of(key, each, len(self), self.name) for key, each in cells.items()}
+        if all(label is None for label in labels):
+            return None
+        whole = [int(label) if _is_whole(label) else None for label in labels]
+        if None in whole:
+            index = whole.index(None)
+            raise ValueError(
+                f"data {self.name}: item {index} has the class {labels[index]!r}: a whole number in all items, or none"
+            )
+        return [label for label in whole if label is not None]
+
+    def _encoder(self, normalize: Normalize) -> Encoder:
+        channels, pictures = self._first.shape[0], self._first.ndim == 3 and self._first.shape[0] in (1, 3)
+        measured = normalize == "measured"
+        if pictures and self.dtype == torch.uint8:
+            mean = float(self._mean.mean())
+            std = float(np.sqrt(max((self._std**2 + self._mean**2).mean() - mean**2, 0)))
+            encoder: Encoder = PixelEncoder(mean=mean, std=std or 1.0) if measured else PixelEncoder()
+        elif pictures and self.dtype == torch.float32 and not measured:
+            encoder = PixelEncoder()  # for what is drawn
+        elif measured or self.dtype != torch.float32:
+            numbers = Numbers(dtype=DTYPES[self.dtype])
+            encoder = ArrayEncoder.measured(self._mean.tolist(), self._std.tolist(), numbers)
+        else:
+            encoder = ArrayEncoder.identity(channels)
+        about = [self.stored_shape, str(self.dtype), len(self), self.classes, to_dict(encoder), *self.condition_shapes]
+        digest = self._digest.copy()
+        digest.update(json.dumps(about).encode())
+        self._fingerprint = digest.hexdigest()
+        return encoder
+
+
+def _is_whole(label: Any) -> bool:
+    if isinstance(label, Tensor | np.ndarray):
+        tensor = torch.as_tensor(label)
+        return tensor.numel() == 1 and not (tensor.is_floating_point() or tensor.dtype == torch.bool)
+    return isinstance(label, int | np.integer) and not isinstance(label, bool)
