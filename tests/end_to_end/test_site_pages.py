@@ -13,11 +13,8 @@ PAGES = [
     "index.html",
     "training.html",
     "concepts/normalization.html",
-    "papers.html",
     "reference/commands/ema.html",
     "reference/api/averages.html",
-    "reference/formats.html",
-    "measured/guidance.html",
     "contributing/architecture.html",
     "contributing/extending.html",
 ]

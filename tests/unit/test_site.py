@@ -139,6 +139,15 @@ def test_formulas_do_not_begin_a_line_of_markup_and_pages_are_mended(tmp_path):
         mend(tmp_path)
     (tmp_path / "b.html").write_text("".join(MENDED))
     mend(tmp_path)
+    part = (
+        '<nav class="md-nav" data-md-level="1" aria-labelledby="__nav_3_label" aria-expanded="false">\n'
+        '<label class="md-nav__title" for="__nav_3"> <span class="md-nav__icon md-icon"></span>\n Guides </label>'
+    )
+    (tmp_path / "c.html").write_text(f"{part}<tr><th></th><th>a</th></tr>")
+    mend(tmp_path)
+    mended = (tmp_path / "c.html").read_text()
+    assert '<nav class="md-nav" data-md-level="1" aria-label="Guides" aria-expanded="false">' in mended
+    assert mended.endswith("<tr><td></td><th>a</th></tr>")
     assert page.read_text() == '<pre><span></span><code tabindex="0">x</code></pre> <p><code>y</code></p>'
 
 
