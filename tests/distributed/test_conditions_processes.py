@@ -11,7 +11,9 @@ from unitgain.parallel import World, full, processes
 from unitgain.train import Execution, TrainState, fit, train_step
 from unitgain.train.batches import Batches
 
-TOLERANCE = 2e-5
+# Of losses; and of weights of magnitude 1, which a step moves by 0.01: Adam divides gradients by their size, and those
+# of conditions that most of a batch lacks are small, so that the order of sums, all that differs, shows.
+TOLERANCE, OF_WEIGHTS = 2e-5, 2e-4
 STEPS = 4
 
 
@@ -57,6 +59,6 @@ def test_two_processes_train_as_one(tmp_path):
         assert found[shard][1] == pytest.approx(losses, rel=TOLERANCE)
         assert found[shard][0].keys() == tensors.keys()
         for name, tensor in found[shard][0].items():
-            assert (tensor - tensors[name]).abs().max() < TOLERANCE, name
+            assert (tensor - tensors[name]).abs().max() < OF_WEIGHTS, name
     for name, tensor in found["recomputed"][0].items():
         assert torch.equal(tensor, found[True][0][name]), name

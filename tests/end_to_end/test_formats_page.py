@@ -23,7 +23,7 @@ ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$")
 # What a tiny run does not bring about; each is in the source of what writes it, under this name.
 RARE = {
     "shard", "extra", "half_life", "start", "nonfinite", "stopped", "guide", "init", "scores", "vae", "pixels",
-    "numbers",
+    "numbers", "conditions", "without",
     "compile", "no_winograd", "kernels", "graph", "S_churn", "S_min", "S_max", "S_noise",
     "record.settings.*", "record.source.formats.*",
 }  # fmt: skip
