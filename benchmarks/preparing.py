@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data import SIZE, write_photographs
+import numpy as np
+from PIL import Image
+
 from machine import write_results
 
 OURS = "{python} -m unitgain data prepare {source} {dest} --resolution {resolution}"
@@ -30,7 +32,18 @@ STAND_INS = {
     "the same, after `import torch`": f"{SCRIPT} 0 torch",
 }
 
+SIZE = (500, 375)  # of the files, as photographs of ImageNet have it
 PEER = "one more command, with {python}, {source}, {dest}, {resolution}"
+
+
+def write_photographs(folder: Path, count: int) -> None:
+    """JPEG files of smooth random pictures, about as large as photographs of their size."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(SIZE, Image.BICUBIC)
+        noisy = np.asarray(coarse).astype(int) + generator.integers(-12, 13, (SIZE[1], SIZE[0], 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{index:06d}.jpg", quality=90)
 
 
 def measure_commands(

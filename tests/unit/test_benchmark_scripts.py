@@ -16,9 +16,9 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import averages
 import batch_norm
-import data
 import infer
 import initialization
+import loading
 import machine
 import preparing
 import quality
@@ -198,9 +198,9 @@ def test_batch_normalization(tmp_path, monkeypatch):
 
 
 def test_the_loader_and_a_memory_map(tmp_path):
-    mapped = data.write_latents(tmp_path, 8)
-    data.copying(mapped, 4, 2)()
-    data.loading(PreparedDataset(tmp_path / "latents"), 4, 2, 2)()
+    mapped = loading.write_latents(tmp_path, 8)
+    loading.copying(mapped, 4, 2)()
+    loading.loading(PreparedDataset(tmp_path / "latents"), 4, 2, 2)()
 
 
 def test_preparing(tmp_path, monkeypatch):
