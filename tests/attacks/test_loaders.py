@@ -34,6 +34,7 @@ LOADERS = {
     *("os.system", "os.popen", "subprocess.run", "subprocess.Popen", "check_output", "check_call", "subprocess.call"),
     *("safe_open", "ParquetFile", "read_table", "open_file", "open_stream", "read_schema", "read_record_batch"),
     *("yaml.load", "yaml.safe_load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all", "yaml.safe_load_all"),
+    *("h5py.File", "SoundFile", "from_fileobj", "wave.open", "nibabel.load"),
     *("Image.open", "ZipFile", "tarfile.open", "hf_hub_download", "snapshot_download", "urlopen"),
     *("all_gather_object", "broadcast_object_list", "scatter_object_list", "recv_object_list", "get_context"),
 }
@@ -67,6 +68,7 @@ FIXED = "a name that stands in our source"
 BYTES = "parses bytes, executes nothing; sizes are checked first (unitgain.trust)"
 HEADER = "safetensors: JSON and bytes; the library checks the header against the size of the file"
 ZIP = "an index of names; members are read by trust.read_member, which bounds them"
+HDF5 = "reads an ordinary file; no links, external or virtual values; sizes, and those of parts, are checked first"
 PILLOW = "decodes pixels, executes nothing; formats are named, sizes checked first"
 PEERS = "pickles between the processes of one run, over connections of their own"
 
@@ -83,6 +85,13 @@ LISTED = {
     ("data/export.py", "ZipFile"): (1, "written, not read"),
     ("data/fit.py", "Image.open"): (1, PILLOW),
     ("sweep/pictures.py", "Image.open"): (1, "an ordinary PNG file in the folder of the sweep, for its text alone"),
+    ("data/media.py", "ZipFile"): (1, ZIP),
+    ("data/media.py", "SoundFile"): (1, BYTES),
+    ("data/media.py", "from_fileobj"): (2, "nibabel: the bytes of a header; values are taken from the bytes here"),
+    ("data/media.py", "h5py.File"): (1, HDF5),
+    ("data/sources/stacks.py", "h5py.File"): (1, HDF5),
+    ("data/sources/stacks.py", "ZipFile"): (1, ZIP),
+    ("draw/files.py", "wave.open"): (2, "samples that this package has drawn"),
     ("data/sources/files.py", "ZipFile"): (1, ZIP),
     ("data/sources/hub.py", "load_dataset"): (1, "datasets 4 and newer runs no scripts; the extra asks for it"),
     ("data/sources/hub.py", "load_dataset_builder"): (1, "datasets 4 and newer runs no scripts"),
@@ -95,6 +104,7 @@ LISTED = {
     ),
     ("draw/archive.py", "ZipFile"): (2, ZIP),
     ("evaluate/images.py", "ZipFile"): (1, ZIP),
+    ("explore/takeaway.py", "ZipFile"): (1, "written, not read"),
     ("extras.py", "import_module"): (2, f"require: {FIXED}; import_named: {NAMED}"),
     ("hooks/transformers.py", "torch.load"): (
         1,

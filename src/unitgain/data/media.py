@@ -171,7 +171,7 @@ def _volume(data: bytes, limits: Limits) -> Raw:
     header = kind.header_class.from_fileobj(io.BytesIO(data))
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     size = math.prod(shape) * dtype.itemsize
-    start = int(header["vox_offset"])
+    start = _start(header)
     limits.check_item("its array", 2 * size)  # scaled as float32, too
     if dtype.kind not in "iuf" or not 0 < size <= len(data) - start:
         raise ImageError(f"its header promises {dtype} {shape}: {size:,} bytes, where {len(data) - start:,} are")
@@ -195,11 +195,16 @@ def _unpacked(data: bytes, limits: Limits) -> bytes:
     nibabel = require("nibabel", extra="nifti")
     kind = nibabel.Nifti2Header if _header_size(header) == 540 else nibabel.Nifti1Header
     about = kind.from_fileobj(io.BytesIO(header))
-    size = int(about["vox_offset"]) + math.prod(about.get_data_shape()) * about.get_data_dtype().itemsize
+    size = _start(about) + math.prod(about.get_data_shape()) * about.get_data_dtype().itemsize
     if size <= 0:
         raise ImageError("its header promises no values")
     limits.check_item("unpacked, its array", size)
     return zlib.decompressobj(31).decompress(data, size)
+
+
+def _start(header: Any) -> int:
+    """Where the values begin: not before the header ends, whatever it says."""
+    return max(int(header["vox_offset"]), len(header.binaryblock) + 4)
 
 
 def _header_size(data: bytes) -> int:
