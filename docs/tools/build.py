@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import commands
+import notebooks
 from accessible import mend
 from links import broken
 from offline import fetched
@@ -20,6 +21,7 @@ def main() -> None:
     """Build into `site/`; exits with 1, and says why, if anything is wrong with it."""
     shutil.rmtree(STAGE, ignore_errors=True)
     commands.write(STAGE / "reference" / "commands")
+    notebooks.write(ROOT / "docs" / "tutorials", STAGE / "tutorials")
     stage(STAGE)
     write_measured(STAGE)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--clean"]

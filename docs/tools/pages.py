@@ -20,6 +20,8 @@ MOVED = {
     "benchmarks/evidence/README.md": "measured/evidence.md",
 }
 """Files of the repository that are pages, and where the site has them; those of docs/ are where they are."""
+TUTORIALS = PurePosixPath("docs", "tutorials")
+"""Pages that are notebooks too, which lie beside them in the site."""
 SOURCES = {".py", ".csv", ".json"}
 """Kinds of files that are no pages, and may be linked to."""
 
@@ -97,6 +99,9 @@ def to_page(text: str, path: PurePosixPath, out: Path, root: Path = ROOT) -> str
     def link(match: re.Match[str]) -> str:
         return f"{match['text']}{_target(match['target'], path, out, root)})"
 
+    if path.parent == TUTORIALS and path.name != "index.md":
+        title, _, rest = text.partition("\n")
+        text = f"{title}\n\n[This page as a notebook]({path.stem}.ipynb){{ .notebook download }}\n{rest}"
     try:
         return outside_code(text, lambda part: with_mathml(LINK.sub(link, part)))
     except ValueError as error:

@@ -10,6 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "tools"))
 
 import commands
+import notebooks
 import unitgain
 from accessible import MENDED, mend
 from links import broken
@@ -32,6 +33,7 @@ NAMES = [
 def staged(tmp_path_factory):
     out = tmp_path_factory.mktemp("site")
     commands.write(out / "reference" / "commands")
+    notebooks.write(ROOT / "docs" / "tutorials", out / "tutorials")
     stage(out)
     write_measured(out)
     return out
