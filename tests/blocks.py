@@ -18,7 +18,7 @@ import unitgain
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs" / "tools"))
 
-from fences import MARK, Block, blocks  # noqa: E402
+from fences import Block, blocks  # noqa: E402
 
 SHOWN = ("text", "yaml", "toml", "json", "csv", "dockerfile", "mermaid")
 """Languages of blocks that are there to be looked at."""

@@ -1,7 +1,7 @@
 """Draws the same seeds with averages of several lengths: `python docs/pictures/lengths.py RUN`, within minutes.
 
-The picture is `lengths.png` beside this file: a row per length, the last weights on top. That in the repository is of the
-run of examples/sprites (its README says how it was trained; a Xeon with two cores).
+The picture is `lengths.png` beside this file: a row per length, the last weights on top. That in the repository is of
+the run of examples/sprites, whose README says how it was trained: on two cores of a Xeon with AMX.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Draws the pictures that tutorials draw, by running them: `python docs/pictures/tutorials.py docs/tutorials/plane.md`.
 
-The page runs in a folder of its own, with the numbers that stand there; the pictures that it saves, and shows, go beside
-this file.
+The page runs in a folder of its own, with the numbers that stand there; the pictures that it saves, and shows, go
+beside this file.
 """
 
 import os

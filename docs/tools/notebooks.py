@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import nbformat
-from fences import Block, blocks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from fences import Block, blocks
 
 PICTURE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<target>[^):]+\.(?:png|svg))\)")
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?!https?:)[^)]*\)")

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from blocks import MARK, ROOT, SHOWN, blocks_of, commands, pages
-from fences import RUN
+from blocks import ROOT, SHOWN, blocks_of, commands, pages
 
+from fences import MARK, RUN
 from unitgain.cli.commands import COMMANDS
 from unitgain.cli.main import read
 
@@ -16,7 +16,8 @@ RUN_BY_NAME = {
 }
 FAMILIES = ("docs/concepts/",)
 """Folders whose pages are all run, by one parametrized test each."""
-PLACEHOLDER = re.compile(r"^\.\.\.$|^\$")
+OWN = {"docs/contributing/extending.md": 4}
+"""Pages whose tests need more than a run from top to bottom, and how many blocks run there."""
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -30,21 +31,29 @@ def test_each_block_runs_or_says_why_not(page):
         assert not block.more, f"{where}: nobody reads {block.more!r}"
         assert not block.title or block.reason or block.title.endswith(".py"), f"{where}: {block.title!r}"
         if block.title.startswith(MARK.strip()):
-            assert len((block.reason or "").split()) >= 3, f"{where}: give the reason"
-    if any(block.reason is None for block in blocks_of(page)):
+            assert len((block.reason or "").split()) >= 2, f"{where}: give the reason"
+    running = [block for block in blocks_of(page) if block.reason is None]
+    if page in OWN:
+        assert len(running) == OWN[page], "a test has to run the new one: see where the others are run"
+    elif running:
         assert page in RUN_BY_NAME or page.startswith(FAMILIES), f"no test calls run_page({page!r}, ...)"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.language == "sh" for block in blocks_of(page))])
-def test_commands_that_do_not_run_are_understood(page, monkeypatch):
+def test_commands_that_do_not_run_are_understood(page):
     """Their options and values are those of the commands as they are now."""
     for block in blocks_of(page):
         if block.language == "sh" and block.reason is not None:
             for words in commands(block.code):
-                if "unitgain" in words:
-                    own = words[words.index("unitgain") + 1 :]
+                if "unitgain" in words and not {"...", "$D"} & set(words):
+                    own = ["digits" if word == "NAME" else word for word in words[words.index("unitgain") + 1 :]]
                     assert own[0] in {name.split()[0] for name in COMMANDS}, words
-                    assert read(own) is not None, words
+                    try:
+                        assert read(own) is not None, words
+                    except FileNotFoundError:
+                        pass  # the options are understood, and the files are the reader's
+                    except ValueError as error:
+                        assert "unknown data set" in str(error), words
 
 
 def test_the_reason_is_seen_on_the_site():

@@ -41,7 +41,7 @@ def test_your_own_pictures(call, call_train):
     shorter |= {"--hours 0.75": "--hours 0.001", "hours=0.25": "hours=0.001", "--per-class 8": "--per-class 2"}
     names = run_page("docs/tutorials/own-pictures.md", call, shorter=shorter)
     assert len(names["data"].classes) == 3 and len(names["pictures"]) == 8
-    assert len(list(Path("drawn").glob("*.png"))) == 6 + 1 and Path("runs/mine/report.html").exists()
+    assert len(list(Path("drawn").rglob("*.png"))) == 6 + 1 and Path("runs/mine/report.html").exists()
 
     call_train("--config", "runs/again/config.json", "--out", "runs/command", "--device", "cpu")
     ours, theirs = (json.loads(Path(f"runs/{run}/config.json").read_text()) for run in ("again", "command"))

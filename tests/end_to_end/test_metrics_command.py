@@ -3,14 +3,12 @@
 import importlib
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from blocks import run_page
 from sklearn.metrics.pairwise import rbf_kernel
 
 from unitgain.arch import NetworkSpec
@@ -24,8 +22,6 @@ from unitgain.metrics.measure import measure
 from unitgain.metrics.reference import load_references
 from unitgain.serial import to_dict
 from unitgain.train.rows import read_stats
-
-DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 @pytest.fixture(scope="module")
@@ -182,40 +178,23 @@ def test_images_of_another_size_are_refused(call, monkeypatch, place):
     assert "another size" in call("metrics", *arguments, code=2).err
 
 
-def test_the_commands_of_the_docs_run(call, monkeypatch, place):
-    monkeypatch.chdir(place)
-    (block,) = re.findall(r"```sh digits\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
-    assert len(commands) > 3
-    for program, *arguments in commands:
-        assert program == "unitgain"
-        call(*arguments)
-
-
-def test_the_example_of_the_docs_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    exec(code, {})
-    assert "coverage" in capsys.readouterr().out
-
-
-def test_a_metric_of_the_users_works_wherever_metrics_are_named(call, monkeypatch, place):
-    """The example of the docs: one file of the user's, and every command that measures."""
-    text = DOCS.read_text()
-    (code,) = re.findall(r"```python gaussian\.py\n(.*?)```", text, re.DOTALL)
-    (block,) = re.findall(r"```sh gaussian\n(.*?)```", text, re.DOTALL)
-    (place / "gaussian.py").write_text(code)
+def test_the_page_runs(call, monkeypatch, place):
+    """Commands, Python, and a metric of one's own wherever metrics are named."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
+    monkeypatch.delitem(sys.modules, "gaussian", raising=False)
     small = ["--batch", "16", "--duration", "64", "--snapshot-every", "16", "--model-channels", "8"]
     small += ["--channels-per-head", "8", "--device", "cpu", "--no-tensorboard", "--quiet"]
     call("train", "digits", "--out", "RUN", *small)
-    printed = [call(*shlex.split(line)[1:]).out for line in block.replace("\\\n", " ").splitlines()]
+    printed = []
+    run_page("docs/metrics.md", lambda *words: printed.append((words, call(*words).out)))
     metric = importlib.import_module("gaussian").GaussianDistance()
     pixels = Pixels(digits().encoder.mean, digits().encoder.std)
     (record,) = measure([digits().images[:120]], pixels, [metric], load_references(place / "real.npz"))
-    assert f"{record.value:.6g}" in printed[0] and "fewer than 10,000" in printed[0]
+    said = {words[0]: text for words, text in printed if any("gaussian" in word for word in words)}
+    assert f"{record.value:.6g}" in said["metrics"] and "fewer than 10,000" in said["metrics"]
     assert record.settings == {"width": 1.0} and record.value == pytest.approx(gaussian_by_hand(), rel=1e-9)
-    assert "gaussian@pixels" in printed[1] and "gaussian@pixels" in printed[2]
+    assert "gaussian@pixels" in said["sweep"] and "gaussian@pixels" in said["tune"]
     (row,) = [row for row in read_stats(place / "RUN") if "metrics" in row]
     assert row["metrics"].keys() == {"gaussian@pixels"}
     assert "gaussian@pixels" in (place / "RUN" / "report.html").read_text()

@@ -1,9 +1,7 @@
 """The example of docs/posthoc-ema.md, and reconstruction against direct tracking in real training."""
 
-import re
-from pathlib import Path
-
 import torch
+from blocks import run_page
 from conftest import relative_error
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
@@ -12,10 +10,8 @@ from torch import nn
 from unitgain.ema import PowerEMA
 from unitgain.posthoc import SnapshotStore, reconstruct
 
-DOCS = Path(__file__).parents[2] / "docs" / "posthoc-ema.md"
 
-
-def test_the_python_of_the_docs_runs(tmp_path, monkeypatch):
+def test_the_python_of_the_docs_runs(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
 
@@ -25,8 +21,7 @@ def test_the_python_of_the_docs_runs(tmp_path, monkeypatch):
             model(torch.randn(8, 4))
 
     names = {"model": model, "train_one_step": train_one_step, "evaluate": lambda model: model[0].weight.sum().item()}
-    for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL):
-        exec(compile(code, str(DOCS), "exec"), names)
+    names = run_page("docs/posthoc-ema.md", call, names)
     assert len(set(names["scores"].values())) == len(list((tmp_path / "averages").glob("*.safetensors"))) == 3
     assert names["validation"] != names["evaluate"](model)
     assert names["store"].t == 1000

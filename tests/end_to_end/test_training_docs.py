@@ -1,11 +1,11 @@
 """The Python of docs/training.md runs as it stands: a changed recipe, then a loss of one's own."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from blocks import run_page
 
 from unitgain.guide import Guided
 from unitgain.hub import load
@@ -14,15 +14,10 @@ from unitgain.train import TrainConfig, train
 from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
-
 
 def test_the_page_trains_a_changed_recipe_and_a_loss_of_ones_own(tmp_path, monkeypatch, call_train):
     monkeypatch.chdir(tmp_path)
-    text = PAGE.read_text().partition("## From Python")[2].partition("\n## ")[0]
-    names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(block.replace("6400", "640").replace("3200", "320"), str(PAGE), "exec"), names)
+    names = run_page("docs/training.md", call_train, shorter={"6400": "640", "3200": "320"})
 
     changed = Path("runs/changed")
     assert names["result"].finished and load_config(changed).recipe == names["changed"]

@@ -69,7 +69,7 @@ def test_options_of_a_source_that_is_there_are_refused(source):
 
 
 def test_a_command_of_ones_own(tmp_path, monkeypatch, call):
-    (module,), (entry,) = blocks(" count.py"), blocks(" entry")
+    (module,), (entry,) = blocks(' title="count.py"'), blocks(' title="commands.py"')
     (tmp_path / "count.py").write_text(module)
     monkeypatch.setattr("unitgain.cli.__path__", [*importlib.import_module("unitgain.cli").__path__, str(tmp_path)])
     monkeypatch.setitem(COMMANDS, "data count", None)  # put back afterwards

@@ -315,15 +315,3 @@ def test_the_commands_of_the_page_are_understood():
     commands = [read(shlex.split(line, comments=True)[1:]) for line in lines]
     assert {str(one.start.picture) for one in commands} == {"None", "photo.png"} and len(commands) >= 8
     assert {one.interpolate for one in commands} >= {"3,7", "3,7,3", None}
-
-
-def test_the_python_of_the_page_runs(denoiser, picture, mask, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    to_image(picture).save("photo.png")
-    to_image(mask[None].to(torch.uint8) * 255).save("mask.png")
-    names: dict = {"unitgain": unitgain, "denoiser": denoiser}
-    for block in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
-        quick = block.replace("label=8", "label=2, settings=quick").replace(
-            "start=start", "start=start, settings=quick"
-        )
-        exec(compile(quick, "docs/drawing.md", "exec"), names | {"quick": SETTINGS})
