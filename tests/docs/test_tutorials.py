@@ -52,7 +52,7 @@ def test_your_own_pictures(call, call_train):
 
 def test_choosing_an_ema_length(call):
     shorter = {"--duration 38400": "--duration 1280", "--snapshot-every 1280": "--snapshot-every 64"}
-    shorter |= {"0-63": "0-7", "--images 448": "--images 70", "range(448)": "range(70)"}
+    shorter |= {"0-63": "0-7", "0-23": "0-7", "--images 448": "--images 70", "range(448)": "range(70)"}
     shorter |= {
         "0.02:0.20:0.03": "0.05:0.20:0.05",
         "0.02:0.20:0.02": "0.05:0.20:0.05",
@@ -60,7 +60,8 @@ def test_choosing_an_ema_length(call):
     }
     run_page("docs/tutorials/ema-length.md", call, shorter=shorter)
     assert Path("short/grid.png").read_bytes() != Path("long/grid.png").read_bytes()
-    assert list(Path("runs/digits/sweep").glob("*.csv"))
+    assert list(Path("runs/digits/sweep").glob("*.csv")) and "data:image/png" in Path("explore.html").read_text()
+    run_page("docs/explorer.md", call)  # it speaks of the same run
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning, about its own

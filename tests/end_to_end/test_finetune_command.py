@@ -1,4 +1,4 @@
-"""The commands of docs/health.md and docs/fine-tuning.md: evaluate while training, then fine-tune on other data with other classes."""
+"""The commands of docs/health.md, evaluation on the way, and docs/fine-tuning.md, on data with other classes."""
 
 import numpy as np
 from PIL import Image
