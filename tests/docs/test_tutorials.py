@@ -117,6 +117,17 @@ def test_official_checkpoints(call, tiny_data):
     assert unitgain.load(sorted(Path("runs/tuned/snapshots").iterdir())[0]).spec.label_dim == 3
 
 
+def test_volumes_and_a_condition(call):
+    shorter = {"range(300)": "range(40)", "[np.arange(12.0)]": "[np.arange(6.0)]", "uniform(2, 5)": "uniform(1, 2)"}
+    shorter |= {"uniform(5, 6,": "uniform(2, 3,", "--hours 0.5": "--hours 0.0005", "hours=0.5": "hours=0.0005"}
+    shorter |= {"--per-class 4": "--per-class 1", "linspace(2, 5, 8)": "linspace(1, 2, 2)", "range(8)": "range(2)"}
+    names = run_page("docs/tutorials/volumes.md", call, shorter=shorter)
+    (told,) = names["planned"].config.recipe.network.conditions
+    assert told.name == "radius" and 0 < told.dropout < 1
+    assert names["drawn"].shape == (2, 1, 6, 6, 6) and not torch.equal(names["drawn"], names["anything"])
+    assert len(list(Path("drawn").rglob("*.npy"))) == 2
+
+
 def test_many_gpus(call):
     shorter = {
         "--duration 12800": "--duration 256",

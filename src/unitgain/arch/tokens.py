@@ -157,8 +157,10 @@ def check_tokens(tokens: tuple[str, ...], starts_at_output: bool) -> None:
         if token not in TOKENS:
             known = ", ".join(f"{name} ({one.what})" for name, one in TOKENS.items())
             hint = ": put spaces between tokens" if len(token) > 1 and set(token) <= set(TOKENS) else ""
+            own = "; one of your own has to be put into unitgain.arch.tokens.TOKENS first"
             raise ValueError(
-                f"has an unknown token {token!r} at position {position}{hint}; known: {known}{_point(tokens, position)}"
+                f"has an unknown token {token!r} at position {position}{hint}; known: {known}{'' if hint else own}"
+                f"{_point(tokens, position)}"
             )
     if not any(TOKENS[token].learned for token in tokens):
         raise ValueError(
