@@ -1,16 +1,11 @@
 """The Python of docs/conditions.md runs as it stands, from top to bottom."""
 
-import re
-from pathlib import Path
-
-PAGE = Path(__file__).parents[2] / "docs" / "conditions.md"
+from blocks import run_page
 
 
-def test_the_page_runs(tmp_path, monkeypatch):
+def test_the_page_runs(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
-        exec(compile(block, str(PAGE), "exec"), names)
+    names = run_page("docs/conditions.md", call)
     drawn = {name: [image.tobytes() for image in names[name]] for name in ("pictures", "more", "nearer")}
     assert [len(images) for images in drawn.values()] == [4, 6, 4]
     assert drawn["pictures"] != drawn["nearer"]

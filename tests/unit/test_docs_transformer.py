@@ -1,25 +1,15 @@
 """The Python of docs/transformer.md runs as it stands, with fewer steps."""
 
-import re
 from pathlib import Path
 
 import torch
+from blocks import run_page
 
-PAGE = Path(__file__).parents[2] / "docs" / "transformer.md"
 
-
-def test_the_page_trains_averages_and_draws(tmp_path, monkeypatch):
+def test_the_page_trains_averages_and_draws(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    shorter = {
-        "STEPS, BATCH = 600, 64": "STEPS, BATCH = 120, 32",
-        "range(40)": "range(20)",
-        "sigma_grid(18)": "sigma_grid(6)",
-    }
-    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
-        for text, other in shorter.items():
-            block = block.replace(text, other)
-        exec(compile(block, str(PAGE), "exec"), names)
+    shorter = {"STEPS, BATCH = 600, 64": "STEPS, BATCH = 120, 32", "range(40)": "range(20)"}
+    names = run_page("docs/transformer.md", call, shorter={**shorter, "sigma_grid(18)": "sigma_grid(6)"})
     assert names["pixels"].shape == (20, 1, 8, 8) and Path("transformer.png").exists()
     weights = [parameter for name, parameter in names["denoiser"].named_parameters() if name.endswith("weight")]
     assert all(torch.isfinite(weight).all() for weight in weights)
