@@ -110,6 +110,8 @@ class Denoiser(Pictures, nn.Module):
         where the network has other conditions.
         """
         self.check_label(label, batch)
+        if not isinstance(label, Conditions) and not self.spec.conditions:
+            return None if label is None else self.shares(label)
         conditions = label if isinstance(label, Conditions) else Conditions(label)
         shares = None if conditions.label is None else self.shares(conditions.label)
         conditions = conditions.checked(self.spec, batch)

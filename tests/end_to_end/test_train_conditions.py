@@ -3,16 +3,21 @@
 import dataclasses
 import json
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 import unitgain
 from unitgain.arch.conditions import Image, Scalar, Tokens, Vector
 from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import ArrayDataset
+from unitgain.draw import DataRows, DrawSettings
 from unitgain.parallel import World
+from unitgain.report.magnitudes import measure_snapshot
 from unitgain.serial import from_dict
-from unitgain.train import Init, TrainConfig, TrainState, fit, plan, train, train_step
+from unitgain.train import Evaluation, Init, TrainConfig, TrainState, fit, plan, train, train_step
 from unitgain.train.batches import Batches
 from unitgain.train.estimate import estimate
 
@@ -185,3 +190,23 @@ def test_fine_tuning_with_a_new_condition_begins_as_the_snapshot(tmp_path, tiny_
     assert weight.shape[1] == 2 + 3
     rows = [row for row in (tmp_path / "new" / "stats.jsonl").read_text().splitlines() if "init" in row]
     assert "0 for what is new: small" in rows[0]
+
+
+def test_grids_on_the_way_are_drawn_for_the_rows_of_the_data(tmp_path, config, told):
+    evaluation = Evaluation(samples_every=96, samples=3, steps=2)
+    run(dataclasses.replace(config, evaluation=evaluation), tmp_path, told)
+    path = tmp_path / "snapshots" / "0000000096-0.050.safetensors"
+    denoiser = unitgain.prepare(unitgain.load(path), torch.float32)
+    drawn = unitgain.sample_pixels(denoiser, range(3), settings=DrawSettings(steps=2, conditions=DataRows(told)))
+    with PIL.Image.open(tmp_path / "samples" / "0000000096.png") as picture:
+        near = np.asarray(picture, dtype=float) - np.asarray(captioned_grid(drawn, [], None), dtype=float)
+    assert np.abs(near).mean() < 3  # the snapshot is float16
+
+
+def test_magnitudes_of_a_snapshot_are_measured_with_what_it_is_told(tmp_path, config, told):
+    recipe = config.recipe.replace(duration=8, snapshot_every=8)
+    run(dataclasses.replace(config, recipe=recipe), tmp_path, told)
+    path = tmp_path / "snapshots" / "0000000008-raw.safetensors"
+    _, row = measure_snapshot(path, told, samples=8, loss=recipe.loss)
+    for name, values in row["magnitudes"].items():
+        assert 0.3 < values["activation_mean"] < 3, name
