@@ -103,7 +103,7 @@ def test_documented_names_are_there_and_say_what_they_are(name):
 
 
 def test_the_top_level_is_documented():
-    packages = {"arch", "ema", "posthoc", "recipes", "sample", "frechet", "nvidia", "ops", "__version__"}
+    packages = {"arch", "conditions", "ema", "posthoc", "recipes", "sample", "frechet", "nvidia", "ops", "__version__"}
     documented = {name.removeprefix("unitgain.") for name in NAMES}
     assert set(unitgain.__all__) - packages <= documented
 
