@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from unitgain.draw.rows import _open
 from unitgain.train import TrainConfig, fit, train
@@ -59,3 +60,29 @@ def test_training_takes_the_conditions_that_are_named(tmp_path, call_train, told
     assert "no condition 'weight'" in said
     call_train("--out", tmp_path / "age", "--resume", "--device", "cpu", "--duration", 48)
     assert json.loads((tmp_path / "age" / "config.json").read_text())["conditions"] == ["age"]
+
+
+def test_from_a_table_to_images_for_its_rows(tmp_path, call, call_train):
+    """Nothing is said of conditions but in the table and where they are drawn for."""
+    generator = torch.Generator().manual_seed(3)
+    lines = []
+    for row in range(12):
+        pixels = torch.randint(0, 256, (8, 8), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{row}.png")
+        vector = torch.randn(4, generator=generator).tolist()
+        lines.append(json.dumps({"image": f"{row}.png", "label": "ab"[row % 2], "vector": vector}))
+    (tmp_path / "table.jsonl").write_text("\n".join(lines) + "\n")
+    call("data", "prepare", tmp_path / "table.jsonl", tmp_path / "data", "--resolution", 8, "--channels", 1)
+    quick = ("--device", "cpu", "--duration", 32, "--batch", 16, "--snapshot-every", 32)
+    size = ("--resolution", 8, "--channels", 1)
+    call_train("digits", "--data", tmp_path / "data", *size, *quick, "--out", tmp_path / "run")
+    network = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["network"]
+    assert network["label_dim"] == 2
+    (vector,) = network["conditions"]
+    assert (vector["kind"], vector["name"], vector["dim"], vector["dropout"]) == ("vector", "vector", 4, 0.1)
+    (snapshot,) = (tmp_path / "run" / "snapshots").glob("*-0.100.safetensors")
+    rows = ("--conditions", f"{tmp_path / 'data'}[2:4]")
+    call("sample", snapshot, *rows, "--seeds", "0-2", "--steps", 2, "--device", "cpu", "--out", tmp_path / "drawn")
+    manifest = json.loads((tmp_path / "drawn" / "manifest.json").read_text())
+    assert manifest["settings"]["conditions"]["rows"] == "2-3"
+    assert [one["class"] for one in manifest["images"]] == [0, 1, 0]
