@@ -1,5 +1,6 @@
 """The server of the explorer, asked by hand: who is let in, what is refused, what goes on when somebody leaves."""
 
+import base64
 import http.client
 import io
 import json
@@ -147,10 +148,16 @@ def test_the_page_is_served_with_all_it_needs(served):
     for name in re.findall(r'(?:href|src)="([^"]+)"', page.decode()):
         if not name.startswith("data:"):
             assert served.ask(f"/{name}")[0] == 200
-    for name in ("/explore.js", "/explore.css", "/"):
+    scripts = ["/explore.js"]
+    for name in scripts:  # those that import others, and those in turn
         text = served.ask(name)[1].decode()
-        assert not re.search(r"(https?:)?//[a-z]+\.", text.replace("http://www.w3.org", ""))
-    assert served.ask("/explore.js")[1].decode().count("innerHTML") == 0
+        scripts += [found for one in re.findall(r'from "\./([a-z]+\.js)"', text) if (found := f"/{one}") not in scripts]
+    assert len(scripts) == 8
+    for name in (*scripts, "/explore.css", "/"):
+        status, text = served.ask(name)
+        assert status == 200
+        assert not re.search(rb"(https?:)?//[a-z]+\.", text)
+        assert not re.search(rb"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text)
 
 
 def test_what_there_is_to_choose(served, runs):
@@ -246,6 +253,22 @@ def test_whoever_leaves_in_the_middle_of_a_drawing_leaves_no_work(served):
     answer.close()
     assert served.idle()
     assert pictures(served.lines("/api/draw", VIEW))
+
+
+def test_whoever_leaves_in_the_middle_of_a_file_leaves_no_work(served):
+    connection = served.connect()
+    data = json.dumps({**VIEW, "seeds": [0, 1], "steps": 1000})
+    connection.request("POST", "/api/path.gif", data, {"Content-Type": "application/json"})
+    end = time.monotonic() + 30
+    while not served.answers.active and time.monotonic() < end:
+        time.sleep(0.01)
+    assert served.answers.active
+    connection.close()
+    assert served.idle()
+
+
+def test_a_path_that_would_take_too_much_memory_is_refused(served):
+    assert "noise levels" in served.error("/api/path", {**VIEW, "seeds": list(range(200)), "steps": 1000})
 
 
 def test_two_browsers_at_once(served):
@@ -352,6 +375,8 @@ def test_what_there_is_to_take_away(served, tmp_path):
     taken = json.loads(served.ask("/api/take", VIEW)[1])
     assert "unitgain sample" in taken["shell"] and "sample_images" in taken["python"]
     assert served.ask("/api/grid.png", VIEW)[1].startswith(b"\x89PNG")
+    one = pictures(served.lines("/api/draw", {**VIEW, "seeds": [1]}))[1]
+    assert base64.b64decode(one.partition(",")[2]) == served.ask("/api/grid.png", {**VIEW, "seeds": [1]})[1]
     assert served.ask("/api/path.gif", VIEW)[1].startswith(b"GIF8")
     with zipfile.ZipFile(io.BytesIO(served.ask("/api/card.zip", VIEW)[1])) as card:
         assert card.namelist() == ["README.md", "images.png"]

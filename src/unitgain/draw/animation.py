@@ -92,20 +92,38 @@ def write_path(
         ValueError: if a frame would be too large, or `out` has another ending.
         OSError: if it cannot be written.
     """
-    kind = _kind(out)
+    _kind(out)
     _, height, width = picture_shape(denoiser, settings)
     if 2 * len(seeds) * height * width > MOST_PIXELS:
         size = f"{len(seeds)} images of {width}x{height}"
         raise ValueError(f"{size} are too much for the frames of an animation: name fewer seeds")
     parts = list(_paths(denoiser, seeds, settings, animation.frames, batch, on_images))
     left, right = ([torch.cat(frame) for frame in zip(*batches, strict=True)] for batches in zip(*parts, strict=True))
-    if kind == "PNG":
-        rows = [torch.stack(one) for one in (left, right)]  # [frames, n, c, h, w] each
-        strip = torch.stack(rows, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
-        _save([grid(strip, len(left))], out, kind, animation)
-    else:
-        _save([beside(grid(a), grid(b)) for a, b in zip(left, right, strict=True)], out, kind, animation, hold=HOLD)
+    save_path(left, right, out, animation)
     return len(left)
+
+
+def save_path(noisy: Sequence[Tensor], denoised: Sequence[Tensor], out: Path, animation: Animation) -> None:
+    """Write the way of images out of noise that was drawn.
+
+    Args:
+        noisy: uint8 `[N, C, H, W]` for each frame.
+        denoised: likewise.
+        out: as for `write_path`.
+        animation: how fast.
+
+    Raises:
+        ValueError: if `out` has another ending.
+        OSError: if it cannot be written.
+    """
+    kind = _kind(out)
+    if kind == "PNG":
+        rows = [torch.stack(list(one)) for one in (noisy, denoised)]  # [frames, n, c, h, w] each
+        strip = torch.stack(rows, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
+        _save([grid(strip, len(noisy))], out, kind, animation)
+    else:
+        frames = [beside(grid(a), grid(b)) for a, b in zip(noisy, denoised, strict=True)]
+        _save(frames, out, kind, animation, hold=HOLD)
 
 
 def _paths(

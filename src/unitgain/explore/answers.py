@@ -9,11 +9,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from unitgain.data.images import to_image
-from unitgain.draw.animation import write_path
-from unitgain.draw.networks import SELF, guide_by
+from unitgain.draw.animation import save_path
+from unitgain.draw.networks import SELF
 from unitgain.draw.settings import Animation
 from unitgain.ema import PowerProfile
 from unitgain.explore.jobs import Jobs
@@ -170,16 +171,18 @@ class Answers:
         with self._plots:
             return {"plots": _plots(read_history(self.session.source.folder))}
 
-    def grid(self, data: object) -> bytes:
+    def grid(self, data: object) -> Generator[Line | None, None, bytes]:
         """The images of a view in one PNG."""
-        return images_png(self.session, self._view(data))
+        return images_png((yield from self._pictures(self._view(data))))
 
-    def card(self, data: object) -> bytes:
+    def card(self, data: object) -> Generator[Line | None, None, bytes]:
         """A model card with the images of a view, as a zip."""
-        return card(self.session, self._view(data))
+        view = self._view(data)
+        return card(self.session, view, (yield from self._pictures(view)))
 
-    def snapshot(self, data: object) -> bytes:
+    def snapshot(self, data: object) -> Generator[Line | None, None, bytes]:
         """The average of a view as a snapshot."""
+        yield
         view = self.session.check(self._view(data))
         source = self.session.source
         if not isinstance(source, Run):
@@ -187,14 +190,27 @@ class Answers:
         with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
             return source.write(view.average, Path(folder)).read_bytes()
 
-    def gif(self, data: object) -> bytes:
+    def gif(self, data: object) -> Generator[Line | None, None, bytes]:
         """The way of a view's images out of noise as a GIF."""
         view = self.session.check(self._view(data))
-        main, guide = self.session.networks(view)
+        previews = yield from _mapped(self.session.path(view), lambda _: None)
+        end = torch.stack([picture.pixels for picture in (yield from self._pictures(view))])
         with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
             path = Path(folder) / "path.gif"
-            write_path(guide_by(main, guide, view.settings), view.seeds, path, view.settings, Animation())
+            noisy, denoised = [one.noisy() for one in previews], [one.denoised() for one in previews]
+            save_path([*noisy, end], [*denoised, end], path, Animation())
             return path.read_bytes()
+
+    def _pictures(self, view: View) -> Generator[Line | None, None, list[Picture]]:
+        """The images of a view, in the order of its seeds."""
+        found: dict[int, Picture] = {}
+
+        def keep(event: Event) -> None:
+            if isinstance(event, Picture):
+                found[event.seed] = event
+
+        yield from _mapped(self.session.draw(view), keep)
+        return [found[seed] for seed in view.seeds]
 
     def _view(self, data: object) -> View:
         view = view_from_json(data, self.session.settings)

@@ -16,7 +16,7 @@ import select
 import socket
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+SCRIPTS = ("ask", "compare", "controls", "explore", "measure", "state", "take", "understand")
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/explore.js": ("explore.js", "text/javascript; charset=utf-8"),
     "/explore.css": ("explore.css", "text/css; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS},
 }
 KNOWN = (
     ValueError,
@@ -153,7 +154,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._stream(lambda: streams[path.path](data))
         elif path.path in files:
             make, kind = files[path.path]
-            self._bytes(lambda: make(data), kind)
+            self._made(lambda: make(data), kind)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing of this name")
 
@@ -209,10 +210,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._head(HTTPStatus.OK, kind)
         self.wfile.write(data)
 
+    def _made(self, make: Callable[[], Generator[Any, None, bytes]], kind: str) -> None:
+        """A file that takes its time, unless the browser goes away before."""
+        if not self._room():
+            return
+        steps = make()
+        try:
+            while not self._gone():
+                next(steps)
+        except StopIteration as end:
+            data = end.value
+            self._bytes(lambda: data, kind)
+        except Exception as error:
+            self._refuse(*_said(error))
+        finally:
+            steps.close()
+            self.server.streams.release()
+
+    def _room(self) -> bool:
+        """Whether there is room for one more answer that takes its time; says so if there is none."""
+        if self.server.streams.acquire(blocking=False):
+            return True
+        self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_STREAMS} drawings are under way: wait for one to end")
+        return False
+
     def _stream(self, make: Callable[[], Iterator[Line | None]]) -> None:
         """Lines of JSON as they come, until there are no more or the browser goes away."""
-        if not self.server.streams.acquire(blocking=False):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_STREAMS} drawings are under way: wait for one to end")
+        if not self._room():
             return
         lines: Any = iter(())
         try:

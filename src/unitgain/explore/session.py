@@ -28,6 +28,7 @@ from unitgain.text import evenly
 
 LEAST_BATCH = 8  # images in flight
 FRAMES = 64  # of a path
+MOST_PATH = 2**12  # images on the way, which are all kept until it ends
 PICTURES = 2**26  # bytes of pixels that are kept
 DEFAULTS = DrawSettings(dtype="auto")
 
@@ -209,20 +210,19 @@ class Session:
 
         Returns:
             A preview per noise level at which the network is asked, from noise to images, at most `FRAMES`.
+
+        Raises:
+            ValueError: also if so many images at so many noise levels would take too much memory.
         """
         view = self.check(view)
+        if len(view.seeds) * view.settings.steps > MOST_PATH:
+            raise ValueError(
+                f"{len(view.seeds)} images at {view.settings.steps} noise levels are too much for a path, which keeps "
+                f"at most {MOST_PATH:,} images: name fewer seeds or steps"
+            )
         main, guide = yield from self._networks_of(view)
         work = partial(self._draw_path, main, guide, view)
         return (yield from self._draw.follow(("path", self._key(view), view.seeds), work))
-
-    def networks(self, view: View) -> tuple[Network, Network | None]:
-        """The network of a view and its guide, opened; no guide is none, or the network itself."""
-        steps = self._networks_of(self.check(view))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
 
     def _guides(self, guide: str | Path | None, label_dropout: float | None) -> Iterator[tuple[str, Source | None]]:
         if guide is not None and str(guide) != SELF:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 
 from unitgain.card import model_card
-from unitgain.data.images import grid
+from unitgain.data.images import grid, to_image
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.draw.options import number, options_of, sample_options
 from unitgain.draw.settings import DrawSettings
 from unitgain.ema import PowerProfile, describe
 from unitgain.evaluate.images import as_ranges
-from unitgain.explore.session import Session
+from unitgain.explore.session import Picture, Session
 from unitgain.explore.sources import PRECISION, Run, Source
 from unitgain.explore.views import Average, View
 
@@ -73,15 +73,21 @@ def python(session: Session, view: View) -> str:
     return "\n".join(lines) + "\n"
 
 
-def images_png(session: Session, view: View) -> bytes:
-    """The images of a view in rows, as one PNG; errors as `Session.pictures`."""
+def images_png(pictures: Sequence[Picture]) -> bytes:
+    """Images in rows, as one PNG; of one image the file that `unitgain sample` writes."""
     buffer = io.BytesIO()
-    grid(torch.stack([picture.pixels for picture in session.pictures(view)])).save(buffer, format="PNG")
+    pixels = torch.stack([picture.pixels for picture in pictures])
+    (to_image(pixels[0]) if len(pixels) == 1 else grid(pixels)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def card(session: Session, view: View) -> bytes:
+def card(session: Session, view: View, pictures: Sequence[Picture]) -> bytes:
     """A model card with the images of a view, and the commands that draw them: a zip of README.md and images.png.
+
+    Args:
+        session: of the view.
+        view: what was drawn.
+        pictures: of the view.
 
     Raises:
         ValueError: as `Session.check`.
@@ -100,7 +106,7 @@ def card(session: Session, view: View) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("README.md", text)
-        file.writestr("images.png", images_png(session, view))
+        file.writestr("images.png", images_png(pictures))
     return buffer.getvalue()
 
 

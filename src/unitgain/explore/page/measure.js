@@ -1,0 +1,77 @@
+// What sweeps and searches have measured, and one more cell.
+
+import { ask, at, fail, lines, make, short } from "./ask.js";
+import { changed, read, show } from "./controls.js";
+import { state } from "./state.js";
+
+let cells = [], measuring = null;
+
+async function load() {
+  try { tell((await ask("api/cells")).cells); } catch (error) { fail(error); }
+}
+
+function tell(found) {
+  cells = found;
+  const metrics = [...new Set([state.about.metric, ...cells.map((cell) => cell.metric)])], chosen = at("metric").value;
+  at("metric").replaceChildren(...metrics.map((name) => make("option", name, { value: name })));
+  if (metrics.includes(chosen)) at("metric").value = chosen;
+  map();
+}
+
+// Lengths across, weights of guidance downwards.
+function map() {
+  const own = cells.filter((cell) => cell.metric === at("metric").value), table = at("cells");
+  table.replaceChildren();
+  if (!own.length) { table.createTBody().insertRow().insertCell().textContent = "nothing was measured yet"; return; }
+  const better = own[0].higher ? "higher" : "lower", sorted = (key) => [...new Set(own.map((cell) => cell[key]))].sort((a, b) => a - b);
+  const best = own.reduce((a, b) => ((own[0].higher ? b.value > a.value : b.value < a.value) ? b : a));
+  table.createCaption().textContent = `${own[0].metric}, ${better} is better; the best has a bold frame`;
+  const head = table.createTHead().insertRow();
+  head.append(make("td", "weight"), ...sorted("length").map((length) => make("th", `EMA ${short(length)}`, { scope: "col" })));
+  const body = table.createTBody();
+  for (const weight of sorted("guidance")) {
+    const line = body.insertRow();
+    line.append(make("th", short(weight), { scope: "row" }));
+    for (const length of sorted("length")) {
+      const place = line.insertCell();
+      for (const cell of own.filter((one) => one.length === length && one.guidance === weight)) {
+        const text = cell.value.toPrecision(4), label = `${text}: EMA ${short(length)}, guidance ${short(weight)}, ${cell.images} images`;
+        const button = make("button", text, { type: "button", "aria-label": label, title: label });
+        button.classList.toggle("best", cell === best);
+        button.addEventListener("click", () => take(cell));
+        place.append(button);
+      }
+    }
+  }
+}
+
+function take(cell) {
+  const now = read(), guide = cell.guidance === 1 ? null : cell.guide, t = cell.nimg ?? now.average.t;
+  const guidance = guide === null ? 1 : cell.guidance, guide_average = { length: cell.guide_length, t: null };
+  show({ ...now, label: state.view.label, average: { length: cell.length, t }, guidance, guide, guide_average });
+  changed();
+}
+
+async function measureHere() {
+  const own = (measuring = new AbortController()), told = at("measure-status");
+  at("measure-here").disabled = true;
+  at("measure-stop").hidden = false;
+  told.textContent = "reading what there is to measure with";
+  const data = { view: read(), metric: at("metric").value, images: at("measure-images").valueAsNumber };
+  try {
+    for await (const line of lines("api/measure", data, own.signal)) {
+      if (line.kind === "measuring") told.textContent = `${Math.floor(line.done)} of ${line.total} images`;
+      if (line.kind === "cells") { told.textContent = "measured"; tell(line.cells); }
+    }
+  } catch (error) { told.textContent = error.name === "AbortError" ? "stopped" : error.message; }
+  at("measure-here").disabled = false;
+  at("measure-stop").hidden = true;
+}
+
+export function beginMeasure() {
+  at("metric").addEventListener("change", map);
+  at("measure").addEventListener("toggle", () => { if (at("measure").open) load(); });
+  at("measure-here").addEventListener("click", measureHere);
+  at("measure-stop").addEventListener("click", () => measuring?.abort());
+  at("measure").hidden = !state.about.run;
+}
