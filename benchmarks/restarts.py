@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
-from data import write_photographs
 from machine import write_results
+from preparing import write_photographs
 
 ENTRY = "from unitgain.cli.main import main; main()"
 
