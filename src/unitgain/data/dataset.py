@@ -168,8 +168,12 @@ class ArrayDataset(Dataset):
                 "encoder, as from ArrayEncoder.measured"
             )
 
-    @cached_property
+    @property
     def _columns(self) -> dict[str, Column]:
+        return self._checked if self.conditions else {}
+
+    @cached_property
+    def _checked(self) -> dict[str, Column]:
         count = len(self.images)
         return {name: Column.of(name, values, count, self.name) for name, values in self.conditions.items()}
 
