@@ -150,6 +150,8 @@ WRONG = [
     ),
     (changed(1, tokens=[[1, 2], [3]]), r"'tokens' that cannot be used: it is ragged, with rows of \[1, 2\] numbers"),
     (changed(1, tokens=[[1, 2, 3]]), r"tokens \[any, 3\], where others have float32, tokens \[any, 2\]"),
+    (changed(1, vector=[]), r"nothing in a list for the condition vector \[3\]"),
+    (changed(0, vector=[]), r"nothing in a list for the condition vector \[3\]"),
     (changed(1, vector=[1, float("nan"), 2]), "'vector' that cannot be used: it holds values that are NaN or infinite"),
     (changed(1, vector="no/such.npy"), "'vector' that cannot be read"),
     (changed(1, vector="../secret.npy"), "leads out of"),

@@ -32,6 +32,7 @@ class Shape:
         size: sides.
         array: of arrays, what their numbers are.
         conditions: what else there is, as far as it is known.
+        empty: names of conditions of which there was a sequence of nothing, as only tokens may be.
     """
 
     kind: Kind = "image"
@@ -39,6 +40,7 @@ class Shape:
     size: tuple[int, ...] = (0, 0)
     array: Numbers | None = None
     conditions: tuple[ConditionColumn, ...] = ()
+    empty: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         dtype = "" if self.array is None else f", {self.array.dtype}"
@@ -74,14 +76,19 @@ class Shape:
                     f"has a condition {column.name!r} of {column.dtype}, {column}, where others have {other.dtype}, "
                     f"{other}: all have one shape, but for the number of tokens; mend it, or leave it out"
                 )
+        for column in (*self.conditions, *first.conditions):
+            if not column.tokens and column.name in self.empty | first.empty:
+                return f"or another has nothing in a list for the condition {column}: give its numbers, or no value"
         return ""
 
     def joined(self, other: "Shape") -> "Shape":
         """With the conditions that are known of either."""
-        if self.conditions == other.conditions:
+        if self.conditions == other.conditions and self.empty >= other.empty:
             return self
         known = {column.name: column for column in (*other.conditions, *self.conditions)}
-        return dataclasses.replace(self, conditions=tuple(known[name] for name in sorted(known)))
+        return dataclasses.replace(
+            self, conditions=tuple(known[name] for name in sorted(known)), empty=self.empty | other.empty
+        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def _fitted(item: Item, fit: Fit, limits: Limits, column: str | None) -> Row:
 
 
 def _with_conditions(row: Row, item: Item, limits: Limits, allow_missing: bool) -> Row:
-    columns, found = list[ConditionColumn](), dict[str, bytes]()
+    columns, empty, found = list[ConditionColumn](), list[str](), dict[str, bytes]()
     try:
         for cell in item.conditions:
             name, value = cell.wanted.name, cell.read(limits)
@@ -165,7 +172,9 @@ def _with_conditions(row: Row, item: Item, limits: Limits, allow_missing: bool) 
             found[name] = b"" if value is None else value.tobytes()
             if value is not None and value.size:
                 columns.append(column_of(name, value, cell.wanted.kind))
-        shape = dataclasses.replace(row.shape, conditions=tuple(columns))
+            elif value is not None:
+                empty.append(name)
+        shape = dataclasses.replace(row.shape, conditions=tuple(columns), empty=frozenset(empty))
         return dataclasses.replace(row, shape=shape, conditions=found)
     except (ImageError, ValueError) as error:
         return Row(item.key, item.label, error=str(error))
