@@ -1,12 +1,14 @@
-"""The pages of the commands, from the parsers that read them."""
+"""The pages of the commands, from the help that they print: of all that tyro says of options, that is what it keeps."""
 
-import argparse
+import contextlib
 import functools
+import io
+import os
 import re
-import warnings
+import typing
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import tyro
@@ -27,30 +29,74 @@ AREAS = {
 SHORTEST = 40  # characters; a longer metavar, a list of names, stands in the text
 
 
-class _Parser(Exception):
-    """Carries the parser that a command was about to read with."""
+WIDTH = 129  # characters; the most in which a help of any length has one column
+
+
+@dataclass
+class Entry:
+    """An option or an argument in a help.
+
+    Args:
+        names: of an option, the first as it is called; none for an argument.
+        metavar: what its value is.
+        text: what is said of it.
+    """
+
+    names: tuple[str, ...]
+    metavar: str
+    text: str = ""
+
+
+@dataclass
+class Help:
+    """A help, taken apart: what it says of the command, and entries by group."""
+
+    description: str
+    groups: dict[str, list[Entry]] = field(default_factory=dict)
 
 
 @functools.cache
-def parser(name: str) -> argparse.ArgumentParser:
-    """The parser of a command, with the defaults that it has when only its help is asked for."""
-
-    def instead(of: Any, *, prog: str, args: Any, config: Any, **more: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            raise _Parser(tyro.extras.get_parser(of, prog=prog, config=config, **more))
-
-    with mock.patch.object(tyro, "cli", instead):
-        try:
-            read([*name.split(), "--help"])
-        except _Parser as caught:
-            return caught.args[0]
-    raise AssertionError(f"unitgain {name} reads no arguments")
+def help_of(name: str) -> Help:
+    """The help of a command."""
+    text = io.StringIO()  # of no encoding, so that boxes are drawn in ASCII
+    width = mock.patch.dict(os.environ, COLUMNS=str(WIDTH))
+    with width, contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        read([*name.split(), "--help"])
+    found = parse_help(text.getvalue())
+    for entry, argument in zip(found.groups.get("positional arguments", ()), _arguments(name), strict=True):
+        entry.names = (argument.upper().replace("_", "-"),)
+    return found
 
 
-def options(name: str) -> dict[str, argparse.Action]:
+def parse_help(text: str) -> Help:
+    """Take a help apart. A title begins after one space, an entry after two, and what is said of it further in."""
+    found, group = Help(re.split(r"^ \S", text.partition("\n\n")[2], maxsplit=1, flags=re.MULTILINE)[0].strip()), None
+    for line in map(str.rstrip, text.splitlines()):
+        if re.match(r" [^ -]", line):
+            group = found.groups.setdefault(line.strip(), [])
+        elif re.fullmatch(r"  -+", line) and group is not None:  # what stands above is said of the group
+            group.clear()
+        elif re.match(r"   ", line) and group:
+            group[-1].text = f"{group[-1].text} {line.strip()}".strip()
+        elif re.match(r"  \S", line) and group is not None:
+            head, _, said = line.strip().partition("  ")
+            names = tuple(re.findall(r"(?:^|, )(--?[A-Za-z][\w-]*)", head))
+            metavar = re.sub(r"(?:^|, )--?[A-Za-z][\w-]*", "\0", head).strip("\0 ").split("\0")[0].strip()
+            group.append(Entry(names, metavar, said.strip()))
+    for entries in found.groups.values():
+        entries[:] = [entry for entry in entries if "--help" not in entry.names]
+    return found
+
+
+def _arguments(name: str) -> list[str]:
+    """The fields of a command that are arguments, in order."""
+    hints = typing.get_type_hints(COMMANDS[name].load(), include_extras=True)
+    return [one for one, hint in hints.items() if tyro.conf.Positional in getattr(hint, "__metadata__", ())]
+
+
+def options(name: str) -> dict[str, Entry]:
     """What a command takes, by its longest option, or by its name where it is an argument."""
-    return {_longest(action): action for action in parser(name)._actions if action.dest != "help"}
+    return {_longest(entry): entry for entries in help_of(name).groups.values() for entry in entries}
 
 
 def write(out: Path) -> None:
@@ -69,23 +115,18 @@ def write(out: Path) -> None:
 
 def section(name: str) -> Iterator[str]:
     """The section of a command, line by line."""
-    own = parser(name)
+    own = help_of(name)
     yield f"## unitgain {name} {{ #{anchor(name)} }}"
     yield ""
-    yield _escaped(own.description or "")
+    yield _escaped(own.description)
     yield ""
-    yield from _groups(name, own)
-
-
-def _groups(name: str, own: argparse.ArgumentParser) -> Iterator[str]:
-    for group in own._action_groups:
-        actions = [action for action in group._group_actions if action.dest != "help"]
-        if actions:
-            title = "arguments" if "positional" in (group.title or "") else _group(group.title or "")
-            yield f"### {title.capitalize()} {{ #{anchor(name)}-{re.sub('[^a-z]+', '-', title.lower())} }}"
+    for title, entries in own.groups.items():
+        if entries:
+            shown = _group(title.replace("positional ", ""))
+            yield f"### {shown.capitalize()} {{ #{anchor(name)}-{re.sub('[^a-z]+', '-', shown.lower())} }}"
             yield ""
-        for action in actions:
-            yield from _entry(name, action)
+        for entry in entries:
+            yield from _entry(name, entry)
 
 
 def _group(title: str) -> str:
@@ -93,23 +134,22 @@ def _group(title: str) -> str:
     return title.rpartition(" options")[0].rpartition(".")[2].replace("_", " ") + " options" if " " in title else title
 
 
-def _entry(name: str, action: argparse.Action) -> Iterator[str]:
-    text, metavar = (
-        " ".join((action.help or "").split()),
-        str(action.metavar or "").replace("{None}|", "").replace("{None,", "{").strip("[]"),
-    )
-    if len(metavar) > SHORTEST or not action.option_strings:
+def _entry(name: str, entry: Entry) -> Iterator[str]:
+    text, metavar = entry.text, entry.metavar.replace("{None}|", "").replace("{None,", "{")
+    metavar = metavar[1:-1] if metavar.startswith("[") else metavar
+    argument = not entry.names[0].startswith("-")
+    if len(metavar) > SHORTEST or argument:
         choices = metavar.strip("{}").split(",")
         text = f"{text} One of {', '.join(choices)}." if len(choices) > 1 else text
-        metavar = "NAME" if action.option_strings else _longest(action)
-    shown = " ".join([", ".join(action.option_strings), metavar]).strip()
-    yield f"`{shown}`{{ #{anchor(name, _longest(action))} }}"
+        metavar = "" if argument else "NAME"
+    shown = " ".join([", ".join(entry.names), metavar]).strip()
+    yield f"`{shown}`{{ #{anchor(name, _longest(entry))} }}"
     yield f":   {_escaped(_sentence(text)) or 'No more is said of it.'}"
     yield ""
 
 
-def _longest(action: argparse.Action) -> str:
-    return max(action.option_strings, key=len, default=action.dest.rpartition(".")[2].upper())
+def _longest(entry: Entry) -> str:
+    return max(entry.names, key=len)
 
 
 def _sentence(text: str) -> str:

@@ -1,5 +1,6 @@
 """The site: links lead somewhere, every command and option has its entry, every documented name is there."""
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -19,6 +20,8 @@ from offline import fetched
 from pages import outside_code, stage, to_page, write_measured
 from unitgain.cli import completion
 from unitgain.cli.commands import COMMANDS
+from unitgain.data import Fit, SourceOptions
+from unitgain.trust import Limits
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -90,9 +93,31 @@ def test_every_command_and_option_has_its_entry(staged):
             assert f"{{ #{commands.anchor(name, option)} }}" in text, f"{name} {option}"
 
 
-def test_the_options_of_the_pages_are_those_of_the_help():
-    listed = {word for word in commands.options("sample") if word.startswith("--")}
-    assert listed == {word for word in completion.options("sample") if word.startswith("--")} - {"--help"}
+def test_the_options_of_the_pages_are_those_of_the_command():
+    listed = commands.options("data prepare")
+    fields = {one.name for part in (Fit, SourceOptions, Limits) for one in dataclasses.fields(part)} - {"limits"}
+    names = {f"--{name.replace('_', '-')}" for name in fields}
+    assert names <= listed.keys() and {"SOURCE", "DEST"} <= listed.keys()
+    assert names <= set(completion.options("data prepare"))
+    assert listed["--fit"].metavar == "{crop,pad,stretch}"
+    assert listed["--fit"].text.endswith("(default: crop)") and "the whole picture" in listed["--fit"].text
+    assert listed["SOURCE"].text.startswith("Where the images are.")
+
+
+def test_a_help_is_taken_apart():
+    text = (
+        "usage: x [-h]\n          [--more]\n\nDoes it.\n\nAnd\nmore.\n\n positional arguments   \n ---------   \n"
+        "  STR              What. (required)   \n\n options   \n --------   \n  -h, --help       show this\n"
+        "  --long-one, --other {a,b}   \n                   Of two\n                   lines.\n\n"
+        " part options\n -----\n  Said of it.\n  -----\n  --flag           True or not.\n"
+    )
+    found = commands.parse_help(text)
+    assert found.description == "Does it.\n\nAnd\nmore."
+    assert found.groups == {
+        "positional arguments": [commands.Entry((), "STR", "What. (required)")],
+        "options": [commands.Entry(("--long-one", "--other"), "{a,b}", "Of two lines.")],
+        "part options": [commands.Entry(("--flag",), "", "True or not.")],
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,7 +165,6 @@ def test_formulas_do_not_begin_a_line_of_markup_and_pages_are_mended(tmp_path):
     with pytest.raises(ValueError, match="no page has"):
         mend(tmp_path)
     (tmp_path / "b.html").write_text("".join(MENDED))
-    mend(tmp_path)
     part = (
         '<nav class="md-nav" data-md-level="1" aria-labelledby="__nav_3_label" aria-expanded="false">\n'
         '<label class="md-nav__title" for="__nav_3"> <span class="md-nav__icon md-icon"></span>\n Guides </label>'
