@@ -186,3 +186,72 @@ int32_t unitgain_depthwise(const struct depthwise *of) {
     }
     return failed;
 }
+
+/* Adds to the gradients of `down` rows of weights what a row of gradients of outputs, in float32, gives. */
+static inline __attribute__((always_inline)) void add_taps(int64_t width, const float *const *rows, const float *gradient,
+                                                           float *sums, const int down, const int across) {
+    vector held[MOST][VECTORS]; /* in registers, if there are nine */
+    for (int k = 0; k < down * across; k++)
+        for (int v = 0; v < VECTORS; v++) held[k][v] = *(const vector *)(sums + k * CHANNELS + v * LANES);
+    for (int64_t x = 0; x < width; x++)
+#pragma GCC unroll 3
+        for (int i = 0; i < down; i++)
+#pragma GCC unroll 3
+            for (int j = 0; j < across; j++)
+#pragma GCC unroll 2
+                for (int v = 0; v < VECTORS; v++) {
+                    const vector input = *(const vector *)(rows[i] + (x + j) * CHANNELS + v * LANES);
+                    held[i * across + j][v] += *(const vector *)(gradient + x * CHANNELS + v * LANES) * input;
+                }
+    for (int k = 0; k < down * across; k++)
+        for (int v = 0; v < VECTORS; v++) *(vector *)(sums + k * CHANNELS + v * LANES) = held[k][v];
+}
+
+/* The gradients of the weights that one image has, from `part` of it and that of the gradient of the output. */
+static void add_image(const struct depthwise *of, const struct part *part, const struct part *gradient, float *ring,
+                      float *sums) {
+    const int kernel = of->kernel, pad = kernel / 2;
+    const int64_t row = (of->width + 2 * pad) * CHANNELS;
+    float *const own = ring + kernel * row; /* a row of the gradient */
+    memset(ring, 0, kernel * row * 4);
+    memset(sums, 0, kernel * kernel * CHANNELS * 4);
+    for (int64_t y = -pad; y < of->height + pad; y++) {
+        float *const slot = ring + (y + kernel) % kernel * row;
+        if (y >= 0 && y < of->height) take_row(of, part, y, slot + pad * CHANNELS);
+        else memset(slot, 0, row * 4);
+        const int64_t target = y - pad;
+        if (target < 0) continue;
+        const float *rows[MOST];
+        for (int i = 0; i < kernel; i++) rows[i] = ring + (target - pad + i + kernel) % kernel * row;
+        take_row(of, gradient, target, own);
+        if (kernel == 3) add_taps(of->width, rows, own, sums, 3, 3);
+        for (int i = 0; i < kernel && kernel != 3; i++)
+            add_taps(of->width, rows + i, own, sums + i * kernel * CHANNELS, 1, kernel);
+    }
+}
+
+/* Gradients of the weights, [batch][channels / CHANNELS, rounded up][kernel * kernel][CHANNELS], where `out` is the
+ * gradient of the output, of the type of x. Returns 0, or 1 if there was no memory for it. */
+int32_t unitgain_depthwise_gradient(const struct depthwise *of, float *sums) {
+    const int64_t blocks = (of->channels + CHANNELS - 1) / CHANNELS, tasks = of->batch * blocks;
+    int failed = 0;
+#pragma omp parallel if (tasks > 1)
+    {
+        float *const ring =
+            aligned_alloc(64, rounded_up(((of->kernel + 1) * (of->width + of->kernel)) * CHANNELS * 4, 64));
+        if (!ring) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < tasks; task++) {
+            if (!ring) continue;
+            const struct part part = part_of(of, task / blocks, task % blocks);
+            struct part gradient = part;
+            gradient.x = part.out;
+            add_image(of, &part, &gradient, ring, sums + task * of->kernel * of->kernel * CHANNELS);
+        }
+        free(ring);
+    }
+    return failed;
+}

@@ -27,7 +27,12 @@ class _Depthwise(Structure):
 
 
 _depthwise = Binding(
-    "depthwise", functions={"depthwise": (c_int32, POINTER(_Depthwise))}, structs={"depthwise": _Depthwise}
+    "depthwise",
+    functions={
+        "depthwise": (c_int32, POINTER(_Depthwise)),
+        "depthwise_gradient": (c_int32, POINTER(_Depthwise), c_void_p),
+    },
+    structs={"depthwise": _Depthwise},
 )
 
 
@@ -92,3 +97,31 @@ class Depthwise:
         if out.numel() and library.unitgain_depthwise(byref(call)):
             raise MemoryError(f"no memory for a depthwise convolution of {tuple(x.shape)}")
         return out
+
+
+def depthwise_gradient(
+    x: Float[Tensor, "n c h w"], gradient: Float[Tensor, "n c h w"], kernel: int
+) -> Float[Tensor, "c 1 k k"]:
+    """The gradient of the weight of a depthwise convolution with zero padding, float32, from that of its output.
+
+    Args:
+        x: what is convolved, on the CPU.
+        gradient: of the output, in the same type.
+        kernel: height and width of the weight, odd and at most `Depthwise.MOST`.
+
+    Raises:
+        ValueError: if an image is not on the CPU.
+        RuntimeError: if this machine does not convolve such images.
+    """
+    assert kernel % 2 == 1
+    assert kernel <= Depthwise.MOST
+    assert x.shape == gradient.shape
+    assert x.dtype == gradient.dtype
+    library, block = _depthwise.need(), _depthwise.constant("block")
+    x, gradient = _depthwise.laid(x), _depthwise.laid(gradient)
+    n, c, h, w = x.shape
+    sums = torch.empty((n, -(-c // block), kernel**2, block), dtype=torch.float32, device="cpu")
+    call = _Depthwise(array(x), array(gradient), addend(None, gradient), None, None, 0, 0, kernel, n, h, w, c)
+    if library.unitgain_depthwise_gradient(byref(call), address(sums)):
+        raise MemoryError(f"no memory for the gradient of a depthwise convolution of {tuple(x.shape)}")
+    return sums.sum(0).transpose(1, 2).reshape(-1, 1, kernel, kernel)[:c].contiguous()

@@ -1,0 +1,233 @@
+"""Convolutions in training on CPUs: output, gradient of images and gradient of weights each in the way that is fastest.
+
+The rules, of shapes and the type of
+images on a processor, are from measurements (`benchmarks/gradients.py`):
+
+- large 3x3 convolutions of float32 are filtered, where few of the outputs that filtering makes are beside the images or
+  channels; in bfloat16 libraries multiply several times as fast, where processors have AMX;
+- of depthwise 3x3 convolutions, the gradient of images is a convolution too, with the weight turned around, and that of
+  the weight is made in C: PyTorch takes several times as long for both as for the convolution;
+- everything else is left to PyTorch.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from unitgain.native import Winograd, can_convolve_depthwise, can_filter
+from unitgain.native.depthwise import depthwise_gradient
+from unitgain.native.filter_gradient import can_filter_gradients, filtered_gradient
+from unitgain.native.training import can_train
+
+TILE = 4  # outputs of a tile of Winograd's filtering, in each direction
+WIDE = 64  # outputs that it makes at once
+FEW = 32  # channels from which transforms cost less than the multiplications that they save
+FILLED = 0.7  # of what it makes, from which it pays
+WORTH = 2**25  # multiplications from which a call from Python costs little beside them
+
+
+class Shape(NamedTuple):
+    """What the way of a convolution depends on: channels in and out, kernel, groups, images, sides, and their type."""
+
+    inputs: int
+    outputs: int
+    kernel: tuple[int, int]
+    groups: int
+    images: int
+    sides: tuple[int, int]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor, groups: int) -> "Shape":
+        """Of these images and this weight."""
+        n, c, h, w = x.shape
+        return cls(c, len(weight), (weight.shape[2], weight.shape[3]), groups, n, (h, w), x.dtype)
+
+    @property
+    def transposed(self) -> "Shape":
+        """Of the convolution that makes the gradient of images."""
+        return self._replace(inputs=self.outputs, outputs=self.inputs)
+
+    @property
+    def filled(self) -> float:
+        """Share of the outputs of tiles that there are."""
+        return self.sides[0] * self.sides[1] / math.prod(-(-side // TILE) * TILE for side in self.sides)
+
+    @property
+    def padding(self) -> list[int]:
+        """Zeros around images."""
+        return [side // 2 for side in self.kernel]
+
+    @property
+    def multiplications(self) -> int:
+        """Of the convolution, by its definition."""
+        each = self.inputs // self.groups * math.prod(self.kernel)
+        return self.images * math.prod(self.sides) * self.outputs * each
+
+
+class Way(ABC):
+    """A way to make a convolution and its gradients; images are channels-last, weights float32."""
+
+    @staticmethod
+    @abstractmethod
+    def output(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+        """The convolution."""
+
+    @staticmethod
+    @abstractmethod
+    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+        """The gradient of `x`, from that of the output."""
+
+    @staticmethod
+    @abstractmethod
+    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
+        """The gradient of the weight, likewise; float32, contiguous."""
+
+
+Ways = tuple[type[Way], type[Way], type[Way]]
+"""Of the convolution, of the gradient of its images, and of that of its weight."""
+
+
+class ByLibrary(Way):
+    """As PyTorch does it, one gradient at a time."""
+
+    @staticmethod
+    def output(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+        """The convolution."""
+        return F.conv2d(x, weight, padding=shape.padding, groups=shape.groups)
+
+    @staticmethod
+    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+        """The gradient of `x`."""
+        x = _like(gradient, shape.inputs)  # of which the shape is all that counts
+        return _backward(gradient, x, weight, shape, [True, False, False])[0]
+
+    @staticmethod
+    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
+        """The gradient of the weight."""
+        weight = gradient.new_empty((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
+        return _dense(_backward(gradient, x, weight, shape, [False, True, False])[1])
+
+
+class ByFilter(Way):
+    """3x3 convolutions by Winograd's filtering in float32, with a quarter of the multiplications."""
+
+    @staticmethod
+    def output(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+        """The convolution."""
+        return Winograd(weight, TILE, integers=False)(x, x.dtype)
+
+    @staticmethod
+    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+        """The gradient of `x`."""
+        return Winograd(weight.flip(2, 3).transpose(0, 1), TILE, integers=False)(gradient, gradient.dtype)
+
+    @staticmethod
+    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
+        """The gradient of the weight."""
+        return filtered_gradient(x, gradient)
+
+
+class ByChannel(ByLibrary):
+    """Depthwise convolutions with square kernels, in the types of `can_convolve_depthwise`."""
+
+    @staticmethod
+    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+        """The gradient of `x`."""
+        return F.conv2d(gradient, weight.flip(2, 3), padding=shape.padding, groups=shape.groups)
+
+    @staticmethod
+    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
+        """The gradient of the weight."""
+        return depthwise_gradient(x, gradient, shape.kernel[0])
+
+
+def ways(shape: Shape) -> Ways:
+    """How to make the convolution, the gradient of its images, and that of its weight: see the module."""
+    if shape.kernel == (3, 3) and shape.groups == shape.inputs == shape.outputs > 1:
+        way = ByChannel if can_convolve_depthwise(shape.dtype) else ByLibrary
+        return way, way, way
+    large = shape.dtype == torch.float32 and shape.multiplications >= WORTH
+    if shape.kernel == (3, 3) and shape.groups == 1 and large and can_filter(integers=False) and can_filter_gradients():
+        return _filtered(shape), _filtered(shape.transposed), _filtered_gradient(shape)
+    return ByLibrary, ByLibrary, ByLibrary
+
+
+def faster_ways(x: Tensor, weight: Tensor, groups: int) -> Ways | None:
+    """`ways`, or None where PyTorch's own is as fast, or nothing here takes these images (`can_train`)."""
+    if not can_train(x) or hasattr(x, "fake_mode"):  # shapes alone, of which memory is estimated
+        return None
+    found = ways(Shape.of(x, weight, groups))
+    return None if found == (ByLibrary,) * 3 else found
+
+
+def _filtered(shape: Shape) -> type[Way]:
+    wide = -(-shape.outputs // WIDE) * WIDE
+    return ByFilter if shape.inputs >= FEW and shape.filled * shape.outputs / wide >= FILLED else ByLibrary
+
+
+def _filtered_gradient(shape: Shape) -> type[Way]:
+    return ByFilter if min(shape.inputs, shape.outputs) >= FEW and shape.filled >= FILLED else ByLibrary
+
+
+def convolve(
+    x: Float[Tensor, "n c h w"],
+    weight: Float[Tensor, "c2 c3 k k2"],
+    groups: int = 1,
+    by: Ways | None = None,
+) -> Float[Tensor, "n c2 h w"]:
+    """Convolution that keeps the size, with zero padding, channels-last, in the type of `x`, which `can_train`.
+
+    Args:
+        x: images.
+        weight: float32, odd kernel; rounded to the type of `x` where products are.
+        groups: of channels.
+        by: the ways to make it and both gradients, which have none themselves; by default those of `ways`.
+    """
+    shape = Shape.of(x, weight, groups)
+    return _Convolution.apply(x, weight, shape, by or ways(shape))  # type: ignore[no-untyped-call]
+
+
+class _Convolution(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: Shape, by: Ways) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.shape, ctx.by, ctx.weight_type = shape, by, weight.dtype
+        weight = weight.detach().to(x.dtype)
+        ctx.save_for_backward(x, weight)
+        return by[0].output(x, weight, shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_x, of_weight = ctx.needs_input_grad[:2]
+        return (
+            ctx.by[1].of_images(gradient, weight, ctx.shape) if of_x else None,
+            ctx.by[2].of_weight(gradient, x, ctx.shape).to(ctx.weight_type) if of_weight else None,
+            None,
+            None,
+        )
+
+
+def _backward(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape, mask: list[bool]) -> Any:
+    sizes = [1, 1], shape.padding, [1, 1], False, [0, 0]
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *sizes, shape.groups, mask)
+
+
+def _like(images: Tensor, channels: int) -> Tensor:
+    n, _, h, w = images.shape
+    return torch.empty((n, channels, h, w), dtype=images.dtype, device="cpu", memory_format=torch.channels_last)
+
+
+def _dense(weight: Tensor) -> Tensor:
+    """In float32, in the layout of parameters."""
+    return weight.float().contiguous()
