@@ -43,6 +43,8 @@ def test_images_are_drawn_for_rows(tmp_path, call, run, told):
     assert json.loads((tmp_path / "guided" / "manifest.json").read_text())["settings"]["without"] == ["style"]
     said = call("sample", run, "--conditions", "told[3:99]", "--out", tmp_path / "other", *fast, code=2).err
     assert "there are 29, 0 to 28" in said
+    said = call("sample", run, "--out", tmp_path / "without", *fast)
+    assert "drawn without age (an amount of scale" in said.out + said.err
     said = call("metrics", run, "--metrics", "fid", "--seeds", "0-9", "--device", "cpu", code=2).err
     assert "the network is told age, style" in said and "--conditions none" in said
 

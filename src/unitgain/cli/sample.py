@@ -8,7 +8,7 @@ import tyro
 
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
 from unitgain.cli.drawing import Drawing
-from unitgain.console import bar, next_step, say
+from unitgain.console import bar, next_step, note, say
 from unitgain.draw.options import options_of
 from unitgain.draw.settings import Animation, DrawSettings, FromPicture
 
@@ -83,6 +83,9 @@ class Sample(Drawing):
             raise ValueError(f"--columns {self.columns}: must be at least 1")
         with processes(pick_device(self.device)) as world:
             main, guide, settings = self.networks(self.network, world.device)
+            if world.main and main.denoiser.spec.conditions and settings.conditions is None:
+                told = ", ".join(one.summary for one in main.denoiser.spec.conditions)
+                note(f"drawn without {told}: --conditions DATA, or DATA[0:16], draws for rows of data")
             if self.per_class is not None:
                 count = self.per_class * (len(settings.label) if isinstance(settings.label, tuple) else 1)
                 seeds = parse_seeds(f"0-{count - 1}")
