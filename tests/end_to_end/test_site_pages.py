@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from browsers import browser as start
-from browsers import check_by_axe
+from browsers import WAIT, check_by_axe, chromium
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "site"
@@ -28,7 +27,7 @@ def browser():
     sources = [path for folder in ("docs", "benchmarks/results") for path in (ROOT / folder).rglob("*.md")]
     if max(path.stat().st_mtime for path in sources) > (SITE / "index.html").stat().st_mtime:
         pytest.skip("the site is older than its pages: make docs")
-    with start() as one:
+    with chromium() as one:
         yield one
 
 
@@ -39,6 +38,7 @@ def test_a_page_is_accessible_and_fits(browser, name, window):
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     try:
         page = context.new_page()
+        page.set_default_timeout(WAIT)
         page.goto((SITE / name).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         check_by_axe(page)
