@@ -2,20 +2,29 @@
 
 Draws lengths that were not drawn before, one after the other, as the page asks for them: snapshots are planned with and
 read, the network is prepared, then comes the first preview, then the finished images. RUN is the run of `make demo` or
-any other. Run it on an idle machine: the figures are times.
+any other. Then a new length of a large network (EDM2-XS for images of 512x512, 32 snapshots of weights at random, 8 GB
+below --folder): its first image, against one reconstruction as `unitgain ema reconstruct` does it plus one drawing with
+a network that is open. Run it on an idle machine: the figures are times.
 """
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from machine import RESULTS, write_results
+from unitgain.checkpoint.snapshot import SnapshotHeader
+from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Preview
 from unitgain.explore import Average, Picture, Reading, Session, View
 from unitgain.explore.sources import Run
+from unitgain.posthoc import SnapshotStore, reconstruct
+from unitgain.recipes import recipe
 
 PARTS = {
     "plan": "headers read, weights solved for",
@@ -57,9 +66,56 @@ def measure(run: Path, lengths: Sequence[float], seeds: int, steps: int) -> dict
     return {"seconds": medians, "slowest_seen": slowest, "about": about}
 
 
+def write_run(folder: Path, name: str, snapshots: int) -> None:
+    """So many snapshots of a network whose weights wander, half of them of each length."""
+    own = recipe(name)
+    denoiser = Denoiser(own.network, own.sigma_data)
+    header = SnapshotHeader(
+        network=own.network,
+        sigma_data=own.sigma_data,
+        nimg=0,
+        profile={"kind": "raw"},
+        recipe=own.name,
+        encoder={"kind": "pixels"},  # the decoder of latents is not what is measured
+        classes=None,
+        data=None,
+        label_dropout=None,
+    )
+    store = SnapshotStore(folder / "snapshots", denoiser, every=1000, header=header)
+    for number in range(1, snapshots // 2 + 1):
+        with torch.no_grad():
+            for parameter in denoiser.parameters():
+                parameter.add_(torch.randn(()), alpha=0.1)
+        store.update(t=1000 * number, dt=1000)
+
+
+def measure_large(folder: Path, name: str, snapshots: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Medians in seconds: a reconstruction to a file, a drawing, and the first image of a length that is new."""
+    write_run(folder, name, snapshots)
+    settings, seconds = DrawSettings(steps=steps, dtype="auto"), {"reconstruction": [], "drawing": [], "new": []}
+    with Session(folder, settings=settings) as session:
+        for repeat in range(repeats + 1):  # the first one warms up
+            length = round(0.06 + 0.01 * repeat, 3)
+            began = time.perf_counter()
+            reconstruct(folder, [length], folder / "ema" / str(repeat))
+            reconstructed = time.perf_counter()
+            new = moved(session, length, [0])["all"]
+            before = time.perf_counter()
+            moved(session, length, [1])
+            drawn = time.perf_counter() - before
+            if repeat:
+                for one, value in (("reconstruction", reconstructed - began), ("drawing", drawn), ("new", new)):
+                    seconds[one].append(value)
+            print(f"{name}: reconstruction {reconstructed - began:.2f}, drawing {drawn:.2f}, new {new:.2f}", flush=True)
+    medians = {one: statistics.median(values) for one, values in seconds.items()}
+    return {"recipe": name, "snapshots": snapshots, "steps": steps, "repeats": repeats, "seconds": medians}
+
+
 def page(found: dict[str, Any]) -> str:
     """The result as a page."""
-    seconds, about = found["seconds"], found["about"]
+    seconds, about, large = found["seconds"], found["about"], found["large"]
+    own = large["seconds"]
+    share = own["new"] / (own["reconstruction"] + own["drawing"])
     rows = "\n".join(f"| {text} | {1000 * seconds[name]:.0f} |" for name, text in PARTS.items())
     return f"""# The explorer: a moved slider
 
@@ -71,6 +127,17 @@ Heun's method. Medians over {about["lengths"]} lengths that were not drawn befor
 {rows}
 | **until images are seen** (slowest: {1000 * found["slowest_seen"]:.0f}) | **{1000 * seconds["seen"]:.0f}** |
 | **until they are finished** | **{1000 * seconds["all"]:.0f}** |
+
+## A new length of a large network
+
+`{large["recipe"]}`, {large["snapshots"]} snapshots, one image, {large["steps"]} steps. Medians over {large["repeats"]}
+lengths.
+
+| what | seconds |
+|---|---|
+| a reconstruction to a file, as `unitgain ema reconstruct` | {own["reconstruction"]:.2f} |
+| a drawing with a network that is open | {own["drawing"]:.2f} |
+| **the first image of a new length** ({share:.2f} of the two) | **{own["new"]:.2f}** |
 """
 
 
@@ -81,9 +148,17 @@ def main(args: Sequence[str] | None = None, folder: Path = RESULTS) -> None:
     parser.add_argument("--lengths", type=int, default=21, help="lengths to draw, the first of them to warm up")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--large", default="edm2-img512-xs", help="recipe of the large network")
+    parser.add_argument("--snapshots", type=int, default=32, help="of the large network")
+    parser.add_argument("--large-steps", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="for the large run; default: a temporary one")
     asked = parser.parse_args(args)
     lengths = [round(0.05 + 0.15 * k / max(asked.lengths - 1, 1), 4) for k in range(asked.lengths)]
     found = measure(asked.run, lengths, asked.seeds, asked.steps)
+    with tempfile.TemporaryDirectory(dir=asked.folder) as place:
+        large = measure_large(Path(place), asked.large, asked.snapshots, asked.large_steps, asked.repeats)
+    found = {**found, "large": large}
     write_results("explorer", found, page(found), folder=folder)
     print(page(found))
 

@@ -404,6 +404,7 @@ def test_screenshots(runs, browser, tmp_path):
         page.click("#hold")
         expect(page.locator("#held img")).to_have_count(8)
         slide(page, "length", 0.2)
+        page.locator("#compare").scroll_into_view_if_needed()
         page.hover("#now img")
         expect(page.locator("#now img").first).to_have_attribute("data-shown", "difference")
         page.locator("#compare").screenshot(path=folder / "explorer-compare.png")

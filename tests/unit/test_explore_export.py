@@ -111,8 +111,12 @@ def test_the_benchmark_measures_each_part(runs, tmp_path):
     sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
     import explorer
 
-    explorer.main(["--run", str(runs / "main"), "--lengths", "3", "--seeds", "2", "--steps", "2"], folder=tmp_path)
-    seconds = json.loads((tmp_path / "explorer.json").read_text())["seconds"]
+    small = ("--large", "digits", "--snapshots", "8", "--large-steps", "2", "--repeats", "1")
+    own = ("--run", str(runs / "main"), "--lengths", "3", "--seeds", "2", "--steps", "2")
+    explorer.main([*own, *small, "--folder", str(tmp_path)], folder=tmp_path)
+    result = json.loads((tmp_path / "explorer.json").read_text())
+    assert all(value > 0 for value in result["large"]["seconds"].values())
+    seconds = result["seconds"]
     assert all(seconds[name] > 0 for name in (*explorer.PARTS, "seen", "all"))
     assert sum(seconds[name] for name in explorer.PARTS) == pytest.approx(seconds["all"])
     assert all(text in (tmp_path / "explorer.md").read_text() for text in explorer.PARTS.values())
