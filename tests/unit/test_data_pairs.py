@@ -214,3 +214,8 @@ def test_values_are_as_long_as_the_manifest_says(root):
         path.write_text(json.dumps(about))
         with pytest.raises(DataError):
             PreparedDataset(root / "data").conditions_of(np.arange(3))
+
+
+def test_folders_have_no_conditions(root):
+    with pytest.raises(ValueError, match=r"conditions vector: .* has none; they come from a table"):
+        make(root / "images", root / "data", conditions=("vector",))

@@ -49,7 +49,13 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
     if not path.exists():
         remedy = near(path) or "; a set on the Hugging Face Hub is written hub:org/name"
         raise FileNotFoundError(f"{what} does not exist{remedy}")
-    return (_open_folder if path.is_dir() else _open_file)(path, scratch, options).limited(options.limit)
+    source = (_open_folder if path.is_dir() else _open_file)(path, scratch, options).limited(options.limit)
+    if options.conditions and not source.conditioned:
+        raise ValueError(
+            f"conditions {', '.join(options.conditions)}: {what} has none; they come from a table (.csv, .tsv, .jsonl, "
+            ".parquet), or from stacked arrays (.npz, .h5)"
+        )
+    return source
 
 
 def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
