@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import averages
 import batch_norm
+import gradients
 import infer
 import initialization
 import loading
@@ -220,3 +221,14 @@ def folder_of(folder, count):
     folder.mkdir()
     for index in range(count):
         Image.new("RGB", (20, 12)).save(folder / f"{index:06d}.jpg")
+
+
+def test_convolutions_of_training(tmp_path):
+    gradients.main(["--small", "--rounds", "1", "--folder", str(tmp_path)])
+    found = json.loads((tmp_path / "gradients.json").read_text())
+    parts = [part for name, part in found.items() if name != "machine"]
+    assert len(parts) == 2 * len(training_step.recipes(small=True))
+    rows = [row for part in parts for row in part["rows"]]
+    assert any("groups" in row["layer"] for row in rows)
+    assert all(value > 0 for row in rows for value in row["seconds"].values())
+    assert all(f"| {row['layer']} | {row['count']} |" in (tmp_path / "gradients.md").read_text() for row in rows)

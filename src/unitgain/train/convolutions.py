@@ -5,8 +5,8 @@ images on a processor, are from measurements (`benchmarks/gradients.py`):
 
 - large 3x3 convolutions of float32 are filtered, where few of the outputs that filtering makes are beside the images or
   channels; in bfloat16 libraries multiply several times as fast, where processors have AMX;
-- of depthwise 3x3 convolutions, the gradient of images is a convolution too, with the weight turned around, and that of
-  the weight is made in C: PyTorch takes several times as long for both as for the convolution;
+- of depthwise 3x3 convolutions in bfloat16, the gradient of images is a convolution too, with the weight turned around,
+  and that of the weight is made in C: PyTorch takes several times as long for both as for the convolution;
 - everything else is left to PyTorch.
 """
 
@@ -30,7 +30,7 @@ TILE = 4  # outputs of a tile of Winograd's filtering, in each direction
 WIDE = 64  # outputs that it makes at once
 FEW = 32  # channels from which transforms cost less than the multiplications that they save
 FILLED = 0.7  # of what it makes, from which it pays
-WORTH = 2**25  # multiplications from which a call from Python costs little beside them
+WORTH = 2**27  # multiplications from which a call from Python costs little beside them
 
 
 class Shape(NamedTuple):
@@ -151,9 +151,9 @@ class ByChannel(ByLibrary):
 
 def ways(shape: Shape) -> Ways:
     """How to make the convolution, the gradient of its images, and that of its weight: see the module."""
-    if shape.kernel == (3, 3) and shape.groups == shape.inputs == shape.outputs > 1:
-        way = ByChannel if can_convolve_depthwise(shape.dtype) else ByLibrary
-        return way, way, way
+    depthwise = shape.groups == shape.inputs == shape.outputs > 1
+    if shape.kernel == (3, 3) and depthwise and shape.dtype == torch.bfloat16 and can_convolve_depthwise(shape.dtype):
+        return ByChannel, ByChannel, ByChannel
     large = shape.dtype == torch.float32 and shape.multiplications >= WORTH
     if shape.kernel == (3, 3) and shape.groups == 1 and large and can_filter(integers=False) and can_filter_gradients():
         return _filtered(shape), _filtered(shape.transposed), _filtered_gradient(shape)
