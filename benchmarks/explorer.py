@@ -2,7 +2,7 @@
 
 Draws lengths that were not drawn before, one after the other, as the page asks for them: snapshots are planned with and
 read, the network is prepared, then comes the first preview, then the finished images. RUN is the run of `make demo` or
-any other. Then a new length of a large network (EDM2-XS for images of 512x512, 32 snapshots of weights at random, 8 GB
+any other. Then a new length of a large network (EDM2-XS for images of 64x64, 32 snapshots of weights at random, 8 GB
 below --folder): its first image, against one reconstruction as `unitgain ema reconstruct` does it plus one drawing with
 a network that is open. Run it on an idle machine: the figures are times.
 """
@@ -76,7 +76,7 @@ def write_run(folder: Path, name: str, snapshots: int) -> None:
         nimg=0,
         profile={"kind": "raw"},
         recipe=own.name,
-        encoder={"kind": "pixels"},  # the decoder of latents is not what is measured
+        encoder={"kind": "pixels"},
         classes=None,
         data=None,
         label_dropout=None,
@@ -148,7 +148,7 @@ def main(args: Sequence[str] | None = None, folder: Path = RESULTS) -> None:
     parser.add_argument("--lengths", type=int, default=21, help="lengths to draw, the first of them to warm up")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--large", default="edm2-img512-xs", help="recipe of the large network")
+    parser.add_argument("--large", default="edm2-img64-xs", help="recipe of the large network")
     parser.add_argument("--snapshots", type=int, default=32, help="of the large network")
     parser.add_argument("--large-steps", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
