@@ -5,6 +5,7 @@ training takes in their place (`unitgain.train.convolutions`). Figures go to `re
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections import Counter
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {}
     lines = ["# Convolutions of training", "", (__doc__ or "").split("\n\n")[1].split("Figures")[0].replace("\n", " ")]
     lines += ["Percentages are those of the rate of a square matrix product, by PyTorch."]
+    lines += [f"Load average as it began, of {os.cpu_count()} cores: {os.getloadavg()[0]:.1f}."]
     for dtype in DTYPES.values():
         rate = peak(dtype, options.rounds, options.small)
         for name, (spec, batch) in networks(options.small).items():
