@@ -3,7 +3,10 @@
 import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
+import soundfile
 import torch
 from blocks import run_page
 from conftest import trained
@@ -51,7 +54,21 @@ def files(tmp_path_factory):
         to_image(pixels).save(folder / "photographs" / f"{number:03d}.png")
     prepare_data(str(folder / "photographs"), folder / "data", Fit(resolution=8, channels=1))
     shutil.copytree(folder / "data", folder / "data" / "64")
+    _write_arrays(folder)
     return folder
+
+
+def _write_arrays(folder):
+    """Sounds, volumes, fields and signals."""
+    generator = np.random.default_rng(0)
+    for name in ("recordings", "scans", "fields"):
+        (folder / name).mkdir()
+    for number in range(3):
+        soundfile.write(folder / "recordings" / f"{number}.wav", generator.normal(size=12000) * 0.1, 16000)
+        volume = generator.normal(size=(32, 64, 64)).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "scans" / f"{number}.nii.gz")
+        np.save(folder / "fields" / f"{number}.npy", generator.normal(size=(16, 16, 5)).astype(np.float32))
+    np.save(folder / "signals.npy", generator.normal(size=(4, 2, 64)).astype(np.float32))
 
 
 @pytest.fixture
@@ -76,7 +93,15 @@ def test_the_readme(call, place):
 
 
 def test_data(call, place):
-    names = run_page("docs/data.md", call, shorter={"count=256": "count=32", "resolution=64": "resolution=16"})
+    run = place / "run/snapshots"
+    run.mkdir(parents=True)
+    shutil.copy(place / "NETWORK" / "model.safetensors", run / "0000524288-0.100.safetensors")
+    rows = [f'photographs/{number:03d}.png,{number},photographs/000.png,"[[1, {number}]]"' for number in range(4)]
+    Path("pairs.csv").write_text("\n".join(["image,years,thumbnail,embedding", *rows]))
+    items = [{"image": torch.randn(1, 8, 8), "digit": number, "age": float(number)} for number in range(4)]
+    shorter = {"count=256": "count=32", "resolution=64": "resolution=16", "--resolution 64": "--resolution 8"}
+    names = run_page("docs/data.md", call, {"dataset": items}, shorter)
+    assert names["arrays"].shape == (4, 1, 8, 8)
     assert names["stored"].shape == (32, 3, 16, 16) and names["images"].dtype == torch.float32
 
 

@@ -1,7 +1,6 @@
 """Convolutions in training on CPUs: output, gradient of images and gradient of weights each in the way that is fastest.
 
-The rules, of shapes and the type of
-images on a processor, are from measurements (`benchmarks/gradients.py`):
+The rules, by the shapes and the type of images, are from measurements (`benchmarks/gradients.py`):
 
 - large 3x3 convolutions of float32 are filtered, where few of the outputs that filtering makes are beside the images or
   channels; in bfloat16 libraries multiply several times as fast, where processors have AMX;
