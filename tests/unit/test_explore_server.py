@@ -364,7 +364,8 @@ def test_rows_of_a_table_that_are_no_cells_are_left_out(runs, tmp_path):
 
 def test_what_there_is_to_understand(served):
     profile = json.loads(served.ask("/api/profile", {"average": {"length": 0.08}})[1])
-    assert profile["svg"].startswith("<svg") and abs(sum(one["weight"] for one in profile["snapshots"]) - 1) < 1e-6
+    assert profile["svg"].startswith("<svg") and abs(sum(one["weight"] for one in profile["snapshots"]) - 1) < 1e-4
+    assert all(abs(one["weight"]) > 1e-9 for one in profile["snapshots"])  # what rounding leaves is not named
     plots = json.loads(served.ask("/api/history")[1])["plots"]
     assert len(plots) >= 2 and all(plot["svg"].startswith("<svg") for plot in plots)
     frames = [line for line in served.lines("/api/path", {**VIEW, "seeds": [4]}) if line["kind"] == "frame"]

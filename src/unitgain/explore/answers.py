@@ -34,6 +34,7 @@ from unitgain.trust import is_number
 
 LENGTHS = tuple(round(0.005 * k, 3) for k in range(1, 58))  # where the error of the fit is told
 PAUSE = 0.08  # seconds between previews, at least; and ten times what the last one took
+LEAST = 1e-6  # of the largest weight, from which a snapshot is named among those that make an average
 MOST_CLASSES = 10_000  # whose names are told
 
 Line = Mapping[str, Any]
@@ -156,9 +157,12 @@ class Answers:
         planned = self.session.source.plan(view.average)
         assert view.average.t is not None and view.average.length is not None
         target = PowerProfile.of(view.average.t, view.average.length)
+        weights = planned.weights.matrix[:, 0].tolist()
+        least = LEAST * max(map(abs, weights))
         about = [
-            {"file": printable(source.path.name), "weight": float(weight)}
-            for source, weight in zip(planned.sources, planned.weights.matrix[:, 0], strict=True)
+            {"file": printable(source.path.name), "weight": weight}
+            for source, weight in zip(planned.sources, weights, strict=True)
+            if abs(weight) >= least
         ]
         with self._plots:
             shown = svg(profiles_figure(planned.weights, [target]))
