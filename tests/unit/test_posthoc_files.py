@@ -26,7 +26,7 @@ from unitgain.checkpoint.writer import Writer, write_average
 from unitgain.cli.main import main
 from unitgain.ema import RAW, ExponentialEMA, PowerEMA, describe, file_name
 from unitgain.native import can_combine
-from unitgain.posthoc import Length, SnapshotStore, Target, estimate, plan, reconstruct, stream
+from unitgain.posthoc import Length, SnapshotStore, Target, estimate, fit_errors, plan, reconstruct, stream
 from unitgain.posthoc.convert import convert, find_sources
 from unitgain.posthoc.foreign import read_state
 from unitgain.posthoc.thin import errors, thin
@@ -578,6 +578,14 @@ def test_commands(run, tmp_path, capsys):
         with pytest.raises(SystemExit) as exit_:
             main(wrong)
         assert exit_.value.code == 2
+
+
+def test_errors_of_lengths_are_told_without_a_warning_within_reach_or_not(run, recwarn):
+    near, far, ends_early = fit_errors(run, [0.1, 0.001]), fit_errors(run, [0.001]), fit_errors(run, [0.1], t=80)
+    assert near[0] < 0.05 and near[1] == far[0] > 0.5 and ends_early != near[:1]
+    assert not recwarn.list
+    with pytest.raises(ValueError, match="cannot end at"):
+        fit_errors(run, [0.1], t=1e6)
 
 
 def test_names_of_files():

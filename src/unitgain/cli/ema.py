@@ -196,21 +196,18 @@ class Error(OfRun):
     def run(self) -> None:
         """Print one row per length."""
         from unitgain.checkpoint.snapshot import list_snapshots
-        from unitgain.ema import Profile
         from unitgain.figures import check_picture
-        from unitgain.posthoc.planning import usable
+        from unitgain.posthoc.planning import fit_errors, usable
         from unitgain.posthoc.plot import plot_errors
-        from unitgain.posthoc.solve import WARN_ABOVE, solve
-        from unitgain.posthoc.targets import Length, parse_lengths
+        from unitgain.posthoc.solve import WARN_ABOVE
+        from unitgain.posthoc.targets import parse_lengths
 
         if self.plot is not None:
             check_picture(self.plot)
         lengths = parse_lengths(self.lengths)
-        averages, snapshots = usable(list_snapshots(self.run_folder), self.run_folder)
-        end = self.t if self.t is not None else max(average.t for average in averages)
-        targets: list[Profile] = [Length(sigma_rel=length).profile(end) for length in lengths]
-        error = solve(snapshots, targets, warn_above=None).error.tolist()
+        error = fit_errors(self.run_folder, lengths, t=self.t)
         if self.plot is not None:
+            averages, _ = usable(list_snapshots(self.run_folder), self.run_folder)
             times = len({average.t for average in averages})
             plot_errors(lengths, {f"{len(averages)} averages at {times} times": error}, self.plot)
         if self.json:

@@ -1,7 +1,6 @@
 """Where networks come from: a run, of which any average can be had, or a network as it is."""
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from unitgain.draw.settings import DrawSettings
 from unitgain.explore.views import Average
 from unitgain.hub import locate
 from unitgain.posthoc.memory import combine
-from unitgain.posthoc.planning import UNREACHABLE, Plan, plan, usable
+from unitgain.posthoc.planning import UNREACHABLE, Plan, fit_errors, plan, usable
 from unitgain.posthoc.reconstruct import filename, reconstruct
 from unitgain.posthoc.targets import Target
 from unitgain.report.known import is_run, newest_average
@@ -136,8 +135,7 @@ class Run(Source):
 
     def errors(self, lengths: Sequence[float], t: float | None = None) -> list[float]:
         """Relative errors of the profiles of averages of these lengths that end at `t`, from headers alone."""
-        planned = plan(self.folder, lengths, t=t, max_error=math.inf, warn_above=None)
-        return [planned.error(target) for target in planned.targets]
+        return fit_errors(self.folder, lengths, t=t)
 
     def plan(self, average: Average) -> Plan:
         """How a resolved average is made.

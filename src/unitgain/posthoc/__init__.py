@@ -7,7 +7,7 @@ of other lengths from the files, and `solve` says how well that can be done.
 from unitgain.posthoc.estimate import estimate
 from unitgain.posthoc.inner import inner_product
 from unitgain.posthoc.load import load_into
-from unitgain.posthoc.planning import plan
+from unitgain.posthoc.planning import fit_errors, plan
 from unitgain.posthoc.reconstruct import Reconstruction, reconstruct
 from unitgain.posthoc.solve import FitWarning, Weights, solve
 from unitgain.posthoc.store import SnapshotStore
@@ -21,6 +21,7 @@ __all__ = [
     "Target",
     "Weights",
     "estimate",
+    "fit_errors",
     "inner_product",
     "load_into",
     "parse_lengths",

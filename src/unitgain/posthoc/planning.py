@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -108,6 +109,15 @@ def plan(
     weights = replace(weights, matrix=weights.matrix[used], snapshots=tuple(profiles[index] for index in used))
     digest = hashlib.sha256(json.dumps([[average.sha256 for average in averages], normalize]).encode()).hexdigest()
     return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied], digest)
+
+
+def fit_errors(run: Path | str, lengths: Sequence[float | Length], *, t: float | None = None) -> list[float]:
+    """Relative error of the profile of each of these averages, however large; nothing is read but headers.
+
+    Arguments and errors as for `plan`.
+    """
+    planned = plan(run, lengths, t=t, max_error=math.inf, warn_above=None)
+    return [planned.error(target) for target in planned.targets]
 
 
 def usable(averages: Sequence[Snapshot], run: Path) -> tuple[list[Snapshot], list[Profile]]:

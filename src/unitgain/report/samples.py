@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from unitgain.checkpoint.snapshot import SnapshotError, list_snapshots
+from unitgain.checkpoint.snapshot import SnapshotError
 from unitgain.classes import Classes
 from unitgain.console import warn
 from unitgain.data.captions import captioned_grid
@@ -29,9 +29,8 @@ from unitgain.draw import DrawSettings, draw_images, open_network
 from unitgain.draw.decode import painter_of
 from unitgain.evaluate.images import as_ranges
 from unitgain.posthoc import reconstruct
-from unitgain.posthoc.planning import usable
-from unitgain.posthoc.solve import WARN_ABOVE, solve
-from unitgain.posthoc.targets import Length
+from unitgain.posthoc.planning import fit_errors
+from unitgain.posthoc.solve import WARN_ABOVE
 from unitgain.report.history import History
 from unitgain.text import evenly
 from unitgain.trust import DEFAULT_LIMITS, LimitError, read_regular
@@ -197,10 +196,8 @@ def lengths_of(
         return []
     seeds = range(8) if seeds is None else seeds
     try:
-        averages, stored = usable(list_snapshots(history.folder), history.folder)
-        end = max(average.t for average in averages)
-        wanted = list(lengths or LENGTHS)
-        errors = solve(stored, [Length(sigma_rel=one).profile(end) for one in wanted], warn_above=None).error.tolist()
+        wanted = lengths or LENGTHS
+        errors = fit_errors(history.folder, wanted)
         within = [length for length, error in zip(wanted, errors, strict=True) if error <= WARN_ABOVE]
         with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
             paths = [one.path for one in reconstruct(history.folder, within, Path(folder) / "ema")] if within else []

@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unitgain.checkpoint.snapshot import list_snapshots
-from unitgain.posthoc.planning import UNREACHABLE, plan
+from unitgain.posthoc.planning import UNREACHABLE, fit_errors
 from unitgain.posthoc.reconstruct import filename, reconstruct
-from unitgain.posthoc.solve import FitWarning
 from unitgain.posthoc.targets import Target, as_target
 
 
@@ -40,14 +37,8 @@ class Averages:
 
     def out_of_reach(self, lengths: Sequence[float]) -> tuple[float, ...]:
         """Those of some lengths sigma_rel that the snapshots of the run are no base for; headers alone are read."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FitWarning)
-            planned = plan(self.run, lengths, t=self.t, max_error=math.inf)
-        return tuple(
-            length
-            for length, target in zip(lengths, planned.targets, strict=True)
-            if planned.error(target) > UNREACHABLE
-        )
+        errors = fit_errors(self.run, lengths, t=self.t)
+        return tuple(length for length, error in zip(lengths, errors, strict=True) if error > UNREACHABLE)
 
     def make(self, targets: Sequence[Target], on_progress: Callable[[int, int], None] | None = None) -> None:
         """Reconstruct those that are not there, in one pass over the snapshots.
