@@ -250,6 +250,23 @@ def test_unit_weights_do_not_depend_on_threads():
 
 
 @needs_c
+def test_other_default_types_change_nothing():
+    """What C writes beside results is float32, whatever others would be made of."""
+    x, weight = torch.randn(2, 24, 3, 3, requires_grad=True), torch.randn(6, 5, requires_grad=True)
+    direction, results = torch.randn(6, 5), []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            gain = torch.tensor(0.7, dtype=torch.float32, requires_grad=True)
+            out = unit_weight(weight, torch.float32, 0.3, gain)
+            slopes = torch.autograd.grad(normalize_pixels(x, 1e-4).square().sum(), x)
+            results.append([*torch.autograd.grad(out, (weight, gain), direction), *slopes])
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, *results))
+
+
+@needs_c
 def test_weights_of_fused_layers_that_c_does_not_take(tiny_spec):
     """Those of float64, and those that are normalized already, are made as they are written."""
     denoiser = Denoiser(tiny_spec)

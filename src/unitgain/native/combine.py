@@ -45,10 +45,10 @@ class Combination:
         self.results, self.sources = weights.shape
         self.dtype = dtype
         self._dtypes = (c_int32 * self.sources)(*(TYPES[dtype] for dtype in dtypes))
-        padded = torch.zeros(-(-self.results // rows) * rows, self.sources)
+        padded = torch.zeros(-(-self.results // rows) * rows, self.sources, dtype=torch.float32)
         padded[: self.results] = weights
         self._weights = padded.view(-1, rows, self.sources).transpose(1, 2).contiguous()
-        self._scratch = torch.empty(library.unitgain_combine_scratch(self.sources))
+        self._scratch = torch.empty(library.unitgain_combine_scratch(self.sources), dtype=torch.float32, device="cpu")
 
     def __call__(
         self, sources: Sequence[int], out: Tensor, first: int, sums: bool

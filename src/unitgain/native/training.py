@@ -202,7 +202,7 @@ class _Fork(Function):
         x = _training.laid(x)
         main = x if eps is None else _like(x)
         active = None if silu is None else _like(x)
-        magnitudes = None if eps is None else torch.empty(_pixels(x), device=x.device)
+        magnitudes = None if eps is None else torch.empty(_pixels(x), dtype=torch.float32, device="cpu")
         ctx.values = {
             "factor": silu or 0.0,
             "eps": eps or 0.0,
@@ -329,7 +329,7 @@ class _Unit(Function):
             else torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
         )
         of_weight = torch.empty_like(weight)
-        of_gains = None if gain is None else torch.empty(len(weight))
+        of_gains = None if gain is None else torch.empty(len(weight), dtype=torch.float32, device="cpu")
         tensors = {
             "weight": weight,
             "gain": gain,
