@@ -22,7 +22,7 @@ from training_step import recipes
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
 from unitgain.layers import MPConv
-from unitgain.train.convolutions import ByLibrary, Shape, ways
+from unitgain.train.convolutions import BY_LIBRARY, Shape, ways
 from unitgain.train.rules import network_for
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -89,13 +89,13 @@ def measure(shape: Shape, rounds: int) -> dict[str, float]:
         "both": lambda: backward(True, True),
     }
     taken = {name: seconds(work, rounds) for name, work in found.items()}
-    output, of_images, of_weight = ways(shape)
-    if (output, of_images, of_weight) == (ByLibrary,) * 3:
+    by = ways(shape)
+    if by == BY_LIBRARY:
         return {**taken, "here": taken["forward"] + taken["both"]}
     here = (
-        lambda: output.output(x, rounded, shape),
-        lambda: of_images.of_images(gradient, rounded, shape),
-        lambda: of_weight.of_weight(gradient, x, shape),
+        lambda: by.output(x, rounded, shape),
+        lambda: by.of_images(gradient, rounded, shape),
+        lambda: by.of_weight(gradient, x, shape),
     )
     return {**taken, "here": sum(seconds(work, rounds) for work in here)}
 

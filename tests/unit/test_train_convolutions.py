@@ -10,26 +10,28 @@ from unitgain.denoiser import Denoiser
 from unitgain.layers import MPConv
 from unitgain.native.training import can_train
 from unitgain.train import convolutions
-from unitgain.train.convolutions import ByChannel, ByFilter, ByLibrary, Shape, convolve, ways
+from unitgain.train.convolutions import BY_CHANNEL, BY_FILTER, BY_LIBRARY, Shape, Ways, convolve, ways
 from unitgain.train.passes import FusedConv, fuse_passes
 
 needs_c = pytest.mark.skipif(not can_train(torch.zeros(1, 1, 1, 1)), reason="there is no compiler")
 pytestmark = needs_c
 
+WAYS = {"filter": BY_FILTER, "channel": BY_CHANNEL, "library": BY_LIBRARY}
+
 # inputs, outputs, kernel, groups, images, sides
 PLACES = [
-    (ByFilter, (64, 48, 3, 1, 2, 9, 7)),
-    (ByFilter, (3, 5, 3, 1, 2, 1, 6)),
-    (ByFilter, (33, 20, 3, 1, 1, 4, 4)),
-    (ByFilter, (16, 130, 3, 1, 3, 8, 8)),
-    (ByFilter, (200, 136, 3, 1, 9, 16, 12)),  # tiles of weight gradients in several parts
-    (ByChannel, (7, 7, 3, 7, 2, 5, 6)),
-    (ByChannel, (40, 40, 3, 40, 1, 1, 1)),
-    (ByChannel, (100, 100, 3, 100, 3, 12, 9)),
-    (ByChannel, (33, 33, 5, 33, 2, 4, 8)),
-    (ByLibrary, (8, 12, 3, 1, 2, 5, 7)),
-    (ByLibrary, (12, 24, 3, 4, 2, 6, 6)),
-    (ByLibrary, (4, 8, 1, 1, 2, 3, 3)),
+    ("filter", (64, 48, 3, 1, 2, 9, 7)),
+    ("filter", (3, 5, 3, 1, 2, 1, 6)),
+    ("filter", (33, 20, 3, 1, 1, 4, 4)),
+    ("filter", (16, 130, 3, 1, 3, 8, 8)),
+    ("filter", (200, 136, 3, 1, 9, 16, 12)),  # tiles of weight gradients in several parts
+    ("channel", (7, 7, 3, 7, 2, 5, 6)),
+    ("channel", (40, 40, 3, 40, 1, 1, 1)),
+    ("channel", (100, 100, 3, 100, 3, 12, 9)),
+    ("channel", (33, 33, 5, 33, 2, 4, 8)),
+    ("library", (8, 12, 3, 1, 2, 5, 7)),
+    ("library", (12, 24, 3, 4, 2, 6, 6)),
+    ("library", (4, 8, 1, 1, 2, 3, 3)),
 ]
 
 
@@ -50,7 +52,7 @@ def plain(x, weight, gradient, groups):
 
 def trained(x, weight, gradient, groups, way):
     x, weight = (each.clone().requires_grad_() for each in (x, weight))
-    y = convolve(x, weight, groups, (way,) * 3)
+    y = convolve(x, weight.to(x.dtype), groups, WAYS[way])
     return [y.detach(), *torch.autograd.grad(y, (x, weight), gradient)]
 
 
@@ -85,17 +87,18 @@ def test_threads_change_no_bit(way, place):
 
 def test_what_is_made_follows_from_shape_and_type():
     shape = Shape(128, 128, (3, 3), 1, 16, (16, 16), torch.float32)
-    assert ways(shape) == (ByFilter,) * 3
+    assert ways(shape) == BY_FILTER
     for change in ({"inputs": 4}, {"images": 1, "sides": (4, 4)}, {"sides": (33, 2), "images": 64}):
-        assert ways(shape._replace(**change)) == (ByLibrary,) * 3
-    assert ways(shape._replace(outputs=16)) == (ByLibrary,) * 3
-    assert ways(shape._replace(outputs=32)) == (ByLibrary, ByFilter, ByFilter)
-    assert ways(shape._replace(dtype=torch.bfloat16)) == (ByLibrary,) * 3
-    assert ways(shape._replace(kernel=(1, 1))) == (ByLibrary,) * 3
-    assert ways(shape._replace(groups=4)) == (ByLibrary,) * 3
-    assert ways(shape._replace(groups=128)) == (ByLibrary,) * 3
-    assert ways(shape._replace(groups=128, dtype=torch.bfloat16)) == (ByChannel,) * 3
-    assert ways(shape._replace(kernel=(5, 5))) == (ByLibrary,) * 3
+        assert ways(shape._replace(**change)) == BY_LIBRARY
+    assert ways(shape._replace(outputs=16)) == BY_LIBRARY
+    assert ways(shape._replace(outputs=32)) == Ways(BY_LIBRARY.output, *BY_FILTER[1:])
+    assert ways(shape._replace(dtype=torch.bfloat16)) == BY_LIBRARY
+    assert ways(shape._replace(kernel=(1, 1))) == BY_LIBRARY
+    assert ways(shape._replace(groups=4)) == BY_LIBRARY
+    assert ways(shape._replace(groups=128)) == BY_LIBRARY
+    assert ways(shape._replace(groups=128, dtype=torch.bfloat16)) == BY_CHANNEL
+    assert ways(shape._replace(kernel=(5, 5))) == BY_LIBRARY
+    assert ways(shape._replace(inputs=16385)) == ways(shape._replace(outputs=16385)) == BY_LIBRARY
 
 
 def test_networks_train_as_they_are_written(tiny_spec, monkeypatch):
@@ -103,9 +106,8 @@ def test_networks_train_as_they_are_written(tiny_spec, monkeypatch):
     made = Denoiser(tiny_spec.replace(model_channels=64, channels_per_head=32))
     monkeypatch.setattr(convolutions, "WORTH", 1)
     filtered = []
-    monkeypatch.setattr(
-        ByFilter, "of_weight", staticmethod(lambda *a, of=ByFilter.of_weight: filtered.append(a) or of(*a))
-    )
+    watched = BY_FILTER._replace(of_weight=lambda *given: filtered.append(given) or BY_FILTER.of_weight(*given))
+    monkeypatch.setattr(convolutions, "BY_FILTER", watched)
     torch.nn.init.constant_(made.network.out_gain, 0.7)
     x, sigma = torch.randn(2, tiny_spec.channels, *tiny_spec.size), torch.tensor([0.3, 2.0])
     results = []
@@ -133,17 +135,17 @@ def test_networks_train_as_they_are_written(tiny_spec, monkeypatch):
 def test_what_is_frozen_gets_no_gradient():
     x, weight, gradient = numbers(PLACES[0][1], torch.float32)
     weight.requires_grad_()
-    convolve(x, weight, 1, (ByFilter,) * 3).backward(gradient)
+    convolve(x, weight, 1, BY_FILTER).backward(gradient)
     assert weight.grad is not None
     x.requires_grad_()
-    convolve(x, weight.detach(), 1, (ByFilter,) * 3).backward(gradient)
+    convolve(x, weight.detach(), 1, BY_FILTER).backward(gradient)
     assert x.grad is not None
 
 
 def test_gradients_of_gradients_are_refused():
     x, weight, gradient = numbers(PLACES[0][1], torch.float32)
     (of_x,) = torch.autograd.grad(
-        convolve(x.requires_grad_(), weight, 1, (ByFilter,) * 3), x, gradient.requires_grad_(), create_graph=True
+        convolve(x.requires_grad_(), weight, 1, BY_FILTER), x, gradient.requires_grad_(), create_graph=True
     )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         of_x.sum().backward()

@@ -36,7 +36,7 @@ struct tiles {
     struct array images; /* inputs, or, if `outputs`, gradients of outputs */
     float *to;
     int64_t first, last, height, width, channels;
-    int32_t outputs, reserved;
+    int32_t outputs;
 };
 SHARED(tiles);
 const int64_t unitgain_lanes = LANES;

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitgain.native.bind import Array, Binding, address, array
+from unitgain.native.winograd import MAX_CHANNELS
 
 TILE, POSITIONS = 4, 36
-ROOM = 2**20  # bytes that tiles take at least at a time, if there are as many, to stay in the caches,
-AGAIN = 1  # and times as many as products, which are read and written for all of them
+ROOM = 2**20  # bytes that tiles take at a time, to stay in the caches, or as many as products, if those take more
 
 
 class _Tiles(Structure):
@@ -23,7 +23,6 @@ class _Tiles(Structure):
         ("width", c_int64),
         ("channels", c_int64),
         ("outputs", c_int32),
-        ("reserved", c_int32),
     ]
 
 
@@ -48,7 +47,7 @@ def filtered_gradient(x: Float[Tensor, "n c h w"], gradient: Float[Tensor, "n c2
     Transforms are those of `Winograd` with m = 4, transposed, in float32; so are products, which PyTorch makes.
 
     Args:
-        x: what is convolved, float32 or bfloat16.
+        x: what is convolved, float32 or bfloat16; of up to 16384 channels, as its output.
         gradient: of the output, in the same type.
 
     Raises:
@@ -60,17 +59,18 @@ def filtered_gradient(x: Float[Tensor, "n c h w"], gradient: Float[Tensor, "n c2
     assert x.dtype == gradient.dtype
     n, inputs, h, w = x.shape
     outputs = gradient.shape[1]
+    assert max(inputs, outputs) <= MAX_CHANNELS
     result = torch.zeros if x.numel() == 0 else torch.empty
     weight = result((outputs, inputs, 3, 3), dtype=torch.float32, device="cpu")
     wide, high = _padded(inputs), _padded(outputs)
     tiles, sums = n * -(-h // TILE) * -(-w // TILE), None
-    room = max(ROOM, AGAIN * 4 * POSITIONS * wide * high)
+    room = max(ROOM, 4 * POSITIONS * wide * high)
     parts = -(-tiles * 4 * POSITIONS * (wide + high) // room)
     for part in range(parts):
         first, last = tiles * part // parts, tiles * (part + 1) // parts
         left = _tiles(gradient, first, last, outputs=True).transpose(1, 2)
         right = _tiles(x, first, last, outputs=False)
-        sums = torch.bmm(left, right) if sums is None else torch.baddbmm(sums, left, right, out=sums)
+        sums = torch.bmm(left, right) if sums is None else sums.baddbmm_(left, right)
     if sums is not None:
         library.unitgain_filter_weights(address(sums), address(weight), outputs, inputs)
     return weight
@@ -84,6 +84,6 @@ def _padded(channels: int) -> int:
 def _tiles(x: Tensor, first: int, last: int, outputs: bool) -> Tensor:
     _, c, h, w = x.shape
     to = torch.empty((POSITIONS, last - first, _padded(c)), dtype=torch.float32, device="cpu")
-    call = _Tiles(array(x), address(to), first, last, h, w, c, outputs, 0)
+    call = _Tiles(array(x), address(to), first, last, h, w, c, outputs)
     _filter.need().unitgain_filter_tiles(byref(call))
     return to

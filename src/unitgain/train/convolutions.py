@@ -10,7 +10,7 @@ The rules, by the shapes and the type of images, are from measurements (`benchma
 """
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from unitgain.native import Winograd, can_convolve_depthwise, can_filter
 from unitgain.native.depthwise import depthwise_gradient
 from unitgain.native.filter_gradient import can_filter_gradients, filtered_gradient
 from unitgain.native.training import can_train
+from unitgain.native.winograd import MAX_CHANNELS
 
 TILE = 4  # outputs of a tile of Winograd's filtering, in each direction
 WIDE = 64  # outputs that it makes at once
@@ -71,92 +72,73 @@ class Shape(NamedTuple):
         return self.images * math.prod(self.sides) * self.outputs * each
 
 
-class Way(ABC):
-    """A way to make a convolution and its gradients; images are channels-last, weights float32."""
+class Ways(NamedTuple):
+    """How to make a convolution and its gradients; images are channels-last, and a weight is of their type.
 
-    @staticmethod
-    @abstractmethod
-    def output(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-        """The convolution."""
+    Attributes:
+        output: the convolution, of images and a weight.
+        of_images: the gradient of images, from that of the output, and the weight.
+        of_weight: the gradient of the weight, from that of the output, and images.
+    """
 
-    @staticmethod
-    @abstractmethod
-    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-        """The gradient of `x`, from that of the output."""
-
-    @staticmethod
-    @abstractmethod
-    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
-        """The gradient of the weight, likewise; float32, contiguous."""
+    output: Callable[[Tensor, Tensor, Shape], Tensor]
+    of_images: Callable[[Tensor, Tensor, Shape], Tensor]
+    of_weight: Callable[[Tensor, Tensor, Shape], Tensor]
 
 
-Ways = tuple[type[Way], type[Way], type[Way]]
-"""Of the convolution, of the gradient of its images, and of that of its weight."""
+def _output(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+    return F.conv2d(x, weight, padding=shape.padding, groups=shape.groups)
 
 
-class ByLibrary(Way):
-    """As PyTorch does it, one gradient at a time."""
-
-    @staticmethod
-    def output(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-        """The convolution."""
-        return F.conv2d(x, weight, padding=shape.padding, groups=shape.groups)
-
-    @staticmethod
-    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-        """The gradient of `x`."""
-        x = _like(gradient, shape.inputs)  # of which the shape is all that counts
-        return _backward(gradient, x, weight, shape, [True, False, False])[0]
-
-    @staticmethod
-    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
-        """The gradient of the weight."""
-        weight = gradient.new_empty((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
-        return _dense(_backward(gradient, x, weight, shape, [False, True, False])[1])
+def _of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+    n, _, h, w = gradient.shape
+    x = gradient.new_empty((n, h, w, shape.inputs)).permute(0, 3, 1, 2)  # of which the shape is all that counts
+    return _backward(gradient, x, weight, shape, [True, False, False])[0]
 
 
-class ByFilter(Way):
-    """3x3 convolutions by Winograd's filtering in float32, with a quarter of the multiplications."""
-
-    @staticmethod
-    def output(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-        """The convolution."""
-        return Winograd(weight, TILE, integers=False)(x, x.dtype)
-
-    @staticmethod
-    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-        """The gradient of `x`."""
-        return Winograd(weight.flip(2, 3).transpose(0, 1), TILE, integers=False)(gradient, gradient.dtype)
-
-    @staticmethod
-    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
-        """The gradient of the weight."""
-        return filtered_gradient(x, gradient)
+def _of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
+    weight = gradient.new_empty((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
+    return _backward(gradient, x, weight, shape, [False, True, False])[1].contiguous()
 
 
-class ByChannel(ByLibrary):
-    """Depthwise convolutions with square kernels, in the types of `can_convolve_depthwise`."""
+def _backward(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape, mask: list[bool]) -> Any:
+    sizes = [1, 1], shape.padding, [1, 1], False, [0, 0]
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *sizes, shape.groups, mask)
 
-    @staticmethod
-    def of_images(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-        """The gradient of `x`."""
-        return F.conv2d(gradient, weight.flip(2, 3), padding=shape.padding, groups=shape.groups)
 
-    @staticmethod
-    def of_weight(gradient: Tensor, x: Tensor, shape: Shape) -> Tensor:
-        """The gradient of the weight."""
-        return depthwise_gradient(x, gradient, shape.kernel[0])
+def _filtered(x: Tensor, weight: Tensor, _: Shape) -> Tensor:
+    return Winograd(weight, TILE, integers=False)(x, x.dtype)
+
+
+BY_LIBRARY = Ways(_output, _of_images, _of_weight)
+"""As PyTorch does it, one gradient at a time."""
+
+BY_FILTER = Ways(
+    output=_filtered,
+    of_images=lambda gradient, weight, shape: _filtered(gradient, weight.flip(2, 3).transpose(0, 1), shape),
+    of_weight=lambda gradient, x, _: filtered_gradient(x, gradient),
+)
+"""3x3 convolutions by Winograd's filtering in float32, with a quarter of the multiplications."""
+
+BY_CHANNEL = Ways(
+    output=_output,
+    of_images=lambda gradient, weight, shape: _output(gradient, weight.flip(2, 3), shape),
+    of_weight=lambda gradient, x, shape: depthwise_gradient(x, gradient, shape.kernel[0]),
+)
+"""Depthwise convolutions with square kernels, in the types of `can_convolve_depthwise`."""
 
 
 def ways(shape: Shape) -> Ways:
     """How to make the convolution, the gradient of its images, and that of its weight: see the module."""
     depthwise = shape.groups == shape.inputs == shape.outputs > 1
     if shape.kernel == (3, 3) and depthwise and shape.dtype == torch.bfloat16 and can_convolve_depthwise(shape.dtype):
-        return ByChannel, ByChannel, ByChannel
+        return BY_CHANNEL
     large = shape.dtype == torch.float32 and shape.multiplications >= WORTH
-    if shape.kernel == (3, 3) and shape.groups == 1 and large and can_filter(integers=False) and can_filter_gradients():
-        return _filtered(shape), _filtered(shape.transposed), _filtered_gradient(shape)
-    return ByLibrary, ByLibrary, ByLibrary
+    fits = shape.kernel == (3, 3) and shape.groups == 1 and max(shape.inputs, shape.outputs) <= MAX_CHANNELS
+    if fits and large and can_filter(integers=False) and can_filter_gradients():
+        found = _worth(shape), _worth(shape.transposed), _worth_of_weight(shape)
+        return Ways(found[0].output, found[1].of_images, found[2].of_weight)
+    return BY_LIBRARY
 
 
 def faster_ways(x: Tensor, weight: Tensor, groups: int) -> Ways | None:
@@ -164,44 +146,39 @@ def faster_ways(x: Tensor, weight: Tensor, groups: int) -> Ways | None:
     if not can_train(x) or hasattr(x, "fake_mode"):  # shapes alone, of which memory is estimated
         return None
     found = ways(Shape.of(x, weight, groups))
-    return None if found == (ByLibrary,) * 3 else found
+    return None if found == BY_LIBRARY else found
 
 
-def _filtered(shape: Shape) -> type[Way]:
+def _worth(shape: Shape) -> Ways:
     wide = -(-shape.outputs // WIDE) * WIDE
-    return ByFilter if shape.inputs >= FEW and shape.filled * shape.outputs / wide >= FILLED else ByLibrary
+    return BY_FILTER if shape.inputs >= FEW and shape.filled * shape.outputs / wide >= FILLED else BY_LIBRARY
 
 
-def _filtered_gradient(shape: Shape) -> type[Way]:
-    return ByFilter if min(shape.inputs, shape.outputs) >= FEW and shape.filled >= FILLED else ByLibrary
+def _worth_of_weight(shape: Shape) -> Ways:
+    return BY_FILTER if min(shape.inputs, shape.outputs) >= FEW and shape.filled >= FILLED else BY_LIBRARY
 
 
 def convolve(
-    x: Float[Tensor, "n c h w"],
-    weight: Float[Tensor, "c2 c3 k k2"],
-    groups: int = 1,
-    by: Ways | None = None,
+    x: Float[Tensor, "n c h w"], weight: Float[Tensor, "c2 c3 k k2"], groups: int, by: Ways
 ) -> Float[Tensor, "n c2 h w"]:
     """Convolution that keeps the size, with zero padding, channels-last, in the type of `x`, which `can_train`.
 
     Args:
         x: images.
-        weight: float32, odd kernel; rounded to the type of `x` where products are.
+        weight: of the type of `x`, odd kernel.
         groups: of channels.
-        by: the ways to make it and both gradients, which have none themselves; by default those of `ways`.
+        by: how to make it and both gradients, which have none themselves.
     """
-    shape = Shape.of(x, weight, groups)
-    return _Convolution.apply(x, weight, shape, by or ways(shape))  # type: ignore[no-untyped-call]
+    return _Convolution.apply(x, weight, Shape.of(x, weight, groups), by)  # type: ignore[no-untyped-call]
 
 
 class _Convolution(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, shape: Shape, by: Ways) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.shape, ctx.by, ctx.weight_type = shape, by, weight.dtype
-        weight = weight.detach().to(x.dtype)
+        ctx.shape, ctx.by = shape, by
         ctx.save_for_backward(x, weight)
-        return by[0].output(x, weight, shape)
+        return by.output(x, weight, shape)
 
     @staticmethod
     @once_differentiable
@@ -210,23 +187,8 @@ class _Convolution(Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x, of_weight = ctx.needs_input_grad[:2]
         return (
-            ctx.by[1].of_images(gradient, weight, ctx.shape) if of_x else None,
-            ctx.by[2].of_weight(gradient, x, ctx.shape).to(ctx.weight_type) if of_weight else None,
+            ctx.by.of_images(gradient, weight, ctx.shape) if of_x else None,
+            ctx.by.of_weight(gradient, x, ctx.shape) if of_weight else None,
             None,
             None,
         )
-
-
-def _backward(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape, mask: list[bool]) -> Any:
-    sizes = [1, 1], shape.padding, [1, 1], False, [0, 0]
-    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *sizes, shape.groups, mask)
-
-
-def _like(images: Tensor, channels: int) -> Tensor:
-    n, _, h, w = images.shape
-    return torch.empty((n, channels, h, w), dtype=images.dtype, device="cpu", memory_format=torch.channels_last)
-
-
-def _dense(weight: Tensor) -> Tensor:
-    """In float32, in the layout of parameters."""
-    return weight.float().contiguous()
