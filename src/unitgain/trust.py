@@ -229,6 +229,21 @@ def read_npy(data: bytes | memoryview) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
+def npz_names(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the arrays in an open `.npz` file."""
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def read_npz_member(archive: zipfile.ZipFile, name: str, limits: Limits) -> NDArray[Any]:
+    """An array of an open `.npz` file, by its name.
+
+    Raises:
+        KeyError: if there is none of that name.
+        ValueError: as in `read_npy`; and whatever else `read_member` raises.
+    """
+    return read_npy(read_member(archive, f"{name}.npy", limits))
+
+
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an `.npz` file by name, none of objects, if they take little more than it does.
 
@@ -240,12 +255,11 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             limit = max(UNPACKED, LOOSENED * os.fstat(file.fileno()).st_size)
-            members = {member.filename: member.file_size for member in archive.infolist()}
-            total = sum(members.values())
+            total = sum(member.file_size for member in archive.infolist())
             if total > limit:
                 raise LimitError(f"it takes {total:,} bytes unpacked, over {limit:,}: if that is right, use np.savez")
             limits = Limits(max_item_bytes=limit)
-            return {name.removesuffix(".npy"): read_npy(read_member(archive, name, limits)) for name in members}
+            return {name: read_npz_member(archive, name, limits) for name in npz_names(archive)}
     except (FileNotFoundError, MemoryError, ValueError):
         raise
     except Exception as error:  # zipfile and its decompressors raise nearly anything

@@ -18,7 +18,7 @@ from samples import nifti, npy, tone, values, write_array
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
 from unitgain.data.rows import fit_item
-from unitgain.data.sources import Item
+from unitgain.data.sources import Item, SourceOptions
 from unitgain.trust import Limits
 
 PLAIN = Fit(resolution=None, layout="channels-first")
@@ -138,6 +138,10 @@ def fill_huge(file):
     file.create_dataset("a", (1, 10**11), "f4", chunks=(1, 10**4), compression="gzip")
 
 
+def fill_part(file):
+    file.create_dataset("a", (1, 64), "u1", maxshape=(None, None), chunks=(1, 2**28), compression="gzip")
+
+
 def fill_text(file):
     file.create_dataset("a", (4, 2), h5py.string_dtype())
 
@@ -155,6 +159,7 @@ def fill_group(file):
         (fill_elsewhere, "lie in other files, which are not opened"),
         (fill_virtual, "lie in other files, which are not opened"),
         (fill_huge, "raise --max-item-bytes"),
+        (fill_part, "a part of its array, unpacked"),
         (fill_text, "whole or floating numbers"),
     ],
 )
@@ -162,7 +167,7 @@ def test_hdf5_files_hold_their_values_themselves(tmp_path, fill, why):
     content = hdf5(tmp_path / "a.h5", fill)
     kind, text = outcome(row_of, "a.h5", content)
     assert kind == "returned" and why in text, text
-    if fill is not fill_huge:  # of stacks a row counts
+    if fill not in (fill_huge, fill_part):  # of stacks a row counts, and 500 MB
         kind, text = outcome(lambda: prepare_data(str(tmp_path / "a.h5"), tmp_path / "data", PLAIN, workers=1).rows)
         assert kind == "ValueError" and str(tmp_path) in text
 
@@ -174,6 +179,36 @@ def test_parts_of_stacks_are_small(tmp_path):
     hdf5(tmp_path / "a.h5", fill)
     kind, text = outcome(lambda: prepare_data(str(tmp_path / "a.h5"), tmp_path / "data", PLAIN, workers=1).rows)
     assert kind == "ValueError" and "a part of its array, unpacked" in text
+
+
+def test_rows_of_conditions_are_small(tmp_path):
+    def fill(file):
+        file["x"] = values((4, 1, 8))
+        file.create_dataset("c", (4, 10**11), "f4", chunks=(1, 10**4), compression="gzip")
+
+    hdf5(tmp_path / "a.h5", fill)
+    options = SourceOptions(conditions=("c",))
+    kind, text = outcome(lambda: prepare_data(str(tmp_path / "a.h5"), tmp_path / "d", PLAIN, options=options).rows)
+    assert kind == "ValueError" and "a row of 'c'" in text
+
+
+def test_labels_are_no_longer_than_may_be(tmp_path):
+    """Ten thousand labels that all are the same text of 100 kB, which is in the file once."""
+
+    def fill(file):
+        file["x"] = values((10**4, 1, 2))
+        file.create_dataset("y", data=["n" * 10**5] + ["n"] * (10**4 - 1), dtype=h5py.string_dtype())
+
+    path = tmp_path / "a.h5"
+    hdf5(path, fill)
+    with h5py.File(path) as file:
+        place = file["y"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[place : place + 16 * 10**4] = 10**4 * content[place : place + 16]
+    path.write_bytes(content)
+    options = SourceOptions(limits=Limits(max_item_bytes=10**7))
+    kind, text = outcome(lambda: prepare_data(str(path), tmp_path / "d", PLAIN, options=options).rows)
+    assert kind == "ValueError" and "its labels takes" in text
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5", ".wav", ".flac", ".ogg", ".nii", ".nii.gz"])

@@ -87,7 +87,7 @@ LISTED = {
     ("sweep/pictures.py", "Image.open"): (1, "an ordinary PNG file in the folder of the sweep, for its text alone"),
     ("data/media.py", "ZipFile"): (1, ZIP),
     ("data/media.py", "SoundFile"): (1, BYTES),
-    ("data/media.py", "from_fileobj"): (2, "nibabel: the bytes of a header; values are taken from the bytes here"),
+    ("data/media.py", "from_fileobj"): (1, "the bytes of a header; values are taken from the bytes of the file here"),
     ("data/media.py", "h5py.File"): (1, HDF5),
     ("data/sources/stacks.py", "h5py.File"): (1, HDF5),
     ("data/sources/stacks.py", "ZipFile"): (1, ZIP),

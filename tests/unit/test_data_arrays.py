@@ -4,6 +4,7 @@ import io
 import json
 
 import datasets
+import nibabel
 import numpy as np
 import pytest
 import soundfile
@@ -180,6 +181,18 @@ def test_volumes(tmp_path, suffix):
     assert np.array_equal(data.rows(np.array([3]))[0][0].numpy(), values((1, 6, 8, 8), 3))
     cut = make(folder, tmp_path / "cut", Fit(resolution=(6, 4, 8)))
     assert np.array_equal(cut.rows(np.array([3]))[0][0].numpy(), values((1, 6, 8, 8), 3)[:, :, 2:6])
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_what_other_programs_leave_in_headers_of_volumes(tmp_path, kind, suffix):
+    """Such as the XML that AFNI writes, between the header and the values."""
+    image = kind(values((1, 4, 4, 4))[0], np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("afni", b"x" * 3000))
+    (tmp_path / "volumes").mkdir()
+    image.to_filename(tmp_path / "volumes" / f"a{suffix}")
+    row = make(tmp_path / "volumes", tmp_path / "data").rows(np.array([0]))[0]
+    assert np.array_equal(row[0].numpy(), values((1, 4, 4, 4)))
 
 
 def test_volumes_of_whole_numbers_with_a_scale_and_of_channels(tmp_path):

@@ -3,7 +3,6 @@
 Arrays are cut or padded to a size, never resampled.
 """
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.fit import Fit, ImageError
-from unitgain.data.media import NPY, Raw, read_raw
+from unitgain.data.media import NPY, Raw, npy, read_raw
 from unitgain.data.numbers import MOST_CHANNELS, ArrayType, Numbers
 from unitgain.data.settings import Layout
 from unitgain.size import MOST_SIDES, show_size, sides_of
@@ -171,13 +170,6 @@ def stored_type(dtype: np.dtype) -> ArrayType:
     if dtype == np.bool_ or dtype == np.uint8:
         return "uint8"
     return "int16" if dtype.kind == "i" and dtype.itemsize <= 2 else "float32"
-
-
-def npy(array: NDArray[Any]) -> bytes:
-    """The bytes of an NPY file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _sample(array: NDArray[Any], raw: Raw) -> Sample:

@@ -1,6 +1,5 @@
 """Prepared data as the archive that the official code reads: an uncompressed zip with `dataset.json`."""
 
-import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import numpy as np
 
 from unitgain.data.fit import encode_image
 from unitgain.data.images import to_image
+from unitgain.data.media import npy
 from unitgain.data.prepared import PreparedDataset
 from unitgain.files import atomic
 
@@ -50,9 +50,7 @@ def export(dataset: PreparedDataset, path: Path, on_progress: Callable[[int, int
 
 def _member(dataset: PreparedDataset, index: int) -> bytes:
     if dataset.latents:
-        buffer = io.BytesIO()
-        np.save(buffer, dataset.rows(np.array([index]))[0][0].numpy())
-        return buffer.getvalue()
+        return npy(dataset.rows(np.array([index]))[0][0].numpy())
     image = to_image(dataset.rows(np.array([index]))[0][0])  # nothing that cannot be decoded gets into an archive
     data = dataset.stored(index)
     return data if data.startswith(PNG) else encode_image(image, "png")

@@ -20,12 +20,11 @@ from unitgain.data.numbers import Media
 from unitgain.data.settings import Layout
 from unitgain.extras import require
 from unitgain.text import one_line, printable
-from unitgain.trust import Limits, read_member, read_npy
+from unitgain.trust import Limits, npz_names, read_npy, read_npz_member
 
 NPY, ZIP, HDF5, GZIP = b"\x93NUMPY", b"PK", b"\x89HDF\r\n\x1a\n", b"\x1f\x8b"
 ARRAYS, AUDIO, VOLUMES = (".npz", ".h5", ".hdf5"), (".wav", ".flac", ".ogg"), (".nii", ".nii.gz")
-NIFTI_SIZES = {348: (b"n+1\0", 344), 540: (b"n+2\0\r\n\x1a\n", 4)}  # of a header, its mark, and where that is
-NIFTI_HEADER = 540
+NIFTI_HEADER = 540  # bytes, at most
 ARRAY_NAMES = ("array", "arrays", "image", "images", "data", "x", "arr_0")
 
 
@@ -93,6 +92,13 @@ def read_raw(data: bytes, key: str, limits: Limits, column: str | None = None, m
     return None
 
 
+def npy(array: NDArray[Any]) -> bytes:
+    """The bytes of an NPY file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def choose_array(names: Sequence[str], wanted: str | None, usual: Sequence[str] = ARRAY_NAMES) -> str:
     """The name of the array that is meant: the one that is wanted, the only one, or the first usual one.
 
@@ -115,14 +121,13 @@ def choose_array(names: Sequence[str], wanted: str | None, usual: Sequence[str] 
 
 def _from_npz(data: bytes, column: str | None, limits: Limits) -> NDArray[Any]:
     archive = zipfile.ZipFile(io.BytesIO(data))
-    members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-    return read_npy(read_member(archive, members[choose_array(list(members), column)], limits))
+    return read_npz_member(archive, choose_array(npz_names(archive), column), limits)
 
 
 def _from_hdf5(data: bytes, column: str | None, limits: Limits) -> NDArray[Any]:
     h5py = require("h5py", extra="hdf5")
     with h5py.File(io.BytesIO(data), "r") as file:
-        dataset = hdf5_array(file, choose_array(hdf5_names(file), column))
+        dataset = hdf5_array(file, choose_array(hdf5_names(file), column), limits)
         limits.check_item("its array, unpacked,", dataset.size * dataset.dtype.itemsize)
         return dataset[()]
 
@@ -134,11 +139,18 @@ def hdf5_names(file: Any) -> list[str]:
     return [name for name in own if file.get(name, getclass=True) is h5py.Dataset]
 
 
-def hdf5_array(file: Any, name: str) -> Any:
-    """An array at the root of an open HDF5 file.
+def hdf5_array(file: Any, name: str, limits: Limits, text: bool = False) -> Any:
+    """An array at the root of an open HDF5 file, none of whose parts (chunks), which are unpacked whole, is too large.
+
+    Args:
+        file: it.
+        name: of the array.
+        limits: what a part may take, unpacked.
+        text: whether it may hold text instead of numbers.
 
     Raises:
-        ImageError: if it is none, or its values lie in other files.
+        ImageError: if it is none, holds something else, or its values lie in other files.
+        LimitError: if a part takes more than `limits` allow.
     """
     h5py = require("h5py", extra="hdf5")
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -148,6 +160,9 @@ def hdf5_array(file: Any, name: str) -> Any:
         raise ImageError(f"{name!r} in it is no array")
     if dataset.external or dataset.is_virtual:
         raise ImageError(f"the values of {name!r} lie in other files, which are not opened")
+    if dataset.dtype.kind not in "biuf" and not (text and h5py.check_string_dtype(dataset.dtype)):
+        raise ImageError(f"holds {dataset.dtype} {dataset.shape}: whole or floating numbers are expected")
+    limits.check_item("a part of its array, unpacked,", math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize)
     return dataset
 
 
@@ -165,14 +180,14 @@ def _audio(data: bytes, limits: Limits, most: int | None) -> Raw:
 
 
 def _volume(data: bytes, limits: Limits) -> Raw:
-    nibabel = require("nibabel", extra="nifti")
-    data = _unpacked(data, limits) if data.startswith(GZIP) else data
-    kind = nibabel.Nifti2Image if _header_size(data) == 540 else nibabel.Nifti1Image
-    header = kind.header_class.from_fileobj(io.BytesIO(data))
+    packed = data.startswith(GZIP)
+    header = _header(zlib.decompressobj(31).decompress(data, NIFTI_HEADER) if packed else data)
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    size = math.prod(shape) * dtype.itemsize
-    start = _start(header)
-    limits.check_item("its array", 2 * size)  # scaled as float32, too
+    size, start = math.prod(shape) * dtype.itemsize, max(int(header["vox_offset"]), len(header.binaryblock) + 4)
+    limits.check_item("its array, unpacked,", 2 * size)  # scaled as float32, too
+    if packed:
+        limits.check_item("what is before its array, unpacked,", start)
+        data = zlib.decompressobj(31).decompress(data, max(start + size, 1))  # and nothing of what follows
     if dtype.kind not in "iuf" or not 0 < size <= len(data) - start:
         raise ImageError(f"its header promises {dtype} {shape}: {size:,} bytes, where {len(data) - start:,} are")
     array = np.frombuffer(data, dtype, math.prod(shape), offset=start).reshape(shape, order="F")
@@ -189,34 +204,16 @@ def _volume(data: bytes, limits: Limits) -> Raw:
     return Raw(array, layout, "volume", spacing=edges if known else ())
 
 
-def _unpacked(data: bytes, limits: Limits) -> bytes:
-    """A packed volume: its header first, then no more than that promises."""
-    header = zlib.decompressobj(31).decompress(data, NIFTI_HEADER)
-    nibabel = require("nibabel", extra="nifti")
-    kind = nibabel.Nifti2Header if _header_size(header) == 540 else nibabel.Nifti1Header
-    about = kind.from_fileobj(io.BytesIO(header))
-    size = _start(about) + math.prod(about.get_data_shape()) * about.get_data_dtype().itemsize
-    if size <= 0:
-        raise ImageError("its header promises no values")
-    limits.check_item("unpacked, its array", size)
-    return zlib.decompressobj(31).decompress(data, size)
-
-
-def _start(header: Any) -> int:
-    """Where the values begin: not before the header ends, whatever it says."""
-    return max(int(header["vox_offset"]), len(header.binaryblock) + 4)
-
-
-def _header_size(data: bytes) -> int:
-    """348 or 540, by the size that a header says in either order of bytes.
+def _header(data: bytes) -> Any:
+    """The header that the bytes of a volume begin with, without the extensions behind it.
 
     Raises:
         ImageError: if it is no header of NIfTI in one file.
     """
-    for order in ("little", "big"):
-        size = int.from_bytes(data[:4], order)
-        if size in NIFTI_SIZES:
-            mark, place = NIFTI_SIZES[size]
-            if data[place : place + len(mark)] == mark:
-                return size
+    nibabel = require("nibabel", extra="nifti")
+    for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
+        if kind.may_contain_header(data[:NIFTI_HEADER]):
+            header = kind.from_fileobj(io.BytesIO(data[: kind.sizeof_hdr]))
+            if header["magic"].item() == kind.single_magic:
+                return header
     raise ImageError("is no NIfTI volume in one file (.nii, .nii.gz)")

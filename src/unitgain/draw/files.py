@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unitgain.data.arrays import npy
 from unitgain.data.encoder import ArrayEncoder, encoder_from_dict
 from unitgain.data.fit import decode as decode_picture
 from unitgain.data.images import from_image, to_image
-from unitgain.data.media import read_raw
+from unitgain.data.media import npy, read_raw
 from unitgain.data.numbers import Numbers
 from unitgain.extras import require
 from unitgain.trust import DEFAULT_LIMITS

@@ -1,7 +1,7 @@
 """Arrays stacked along the first axis of a file: NPY, mapped; NPZ; HDF5, read row by row."""
 
 import functools
-import io
+import math
 import mmap
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from unitgain.data.cells import Cell, Wanted, wanted_of
 from unitgain.data.fit import ImageError
-from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names
+from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names, npy
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
 from unitgain.extras import require
 from unitgain.text import printable
-from unitgain.trust import Limits, open_regular, read_member, read_npy, read_regular
+from unitgain.trust import Limits, npz_names, open_regular, read_npy, read_npz_member, read_regular
 
 SUFFIXES = (".npy", *ARRAYS)
 LABEL_NAMES = (*LABEL_COLUMNS, "y")
@@ -78,16 +78,17 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str) -> Ind
         labels = [label for one, count in zip(own, counts, strict=True) for label in one or [None] * count]
     numbers, classes, notes = number(labels, keys, name, options.classes)
 
-    def fetch(index: int) -> bytes:
+    def at(index: int) -> tuple[Stack, int]:
         place = int(np.searchsorted(starts, index, side="right")) - 1
-        buffer = io.BytesIO()
-        np.save(buffer, stacks[place].row(index - int(starts[place])), allow_pickle=False)
-        return buffer.getvalue()
+        return stacks[place], index - int(starts[place])
+
+    def fetch(index: int) -> bytes:
+        stack, row = at(index)
+        return npy(stack.row(row))
 
     def cells(index: int) -> tuple[Cell, ...]:
-        place = int(np.searchsorted(starts, index, side="right")) - 1
-        row = index - int(starts[place])
-        return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stacks[place].conditions)
+        stack, row = at(index)
+        return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stack.conditions)
 
     return Indexed(
         kind="stack",
@@ -126,8 +127,7 @@ def open_stack(path: Path, options: SourceOptions) -> Stack:
             raise ImageError(f"holds {stack.dtype}: whole or floating numbers are expected")
         if len(stack.shape) < 2 or 0 in stack.shape:
             raise ImageError(f"holds one array of shape {stack.shape}: arrays are stacked along the first axis")
-        item = stack.dtype.itemsize * int(np.prod(stack.shape[1:], dtype=object))
-        options.limits.check_item("one of its arrays", item)
+        options.limits.check_item("one of its arrays", stack.dtype.itemsize * math.prod(stack.shape[1:]))
         if stack.labels is not None and len(stack.labels) != stack.shape[0]:
             raise ImageError(f"holds {len(stack.labels)} labels for {stack.shape[0]} arrays")
         return stack
@@ -155,34 +155,40 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 def _npz(path: Path, options: SourceOptions) -> Stack:
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-
-        def read(name: str) -> NDArray[Any]:
-            return read_npy(read_member(archive, members[name], options.limits))
-
-        name, label = _columns(list(members), options)
+        read, names = functools.partial(read_npz_member, archive, limits=options.limits), npz_names(archive)
+        name, label = _columns(names, options)
         array = read(name)
         labels = None if label is None else _as_labels(read(label))
-        further = _further([(wanted, read(wanted.column)) for wanted in _wanted(list(members), options)], len(array))
+        wanted = [(one, read(one.column)) for one in _wanted(names, options)]
+        further = _further(wanted, len(array), options.limits)
     return Stack(array.shape, array.dtype, array.__getitem__, labels, further)
 
 
 def _hdf5(path: Path, options: SourceOptions) -> Stack:
     h5py = require("h5py", extra="hdf5")
     file = h5py.File(path, "r")
-    name, label = _columns(hdf5_names(file), options)
-    dataset = hdf5_array(file, name)
-    chunk = int(np.prod(dataset.chunks or (1,), dtype=object)) * dataset.dtype.itemsize
-    options.limits.check_item("a part of its array, unpacked,", chunk)
-    labels = None if label is None else _hdf5_labels(hdf5_array(file, label), options.limits)
-    wanted = [(one, hdf5_array(file, one.column)) for one in _wanted(hdf5_names(file), options)]
-    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, _further(wanted, dataset.shape[0]))
+    names = hdf5_names(file)
+    name, label = _columns(names, options)
+    read = functools.partial(hdf5_array, file, limits=options.limits)
+    dataset = read(name)
+    labels = None if label is None else _hdf5_labels(read(label, text=True), options.limits, path.stat().st_size)
+    wanted = [(one, read(one.column)) for one in _wanted(names, options)]
+    further = _further(wanted, len(dataset), options.limits)
+    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, further)
 
 
-def _hdf5_labels(dataset: Any, limits: Limits) -> list[Label]:
-    h5py = require("h5py", extra="hdf5")
+def _hdf5_labels(dataset: Any, limits: Limits, size: int) -> list[Label]:
+    """Labels in a file of `size` bytes, which each text in it may be as long as, and all may be the same one."""
     limits.check_item("its labels", dataset.size * dataset.dtype.itemsize)
-    return _as_labels(dataset.asstr()[:] if h5py.check_string_dtype(dataset.dtype) else dataset[:])
+    if dataset.dtype.kind in "biuf":
+        return _as_labels(dataset[:])
+    _check_labels(dataset)
+    labels, total, step = list[Label](), 0, max(limits.max_item_bytes // size, 1)
+    for first in range(0, len(dataset), step):
+        labels += _as_labels(dataset.asstr(errors="replace")[first : first + step])
+        total += sum(len(str(label)) for label in labels[first:])
+        limits.check_item("its labels", total)
+    return labels
 
 
 def _columns(names: list[str], options: SourceOptions) -> tuple[str, str | None]:
@@ -201,16 +207,18 @@ def _wanted(names: list[str], options: SourceOptions) -> list[Wanted]:
 
 
 def _further(
-    arrays: Sequence[tuple[Wanted, Any]], count: int
+    arrays: Sequence[tuple[Wanted, Any]], count: int, limits: Limits
 ) -> tuple[tuple[Wanted, Callable[[int], NDArray[Any]]], ...]:
     """The rows of further arrays.
 
     Raises:
         ImageError: if one has not as many rows.
+        LimitError: if a row takes more than `limits` allow.
     """
     for wanted, array in arrays:
         if array.shape[:1] != (count,):
             raise ImageError(f"holds {wanted.column!r} of shape {array.shape} for {count} arrays: one value for each")
+        limits.check_item(f"a row of {wanted.column!r}", array.dtype.itemsize * math.prod(array.shape[1:]))
     return tuple((wanted, array.__getitem__) for wanted, array in arrays)
 
 
@@ -229,8 +237,11 @@ def _as_labels(array: NDArray[Any]) -> list[Label]:
     Raises:
         ImageError: if they are anything else.
     """
-    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if array.ndim != 1 or array.dtype.kind not in "iuUSO":
-        raise ImageError(f"has labels {array.dtype} {array.shape}: one class per array, as a number or a name")
-    values = array.tolist()
+    _check_labels(array)
+    values = array.reshape(len(array)).tolist()
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
+
+
+def _check_labels(array: Any) -> None:
+    if not array.shape or array.shape[1:] not in ((), (1,)) or array.dtype.kind not in "iuUSO":
+        raise ImageError(f"has labels {array.dtype} {array.shape}: one class per array, as a number or a name")
