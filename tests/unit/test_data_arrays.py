@@ -24,6 +24,7 @@ from unitgain.data.numbers import Numbers
 from unitgain.data.prepare import BrokenPictureError, prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sources import SourceOptions
+from unitgain.draw.files import file_kind
 from unitgain.serial import to_dict
 
 PLAIN = Fit(resolution=None)
@@ -161,6 +162,15 @@ def test_audio(tmp_path, suffix):
     expected, _ = soundfile.read(folder / data.key(1), dtype="float32")
     row = data.rows(np.array([1]))[0][0, 0].numpy()
     assert np.array_equal(row[: len(expected)], expected) and not row[len(expected) :].any()
+
+
+def test_audio_of_16_bits_comes_back_to_the_bit(tmp_path):
+    whole = np.array([-32768, -20001, -1, 0, 1, 20001, 32767], np.int16)
+    (tmp_path / "tones").mkdir()
+    soundfile.write(tmp_path / "tones" / "a.wav", whole, 8000, subtype="PCM_16")
+    data = make(tmp_path / "tones", tmp_path / "data")
+    written = file_kind(to_dict(data.encoder)).encode(data.rows(np.array([0]))[0][0])
+    assert soundfile.read(io.BytesIO(written), dtype="int16")[0].tolist() == whole.tolist()
 
 
 def test_stereo_is_kept_or_mixed(tmp_path):

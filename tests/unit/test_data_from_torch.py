@@ -66,6 +66,23 @@ def test_loaders_read_them_in_the_same_order():
             assert all(map(torch.equal, loader.fetch(start, 4), alone.fetch(start, 4)))
 
 
+def test_items_are_read_once_to_look_at_them():
+    read = []
+
+    class Counting(Dicts):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    from_torch(Counting(), image="x", label="kind", conditions=("words",), normalize="measured")
+    assert read == list(range(9))
+
+
+def test_pixels_that_are_all_equal_teach_nothing():
+    with pytest.raises(ValueError, match="all pixels of the data are equal"):
+        from_torch([torch.full((1, 4, 4), 7, dtype=torch.uint8)] * 3, normalize="measured")
+
+
 NAN = IMAGES.clone()
 NAN[2, 0, 3] = torch.nan
 

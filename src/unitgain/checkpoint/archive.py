@@ -52,7 +52,7 @@ def open_archive(path: Path) -> Generator[tuple[object, Reader], None, None]:
             if end != len(data):
                 raise Refused(f"{len(data) - end:,} bytes follow the end of its pickle")
             yield root, Reader(2 * len(pages), lambda key: member(f"data/{key}"))
-    except (ValueError, zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
+    except (ValueError, zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:  # zipfile: of other versions
         raise Refused(f"{path}: {printable(error)}") from None
 
 

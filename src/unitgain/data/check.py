@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.encoder import DATA_STD, Encoder, PixelEncoder
+from unitgain.data.encoder import DATA_STD, Encoder, PixelEncoder, overall
 from unitgain.data.manifest import DataError, Manifest, read_manifest
 from unitgain.data.prepared import PreparedDataset, measured_encoder
-from unitgain.data.shards import damage, latent_sums, moments
+from unitgain.data.shards import array_sums, damage, latent_sums, moments
 from unitgain.data.workers import count_threads, in_order
 
 ROWS_PER_TASK = 256
@@ -155,11 +155,10 @@ def scale(encoder: Encoder, mean: NDArray[np.float64], std: NDArray[np.float64])
     """What the statistics of the stored values mean for the network that sees them through the encoder."""
     center, spread = np.asarray(encoder.mean), np.asarray(encoder.std)
     means, stds = (mean - center) * DATA_STD / spread, std * DATA_STD / spread
-    overall = float(means.mean())
-    deviation = float(np.sqrt((stds**2 + means**2).mean() - overall**2))
-    fits = abs(deviation / DATA_STD - 1) <= CLOSE and abs(overall) <= CLOSE
+    middle, deviation = overall(means, stds)
+    fits = abs(deviation / DATA_STD - 1) <= CLOSE and abs(middle) <= CLOSE
     shift = math.log(deviation / DATA_STD) if deviation > FLAT else 0.0
-    return Scale(mean=overall, std=deviation, fits=fits, sigma_data=deviation, P_mean_shift=shift)
+    return Scale(mean=middle, std=deviation, fits=fits, sigma_data=deviation, P_mean_shift=shift)
 
 
 def advice(report: DataReport, manifest: Manifest) -> list[str]:
@@ -206,11 +205,7 @@ def _look(dataset: PreparedDataset, task: tuple[int, int]) -> Part:
         if not np.isfinite(stored).all():
             part.errors.append((row, dataset.key(row), "holds values that are not finite"))
             continue
-        if dataset.latents:
-            sums, squares = map(np.array, latent_sums(stored))
-        else:
-            flat = stored.reshape(channels, -1).astype(np.float64)
-            sums, squares = flat.sum(axis=1), np.einsum("cp,cp->c", flat, flat)
+        sums, squares = map(np.array, (latent_sums if dataset.latents else array_sums)(stored))
         part.sums += sums
         part.squares += squares
         part.values += math.prod(stored.shape[2:])

@@ -1,15 +1,17 @@
 """Values of conditions in memory: checked, of one shape but for the number of tokens, and put together for a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.arch.conditions import check_name
+from unitgain.arch.values import Conditions
 
 Shape = tuple[int | None, ...]  # of one value; None for a length that differs
 Values = Any  # an array `[N, ...]`, or a sequence of N arrays, numbers, or None where there is no value
@@ -63,6 +65,14 @@ class Column:
         if isinstance(self.values, Tensor):
             return as_seen(self.values[rows]), None
         return together([self.values[row] for row in rows.tolist()], self.shape)
+
+
+def rows_of(columns: Mapping[str, Column], indices: NDArray[np.int64]) -> Conditions:
+    """What rows have of columns, by their names: as `unitgain.data.Dataset.conditions_of` has it."""
+    rows = torch.from_numpy(indices)
+    parts = {name: column.of_rows(rows) for name, column in columns.items()}
+    masks = {name: mask for name, (_, mask) in parts.items() if mask is not None}
+    return Conditions(masks=masks, **{name: value for name, (value, _) in parts.items()})
 
 
 def together(values: Sequence[Tensor | None], shape: Shape) -> tuple[Float[Tensor, "n ..."], Bool[Tensor, "n ..."]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.arch.values import Conditions
-from unitgain.data.conditions import Column, Shape, Values
+from unitgain.data.conditions import Column, Shape, Values, rows_of
 from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
 from unitgain.size import MOST_SIDES
 
@@ -96,8 +96,12 @@ class Dataset(Protocol):
         return len(self.classes) if self.labels is not None and self.classes else 0
 
     def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
-        """What the network sees, float32; `generator`, on the device of `stored`, draws latents."""
-        return self.encoder.encode(stored, generator)
+        """What the network sees, float32; `generator`, on the device of `stored`, draws latents.
+
+        Floating values with an encoder of pixels, which goes for what is drawn, are as the network is to see them.
+        """
+        plain = stored.is_floating_point() and isinstance(self.encoder, PixelEncoder)
+        return stored.float() if plain else self.encoder.encode(stored, generator)
 
     def batch(self, indices: NDArray[np.int64]) -> tuple[Float[Tensor, "n c *size"], Labels]:
         """The images with these indices as the network sees them, float32, and their labels."""
@@ -168,12 +172,8 @@ class ArrayDataset(Dataset):
                 "encoder, as from ArrayEncoder.measured"
             )
 
-    @property
-    def _columns(self) -> dict[str, Column]:
-        return self._checked if self.conditions else {}
-
     @cached_property
-    def _checked(self) -> dict[str, Column]:
+    def _columns(self) -> dict[str, Column]:
         count = len(self.images)
         return {name: Column.of(name, values, count, self.name) for name, values in self.conditions.items()}
 
@@ -222,16 +222,8 @@ class ArrayDataset(Dataset):
 
     def conditions_of(self, indices: NDArray[np.int64]) -> Conditions:
         """Those of these images."""
-        rows = torch.from_numpy(indices)
-        parts = {name: column.of_rows(rows) for name, column in self._columns.items()}
-        masks = {name: mask for name, (_, mask) in parts.items() if mask is not None}
-        return Conditions(masks=masks, **{name: value for name, (value, _) in parts.items()})
+        return rows_of(self._columns, indices)
 
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
         """The images with these indices as they are stored, and their labels."""
         return torch.index_select(self.images, 0, torch.from_numpy(indices), out=out), self.labels_of(indices)
-
-    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
-        """What the network sees, float32; nothing is random."""
-        plain = stored.is_floating_point() and not isinstance(self.encoder, ArrayEncoder)
-        return stored.float() if plain else self.encoder.encode(stored)

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain import official
@@ -18,6 +20,9 @@ from unitgain.serial import from_dict
 FLOATS = Numbers()
 ROUNDING = 1e-9  # standard deviation of equal numbers, as a part of them
 DATA_STD = 0.5  # of what the network sees; what the papers' noise levels presume
+PerChannel = Sequence[float] | NDArray[np.float64]
+EQUAL = "all pixels of the data are equal: there is nothing to learn"
+FLAT = 1e-4  # standard deviation of equal pixels, of 0...255: what is left of 0 after rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,20 @@ class PixelEncoder:
         pixels = images.double()
         std = pixels.std(correction=0).item()
         if std == 0:
-            raise ValueError("all pixels of the data are equal: there is nothing to learn")
+            raise ValueError(EQUAL)
         return cls(mean=pixels.mean().item(), std=std)
+
+    @classmethod
+    def measured(cls, mean: PerChannel, std: PerChannel) -> "PixelEncoder":
+        """The encoder that gives channels of these means and standard deviations mean 0 and 0.5, over all of them.
+
+        Raises:
+            ValueError: if all pixels are equal.
+        """
+        center, spread = overall(mean, std)
+        if spread < FLAT:
+            raise ValueError(EQUAL)
+        return cls(mean=center, std=spread)
 
     def encode(
         self, pixels: UInt8[Tensor, "n c *size"], generator: torch.Generator | None = None
@@ -189,6 +206,13 @@ class ArrayEncoder:
     def _check(self, values: Tensor) -> None:
         if values.ndim < 3 or values.shape[1] != len(self.mean):
             raise ValueError(f"arrays of shape {tuple(values.shape)}: expected [N, {len(self.mean)}, *size]")
+
+
+def overall(mean: PerChannel, std: PerChannel) -> tuple[float, float]:
+    """Mean and standard deviation over all channels, which are of one size, by those of each."""
+    means, stds = np.asarray(mean), np.asarray(std)
+    center = float(means.mean())
+    return center, float(np.sqrt(max((stds**2 + means**2).mean() - center**2, 0)))
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

@@ -192,11 +192,7 @@ def measured_encoder(manifest: Manifest) -> PixelEncoder:
     """
     if manifest.kind != "image":
         raise ValueError("latents and arrays are standardized per channel, as their manifest says")
-    mean = float(np.mean(manifest.mean))
-    std = float(np.sqrt(max(np.mean(np.square(manifest.std) + np.square(manifest.mean)) - mean**2, 0)))
-    if std < 1e-4:  # of 255; what is left of 0 after rounding
-        raise ValueError("all pixels of the data are equal: there is nothing to learn")
-    return PixelEncoder(mean=mean, std=std)
+    return PixelEncoder.measured(manifest.mean, manifest.std)
 
 
 def _default_encoder(manifest: Manifest, path: Path) -> Encoder:

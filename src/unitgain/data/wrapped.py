@@ -7,12 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.arch.values import Conditions
-from unitgain.data.conditions import Column
+from unitgain.data.conditions import Column, rows_of
 from unitgain.data.dataset import Dataset, Labels
 from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
 from unitgain.data.numbers import ArrayType, Numbers
@@ -88,7 +88,6 @@ class WrappedDataset(Dataset):
         self.items, self.name, self._keys = items, name, keys
         if not len(items):
             raise ValueError(f"data {name}: there are no items")
-        self._first = self._image(0)
         labels = self._look()
         self.classes = None
         self.labels = None
@@ -126,10 +125,7 @@ class WrappedDataset(Dataset):
 
     def conditions_of(self, indices: NDArray[np.int64]) -> Conditions:
         """As in `Dataset`."""
-        rows = torch.from_numpy(indices)
-        parts = {name: column.of_rows(rows) for name, column in self._columns.items()}
-        masks = {name: mask for name, (_, mask) in parts.items() if mask is not None}
-        return Conditions(masks=masks, **{name: value for name, (value, _) in parts.items()})
+        return rows_of(self._columns, indices)
 
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c *size"], Labels]:
         """Tensors of items, and their labels.
@@ -142,11 +138,6 @@ class WrappedDataset(Dataset):
         for place, index in enumerate(indices.tolist()):
             out[place] = self._image(index)
         return out, self.labels_of(indices)
-
-    def encode(self, stored: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n c *size"]:
-        """What the network sees, float32; nothing is random."""
-        plain = stored.is_floating_point() and not isinstance(self.encoder, ArrayEncoder)
-        return stored.float() if plain else self.encoder.encode(stored)
 
     def _item(self, index: int) -> tuple[Any, Any, Mapping[str, Any]]:
         """Tensor, label or None, and conditions of an item."""
@@ -189,13 +180,14 @@ class WrappedDataset(Dataset):
     def _look(self) -> list[int] | None:
         """Read all: labels, conditions, mean and standard deviation, and what tells these data from others."""
         labels, cells = list[Any](), {key: list[Any]() for key in self._keys[2]}
-        sums = np.zeros((2, self._first.shape[0]))
+        sums: Any = 0
         named = set(np.linspace(0, len(self) - 1, min(len(self), NAMED)).round().astype(int).tolist())
         digest = hashlib.sha256()
         for index in range(len(self)):
             image, label, conditions = self._item(index)
             tensor = self._checked(image, index)
-            sums += np.array(array_sums(tensor.numpy()[None]))
+            self._first = self._first if index else tensor
+            sums = sums + np.array(array_sums(tensor.numpy()[None]))
             labels.append(label)
             for key, value in conditions.items():
                 cells[key].append(value)
@@ -220,9 +212,7 @@ class WrappedDataset(Dataset):
         channels, pictures = self._first.shape[0], self._first.ndim == 3 and self._first.shape[0] in (1, 3)
         measured = normalize == "measured"
         if pictures and self.dtype == torch.uint8:
-            mean = float(self._mean.mean())
-            std = float(np.sqrt(max((self._std**2 + self._mean**2).mean() - mean**2, 0)))
-            encoder: Encoder = PixelEncoder(mean=mean, std=std or 1.0) if measured else PixelEncoder()
+            encoder: Encoder = PixelEncoder.measured(self._mean, self._std) if measured else PixelEncoder()
         elif pictures and self.dtype == torch.float32 and not measured:
             encoder = PixelEncoder()  # for what is drawn
         elif measured or self.dtype != torch.float32:

@@ -19,7 +19,7 @@ from unitgain.data.numbers import Numbers
 from unitgain.extras import require
 from unitgain.trust import DEFAULT_LIMITS
 
-LOUDEST = 32767  # of 16 bits
+LOUDEST = 32768  # of 16 bits, which audio is read with, too: what was whole comes back to the bit
 MOST_WAV = 65535  # channels
 
 
@@ -69,7 +69,7 @@ def _png(pixels: Tensor) -> bytes:
 
 
 def _wav(samples: Tensor, rate: int) -> bytes:
-    whole = (samples.cpu().double() * LOUDEST).round().clamp(-LOUDEST - 1, LOUDEST).numpy().astype("<i2")
+    whole = (samples.cpu().double() * LOUDEST).round().clamp(-LOUDEST, LOUDEST - 1).numpy().astype("<i2")
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setparams((len(whole), 2, rate, 0, "NONE", ""))

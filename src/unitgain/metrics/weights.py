@@ -126,7 +126,7 @@ def _whole(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # the last of versions it does not know
         raise DownloadError(f"what came is no whole zip archive ({error}), and is not kept") from None
     if not {"constants.pkl", "data.pkl"} <= names:
         raise DownloadError("what came is a zip archive, but not of TorchScript, and is not kept")
