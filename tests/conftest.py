@@ -191,3 +191,11 @@ def call(capsys):
 def call_train(call):
     """`call` for `unitgain train`, with neither progress nor TensorBoard."""
     return lambda *argv, code=0: call("train", *argv, "--no-tensorboard", "--quiet", code=code)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Two runs for tests of the explorer, `main` and `guide`: copy one before you change it."""
+    from explorers import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("runs"))

@@ -1,18 +1,27 @@
-"""Runs for tests of the explorer: averages of weights that wander, as if they had learned."""
+"""Runs for tests of the explorer, of averages of weights that wander as if they had learned; and its server."""
 
+import http.client
 import json
+import threading
+import time
 
 import torch
 
 from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.data.digits import digits
 from unitgain.denoiser import Denoiser
+from unitgain.draw import DrawSettings
+from unitgain.explore.answers import Answers
+from unitgain.explore.server import Server
+from unitgain.explore.session import Session
 from unitgain.posthoc import SnapshotStore
 from unitgain.recipes import DIGITS
+from unitgain.sample import Euler
 from unitgain.serial import to_dict
 from unitgain.train import TrainConfig
 from unitgain.train.run import save_config
 
+FAST = DrawSettings(sampler=Euler(), steps=2, dtype="auto")
 EVERY, DURATION, STEP = 32, 256, 8
 LEVELS = {"ln_sigma": [-2.0, 0.0, 2.0], "error": [1.0, 0.8, 0.9], "loss": [1.0, 0.8, 0.9], "images": [20, 30, 14]}
 
@@ -61,3 +70,67 @@ def _wander(denoiser, folder, header):
             for parameter in denoiser.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3 if parameter.ndim else 0.1)
         store.update(t=t, dt=STEP)
+
+
+class Served:
+    """A server in a thread, until the context ends."""
+
+    def __init__(self, run, guide=None, token=None, settings=FAST):
+        self.answers = Answers(Session(run, guide=guide, settings=settings))
+        self.server = Server(self.answers, port=0, token=token)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.answers.close()
+        self.thread.join()
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
+
+    def ask(self, path, data=None, **headers):
+        """Status and body; `data` that is bytes goes as it is."""
+        connection = self.connect()
+        if data is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            body = data if isinstance(data, bytes) else json.dumps(data).encode()
+            connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, text
+
+    def lines(self, path, data):
+        status, text = self.ask(path, data)
+        assert status == 200, text
+        return [json.loads(line) for line in text.splitlines()]
+
+    def error(self, path, data):
+        """The one thing that a stream says is wrong."""
+        (line,) = [line for line in self.lines(path, data) if line["kind"] == "error"]
+        return line["message"]
+
+    def idle(self):
+        return wait_until(lambda: not self.answers.active)
+
+
+def wait_until(true, seconds=60.0):
+    """Whether something comes true."""
+    end = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return found
+
+
+def damage(folder, pattern):
+    """Change one bit of the newest snapshot of this name; returns the file, and what mends it."""
+    victim = sorted(folder.glob(pattern))[-1]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+    return victim, whole

@@ -9,21 +9,15 @@ import re
 import shlex
 import shutil
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from browsers import WAIT, check_by_axe, chromium
-from explorers import make_runs
+from explorers import FAST, Served, damage
 
 from unitgain.draw import DrawSettings
-from unitgain.explore.answers import Answers
-from unitgain.explore.server import Server
-from unitgain.explore.session import Session
-from unitgain.sample import Euler
 
-FAST = DrawSettings(sampler=Euler(), steps=2, dtype="auto")
 MARKUP = "<img src=x onerror=document.title=7>"
 
 
@@ -34,48 +28,14 @@ def expect(locator):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return make_runs(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
 def browser():
     with chromium() as browser:
         yield browser
 
 
-class Served:
-    def __init__(self, run, guide=None, settings=FAST):
-        self.answers = Answers(Session(run, guide=guide, settings=settings))
-        self.server = Server(self.answers, port=0)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def idle(self, seconds=60.0):
-        end = time.monotonic() + seconds
-        while self.answers.active and time.monotonic() < end:
-            time.sleep(0.01)
-        return not self.answers.active
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.answers.close()
-        self.thread.join()
-
-
-@contextmanager
-def serve(run, guide=None, settings=FAST):
-    served = Served(run, guide, settings)
-    try:
-        yield served
-    finally:
-        served.close()
-
-
 @pytest.fixture(scope="module")
 def served(runs):
-    with serve(runs / "main", guide=runs / "guide") as served:
+    with Served(runs / "main", guide=runs / "guide") as served:
         yield served
 
 
@@ -212,7 +172,7 @@ def test_a_matrix_is_drawn_and_a_cell_takes_its_setting(page):
 
 def test_a_cell_is_measured_and_clicked(runs, browser, tmp_path):
     shutil.copytree(runs / "main", tmp_path / "run")
-    with serve(tmp_path / "run") as served, opened(browser, served) as page:
+    with Served(tmp_path / "run") as served, opened(browser, served) as page:
         slide(page, "length", 0.08)
         page.click("#measure summary")
         expect(page.locator("#cells")).to_contain_text("nothing was measured yet")
@@ -310,7 +270,7 @@ def test_a_new_snapshot_appears(runs, browser, tmp_path):
     late = {path: path.read_bytes() for path in (run / "snapshots").glob(f"{last}-*")}
     for path in late:
         path.unlink()
-    with serve(run) as served, opened(browser, served) as page:
+    with Served(run) as served, opened(browser, served) as page:
         before = drawn(page)
         for path, data in late.items():
             path.write_bytes(data)
@@ -321,7 +281,7 @@ def test_a_new_snapshot_appears(runs, browser, tmp_path):
 def test_what_goes_wrong_is_said_and_nothing_from_a_name_is_markup(runs, browser, tmp_path):
     run = tmp_path / MARKUP
     shutil.copytree(runs / "main", run)
-    with serve(run) as served, opened(browser, served) as page:
+    with Served(run) as served, opened(browser, served) as page:
         expect(page.locator("#title")).to_contain_text("<img src=x")
         fill(page, "class", "<script>document.title=8</script>")
         fails(page, "there is no class")
@@ -336,9 +296,7 @@ def test_what_goes_wrong_is_said_and_nothing_from_a_name_is_markup(runs, browser
         fails(page, "steps")
         fill(page, "steps", "2")
         slide(page, "length", 0.1)
-        victim = sorted((run / "snapshots").glob("*.safetensors"))[-1]
-        whole = victim.read_bytes()
-        victim.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+        damage(run / "snapshots", "*.safetensors")
         page.locator("#length").fill("0.11")
         fails(page, "damaged")
         shutil.rmtree(run)
@@ -397,7 +355,7 @@ def test_screenshots(runs, browser, tmp_path):
     folder = Path(os.environ.get("UNITGAIN_SCREENSHOTS", tmp_path))
     given = os.environ.get("UNITGAIN_EXPLORED")  # a run that was trained longer than those of tests
     settings = DrawSettings(steps=12, dtype="auto") if given else FAST
-    with serve(given or runs / "main", settings=settings) as served, opened(browser, served) as page:
+    with Served(given or runs / "main", settings=settings) as served, opened(browser, served) as page:
         guide_by(page)
         page.screenshot(path=folder / "explorer-draw.png")
         page.click("#compare summary")

@@ -7,24 +7,17 @@ import time
 
 import pytest
 import torch
-from explorers import make_runs
+from explorers import FAST, damage, wait_until
 from PIL import Image
 
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
 from unitgain.data.images import from_image
-from unitgain.draw import DrawSettings, Preview
+from unitgain.draw import Preview
 from unitgain.explore import Average, Picture, Reading, Session, View, command_lines, python, shell
 from unitgain.explore.jobs import Abandoned, Jobs, Kept
 from unitgain.posthoc import Target, plan, reconstruct
 from unitgain.posthoc.memory import combine
-from unitgain.sample import Euler, StochasticHeun
-
-FAST = DrawSettings(sampler=Euler(), steps=2, dtype="auto")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return make_runs(tmp_path_factory.mktemp("runs"))
+from unitgain.sample import StochasticHeun
 
 
 @pytest.fixture
@@ -39,14 +32,6 @@ def view_of(session, length, **changes):
 
 def pixels(pictures):
     return torch.stack([picture.pixels for picture in pictures])
-
-
-def idle(session, seconds=10.0):
-    """Wait until nothing is under way any more; whether that comes."""
-    end = time.monotonic() + seconds
-    while session.active and time.monotonic() < end:
-        time.sleep(0.01)
-    return not session.active
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", None])
@@ -151,7 +136,7 @@ def test_a_view_that_is_left_is_given_up(session):
     next(event for event in events if isinstance(event, Preview))
     assert session.active == 1
     events.close()
-    assert idle(session)
+    assert wait_until(lambda: not session.active)
     assert [one.seed for one in session.pictures(view_of(session, 0.05))] == [0, 1, 2]  # and the next one is drawn
 
 
@@ -255,9 +240,7 @@ def test_a_run_that_goes_or_is_damaged_is_an_error_and_what_was_drawn_before_sta
     shutil.copytree(runs / "main", tmp_path / "run")
     with Session(tmp_path / "run", settings=FAST) as session:
         session.pictures(view_of(session, 0.05))
-        victim = sorted((tmp_path / "run" / "snapshots").glob("*-0.100.safetensors"))[-1]
-        whole = victim.read_bytes()
-        victim.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+        victim, whole = damage(tmp_path / "run" / "snapshots", "*-0.100.safetensors")
         with pytest.raises(SnapshotError, match="damaged"):
             session.pictures(view_of(session, 0.06, seeds=(7,)))
         victim.write_bytes(whole)

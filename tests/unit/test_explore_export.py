@@ -11,31 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from explorers import make_runs
+from explorers import FAST
 from PIL import Image
 
-from unitgain.draw import DrawSettings
 from unitgain.explore import Average, Session, View
 from unitgain.explore.export import ExportConfig, export_page
 from unitgain.report.samples import sheet
-from unitgain.sample import Euler
-
-FAST = DrawSettings(sampler=Euler(), steps=2, dtype="auto")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return make_runs(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture
-def session(runs):
-    with Session(runs / "main", guide=runs / "guide", settings=FAST) as session:
-        yield session
-
-
-def pixels(pictures):
-    return torch.stack([picture.pixels for picture in pictures])
 
 
 def images_of(page):
@@ -61,13 +42,15 @@ def test_a_page_has_a_picture_for_each_choice_and_nothing_from_elsewhere(runs, c
     with Session(runs / "main", settings=settings) as session:
         found = session.pictures(View(average=Average(length=0.1), seeds=tuple(range(8)), settings=settings))
     names = [session.classes.label(3)] * 8
-    expected = sheet(pixels(found), names).convert("RGB")
+    expected = sheet(torch.stack([one.pixels for one in found]), names).convert("RGB")
     assert any(picture.tobytes() == expected.tobytes() for picture in pictures)
 
 
-def test_the_rules_of_a_page_show_one_picture_for_each_choice(runs, session):
+def test_the_rules_of_a_page_show_one_picture_for_each_choice(runs):
     view = View(settings=FAST, guide=str(runs / "main"), guide_average=Average(t=64))
-    page = export_page(session, ExportConfig(lengths=(0.05, 0.1), weights=(1.0, 3.0), seeds=(1, 2, 3), view=view))
+    config = ExportConfig(lengths=(0.05, 0.1), weights=(1.0, 3.0), seeds=(1, 2, 3), view=view)
+    with Session(runs / "main", settings=FAST) as session:
+        page = export_page(session, config)
     rules = re.findall(r"\.dials((?::has\(#[\w-]+:checked\))+) > \.([\w-]+) {", page)
     shown = {tuple(re.findall(r"#([\w-]+):", chosen)): figure for chosen, figure in rules}
     stops = [re.findall(rf'id="(explore{axis}-\d+)"', page) for axis in range(3)]

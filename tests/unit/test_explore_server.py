@@ -1,88 +1,27 @@
 """The server of the explorer, asked by hand: who is let in, what is refused, what goes on when somebody leaves."""
 
 import base64
-import http.client
 import io
 import json
 import shutil
 import socket
 import threading
-import time
 import zipfile
 
 import pytest
-from explorers import make_runs
+from explorers import FAST, Served, damage, wait_until
 
 from unitgain.checkpoint.snapshot import Snapshot
-from unitgain.draw import DrawSettings
-from unitgain.explore.answers import Answers
 from unitgain.explore.requests import view_from_json, view_to_json
 from unitgain.explore.server import Server, new_token
-from unitgain.explore.session import Session
 from unitgain.explore.views import Average, View
-from unitgain.sample import Euler, StochasticHeun
-
-FAST = DrawSettings(sampler=Euler(), steps=2, dtype="auto")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return make_runs(tmp_path_factory.mktemp("runs"))
-
-
-class Served:
-    """A server in a thread, and what it answers."""
-
-    def __init__(self, run, guide=None, token=None):
-        self.answers = Answers(Session(run, guide=guide, settings=FAST))
-        self.server = Server(self.answers, port=0, token=token)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
-
-    def ask(self, path, data=None, **headers):
-        """Status and body; `data` that is bytes goes as it is."""
-        connection = self.connect()
-        if data is None:
-            connection.request("GET", path, headers=headers)
-        else:
-            body = data if isinstance(data, bytes) else json.dumps(data).encode()
-            connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
-        answer = connection.getresponse()
-        text = answer.read()
-        connection.close()
-        return answer.status, text
-
-    def lines(self, path, data):
-        status, text = self.ask(path, data)
-        assert status == 200, text
-        return [json.loads(line) for line in text.splitlines()]
-
-    def error(self, path, data):
-        """The one thing that a stream says is wrong."""
-        (line,) = [line for line in self.lines(path, data) if line["kind"] == "error"]
-        return line["message"]
-
-    def idle(self, seconds=30.0):
-        end = time.monotonic() + seconds
-        while self.answers.active and time.monotonic() < end:
-            time.sleep(0.01)
-        return not self.answers.active
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.answers.close()
-        self.thread.join()
+from unitgain.sample import StochasticHeun
 
 
 @pytest.fixture
 def served(runs):
-    served = Served(runs / "main", guide=runs / "guide")
-    yield served
-    served.close()
+    with Served(runs / "main", guide=runs / "guide") as served:
+        yield served
 
 
 VIEW = {"average": {"length": 0.1, "t": None}, "seeds": [0, 1]}
@@ -216,8 +155,7 @@ def test_only_the_page_itself_may_ask(served):
 
 
 def test_others_need_the_token(runs):
-    served = Served(runs / "main", token=new_token())
-    try:
+    with Served(runs / "main", token=new_token()) as served:
         with pytest.raises(ValueError, match="token"):
             Server(served.answers, "0.0.0.0", 0)
         token, port = served.server.token, served.server.port
@@ -230,8 +168,6 @@ def test_others_need_the_token(runs):
         assert answer.status == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie
         assert served.ask("/api/about", Cookie=cookie.partition(";")[0])[0] == 200
         assert served.ask("/api/about", Cookie=f"unitgain-token-{port}=wrong")[0] == 403
-    finally:
-        served.close()
 
 
 def test_a_port_in_use_is_said(runs, call):
@@ -259,10 +195,7 @@ def test_whoever_leaves_in_the_middle_of_a_file_leaves_no_work(served):
     connection = served.connect()
     data = json.dumps({**VIEW, "seeds": [0, 1], "steps": 1000})
     connection.request("POST", "/api/path.gif", data, {"Content-Type": "application/json"})
-    end = time.monotonic() + 30
-    while not served.answers.active and time.monotonic() < end:
-        time.sleep(0.01)
-    assert served.answers.active
+    assert wait_until(lambda: served.answers.active)
     connection.close()
     assert served.idle()
 
@@ -298,35 +231,27 @@ def test_more_drawings_than_there_is_room_for_are_refused(served):
 
 def test_a_run_deleted_while_it_is_open(runs, tmp_path):
     shutil.copytree(runs / "main", tmp_path / "run")
-    served = Served(tmp_path / "run")
-    try:
+    with Served(tmp_path / "run") as served:
         assert pictures(served.lines("/api/draw", VIEW))
         shutil.rmtree(tmp_path / "run")
         assert "no run" in served.error("/api/draw", VIEW)
         assert served.ask("/api/live")[0] == 400
         shutil.copytree(runs / "main", tmp_path / "run")
-        victim = sorted((tmp_path / "run" / "snapshots").glob("*-0.050.safetensors"))[-1]
-        whole = victim.read_bytes()
-        victim.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+        victim, _ = damage(tmp_path / "run" / "snapshots", "*-0.050.safetensors")
         assert "damaged" in served.error("/api/draw", {**VIEW, "average": {"length": 0.06}})
         victim.write_bytes(b"nothing")
         assert victim.name in served.error("/api/draw", {**VIEW, "average": {"length": 0.07}})
-    finally:
-        served.close()
 
 
 def test_a_cell_is_measured_once_and_is_in_the_table_of_sweeps(runs, tmp_path, call):
     shutil.copytree(runs / "main", tmp_path / "run")
-    served = Served(tmp_path / "run")
-    try:
+    with Served(tmp_path / "run") as served:
         assert json.loads(served.ask("/api/cells")[1]) == {"cells": []}
         for _ in range(2):
             lines = served.lines("/api/measure", {"view": VIEW, "images": 64})
             ((cell,),) = [line["cells"] for line in lines if line["kind"] == "cells"]
         assert (cell["length"], cell["guidance"], cell["metric"], cell["images"]) == (0.1, 1, "fd_pixels", 64)
         assert len(list((tmp_path / "run" / "sweep").glob("cells-*.jsonl"))) == 1
-    finally:
-        served.close()
     options = ("--metric", "fd_pixels", "--reference", "digits", "--images", "64", "--sampler", "euler", "--steps", "2")
     table = tmp_path / "run" / "sweep" / "cells-0.jsonl"
     before = table.read_text()
@@ -354,12 +279,9 @@ def test_rows_of_a_table_that_are_no_cells_are_left_out(runs, tmp_path):
     ]
     rows += [{**good, "key": "e", "cell": {**good["cell"], "length": 1e200}}, {**good, "key": "f", "network": [1]}]
     (tmp_path / "run" / "sweep" / "cells-0.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{")
-    served = Served(tmp_path / "run")
-    try:
+    with Served(tmp_path / "run") as served:
         cells = json.loads(served.ask("/api/cells")[1])["cells"]
         assert [(cell["value"], cell["nimg"]) for cell in cells] == [(1.5, 256), (1.5, None)]
-    finally:
-        served.close()
 
 
 def test_what_there_is_to_understand(served):
