@@ -86,15 +86,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         options = [option for option in options if option is not type(None)]
         if len(options) > 1:  # one value, or several
             several = isinstance(value, list | tuple)
-            options = [option for option in options if (typing.get_origin(option) is tuple) == several]
-        (inner,) = options
+            options = [option for option in options if (typing.get_origin(option) is tuple) == several] or options
+        inner = next((option for option in options if type(value) is option), options[0])
         return _convert(inner, value, where)
     if hasattr(hint, "from_json"):
         return hint.from_json(value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     if origin is tuple and isinstance(value, list | tuple):
-        item = typing.get_args(hint)[0]
+        item, *more = typing.get_args(hint)
+        if Ellipsis not in more and len(value) != 1 + len(more):
+            raise ValueError(f"{where}: expected {1 + len(more)} values, not {brief(value)}")
         return tuple(_convert(item, element, f"{where}[{i}]") for i, element in enumerate(value))
     if origin is typing.Literal and value in typing.get_args(hint):
         return value

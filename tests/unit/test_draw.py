@@ -187,12 +187,10 @@ def test_an_unconditional_archive_has_no_labels(spec, tmp_path):
 
 
 def test_nothing_is_written_when_the_request_is_wrong(main, spec, tmp_path):
-    for settings, words in (
-        (SETTINGS.replace(label=3), "label 3 is out of range"),
-        (SETTINGS.replace(guidance=2.0, interval=(3.0, 1.0)), "lo < hi"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            write_images(main, None, settings, range(2), tmp_path / "out")
+    with pytest.raises(ValueError, match="lo < hi"):
+        SETTINGS.replace(guidance=2.0, interval=(3.0, 1.0))
+    with pytest.raises(ValueError, match="label 3 is out of range"):
+        write_images(main, None, SETTINGS.replace(label=3), range(2), tmp_path / "out")
     with pytest.raises(ValueError, match="4 channels"):
         write_images(network(spec.replace(channels=4)), None, SETTINGS, range(2), tmp_path / "out")
     assert not (tmp_path / "out").exists()

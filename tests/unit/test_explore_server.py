@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import shutil
 import socket
 import threading
@@ -37,9 +38,10 @@ def test_views_come_back_from_json_as_they_were():
         guide="self",
         guide_average=Average(length=0.2),
         seeds=(3, 1),
-        settings=FAST.replace(guidance=1.3, label=(1, 2), interval=(0.1, 2.0), sampler=StochasticHeun(S_churn=3.0)),
+        settings=FAST.replace(guidance=1.3, label=(1, 2), interval=(0.1, 2.0), sampler=StochasticHeun(S_max=math.inf)),
     )
-    assert view_from_json(json.loads(json.dumps(view_to_json(view))), FAST) == view
+    for one in (view, view.with_settings(label=None, interval=None), view.with_settings(label="7")):
+        assert view_from_json(json.loads(json.dumps(view_to_json(one), allow_nan=False)), FAST) == one
 
 
 @pytest.mark.parametrize(
@@ -66,9 +68,13 @@ def test_views_come_back_from_json_as_they_were():
         ("interval", [float("nan"), 1]),
         ("sampler", {"sampler": "heun", "S_churn": 1}),
         ("sampler", {"sampler": "__import__"}),
-        ("sampler", {"sampler": "stochastic_heun", "S_max": float("inf")}),
+        ("sampler", {"sampler": "stochastic_heun", "S_noise": float("inf")}),
+        ("sampler", ["heun"]),
+        ("sigma_max", float("inf")),
+        ("rho", float("inf")),
+        ("rho", 1e-5),
+        ("interval", [0.1]),
         ("guide", 7),
-        ("guide", "x" * 10_000),
         ("label", {"a": 1}),
         ("label", [True]),
         ("no such field", 1),
@@ -198,6 +204,28 @@ def test_whoever_leaves_in_the_middle_of_a_file_leaves_no_work(served):
     assert wait_until(lambda: served.answers.active)
     connection.close()
     assert served.idle()
+
+
+def test_whoever_leaves_while_a_snapshot_is_made_leaves_no_work(served, monkeypatch):
+    ended = []
+
+    def endless(*_, on_progress, **__):
+        try:
+            while True:
+                on_progress(1, 2)
+                time.sleep(0.01)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr("unitgain.explore.sources.reconstruct", endless)
+    connection = served.connect()
+    connection.request("POST", "/api/snapshot", json.dumps(VIEW), {"Content-Type": "application/json"})
+    end = time.monotonic() + 30
+    while not served.answers.active and time.monotonic() < end:
+        time.sleep(0.01)
+    assert served.answers.active and not ended
+    connection.close()
+    assert served.idle() and ended
 
 
 def test_a_path_that_would_take_too_much_memory_is_refused(served):

@@ -48,10 +48,10 @@ class FromPixels(FromImage):
         """Decoded images with the pixels that are kept."""
         return pixels if self.free is None else torch.where(self.free, pixels, self.pixels)
 
-    def record(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As `Sampler` says; picture and mask by the hash of their pixels."""
         hashes = {"from": content_hash(self.pixels), "mask": None if self.free is None else content_hash(self.free)}
-        return {**self.by.record(), **hashes, "resample": self.resample}
+        return {**self.by.to_json(), **hashes, "resample": self.resample}
 
 
 def from_picture(denoiser: Denoiser | Guided, start: FromPicture, settings: DrawSettings = DEFAULTS) -> DrawSettings:

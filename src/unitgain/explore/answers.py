@@ -17,9 +17,9 @@ from unitgain.draw.animation import save_path
 from unitgain.draw.networks import SELF
 from unitgain.draw.settings import Animation
 from unitgain.ema import PowerProfile
-from unitgain.explore.jobs import Jobs
+from unitgain.explore.jobs import Jobs, Report
 from unitgain.explore.measure import METRIC, Measured, measure, measured
-from unitgain.explore.requests import known, text, view_from_json, view_to_json, whole
+from unitgain.explore.requests import Ends, Measurement, view_from_json, view_to_json
 from unitgain.explore.session import Event, Picture, Reading, Session
 from unitgain.explore.sources import Run
 from unitgain.explore.takeaway import card, images_png, python, shell
@@ -29,8 +29,8 @@ from unitgain.posthoc.solve import WARN_ABOVE
 from unitgain.report.curves import by_bucket, noise_levels, over_training
 from unitgain.report.history import History, read_history
 from unitgain.sample.samplers import SAMPLERS
+from unitgain.serial import from_dict
 from unitgain.text import printable
-from unitgain.trust import is_number
 
 LENGTHS = tuple(round(0.005 * k, 3) for k in range(1, 58))  # where the error of the fit is told
 PAUSE = 0.08  # seconds between previews, at least; and ten times what the last one took
@@ -50,17 +50,18 @@ class Answers:
 
     def __init__(self, session: Session, start: View | None = None) -> None:
         self.session, self._start = session, start
-        self._measuring = Jobs("unitgain-measure")
+        self._measuring, self._writing = Jobs("unitgain-measure"), Jobs("unitgain-write")
         self._plots = threading.Lock()  # matplotlib draws one at a time
 
     @property
     def active(self) -> int:
         """What is under way."""
-        return self.session.active + self._measuring.active
+        return self.session.active + self._measuring.active + self._writing.active
 
     def close(self) -> None:
         """Give up what is under way."""
         self._measuring.close()
+        self._writing.close()
         self.session.close()
 
     def about(self) -> Line:
@@ -79,7 +80,7 @@ class Answers:
                 {"name": name, "shown": _shown(session, name), "run": isinstance(source, Run)}
                 for name, source in session.guides.items()
             ],
-            "samplers": {name: kind().record() for name, kind in SAMPLERS.items()},
+            "samplers": {name: kind().to_json() for name, kind in SAMPLERS.items()},
             "warn_above": WARN_ABOVE,
             "unreachable": UNREACHABLE,
             "metric": METRIC,
@@ -95,14 +96,11 @@ class Answers:
 
     def errors(self, data: object) -> Line:
         """Relative errors of the fit over lengths, of the averages that end at a time."""
-        fields = known(data, ("guide", "t"), "a question about errors")
-        guide, t = fields.get("guide"), fields.get("t")
-        source = self.session.source if guide is None else self.session.guides.get(text(guide, "guide"))
+        asked = from_dict(Ends, data, "question")
+        source = self.session.source if asked.guide is None else self.session.guides.get(asked.guide)
         if not isinstance(source, Run):
             return {"lengths": [], "errors": []}
-        if t is not None and not is_number(t):
-            raise ValueError("t: expected a number")
-        return {"lengths": LENGTHS, "errors": [min(error, 9.0) for error in source.errors(LENGTHS, t)]}
+        return {"lengths": LENGTHS, "errors": [min(error, 9.0) for error in source.errors(LENGTHS, asked.t)]}
 
     def draw(self, data: object) -> Iterator[Line | None]:
         """A view: what happens on the way, images as they are finished, and in the end what was drawn."""
@@ -126,15 +124,14 @@ class Answers:
 
     def measure(self, data: object) -> Iterator[Line | None]:
         """Measure a view: how far that is, and in the end the cells."""
-        fields = known(data, ("view", "metric", "images"), "a measurement")
-        view = self.session.check(self._view(fields.get("view", {})))
-        metric, images = text(fields.get("metric", METRIC), "metric"), whole(fields.get("images", 448), "images")
+        asked = from_dict(Measurement, data, "measurement")
+        view = self.session.check(self._view(asked.view))
 
-        def work(report: Callable[[Any], None]) -> list[Measured]:
-            return measure(self.session, view, metric=metric, images=images, on_images=report)
+        def work(report: Report) -> list[Measured]:
+            return measure(self.session, view, metric=asked.metric, images=asked.images, on_images=report)
 
-        steps = self._measuring.follow((view, metric, images), work)
-        cells = yield from _mapped(steps, lambda done: {"kind": "measuring", "done": done, "total": images})
+        steps = self._measuring.follow((view, asked.metric, asked.images), work)
+        cells = yield from _mapped(steps, lambda done: {"kind": "measuring", "done": done, "total": asked.images})
         yield {"kind": "cells", "cells": [self._cell(cell) for cell in cells]}
 
     def cells(self) -> Line:
@@ -186,13 +183,16 @@ class Answers:
 
     def snapshot(self, data: object) -> Generator[Line | None, None, bytes]:
         """The average of a view as a snapshot."""
-        yield
         view = self.session.check(self._view(data))
         source = self.session.source
         if not isinstance(source, Run):
             raise ValueError(f"{source.name} is one network: its snapshot is there")
-        with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
-            return source.write(view.average, Path(folder)).read_bytes()
+
+        def work(report: Report) -> bytes:
+            with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
+                return source.write(view.average, Path(folder), lambda *read: report(read)).read_bytes()
+
+        return (yield from _mapped(self._writing.follow(source.key(view.average), work), lambda _: None))
 
     def gif(self, data: object) -> Generator[Line | None, None, bytes]:
         """The way of a view's images out of noise as a GIF."""

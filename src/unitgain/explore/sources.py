@@ -172,9 +172,9 @@ class Run(Source):
         """As `Source` says."""
         return str(self.folder / "ema" / filename(self._target(average)))
 
-    def write(self, average: Average, folder: Path) -> Path:
-        """A resolved average as a file in a folder; returns it."""
-        (written,) = reconstruct(self.folder, [self._target(average)], folder, dtype=PRECISION)
+    def write(self, average: Average, folder: Path, on_bytes: OnBytes) -> Path:
+        """A resolved average as a file in a folder; returns it. What `on_bytes` raises ends the work."""
+        (written,) = reconstruct(self.folder, [self._target(average)], folder, dtype=PRECISION, on_progress=on_bytes)
         return written.path
 
     def _files(self) -> Hashable:

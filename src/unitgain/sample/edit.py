@@ -84,10 +84,10 @@ class FromImage(Sampler):
             return self.by.evaluations(sigmas)
         return self.resample * sum(self.by.evaluations(sigmas[i : i + 2]) for i in range(len(sigmas) - 1))
 
-    def record(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As `Sampler` says, of the sampler that makes the steps; image and mask by their hash."""
         mask = None if self.mask is None else content_hash(self.mask)
-        return {**self.by.record(), "image": content_hash(self.image), "mask": mask, "resample": self.resample}
+        return {**self.by.to_json(), "image": content_hash(self.image), "mask": mask, "resample": self.resample}
 
     def _resampled(self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn: Randn | None) -> Tensor:
         if randn is None:

@@ -16,6 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unitgain.serial import from_dict, suggest
+from unitgain.text import brief
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -55,7 +58,21 @@ class Sampler(ABC):
         """The sampler of a single one of so many steps: itself, where its settings are not of the whole path."""
         return self
 
-    def record(self) -> dict[str, Any]:
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> "Sampler":
+        """Inverse of `to_json`, of the samplers in `SAMPLERS`.
+
+        Raises:
+            ValueError: if there is no such sampler, or a setting is unknown, of another kind, or out of range.
+        """
+        settings: dict[str, Any] = {**data} if isinstance(data, dict) else {}
+        name = settings.pop("sampler", data)
+        if not isinstance(name, str) or name not in SAMPLERS:
+            raise ValueError(f"{where}: unknown sampler {brief(name)}; {suggest(str(name), SAMPLERS)}")
+        settings = {key: math.inf if value == str(math.inf) else value for key, value in settings.items()}
+        return from_dict(SAMPLERS[name], settings, where)
+
+    def to_json(self) -> dict[str, Any]:
         """Its name, as `sampler`, and its settings, as JSON."""
         own = dataclasses.asdict(self)  # type: ignore[call-overload]
         values = {name: str(value) if value == math.inf else value for name, value in own.items()}
@@ -146,8 +163,9 @@ class StochasticHeun(Heun):
 
     def __post_init__(self) -> None:
         for name in ("S_churn", "S_min", "S_max", "S_noise"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
+            value = getattr(self, name)
+            if not value >= 0 or (value == math.inf and name != "S_max"):
+                raise ValueError(f"{name} = {value}: must not be negative, and finite")
 
     def __call__(self, denoise: Denoise, noise: "Tensor", sigmas: "Tensor", randn: Randn | None = None) -> "Tensor":
         """As `Sampler` says.

@@ -1,5 +1,6 @@
 """Noise levels of sampling (EDM, Eq. 5; EDM2, Appendix D.1). Imports no torch before it is needed."""
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -7,11 +8,16 @@ if TYPE_CHECKING:
 
 
 def check_schedule(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> None:
-    """Raise `ValueError` unless num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0."""
-    if num_steps < 1 or not 0 < sigma_min < sigma_max or not rho > 0:
+    """Raise `ValueError` unless num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0, and levels can be made."""
+    good = num_steps >= 1 and 0 < sigma_min < sigma_max and rho > 0
+    try:
+        good = good and 0 < sigma_min ** (1 / rho) < sigma_max ** (1 / rho) < math.inf
+    except OverflowError:
+        good = False
+    if not good:
         raise ValueError(
-            f"a schedule needs num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0, "
-            f"not {num_steps=}, {sigma_min=}, {sigma_max=}, {rho=}"
+            f"a schedule needs num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0, and numbers that can be computed "
+            f"with, not {num_steps=}, {sigma_min=}, {sigma_max=}, {rho=}"
         )
 
 
