@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from unitgain.data.images import from_image
+from unitgain.draw import DrawSettings
 from unitgain.draw.rows import _open
+from unitgain.explore import Session, View, command_lines
 from unitgain.train import TrainConfig, fit, train
 
 ROWS = 29
@@ -47,6 +50,21 @@ def test_images_are_drawn_for_rows(tmp_path, call, run, told):
     assert "drawn without age (an amount of scale" in said.out + said.err
     said = call("metrics", run, "--metrics", "fid", "--seeds", "0-9", "--device", "cpu", code=2).err
     assert "the network is told age, style" in said and "--conditions none" in said
+
+
+def test_the_explorer_draws_for_rows_and_asks_for_them(tmp_path, call, run, told, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--conditions none" in call("explore", run, "--export", "page.html", code=2).err
+    settings = DrawSettings(steps=2, conditions="told[3,5,7]", dtype="auto")
+    with Session(run, settings=settings) as session:
+        view = View(seeds=(0, 1, 3), settings=settings)
+        drawn = session.pictures(view)
+        for _, *words in command_lines(session, view):
+            call(*words)
+    assert [one.label for one in drawn] == told.labels[[3, 5, 3]].tolist()
+    for one in drawn:
+        with Image.open(tmp_path / "drawn" / "000000" / f"{one.seed:06d}.png") as image:
+            assert torch.equal(from_image(image), one.pixels)
 
 
 def test_training_takes_the_conditions_that_are_named(tmp_path, call_train, told):

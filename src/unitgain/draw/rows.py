@@ -123,12 +123,13 @@ def rows_of(settings: "DrawSettings") -> DataRows | None:
 
 
 def check_told(spec: "NetworkSpec", settings: "DrawSettings") -> None:
-    """Raise `ValueError` if a network is to be measured and nothing says what it is told."""
+    """Raise `ValueError` if a network is to be measured or looked at and nothing says what it is told."""
     if spec.conditions and settings.conditions is None:
         names = ", ".join(one.name for one in spec.conditions)
         raise ValueError(
-            f"the network is told {names}, and what it draws depends on that: give --conditions DATA, such as the data "
-            "that it is measured against, whose rows go to the seeds in turn; or --conditions none to draw without"
+            f"the network is told {names}, and what it draws depends on that: give --conditions DATA, such as those of "
+            "its training, or that it is measured against, whose rows go to the seeds in turn; or --conditions none to "
+            "draw without"
         )
 
 

@@ -18,13 +18,14 @@ from unitgain.draw.decode import decoder_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by
 from unitgain.draw.preview import Preview
+from unitgain.draw.rows import check_told
 from unitgain.draw.settings import DrawSettings
 from unitgain.explore.jobs import Jobs, Kept, Report
 from unitgain.explore.sources import Run, Source, open_source
 from unitgain.explore.views import Average, View
 from unitgain.presets import PRESETS, preset_files
 from unitgain.sample import Step
-from unitgain.text import evenly
+from unitgain.text import brief, evenly
 
 LEAST_BATCH = 8  # images in flight
 FRAMES = 64  # of a path
@@ -86,6 +87,7 @@ class Session:
     Raises:
         FileNotFoundError: if there is no such run or network.
         SnapshotError: if a snapshot cannot be opened.
+        ValueError: if the network is told more than a class, and `settings` do not say what.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Session:
     ) -> None:
         self.source, self.device, self.settings = open_source(str(source)), torch.device(device), settings
         header = self.source.header()
+        check_told(header.network, settings)
         self.spec, self.recipe = header.network, header.recipe
         self.classes = Classes(header.network.label_dim, header.classes)
         self.guides: Mapping[str, Source | None] = MappingProxyType(dict(self._guides(guide, header.label_dropout)))
@@ -151,7 +154,7 @@ class Session:
         if view.guide is None or view.guide not in self.guides:
             known = ", ".join(self.guides) or "nothing"
             raise ValueError(
-                f"guidance of {settings.guidance:g} needs a guide, which {view.guide!r} is none of: {known}"
+                f"guidance of {settings.guidance:g} needs a guide, which {brief(view.guide)} is none of: {known}"
             )
         guide = self.guides[view.guide]
         return view.replace(guide_average=Average() if guide is None else guide.resolve(view.guide_average))
