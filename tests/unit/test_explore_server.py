@@ -7,6 +7,7 @@ import math
 import shutil
 import socket
 import threading
+import time
 import zipfile
 
 import pytest
@@ -220,10 +221,7 @@ def test_whoever_leaves_while_a_snapshot_is_made_leaves_no_work(served, monkeypa
     monkeypatch.setattr("unitgain.explore.sources.reconstruct", endless)
     connection = served.connect()
     connection.request("POST", "/api/snapshot", json.dumps(VIEW), {"Content-Type": "application/json"})
-    end = time.monotonic() + 30
-    while not served.answers.active and time.monotonic() < end:
-        time.sleep(0.01)
-    assert served.answers.active and not ended
+    assert wait_until(lambda: served.answers.active) and not ended
     connection.close()
     assert served.idle() and ended
 
