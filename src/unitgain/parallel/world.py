@@ -293,7 +293,7 @@ def _join(size: int, seconds: float, cancelled: Callable[[], object]) -> tuple[i
     try:
         store = _store(where, size, rank == 0 and not agent, min(seconds, AGENT) if agent else seconds)
         # torchrun keeps the store over restarts: what the dead processes left in it must not be taken for ours.
-        own = f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(WORLDS)}"
+        own = f"unitgain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{WORLDS.count(where)}"
         store = dist.PrefixStore(own, store)
         store.set(f"here/{rank}", socket.gethostname())
     except RuntimeError as error:
