@@ -149,6 +149,10 @@ def _normal(*shape: int, scale: float = 1.0) -> Tensor:
     return empty if empty.is_meta else empty.normal_().mul_(scale)
 
 
+def _units(vectors: Tensor) -> Tensor:
+    return normalize(vectors, dim=-1)
+
+
 class CosineAttention(nn.Module):
     """Self-attention over pixels with queries, keys and values normalized per head (Eqs. 10-11 and 30-34).
 
@@ -191,12 +195,17 @@ class CosineAttention(nn.Module):
         """Factors of its input and of what it attends to, in their sum (Eq. 88)."""
         return mp_sum_factors(self.balance)
 
-    def attend(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
-        """The attention branch alone."""
+    def attend(
+        self,
+        x: Float[Tensor, "n c *size"],
+        units: Callable[[Tensor], Tensor] = _units,
+        attention: Callable[[Tensor, Tensor, Tensor], Tensor] = F.scaled_dot_product_attention,
+    ) -> Float[Tensor, "n c *size"]:
+        """The attention branch alone, of these functions for its unit vectors and its products."""
         n, c, *size = x.shape
         tokens = self.qkv(x).movedim(1, -1).reshape(n, -1, 3, self.heads, c // self.heads)
-        q, k, v = normalize(tokens, dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(channels per head), as in Eq. 11
+        q, k, v = units(tokens).permute(2, 0, 3, 1, 4).unbind(0)
+        y = attention(q, k, v)  # scale 1 / sqrt(channels per head), as in Eq. 11
         return self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
 
 

@@ -80,13 +80,13 @@ class FusedConv(MPConv):
 
     def effective(self, gain: float | Tensor = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "..."]:
         """As it is written, but for rounding."""
-        dtype = dtype or self.weight.dtype
-        if self.normalized is not None or not can_normalize(self.weight, dtype):
+        result = dtype or torch.float32
+        if self.normalized is not None or not can_normalize(self.weight, result):
             return super().effective(gain, dtype)
         factor = 1 / math.sqrt(self.weight[0].numel())
         if isinstance(gain, Tensor):
-            return unit_weight(self.weight, dtype, factor, gain)
-        return unit_weight(self.weight, dtype, factor * gain)
+            return unit_weight(self.weight, result, factor, gain)
+        return unit_weight(self.weight, result, factor * gain)
 
 
 def fuse_passes(denoiser: Denoiser) -> None:
@@ -153,21 +153,18 @@ def _add(block: Block, main: Tensor, branch: Tensor) -> Tensor:
     if not isinstance(attention, CosineAttention):
         return balance(main, branch, block.shares, block.clip_act)
     x = balance(main, branch, block.shares, math.inf)
-    return balance(x, _attend(attention, x), attention.shares, block.clip_act)
+    return balance(x, attention.attend(x, _units, _attention), attention.shares, block.clip_act)
 
 
-def _attend(attention: CosineAttention, x: Tensor) -> Tensor:
-    """As `CosineAttention.attend`."""
-    n, c, *size = x.shape
-    heads, tokens = attention.heads, math.prod(size)
-    vectors = attention.qkv(x).movedim(1, -1).reshape(n, -1, 1, c // heads).movedim(-1, 1)
-    vectors = normalize_pixels(vectors, EPS).movedim(1, -1)
-    q, k, v = vectors.reshape(n, tokens, 3, heads, c // heads).permute(2, 0, 3, 1, 4).unbind(0)
-    if x.dtype == torch.bfloat16 and tokens <= FEW_TOKENS:
-        y = torch.softmax((q @ k.mT) * (c // heads) ** -0.5, dim=-1) @ v
-    else:
-        y = F.scaled_dot_product_attention(q, k, v)
-    return attention.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
+def _units(vectors: Tensor) -> Tensor:
+    flat = vectors.reshape(len(vectors), -1, 1, vectors.shape[-1]).movedim(-1, 1)
+    return normalize_pixels(flat, EPS).movedim(1, -1).reshape(vectors.shape)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if q.dtype == torch.bfloat16 and q.shape[-2] <= FEW_TOKENS:
+        return torch.softmax((q @ k.mT) * q.shape[-1] ** -0.5, dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def _join(x: Tensor, skip: Tensor, t: float) -> Tensor:
