@@ -87,7 +87,7 @@ def unit_weight(
     """`gain * factor` times the rows of a weight, each over its root mean square plus `eps` (Eq. 47), as `dtype`.
 
     Args:
-        weight: float32; contiguous or channels-last, and made so if it is neither.
+        weight: float32, made contiguous if it is not.
         dtype: float32 or bfloat16, rounded to once.
         factor: of all.
         gain: a number, float32 `[]`; None for 1.
@@ -311,7 +311,7 @@ class _Join(Function):
 class _Unit(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, gain: Tensor | None, dtype: torch.dtype, factor: float, eps: float) -> Tensor:
-        weight = _rows(weight)
+        weight = weight.contiguous()
         gain = None if gain is None else gain.float()
         out = torch.empty_like(weight, dtype=dtype)
         ctx.values = {"factor": factor, "eps": eps, "rows": len(weight), "columns": weight[0].numel()}
@@ -323,11 +323,7 @@ class _Unit(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         weight, gain = ctx.saved_tensors
-        gradient = (
-            gradient
-            if gradient.stride() == weight.stride()
-            else torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
-        )
+        gradient = gradient.contiguous()
         of_weight = torch.empty_like(weight)
         of_gains = None if gain is None else torch.empty(len(weight), dtype=torch.float32, device="cpu")
         tensors = {
@@ -339,9 +335,3 @@ class _Unit(Function):
         }
         _run("unit", _UnitCall, gradient, tensors, **ctx.values)
         return of_weight, None if of_gains is None else of_gains.sum(), None, None, None
-
-
-def _rows(weight: Tensor) -> Tensor:
-    """A weight whose rows lie one behind the other, without gaps."""
-    dense = weight.is_contiguous() or (weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last))
-    return weight if dense else weight.contiguous()
