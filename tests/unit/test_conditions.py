@@ -14,7 +14,7 @@ from unitgain.analysis.magnitude import watch
 from unitgain.arch import NetworkSpec
 from unitgain.arch.conditions import Condition, Image, Scalar, Tokens, Vector
 from unitgain.arch.values import Conditions
-from unitgain.denoiser import Denoiser, NoUncertainty
+from unitgain.denoiser import Denoiser, NoUncertainty, tile_size
 from unitgain.guide import Guided
 from unitgain.infer import prepare
 from unitgain.layers import CrossAttention
@@ -362,6 +362,32 @@ def test_samples_do_not_depend_on_their_neighbours(ready):
     assert not torch.equal(together, drawn(range(5), None, 5))
     with pytest.raises(ValueError, match="conditions of 5 samples for 2 seeds"):
         drawn(range(2), told, 2)
+
+
+@pytest.mark.parametrize("condition", ALL, ids=lambda one: one.kind)
+def test_samples_do_not_depend_on_how_many_tiles_are_evaluated_together(condition):
+    """Libraries sum in another order at another batch size; a prepared network takes several tiles at a time."""
+    size = {"resolution": (64, 64), "model_channels": 32, "channels_per_head": 32}
+    denoiser = prepare(denoiser_of(condition, **size), torch.float32)
+    told, tile = Conditions(torch.arange(8) % 3, **values_of(denoiser.spec, 8, tokens=9)), tile_size(denoiser, "cpu")
+    assert tile < 8
+
+    def drawn(batch):
+        parts = generate(denoiser, range(8), sigma_grid(2), conditions=told, batch=batch)
+        return torch.cat([images for *_, images in parts])
+
+    assert torch.equal(drawn(8), drawn(tile))
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["as trained", "prepared"])
+def test_many_images_are_guided_away_from_nothing_at_all(ready):
+    """Of what was dropped in training nothing is left, for more images than a prepared network takes at a time."""
+    main = denoiser_of(ALL[3], channel_mult=(1,))
+    main.label_dropout, n = 0.1, 200
+    main = prepare(main, torch.float32) if ready else main
+    x, told = x_of(main.spec, n), Conditions(torch.arange(n) % 3, **values_of(main.spec, n))
+    expected = 2 * main(x, 1.0, told) - main(x, 1.0)
+    torch.testing.assert_close(Guided(main, None, 2.0)(x, 1.0, told), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -106,8 +106,8 @@ class Conditions:
         return Conditions(self.label, masks, **self.values)
 
     def split(self, size: int) -> "list[Conditions]":
-        """Those of so many samples each, in their order."""
-        return [self[start : start + size] for start in range(0, len(self), size)]
+        """Those of so many samples each, in their order: the same ones whenever they are asked for."""
+        return self.once(("split", size), lambda: [self[start : start + size] for start in range(0, len(self), size)])
 
     def not_finite(self) -> tuple[str, int] | None:
         """A condition and the first sample with NaN or infinite values of it that are not masked; None without."""
@@ -160,7 +160,9 @@ class Conditions:
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Conditions":
         label = None if self.label is None else function(self.label)
         masks = {name: function(mask) for name, mask in self.masks.items()}
-        return Conditions(label, masks, **{name: function(value) for name, value in self.values.items()})
+        mapped = Conditions(label, masks, **{name: function(value) for name, value in self.values.items()})
+        mapped.keeps = self.keeps
+        return mapped
 
 
 def _check_shape(condition: Condition, value: Tensor, batch: int, dims: int) -> None:

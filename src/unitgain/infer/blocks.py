@@ -14,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.arch.block import Block
-from unitgain.arch.conditioning import join_all
 from unitgain.arch.operations import Activate, Convolve, Operation, fold
 from unitgain.arch.values import Conditions
 from unitgain.infer.backend import Backend, Entry, Slot
-from unitgain.infer.layers import Applied, Step, freeze
+from unitgain.infer.layers import Applied, Step, freeze, joined_apart
 from unitgain.layers import CosineAttention, MPConv
 from unitgain.native import Sum
 from unitgain.ops import EPS, Resampling, resample
@@ -149,6 +148,9 @@ class FoldedBlock(nn.Module):
         slot: where to leave modulations.
         scale_in: factor that the input of an encoder block comes with.
         scale_out: factor that the output is wanted with.
+
+    Attributes:
+        at_once: images that attend to sequences at a time; None for all.
     """
 
     def __init__(self, block: Block, backend: Backend, slot: Slot, scale_in: float, scale_out: float) -> None:
@@ -168,6 +170,7 @@ class FoldedBlock(nn.Module):
         self.reads = backend.first_reads(steps, block.normalizes or self.shortcut is None)
         self.attention = fold_attention(block.attention, backend, scale_out)
         self.cross, self.scale = cast(nn.ModuleDict, freeze(block.cross, backend.dtype)), scale_out
+        self.at_once: int | None = None
 
     def forward(
         self,
@@ -199,7 +202,8 @@ class FoldedBlock(nn.Module):
 
     def _attend(self, x: Tensor, conditions: Conditions) -> Tensor:
         """To sequences, in the network's precision, by PyTorch."""
-        y = join_all(self.cross, (x / self.scale).to(self.backend.dtype), conditions) * self.scale
+        y = (x / self.scale).to(self.backend.dtype)
+        y = joined_apart(self.cross, y, conditions, self.at_once) * self.scale
         return y.clamp(-self.limit, self.limit).to(x.dtype)
 
     def _paths(self, x: Tensor, skip: Tensor | None, shares: tuple[float, float], own: bool) -> tuple[Tensor, Tensor]:

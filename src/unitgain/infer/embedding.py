@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.arch.conditioning import join_all
 from unitgain.arch.embed import Embedding, PlainEmbedding
 from unitgain.arch.operations import Modulate
 from unitgain.arch.values import Conditions, Told
-from unitgain.infer.layers import apart, constant, fold_weight, freeze, frozen
+from unitgain.infer.layers import apart, constant, fold_weight, freeze, frozen, joined_apart
 from unitgain.layers import MPFourier
 from unitgain.ops import SILU_MAGNITUDE, mp_sum_factors
 
@@ -91,7 +90,8 @@ class FoldedEmbedding(nn.Module):
                 emb = emb + _by_rows(partial(torch.matmul, other=self.classes.float()), label, self.at_once)
             else:
                 emb = emb + self.classes[label].float()
-        emb = emb if self.conditions is None else join_all(self.conditions, emb, conditions)
+        if self.conditions is not None and conditions.values:
+            emb = joined_apart(self.conditions, emb, conditions, self.at_once)
         emb = apart(F.silu, emb, self.at_once)
         factors: list[Tensor] = []
         if self.modulation is not None:

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitgain.arch.conditioning import join_all
 from unitgain.arch.linear import PlainConv
+from unitgain.arch.values import Conditions
 from unitgain.layers import CONVOLUTIONS, MEMORY_FORMATS, MPConv
 from unitgain.native import images
 from unitgain.ops import normalize, over_pixels
@@ -116,6 +118,14 @@ def apart(function: Callable[[Tensor], Tensor], x: Tensor, at_once: int | None) 
     if at_once is None or len(x) <= at_once:
         return function(x)
     return torch.cat([function(part) for part in x.split(at_once)])
+
+
+def joined_apart(modules: nn.ModuleDict, x: Tensor, conditions: Conditions, at_once: int | None) -> Tensor:
+    """As `join_all`, of so many samples at a time, each part in memory of its own."""
+    if at_once is None or len(x) <= at_once:
+        return join_all(modules, x, conditions)
+    parts = zip(x.split(at_once), conditions.split(at_once), strict=False)
+    return torch.cat([join_all(modules, part.clone(), told) for part, told in parts])
 
 
 def can_pack(dtype: torch.dtype) -> bool:

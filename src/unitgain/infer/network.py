@@ -62,7 +62,7 @@ class FoldedUNet(nn.Module):
         shared = any(isinstance(module, FilteredConv | FusedPointwise) for module in self.modules())
         self.at_once = at_once if shared else None
         for module in self.modules():
-            if isinstance(module, FoldedConv | SiLU | Applied | FoldedAttention | FoldedEmbedding):
+            if isinstance(module, FoldedConv | SiLU | Applied | FoldedAttention | FoldedBlock | FoldedEmbedding):
                 module.at_once = self.at_once
 
     def _encoder(self, modules: nn.ModuleDict, scales: list[float]) -> tuple[nn.ModuleDict, float]:

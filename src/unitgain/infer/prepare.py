@@ -1,6 +1,7 @@
 """`prepare`: a denoiser for inference from a trained one."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal
 
@@ -79,7 +80,7 @@ class Prepared(Denoiser):
             return super().forward(x, sigma, label)
         sigma = self._sigma(sigma, x)
         self.check_label(label, len(x))
-        labels = [None] * len(x) if label is None else self._split(label, self.at_once)
+        labels = itertools.repeat(label) if label is None or not len(label) else label.split(self.at_once)
         parts = zip(x.split(self.at_once), sigma.split(self.at_once), labels, strict=False)
         return torch.cat([super(Prepared, self).forward(*part) for part in parts])
 
@@ -103,12 +104,6 @@ class Prepared(Denoiser):
             return super().condition(label, batch)
         told = label.once(self, lambda: super(Prepared, self).condition(label, batch))
         return told.keeping() if isinstance(told, Conditions) else told
-
-    @staticmethod
-    def _split(label: Tensor | Conditions, size: int) -> Sequence[Tensor | Conditions]:
-        if isinstance(label, Conditions):
-            return label.once(("split", size), lambda: label.split(size))
-        return label.split(size)
 
     def shares(self, label: Tensor) -> Tensor:
         """Classes as they are, for a lookup; anything else as in `Denoiser`."""

@@ -37,7 +37,8 @@ class Tiled(nn.Module):
             rows = filled[start : start + self.at_once]
             level = sigma.reshape(-1)[rows] if sigma.numel() > 1 else sigma
             if isinstance(label, Conditions):  # of the same rows the same ones at each noise level
-                told = label.once(("rows", self.tile, self.at_once, start), functools.partial(label.__getitem__, rows))
+                key = ("rows", self.tile, self.at_once, len(x), start)
+                told = label.once(key, functools.partial(label.__getitem__, rows))
             else:
                 told = None if label is None else label[rows]
             parts.append(self.denoiser(x[rows], level, told))
