@@ -33,8 +33,20 @@ class Reader(Protocol):
         ...
 
 
-class VectorEmbedding(nn.Module):
-    """A vector, brought to unit magnitude, linear, summed with the embedding (Eq. 88)."""
+class Summed(nn.Module):
+    """What is summed with the embedding (Eq. 88); subclasses make it of a condition."""
+
+    balance: float
+
+    def join(
+        self, emb: Float[Tensor, "n e"], known: Float[Tensor, "n e"], mask: Bool[Tensor, " n"]
+    ) -> Float[Tensor, "n e"]:
+        """The embedding with what is there."""
+        return torch.where(mask[:, None], mp_sum(emb, known, t=self.balance), emb)
+
+
+class VectorEmbedding(Summed):
+    """A vector, brought to unit magnitude, linear."""
 
     def __init__(self, condition: Vector, emb_channels: int) -> None:
         super().__init__()
@@ -45,15 +57,9 @@ class VectorEmbedding(nn.Module):
         """What is summed with the embedding."""
         return self.linear(normalize(value, dim=1).to(dtype))
 
-    def join(
-        self, emb: Float[Tensor, "n e"], known: Float[Tensor, "n e"], mask: Bool[Tensor, " n"]
-    ) -> Float[Tensor, "n e"]:
-        """The embedding with what is there."""
-        return torch.where(mask[:, None], mp_sum(emb, known, t=self.balance), emb)
 
-
-class ScalarEmbedding(nn.Module):
-    """An amount, as Fourier features (Eq. 75), linear, summed with the embedding (Eq. 88)."""
+class ScalarEmbedding(Summed):
+    """An amount, as Fourier features (Eq. 75), linear."""
 
     def __init__(self, condition: Scalar, emb_channels: int) -> None:
         super().__init__()
@@ -65,12 +71,6 @@ class ScalarEmbedding(nn.Module):
     def read(self, value: Float[Tensor, " n"], dtype: torch.dtype) -> Float[Tensor, "n e"]:
         """What is summed with the embedding."""
         return self.linear(self.fourier(value / self.scale).to(dtype))
-
-    def join(
-        self, emb: Float[Tensor, "n e"], known: Float[Tensor, "n e"], mask: Bool[Tensor, " n"]
-    ) -> Float[Tensor, "n e"]:
-        """The embedding with what is there."""
-        return torch.where(mask[:, None], mp_sum(emb, known, t=self.balance), emb)
 
 
 def embeddings(spec: NetworkSpec) -> nn.ModuleDict:

@@ -7,7 +7,7 @@ one is optional, for each sample: what is absent adds nothing, and leaves the re
 import dataclasses
 import math
 import re
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,39 +21,44 @@ RESERVED = ("label", "masks", "self", "key", "image", "latent", "array", "x", "s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition(ABC):
+class Condition:
     """What all conditions have.
 
     Args:
         name: of its values in data and calls: lower-case letters, digits and underscores.
         dropout: share of images that are trained on without it, in [0, 1): what guidance by leaving it out needs.
 
+    Attributes:
+        kind: in files.
+        words: for it, with what is measured of data.
+        form: of its values.
+
     Raises:
         ValueError: if a field is out of its range, naming the field, the value and the remedy.
     """
 
     kind: ClassVar[str]
+    words: ClassVar[str]
+    form: ClassVar[str]
     name: str
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_name(self.name)
         self._require("dropout", 0 <= self.dropout < 1, "is a share in [0, 1)")
-        self._check()
-
-    @abstractmethod
-    def _check(self) -> None:
-        """Raise `ValueError` if a field of this kind is out of its range."""
+        for field, (holds, remedy) in RANGES.items():
+            if hasattr(self, field):
+                self._require(field, holds(getattr(self, field)), remedy)
 
     @property
-    @abstractmethod
     def shape(self) -> str:
         """Of its values, in words."""
+        return self.form.format(**vars(self))
 
     @property
-    @abstractmethod
     def summary(self) -> str:
-        """Name and kind in words, with what is measured of data."""
+        """Name and kind in words, as `style (a vector of 5)`."""
+        return f"{self.name} ({self.words.format(**vars(self))})"
 
     def to_json(self) -> dict[str, Any]:
         """The kind and all fields."""
@@ -90,22 +95,10 @@ class Vector(Condition):
     """
 
     kind: ClassVar[str] = "vector"
+    words: ClassVar[str] = "a vector of {dim}"
+    form: ClassVar[str] = "[N, {dim}]"
     dim: int
     balance: float = 0.5
-
-    def _check(self) -> None:
-        self._require("dim", 1 <= self.dim <= MOST_CHANNELS, f"must be 1 to {MOST_CHANNELS}")
-        self._require("balance", 0 <= self.balance <= 1, "is a share in [0, 1]")
-
-    @property
-    def summary(self) -> str:
-        """As `style (a vector of 5)`."""
-        return f"{self.name} (a vector of {self.dim})"
-
-    @property
-    def shape(self) -> str:
-        """`[N, dim]`."""
-        return f"[N, {self.dim}]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,24 +115,11 @@ class Scalar(Condition):
     """
 
     kind: ClassVar[str] = "scalar"
+    words: ClassVar[str] = "an amount of scale {scale:g}"
+    form: ClassVar[str] = "[N]"
     scale: float = 1.0
     features: int = 64
     balance: float = 0.5
-
-    def _check(self) -> None:
-        self._require("scale", math.isfinite(self.scale) and self.scale > 0, "must be positive")
-        self._require("features", 1 <= self.features <= MOST_CHANNELS, f"must be 1 to {MOST_CHANNELS}")
-        self._require("balance", 0 <= self.balance <= 1, "is a share in [0, 1]")
-
-    @property
-    def summary(self) -> str:
-        """As `age (an amount of scale 10)`."""
-        return f"{self.name} (an amount of scale {self.scale:g})"
-
-    @property
-    def shape(self) -> str:
-        """`[N]`."""
-        return "[N]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,23 +135,10 @@ class Image(Condition):
     """
 
     kind: ClassVar[str] = "image"
+    words: ClassVar[str] = "a {channels}-channel image, deviation {std:g}"
+    form: ClassVar[str] = "[N, {channels}, *size], no side longer than that of x"
     channels: int
     std: float = 0.5
-
-    def _check(self) -> None:
-        self._require("channels", 1 <= self.channels <= MOST_CHANNELS, f"must be 1 to {MOST_CHANNELS}")
-        self._require("std", math.isfinite(self.std) and self.std > 0, "must be positive")
-
-    @property
-    def summary(self) -> str:
-        """As `small (an image of 3 channels, deviation 0.5)`."""
-        plural = "" if self.channels == 1 else "s"
-        return f"{self.name} (an image of {self.channels} channel{plural}, deviation {self.std:g})"
-
-    @property
-    def shape(self) -> str:
-        """`[N, channels, *size]`."""
-        return f"[N, {self.channels}, *size], no side longer than that of x"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,23 +155,11 @@ class Tokens(Condition):
     """
 
     kind: ClassVar[str] = "tokens"
+    words: ClassVar[str] = "tokens of {dim}"
+    form: ClassVar[str] = "[N, T, {dim}], any T, with a mask [N, T] where lengths differ"
     dim: int
     resolutions: tuple[int, ...] = ()
     balance: float = 0.3
-
-    def _check(self) -> None:
-        self._require("dim", 1 <= self.dim <= MOST_CHANNELS, f"must be 1 to {MOST_CHANNELS}")
-        self._require("balance", 0 <= self.balance <= 1, "is a share in [0, 1]")
-
-    @property
-    def summary(self) -> str:
-        """As `text (tokens of 768)`."""
-        return f"{self.name} (tokens of {self.dim})"
-
-    @property
-    def shape(self) -> str:
-        """`[N, T, dim]`."""
-        return f"[N, T, {self.dim}], any T, with a mask [N, T] where lengths differ"
 
 
 def check_name(name: object) -> None:
@@ -216,6 +171,14 @@ def check_name(name: object) -> None:
 
 
 KINDS: dict[str, type[Condition]] = {one.kind: one for one in (Vector, Scalar, Image, Tokens)}
+# Of their fields, whichever of them a kind has.
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("dim", "features", "channels"), (lambda value: 1 <= value <= MOST_CHANNELS, f"must be 1 to {MOST_CHANNELS}")
+    ),
+    **dict.fromkeys(("scale", "std"), (lambda value: 0 < value < math.inf, "must be positive")),
+    "balance": (lambda value: 0 <= value <= 1, "is a share in [0, 1]"),
+}
 
 
 def check_conditions(conditions: tuple[Condition, ...]) -> None:
