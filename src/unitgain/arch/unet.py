@@ -18,6 +18,12 @@ from unitgain.arch.values import Conditions, Told
 from unitgain.layers import MEMORY_FORMATS, MPConv
 from unitgain.ops import crop, mirror
 
+EMBEDDINGS: dict[str, Callable[[NetworkSpec], nn.Module]] = {
+    "adm": adm_embedding,
+    "streamlined": streamlined_embedding,
+    "normalized": normalized_embedding,
+}
+
 
 def build(spec: NetworkSpec) -> nn.Module:
     """The raw network F of Eq. 4, freshly initialized: `network(x, c_noise, label) -> F`."""
@@ -25,7 +31,7 @@ def build(spec: NetworkSpec) -> nn.Module:
         return MPUNet(spec)
     if spec.design == "plain":
         return PlainUNet(spec)
-    return ADMUNet(spec) if spec.design == "adm" else StreamlinedUNet(spec)
+    return ADMUNet(spec)
 
 
 class UNet(nn.Module, ABC):
@@ -172,27 +178,11 @@ class PlainUNet(UNet):
         return self.out_conv(x)
 
 
-class StreamlinedUNet(UNet):
-    """Configs C-E: ADM blocks; group norm, SiLU and a convolution end the network (Figs. 18-20)."""
-
-    encoder_block = ADMBlock
-    decoder_block = ADMBlock
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        kit, kernel = parts(spec), (3,) * spec.dims
-        self.embedding = (streamlined_embedding if spec.design == "streamlined" else normalized_embedding)(spec)
-        self._build(spec, kit.layer(spec.channels + 1, spec.widths[0], kernel))
-        self.out_norm = kit.norm(spec.widths[0])
-        self.out_conv = kit.last(spec.widths[0], spec.channels, kernel)
-
-    def read(self, x: Tensor) -> Tensor:
-        """Norm, SiLU, convolution."""
-        return self.out_conv(F.silu(self.out_norm(x)))
-
-
 class ADMUNet(UNet):
-    """Configs A and B: ADM blocks with biases, which make a channel of ones unnecessary (Figs. 16 and 17)."""
+    """Configs A-E: ADM blocks; group norm, SiLU and a convolution end the network (Figs. 16-20).
+
+    In A and B biases make a channel of ones unnecessary, and the last weights start at zero: D = c_skip x (B.1).
+    """
 
     encoder_block = ADMBlock
     decoder_block = ADMBlock
@@ -200,15 +190,16 @@ class ADMUNet(UNet):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         kit, kernel = parts(spec), (3,) * spec.dims
-        self.embedding = adm_embedding(spec)
-        self._build(spec, kit.layer(spec.channels, spec.widths[0], kernel))
+        self.biased = spec.design == "adm"
+        self.embedding = EMBEDDINGS[spec.design](spec)
+        self._build(spec, kit.layer(spec.channels + (not self.biased), spec.widths[0], kernel))
         self.out_norm = kit.norm(spec.widths[0])
         self.out_conv = kit.last(spec.widths[0], spec.channels, kernel)
 
     def widen(self, x: Tensor, condition: Told) -> Tensor:
-        """The input as it is."""
-        return x
+        """With a channel of ones, but in A and B."""
+        return x if self.biased else super().widen(x, condition)
 
     def read(self, x: Tensor) -> Tensor:
-        """Norm, SiLU, convolution; its weights start at zero, so that D = c_skip x (B.1)."""
+        """Norm, SiLU, convolution."""
         return self.out_conv(F.silu(self.out_norm(x)))
