@@ -91,17 +91,16 @@ def mp_sum_factors(t: float) -> tuple[float, float]:
     return (1 - t) * scale, t * scale
 
 
-def mp_cat(a: Float[Tensor, "..."], b: Float[Tensor, "..."], dim: int = 1, t: float = 0.5) -> Float[Tensor, "..."]:
-    """Magnitude-preserving concatenation, in which `a` and `b` contribute (1 - t) : t whatever their sizes (Eq. 103).
+def mp_cat(a: Float[Tensor, "n a ..."], b: Float[Tensor, "n b ..."], t: float = 0.5) -> Float[Tensor, "n c ..."]:
+    """Magnitude-preserving concatenation of channels, in which `a` and `b` contribute (1 - t) : t (Eq. 103).
 
     Args:
-        a: any shape.
-        b: same shape but along `dim`, same dtype.
-        dim: dimension to join.
+        a: any number of channels.
+        b: another; else of the same shape, and dtype.
         t: share of `b`, in [0, 1].
     """
-    of_a, of_b = mp_cat_factors(a.shape[dim], b.shape[dim], t)
-    return torch.cat([a * of_a, b * of_b], dim=dim)
+    of_a, of_b = mp_cat_factors(a.shape[1], b.shape[1], t)
+    return torch.cat([a * of_a, b * of_b], dim=1)
 
 
 def mp_cat_factors(size_a: int, size_b: int, t: float) -> tuple[float, float]:

@@ -51,10 +51,6 @@ class Functions:
     join: Callable[[Tensor, Tensor, float], Tensor]
 
 
-def _mp_join(x: Tensor, skip: Tensor, t: float) -> Tensor:
-    return mp_cat(x, skip, t=t)
-
-
 def _plain_sum(main: Tensor, branch: Tensor, t: float) -> Tensor:
     return main + branch
 
@@ -69,7 +65,7 @@ MAGNITUDE_PRESERVING = Functions(
     shares=mp_sum_factors,
     add=mp_sum,
     join_shares=mp_cat_factors,
-    join=_mp_join,
+    join=mp_cat,
 )
 PLAIN = Functions(
     attention=PlainAttention,

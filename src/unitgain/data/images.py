@@ -8,6 +8,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+GAP = 1  # pixels between images, before they are enlarged
+
 
 def to_image(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
     """A Pillow image, grey or RGB.
@@ -27,23 +29,19 @@ def from_image(image: Image.Image) -> UInt8[Tensor, "c h w"]:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def grid(
-    pixels: UInt8[Tensor, "n c h w"], columns: int | None = None, gap: int = 1, background: int = 255
-) -> Image.Image:
-    """All images in rows, with a gap between them, enlarged by a whole factor when they are small.
+def grid(pixels: UInt8[Tensor, "n c h w"], columns: int | None = None) -> Image.Image:
+    """All images in rows, with white gaps between them, enlarged by a whole factor when they are small.
 
     Args:
         pixels: `[N, C, H, W]`, N >= 1.
         columns: images in a row; about square by default.
-        gap: pixels between images, before enlarging.
-        background: grey value of the gaps.
     """
     n, c, h, w = pixels.shape
     columns = min(columns or math.ceil(math.sqrt(n)), n)
     rows = math.ceil(n / columns)
-    canvas = torch.full((c, rows * (h + gap) + gap, columns * (w + gap) + gap), background, dtype=torch.uint8)
+    canvas = torch.full((c, rows * (h + GAP) + GAP, columns * (w + GAP) + GAP), 255, dtype=torch.uint8)
     for i, image in enumerate(pixels.cpu()):
-        top, left = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
+        top, left = GAP + (i // columns) * (h + GAP), GAP + (i % columns) * (w + GAP)
         canvas[:, top : top + h, left : left + w] = image
     scale = max(1, 64 // max(h, w))
     return to_image(canvas.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
