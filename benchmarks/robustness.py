@@ -106,12 +106,6 @@ def official_npz(folder: Path) -> Path:
     return folder / "reference.npz"
 
 
-def open_official_reference(path: Path) -> None:
-    from unitgain.checkpoint.statistics import read_reference
-
-    read_reference(path)
-
-
 def reference(folder: Path) -> Path:
     import torch
 
@@ -125,9 +119,9 @@ def reference(folder: Path) -> Path:
 
 
 def open_reference(path: Path) -> None:
-    from unitgain.metrics.reference import load_references
+    from unitgain.evaluate.references import open_references
 
-    load_references(path)
+    open_references(path)
 
 
 def array(folder: Path) -> Path:
@@ -488,8 +482,8 @@ LINES = labels_of(
 CHECKPOINT = ("checkpoints", "0000000032", "manifest.json")
 ENTRIES = {
     "official network (.pkl)": Entry(official_network, open_official_network, ("Refused", "SnapshotError")),
-    "official reference (.pkl)": Entry(official_reference, open_official_reference, ("Refused",)),
-    "official reference (.npz)": Entry(official_npz, open_official_reference, ("Refused",)),
+    "official reference (.pkl)": Entry(official_reference, open_reference, ("Refused", "ReferenceFileError")),
+    "official reference (.npz)": Entry(official_npz, open_reference, ("ReferenceFileError",)),
     "reference (.npz)": Entry(reference, open_reference, ("ReferenceFileError",)),
     "array as picture (.npy)": Entry(array, open_picture, ("ImageError",)),
     "picture (PNG)": Entry(picture_of("PNG"), open_picture, ("ImageError",)),

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitgain.checkpoint.convert import LICENSE, convert_network, intact_header, origin, read_network, read_reference
+from unitgain.checkpoint.convert import LICENSE, convert_network, intact_header, origin, read_network
+from unitgain.checkpoint.statistics import read_reference
 from unitgain.download import Progress, download
 from unitgain.files import cache_folder
 from unitgain.kinds import PICKLE
+from unitgain.metrics.reference import official_references
 from unitgain.recipe import Recipe, Score
 from unitgain.recipes import RECIPES
 from unitgain.serial import suggest
@@ -190,6 +192,7 @@ def fetch_reference(
         ValueError: if the name is not in `REFERENCES`.
         DownloadError: if the file cannot be fetched.
         Refused: if it holds no statistics.
+        ReferenceFileError: if they cannot be those of images.
     """
     if name not in REFERENCES:
         raise ValueError(f"unknown reference {name!r}; {suggest(name, REFERENCES)}")
@@ -197,6 +200,10 @@ def fetch_reference(
     url = f"{base.rstrip('/')}/dataset-refs/{REFERENCES[name]}.pkl"
     if on_file is not None and not path.is_file():
         on_file(f"fetching {url}")
-    download(url, path, kind=PICKLE, accept=read_reference, offline=offline, on_progress=on_progress)
-    read_reference(path)
+    download(url, path, kind=PICKLE, accept=_check_reference, offline=offline, on_progress=on_progress)
+    _check_reference(path)
     return path
+
+
+def _check_reference(path: Path) -> None:
+    official_references(read_reference(path), path.name)

@@ -30,11 +30,13 @@ sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "be
 from official_files import config_of, contents, dumps, random_state
 
 from robustness import mutate, reset_peak, resident
-from unitgain.checkpoint.convert import Origin, convert_network, read_reference
+from unitgain.checkpoint.convert import Origin, convert_network
 from unitgain.checkpoint.nvidia import rename
 from unitgain.checkpoint.pickles import SMALL
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
+from unitgain.evaluate.references import open_references
+from unitgain.metrics.reference import ReferenceFileError
 
 SECONDS = 20  # per file; it takes milliseconds, but machines are busy at times
 # What running code needs, and reading a file does not.
@@ -152,7 +154,7 @@ def expected(data: bytes) -> dict[str, torch.Tensor]:
 
 def attempt(kind: str, path: Path, out: Path) -> str:
     if kind == "reference":
-        read_reference(path)
+        open_references(path)
         return "converted"
     convert_network(path, out, Origin(nimg=1024, sigma_rel=0.05, recipe="fuzz"))
     return "converted"
@@ -213,8 +215,8 @@ def run(mutations: int, seed: int, folder: Path, traced: int, minutes: float = f
         began, watching, problem = time.perf_counter(), True, ""
         try:
             outcome = attempt(kind, path, folder / "out.safetensors")
-        except (Refused, SnapshotError) as error:
-            outcome = "refused" if isinstance(error, Refused) else "not finite"
+        except (Refused, ReferenceFileError, SnapshotError) as error:
+            outcome = "not finite" if isinstance(error, SnapshotError) else "refused"
             if not str(error).isprintable():
                 problem = "unprintable message"
         except BaseException as error:

@@ -25,9 +25,10 @@ from official_files import (
     write_official,
 )
 
-from unitgain.checkpoint.convert import Origin, convert_network, read_reference
+from unitgain.checkpoint.convert import Origin, convert_network
 from unitgain.checkpoint.pickles import SMALL
 from unitgain.checkpoint.records import Refused
+from unitgain.checkpoint.statistics import read_reference
 
 HERE = Origin(nimg=1024, sigma_rel=0.05, recipe="test")
 

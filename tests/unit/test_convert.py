@@ -13,17 +13,19 @@ from official_files import Persistent, config_of, contents, dumps, random_state,
 
 import unitgain
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.convert import Origin, convert_folder, convert_network, images_seen, origin, read_reference
+from unitgain.checkpoint.convert import Origin, convert_folder, convert_network, images_seen, origin
 from unitgain.checkpoint.nvidia import from_state, rename
 from unitgain.checkpoint.official import PIXELS
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
+from unitgain.checkpoint.statistics import read_reference
 from unitgain.checkpoint.uncertainty import read_uncertainty, uncertainty_path
 from unitgain.cli.main import main
 from unitgain.data.encoder import PixelEncoder
 from unitgain.ema import PowerProfile, sigma_rel_to_gamma
+from unitgain.evaluate.references import open_references
 from unitgain.hub import save_pretrained
-from unitgain.metrics.reference import load_references
+from unitgain.metrics.reference import ReferenceFileError, load_references
 from unitgain.posthoc import reconstruct, solve
 from unitgain.serial import to_dict
 
@@ -295,9 +297,9 @@ def test_reference_statistics(tmp_path, protocol, capsys):
 def test_reference_statistics_of_edm(tmp_path):
     given = statistics(3)
     np.savez(tmp_path / "edm.npz", **given)
-    ((name, found),) = read_reference(tmp_path / "edm.npz").items()
-    assert name == "fid"
-    assert np.array_equal(found["mu"], given["mu"]) and np.array_equal(found["sigma"], given["sigma"])
+    ((name, found),) = open_references(tmp_path / "edm.npz").items()
+    assert name == "inception" and found.count is None
+    assert np.array_equal(found.summary.mean, given["mu"]) and np.array_equal(found.summary.cov, given["sigma"])
     main(["convert", str(tmp_path / "edm.npz"), str(tmp_path / "out.npz")])
     assert np.array_equal(load_references(tmp_path / "out.npz")["inception"].summary.cov, given["sigma"])
 
@@ -306,22 +308,22 @@ def test_reference_statistics_that_are_none(tmp_path):
     good = statistics(0)
     wrong = {
         "no covariance": ({**good, "sigma": good["sigma"] + np.triu(np.ones((6, 6)))}, "symmetric"),
-        "shape": ({**good, "sigma": good["sigma"][:5]}, "no mean and covariance"),
+        "shape": ({**good, "sigma": good["sigma"][:5]}, "do not fit"),
         "nan": ({**good, "mu": good["mu"] * np.nan}, "not finite"),
-        "negative": ({**good, "sigma": -good["sigma"]}, "symmetric with a diagonal"),
+        "negative": ({**good, "sigma": -good["sigma"]}, "negative variances"),
     }
     for name, (given, words) in wrong.items():
         np.savez(tmp_path / "a.npz", **given)
         (tmp_path / "a.pkl").write_bytes(pickle.dumps({"fid": given}))
         for suffix in ("npz", "pkl"):
-            with pytest.raises(Refused, match=words):
-                read_reference(tmp_path / f"a.{suffix}"), name
+            with pytest.raises(ReferenceFileError, match=words):
+                open_references(tmp_path / f"a.{suffix}"), name
     np.savez(tmp_path / "objects.npz", mu=np.array([print], dtype=object), sigma=good["sigma"])
-    with pytest.raises(Refused, match="objects are not read"):
-        read_reference(tmp_path / "objects.npz")
+    with pytest.raises(ReferenceFileError, match="objects are not read"):
+        open_references(tmp_path / "objects.npz")
     (tmp_path / "text.npz").write_text("no zip")
-    with pytest.raises(Refused, match="cannot be read"):
-        read_reference(tmp_path / "text.npz")
+    with pytest.raises(ReferenceFileError, match="damaged or no reference"):
+        open_references(tmp_path / "text.npz")
     for given, words in (({"fid": 3}, "pair of mu and sigma"), ({"kid": good}, "'kid'"), ([], "holds a list")):
         (tmp_path / "a.pkl").write_bytes(pickle.dumps(given))
         with pytest.raises(Refused, match=words):
@@ -461,8 +463,8 @@ def test_references_there_and_back(tmp_path, capsys):
     assert read_reference(tmp_path / "c.pkl")["fid"]["num_images"] == 50
     for number in (-1, 0.5, 0, "x"):
         (tmp_path / "c.pkl").write_bytes(pickle.dumps({"fid": {**given["fid"], "num_images": number}}))
-        with pytest.raises(Refused):
-            read_reference(tmp_path / "c.pkl")
+        with pytest.raises((Refused, ReferenceFileError), match="number"):
+            open_references(tmp_path / "c.pkl")
 
 
 WANT_SNAPSHOTS = [

@@ -10,8 +10,8 @@ from official_files import config_of, contents, dumps, random_state
 from servers import BODY, server
 
 import unitgain
-from unitgain.checkpoint.convert import read_reference
 from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.statistics import read_reference
 from unitgain.cli.main import main
 from unitgain.download import DownloadError, download
 from unitgain.files import cache_folder

@@ -11,7 +11,6 @@ from unitgain.checkpoint.opened import opened
 from unitgain.checkpoint.origin import LICENSE, FileName, Origin, images_seen, origin, parse_name
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile
-from unitgain.checkpoint.statistics import read_reference
 from unitgain.checkpoint.storage import Reader
 from unitgain.checkpoint.uncertainty import PREFIX, uncertainty_path, write_with_uncertainty
 from unitgain.ema import file_name
@@ -26,7 +25,6 @@ __all__ = [
     "intact_header",
     "origin",
     "read_network",
-    "read_reference",
 ]
 
 

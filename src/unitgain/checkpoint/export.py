@@ -13,7 +13,6 @@ import torch
 
 from unitgain.checkpoint.nvidia import to_state
 from unitgain.checkpoint.snapshot import Snapshot
-from unitgain.checkpoint.statistics import Statistics
 from unitgain.checkpoint.uncertainty import read_uncertainty
 from unitgain.denoiser import Uncertainty
 from unitgain.files import atomic
@@ -60,7 +59,7 @@ def export_network(path: Path, out: Path) -> bool:
     return known is not None
 
 
-def export_references(references: dict[str, Statistics], out: Path) -> None:
+def export_references(references: dict[str, dict[str, Any]], out: Path) -> None:
     """Write reference statistics as the official tools read them, in a form that any version of NumPy opens.
 
     Args:

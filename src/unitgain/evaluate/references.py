@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from unitgain import files
-from unitgain.checkpoint.convert import read_reference
 from unitgain.checkpoint.export import export_references
+from unitgain.checkpoint.statistics import read_reference
 from unitgain.evaluate.images import Images
 from unitgain.metrics.detectors import Detector
 from unitgain.metrics.metric import Metric, parse_metrics
@@ -101,13 +101,14 @@ def import_references(path: Path, out: Path, only: str | None = None) -> dict[st
         Refused: if a pickle holds anything else than statistics.
         ValueError: if it has no statistics of that name.
     """
-    entries = read_reference(path)
+    references = open_references(path)
     if only is not None:
-        if only not in entries:
-            raise ValueError(f"{path} has no statistics for {only}, only for {', '.join(entries)}")
-        entries = {only: entries[only]}
-    references = official_references(entries, path.name)
-    save_references(out, {name: one.summary for name, one in references.items()}, path.name, fingerprint=None)
+        if OFFICIAL.get(only) not in references:
+            known = ", ".join(name for name, detector in OFFICIAL.items() if detector in references)
+            raise ValueError(f"{path} has no statistics for {only}, only for {known}")
+        references = {OFFICIAL[only]: references[OFFICIAL[only]]}
+    summaries, (first, *_) = {name: one.summary for name, one in references.items()}, references.values()
+    save_references(out, summaries, path.name, first.fingerprint)
     return references
 
 

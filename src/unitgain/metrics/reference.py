@@ -22,6 +22,7 @@ from unitgain.text import printable
 from unitgain.trust import LARGEST, parse_json, read_npz
 
 FORMAT = "unitgain-reference/1"
+MAX_FEATURES = 16_384
 ROUNDING = 1e-4  # of a covariance, by its largest entry
 OFFICIAL = {"fid": "inception", "fd_dinov2": "dinov2"}  # entries of the official reference files
 
@@ -167,9 +168,9 @@ def official_references(
                 raise ReferenceFileError(f"{name}: {key} holds no mean `mu` and covariance `sigma`")
             mean, cov = np.asarray(entry["mu"]), np.asarray(entry["sigma"])
             info = DetectorInfo(name=detector, hash=None, resize="unknown")
-            count = int(entries[key].get("num_images", 0))
-            summary = _summary(info, count, mean, cov, name)
-            references[detector] = Reference(summary=summary, name=name, hash=hash, count=count or None)
+            count = _count(entry["num_images"], name) if "num_images" in entry else None
+            summary = _summary(info, count or 0, mean, cov, name)
+            references[detector] = Reference(summary=summary, name=name, hash=hash, count=count)
     if not references:
         raise ReferenceFileError(f"{name} holds none of {', '.join(OFFICIAL)}")
     return references
@@ -207,11 +208,19 @@ def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[s
     )
 
 
+def _count(number: Any, where: str) -> int:
+    """The number of images that official statistics say they are of."""
+    array = np.asarray(number)
+    if array.size != 1 or array.dtype.kind not in "iuf" or not 1 <= (count := float(array.item())) < 2**53 or count % 1:
+        raise ReferenceFileError(f"{where}: num_images is no whole number of images")
+    return int(count)
+
+
 def _summary(info: DetectorInfo, n: int, mean: np.ndarray, cov: np.ndarray, where: str) -> Summary:
     if mean.dtype.kind not in "fiu" or cov.dtype.kind not in "fiu":
         raise ReferenceFileError(f"{where}: mean and covariance are {mean.dtype} and {cov.dtype}, not numbers")
-    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
-        raise ReferenceFileError(f"{where}: mean {mean.shape} and covariance {cov.shape} do not fit")
+    if mean.ndim != 1 or not 1 <= len(mean) <= MAX_FEATURES or cov.shape != (len(mean), len(mean)):
+        raise ReferenceFileError(f"{where}: mean {mean.shape} and covariance {cov.shape} do not fit, or are too large")
     with np.errstate(over="ignore"):
         mean, cov = mean.astype(np.float64), cov.astype(np.float64)  # copies: what was read may not be written to
     largest = np.abs(cov).max()
