@@ -102,6 +102,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def damage(path: Path, size: int, digest: str) -> str:
+    """What is wrong with a file that should be of this size and SHA-256, in words that follow its name; else nothing.
+
+    A link out of its folder is.
+    """
+    try:
+        with open_regular(path, below=path.parent) as file:
+            if (found := os.fstat(file.fileno()).st_size) != size:
+                return f"has {found} bytes instead of {size}"
+            return "" if hashlib.file_digest(file, "sha256").hexdigest() == digest else "does not match its checksum"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error}"
+
+
 def sweep(folder: Path) -> None:
     """Remove what `atomic` and `staged` could not: temporary files of killed processes of this machine."""
     for path in folder.glob(".*.tmp") if folder.is_dir() else ():

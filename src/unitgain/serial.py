@@ -5,6 +5,8 @@ A type with methods `to_json()` and `from_json(data, where)` is written and read
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import sys
 import types
 import typing
@@ -29,6 +31,11 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [to_dict(item) for item in value]
     return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of what JSON can hold, 64 hexadecimal digits; the order of names in objects does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:

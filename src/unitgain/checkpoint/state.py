@@ -5,7 +5,6 @@ and gives the size and the SHA-256 of every other file, and of itself. A folder 
 checkpoint.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitgain.files import sha256, sync_folder, write_text
+from unitgain.files import damage, sha256, sync_folder, write_text
+from unitgain.serial import digest
 from unitgain.text import printable
-from unitgain.trust import check_size, open_regular, plain_name
+from unitgain.trust import Limits, parse_json, plain_name, read_regular
 
 FORMAT = "unitgain-checkpoint/3"
 MANIFEST = "manifest.json"
-MANIFEST_SIZE = 2**24  # bytes; that of a thousand processes has a tenth of it
+MANIFEST_SIZE = Limits(max_item_bytes=2**24)  # that of a thousand processes has a tenth of it
 
 
 class CheckpointError(Exception):
@@ -45,7 +45,7 @@ def commit(folder: Path, nimg: int, values: Mapping[str, Any]) -> Path:
     final, partial = folder / f"{nimg:010d}", partial_folder(folder, nimg)
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(partial.iterdir())}
     manifest = {"format": FORMAT, "nimg": nimg, "values": dict(values), "files": files}
-    write_text(partial / MANIFEST, json.dumps({**manifest, "sha256": _digest(manifest)}, indent=1))
+    write_text(partial / MANIFEST, json.dumps({**manifest, "sha256": digest(manifest)}, indent=1))
     if final.exists():  # the same run came here before, or something damaged did
         shutil.rmtree(final)
     os.replace(partial, final)
@@ -61,17 +61,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ValueError: if it is whole, but of another format: it is not to be taken for damaged.
     """
     try:
-        with open_regular(path / MANIFEST, below=path) as file:
-            check_size(MANIFEST, os.fstat(file.fileno()).st_size, MANIFEST_SIZE, "MANIFEST_SIZE")
-            manifest = json.loads(file.read().decode("utf-8"))
-        digest = manifest.pop("sha256", None)
-        if digest != _digest(manifest):
+        manifest = parse_json(read_regular(path / MANIFEST, MANIFEST_SIZE, below=path), "it")
+        if manifest.pop("sha256", None) != digest(manifest):
             raise CheckpointError(f"{path / MANIFEST} does not match its checksum")
         if (written := manifest["format"]) == FORMAT:
             _check_files(manifest["files"])
             if not isinstance(manifest["values"], dict):
                 raise ValueError("its values have no names")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = printable(f"{type(error).__name__}: {error}")[:1000]
         raise CheckpointError(f"{path} has no valid manifest: {what}") from error
     if written != FORMAT:
@@ -98,18 +95,8 @@ def verify_files(path: Path, files: Mapping[str, Mapping[str, Any]], names: Sequ
         CheckpointError: if one is missing, has another size or checksum, is no ordinary file, or a link.
     """
     for name in names:
-        file, size = path / name, files[name]["size"]
-        try:
-            with open_regular(file, below=path) as handle:
-                found = os.fstat(handle.fileno()).st_size
-                if found != size:
-                    raise CheckpointError(f"{file} should have {size} bytes, but it has {found}")
-                if hashlib.file_digest(handle, "sha256").hexdigest() != files[name]["sha256"]:
-                    raise CheckpointError(f"{file} does not match its checksum")
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{file} should have {size} bytes, but it is missing") from error
-        except OSError as error:
-            raise CheckpointError(f"{file} cannot be read: {error}") from error
+        if why := damage(path / name, files[name]["size"], files[name]["sha256"]):
+            raise CheckpointError(f"{path / name} {why}")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -153,7 +140,3 @@ def clear_partial(folder: Path) -> None:
     """Delete what interrupted writes left; to be called while nothing is being written."""
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,6 @@
 Snapshots themselves do not hold it, because sampling does not need it; training that goes on from them does.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from unitgain.checkpoint.facts import SnapshotError, SnapshotHeader
 from unitgain.checkpoint.writer import write_snapshot
 from unitgain.files import write_text
+from unitgain.serial import digest
 from unitgain.trust import Limits, parse_json, read_regular
 
 FORMAT = "unitgain-uncertainty/1"
@@ -42,7 +42,7 @@ def write_uncertainty(snapshot: Path, tensors: Mapping[str, Tensor]) -> Path:
         raise SnapshotError(f"{snapshot}: its u(sigma) is not finite, or not made of {', '.join(NAMES)}")
     values: dict[str, Any] = {name: tensors[name].detach().float().flatten().tolist() for name in NAMES}
     path = uncertainty_path(snapshot)
-    write_text(path, json.dumps({"format": FORMAT, **values, "sha256": _digest(values)}) + "\n")
+    write_text(path, json.dumps({"format": FORMAT, **values, "sha256": digest(values)}) + "\n")
     return path
 
 
@@ -76,7 +76,7 @@ def read_uncertainty(snapshot: Path) -> dict[str, Tensor] | None:
     try:
         found = parse_json(read_regular(path, LARGEST), "it")
         values = {name: found[name] for name in NAMES}
-        if found["format"] != FORMAT or found["sha256"] != _digest(values):
+        if found["format"] != FORMAT or found["sha256"] != digest(values):
             raise ValueError("it does not match its checksum")
         freqs, phases, weight = (torch.tensor(values[name], dtype=torch.float32) for name in NAMES)
         if freqs.ndim != 1 or not freqs.shape == phases.shape == weight.shape:
@@ -86,7 +86,3 @@ def read_uncertainty(snapshot: Path) -> dict[str, Tensor] | None:
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise SnapshotError(f"{path} is damaged ({error}): delete it to begin with a new u(sigma)") from None
     return {"fourier.freqs": freqs, "fourier.phases": phases, "linear.weight": weight[None]}
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,5 @@
 """Data sets by name."""
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.settings import Normalize
 from unitgain.data.sources.tell import HUB
 from unitgain.files import cache_folder, near
-from unitgain.serial import to_dict
+from unitgain.serial import digest, to_dict
 
 DIGITS = "digits"
 
@@ -46,8 +44,7 @@ def open_data(
     if fit is not None:
         where = name if name.startswith(HUB) else str(Path(name).resolve())
         told = {name: value for name, value in to_dict(fit).items() if name != "layout" or value}  # as before it came
-        about = json.dumps([where, told])
-        folder = folder or cache_folder() / "data" / hashlib.sha256(about.encode()).hexdigest()[:16]
+        folder = folder or cache_folder() / "data" / digest([where, told])[:16]
         prepare_data(name, folder, fit)
         return normalized(PreparedDataset(folder), normalize)
     if not Path(name).exists():

@@ -7,7 +7,6 @@ shard.
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 
 from unitgain.data.manifest import MANIFEST, UNFINISHED, DataError, Manifest, Shard, read_json, read_manifest
 from unitgain.extras import require
-from unitgain.files import atomic, require_empty, sha256, write_text
-from unitgain.serial import differences, from_dict, to_dict
+from unitgain.files import atomic, require_empty, sha256, sweep, write_text
+from unitgain.files import damage as file_damage
+from unitgain.serial import differences, digest, from_dict, to_dict
 
 SKIPPED = "skipped.jsonl"
 SETTINGS = "settings.json"
@@ -63,8 +63,8 @@ class ShardWriter:
             self._refuse(read_json(path), "an unfinished job")
         else:
             write_text(path, json.dumps(self.settings, indent=1) + "\n")
-        for leftover in (*self.folder.glob(".*.tmp"), *self.journal.glob(".*.tmp")):  # of a process that was killed
-            leftover.unlink()
+        sweep(self.folder)
+        sweep(self.journal)
 
     def abandon(self) -> None:
         """Let go of the folder if nothing is finished yet, so that a job with other settings may follow."""
@@ -192,19 +192,13 @@ def features(column: str, classes: Sequence[str] | None, conditions: Sequence[st
 
 def damage(folder: Path, shard: Shard) -> str:
     """What is wrong with the file of a shard; empty if nothing is."""
-    path = folder / shard.file
-    if not shard.rows:
-        return ""
-    if not path.is_file():
-        return f"{shard.file} is missing"
-    if path.stat().st_size != shard.bytes:
-        return f"{shard.file} has {path.stat().st_size} bytes instead of {shard.bytes}"
-    return "" if sha256(path) == shard.sha256 else f"{shard.file} has changed: its checksum differs"
+    why = file_damage(folder / shard.file, shard.bytes, shard.sha256) if shard.rows else ""
+    return f"{shard.file} {why}" if why else ""
 
 
 def fingerprint(parts: Sequence[str], classes: Sequence[str] | None, encoder: Mapping[str, Any] | None) -> str:
     """Of a data set: its bytes, classes and encoder."""
-    return hashlib.sha256(json.dumps([list(parts), classes, encoder], sort_keys=True).encode()).hexdigest()
+    return digest([list(parts), classes, encoder])
 
 
 def moments(parts: Sequence[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -18,6 +18,7 @@ from unitgain.files import require_empty, sweep, write_text
 from unitgain.posthoc.jobs import result_dtype
 from unitgain.posthoc.planning import Plan
 from unitgain.posthoc.targets import Target
+from unitgain.serial import digest
 from unitgain.trust import DEFAULT_LIMITS, parse_json, read_regular
 
 JOURNAL = ".reconstruct.json"
@@ -30,8 +31,7 @@ def filename(target: Target) -> str:
     assert target.t is not None
     mixed = ""
     if target.overrides:
-        about = json.dumps([[pattern, repr(length)] for pattern, length in target.overrides.items()])
-        mixed = f"-mixed-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+        mixed = f"-mixed-{digest([[pattern, repr(length)] for pattern, length in target.overrides.items()])[:8]}"
     return file_name(target.t, described(target), mixed)
 
 
@@ -48,8 +48,7 @@ def described(target: Target) -> dict[str, Any]:
 
 def identity(planned: Plan, target: Target, dtype: str | None, shard_bytes: int | None) -> str:
     """What a result is, whatever else is made with it: the same for the same snapshots, target and options."""
-    text = json.dumps([planned.digest, target.t, described(target), dtype, shard_bytes], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest([planned.digest, target.t, described(target), dtype, shard_bytes])
 
 
 def is_there(path: Path, known: str) -> bool:
@@ -108,7 +107,7 @@ class Output:
         self._shard_of = {name: index for index, names in enumerate(self._shards) for name in names}
         identities = [identity(planned, target, dtype, shard_bytes) for target in planned.targets]
         matrix = hashlib.sha256(planned.weights.matrix.tobytes()).hexdigest()
-        self._key = hashlib.sha256(json.dumps([identities, matrix]).encode()).hexdigest()
+        self._key = digest([identities, matrix])
         self._facts = [self._facts_of(*one) for one in zip(planned.targets, identities, strict=True)]
         self._files = [shard_paths(out / filename(target), len(self._shards)) for target in planned.targets]
         self._sums: list[dict[str, int]] = [{} for _ in self._files]

@@ -1,7 +1,5 @@
 """What a reconstruction will do: which snapshots, which profiles, which weights (EDM2, Sections 3.2 and 3.3)."""
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.ema import Profile, UniformProfile
 from unitgain.posthoc.solve import WARN_ABOVE, Weights, said, solve
 from unitgain.posthoc.targets import Length, Target, as_target
+from unitgain.serial import digest
 
 UNREACHABLE = 0.5  # relative error of a profile that has no more than its name in common with what was asked for
 
@@ -107,8 +106,8 @@ def plan(
     copied = max((i for i, a in enumerate(averages) if a.t <= latest * (1 + 1e-9)), default=0)
     used = [i for i, row in enumerate(weights.matrix) if row.any() or i == copied]
     weights = replace(weights, matrix=weights.matrix[used], snapshots=tuple(profiles[index] for index in used))
-    digest = hashlib.sha256(json.dumps([[average.sha256 for average in averages], normalize]).encode()).hexdigest()
-    return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied], digest)
+    about = digest([[average.sha256 for average in averages], normalize])
+    return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied], about)
 
 
 def fit_errors(run: Path | str, lengths: Sequence[float | Length], *, t: float | None = None) -> list[float]:
