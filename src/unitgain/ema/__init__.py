@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         UniformProfile,
         check_sigma_rel,
         gamma_to_sigma_rel,
-        half_life_to_sigma_rel,
         sigma_rel_to_gamma,
     )
     from unitgain.ema.tracker import EMA
@@ -39,7 +38,6 @@ __all__ = [
     "describe",
     "file_name",
     "gamma_to_sigma_rel",
-    "half_life_to_sigma_rel",
     "is_statistic",
     "power_profile",
     "profile_of",

@@ -32,10 +32,6 @@ class PowerEMA(EMA):
         self.sigma_rel = sigma_rel
         super().__init__(module, buffers=buffers, device=device)
 
-    def beta(self, t: float, dt: float) -> float:
-        """`(1 - dt / t)^(gamma + 1)` (Eq. 127)."""
-        return (1 - dt / t) ** (self.gamma + 1)
-
     def profile_at(self, t: float) -> PowerProfile:
         """The profile of the average at time `t`, positive."""
         return PowerProfile(t, self.gamma)
@@ -63,10 +59,6 @@ class ExponentialEMA(EMA):
             raise ValueError(f"half_life must be positive and finite, not {half_life}")
         self.half_life = half_life
         super().__init__(module, buffers=buffers, device=device)
-
-    def beta(self, t: float, dt: float) -> float:
-        """`2^(-dt / half_life)` (Eq. 120)."""
-        return 2 ** (-dt / self.half_life)
 
     def profile_at(self, t: float) -> ExponentialProfile:
         """The profile of the average at time `t`, positive."""

@@ -71,6 +71,10 @@ class PowerProfile:
         """Standard deviation relative to `t` (Eq. 123)."""
         return gamma_to_sigma_rel(self.gamma)
 
+    def decay(self, dt: float) -> float:
+        """Beta of the step of length `dt` that ends at `t`: `(1 - dt / t)^(gamma + 1)` (Eq. 127)."""
+        return (1 - dt / self.t) ** (self.gamma + 1)
+
     def density(self, tau: NDArray[np.float64]) -> NDArray[np.float64]:
         """P at the times `tau`, float64 of any shape; zero outside [0, t]."""
         ratio = np.asarray(tau, dtype=np.float64) / self.t
@@ -99,6 +103,10 @@ class ExponentialProfile:
     def initial(self) -> float:
         """Weight of the initial state, the point mass at 0."""
         return 2 ** (-self.t / self.half_life)
+
+    def decay(self, dt: float) -> float:
+        """Beta of the step of length `dt` that ends at `t`: `2^(-dt / half_life)` (Eq. 120)."""
+        return 2 ** (-dt / self.half_life)
 
     def density(self, tau: NDArray[np.float64]) -> NDArray[np.float64]:
         """P at the times `tau` > 0, float64 of any shape, without the point mass `initial` at 0."""
@@ -169,8 +177,3 @@ class DensityProfile:
 
 
 Profile: TypeAlias = PowerProfile | ExponentialProfile | UniformProfile | DensityProfile
-
-
-def half_life_to_sigma_rel(half_life: float, t: float) -> float:
-    """Relative standard deviation of an exponential average in a long run: `half_life / (t ln 2)`."""
-    return half_life / (math.log(2) * t)

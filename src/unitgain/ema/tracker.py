@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unitgain.ema.buffers import Buffers, Unknown, is_averaged, is_number
-from unitgain.ema.profiles import Profile
+from unitgain.ema.profiles import ExponentialProfile, PowerProfile, Profile
 from unitgain.parallel import full, local, shard_like
 
 _SWITCHED: WeakSet[nn.Module] = WeakSet()  # modules that hold an average for a while
@@ -62,12 +62,12 @@ class EMA(ABC):
         self._steps = 0
 
     @abstractmethod
+    def profile_at(self, t: float) -> PowerProfile | ExponentialProfile:
+        """The profile of the average at time `t`, positive."""
+
     def beta(self, t: float, dt: float) -> float:
         """Weight of the old average in the update that ends at `t` and lasts `dt`."""
-
-    @abstractmethod
-    def profile_at(self, t: float) -> Profile:
-        """The profile of the average at time `t`."""
+        return self.profile_at(t).decay(dt)
 
     def profile(self) -> Profile:
         """The profile of the current average.

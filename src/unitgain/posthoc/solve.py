@@ -149,7 +149,8 @@ def cut(snapshots: Sequence[Profile]) -> list[Piece]:
         pieces.append(Piece(chain[0], first, first.start, first.t, initial=first.initial))
         for previous, index in pairwise(chain):
             before, after = snapshots[previous].t, snapshots[index]
-            pieces.append(Piece(index, after, before, after.t, previous, _decay(after, before)))
+            assert isinstance(after, PowerProfile | ExponentialProfile), "others are alone in their chain"
+            pieces.append(Piece(index, after, before, after.t, previous, after.decay(after.t - before)))
     return pieces
 
 
@@ -214,14 +215,6 @@ def _check(snapshots: Sequence[Profile], targets: Sequence[Profile]) -> None:
     for target in targets:
         if target.t > last * (1 + 1e-9):
             raise ValueError(f"an average cannot end at {target.t:g}: the snapshots reach from 0 to {last:g}")
-
-
-def _decay(after: Profile, before: float) -> float:
-    """Beta of the step from `before` to the end of `after` (Eqs. 120 and 127)."""
-    if isinstance(after, PowerProfile):
-        return (before / after.t) ** (after.gamma + 1)
-    assert isinstance(after, ExponentialProfile)
-    return 2 ** ((before - after.t) / after.half_life)
 
 
 def _uncovered(groups: Sequence[Sequence[Piece]], targets: Sequence[Profile], norms: Array) -> Array:
