@@ -156,15 +156,13 @@ def _write_model(target: Path, source: Path | str | Denoiser, header: SnapshotHe
 
 
 def push_to_hub(
-    source: Path | str | Denoiser,
+    source: Path | str,
     repo_id: str,
     *,
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
     message: str = "Upload a unitgain snapshot",
-    header: SnapshotHeader | None = None,
-    dtype: str = "float16",
     data: str | None = None,
     license: str | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -172,14 +170,12 @@ def push_to_hub(
     """Write a repository of the Hub as `save_pretrained` writes a folder; it is made if it is not there.
 
     Args:
-        source: as for `save_pretrained`.
+        source: a snapshot, or anything else that `load` takes: of a denoiser, the folder that `save_pretrained` wrote.
         repo_id: "org/name".
         private: whether a new repository is; by default as the organization has it.
         token: of the Hub; by default the one that `hf auth login` stored.
         revision: branch to commit to.
         message: of the commit.
-        header: as for `save_pretrained`.
-        dtype: as for `save_pretrained`.
         data: as for `save_pretrained`.
         license: as for `save_pretrained`.
         metrics: as for `save_pretrained`.
@@ -194,16 +190,8 @@ def push_to_hub(
     import huggingface_hub
 
     with tempfile.TemporaryDirectory(prefix="unitgain-") as temporary:
-        folder = save_pretrained(
-            source,
-            Path(temporary) / "repository",
-            header=header,
-            dtype=dtype,
-            data=data,
-            license=license,
-            metrics=metrics,
-            repo_id=repo_id,
-        )
+        folder = Path(temporary) / "repository"
+        save_pretrained(source, folder, data=data, license=license, metrics=metrics, repo_id=repo_id)
         api = huggingface_hub.HfApi(token=token)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True, repo_type="model")
