@@ -1,5 +1,6 @@
 """The denoiser D(x; sigma, label): preconditioning around a raw network (EDM2, Eqs. 4-8)."""
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -217,3 +218,12 @@ def make_uncertainty(design: Design, channels: int) -> nn.Module:
 def parameter_count(module: nn.Module) -> int:
     """Trainable parameters of `module`, tied ones once."""
     return sum(math.prod(parameter.shape) for parameter in module.parameters())
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of parameters and buffers in the order of their names, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -4,7 +4,6 @@ A shard of latents stands for the shard of pixels with its number, so what it ho
 processes nor interruptions. Means and standard deviations are stored; a latent is drawn at each use.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from unitgain.data.settings import Normalization, PixelRange
 from unitgain.data.shards import Column, ShardWriter, features, latent_sums, moments
 from unitgain.data.vae import downsampling, latent_channels, load_vae, vae_encode
 from unitgain.data.workers import cores, in_order
+from unitgain.denoiser import weights_hash
 from unitgain.official import VAE
 from unitgain.parallel import World
 from unitgain.serial import to_dict
@@ -92,7 +92,7 @@ class _Job:
         return {
             "source_fingerprint": self.dataset.fingerprint,
             "vae": self.vae,
-            "vae_fingerprint": vae_fingerprint(self.model),
+            "vae_fingerprint": weights_hash(self.model),
             "pixels": self.pixels,
             "normalization": "official" if self.official else "measured",
             "batch": self.batch,
@@ -177,12 +177,3 @@ def check_vae(dataset: PreparedDataset, model: Any, name: str) -> None:
             f"the VAE {name} makes latents {downsampling(model)} times smaller; {show_size(tuple(size))} pixels are no "
             "multiple of that"
         )
-
-
-def vae_fingerprint(model: Any) -> str:
-    """Of the weights of a VAE."""
-    state = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        state.update(name.encode())
-        state.update(tensor.cpu().contiguous().numpy().tobytes())
-    return state.hexdigest()

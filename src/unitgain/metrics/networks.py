@@ -1,6 +1,5 @@
 """Networks as detectors: TorchScript files, Inception among them, and DINOv2."""
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unitgain.denoiser import weights_hash
 from unitgain.extras import require
 from unitgain.files import sha256
 from unitgain.metrics.detectors import DetectorInfo, check_features, rgb
@@ -122,12 +122,3 @@ class DinoV2:
             x = functional.interpolate(x, (DINOV2_EDGE, DINOV2_EDGE), mode="bicubic", antialias=True)
         mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         return self.module((x - mean) / std).last_hidden_state[:, 0]
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of parameters and buffers in the order of their names, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
