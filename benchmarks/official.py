@@ -20,7 +20,8 @@ XS = {"img_resolution": 64, "img_channels": 4, "label_dim": 1000, "model_channel
 def convert(source: Path, out: Path) -> None:
     """Convert in this process, and print what it took beyond what the imports do."""
     from robustness import reset_peak, resident
-    from unitgain.checkpoint.convert import Origin, convert_network
+    from unitgain.checkpoint.convert import convert_network
+    from unitgain.checkpoint.origin import Origin
 
     reset_peak()
     before, began = resident(peak=False), time.perf_counter()

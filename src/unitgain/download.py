@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from unitgain import files
 from unitgain.files import sync_folder, write_text
 from unitgain.kinds import HEAD, Kind, kind_of
 from unitgain.serial import from_dict, to_dict
 from unitgain.transfer import SCHEMES, Answer, Deadline, DownloadError, Interrupted, Restart, public, request, valid
 from unitgain.trust import Limits, open_own, parse_json, read_regular
-
-__all__ = ["DownloadError", "Record", "check_sha256", "download", "is_offline"]
 
 LARGEST = 20_000_000_000  # bytes of one file, by default: the largest official network has 3 GB
 LONGEST = 86_400.0  # seconds for one file, by default
@@ -103,11 +102,11 @@ def download(
         return _settle(url, file, path, kept, sha256, accept)
 
 
-def check_sha256(where: str, found: str, expected: str | None) -> None:
+def check_sha256(where: str, found: str, expected: str | None, remedy: str = "has to be deleted") -> None:
     """Raise `DownloadError` unless the file `where` has the SHA-256 that it must have, if it is known."""
     if expected is not None and found != expected.lower():
         raise DownloadError(
-            f"{where} has the SHA-256 {found}, expected was {expected}: it is damaged or another file; delete it"
+            f"{where} has the SHA-256 {found}, expected was {expected}: it is damaged or another file, and {remedy}"
         )
 
 
@@ -228,10 +227,7 @@ def _settle(
             f"{record.url} has the SHA-256 {record.sha256}, but had {kept.sha256} when it was fetched before; if it "
             f"was changed on purpose, delete {_record_path(path)} and fetch it again"
         )
-    if sha256 is not None and record.sha256 != sha256.lower():
-        raise DownloadError(
-            f"{record.url} has the SHA-256 {record.sha256}, expected was {sha256}: it is another file, and is not kept"
-        )
+    check_sha256(record.url, found, sha256, "is not kept")
     if accept is not None:
         accept(_part_path(path))
     write_text(_record_path(path), json.dumps(to_dict(record), indent=1) + "\n")
@@ -242,8 +238,7 @@ def _settle(
 
 
 def _checked(path: Path, kept: Record | None) -> Record:
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = files.sha256(path)
     if kept is None:
         kept = Record("", path.stat().st_size, found)
         write_text(_record_path(path), json.dumps(to_dict(kept), indent=1) + "\n")

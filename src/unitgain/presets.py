@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unitgain.checkpoint.convert import LICENSE, convert_network, intact_header, origin, read_network
+from unitgain.checkpoint.convert import convert_network, intact_header, read_network
+from unitgain.checkpoint.origin import LICENSE, origin
 from unitgain.checkpoint.statistics import read_reference
 from unitgain.download import Progress, download
 from unitgain.files import cache_folder

@@ -15,7 +15,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from robustness import reset_peak, resident
-from unitgain.checkpoint.convert import Origin, convert_network
+from unitgain.checkpoint.convert import convert_network
+from unitgain.checkpoint.origin import Origin
 from unitgain.checkpoint.records import Refused
 
 

@@ -30,8 +30,9 @@ sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "be
 from official_files import config_of, contents, dumps, random_state
 
 from robustness import mutate, reset_peak, resident
-from unitgain.checkpoint.convert import Origin, convert_network
+from unitgain.checkpoint.convert import convert_network
 from unitgain.checkpoint.nvidia import rename
+from unitgain.checkpoint.origin import Origin
 from unitgain.checkpoint.pickles import SMALL
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError

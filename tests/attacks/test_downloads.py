@@ -11,9 +11,10 @@ import time
 import pytest
 
 from unitgain import transfer
-from unitgain.download import DownloadError, download
+from unitgain.download import download
 from unitgain.kinds import PICKLE, ZIP
 from unitgain.metrics.weights import fetch
+from unitgain.transfer import DownloadError
 
 BODY = b"\x80\x04" + bytes(range(250)) * 40
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -25,7 +25,8 @@ from official_files import (
     write_official,
 )
 
-from unitgain.checkpoint.convert import Origin, convert_network
+from unitgain.checkpoint.convert import convert_network
+from unitgain.checkpoint.origin import Origin
 from unitgain.checkpoint.pickles import SMALL
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.statistics import read_reference

@@ -8,7 +8,8 @@ from conftest import Golden, relative_error
 from official_files import write_official
 
 import unitgain
-from unitgain.checkpoint.convert import convert_network, origin
+from unitgain.checkpoint.convert import convert_network
+from unitgain.checkpoint.origin import origin
 from unitgain.checkpoint.snapshot import Snapshot
 
 

@@ -13,9 +13,10 @@ from official_files import Persistent, config_of, contents, dumps, random_state,
 
 import unitgain
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.convert import Origin, convert_folder, convert_network, images_seen, origin
+from unitgain.checkpoint.convert import convert_folder, convert_network
 from unitgain.checkpoint.nvidia import from_state, rename
 from unitgain.checkpoint.official import PIXELS
+from unitgain.checkpoint.origin import Origin, images_seen, origin
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
 from unitgain.checkpoint.statistics import read_reference

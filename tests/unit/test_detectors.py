@@ -19,13 +19,13 @@ from transformers import Dinov2Config, Dinov2Model
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
 from unitgain.data.images import to_image
-from unitgain.download import DownloadError
 from unitgain.metrics.detectors import Classifier, DetectorInfo, Pixels
 from unitgain.metrics.measure import measure
 from unitgain.metrics.networks import IMAGENET_MEAN, IMAGENET_STD, DinoV2
 from unitgain.metrics.reference import Reference
 from unitgain.metrics.summary import summarize
 from unitgain.metrics.weights import Weights, fetch, open_detector, scale_of
+from unitgain.transfer import DownloadError
 
 
 class SmallInception(nn.Module):

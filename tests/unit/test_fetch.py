@@ -13,9 +13,10 @@ import unitgain
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.checkpoint.statistics import read_reference
 from unitgain.cli.main import main
-from unitgain.download import DownloadError, download
+from unitgain.download import download
 from unitgain.files import cache_folder
 from unitgain.presets import BASE_URL, PRESETS, fetch, fetch_reference, preset, preset_files
+from unitgain.transfer import DownloadError
 
 __all__ = ["server"]  # a fixture
 

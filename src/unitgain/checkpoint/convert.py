@@ -8,24 +8,12 @@ from torch import Tensor
 from unitgain.checkpoint import official
 from unitgain.checkpoint.nvidia import check_tensors, on_meta, rename
 from unitgain.checkpoint.opened import opened
-from unitgain.checkpoint.origin import LICENSE, FileName, Origin, images_seen, origin, parse_name
+from unitgain.checkpoint.origin import FileName, Origin, images_seen, origin, parse_name
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, SnapshotHeader, power_profile
 from unitgain.checkpoint.storage import Reader
 from unitgain.checkpoint.uncertainty import PREFIX, uncertainty_path, write_with_uncertainty
 from unitgain.ema import file_name
-
-__all__ = [
-    "LICENSE",
-    "Origin",
-    "convert_folder",
-    "convert_network",
-    "find_networks",
-    "images_seen",
-    "intact_header",
-    "origin",
-    "read_network",
-]
 
 
 def convert_network(path: Path, out: Path, origin: Origin, dtype: str | None = None) -> SnapshotHeader:

@@ -84,7 +84,8 @@ class Convert:
             raise ValueError(f"cannot tell what {self.out} is to be: name a .safetensors file, a .npz file, or --all")
 
     def _network(self, dtype: str | None) -> None:
-        from unitgain.checkpoint.convert import convert_network, origin
+        from unitgain.checkpoint.convert import convert_network
+        from unitgain.checkpoint.origin import origin
 
         of = origin(self.source, nimg=self.nimg, sigma_rel=self.sigma_rel, recipe=self.recipe, classes=self._classes())
         header = convert_network(self.source, self.out, of, dtype)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitgain import files
-from unitgain.download import DownloadError, check_sha256, download
+from unitgain.download import check_sha256, download
 from unitgain.files import cache_folder
 from unitgain.kinds import ZIP
+from unitgain.transfer import DownloadError
 
 if TYPE_CHECKING:
     import torch
