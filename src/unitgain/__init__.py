@@ -10,62 +10,42 @@ from typing import TYPE_CHECKING
 from unitgain.lazy import offer
 
 if TYPE_CHECKING:
-    from unitgain import arch, ema, ops, posthoc, recipes, sample
-    from unitgain.arch import NetworkSpec, conditions
-    from unitgain.arch.values import Conditions
-    from unitgain.checkpoint import nvidia
-    from unitgain.denoiser import Denoiser
-    from unitgain.draw import FromPicture, sample_arrays, sample_images, sample_pixels, to_arrays, to_images, to_pixels
-    from unitgain.ema import ExponentialEMA, PowerEMA
-    from unitgain.guide import Guided
-    from unitgain.hub import load, push_to_hub, save_pretrained
-    from unitgain.infer import prepare
-    from unitgain.loss import EDMLoss
-    from unitgain.metrics import frechet
-    from unitgain.posthoc import SnapshotStore, reconstruct
-    from unitgain.recipe import Recipe
-    from unitgain.recipes import create, list_recipes
-    from unitgain.sample import generate, heun, interpolate, sigma_grid
-    from unitgain.version import __version__
-
-__all__ = [
-    "Conditions",
-    "Denoiser",
-    "EDMLoss",
-    "ExponentialEMA",
-    "FromPicture",
-    "Guided",
-    "NetworkSpec",
-    "PowerEMA",
-    "Recipe",
-    "SnapshotStore",
-    "__version__",
-    "arch",
-    "conditions",
-    "create",
-    "ema",
-    "frechet",
-    "generate",
-    "heun",
-    "interpolate",
-    "list_recipes",
-    "load",
-    "nvidia",
-    "ops",
-    "posthoc",
-    "prepare",
-    "push_to_hub",
-    "recipes",
-    "reconstruct",
-    "sample",
-    "sample_arrays",
-    "sample_images",
-    "sample_pixels",
-    "save_pretrained",
-    "sigma_grid",
-    "to_arrays",
-    "to_images",
-    "to_pixels",
-]
+    from unitgain import arch as arch
+    from unitgain import ema as ema
+    from unitgain import ops as ops
+    from unitgain import posthoc as posthoc
+    from unitgain import recipes as recipes
+    from unitgain import sample as sample
+    from unitgain.arch import NetworkSpec as NetworkSpec
+    from unitgain.arch import conditions as conditions
+    from unitgain.arch.values import Conditions as Conditions
+    from unitgain.checkpoint import nvidia as nvidia
+    from unitgain.denoiser import Denoiser as Denoiser
+    from unitgain.draw import FromPicture as FromPicture
+    from unitgain.draw import sample_arrays as sample_arrays
+    from unitgain.draw import sample_images as sample_images
+    from unitgain.draw import sample_pixels as sample_pixels
+    from unitgain.draw import to_arrays as to_arrays
+    from unitgain.draw import to_images as to_images
+    from unitgain.draw import to_pixels as to_pixels
+    from unitgain.ema import ExponentialEMA as ExponentialEMA
+    from unitgain.ema import PowerEMA as PowerEMA
+    from unitgain.guide import Guided as Guided
+    from unitgain.hub import load as load
+    from unitgain.hub import push_to_hub as push_to_hub
+    from unitgain.hub import save_pretrained as save_pretrained
+    from unitgain.infer import prepare as prepare
+    from unitgain.loss import EDMLoss as EDMLoss
+    from unitgain.metrics import frechet as frechet
+    from unitgain.posthoc import SnapshotStore as SnapshotStore
+    from unitgain.posthoc import reconstruct as reconstruct
+    from unitgain.recipe import Recipe as Recipe
+    from unitgain.recipes import create as create
+    from unitgain.recipes import list_recipes as list_recipes
+    from unitgain.sample import generate as generate
+    from unitgain.sample import heun as heun
+    from unitgain.sample import interpolate as interpolate
+    from unitgain.sample import sigma_grid as sigma_grid
+    from unitgain.version import __version__ as __version__
 
 __getattr__, __dir__ = offer(__name__)

@@ -13,7 +13,8 @@ def offer(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package: what it imports `if TYPE_CHECKING`, and submodules by their own name.
 
     `import torch` takes a second or two. A package that offers its names so is imported without that, and whoever asks
-    for a name gets it all the same. The names are read where type checkers find them, as lazy_loader does (SPEC 1).
+    for a name gets it all the same. The names are read where type checkers find them, as lazy_loader does (SPEC 1);
+    imported `as` themselves, these know that they are offered.
 
     Args:
         package: `__name__` of the package. No function has the name of a submodule: importing that would hide it.
@@ -29,6 +30,8 @@ def offer(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
         }
 
     def find(name: str) -> Any:
+        if name == "__all__":
+            return sorted(offered())
         module = offered().get(name, package)
         if module != package:
             return getattr(importlib.import_module(module), name)

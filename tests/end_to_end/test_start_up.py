@@ -55,7 +55,9 @@ def test_the_overview_says_what_the_commands_say(capsys):
 
 
 def test_the_package_offers_what_it_lists():
-    assert dir(unitgain) == sorted(unitgain.__all__)
+    found: dict = {}
+    exec("from unitgain import *", found)
+    assert dir(unitgain) == sorted(unitgain.__all__) == sorted(found.keys() - {"__builtins__"})
     for name in unitgain.__all__:
         assert getattr(unitgain, name) is not None
     assert unitgain.train.train and unitgain.metrics.frechet.frechet_distance and unitgain.checkpoint.nvidia.from_state
@@ -97,5 +99,5 @@ def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(before, giv
 
 
 def test_everything_offered_at_the_top_is_known_to_type_checkers():
-    """What `__getattr__` finds is what `TYPE_CHECKING` imports: `__all__` is checked against it by the type checker."""
+    """What `__getattr__` finds is what `TYPE_CHECKING` imports as itself, which type checkers know to be offered."""
     assert (importlib.resources.files("unitgain") / "py.typed").is_file()

@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING
 from unitgain.lazy import offer
 
 if TYPE_CHECKING:
-    from unitgain.arch.spec import NetworkSpec
-    from unitgain.arch.unet import build
-
-__all__ = ["NetworkSpec", "build"]
+    from unitgain.arch.spec import NetworkSpec as NetworkSpec
+    from unitgain.arch.unet import build as build
 
 __getattr__, __dir__ = offer(__name__)

@@ -11,32 +11,22 @@ from typing import TYPE_CHECKING
 from unitgain.lazy import offer
 
 if TYPE_CHECKING:
-    from unitgain.sample.edit import FromImage
-    from unitgain.sample.generation import Step, generate
-    from unitgain.sample.generators import SampleGenerators
-    from unitgain.sample.samplers import SAMPLERS, DPMpp2M, Euler, Heun, Sampler, StochasticHeun, heun
-    from unitgain.sample.schedule import sigma_grid
-    from unitgain.sample.seeds import Between, interpolate
-    from unitgain.sample.tiles import Tiled, tile_size, tiled
-
-__all__ = [
-    "SAMPLERS",
-    "Between",
-    "DPMpp2M",
-    "Euler",
-    "FromImage",
-    "Heun",
-    "SampleGenerators",
-    "Sampler",
-    "Step",
-    "StochasticHeun",
-    "Tiled",
-    "generate",
-    "heun",
-    "interpolate",
-    "sigma_grid",
-    "tile_size",
-    "tiled",
-]
+    from unitgain.sample.edit import FromImage as FromImage
+    from unitgain.sample.generation import Step as Step
+    from unitgain.sample.generation import generate as generate
+    from unitgain.sample.generators import SampleGenerators as SampleGenerators
+    from unitgain.sample.samplers import SAMPLERS as SAMPLERS
+    from unitgain.sample.samplers import DPMpp2M as DPMpp2M
+    from unitgain.sample.samplers import Euler as Euler
+    from unitgain.sample.samplers import Heun as Heun
+    from unitgain.sample.samplers import Sampler as Sampler
+    from unitgain.sample.samplers import StochasticHeun as StochasticHeun
+    from unitgain.sample.samplers import heun as heun
+    from unitgain.sample.schedule import sigma_grid as sigma_grid
+    from unitgain.sample.seeds import Between as Between
+    from unitgain.sample.seeds import interpolate as interpolate
+    from unitgain.sample.tiles import Tiled as Tiled
+    from unitgain.sample.tiles import tile_size as tile_size
+    from unitgain.sample.tiles import tiled as tiled
 
 __getattr__, __dir__ = offer(__name__)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from unitgain.lazy import offer
 
 if TYPE_CHECKING:
-    from unitgain.evaluate.judge import Judge
-    from unitgain.sweep.cells import Cell, CellResult, SweepConfig
-    from unitgain.sweep.run import Sweep, sweep
-    from unitgain.sweep.search import tune
-    from unitgain.sweep.table import write_csv
-
-__all__ = ["Cell", "CellResult", "Judge", "Sweep", "SweepConfig", "sweep", "tune", "write_csv"]
+    from unitgain.evaluate.judge import Judge as Judge
+    from unitgain.sweep.cells import Cell as Cell
+    from unitgain.sweep.cells import CellResult as CellResult
+    from unitgain.sweep.cells import SweepConfig as SweepConfig
+    from unitgain.sweep.run import Sweep as Sweep
+    from unitgain.sweep.run import sweep as sweep
+    from unitgain.sweep.search import tune as tune
+    from unitgain.sweep.table import write_csv as write_csv
 
 __getattr__, __dir__ = offer(__name__)
