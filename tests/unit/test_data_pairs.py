@@ -153,7 +153,7 @@ WRONG = [
     (changed(1, vector=[]), r"nothing in a list for the condition vector \[3\]"),
     (changed(0, vector=[]), r"nothing in a list for the condition vector \[3\]"),
     (changed(1, vector=[1, float("nan"), 2]), "'vector' that cannot be used: it holds values that are NaN or infinite"),
-    (changed(1, vector="no/such.npy"), "'vector' that cannot be read"),
+    (changed(1, vector="no/such.npy"), "'vector' that cannot be used: it is text, 'no/such.npy', and no such file"),
     (changed(1, vector="../secret.npy"), "leads out of"),
     (
         changed(1, condition="images/1.png"),
@@ -214,8 +214,3 @@ def test_values_are_as_long_as_the_manifest_says(root):
         path.write_text(json.dumps(about))
         with pytest.raises(DataError):
             PreparedDataset(root / "data").conditions_of(np.arange(3))
-
-
-def test_folders_have_no_conditions(root):
-    with pytest.raises(ValueError, match=r"conditions vector: .* has none; they come from a table"):
-        make(root / "images", root / "data", conditions=("vector",))

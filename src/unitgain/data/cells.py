@@ -22,6 +22,7 @@ from unitgain.trust import Limits, read_regular
 
 CellKind = Literal["scalar", "vector", "image", "tokens"]
 USUAL = ("vector", "condition", "tokens")  # columns that are conditions without being named
+Files = Callable[[str], bytes]
 BY_DIMENSIONS: tuple[CellKind, ...] = ("scalar", "vector", "tokens")
 DIMENSIONS = {"scalar": (0,), "vector": (1,), "image": (2, 3, 4), "tokens": (2,)}
 
@@ -48,12 +49,12 @@ class Cell:
     Attributes:
         wanted: the condition.
         get: what the table holds; any thread may call it.
-        root: folder that paths are relative to; None where there are none.
+        files: the bytes of a file that the value is the path of; None where there are no files.
     """
 
     wanted: Wanted
     get: Callable[[], Any]
-    root: Path | None = None
+    files: Files | None = None
 
     def read(self, limits: Limits) -> NDArray[Any] | None:
         """The value, float32 or, of pictures, uint8 `[C, H, W]`; None if there is none.
@@ -62,11 +63,16 @@ class Cell:
             ImageError: if it cannot be used; the message says why, and names the condition.
         """
         try:
-            return _value(self.get(), self.wanted.kind, self.root, limits)
+            return _value(self.get(), self.wanted.kind, self.files, limits)
         except ImageError as error:
             raise ImageError(f"has a condition {self.wanted.name!r} that cannot be used: it {error}") from error
         except (OSError, ValueError) as error:
             raise ImageError(f"has a condition {self.wanted.name!r} that cannot be read: {error}") from error
+
+
+def files_below(root: Path, limits: Limits) -> Files:
+    """Reads files by their paths in a folder, and none out of it."""
+    return lambda name: read_regular(root / name, limits, below=root)
 
 
 def wanted_of(asked: Sequence[str] | None, columns: Sequence[str], where: str) -> list[Wanted]:
@@ -82,21 +88,36 @@ def wanted_of(asked: Sequence[str] | None, columns: Sequence[str], where: str) -
     """
     if asked is None:
         return [Wanted(name, name) for name in USUAL if name in columns]
-    found = []
-    for text in asked:
-        name, _, rest = text.partition("=")
-        column, _, kind = (rest or name).rpartition(":") if ":" in text else (rest or name, "", "")
-        name = name.partition(":")[0]
-        check_column(name)
-        if kind and kind not in get_args(CellKind):
-            raise ValueError(f"condition {text!r}: unknown kind {kind!r}; {suggest(kind, get_args(CellKind))}")
-        if column not in columns:
-            raise ValueError(f"condition {text!r}: {where} has no column {column!r}; {suggest(column, columns)}")
-        found.append(Wanted(name, column, kind or None))  # type: ignore[arg-type]
+    found = [parse_wanted(text) for text in asked]
+    for text, one in zip(asked, found, strict=True):
+        if one.column not in columns:
+            raise ValueError(
+                f"condition {text!r}: {where} has no column {one.column!r}; {suggest(one.column, columns)}"
+            )
     names = [one.name for one in found]
     if len(set(names)) < len(names):
         raise ValueError(f"conditions {', '.join(asked)}: two have one name")
     return found
+
+
+def parse_wanted(text: str) -> Wanted:
+    """A condition that is asked for as `NAME`, `NAME=COLUMN`, `NAME:KIND` or `NAME=COLUMN:KIND`.
+
+    Raises:
+        ValueError: if the name or the kind is none.
+    """
+    name, _, rest = text.partition("=")
+    column, _, kind = (rest or name).rpartition(":") if ":" in text else (rest or name, "", "")
+    name = name.partition(":")[0]
+    check_column(name)
+    if kind and kind not in get_args(CellKind):
+        raise ValueError(f"condition {text!r}: unknown kind {kind!r}; {suggest(kind, get_args(CellKind))}")
+    return Wanted(name, column, kind or None)  # type: ignore[arg-type]
+
+
+def columns_of(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The columns that hold conditions, if they are there."""
+    return USUAL if asked is None else tuple(parse_wanted(text).column for text in asked)
 
 
 def check_column(name: str) -> None:
@@ -115,24 +136,30 @@ def column_of(name: str, value: NDArray[Any], kind: CellKind | None) -> Conditio
     return ConditionColumn(name=name, shape=shape, dtype="uint8" if value.dtype == np.uint8 else "float32")
 
 
-def _value(value: Any, kind: CellKind | None, root: Path | None, limits: Limits) -> NDArray[Any] | None:
+def _value(value: Any, kind: CellKind | None, files: Files | None, limits: Limits) -> NDArray[Any] | None:
     if isinstance(value, str):
-        value = _parse(value.strip())
+        value = parse_cell(value.strip())
     if isinstance(value, dict):  # as the datasets library has files: bytes, and a path
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     name = ""
     if isinstance(value, str):
-        if root is None:
+        if files is None:
             raise ImageError(f"is text, {one_line(value)[:100]!r}, where no files are: numbers, or lists of them")
-        name, value = value, read_regular(root / value, limits, below=root)
+        try:
+            name, value = value, files(value)
+        except FileNotFoundError as error:
+            raise ImageError(
+                f"is text, {one_line(value)[:100]!r}, and no such file is there: numbers, lists of them, or paths of "
+                "files; text has to be embedded first, or leave the condition out"
+            ) from error
     array = _of_file(value, name, limits) if isinstance(value, bytes) else _of_numbers(value)
     limits.check_item("it", array.nbytes)
     return _checked(array, kind)
 
 
-def _parse(text: str) -> Any:
+def parse_cell(text: str) -> Any:
     """What is in a cell of text: nothing, numbers, lists of them, or a path."""
     if not text:
         return None

@@ -88,7 +88,8 @@ def prepare_data(
         "fit": to_dict(fit),
     }
     if source.conditioned and options is not None:
-        settings |= {"conditions": options.conditions, "allow_missing": options.allow_missing}
+        named = None if options.conditions is None else list(options.conditions)
+        settings |= {"conditions": named, "allow_missing": options.allow_missing}
     writer = ShardWriter(folder, settings)
     if writer.finished is not None:
         return writer.finished

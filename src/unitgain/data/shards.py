@@ -28,6 +28,9 @@ EXTRA = "data"
 Column = list[bytes] | list[str] | list[int]
 
 
+LOOSER = "allow_missing: False -> True"  # changes nothing of what is there
+
+
 class ShardWriter:
     """Writes a prepared folder; a second one for the same job goes on with what the first has finished.
 
@@ -61,8 +64,7 @@ class ShardWriter:
         path = self.journal / SETTINGS
         if path.exists():
             self._refuse(read_json(path), "an unfinished job")
-        else:
-            write_text(path, json.dumps(self.settings, indent=1) + "\n")
+        write_text(path, json.dumps(self.settings, indent=1) + "\n")
         sweep(self.folder)
         sweep(self.journal)
 
@@ -72,7 +74,7 @@ class ShardWriter:
             (self.journal / SETTINGS).unlink(missing_ok=True)
 
     def _refuse(self, saved: dict[str, Any], what: str) -> None:
-        changes = differences(saved, self.settings)
+        changes = [one for one in differences(saved, self.settings) if one != LOOSER]
         if changes:
             raise ValueError(
                 f"{self.folder} holds {what} with other settings ({'; '.join(changes)}): use these, delete the folder, "

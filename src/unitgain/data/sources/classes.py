@@ -10,17 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.media import ARRAYS, AUDIO, VOLUMES
+from unitgain.data.sources.beside import Beside, below
 from unitgain.data.sources.labels import (
     Label,
     class_names,
     is_number,
+    labels_of,
     look_up,
     number,
     parse_labels,
     read_labels,
+    same_name,
 )
-from unitgain.data.sources.listing import LABEL_FILES, TAR_SUFFIXES, Listing, Place, parents
-from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions, few
+from unitgain.data.sources.lines import SUFFIXES as TABLES
+from unitgain.data.sources.lines import Line, Lines, parse_lines
+from unitgain.data.sources.listing import LABEL_FILES, TAR_SUFFIXES, Listing, Place
+from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions, digest, few
 from unitgain.data.sources.splits import choose_folders
 from unitgain.text import printable
 
@@ -34,8 +39,10 @@ def classify(
     options: SourceOptions,
     read: Callable[[Place], bytes],
     beside: Mapping[str, Label] | None = None,
+    samples: Mapping[str, Line] | None = None,
+    further: Mapping[str, Place] | None = None,
 ) -> Indexed:
-    """Choose pictures and find their classes.
+    """Choose pictures, and find their classes and what else they have.
 
     Args:
         listing: what there is.
@@ -44,6 +51,8 @@ def classify(
         options: may choose a split, name another file of labels, or want none.
         read: the bytes of a file, by its place; threads may call it.
         beside: labels that the source itself gives, by path; these come first.
+        samples: values of conditions that it gives likewise, by path and column.
+        further: files that are no pictures, and may be such values.
 
     Returns:
         The source, without a fingerprint.
@@ -52,7 +61,12 @@ def classify(
         ValueError: if there are no pictures, several splits and none is chosen, or labels do not fit.
     """
     tables = _Tables(listing, name, options, read)
-    keys = [key for key in listing.pictures if key not in tables.sheets]
+    told = Beside(name, options, tables.lines, samples or {})
+    for table, why in tables.unused.items():
+        if table not in told.sheets:
+            listing.notes.add(why, table)
+    values = told.values() if told.wanted else set[str]()
+    keys = [key for key in listing.pictures if key not in tables.sheets and same_name(key) not in values]
     if not keys:
         raise ValueError(_nothing(listing, name))
     keys = _of_one_kind(keys, listing.notes)
@@ -62,19 +76,8 @@ def classify(
             listing.notes.add("pictures are of other splits and were left out", key)
     keys = [keys[index] for index in chosen]
     places = [listing.pictures[key] for key in keys]
-    more: tuple[str, ...] = ()
-    if options.no_labels:
-        labels, classes = None, None
-    elif options.labels is not None:
-        where = str(options.labels)
-        rows, more = look_up(read_labels(options.labels, options.label_column), keys, where)
-        labels, classes, further = number(rows, keys, where, options.classes)
-        more += further
-    elif beside and any(key in beside for key in keys):
-        labels, classes, more = number([beside.get(key) for key in keys], keys, name, options.classes)
-    else:
-        labels, classes, more = tables.labels(keys) or _by_folders(listing, keys, level, name, options.archives)
-    return Indexed(
+    labels, classes, more = _labels(keys, level, listing, name, options, tables, beside or {})
+    source = Indexed(
         kind=kind,
         name=name,
         keys=keys,
@@ -84,6 +87,48 @@ def classify(
         notes=(*listing.notes.lines(), *more),
         limits=options.limits,
     )
+    return _told(source, told, {**(further or {}), **listing.pictures}, read) if told.wanted else source
+
+
+def _labels(
+    keys: Sequence[str],
+    level: int | None,
+    listing: Listing,
+    name: str,
+    options: SourceOptions,
+    tables: "_Tables",
+    beside: Mapping[str, Label],
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
+    """Labels, classes and notes: from where the user says, from beside the pictures, from tables, from folders."""
+    if options.no_labels:
+        return None, None, ()
+    if options.labels is not None:
+        where = str(options.labels)
+        rows, left = look_up(read_labels(options.labels, options.label_column), keys, where)
+        labels, classes, notes = number(rows, keys, where, options.classes)
+        return labels, classes, (*left, *notes)
+    if any(key in beside for key in keys):
+        return number([beside.get(key) for key in keys], keys, name, options.classes)
+    return tables.labels(keys) or _by_folders(listing, keys, level, name, options.archives)
+
+
+def _told(source: Indexed, told: Beside, files: Mapping[str, Place], read: Callable[[Place], bytes]) -> Indexed:
+    """The source with its conditions, whose values may be some of these files."""
+    by_name = {same_name(name): place for name, place in files.items()}
+
+    def file(path: str) -> bytes:
+        if same_name(path) not in by_name:
+            raise FileNotFoundError(f"no picture or array {path!r} is there")
+        return read(by_name[same_name(path)])
+
+    cells, values = told.cells(source.keys, file), told.values()
+    source.conditioned = tuple(one.name for one in told.wanted)
+    source.conditions = cells.of
+    source.beside = tuple(sorted(name for name in files if same_name(name) in values))
+    source.notes += cells.notes
+    rows = [place and (place[0], [place[1].get(one.column) for one in told.wanted]) for place in cells.places]
+    source.fingerprint = digest([source.conditioned, rows])
+    return source
 
 
 class _Tables:
@@ -94,6 +139,8 @@ class _Tables:
     ) -> None:
         self.listing, self.name, self.options, self.read = listing, name, options, read
         self.found: dict[str, tuple[str, dict[str, Label]]] = {}  # by folder
+        self.lines: dict[str, tuple[str, Lines]] = {}  # likewise, of tables with rows
+        self.unused: dict[str, str] = {}  # tables whose labels are not used, and why
         self.sheets = set[str]()
         self.names: tuple[str, ...] | None = options.classes
         for table in sorted(listing.tables, key=lambda table: LABEL_FILES.index(posixpath.basename(table).lower())):
@@ -102,18 +149,27 @@ class _Tables:
     def _add(self, table: str) -> None:
         folder, file = posixpath.split(table)
         own = file.lower() == "manifest.json"
-        if not (self.options.wants_labels or own):
+        rows = file.lower().endswith(TABLES) and folder not in self.lines and self.options.conditions != ()
+        if not (self.options.wants_labels or own or rows):
             return
         if folder in self.found and not own:
-            self.listing.notes.add("files of labels were not used: another beside them counts", table)
-            return
+            self.unused[table] = "files of labels were not used: another beside them counts"
+            if not rows:
+                return
         try:
             data = self.read(self.listing.tables[table])
         except Exception as error:  # of whatever the decompressors make of it
             raise ValueError(f"{self.name}: {table} cannot be read: {printable(error)}") from error
-        labels = parse_labels(file, data, f"{self.name}/{table}", self.options.label_column)
+        where = f"{self.name}/{table}"
+        if rows:
+            self.lines[folder] = table, parse_lines(file, data, where)
+            if not self.options.wants_labels or folder in self.found:
+                return
+            labels = labels_of(file, self.lines[folder][1], where, self.options.label_column)
+        else:
+            labels = parse_labels(file, data, where, self.options.label_column)
         if labels is None:
-            self.listing.notes.add("files hold no labels and were not used", table)
+            self.unused[table] = "files hold no labels and were not used"
             return
         if own:
             self.sheets.add(posixpath.join(folder, GRID))
@@ -126,22 +182,18 @@ class _Tables:
         self, keys: Sequence[str]
     ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]] | None:
         """Labels, classes and notes; None if there is no file of labels."""
-        below: dict[str, list[str]] = {}
-        for key in keys:
-            for folder in ("", *parents(key)):
-                if folder in self.found:
-                    below.setdefault(folder, []).append(key)
-        if not below:
+        places = below(self.found, keys)
+        if not places:
             return None
         labels, more, where = dict[str, Label](), list[str](), ""
-        for folder in sorted(below, key=lambda folder: folder.count("/")):
+        for folder, own in places.items():
             table, rows = self.found[folder]
             where = f"{self.name}/{table}"
             start = len(folder) + 1 if folder else 0
-            values, notes = look_up(rows, [key[start:] for key in below[folder]], where)
-            labels |= {key: label for key, label in zip(below[folder], values, strict=True) if label is not None}
+            values, notes = look_up(rows, [key[start:] for key in own], where)
+            labels |= {key: label for key, label in zip(own, values, strict=True) if label is not None}
             more += notes
-        where = where if len(below) == 1 else f"{self.name}: {len(below)} files of labels"
+        where = where if len(places) == 1 else f"{self.name}: {len(places)} files of labels"
         numbers, classes, notes = number([labels.get(key) for key in keys], keys, where, self.names)
         return numbers, classes, (*more, *notes)
 

@@ -45,8 +45,8 @@ def open_folder(root: Path, options: SourceOptions, listing: Listing[str] | None
     for name in (*listing.archives, *listing.parquet):
         listing.notes.add("archives and tables lie beside the pictures and were left out", name)
     source = classify(listing, "folder", str(root), options, lambda path: read_regular(root / path, options.limits))
-    stamps = [(key, *_stamp(root / listing.pictures[key])) for key in source.keys]
-    source.fingerprint = digest([stamps, source.classes, source.labels])
+    stamps = [(key, *_stamp(root / listing.pictures[key])) for key in (*source.keys, *source.beside)]
+    source.fingerprint = digest([stamps, source.classes, source.labels, *filter(None, [source.fingerprint])])
     return source
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from unitgain.data.cells import Cell, Wanted, wanted_of
 from unitgain.data.sources.columns import features_of, find_columns, picture_bytes
 from unitgain.data.sources.source import Item, Source, SourceOptions, digest
 from unitgain.data.sources.splits import choose_split
@@ -22,12 +23,14 @@ class Hub(Source):
         split: that they are of.
         column: of the pictures.
         label_column: None without labels.
+        wanted: the conditions.
     """
 
     rows: Any
     split: str
     column: str
     label_column: str | None
+    wanted: tuple[Wanted, ...] = ()
 
     def read(self, start: int = 0) -> Iterator[Item]:
         """Rows from number `start` on."""
@@ -35,7 +38,8 @@ class Hub(Source):
         for index, row in enumerate(self._arriving(self.rows.skip(start)), start):
             key = f"{self.split}/{index:09d}"
             label = self._number(row[self.label_column], numbers, key) if self.label_column else None
-            yield Item(key, functools.partial(picture_bytes, row[self.column], None, self.limits), label)
+            cells = tuple(Cell(one, functools.partial(row.get, one.column)) for one in self.wanted)
+            yield Item(key, functools.partial(picture_bytes, row[self.column], None, self.limits), label, cells)
 
     def _arriving(self, rows: Iterable[Any]) -> Iterator[Any]:
         """The rows, and one kind of error for all that may happen on the way."""
@@ -74,9 +78,12 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
             f"{where}: the column {label_column!r} does not name its classes, and a stream cannot number them before "
             "it ends: give --classes a b c, or --no-labels"
         )
-    rows = rows.select_columns([name for name in (column, label_column) if name])
-    if isinstance(rows.features and rows.features.get(column), datasets.Image):
-        rows = rows.cast_column(column, datasets.Image(decode=False))
+    wanted = tuple(wanted_of(options.conditions, [name for name in schema.names if name != column], where))
+    names = dict.fromkeys(name for name in (column, label_column, *(one.column for one in wanted)) if name)
+    rows = rows.select_columns(list(names))
+    for name in names:
+        if isinstance(rows.features and rows.features.get(name), datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
     known = splits[split].num_examples if split in splits else None
     return Hub(
         name=f"{where} ({split})",
@@ -84,6 +91,8 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         split=split,
         column=column,
         label_column=label_column,
+        wanted=wanted,
+        conditioned=tuple(one.name for one in wanted),
         limits=options.limits,
         length=known if options.limit is None else min(known or options.limit, options.limit),
         classes=classes if label_column else None,

@@ -1,21 +1,21 @@
 """Labels of pictures: as numbers, and as files hold them: the official `dataset.json`, CSV, JSON Lines, our own."""
 
-import csv
-import io
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unitgain.data.sources.lines import Lines, parse_lines
 from unitgain.files import near
 from unitgain.trust import Limits, read_regular
 from unitgain.trust import parse_json as read_json
 
 Label = int | str | None
+Value = TypeVar("Value")
 FILE_COLUMNS = ("file", "file_name", "filename", "name", "path", "image", "key")
 LABEL_COLUMNS = ("label", "class", "category", "labels", "class_name", "cls", "target")
 TABLE = Limits(max_item_bytes=2**30)  # of a file of labels
@@ -117,17 +117,13 @@ def parse_labels(name: str, data: bytes, where: str, column: str | None = None) 
     Raises:
         ValueError: if it is not what its name says.
     """
+    if not name.lower().endswith(".json"):
+        return labels_of(name, parse_lines(name, data, where), where, column)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is no text in UTF-8: labels are a CSV file or the official dataset.json") from error
-    name = name.lower()
-    if name == "manifest.json":
-        return _drawn(text)
-    if name.endswith(".json"):
-        return parse_json(text, where) or {}
-    may_lack = name.startswith("metadata.")  # of Hugging Face image folders: captions, boxes or labels
-    return (parse_jsonl if name.endswith(".jsonl") else parse_csv)(text, where, column, may_lack)
+    return _drawn(text) if name.lower() == "manifest.json" else parse_json(text, where) or {}
 
 
 def parse_json(text: str | bytes, where: str) -> dict[str, Label] | None:
@@ -160,49 +156,29 @@ def class_names(text: str | bytes) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
-def parse_csv(text: str, where: str, column: str | None = None, may_lack: bool = False) -> dict[str, Label] | None:
-    """A table with a header; the columns are found by their names.
+def labels_of(name: str, lines: Lines, where: str, column: str | None = None) -> dict[str, Label] | None:
+    """The labels in the rows of a table, by the name of the picture; columns are found by their names.
+
+    Args:
+        name: of the file: `metadata.csv` and `metadata.jsonl`, which may hold captions or boxes instead, may lack them.
+        lines: its rows.
+        where: for messages.
+        column: as in `read_labels`.
 
     Raises:
-        ValueError: if there is no column of files or of labels, and there must be, or it is no CSV.
+        ValueError: if there is no column of files or of labels, and there must be, or a cell of one holds none.
     """
-    rows = csv.DictReader(io.StringIO(text))
-    try:
-        return _table(enumerate(rows, 2), list(rows.fieldnames or ()), where, column, may_lack)
-    except csv.Error as error:
-        raise ValueError(f"{where}, line {rows.line_num} is no CSV: {error}") from error
-
-
-def parse_jsonl(text: str, where: str, column: str | None = None, may_lack: bool = False) -> dict[str, Label] | None:
-    """An object per line, as a row of a table.
-
-    Raises:
-        ValueError: if a line is no object, or as in `parse_csv`.
-    """
-    rows: list[tuple[int, dict[str, Any]]] = []
-    for line, entry in enumerate(text.splitlines(), 1):
-        if entry.strip():
-            row = read_json(entry, f"{where}, line {line}")
-            if not isinstance(row, dict):
-                raise ValueError(f"{where}, line {line} is {type(row).__name__}; expected an object per picture")
-            rows.append((line, row))
-    names = list(dict.fromkeys(name for _, row in rows for name in row))
-    return _table(rows, names, where, column, may_lack)
-
-
-def _table(
-    rows: Iterable[tuple[int, Mapping[str, Any]]], names: Sequence[str], where: str, wanted: str | None, may_lack: bool
-) -> dict[str, Label] | None:
-    file, label = find_column(names, FILE_COLUMNS), find_column(names, (wanted,) if wanted else LABEL_COLUMNS)
+    names = lines.names
+    file, label = find_column(names, FILE_COLUMNS), find_column(names, (column,) if column else LABEL_COLUMNS)
     if file is None or label is None:
-        if may_lack and wanted is None:
+        if name.lower().startswith("metadata.") and column is None:
             return None
         raise ValueError(
             f"{where} needs a header with a column of files ({', '.join(FILE_COLUMNS)}) and one of labels "
-            f"({wanted or ', '.join(LABEL_COLUMNS)}); its columns are {', '.join(names) or 'none'}"
+            f"({column or ', '.join(LABEL_COLUMNS)}); its columns are {', '.join(names) or 'none'}"
         )
     found: dict[str, Label] = {}
-    for line, row in rows:
+    for line, row in lines.rows:
         path, value = row.get(file), row.get(label)
         if not path or value in (None, ""):
             raise ValueError(f"{where}, line {line}: file or label is missing")
@@ -232,8 +208,12 @@ def _drawn(text: str) -> dict[str, Label] | None:
     return {} if any(not isinstance(label, int) for label in labels.values()) else labels
 
 
-def look_up(found: Mapping[str, Label], keys: Sequence[str], where: str) -> tuple[list[Label], tuple[str, ...]]:
+def look_up(
+    found: Mapping[str, Value], keys: Sequence[str], where: str, what: str = "labels"
+) -> tuple[list[Value | None], tuple[str, ...]]:
     """The label of each picture by its path or, where that fails, its name alone; and notes on labels left over.
+
+    Anything else that pictures have does as well; `what` says what it is.
 
     Accents match however they are composed, which differs among systems.
 
@@ -241,7 +221,7 @@ def look_up(found: Mapping[str, Label], keys: Sequence[str], where: str) -> tupl
         ValueError: if no picture has one, or one name stands for several pictures.
     """
     plain = {same_name(key): label for key, label in found.items()}
-    labels: list[Label] = []
+    labels: list[Value | None] = []
     used: dict[str, str] = {}  # names of rows, and a picture that has each
     for key in keys:
         path = same_name(key)
@@ -255,7 +235,7 @@ def look_up(found: Mapping[str, Label], keys: Sequence[str], where: str) -> tupl
     if found and all(label is None for label in labels):
         raise ValueError(f"{where} names none of the pictures: it has {next(iter(found))!r}, they are as {keys[0]!r}")
     left = len(plain.keys() - used.keys())
-    return labels, (f"{left} labels of {where} name pictures that are not there",) if left > 0 else ()
+    return labels, (f"{left} {what} of {where} name pictures that are not there",) if left > 0 else ()
 
 
 def same_name(name: str) -> str:

@@ -1,19 +1,15 @@
 """Tables of text, CSV, TSV and JSON Lines, that pair pictures or arrays with classes and conditions."""
 
-import csv
 import functools
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unitgain.data.cells import Cell, wanted_of
+from unitgain.data.cells import Cell, files_below, wanted_of
 from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, find_column, number
+from unitgain.data.sources.lines import Line, parse_lines
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
-from unitgain.trust import Limits, parse_json, read_regular
-
-SUFFIXES = (".csv", ".tsv", ".jsonl")
-Line = Mapping[str, Any]
+from unitgain.trust import Limits, read_regular
 
 
 def open_pairs(path: Path, options: SourceOptions) -> Indexed:
@@ -26,8 +22,7 @@ def open_pairs(path: Path, options: SourceOptions) -> Indexed:
     Raises:
         ValueError: if it is no table, has no column of files, lacks one in some row, or labels do not fit.
     """
-    lines = _lines(path)
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    names, lines = _lines(path)
     column = find_column(names, (options.image_column,) if options.image_column else FILE_COLUMNS)
     if column is None:
         raise ValueError(
@@ -38,16 +33,17 @@ def open_pairs(path: Path, options: SourceOptions) -> Indexed:
     wanted = wanted_of(options.conditions, [name for name in names if name != column], str(path))
     numbers, classes, notes = number(_labels(path, lines, names, options), keys, str(path), options.classes)
     root = path.parent
+    files = files_below(root, options.limits)
 
     def cells(index: int) -> tuple[Cell, ...]:
         line = lines[index]
-        return tuple(Cell(one, functools.partial(line.get, one.column), root) for one in wanted)
+        return tuple(Cell(one, functools.partial(line.get, one.column), files) for one in wanted)
 
     return Indexed(
         kind="table",
         name=str(path),
         keys=keys,
-        fetch=lambda index: read_regular(root / keys[index], options.limits, below=root),
+        fetch=lambda index: files(keys[index]),
         labels=numbers,
         classes=classes,
         notes=notes,
@@ -64,27 +60,12 @@ def _file(value: Any, where: str) -> str:
     return value.strip()
 
 
-def _lines(path: Path) -> Sequence[Line]:
-    data = read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes))
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8") from error
-    if path.suffix.lower() == ".jsonl":
-        lines = [
-            parse_json(line, f"{path}, line {row}") for row, line in enumerate(text.splitlines(), 1) if line.strip()
-        ]
-        if wrong := next((line for line in lines if not isinstance(line, dict)), None):
-            raise ValueError(f"{path} has a line that is {type(wrong).__name__}; expected an object per picture")
-    else:
-        rows = csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        try:
-            lines = [{name: value for name, value in row.items() if isinstance(name, str)} for row in rows]
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {rows.line_num} is no CSV: {error}") from error
-    if not lines:
+def _lines(path: Path) -> tuple[list[str], Sequence[Line]]:
+    """Names of the columns, and the rows."""
+    lines = parse_lines(path.name, read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes)), str(path))
+    if not lines.rows:
         raise ValueError(f"{path} holds no rows")
-    return lines
+    return list(lines.names), [line for _, line in lines.rows]
 
 
 def _labels(path: Path, lines: Sequence[Line], names: list[str], options: SourceOptions) -> list[Label]:

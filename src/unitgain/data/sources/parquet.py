@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.cells import Cell, Wanted, wanted_of
+from unitgain.data.cells import Cell, Wanted, files_below, wanted_of
 from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.pages import page_sizes
@@ -57,6 +57,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     keys = [f"{paths[file].name}/{index:09d}" for index, file in enumerate(places[:, 0].tolist())]
     numbers, classes, notes = number(labels or [None] * len(keys), keys, name, options.classes or names)
     rows = _Rows(paths, column, options.limits)
+    files = [files_below(path.parent, options.limits) for path in paths]
 
     def fetch(index: int) -> bytes:
         file, group, row = places[index].tolist()
@@ -81,7 +82,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
         fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
         conditioned=tuple(one.name for one in wanted),
         conditions=lambda index: tuple(
-            Cell(one, partial(cells[one.name].__getitem__, index), paths[places[index, 0]].parent) for one in wanted
+            Cell(one, partial(cells[one.name].__getitem__, index), files[places[index, 0]]) for one in wanted
         ),
     )
 

@@ -1,11 +1,14 @@
 """Directories that the `datasets` library saved."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unitgain.data.arrow import map_batches, read_schema
+from unitgain.data.cells import Cell, Wanted, files_below, wanted_of
+from unitgain.data.manifest import MANIFEST
 from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.source import SourceOptions, digest, stamp
@@ -30,7 +33,9 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         schema = read_schema(files[0])
         features = _features(folder) or features_of(schema, str(files[0]))
         column, label_column, names = find_columns(schema, features, str(root), options)
-        batches = [batch for path in files for batch in map_batches(path, [column, *filter(None, [label_column])])]
+        wanted = _wanted(root, folder, [name for name in schema.names if name != column], options)
+        taken = dict.fromkeys([column, *filter(None, [label_column]), *(one.column for one in wanted)])
+        batches = [batch for path in files for batch in map_batches(path, list(taken))]
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
         count = int(starts[-1])
@@ -42,22 +47,45 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
     keys = [f"{index:09d}" for index in range(count)]
     numbers, classes, notes = number(labels, keys, str(root), options.classes or names)
 
-    def fetch(index: int) -> bytes:
+    def value(name: str, index: int) -> Any:
         part = int(np.searchsorted(starts, index, side="right")) - 1
-        return picture_bytes(pictures[part][index - int(starts[part])].as_py(), folder, options.limits)
+        return batches[part].column(name)[index - int(starts[part])].as_py()
+
+    def cells(index: int) -> tuple[Cell, ...]:
+        return tuple(Cell(one, functools.partial(value, one.column, index), files_of) for one in wanted)
+
+    files_of = files_below(folder, options.limits)
 
     return Table(
         kind="prepared",
         name=str(root) if split is None else f"{root} ({split})",
         keys=keys,
-        fetch=fetch,
+        fetch=lambda index: picture_bytes(value(column, index), folder, options.limits),
         parts=lambda: iter(pictures),
         limits=options.limits,
         labels=numbers,
         classes=classes,
         notes=notes,
         fingerprint=digest([*map(stamp, files), column, label_column, classes]),
+        conditioned=tuple(one.name for one in wanted),
+        conditions=cells,
     )
+
+
+def _wanted(root: Path, folder: Path, columns: list[str], options: SourceOptions) -> list[Wanted]:
+    """The conditions of a directory; none of prepared data, which have them as bytes.
+
+    Raises:
+        ValueError: if some are asked for and are not there, or of prepared data.
+    """
+    if not (folder / MANIFEST).exists():
+        return wanted_of(options.conditions, columns, str(root))
+    if options.conditions:
+        raise ValueError(
+            f"conditions {', '.join(options.conditions)}: {root} are prepared data, of which pictures and classes are "
+            "taken alone: prepare the source of theirs again"
+        )
+    return []
 
 
 def _files(folder: Path) -> list[Path]:

@@ -72,9 +72,10 @@ class SourceOptions:
             name by default.
         label_column: of the labels in a table, metadata.csv too; found by its name by default.
         classes: names of the classes, in order.
-        conditions: columns of a table, or arrays of a file of several, that are conditions: name, name=column, or with
-            what its values are, name=column:kind (scalar, vector, image or tokens). Default: those called vector,
-            condition or tokens in tables, none of files of arrays.
+        conditions: columns of a table, metadata.csv too, keys of the JSON beside a picture in a tar archive, or arrays
+            of a file of several, that are conditions: name, name=column, or with what its values are, name=column:kind
+            (scalar, vector, image or tokens). Default: those called vector, condition or tokens, none of files of
+            arrays.
         allow_missing: take values of conditions that are missing as absent, which networks may be told of, too.
         stacked: whether each file of arrays in a folder holds many, along its first axis, as a file that is the source.
         archives: whether tar archives of one set are shards or each a class; told by their names by default.
@@ -139,6 +140,7 @@ class Indexed(Source):
         fetch: the bytes of the file of a picture, by its number; raises whatever its format does.
         labels: int64, one per picture; None without.
         conditions: what else a picture has, by its number; nothing by default.
+        beside: names of the files that hold it, where each is one of the source.
     """
 
     kind: Kind
@@ -146,6 +148,7 @@ class Indexed(Source):
     fetch: Callable[[int], bytes]
     labels: NDArray[np.int64] | None = None
     conditions: Callable[[int], tuple[Cell, ...]] = lambda _: ()
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.length = len(self.keys)

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from unitgain.data.cells import columns_of
 from unitgain.data.sources.classes import classify
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label
 from unitgain.data.sources.listing import LABEL_FILES, Listing, companions, plain_path, text
@@ -46,7 +47,7 @@ def open_tars(
     Raises:
         ValueError: if one is damaged, there are no pictures, or labels do not fit.
     """
-    scan = TarScan()
+    scan = TarScan(columns=columns_of(options.conditions))
     unpacked = [_uncompressed(path, scratch, index, options.limits) for index, path in enumerate(paths)]
     names = names or [path.name for path in paths]
     for index, (path, plain) in enumerate(zip(paths, unpacked, strict=True)):
@@ -65,7 +66,7 @@ def open_tars(
             file.seek(offset)
             return file.read(size)
 
-    source = classify(scan.all, "tar", name, options, read, scan.beside)
+    source = classify(scan.all, "tar", name, options, read, scan.beside, scan.samples, scan.further)
     source.fingerprint = digest([*map(stamp, paths), source.classes, source.labels])
     return source
 
@@ -76,12 +77,18 @@ class TarScan:
 
     Attributes:
         all: that all archives hold, each with its name before those of its files.
+        columns: of conditions: keys of the JSON beside a picture, or what the name of a file beside it ends in.
         beside: labels of pictures.
+        samples: values of conditions of pictures, by column, those in files as their names.
+        further: these files.
         count: of the archives.
     """
 
+    columns: tuple[str, ...] = ()
     all: Listing[Span] = field(default_factory=Listing[Span])
     beside: dict[str, Label] = field(default_factory=dict)
+    samples: dict[str, dict[str, Any]] = field(default_factory=dict)
+    further: dict[str, Span] = field(default_factory=dict)
     count: int = 0
 
     def add(self, path: Path, prefix: str) -> None:
@@ -93,16 +100,21 @@ class TarScan:
     def _scan(self, file: BinaryIO, prefix: str, end: int, depth: int) -> None:
         """Scan the archive that begins where `file` is, and those within it."""
         own, labels = Listing[Span](notes=self.all.notes), dict[str, Label]()
+        told: dict[str, dict[str, Any]] = {}  # by the name of a sample
         with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[arg-type]
             for member in itertools.takewhile(lambda member: member.offset < end, archive):
-                self._add_member(own, labels, archive, member)
+                self._add_member(own, labels, told, archive, member)
         own.resolve_links()
+        for name in [name for name in own.pictures if _ending(name) in self.columns]:
+            self.further[prefix + name] = own.pictures.pop(name)
+            told.setdefault(_sample(name), {})[_ending(name)] = posixpath.basename(name)
         for name in sorted(companions(own.pictures)):
             del own.pictures[name]
             own.notes.add("files are further pictures of a sample, such as masks, and were left out", prefix + name)
         for name in own.parquet:
             own.notes.add("tables within archives were left out: unpack the archive", prefix + name)
         self.beside |= {prefix + name: labels[_sample(name)] for name in own.pictures if _sample(name) in labels}
+        self.samples |= {prefix + name: told[_sample(name)] for name in own.pictures if _sample(name) in told}
         self.all.pictures |= {prefix + name: place for name, place in own.pictures.items()}
         self.all.tables |= {prefix + name: place for name, place in own.tables.items()}
         self.all.folders |= {prefix + folder for folder in own.folders}
@@ -115,7 +127,12 @@ class TarScan:
             self._scan(file, f"{prefix}{name}/", offset + size, depth + 1)
 
     def _add_member(
-        self, own: Listing[Span], labels: dict[str, Label], archive: tarfile.TarFile, member: tarfile.TarInfo
+        self,
+        own: Listing[Span],
+        labels: dict[str, Label],
+        told: dict[str, dict[str, Any]],
+        archive: tarfile.TarFile,
+        member: tarfile.TarInfo,
     ) -> None:
         name = member.name
         if member.isdir():
@@ -126,16 +143,15 @@ class TarScan:
         elif not member.isfile() or member.issparse():
             if is_picture(name):
                 own.notes.add("files are devices, pipes or sparse and were left out", text(name))
-        elif (
-            name.endswith((".cls", ".json"))
-            and member.size <= LARGEST_LABEL
-            and posixpath.basename(name).lower() not in LABEL_FILES
-        ):
-            stream = archive.extractfile(member)
-            label = _label_beside(name, stream.read() if stream else b"")
-            plain = plain_path(name)
-            if label is not None and plain and not is_hidden(plain):
-                labels.setdefault(_sample(text(plain)), label)
+        elif _is_beside(member):
+            stream, plain = archive.extractfile(member), plain_path(name)
+            label, values = _read_beside(name, stream.read() if stream else b"")
+            if plain and not is_hidden(plain):
+                sample = _sample(text(plain))
+                if label is not None:
+                    labels.setdefault(sample, label)
+                if cells := {column: values[column] for column in self.columns if column in values}:
+                    told.setdefault(sample, {}).update(cells)
         else:
             own.add(name, (self.count, member.offset_data, member.size))
 
@@ -158,16 +174,31 @@ def _sample(name: str) -> str:
     return posixpath.join(folder, file.partition(".")[0])
 
 
-def _label_beside(name: str, data: bytes) -> Label:
+def _ending(name: str) -> str:
+    """What is behind the first dot of a name: what it is of its sample."""
+    return posixpath.basename(name).partition(".")[2]
+
+
+def _is_beside(member: tarfile.TarInfo) -> bool:
+    """Whether a file says something of the picture beside it, rather than of all."""
+    known = member.name.endswith((".cls", ".json")) and member.size <= LARGEST_LABEL
+    return known and posixpath.basename(member.name).lower() not in LABEL_FILES
+
+
+def _read_beside(name: str, data: bytes) -> tuple[Label, dict[str, Any]]:
+    """The label of the picture that a file lies beside, and all that it says, if it is JSON."""
     text = data.decode("utf-8", errors="replace").strip()
     if name.endswith(".cls"):
-        return text or None
+        return text or None, {}
     try:
         values = parse_json(text, name)
     except ValueError:
-        return None
-    found = (values.get(key) for key in LABEL_COLUMNS) if isinstance(values, dict) else ()
-    return next((label for label in found if isinstance(label, int | str) and not isinstance(label, bool)), None)
+        return None, {}
+    if not isinstance(values, dict):
+        return None, {}
+    found = (values.get(key) for key in LABEL_COLUMNS)
+    label = next((label for label in found if isinstance(label, int | str) and not isinstance(label, bool)), None)
+    return label, values
 
 
 def _uncompressed(path: Path, scratch: Path, index: int, limits: Limits) -> Path:

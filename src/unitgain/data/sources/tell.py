@@ -7,8 +7,8 @@ from pathlib import Path
 
 from unitgain.data.sources.files import list_folder, open_folder, open_zip
 from unitgain.data.sources.hub import open_hub
+from unitgain.data.sources.lines import SUFFIXES as TABLES
 from unitgain.data.sources.listing import TAR_SUFFIXES
-from unitgain.data.sources.pairs import SUFFIXES as TABLES
 from unitgain.data.sources.pairs import open_pairs
 from unitgain.data.sources.parquet import open_parquet
 from unitgain.data.sources.saved import open_saved
@@ -53,7 +53,8 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
     if options.conditions and not source.conditioned:
         raise ValueError(
             f"conditions {', '.join(options.conditions)}: {what} has none; they come from a table (.csv, .tsv, .jsonl, "
-            ".parquet), or from stacked arrays (.npz, .h5)"
+            ".parquet; metadata.csv or metadata.jsonl beside pictures), from what lies beside a picture in a tar "
+            "archive (x.json, or x.small.png beside x.png), or from stacked arrays (.npz, .h5)"
         )
     return source
 
