@@ -26,6 +26,7 @@ from unitgain.bench.memory import PeakMemory
 from unitgain.bench.tables import notes
 from unitgain.bench.training import microbatches, rehearse, sized, training_work
 from unitgain.layers import MPConv
+from unitgain.native.memory import kept_memory
 from unitgain.ops import normalize
 from unitgain.recipe import Recipe
 from unitgain.recipes import PIXELS32, PIXELS64_MINI
@@ -192,7 +193,8 @@ def main(arguments: list[str] | None = None) -> None:
         ]
         if peer:
             works += [peer.work(label, mode, args.small, args.batch) for mode in args.modes if mode != "plain"]
-        report = measure(works, pace=Pace(seconds=args.seconds))
+        with kept_memory():  # as training does; for all of them, as it is one process
+            report = measure(works, pace=Pace(seconds=args.seconds))
         found[label] = to_dict(report)
         parts += ["", f"## {label}, batch {works[0].items}", "", markdown(report), "", " ".join(notes(report))]
     text = "\n".join(parts)

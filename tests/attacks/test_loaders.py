@@ -75,7 +75,6 @@ PEERS = "pickles between the processes of one run, over connections of their own
 # (file, loader): (how often, what protects it).
 LISTED = {
     ("bench/forward.py", "import_module"): (1, FIXED),
-    ("bench/memory.py", "CDLL"): (1, "the C library of the process"),
     ("checkpoint/archive.py", "ZipFile"): (1, "members are not unpacked; the pickle goes to pickles"),
     ("cli/commands.py", "import_module"): (1, FIXED),
     ("trust.py", "yaml.safe_load"): (1, "plain values without aliases; a file that the user names"),

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import platform
 import subprocess
 import sys
 import threading
@@ -167,3 +168,32 @@ def test_large_pages_are_asked_for_within_what_is_there(size, monkeypatch):
     assert sum(length for _, length in asked) >= size - 2 * memory.PAGE
     monkeypatch.undo()
     assert memory.in_large_pages(size).fill_(7).sum() == 7 * size
+
+
+KEPT = """
+import resource, sys, torch
+from unitgain.bench.memory import in_use
+from unitgain.native.memory import kept_memory
+
+def pages():
+    for _ in range(4):
+        torch.ones(2**24)  # 64 MiB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with kept_memory():
+    inside, held = pages(), in_use()
+freed = held - in_use()
+print(inside, pages(), freed)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_what_is_freed_is_kept_while_a_block_runs_and_given_back_after():
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    inside, outside, freed = map(int, done.stdout.split())
+    assert inside < 100  # of four times 16,384, or 32 large ones
+    assert freed >= 2**26
+    assert outside > inside

@@ -1,14 +1,12 @@
 """Memory that something takes: anonymous memory of this process on a CPU, what torch has allocated on a GPU."""
 
-import ctypes
 import gc
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from unitgain.native import forget
+from unitgain.native.memory import forget, give_back
 
 STATUS = Path("/proc/self/status")
 BETWEEN = 0.005  # seconds between looks
@@ -31,6 +29,7 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         forget()
+        gc.collect()
         give_back()
         self.start = self.peak = in_use(self.device)
         if self.device.type == "cuda":
@@ -49,6 +48,7 @@ class PeakMemory:
             self._stop.set()
             self._thread.join()
             self.peak = max(self.peak, in_use(self.device))
+        gc.collect()
         give_back()
         self.end = in_use(self.device)
 
@@ -75,10 +75,3 @@ def in_use(device: torch.device | str = "cpu") -> int:
         return torch.cuda.memory_allocated(device)
     lines = STATUS.read_text().splitlines() if STATUS.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
-
-
-def give_back() -> None:
-    """Drop what nothing refers to, and return freed memory to the system where the C library can (glibc)."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

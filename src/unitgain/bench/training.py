@@ -8,6 +8,7 @@ from unitgain.arch.values import placeholder
 from unitgain.bench.cases import DTYPES, Case, forward_macs, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
+from unitgain.native.memory import kept_memory
 from unitgain.recipe import Recipe
 from unitgain.recipes import DIGITS, recipe
 from unitgain.train.config import Execution
@@ -43,7 +44,8 @@ def training(
     device = torch.device(device)
     rehearse(device)
     works = [training_work(case, batch, device) for case in cases]
-    return measure(works, device, pace)
+    with kept_memory():
+        return measure(works, device, pace)
 
 
 def training_work(case: Case, batch: int | None, device: torch.device) -> Work:

@@ -4,9 +4,11 @@ import ctypes
 import mmap
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from numpy import ndarray
@@ -16,6 +18,11 @@ LARGE = 1 << 20  # bytes, below which memory is quickly had
 PAGE = 1 << 21  # bytes of a large page
 LARGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # advice to the system, where it takes any
 FORGOTTEN = 1000  # requests after which a block that nobody wanted is given back
+TRIM_THRESHOLD, MMAP_THRESHOLD = (
+    -1,
+    -3,
+)  # of glibc: freed bytes that go back to the system, and the size of blocks apart
+KEPT, USUAL = (2**30, 2**30), (2**26, 2**25)  # both, while memory is kept; and the most that glibc makes of them itself
 
 
 def in_large_pages(size: int) -> Tensor:
@@ -68,6 +75,33 @@ def forget() -> None:
     _own.scratch = _new(0)
 
 
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """While a block runs, let what this process frees be kept for who asks next, where the C library can (glibc).
+
+    For work that takes and frees the same memory again and again, like steps of training, whose time it would be a
+    tenth to have it back from the system (`benchmarks/kept_memory.py`). What is kept goes back when the block ends.
+    """
+    _set_thresholds(*KEPT)
+    try:
+        yield
+    finally:
+        _set_thresholds(*USUAL)
+        give_back()
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library can (glibc)."""
+    with suppress(AttributeError):
+        _process().malloc_trim(0)
+
+
+def _set_thresholds(trim: int, apart: int) -> None:
+    with suppress(AttributeError):
+        _process().mallopt(TRIM_THRESHOLD, trim)
+        _process().mallopt(MMAP_THRESHOLD, apart)
+
+
 @dataclass(eq=False)
 class _Block:
     memory: ndarray
@@ -116,11 +150,20 @@ class _Own(threading.local):
 
 
 @cache
+def _process() -> Any:
+    """What this process has loaded, the C library among it; nothing where there is no asking for that."""
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows
+        return None
+
+
+@cache
 def _advise() -> Callable[[int, int], int] | None:
     """Asks for large pages from an address on, of so many bytes; None where the system has none to ask for."""
     if LARGE_PAGES is None:
         return None
-    madvise = ctypes.CDLL(None).madvise
+    madvise = _process().madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     madvise.restype = ctypes.c_int
     return lambda address, size: madvise(address, size, LARGE_PAGES)

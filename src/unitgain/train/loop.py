@@ -12,6 +12,7 @@ from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.checkpoint.state import clear_partial
 from unitgain.data.dataset import Dataset
 from unitgain.data.order import derive
+from unitgain.native.memory import kept_memory
 from unitgain.parallel import World, is_lost, processes
 from unitgain.serial import to_dict
 from unitgain.text import one_line
@@ -101,6 +102,7 @@ def train(
     with (
         StopSignal(execution.max_time, execution.quiet) as stop,
         processes(execution.device, cancelled=lambda: stop.received) as world,
+        kept_memory(),
     ):
         config, dataset = _settle(config, run, dataset, resume, execution, world)
         inheritance = open_inheritance(config, dataset, run, resume, world)

@@ -8,6 +8,7 @@ from unitgain.analysis.cost import network_cost
 from unitgain.analysis.counts import PASSES
 from unitgain.arch.values import placeholder
 from unitgain.checkpoint.snapshot import DTYPES
+from unitgain.native.memory import kept_memory
 from unitgain.recipe import Precision, Recipe
 from unitgain.train.rules import network_for, recipe_for
 from unitgain.train.state import TrainState
@@ -32,7 +33,7 @@ def images_per_second(recipe: Recipe, images: int, device: torch.device | str, s
     """
     device = torch.device(device)
     one = recipe.replace(batch=images, duration=images, snapshot_every=images)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with kept_memory(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         state = TrainState.start(one, device)
         state.denoiser.dtype = DTYPES[recipe.precision]
         first = _step(state, one, images)

@@ -1,0 +1,94 @@
+"""What it gains to keep freed memory while training: `OMP_NUM_THREADS=1 python benchmarks/kept_memory.py`.
+
+Steps of the networks of `training_step.py` on one thread, with `unitgain.native.memory.kept_memory` and without: in
+turns, in processes of their own, as a C library stays as it was once set. Processor time, which others disturb
+little.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from machine import RESULTS, write_results
+from training_step import recipes
+from unitgain.bench.cases import Case
+from unitgain.bench.training import training_work
+from unitgain.native.memory import kept_memory
+
+WARM = 4  # steps before those that count
+MODES = ("float32", "bfloat16")
+
+
+def steps(label: str, mode: str, kept: bool, count: int, small: bool) -> dict[str, float]:
+    """Medians of these steps, here and now: processor milliseconds, those of the system, page faults; memory in MB."""
+    torch.set_num_threads(1)
+    work = training_work(Case(recipes(small)[label], mode, label), None, torch.device("cpu"))
+    rows = []
+    with kept_memory() if kept else nullcontext():
+        for index in range(WARM + count):
+            before, began = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
+            work.run()
+            after, taken = resource.getrusage(resource.RUSAGE_SELF), time.process_time() - began
+            if index >= WARM:
+                rows.append((1e3 * taken, 1e3 * (after.ru_stime - before.ru_stime), after.ru_minflt - before.ru_minflt))
+    values = dict(zip(("ms", "system", "faults"), map(statistics.median, zip(*rows, strict=True)), strict=True))
+    return {**values, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="*", default=list(recipes(False)))
+    parser.add_argument("--modes", nargs="*", default=list(MODES))
+    parser.add_argument("--steps", type=int, default=12, help="of each process")
+    parser.add_argument("--turns", type=int, default=2, help="processes of each kind")
+    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
+    parser.add_argument("--folder", type=Path, help="of the results")
+    parser.add_argument("--one", nargs=3, metavar=("NETWORK", "MODE", "KEPT"), help="measure here, and print")
+    args = parser.parse_args(arguments)
+    if args.one:
+        label, mode, kept = args.one
+        print(json.dumps(steps(label, mode, kept == "kept", args.steps, args.small)))
+        return
+    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
+    rows = []
+    for label in args.networks:
+        for mode in args.modes:
+            found: dict[str, list[dict[str, float]]] = {"usual": [], "kept": []}
+            for _ in range(args.turns):
+                for kind, seen in found.items():
+                    own = ["--one", label, mode, kind, "--steps", str(args.steps)] + ["--small"] * args.small
+                    done = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=True)
+                    seen.append(json.loads(done.stdout.splitlines()[-1]))
+            for kind, seen in found.items():
+                median = {name: statistics.median(each[name] for each in seen) for name in seen[0]}
+                rows.append({"network": label, "mode": mode, "memory": kind, **median})
+                print(rows[-1], flush=True)
+    load = os.getloadavg()[2]
+    write_results("kept_memory", {"load": load, "rows": rows}, page(rows, load), folder=folder)
+
+
+def page(rows: list[dict], load: float) -> str:
+    """The table."""
+    lines = ["# Memory kept while training", "", *(__doc__ or "").partition("\n\n")[2].strip().splitlines(), ""]
+    lines += ["| network | memory | ms | of the system | page faults | peak MB |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r['network']} {r['mode']} | {r['memory']} | {r['ms']:.0f} | {r['system']:.1f} | {r['faults']:,.0f} "
+        f"| {r['peak']:.0f} |"
+        for r in rows
+    ]
+    return "\n".join([*lines, "", f"Load average {load:.1f}."])
+
+
+if __name__ == "__main__":
+    main()
