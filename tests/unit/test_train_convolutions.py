@@ -11,7 +11,8 @@ from unitgain.layers import MPConv
 from unitgain.native.training import can_train
 from unitgain.train import convolutions
 from unitgain.train.convolutions import BY_CHANNEL, BY_FILTER, BY_LIBRARY, Shape, Ways, convolve, ways
-from unitgain.train.passes import FusedConv, fuse_passes
+from unitgain.train.passes import fuse_passes
+from unitgain.train.weights import FusedConv
 
 needs_c = pytest.mark.skipif(not can_train(torch.zeros(1, 1, 1, 1)), reason="there is no compiler")
 pytestmark = needs_c

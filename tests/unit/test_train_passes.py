@@ -9,20 +9,13 @@ import torch
 
 from unitgain.analysis.magnitude import watch
 from unitgain.denoiser import Denoiser
-from unitgain.layers import MPConv, effective_weight, normalized_once
-from unitgain.native.training import (
-    balance,
-    can_normalize,
-    can_train,
-    fork,
-    join_features,
-    modulate,
-    normalize_pixels,
-    unit_weight,
-)
+from unitgain.layers import MPConv, effective_weight, normalized_once, project_weights
+from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
+from unitgain.native.weights import can_normalize, unit_weight, unit_weights
 from unitgain.ops import mp_silu, normalize
 from unitgain.train import passes
 from unitgain.train.passes import FusedEncoderBlock, fuse_passes, split_passes
+from unitgain.train.weights import project_together, weights_together
 
 needs_c = pytest.mark.skipif(not can_train(torch.zeros(1, 1, 1, 1)), reason="there is no compiler")
 
@@ -247,6 +240,66 @@ def test_unit_weights_do_not_depend_on_threads():
         results.append((out.detach(), weight.grad))
     torch.set_num_threads(before)
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@needs_c
+@pytest.mark.parametrize("spread", [False, True], ids=["", "spread"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_unit_weights_together_are_those_one_by_one(dtype, spread):
+    """To the bit, and to the order of sums where they are channels-last; what is not used gets no gradient."""
+    torch.manual_seed(3)
+    weights = [torch.randn(shape, requires_grad=True) for shape in [*SHAPES, (32, 32, 3, 3), (3, 17, 3, 5)]]
+    gains = [torch.tensor(0.7, requires_grad=True) if index % 2 else None for index in range(len(weights))]
+    factors = [1 / math.sqrt(weight[0].numel()) for weight in weights]
+    alone = [unit_weight(*each[:1], dtype, *each[1:]) for each in zip(weights, factors, gains, strict=True)]
+    together = unit_weights(weights, dtype, factors, gains, spread)
+    near = {"rtol": 0, "atol": 0} if not spread else {"rtol": 2**-7 if dtype == torch.bfloat16 else 1e-5, "atol": 1e-6}
+    used = [index for index in range(len(weights)) if index != 1]
+    sources = [weights[index] for index in used] + [gain for gain in gains[3:] if gain is not None]
+    directions = [torch.randn(weights[index].shape).to(dtype) for index in used]
+    slopes = [torch.autograd.grad([outs[index] for index in used], sources, directions) for outs in (together, alone)]
+    for one, other in [*zip(together, alone, strict=True), *zip(*slopes, strict=True)]:
+        torch.testing.assert_close(one, other, **near)
+    for out in together:
+        assert out.is_contiguous(
+            memory_format=torch.channels_last if spread and out.ndim == 4 else torch.contiguous_format
+        )
+    assert torch.autograd.grad(unit_weights(weights, dtype, factors)[0].sum(), weights[1], allow_unused=True) == (None,)
+
+
+def test_projection_in_one_call(tiny_spec):
+    """As `project_weights`, on layers of the network and others, and of types that C does not take."""
+    torch.manual_seed(4)
+    ours = torch.nn.ModuleList([Denoiser(tiny_spec), MPConv(5, 3), MPConv(7, 2, (5,)), torch.nn.Linear(3, 3)])
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight.mul_(3)
+    for module in (ours, copy.deepcopy(ours).double()):
+        plain = copy.deepcopy(module)
+        project_weights(plain)
+        project_together(module)
+        for one, other in zip(module.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@needs_c
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_of_a_pass_in_one_call(tiny_spec, dtype):
+    """The same output and gradients to rounding, and nothing is left behind."""
+    denoiser = awake(Denoiser(tiny_spec))
+    fuse_passes(denoiser)
+    x, label = torch.randn(2, tiny_spec.channels, *tiny_spec.size), torch.tensor([0, 1])
+    wanted = gradients(copy.deepcopy(denoiser), x, label, dtype)
+    denoiser.dtype = dtype
+    with weights_together(denoiser):
+        assert any(getattr(layer, "made", None) is not None for layer in denoiser.modules())
+        found = gradients(denoiser, x, label, dtype)
+    assert all(getattr(layer, "made", None) is None for layer in denoiser.modules())
+    assert found.keys() == wanted.keys()
+    assert relative_error(found, wanted) < (1e-5 if dtype == torch.float32 else 1e-2)
+    with pytest.raises(RuntimeError, match="stop"), weights_together(denoiser):
+        raise RuntimeError("stop")
+    assert all(getattr(layer, "made", None) is None for layer in denoiser.modules())
 
 
 @needs_c

@@ -1,36 +1,14 @@
-/* What happens to pixels between convolutions while a network is trained, and to weights before them, and its gradients, in
- * one pass over memory each. Images are channels-last, all of a call of one type; everything is computed in float32 and
- * rounded once.
+/* What happens to pixels between convolutions while a network is trained, and its gradients, in one pass over memory each.
+ * Images are channels-last, all of a call of one type; everything is computed in float32 and rounded once.
  */
 
-#include "vectors.h"
+#include "passes.h"
 
 #include <math.h>
 
-#define FEW 16384 /* numbers that are not worth a second thread */
 #define MOST 4096 /* channels of a pixel norm */
 #define CHUNK (4 * LANES)
 const int64_t unitgain_most = MOST;
-
-static inline vector take(const char *from, int64_t at, int64_t some, const int type, const int whole) {
-    from += at * ITEM(type);
-    return whole ? load(from, type) : load_some(from, some, type);
-}
-
-static inline void put(char *to, int64_t at, vector value, int64_t some, const int type, const int whole) {
-    to += at * ITEM(type);
-    if (whole) store(to, value, type);
-    else store_some(to, value, some, type);
-}
-
-/* A function compiled for a type of images, and for channels that fill whole vectors or not; it takes both last. */
-#define FOR_EACH_TYPE(type, channels, function, ...)                                                                   \
-    do {                                                                                                               \
-        if ((type) == FLOAT32 && (channels) % LANES == 0) function(__VA_ARGS__, FLOAT32, 1);                           \
-        else if ((type) == BFLOAT16 && (channels) % LANES == 0) function(__VA_ARGS__, BFLOAT16, 1);                    \
-        else function(__VA_ARGS__, type, 0);                                                                           \
-    } while (0)
-#define INLINE static inline __attribute__((always_inline)) void
 
 /* The derivative of silu. */
 static inline vector slope(vector x, const int type) {
@@ -238,51 +216,3 @@ INLINE join_all(const struct join *of, const int type, const int whole) {
 void unitgain_join(const struct join *of) {
     FOR_EACH_TYPE(of->type, of->channels_a % LANES | of->channels_b % LANES, join_all, of);
 }
-
-/* out = gain * factor * weight / (rms of the row + eps), of float32, in the type of images. Gradients, if `out_gradient` is
- * there: that of out to those of the weight and, row by row, of the gain. */
-struct unit {
-    const float *weight, *gain; /* null for a gain of 1 */
-    char *out;
-    const char *out_gradient;
-    float *weight_gradient, *gain_gradient; /* the latter null where there is no gain; a number for each row */
-    float factor, eps;
-    int64_t rows, columns;
-    int32_t type;
-};
-SHARED(unit);
-
-INLINE unit_row(const struct unit *of, int64_t row, const int type, const int whole) {
-    const int64_t columns = of->columns, start = row * columns;
-    const char *weight = (const char *)of->weight;
-    vector squares = {0}, products = {0};
-    for (int64_t c = 0; c < columns; c += LANES) {
-        const int64_t some = columns - c;
-        const vector value = take(weight, start + c, some, FLOAT32, whole);
-        squares += value * value;
-        if (of->out_gradient) products += value * take(of->out_gradient, start + c, some, type, whole);
-    }
-    const float magnitude = sqrtf(total(squares) / columns), unit = of->factor / (magnitude + of->eps);
-    const float scale = of->gain ? unit * *of->gain : unit;
-    if (!of->out_gradient) {
-        for (int64_t c = 0; c < columns; c += LANES)
-            put(of->out, start + c, take(weight, start + c, columns - c, FLOAT32, whole) * scale, columns - c, type, whole);
-        return;
-    }
-    const float product = total(products);
-    const float along = magnitude > 0 ? scale * product / (columns * magnitude * (magnitude + of->eps)) : 0;
-    if (of->gain_gradient) of->gain_gradient[row] = product * unit;
-    for (int64_t c = 0; c < columns; c += LANES) {
-        const int64_t some = columns - c;
-        const vector value = take(weight, start + c, some, FLOAT32, whole);
-        const vector gradient = take(of->out_gradient, start + c, some, type, whole) * scale - value * along;
-        put((char *)of->weight_gradient, start + c, gradient, some, FLOAT32, whole);
-    }
-}
-
-INLINE unit_all(const struct unit *of, const int type, const int whole) {
-#pragma omp parallel for schedule(static) if (of->rows * of->columns > FEW)
-    for (int64_t row = 0; row < of->rows; row++) unit_row(of, row, type, whole);
-}
-
-void unitgain_unit(const struct unit *of) { FOR_EACH_TYPE(of->type, of->columns, unit_all, of); }

@@ -1,5 +1,4 @@
-"""What happens to pixels between convolutions while a network is trained, and to weights before them, in one pass over
-memory each, with gradients.
+"""What happens to pixels between convolutions while a network is trained, in one pass over memory each, with gradients.
 
 Images are channels-last on the CPU, float32 or bfloat16 (`can_train`), and made so if they are not; all is computed in
 float32 and rounded once. Results depend neither on the number of threads nor, for an image, on the others.
@@ -14,10 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import Parameter
 
 from unitgain.native.bind import TYPES, Binding, address
-from unitgain.ops import EPS, normalize
+from unitgain.ops import normalize
 
 
 def _struct(name: str, pointers: str, floats: str, counts: str, flags: str) -> type[Structure]:
@@ -44,13 +42,6 @@ _BalanceCall = _struct(
     "_BalanceCall", "a b out out_gradient a_gradient b_gradient", "share_a share_b limit", "count", "type"
 )
 _JoinCall = _struct("_JoinCall", "a b out", "share_a share_b", "pixels channels_a channels_b", "type backward")
-_UnitCall = _struct(
-    "_UnitCall",
-    "weight gain out out_gradient weight_gradient gain_gradient",
-    "factor eps",
-    "rows columns",
-    "type",
-)
 _training = Binding(
     "training",
     functions={
@@ -58,51 +49,25 @@ _training = Binding(
         "modulate": (None, POINTER(_ModulateCall)),
         "balance": (None, POINTER(_BalanceCall)),
         "join": (None, POINTER(_JoinCall)),
-        "unit": (None, POINTER(_UnitCall)),
     },
     structs={
         "fork": _ForkCall,
         "modulate": _ModulateCall,
         "balance": _BalanceCall,
         "join": _JoinCall,
-        "unit": _UnitCall,
     },
 )
 
 
 def can_train(x: Tensor) -> bool:
     """Whether the functions here take these images on this machine, and nobody compiles or transforms them."""
-    return x.ndim == 4 and _takes(x, x.dtype)
-
-
-def can_normalize(weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether `unit_weight` takes this weight on this machine, for results of this type; likewise."""
-    whole = type(weight) in (Tensor, Parameter) or hasattr(weight, "fake_mode")  # not, say, a part on a process
-    return whole and weight.dtype == torch.float32 and weight.ndim > 1 and _takes(weight, dtype)
-
-
-def unit_weight(
-    weight: Float[Tensor, "out ..."], dtype: torch.dtype, factor: float, gain: Tensor | None = None, eps: float = EPS
-) -> Float[Tensor, "out ..."]:
-    """`gain * factor` times the rows of a weight, each over its root mean square plus `eps` (Eq. 47), as `dtype`.
-
-    Args:
-        weight: float32, made contiguous if it is not.
-        dtype: float32 or bfloat16, rounded to once.
-        factor: of all.
-        gain: a number, float32 `[]`; None for 1.
-        eps: added to magnitudes.
-    """
-    return _Unit.apply(weight, gain, dtype, factor, eps)  # type: ignore[no-untyped-call]
-
-
-def _takes(x: Tensor, dtype: torch.dtype) -> bool:
     return (
-        x.device.type == "cpu"
-        and dtype in (torch.float32, torch.bfloat16)
+        x.ndim == 4
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
-        and _training.takes(dtype)
+        and _training.takes(x.dtype)
     )
 
 
@@ -306,32 +271,3 @@ class _Join(Function):
         of_x, of_skip = (_empty(gradient, ctx.values[name]) for name in ("channels_a", "channels_b"))
         _run("join", _JoinCall, gradient, {"a": of_x, "b": of_skip, "out": gradient}, backward=1, **ctx.values)
         return of_x, of_skip, None
-
-
-class _Unit(Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, gain: Tensor | None, dtype: torch.dtype, factor: float, eps: float) -> Tensor:
-        weight = weight.contiguous()
-        gain = None if gain is None else gain.float()
-        out = torch.empty_like(weight, dtype=dtype)
-        ctx.values = {"factor": factor, "eps": eps, "rows": len(weight), "columns": weight[0].numel()}
-        _run("unit", _UnitCall, out, {"weight": weight, "gain": gain, "out": out}, **ctx.values)
-        ctx.save_for_backward(weight, gain)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        weight, gain = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        of_weight = torch.empty_like(weight)
-        of_gains = None if gain is None else torch.empty(len(weight), dtype=torch.float32, device="cpu")
-        tensors = {
-            "weight": weight,
-            "gain": gain,
-            "out_gradient": gradient,
-            "weight_gradient": of_weight,
-            "gain_gradient": of_gains,
-        }
-        _run("unit", _UnitCall, gradient, tensors, **ctx.values)
-        return of_weight, None if of_gains is None else of_gains.sum(), None, None, None

@@ -156,7 +156,7 @@ def step_on(
     if recompute:
         recompute_blocks(denoiser)
     uncertainty = make_uncertainty(spec.design, recipe.uncertainty_channels)
-    objective = Objective(denoiser, uncertainty, recipe.loss)
+    objective = Objective(denoiser, uncertainty, recipe.loss, together=fused and keep and not recompute)
     if not keep:
         for parameter in objective.parameters():
             parameter.register_post_accumulate_grad_hook(lambda tensor: setattr(tensor, "grad", None))

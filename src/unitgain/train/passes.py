@@ -19,18 +19,9 @@ from unitgain.arch.unet import MPUNet
 from unitgain.arch.values import Conditions
 from unitgain.denoiser import Denoiser
 from unitgain.layers import CosineAttention, MPConv
-from unitgain.native.training import (
-    balance,
-    can_normalize,
-    can_train,
-    fork,
-    join_features,
-    modulate,
-    normalize_pixels,
-    unit_weight,
-)
+from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
 from unitgain.ops import EPS, mp_cat, mp_cat_factors, resample
-from unitgain.train.convolutions import convolve, faster_ways
+from unitgain.train.weights import FusedConv
 
 FEW_TOKENS = 256  # up to which attention is made of products in bfloat16, whose memory is little then
 
@@ -66,27 +57,6 @@ class FusedDecoderBlock(DecoderBlock):
         x = resample(x, self.mode)
         main, branch = (x, x) if silu is None else fork(x, silu)
         return _add(self, self.shortcut(main), _run(operations, branch, emb))
-
-
-class FusedConv(MPConv):
-    """A layer whose weight is normalized, scaled and rounded in one pass, and that convolves in the fastest way."""
-
-    def forward(self, x: Float[Tensor, "..."], gain: float | Tensor = 1.0) -> Float[Tensor, "..."]:
-        """As it is written, but for rounding."""
-        by = faster_ways(x, self.weight, self.groups) if len(self.kernel) == 2 else None
-        if by is None:
-            return super().forward(x, gain)
-        return convolve(x, self.effective(gain, x.dtype), self.groups, by)
-
-    def effective(self, gain: float | Tensor = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "..."]:
-        """As it is written, but for rounding."""
-        result = dtype or torch.float32
-        if self.normalized is not None or not can_normalize(self.weight, result):
-            return super().effective(gain, dtype)
-        factor = 1 / math.sqrt(self.weight[0].numel())
-        if isinstance(gain, Tensor):
-            return unit_weight(self.weight, result, factor, gain)
-        return unit_weight(self.weight, result, factor * gain)
 
 
 def fuse_passes(denoiser: Denoiser) -> None:

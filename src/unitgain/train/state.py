@@ -1,6 +1,7 @@
 """The state of a training run: networks, optimizer, averages; and what of it a checkpoint keeps."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from unitgain.recipes import create
 from unitgain.train.blocks import blocks, compile_blocks, recompute_blocks
 from unitgain.train.config import Execution
 from unitgain.train.passes import fuse_passes
+from unitgain.train.weights import weights_together
 
 
 class Objective(nn.Module):
@@ -27,17 +29,20 @@ class Objective(nn.Module):
         denoiser: the network in training.
         uncertainty: u(sigma), trained beside it.
         loss: of the recipe.
+        together: make weights of convolutions in one call (`weights_together`), where C can.
     """
 
-    def __init__(self, denoiser: Denoiser, uncertainty: nn.Module, loss: DenoisingLoss) -> None:
+    def __init__(self, denoiser: Denoiser, uncertainty: nn.Module, loss: DenoisingLoss, together: bool = False) -> None:
         super().__init__()
+        self.together = together
         self.denoiser = denoiser
         self.uncertainty = uncertainty
         self.loss = loss
 
     def forward(self, clean: Tensor, sigma: Tensor, noise: Tensor, label: Label) -> Loss:
         """Eq. 21."""
-        return self.loss(self.denoiser, self.uncertainty, clean, sigma, noise, label)
+        with weights_together(self.denoiser) if self.together else nullcontext():
+            return self.loss(self.denoiser, self.uncertainty, clean, sigma, noise, label)
 
 
 @dataclass(kw_only=True)
@@ -120,7 +125,9 @@ class TrainState:
             recompute_blocks(denoiser)
         if execution.compile:
             compile_blocks(denoiser)
-        objective = Objective(denoiser, uncertainty, recipe.loss)
+        # Several processes send gradients of the first layers while the others are computed, if they come one by one.
+        together = world.size == 1 and not execution.recompute
+        objective = Objective(denoiser, uncertainty, recipe.loss, together)
         distributed = distribute(objective, world, blocks(denoiser) if execution.shard else None)
         adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)
         there = execution.ema_device

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitgain.denoiser import Label
-from unitgain.layers import normalized_once, project_weights
+from unitgain.layers import normalized_once
 from unitgain.loss import Loss
 from unitgain.parallel import World, accumulate, is_sharded, local, reduce_replicated
 from unitgain.recipe import Recipe
 from unitgain.train.state import TrainState
+from unitgain.train.weights import project_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ def train_step(
     """
     modules = state.modules
     if recipe.forced_normalization:
-        project_weights(modules)
+        project_together(modules)
     total = _gradients(state, recipe, microbatches, observers)
     news = _agree(state.world, total, all_finite(modules), votes())
     # To ask a GPU whether all is well would have it wait: there the values are replaced in any case.
