@@ -4,22 +4,17 @@
 A program that uses them runs unchanged on one process and under torchrun.
 """
 
-from unitgain.parallel.engine import accumulate, distribute, full, is_sharded, local, reduce_replicated, shard_like
-from unitgain.parallel.world import JoinError, SharedError, World, beside, is_lost, pick_device, processes
-
-__all__ = [
-    "JoinError",
-    "SharedError",
-    "World",
-    "accumulate",
-    "beside",
-    "distribute",
-    "full",
-    "is_lost",
-    "is_sharded",
-    "local",
-    "pick_device",
-    "processes",
-    "reduce_replicated",
-    "shard_like",
-]
+from unitgain.parallel.engine import accumulate as accumulate
+from unitgain.parallel.engine import distribute as distribute
+from unitgain.parallel.engine import full as full
+from unitgain.parallel.engine import is_sharded as is_sharded
+from unitgain.parallel.engine import local as local
+from unitgain.parallel.engine import reduce_replicated as reduce_replicated
+from unitgain.parallel.engine import shard_like as shard_like
+from unitgain.parallel.world import JoinError as JoinError
+from unitgain.parallel.world import SharedError as SharedError
+from unitgain.parallel.world import World as World
+from unitgain.parallel.world import beside as beside
+from unitgain.parallel.world import is_lost as is_lost
+from unitgain.parallel.world import pick_device as pick_device
+from unitgain.parallel.world import processes as processes
