@@ -135,35 +135,30 @@ class Parts:
 
 
 _unbiased = partial(PlainConv, bias=False)
-ADM = Parts(
-    layer=PlainConv,
-    last=partial(PlainConv, zero=True),
-    norm=GroupNorm,
-    modulation=ScaleAndShift,
-    attention=DotProductAttention,
-    clamp=False,
-)
-STREAMLINED = Parts(
-    layer=_unbiased,
-    last=_unbiased,
-    norm=GroupMagnitudeNorm,
-    modulation=partial(ScaleOnly, layer=_unbiased),
-    attention=partial(PlainAttention, layer=_unbiased),
-)
-NORMALIZED = Parts(
-    layer=MPConv,
-    last=MPConv,
-    norm=GroupMagnitudeNorm,
-    modulation=partial(ScaleOnly, layer=MPConv),
-    attention=PlainAttention,
-)
-
-
-def parts(spec: NetworkSpec) -> Parts:
-    """The parts of the network's design."""
-    if spec.design == "adm":
-        return ADM
-    return STREAMLINED if spec.design == "streamlined" else NORMALIZED
+PARTS = {
+    "adm": Parts(
+        layer=PlainConv,
+        last=partial(PlainConv, zero=True),
+        norm=GroupNorm,
+        modulation=ScaleAndShift,
+        attention=DotProductAttention,
+        clamp=False,
+    ),
+    "streamlined": Parts(
+        layer=_unbiased,
+        last=_unbiased,
+        norm=GroupMagnitudeNorm,
+        modulation=partial(ScaleOnly, layer=_unbiased),
+        attention=partial(PlainAttention, layer=_unbiased),
+    ),
+    "normalized": Parts(
+        layer=MPConv,
+        last=MPConv,
+        norm=GroupMagnitudeNorm,
+        modulation=partial(ScaleOnly, layer=MPConv),
+        attention=PlainAttention,
+    ),
+}
 
 
 class ADMBlock(nn.Module):
@@ -181,7 +176,7 @@ class ADMBlock(nn.Module):
         self, spec: NetworkSpec, in_channels: int, out_channels: int, mode: Resampling = "keep", attention: bool = False
     ) -> None:
         super().__init__()
-        kit, dims = parts(spec), spec.dims
+        kit, dims = PARTS[spec.design], spec.dims
         self.mode: Resampling = mode
         self.norm0 = kit.norm(in_channels)
         self.conv0 = kit.layer(in_channels, out_channels, (3,) * dims)

@@ -158,18 +158,15 @@ class Block(nn.Module, ABC):
         self.add = functions(spec).add
         same, dims = in_channels == out_channels, spec.dims
         self.shortcut = nn.Identity() if same else MPConv(in_channels, out_channels, (1,) * dims)
-        self.branch = self.make_branch(spec, in_channels, out_channels)
+        # Of a main path that is normalized the branch leaves after that has got its output channels.
+        branch = (spec.tokens, out_channels) if self.normalizes else (spec.decoder_tokens, in_channels)
+        self.branch = Branch(spec, *branch, out_channels)
         self.attention = (
             functions(spec).attention(out_channels, spec.channels_per_head, spec.attn_balance, dims=dims)
             if attention
             else nn.Identity()
         )
         self.cross = cross_attentions(spec, sequences, out_channels)
-
-    @staticmethod
-    @abstractmethod
-    def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:
-        """The residual branch of a block with these channels."""
 
     @abstractmethod
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,11 +187,6 @@ class EncoderBlock(Block):
 
     normalizes = True
 
-    @staticmethod
-    def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:
-        """The branch leaves after the main path has got its output channels."""
-        return Branch(spec, spec.tokens, out_channels, out_channels)
-
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
         """Main path and residual branch."""
         main = normalize(self.shortcut(x), dim=1)
@@ -203,11 +195,6 @@ class EncoderBlock(Block):
 
 class DecoderBlock(Block):
     """Block whose branch sees the whole input while the main path goes through `shortcut`."""
-
-    @staticmethod
-    def make_branch(spec: NetworkSpec, in_channels: int, out_channels: int) -> Branch:
-        """The branch leaves before the main path loses its extra channels."""
-        return Branch(spec, spec.decoder_tokens, in_channels, out_channels)
 
     def paths(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
         """Main path and residual branch."""

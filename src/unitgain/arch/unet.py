@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.arch.adm import ADMBlock, parts
+from unitgain.arch.adm import PARTS, ADMBlock
 from unitgain.arch.block import DecoderBlock, EncoderBlock, functions, plain_join
 from unitgain.arch.conditioning import images_of, with_images
 from unitgain.arch.embed import Embedding, PlainEmbedding, adm_embedding, normalized_embedding, streamlined_embedding
@@ -189,7 +189,7 @@ class ADMUNet(UNet):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        kit, kernel = parts(spec), (3,) * spec.dims
+        kit, kernel = PARTS[spec.design], (3,) * spec.dims
         self.biased = spec.design == "adm"
         self.embedding = EMBEDDINGS[spec.design](spec)
         self._build(spec, kit.layer(spec.channels + (not self.biased), spec.widths[0], kernel))
