@@ -209,28 +209,21 @@ def _left_out(main: DenoiserLike, without: Sequence[str] | None) -> frozenset[st
 
 
 def _check_pair(main: DenoiserLike, guide: DenoiserLike) -> None:
-    for name in ("resolution", "channels"):
-        ours, theirs = getattr(main.spec, name), getattr(guide.spec, name)
+    same = {
+        "resolution": (main.spec.resolution, guide.spec.resolution, "they must denoise the same images"),
+        "channels": (main.spec.channels, guide.spec.channels, "they must denoise the same images"),
+        "sigma_data": (main.sigma_data, guide.sigma_data, "they were trained on data of different scale"),
+        "encoder": (main.encoder or guide.encoder, guide.encoder or main.encoder, "both must be of the same data"),
+    }
+    for name, (ours, theirs, why) in same.items():
         if ours != theirs:
-            raise ValueError(
-                f"the guide has {name} {theirs}, the main network {ours}: they must denoise the same images"
-            )
+            raise ValueError(f"the guide has {name} {theirs}, the main network {ours}: {why}")
     for condition in guide.spec.conditions:
         if replace(condition, dropout=0.0) not in [replace(one, dropout=0.0) for one in main.spec.conditions]:
             raise ValueError(
                 f"the guide has the condition {condition.to_json()}, which the main network has not: a guide has the "
                 "same conditions or fewer"
             )
-    if main.sigma_data != guide.sigma_data:
-        raise ValueError(
-            f"the guide has sigma_data {guide.sigma_data:g}, the main network {main.sigma_data:g}: "
-            "they were trained on data of different scale"
-        )
-    if main.encoder is not None and guide.encoder is not None and main.encoder != guide.encoder:
-        raise ValueError(
-            f"the guide sees images through the encoder {guide.encoder}, the main network through {main.encoder}: "
-            "both must be trained on the same data"
-        )
     if guide.spec.label_dim not in (0, main.spec.label_dim):
         raise ValueError(
             f"the guide knows {guide.spec.label_dim} classes, the main network {main.spec.label_dim}: "

@@ -116,7 +116,7 @@ def test_the_guide_gets_the_samples_that_it_has_a_say_in(main, guide):
     [
         ({"channels": 3}, "the guide has channels 3, the main network 1"),
         ({"resolution": 16}, "the guide has resolution 16, the main network 8"),
-        ({"sigma_data": 1.0}, "the guide has sigma_data 1, the main network 0.5"),
+        ({"sigma_data": 1.0}, "the guide has sigma_data 1.0, the main network 0.5"),
         ({"label_dim": 7}, "the guide knows 7 classes, the main network 3"),
     ],
 )
@@ -130,7 +130,7 @@ def test_different_encoders_are_refused():
     main.encoder = {"kind": "pixels", "mean": 127.5, "std": 63.75}
     Guided(main, guide, 2.0)  # that of the guide is not known
     guide.encoder = {"kind": "pixels", "mean": 100.0, "std": 63.75}
-    with pytest.raises(ValueError, match=r"through the encoder .*100"):
+    with pytest.raises(ValueError, match=r"has encoder .*100"):
         Guided(main, guide, 2.0)
 
 

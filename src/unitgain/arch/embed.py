@@ -39,8 +39,7 @@ class Embedding(nn.Module):
         conditions = condition if isinstance(condition, Conditions) else Conditions(condition)
         emb, label = self.noise(self.fourier(c_noise)), conditions.label
         if self.label is not None:
-            scaled = unit_label(label, len(emb), self.label.in_channels, emb)
-            emb = mp_sum(emb, self.label(scaled), t=self.label_balance)
+            emb = mp_sum(emb, self.label(unit_label(label, emb, self.label.in_channels)), t=self.label_balance)
         return mp_silu(join_all(self.conditions, emb, conditions))
 
 
@@ -57,7 +56,7 @@ class PlainEmbedding(nn.Module):
         """Embedding `[N, C_emb]`."""
         emb = self.noise(self.fourier(c_noise))
         if self.label is not None:
-            emb = emb + self.label(unit_label(label, len(emb), self.label.in_channels, emb))
+            emb = emb + self.label(unit_label(label, emb, self.label.in_channels))
         return F.silu(emb)
 
 
@@ -94,7 +93,7 @@ class DeepEmbedding(nn.Module):
         """Embedding `[N, C_emb]`."""
         emb = self.layer1(F.silu(self.layer0(self.features(c_noise))))
         if self.label is not None:
-            emb = emb + self.label(one_hot(label, len(emb), self.label_dim, emb) * self.label_scale)
+            emb = emb + self.label(one_hot(label, emb, self.label_dim) * self.label_scale)
         return F.silu(emb)
 
 
@@ -154,11 +153,11 @@ class PositionalFeatures(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def one_hot(label: Tensor | None, batch: int, classes: int, like: Tensor) -> Float[Tensor, "n label_dim"]:
-    """The label in float32; zeros where there is none."""
-    return like.new_zeros(batch, classes) if label is None else label.float()
+def one_hot(label: Tensor | None, emb: Tensor, classes: int) -> Float[Tensor, "n label_dim"]:
+    """The label of an embedding's batch in float32; zeros where there is none."""
+    return emb.new_zeros(len(emb), classes) if label is None else label.float()
 
 
-def unit_label(label: Tensor | None, batch: int, classes: int, like: Tensor) -> Float[Tensor, "n label_dim"]:
+def unit_label(label: Tensor | None, emb: Tensor, classes: int) -> Float[Tensor, "n label_dim"]:
     """The label scaled to unit magnitude, `one_hot sqrt(classes)` (B.3); zeros where there is none."""
-    return one_hot(label, batch, classes, like) * math.sqrt(classes)
+    return one_hot(label, emb, classes) * math.sqrt(classes)
