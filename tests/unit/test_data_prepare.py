@@ -337,7 +337,7 @@ def test_data_of_any_kind_by_name(pictures, tmp_path, monkeypatch):
         assert data.encoder != PixelEncoder()
     assert len(list((tmp_path / "cache" / "data").iterdir())) == 1
     assert open_data(str(pictures), fit=FIT, folder=tmp_path / "mine").name == str(tmp_path / "mine")
-    assert normalized(data, "measured")._columns is data._columns  # opened once
+    assert normalized(data, "measured")._parts is data._parts  # opened once
     assert open_data("digits").label_dim == 10
     with pytest.raises(ValueError, match="give fit too"):
         open_data(str(tmp_path / "data"), folder=tmp_path / "mine")

@@ -51,20 +51,17 @@ class PreparedDataset(Dataset):
         self._open()
 
     def _open(self) -> None:
-        parts = [_read_shard(self.folder, shard, self.manifest) for shard in self.manifest.shards]
+        self._parts = [_read_shard(self.folder, shard, self.manifest) for shard in self.manifest.shards]
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
-        self._columns = [part.values for part in parts]
-        self._keys = [part.keys for part in parts]
-        self._conditions = [part.conditions for part in parts]
         for column in self.manifest.conditions:
-            if not sum(_ends(part.conditions[column.name], self.folder)[-1] for part in parts):
+            if not sum(_ends(part.conditions[column.name], self.folder)[-1] for part in self._parts):
                 raise DataError(f"{self.folder}: the condition {column.name!r} has no value in any row: cannot be")
         self.labels = None
         if self.classes is not None:
-            self.labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
+            self.labels = torch.from_numpy(np.concatenate([part.labels for part in self._parts]))
         if self.manifest.kind != "image":
-            dtype = np.dtype(_name_of(self.dtype))
-            self._arrays = [_fixed(column, self.stored_shape, dtype, self.folder) for column in self._columns]
+            dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+            self._arrays = [_fixed(part.values, self.stored_shape, dtype, self.folder) for part in self._parts]
 
     def with_encoder(self, encoder: Encoder) -> "PreparedDataset":
         """The same rows, not opened again, with another encoder."""
@@ -112,12 +109,12 @@ class PreparedDataset(Dataset):
     def key(self, index: int) -> str:
         """Name of a row in the source."""
         shard, row = self._place(index)
-        return self._keys[shard][row].as_py()
+        return self._parts[shard].keys[row].as_py()
 
     def stored(self, index: int) -> bytes:
         """The bytes of a row: an encoded image, or the numbers of latents and arrays."""
         shard, row = self._place(index)
-        return self._columns[shard][row].as_py()
+        return self._parts[shard].values[row].as_py()
 
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c *size"], Labels]:
         """Rows as they are stored, and their labels.
@@ -155,11 +152,11 @@ class PreparedDataset(Dataset):
 
     def count(self, column: ConditionColumn) -> int:
         """How many rows have a value of a condition."""
-        return sum(int((np.diff(_ends(part[column.name], self.folder)) > 0).sum()) for part in self._conditions)
+        return sum(int((np.diff(_ends(part.conditions[column.name], self.folder)) > 0).sum()) for part in self._parts)
 
     def _cell(self, column: ConditionColumn, shard: int, row: int) -> Tensor | None:
         """A value; None if there is none."""
-        data = self._conditions[shard][column.name][row].as_buffer()
+        data = self._parts[shard].conditions[column.name][row].as_buffer()
         if not data.size:
             return None
         array = np.frombuffer(data, np.dtype(column.dtype).newbyteorder("<")).copy()
@@ -174,11 +171,11 @@ class PreparedDataset(Dataset):
 
     def _pixels(self, shard: int, row: int) -> NDArray[np.uint8]:
         channels, height, width = self.stored_shape
-        data = self._columns[shard][row].as_buffer()
+        data = self._parts[shard].values[row].as_buffer()
         try:
             pixels = read_pixels(data, channels, (width, height))
         except Exception as error:  # the decoders raise whatever they like
-            key = self._keys[shard][row].as_py()
+            key = self._parts[shard].keys[row].as_py()
             where = f"data {self.name}: row {row + int(self._starts[shard])} ({key})"
             raise DataError(f"{where} cannot be decoded: {error}; `unitgain data check` lists all such rows") from error
         return pixels.transpose(2, 0, 1)
@@ -283,7 +280,3 @@ def _fixed(column: Any, shape: Sequence[int], dtype: np.dtype, folder: Path) -> 
     if not np.array_equal(ends, np.arange(len(column) + 1) * size):
         raise DataError(f"{folder}: rows are not {tuple(shape)} {dtype} each, as its manifest says")
     return np.frombuffer(data, dtype, count=len(column) * math.prod(shape)).reshape(len(column), *shape)
-
-
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
