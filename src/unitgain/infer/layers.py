@@ -28,10 +28,13 @@ class Step(nn.Module):
     Attributes:
         reads: precision of what it is given; None for any.
         upsamples: see above.
+        at_once: images that libraries get at a time, since they sum in another order for more, and the last numbers of
+            an array, which fill no vector, come out otherwise; None for all.
     """
 
     reads: torch.dtype | None = None
     upsamples = False
+    at_once: int | None = None
 
     def adds(self, upsample: bool) -> bool:
         """See above; `upsample`: whether pixels before it are yet to be doubled."""
@@ -48,7 +51,6 @@ class FoldedConv(Step):
 
     Attributes:
         activate: whether `silu` follows, which costs nothing where libraries take it in.
-        at_once: images that libraries get at a time, since they sum in another order for more; None for all.
     """
 
     weight: nn.Parameter | None
@@ -57,7 +59,6 @@ class FoldedConv(Step):
         super().__init__()
         self.groups, self.channels, self.reads = groups, len(weight), dtype
         self.activate = False
-        self.at_once: int | None = None
         self.padding, self.size = [size // 2 for size in weight.shape[2:]], ()
         self.weight = frozen(weight.to(dtype).contiguous(memory_format=MEMORY_FORMATS[weight.ndim - 2]))
         self.packed: Tensor | None = None
@@ -147,14 +148,11 @@ class SiLU(Step):
 
     Attributes:
         inplace: whether `x` is written over.
-        at_once: images that libraries get at a time, since the last numbers of an array, which fill no vector, come out
-            otherwise; None for all.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.inplace: bool = False
-        self.at_once: int | None = None
 
     def forward(self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c *size"]:
         """Apply to `x`."""
@@ -197,9 +195,6 @@ class Applied(Step):
         module: as trained; not changed.
         slot: of the embedding among the scales; None for a module that does not look at it.
         dtype: of the result.
-
-    Attributes:
-        at_once: images that it gets at a time; None for all.
     """
 
     reads = torch.float32
@@ -207,7 +202,6 @@ class Applied(Step):
     def __init__(self, module: nn.Module, slot: int | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.module, self.slot, self.dtype = freeze(module, torch.float32), slot, dtype
-        self.at_once: int | None = None
 
     def forward(self, x: Float[Tensor, "n c *size"], scales: Sequence[Tensor] = ()) -> Float[Tensor, "n c2 *size2"]:
         """Apply to `x`."""

@@ -17,7 +17,7 @@ from unitgain.infer.backend import Backend
 from unitgain.infer.blocks import FoldedAttention, FoldedBlock
 from unitgain.infer.embedding import FoldedEmbedding
 from unitgain.infer.fused import FilteredConv, FusedPointwise
-from unitgain.infer.layers import Applied, FoldedConv, SiLU, fold_weight
+from unitgain.infer.layers import FoldedConv, Step, fold_weight
 from unitgain.layers import MEMORY_FORMATS, MPConv
 from unitgain.ops import crop, mirror
 
@@ -62,7 +62,7 @@ class FoldedUNet(nn.Module):
         shared = any(isinstance(module, FilteredConv | FusedPointwise) for module in self.modules())
         self.at_once = at_once if shared else None
         for module in self.modules():
-            if isinstance(module, FoldedConv | SiLU | Applied | FoldedAttention | FoldedBlock | FoldedEmbedding):
+            if isinstance(module, Step | FoldedAttention | FoldedBlock | FoldedEmbedding):
                 module.at_once = self.at_once
 
     def _encoder(self, modules: nn.ModuleDict, scales: list[float]) -> tuple[nn.ModuleDict, float]:
