@@ -34,12 +34,19 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceInfo:
-    """What a value was measured against: name, SHA-256 of the file, fingerprint and number of the images."""
+    """What a value was measured against.
 
-    name: str
-    hash: str | None
-    fingerprint: str | None
-    count: int | None
+    Args:
+        name: the data, or the file, in words.
+        hash: SHA-256 of the file; None if it is not from a file.
+        fingerprint: of the images; None if unknown. Equal images have equal ones, whatever holds them.
+        count: number of images; None if unknown, as with official files.
+    """
+
+    name: str = ""
+    hash: str | None = None
+    fingerprint: str | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,22 +32,14 @@ class ReferenceFileError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
+class Reference(ReferenceInfo):
     """Real images in the features of one detector, with what is costly about them computed once.
 
     Args:
         summary: of the images.
-        name: the data, or the file, in words.
-        hash: SHA-256 of the file; None if it is not from a file.
-        fingerprint: of the images; None if unknown. Equal images have equal ones, whatever holds them.
-        count: number of images; None if unknown, as with official files.
     """
 
     summary: Summary
-    name: str = ""
-    hash: str | None = None
-    fingerprint: str | None = None
-    count: int | None = None
 
     @classmethod
     def of(cls, summary: Summary, name: str = "", fingerprint: str | None = None) -> "Reference":
