@@ -16,7 +16,7 @@ from unitgain.data.manifest import Manifest, Shard
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalization, PixelRange
 from unitgain.data.shards import Column, ShardWriter, features, latent_sums, moments
-from unitgain.data.vae import downsampling, latent_channels, load_vae, vae_encode
+from unitgain.data.vae import downsampling, load_vae, vae_encode
 from unitgain.data.workers import cores, in_order
 from unitgain.denoiser import weights_hash
 from unitgain.official import VAE
@@ -125,7 +125,7 @@ class _Job:
             features("latent", self.dataset.classes),
             kind="latent",
             resolution=self._resolution(),
-            channels=2 * latent_channels(self.model),
+            channels=2 * int(self.model.config.latent_channels),
             classes=self.dataset.classes,
             encoder=to_dict(LatentEncoder.official(self.vae) if self.official else own),
         )

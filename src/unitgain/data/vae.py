@@ -39,11 +39,6 @@ def load_vae(name: str, device: torch.device | str = "cpu") -> Any:
     return vae.to(device).eval().requires_grad_(False)
 
 
-def latent_channels(vae: Any) -> int:
-    """Channels of the latents."""
-    return int(vae.config.latent_channels)
-
-
 def downsampling(vae: Any) -> int:
     """Edge of the pixels over edge of the latents."""
     return 2 ** (len(vae.config.block_out_channels) - 1)

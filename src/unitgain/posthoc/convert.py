@@ -88,7 +88,6 @@ def convert(
     key: str = "",
     prefix: str = "",
     strip: str = "",
-    shard_bytes: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write one snapshot per checkpoint; all of them, or nothing.
@@ -101,7 +100,6 @@ def convert(
         key: as for `read_state`.
         prefix: as for `read_state`.
         strip: as for `read_state`.
-        shard_bytes: largest size of a file.
         on_progress: called with (checkpoints done, in all).
 
     Raises:
@@ -124,7 +122,7 @@ def convert(
             buffers = [name for name, one in state.items() if not (one.is_floating_point() or one.is_complex())]
             facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
             path = partial / file_name(source.t, profile)
-            written += write_average(path, facts, tensors, shard_bytes=shard_bytes)
+            written += write_average(path, facts, tensors)
             if on_progress is not None:
                 on_progress(done, len(sources))
     return [out / path.name for path in written]

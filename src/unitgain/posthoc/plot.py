@@ -8,7 +8,7 @@ import numpy as np
 
 from unitgain.ema import PowerProfile, Profile
 from unitgain.figures import check_picture, colors, new_axes, new_figure, save
-from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights
+from unitgain.posthoc.solve import WARN_ABOVE, Array, Weights, said
 from unitgain.text import plot_label
 
 STORED, WANTED, ACHIEVED, ERROR = "#9bb7d4", "#222222", "#7d3c98", "#c0392b"
@@ -44,7 +44,7 @@ def profiles_figure(weights: Weights, targets: Sequence[Profile]) -> Any:
         row.plot(tau, wanted, "--", color=WANTED, linewidth=1.2, label="wanted")
         row.plot(tau, achieved - wanted, color=ERROR, linewidth=0.8, label="difference")
         row.set_ylabel("weight")
-        row.set_title(f"{_describe(target)}: relative error {weights.error[index]:.1e}", fontsize=9, loc="left")
+        row.set_title(f"{said(target)}: relative error {weights.error[index]:.1e}", fontsize=9, loc="left")
     axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     axes[-1].set_xlabel("training time t")
     return figure
@@ -104,8 +104,3 @@ def _to_peak(profile: Profile) -> tuple[Array, Array]:
     tau = np.linspace(first, profile.t, 60)
     tau = np.append(tau, profile.t * (1 + 1e-9))
     return tau, profile.density(tau) / density.max()
-
-
-def _describe(profile: Profile) -> str:
-    sigma_rel = getattr(profile, "sigma_rel", None)
-    return f"sigma_rel = {sigma_rel:.3g}" if sigma_rel is not None else str(profile)
