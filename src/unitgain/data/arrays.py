@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.fit import Fit, ImageError
-from unitgain.data.media import NPY, Raw, npy, read_raw
+from unitgain.data.media import Raw
 from unitgain.data.numbers import MOST_CHANNELS, ArrayType, Numbers
 from unitgain.data.settings import Layout
 from unitgain.size import MOST_SIDES, show_size, sides_of
-from unitgain.trust import DEFAULT_LIMITS, Limits
 
 FEW = 4  # channels that are told from sides
 LATENTS = 8  # channels of latents of the official VAE: means, then standard deviations
@@ -34,35 +33,19 @@ class Sample:
     numbers: Numbers
 
 
-def read_sample(
-    data: bytes, key: str, fit: Fit, limits: Limits = DEFAULT_LIMITS, column: str | None = None
-) -> Sample | bytes | None:
-    """The array in a file; the bytes of an NPY file if it is a picture; None if the file is none of arrays.
-
-    Uint8 of 1 or 3 channels in two dimensions are pixels.
-
-    Args:
-        data: the bytes of the file.
-        key: its name.
-        fit: size and layout that are wanted.
-        limits: what it may take.
-        column: name of the array, where a file may hold several.
+def sample_of(raw: Raw, fit: Fit) -> Sample | NDArray[np.uint8]:
+    """The array of a file as it is stored; the pixels `[C, H, W]` of a picture, which uint8 of 1 or 3 channels are.
 
     Raises:
         ImageError: if it cannot be used; the message says why, and what to do.
-        ImportError: if a package is missing.
     """
-    raw = read_raw(data, key, limits, column, _length(fit))
-    if raw is None:
-        return None
     array, layout = raw.array, fit.layout
-    pixels = array.dtype == np.uint8 and raw.media == "array"
-    if layout is None and pixels and array.ndim == 3 and array.shape[0] in (1, 3):
-        return data if data[:6] == NPY else npy(array)
-    check_numbers(array)
-    array = arranged(array, raw.layout if raw.layout is not None and raw.media != "array" else layout)
-    if pixels and array.ndim == 3 and array.shape[0] in (1, 3):
-        return npy(array)
+    bytes_alone = array.dtype == np.uint8 and raw.media == "array"
+    if not (bytes_alone and layout is None and _has_colours(array)):
+        check_numbers(array)
+        array = arranged(array, raw.layout if raw.layout is not None and raw.media != "array" else layout)
+    if bytes_alone and _has_colours(array):
+        return array
     if raw.media == "audio" and fit.channels == 1:
         array = array.mean(axis=0, keepdims=True)
     return _sample(fitted(array, fit), raw)
@@ -172,6 +155,10 @@ def stored_type(dtype: np.dtype) -> ArrayType:
     return "int16" if dtype.kind == "i" and dtype.itemsize <= 2 else "float32"
 
 
+def _has_colours(array: NDArray[Any]) -> bool:
+    return array.ndim == 3 and array.shape[0] in (1, 3)
+
+
 def _sample(array: NDArray[Any], raw: Raw) -> Sample:
     kind = stored_type(array.dtype)
     with np.errstate(over="ignore"):  # which is found below
@@ -183,7 +170,7 @@ def _sample(array: NDArray[Any], raw: Raw) -> Sample:
     return Sample(array, Numbers(dtype=kind, media=raw.media, rate=raw.rate, spacing=raw.spacing))
 
 
-def _length(fit: Fit) -> int | None:
+def signal_length(fit: Fit) -> int | None:
     """Samples that are wanted of a signal."""
     sides = (fit.resolution,) if isinstance(fit.resolution, int) else fit.resolution or ()
     return sides[0] if len(sides) == 1 else None

@@ -86,8 +86,10 @@ class ImageError(Exception):
     """A picture cannot be read or used; the message says why."""
 
 
-def fit_image(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> tuple[Image.Image, bool]:
-    """The picture in a file as an image of the wanted size, and whether it had to be enlarged.
+def fit_image(
+    picture: bytes | NDArray[np.uint8], fit: Fit, limits: Limits = DEFAULT_LIMITS
+) -> tuple[Image.Image, bool]:
+    """The picture in a file, or of pixels `[C, H, W]`, as an image of the wanted size; and whether it was enlarged.
 
     Raises:
         ImageError: if it cannot be decoded, or is larger than `limits` allow.
@@ -97,7 +99,7 @@ def fit_image(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> tuple[I
             f"is a picture: resolution {show_size(fit.resolution)} must be 1 to 16384 pixels, or height and width of "
             "such"
         )
-    image = flatten(decode(data, limits), fit)
+    image = flatten(_of_pixels(picture) if isinstance(picture, np.ndarray) else decode(picture, limits), fit)
     if fit.resolution is None or image.size == _size(fit):
         return image, False
     smaller = [edge < side for edge, side in zip(image.size, _size(fit), strict=True)]
@@ -308,4 +310,8 @@ def _from_array(data: bytes) -> Image.Image:
         raise ImageError(f"is no readable NPY file: {error}") from error
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] not in (1, 3):
         raise ImageError(f"holds {array.dtype} {array.shape}; an image is uint8 [C, H, W] with 1 or 3 channels")
+    return _of_pixels(array)
+
+
+def _of_pixels(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))

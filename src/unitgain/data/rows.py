@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unitgain.data.arrays import Sample, read_moments, read_sample
+from unitgain.data.arrays import Sample, read_moments, sample_of, signal_length
 from unitgain.data.cells import column_of
 from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
 from unitgain.data.manifest import ConditionColumn, Kind, Shard
-from unitgain.data.media import NPY
+from unitgain.data.media import NPY, read_raw
 from unitgain.data.numbers import Numbers
 from unitgain.data.shards import array_sums, latent_sums
 from unitgain.data.sources import Item
 from unitgain.size import show_size, sides_of
 from unitgain.text import printable
-from unitgain.trust import Limits, read_npy
+from unitgain.trust import Limits
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,13 @@ def fit_item(item: Item, fit: Fit, limits: Limits, column: str | None = None, al
 def _fitted(item: Item, fit: Fit, limits: Limits, column: str | None) -> Row:
     try:
         data = item.load()
-        if data[:6] == NPY and (moments := _moments(data, fit)) is not None:
+        raw = read_raw(data, item.key, limits, column, signal_length(fit))
+        if raw is not None and data[:6] == NPY and (moments := read_moments(raw.array, fit)) is not None:
             return _latent_row(item, moments)
-        sample = read_sample(data, item.key, fit, limits, column)
+        sample = data if raw is None else sample_of(raw, fit)
         if isinstance(sample, Sample):
             return _array_row(item, sample)
-        image, enlarged = fit_image(data if sample is None else sample, fit, limits)
+        image, enlarged = fit_image(sample, fit, limits)
         return _image_row(item, image, enlarged, fit)
     except ImageError as error:
         return Row(item.key, item.label, error=str(error))
@@ -183,14 +184,6 @@ def _with_conditions(row: Row, item: Item, limits: Limits, allow_missing: bool) 
 def sum_rows(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     """The sum of sums per channel, in the order of rows."""
     return tuple(np.array(rows, dtype=np.float64).sum(axis=0).tolist()) if rows else ()
-
-
-def _moments(data: bytes, fit: Fit) -> NDArray[np.float32] | None:
-    try:
-        array = read_npy(data)
-    except ValueError as error:
-        raise ImageError(f"is no readable NPY file: {error}") from error
-    return read_moments(array, fit)
 
 
 def _image_row(item: Item, image: Image.Image, enlarged: bool, fit: Fit) -> Row:
