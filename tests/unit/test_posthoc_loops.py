@@ -173,7 +173,7 @@ def test_with_fewer_updates_each_counts_for_the_integral_of_the_profile_since_th
     expected[np.array(taken) - 1] = np.diff(edges)
     response = store.emas[0].average["weight"].numpy()
     assert response == pytest.approx(expected, abs=1e-15)
-    assert store.emas[0].profile() == PowerProfile(20, sigma_rel_to_gamma(0.12))
+    assert store.emas[0].profile_at(store.t) == PowerProfile(20, sigma_rel_to_gamma(0.12))
     assert response.sum() == pytest.approx(1)
     # Up to each update as much weight as the profile has, so what is late is less than the time between two.
     assert np.cumsum(response)[np.array(taken) - 1] == pytest.approx(edges[1:])

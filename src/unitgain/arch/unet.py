@@ -42,8 +42,8 @@ class UNet(nn.Module, ABC):
     """
 
     embedding: nn.Module
-    encoder_block: Callable[..., nn.Module]
-    decoder_block: Callable[..., nn.Module]
+    encoder_block: Callable[..., nn.Module] = EncoderBlock
+    decoder_block: Callable[..., nn.Module] = DecoderBlock
 
     def _build(self, spec: NetworkSpec, in_conv: nn.Module) -> None:
         self.multiple = spec.multiple
@@ -131,9 +131,6 @@ class UNet(nn.Module, ABC):
 class MPUNet(UNet):
     """Config G and EDM2+: every function preserves magnitudes, and a learned gain ends the network (Fig. 22)."""
 
-    encoder_block = EncoderBlock
-    decoder_block = DecoderBlock
-
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.concat_balance = spec.concat_balance
@@ -162,9 +159,6 @@ class MPUNet(UNet):
 
 class PlainUNet(UNet):
     """Config F: token blocks with plain functions; a convolution alone ends the network (Fig. 21)."""
-
-    encoder_block = EncoderBlock
-    decoder_block = DecoderBlock
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

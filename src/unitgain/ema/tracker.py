@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unitgain.ema.buffers import Buffers, Unknown, is_averaged, is_number
-from unitgain.ema.profiles import ExponentialProfile, PowerProfile, Profile
+from unitgain.ema.profiles import ExponentialProfile, PowerProfile
 from unitgain.parallel import full, local, shard_like
 
 _SWITCHED: WeakSet[nn.Module] = WeakSet()  # modules that hold an average for a while
@@ -68,15 +68,6 @@ class EMA(ABC):
     def beta(self, t: float, dt: float) -> float:
         """Weight of the old average in the update that ends at `t` and lasts `dt`."""
         return self.profile_at(t).decay(dt)
-
-    def profile(self) -> Profile:
-        """The profile of the current average.
-
-        Raises:
-            ValueError: before the first update.
-        """
-        self._check_updated()
-        return self.profile_at(self.t)
 
     @torch.no_grad()
     def update(self, t: float, dt: float) -> None:
