@@ -5,6 +5,7 @@ All run in float32 throughout (Appendix D.2) and share one interface: `embedding
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -63,31 +64,25 @@ class PlainEmbedding(nn.Module):
 class DeepEmbedding(nn.Module):
     """Configs A-E: features, two linear layers with a SiLU between, sum with the label's linear, SiLU (Figs. 16-20).
 
-    Args:
-        features: positional or Fourier features of c_noise.
-        layer0: linear layer after them.
-        layer1: the second linear layer.
-        label: linear layer of the label, with as many outputs as the second; None for an unconditional network.
-        label_dim: number of classes.
-        label_scale: factor of the one-hot label.
+    A and B have positional features, biases, and a vector per class that starts as N(0, 1) (B.1); C Fourier features,
+    no biases, and everything initialized alike (B.3); D and E the same with weights normalized on use (B.4).
     """
 
-    def __init__(
-        self,
-        features: nn.Module,
-        layer0: nn.Module,
-        layer1: nn.Module,
-        label: nn.Module | None,
-        label_dim: int,
-        label_scale: float,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self.label_dim = label_dim
-        self.label_scale = label_scale
-        self.features = features
-        self.layer0 = layer0
-        self.layer1 = layer1
-        self.label = label
+        adm, width, emb = spec.design == "adm", spec.widths[0], spec.emb_channels
+        plain = partial(PlainConv, bias=False)
+        layer, of_label = (MPConv, MPConv) if spec.design == "normalized" else (PlainConv if adm else plain, plain)
+        label = of_label(spec.label_dim, emb) if spec.label_dim else None
+        if adm and label is not None and not label.weight.is_meta:
+            nn.init.normal_(label.weight)
+        features = PositionalFeatures if adm else Fourier
+        early = features(width) if spec.design == "normalized" else None  # which is what a seed draws first
+        layers = layer(width, emb), layer(emb, emb)
+        self.features = early or features(width)
+        self.layer0, self.layer1 = layers
+        self.label, self.label_dim = label, spec.label_dim
+        self.label_scale = 1.0 if adm else math.sqrt(spec.label_dim)
 
     def forward(self, c_noise: Float[Tensor, " n"], label: Float[Tensor, "n label_dim"] | None) -> Float[Tensor, "n e"]:
         """Embedding `[N, C_emb]`."""
@@ -95,33 +90,6 @@ class DeepEmbedding(nn.Module):
         if self.label is not None:
             emb = emb + self.label(one_hot(label, emb, self.label_dim) * self.label_scale)
         return F.silu(emb)
-
-
-def adm_embedding(spec: NetworkSpec) -> nn.Module:
-    """Of configs A and B: positional features, biases, and a vector per class that starts as N(0, 1) (B.1)."""
-    label = PlainConv(spec.label_dim, spec.emb_channels, bias=False) if spec.label_dim else None
-    if label is not None and not label.weight.is_meta:
-        nn.init.normal_(label.weight)
-    layer0 = PlainConv(spec.widths[0], spec.emb_channels)
-    layer1 = PlainConv(spec.emb_channels, spec.emb_channels)
-    return DeepEmbedding(PositionalFeatures(spec.widths[0]), layer0, layer1, label, spec.label_dim, label_scale=1.0)
-
-
-def streamlined_embedding(spec: NetworkSpec) -> nn.Module:
-    """Of config C: Fourier features, no biases, everything initialized alike (B.3)."""
-    width, emb = spec.widths[0], spec.emb_channels
-    label = PlainConv(spec.label_dim, emb, bias=False) if spec.label_dim else None
-    layers = PlainConv(width, emb, bias=False), PlainConv(emb, emb, bias=False)
-    return DeepEmbedding(Fourier(width), *layers, label, spec.label_dim, math.sqrt(spec.label_dim))
-
-
-def normalized_embedding(spec: NetworkSpec) -> nn.Module:
-    """Of configs D and E: as C, with weights normalized on use (B.4)."""
-    width, emb = spec.widths[0], spec.emb_channels
-    label = MPConv(spec.label_dim, emb) if spec.label_dim else None
-    return DeepEmbedding(
-        Fourier(width), MPConv(width, emb), MPConv(emb, emb), label, spec.label_dim, math.sqrt(spec.label_dim)
-    )
 
 
 class Fourier(MPFourier):

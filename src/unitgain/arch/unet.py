@@ -12,17 +12,11 @@ from torch import Tensor, nn
 from unitgain.arch.adm import PARTS, ADMBlock
 from unitgain.arch.block import DecoderBlock, EncoderBlock, functions, plain_join
 from unitgain.arch.conditioning import images_of, with_images
-from unitgain.arch.embed import Embedding, PlainEmbedding, adm_embedding, normalized_embedding, streamlined_embedding
+from unitgain.arch.embed import DeepEmbedding, Embedding, PlainEmbedding
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.values import Conditions, Told
 from unitgain.layers import MEMORY_FORMATS, MPConv
 from unitgain.ops import crop, mirror
-
-EMBEDDINGS: dict[str, Callable[[NetworkSpec], nn.Module]] = {
-    "adm": adm_embedding,
-    "streamlined": streamlined_embedding,
-    "normalized": normalized_embedding,
-}
 
 
 def build(spec: NetworkSpec) -> nn.Module:
@@ -185,7 +179,7 @@ class ADMUNet(UNet):
         super().__init__()
         kit, kernel = PARTS[spec.design], (3,) * spec.dims
         self.biased = spec.design == "adm"
-        self.embedding = EMBEDDINGS[spec.design](spec)
+        self.embedding = DeepEmbedding(spec)
         self._build(spec, kit.layer(spec.channels + (not self.biased), spec.widths[0], kernel))
         self.out_norm = kit.norm(spec.widths[0])
         self.out_conv = kit.last(spec.widths[0], spec.channels, kernel)
