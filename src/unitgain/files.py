@@ -102,13 +102,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def damage(path: Path, size: int, digest: str) -> str:
+def damage(path: Path, size: int, digest: str, *, below: Path | None = None) -> str:
     """What is wrong with a file that should be of this size and SHA-256, in words that follow its name; else nothing.
 
-    A link out of its folder is.
+    A link out of the folder `below` is, too.
     """
     try:
-        with open_regular(path, below=path.parent) as file:
+        with open_regular(path, below=below) as file:
             if (found := os.fstat(file.fileno()).st_size) != size:
                 return f"has {found} bytes instead of {size}"
             return "" if hashlib.file_digest(file, "sha256").hexdigest() == digest else "does not match its checksum"

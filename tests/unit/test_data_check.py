@@ -62,6 +62,13 @@ def test_healthy_data(root):
     assert report.scale.std == pytest.approx(seen.std(correction=0).item(), abs=1e-5)
 
 
+def test_files_may_be_links_as_in_what_the_hub_has_fetched(root):
+    file = next((root / "data").glob("*.arrow"))
+    file.rename(root / "blob")
+    file.symlink_to(root / "blob")
+    assert check(root / "data").healthy
+
+
 def test_broken_rows_and_changed_files_are_found(root):
     images = [encoded(picture(seed, 8, 8)) for seed in range(4)]
     rewrite(root / "data", 1, image=[images[0], b"broken", encoded(picture(9, 4, 4)), *images[2:]])

@@ -95,7 +95,7 @@ def verify_files(path: Path, files: Mapping[str, Mapping[str, Any]], names: Sequ
         CheckpointError: if one is missing, has another size or checksum, is no ordinary file, or a link.
     """
     for name in names:
-        if why := damage(path / name, files[name]["size"], files[name]["sha256"]):
+        if why := damage(path / name, files[name]["size"], files[name]["sha256"], below=path):
             raise CheckpointError(f"{path / name} {why}")
 
 
