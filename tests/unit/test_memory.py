@@ -80,6 +80,14 @@ def test_a_pass_is_linear_in_images_and_smaller_recomputed_or_in_half_precision(
     assert peak(12, dtype="bfloat16") < twelve
 
 
+@pytest.mark.filterwarnings("error")
+def test_passes_in_c_are_estimated_without_a_look_at_numbers(tiny_recipe):
+    """Fake tensors have none; weights of a pass are made in one call, and all are there at its end."""
+    numbers = FLOAT * sum(shape.numel() for shape in trained_shapes(tiny_recipe).all)
+    found = {size: peak_bytes(lambda n=size: step_on(tiny_recipe, n, False, keep=True, fused=True)) for size in (1, 8)}
+    assert numbers < found[1] < found[8]
+
+
 def test_the_parts_of_an_estimate(monkeypatch):
     monkeypatch.setattr(module, "peak_bytes", lambda make: 1000)
     recipe = DIGITS.replace(batch=32, duration=32, snapshot_every=32)

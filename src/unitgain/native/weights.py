@@ -3,7 +3,7 @@
 Results do not depend on the number of threads. Everything is computed in float32 and rounded once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from typing import Any
 
@@ -89,7 +89,7 @@ def project(weights: Sequence[Float[Tensor, "..."]]) -> None:
     Args:
         weights: contiguous, of those that `can_normalize` has for float32.
     """
-    _run([_call(weight, 1.0, weight=weight, out=weight) for weight in weights], weights)
+    _run(weights, (_call(weight, 1.0, weight=weight, out=weight) for weight in weights))
 
 
 class _Units(Function):
@@ -101,7 +101,7 @@ class _Units(Function):
         formats = [torch.channels_last if spread and w.ndim == 4 else torch.contiguous_format for w in weights]
         outs = [torch.empty_like(w, dtype=dtype, memory_format=f) for w, f in zip(weights, formats, strict=True)]
         parts = zip(weights, gains, outs, factors, strict=True)
-        _run([_call(out, factor, weight=w, gain=gain, out=out) for w, gain, out, factor in parts], outs)
+        _run(outs, (_call(out, factor, weight=w, gain=gain, out=out) for w, gain, out, factor in parts))
         ctx.factors, ctx.formats = factors, formats
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*weights, *gains)
@@ -114,18 +114,19 @@ class _Units(Function):
         weights, gains = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         of_weights: list[Tensor | None] = [None] * count
         of_gains: list[Tensor | None] = [None] * count
-        calls, kept = [], []
+        there: dict[int, Tensor] = {}
         for i, gradient in enumerate(gradients):
-            if gradient is None:
-                continue
-            gradient = gradient.contiguous(memory_format=ctx.formats[i])
-            of_weights[i] = torch.empty_like(weights[i])
-            if gains[i] is not None:
-                of_gains[i] = torch.empty(len(weights[i]), dtype=torch.float32, device="cpu")
-            tensors = {"weight_gradient": of_weights[i], "gain_gradient": of_gains[i], "out_gradient": gradient}
-            calls.append(_call(gradient, ctx.factors[i], weight=weights[i], gain=gains[i], **tensors))
-            kept.append(gradient)
-        _run(calls, kept)
+            if gradient is not None:
+                there[i] = gradient.contiguous(memory_format=ctx.formats[i])
+                of_weights[i] = torch.empty_like(weights[i])
+                if gains[i] is not None:
+                    of_gains[i] = torch.empty(len(weights[i]), dtype=torch.float32, device="cpu")
+
+        def call(i: int) -> _Unit:
+            given = {"weight": weights[i], "gain": gains[i], "out_gradient": there[i]}
+            return _call(there[i], ctx.factors[i], **given, weight_gradient=of_weights[i], gain_gradient=of_gains[i])
+
+        _run(list(there.values()), map(call, there))
         sums = (None if of is None else of.sum() for of in of_gains)
         return None, None, None, *of_weights, *sums
 
@@ -139,7 +140,8 @@ def _call(like: Tensor, factor: float, **tensors: Tensor | None) -> _Unit:
     return _Unit(**found, **shape, factor=factor, eps=EPS, type=TYPES[like.dtype])
 
 
-def _run(calls: Sequence[_Unit], like: Sequence[Tensor]) -> None:
-    if not calls or hasattr(like[0], "fake_mode"):  # shapes without numbers, of which memory is estimated
+def _run(like: Sequence[Tensor], calls: Iterable[_Unit]) -> None:
+    """Carry out calls for these results or their gradients."""
+    if not like or hasattr(like[0], "fake_mode"):  # shapes without numbers, of which memory is estimated
         return
-    _weights.need().unitgain_units((_Unit * len(calls))(*calls), len(calls))
+    _weights.need().unitgain_units((_Unit * len(like))(*calls), len(like))
