@@ -22,7 +22,7 @@ from torch import Tensor
 from unitgain.bench.measure import machine
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
-from unitgain.demo.run import Judge
+from unitgain.demo import Classifier
 from unitgain.draw import DrawSettings, decoder, draw_images, guide_by, open_network
 from unitgain.files import write_text
 from unitgain.metrics.frechet import frechet_distance, statistics
@@ -63,11 +63,12 @@ def trained(recipe: Recipe, out: Path, dataset: ArrayDataset) -> Path:
 
 def judge_digits(dataset: ArrayDataset) -> Judged:
     """In standardized pixels, and by a support vector machine."""
-    judge = Judge(dataset)
+    classifier = Classifier(dataset)
+    real = statistics(classifier.features(dataset.images))
 
     def judged(pixels: Tensor, labels: Tensor) -> tuple[float, float]:
-        found = judge(pixels, labels)
-        return found.fd, found.accuracy
+        fd = frechet_distance(*statistics(classifier.features(pixels)), *real)
+        return fd, float((classifier.names(pixels) == labels.numpy()).mean())
 
     return judged
 

@@ -153,8 +153,8 @@ def test_quality(tmp_path, monkeypatch):
         header = SnapshotHeader(
             network=DIGITS.network, sigma_data=0.5, nimg=64, profile=profile, recipe="", encoder=encoder
         )
-        write_snapshot(out / "ema" / header.filename(), header, open_denoiser(DIGITS).state_dict(), "float32")
-        return {"best_sigma_rel": 0.1}
+        write_snapshot(out / header.filename(), header, open_denoiser(DIGITS).state_dict(), "float32")
+        return {"best_sigma_rel": 0.1, "network": str(out / header.filename())}
 
     monkeypatch.setattr(quality, "run_demo", demo)  # has tests of its own
     quality.main(["--small", "--run", str(tmp_path / "run"), "--folder", str(tmp_path)])

@@ -16,7 +16,7 @@ class Demo:
     """
 
     out: Path = Path("runs/demo")
-    """Folder for the run, the averages, report.html, explore.html and report.json."""
+    """Folder for the run and its sweep, report.html, explore.html and report.json."""
 
     fresh: bool = False
     """Delete an earlier demo in the folder and start again."""

@@ -1,12 +1,11 @@
-"""The demo: what it does (`settings`), and doing it (`run`)."""
+"""The demo: what it does (`settings`), and doing it (`run`), and what its report says (`page`)."""
 
 from typing import TYPE_CHECKING
 
 from unitgain.lazy import offer
 
 if TYPE_CHECKING:
-    from unitgain.demo.run import Judge as Judge
-    from unitgain.demo.run import measure as measure
+    from unitgain.demo.run import Classifier as Classifier
     from unitgain.demo.run import run_demo as run_demo
     from unitgain.demo.settings import DemoConfig as DemoConfig
 

@@ -1,67 +1,53 @@
-"""The demo: train on the embedded digits, average post hoc, sample, measure, report."""
+"""The demo: train on the embedded digits, sweep averages of several lengths, and write the pages about it."""
 
 import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain import console
 from unitgain.analysis.counts import recipe_costs
-from unitgain.bench.measure import machine
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.digits import digits
+from unitgain.demo.page import digits_sections
 from unitgain.demo.settings import DemoConfig
-from unitgain.denoiser import Denoiser
-from unitgain.draw.settings import DrawSettings
+from unitgain.draw.decode import decoder_of
+from unitgain.draw.images import draw_images
+from unitgain.draw.networks import open_network
+from unitgain.evaluate.generated import Generated
+from unitgain.evaluate.judge import Judge
 from unitgain.explore.export import ExportConfig, export_page
 from unitgain.explore.session import Session
 from unitgain.explore.sources import Run
 from unitgain.explore.views import Average, View
 from unitgain.extras import require
 from unitgain.files import require_empty, write_text
-from unitgain.hub import load
-from unitgain.metrics.frechet import frechet_distance, statistics
-from unitgain.posthoc import Reconstruction, reconstruct
 from unitgain.posthoc.estimate import PAIR
 from unitgain.recipes import DIGITS
-from unitgain.report.digits import digits_page
-from unitgain.sample import generate
+from unitgain.report.history import read_history
+from unitgain.report.run import run_page
+from unitgain.report.samples import lengths_of, real_pictures, samples_of
 from unitgain.serial import to_dict
+from unitgain.sweep import CellResult, Sweep, sweep
+from unitgain.sweep.cells import best
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
 from unitgain.train.rows import read_ticks
 from unitgain.train.run import load_config
 
-COLUMNS = 10  # of the grids, one per class
-ROWS = 8
+TIMES = 6  # of training, at which samples are shown
+CLASSES = 10
 EXPLORER = "explore.html"
 WEIGHTS = (1.0, 1.5, 2.0, 3.0)  # of guidance, in the explorer
-
-
-@dataclass
-class Timer:
-    """Seconds by part, and a line on the terminal as each begins."""
-
-    say: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Time a part."""
-        self.say(f"{name} ...")
-        began = time.monotonic()
-        yield
-        self.seconds[name] = time.monotonic() - began
 
 
 def run_demo(
@@ -71,8 +57,8 @@ def run_demo(
 
     Args:
         config: what to do.
-        out: gets `run/`, `ema/`, `report.html`, `explore.html` and `report.json`. A finished report with the same
-            settings is returned as it is; a finished or interrupted training run is gone on with.
+        out: gets `run/` with its sweep, `report.html`, `explore.html` and `report.json`. A finished report with the
+            same settings is returned as it is; a finished or interrupted training run is gone on with.
         fresh: delete what an earlier demo left in `out` and start again; other files stay.
         quiet: show no progress bar.
         say: prints a line.
@@ -84,9 +70,7 @@ def run_demo(
         FileExistsError: if `out` holds something that is no demo.
         ValueError: if it holds a demo with other settings, and `fresh` is not given.
     """
-    run = out / "run"
-    timer = Timer(say)
-    dataset = digits()
+    run, dataset = out / "run", digits()
     training = dataclasses.replace(config.training(dataset.name), data_fingerprint=dataset.fingerprint)
     if not is_demo(out):
         require_empty(out, "choose another folder with --out")
@@ -97,27 +81,18 @@ def run_demo(
         if (report := finished_report(config, out)) is not None:
             say("the demo was run before with these settings; --fresh runs it again")
             return report
-    resumed = run.exists()
-    earlier = sum(row["seconds"] for row in read_ticks(run))  # what was done before counts too
-    with timer.part("training"):
-        result = train(training, run, dataset, resume=resumed, quiet=quiet, tensorboard=False)
-    if not result.finished:
+    began = time.monotonic() - sum(row["seconds"] for row in read_ticks(run))  # what was done before counts too
+    say("training ...")
+    if not train(training, run, dataset, resume=run.exists(), quiet=quiet, tensorboard=False).finished:
         return None
-    timer.seconds["training"] += earlier
-    with timer.part("reconstructing averages"):
-        shutil.rmtree(out / "ema", ignore_errors=True)
-        averages = reconstruct(run, config.lengths, out / "ema", dtype="float32")
-    with timer.part("sampling and measuring"):
-        judge = Judge(dataset)
-        raw = measure(load(run / "snapshots" / f"{result.nimg:010d}-raw.safetensors"), judge, config)
-        results = Results(raw, averages, [measure(load(average.path), judge, config) for average in averages])
-    with timer.part("drawing the report"):
-        samples, real = grids(load(averages[results.best].path), dataset, config)
-        report = summarize(config, judge, result.nimg, timer.seconds, results)
-        write_text(out / "report.html", digits_page(report, read_ticks(run), samples, real, COLUMNS))
-    with timer.part("drawing the explorer"):
-        write_text(out / EXPLORER, explorer(run, config))
-    report["seconds"] = sum(timer.seconds.values())
+    say("reconstructing averages, drawing with them, measuring ...")
+    bench = Sweep(run, Judge.open(["fd_pixels"], dataset.name), run / "sweep", settings=config.drawing())
+    results = sweep(bench, config.cells())
+    report = summarize(config, dataset, bench, results)
+    say("drawing the report and the explorer ...")
+    write_text(out / "report.html", report_page(report, run, config.lengths))
+    write_text(out / EXPLORER, explorer(run, config))
+    report["seconds"] = time.monotonic() - began
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
 
@@ -132,8 +107,7 @@ def is_demo(out: Path) -> bool:
 
 def remove_demo(out: Path) -> None:
     """Delete what a demo writes, and nothing else."""
-    for folder in ("ema", "run"):
-        shutil.rmtree(out / folder, ignore_errors=True)
+    shutil.rmtree(out / "run", ignore_errors=True)
     for file in ("report.html", "report.json", EXPLORER):
         (out / file).unlink(missing_ok=True)
 
@@ -158,124 +132,79 @@ def check_settings(training: TrainConfig, run: Path) -> None:
 
 
 def settings(config: DemoConfig) -> dict[str, Any]:
-    """The settings as the report shows them."""
+    """The settings as `report.json` has them."""
     return {"recipe": DIGITS.name, "batch": DIGITS.batch, "sampler": "heun", **to_dict(config)}
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """How good a set of samples is: Frechet distance, accuracy, accuracy per class."""
-
-    fd: float
-    accuracy: float
-    per_class: list[float | None]  # None where a class was never drawn
-
-
-@dataclass(frozen=True)
-class Results:
-    """What was measured of the raw weights and of the averages, these in the order of the lengths."""
-
-    raw: Measurement
-    averages: Sequence[Reconstruction]
-    sweep: Sequence[Measurement]
-
-    @property
-    def best(self) -> int:
-        """Index of the average with the smallest distance."""
-        return min(range(len(self.sweep)), key=lambda i: self.sweep[i].fd)
-
-
-class Judge:
-    """Measures samples against the real digits, in the standardized pixels that the network is trained on.
-
-    The classifier is a support vector machine fitted to all real digits; `accuracy` is its cross-validated accuracy.
+def summarize(config: DemoConfig, dataset: ArrayDataset, bench: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
+    """The contents of `report.json`: Frechet distances of the averages and of the raw weights, and how many images of
+    the best average a classifier names as the class that was asked for.
     """
+    peak, drawing, seeds = best(results), config.drawing(), range(config.images)
+    nimg = round(bench.main.t)
+    raw = open_network(str(bench.run / "snapshots" / f"{nimg:010d}-raw.safetensors"), settings=drawing)
+    images = Generated(raw, None, drawing, seeds)
+    (record,) = bench.judge(images.batches(seeds), images.source)
+    network = open_network(str(bench.main.path(peak.cell.target())), settings=drawing)
+    classifier = Classifier(dataset)
+    parts = list(draw_images(network.denoiser, decoder_of(network.denoiser), seeds, drawing))
+    asked = torch.cat([labels for _, labels, _ in parts if labels is not None]).numpy()
+    right = classifier.names(torch.cat([pixels for *_, pixels in parts])) == asked
+    return {
+        "fd_raw": record.value,
+        "fd_best": peak.value,
+        "best_sigma_rel": peak.cell.length,
+        "network": network.name,
+        "class_accuracy": float(right.mean()),
+        "images_seen": nimg,
+        "seed": config.seed,
+        "parameters": recipe_costs()[DIGITS.name].evaluation.parameters,
+        "sweep": [{"sigma_rel": result.cell.length, "fd": result.value} for result in results],
+        "classes": [
+            {"name": name, "accuracy": float(right[asked == number].mean()) if (asked == number).any() else None}
+            for number, name in enumerate(dataset.classes or ())
+        ],
+        "classifier_accuracy": classifier.accuracy,
+        "settings": settings(config),
+    }
+
+
+class Classifier:
+    """A support vector machine that names digits, fitted to all real ones; `accuracy` is its cross-validated one."""
 
     def __init__(self, dataset: ArrayDataset) -> None:
         assert dataset.labels is not None
         svm = require("sklearn.svm", extra="demo")
         selection = require("sklearn.model_selection", extra="demo")
         self.encoder = dataset.encoder
-        features, labels = self.features(dataset.images), dataset.labels.numpy()
-        self.real = statistics(features)
-        self.classes = dataset.classes or ()
-        self.classifier = svm.SVC(gamma="scale", C=10)
-        self.accuracy = float(selection.cross_val_score(self.classifier, features, labels, cv=5).mean())
-        self.classifier.fit(features, labels)
+        pixels, labels = self.features(dataset.images), dataset.labels.numpy()
+        self._machine = svm.SVC(gamma="scale", C=10)
+        self.accuracy = float(selection.cross_val_score(self._machine, pixels, labels, cv=5).mean())
+        self._machine.fit(pixels, labels)
 
-    def features(self, pixels: UInt8[Tensor, "n c h w"]) -> np.ndarray:
-        """Standardized pixels `[n, 64]`, float64."""
+    def features(self, pixels: UInt8[Tensor, "n c h w"]) -> NDArray[np.float64]:
+        """Pixels as the network sees them, `[n, 64]`."""
         return self.encoder.encode(pixels).flatten(1).double().numpy()
 
-    def __call__(self, pixels: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"]) -> Measurement:
-        """Measure samples that were asked to show `labels`."""
-        features, asked = self.features(pixels), labels.numpy()
-        fd = frechet_distance(*statistics(features), *self.real)
-        right = self.classifier.predict(features) == asked
-        per_class = [right[asked == index] for index in range(len(self.classes))]
-        return Measurement(fd, float(right.mean()), [float(one.mean()) if len(one) else None for one in per_class])
+    def names(self, pixels: UInt8[Tensor, "n c h w"]) -> NDArray[np.int64]:
+        """The class of each, `[n]`."""
+        return self._machine.predict(self.features(pixels))
 
 
-def measure(denoiser: Denoiser, judge: Judge, config: DemoConfig) -> Measurement:
-    """Draw the images of seeds 0, 1, ... and judge them."""
-    pixels, labels = [], []
-    for _, label, images in generate(denoiser, range(config.images), config.sigmas(), batch=256):
-        assert label is not None
-        pixels.append(judge.encoder.decode(images))
-        labels.append(label)
-    return judge(torch.cat(pixels), torch.cat(labels))
-
-
-def grids(denoiser: Denoiser, dataset: ArrayDataset, config: DemoConfig) -> tuple[Tensor, Tensor]:
-    """Samples and real digits, `ROWS` of each class, the class changing fastest."""
-    assert dataset.labels is not None
-    labels = [label for _ in range(ROWS) for label in range(COLUMNS)]
-    (drawn,) = generate(denoiser, range(len(labels)), config.sigmas(), label=labels, batch=len(labels))
-    real = torch.stack([dataset.images[dataset.labels == label][:ROWS] for label in range(COLUMNS)], 1)
-    return dataset.encoder.decode(drawn[2]), real.flatten(0, 1)
+def report_page(report: dict[str, Any], run: Path, lengths: Sequence[float]) -> str:
+    """The report of the run, with what the demo has measured in front."""
+    history = read_history(run)
+    drawings, note = samples_of(history, TIMES)
+    own, real, first = lengths_of(history, lengths), real_pictures(history), digits_sections(report)
+    return run_page(history, drawings, note, lengths=own, real=real, first=first, title="unitgain demo: digits")
 
 
 def explorer(run: Path, config: DemoConfig) -> str:
     """The page on which lengths, weights of guidance and seeds are chosen; an earlier average of the run guides."""
-    settings = DrawSettings(
-        steps=config.steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, label=tuple(range(COLUMNS))
-    )
+    settings = config.drawing().replace(label=tuple(range(CLASSES)))
     with Session(run, settings=settings) as session:
         assert isinstance(session.source, Run)
         times = session.source.times()
         early = Average(length=PAIR[0], t=times[len(times) // 4])
         view = View(guide=session.source.name, guide_average=early, settings=settings)
         return export_page(session, ExportConfig(lengths=config.lengths, weights=WEIGHTS, view=view))
-
-
-def summarize(
-    config: DemoConfig, judge: Judge, nimg: int, seconds: dict[str, float], results: Results
-) -> dict[str, Any]:
-    """The contents of `report.json`."""
-    best = results.sweep[results.best]
-    return {
-        "fd_raw": results.raw.fd,
-        "fd_best": best.fd,
-        "best_sigma_rel": results.averages[results.best].sigma_rel,
-        "class_accuracy": best.accuracy,
-        "images_seen": nimg,
-        "seconds": sum(seconds.values()),
-        "seed": config.seed,
-        "parameters": recipe_costs()[DIGITS.name].evaluation.parameters,
-        "sweep": [
-            {
-                "sigma_rel": average.sigma_rel,
-                "fd": result.fd,
-                "accuracy": result.accuracy,
-                "profile_error": average.error,
-            }
-            for average, result in zip(results.averages, results.sweep, strict=True)
-        ],
-        "classes": [
-            {"name": name, "accuracy": accuracy} for name, accuracy in zip(judge.classes, best.per_class, strict=True)
-        ],
-        "classifier_accuracy": judge.accuracy,
-        "seconds_by_part": dict(seconds),
-        "settings": settings(config),
-        "machine": machine("cpu"),
-    }

@@ -1,14 +1,11 @@
 """What the demo does."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from unitgain.ema import check_sigma_rel
+from unitgain.draw.settings import DrawSettings
 from unitgain.recipes import DIGITS
+from unitgain.sweep.cells import SweepConfig
 from unitgain.train.config import TrainConfig
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LENGTHS = (0.03, 0.06, 0.10, 0.15, 0.21)
 
@@ -25,6 +22,9 @@ class DemoConfig:
         steps: of Heun's method.
         sigma_min: last noise level before 0; 8-bit digits show nothing finer.
         sigma_max: first noise level, far above the 0.5 of the data.
+
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     seed: int = 0
@@ -37,21 +37,16 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         DIGITS.replace(duration=self.duration)
-        if not (self.steps >= 2 and 0 < self.sigma_min < self.sigma_max):
-            given = f"{self.steps}, {self.sigma_min} and {self.sigma_max}"
-            raise ValueError(f"the demo needs at least 2 steps and 0 < sigma_min < sigma_max, not {given}")
-        for sigma_rel in self.lengths:
-            check_sigma_rel(sigma_rel)
-        if self.images < 2 or not self.lengths:
-            raise ValueError(
-                f"the demo needs at least 2 images and 1 length, not {self.images} and {len(self.lengths)}"
-            )
+        self.drawing()
+        self.cells()
 
-    def sigmas(self) -> "Tensor":
-        """The noise levels of sampling."""
-        from unitgain.sample import sigma_grid
+    def drawing(self) -> DrawSettings:
+        """How images are drawn."""
+        return DrawSettings(steps=self.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
-        return sigma_grid(self.steps, self.sigma_min, self.sigma_max)
+    def cells(self) -> SweepConfig:
+        """The averages that are compared."""
+        return SweepConfig(lengths=self.lengths, images=self.images)
 
     def training(self, data: str) -> TrainConfig:
         """The training run, on data of this name."""

@@ -60,6 +60,8 @@ def run_page(
     *,
     lengths: Sequence[Drawing] = (),
     real: Image.Image | None = None,
+    first: Sequence[tuple[str, str]] = (),
+    title: str = "",
 ) -> str:
     """The report as HTML.
 
@@ -69,8 +71,11 @@ def run_page(
         note: what is to be said of them: how they were drawn, or why there are none.
         lengths: samples over EMA lengths, in order.
         real: pictures of the data.
+        first: title and HTML of parts that come before all others.
+        title: of the page; by default the name of the run.
     """
     sections = [
+        *first,
         ("Samples", _samples(drawings, note, lengths, real)),
         ("Loss", _loss(history)),
         ("Loss by noise level", _levels(history)),
@@ -81,7 +86,8 @@ def run_page(
         ("Gradients that were not finite", _nonfinite(history)),
         ("Settings", _settings(history)),
     ]
-    return page(f"Run {history.folder.resolve().name}", _lead(history), [part for part in sections if part[1]])
+    title = title or f"Run {history.folder.resolve().name}"
+    return page(title, _lead(history), [part for part in sections if part[1]])
 
 
 def _lead(history: History) -> str:
