@@ -159,7 +159,6 @@ FORMATS = {
     "result": ("results-of-metrics", 0, lambda place: read_json(place / "result.json")),
     "images": ("drawn-images", 0, lambda place: [read_json(place / n / "manifest.json") for n in ("drawn", "guided")]),
     "cells": ("sweeps", 0, lambda place: read_lines(place / "run" / "sweep" / "cells-0.jsonl")),
-    "tune": ("sweeps", 2, lambda place: read_lines(place / "run" / "sweep" / "tune.jsonl")),
 }
 
 

@@ -22,12 +22,13 @@ from unitgain.posthoc import reconstruct
 from unitgain.posthoc.targets import Length, Target
 from unitgain.recipes import recipe
 from unitgain.sample import Euler, generate
+from unitgain.serial import to_dict
 from unitgain.sweep import Cell, CellResult, Judge, Sweep, SweepConfig, sweep, tune, write_csv
 from unitgain.sweep.cells import best, best_by
 from unitgain.sweep.pictures import draw_pictures
 from unitgain.sweep.plots import plot_curves, plot_map, plot_runs, write_results
 from unitgain.sweep.run import with_paper_tensors
-from unitgain.sweep.table import Table
+from unitgain.sweep.table import Table, key_of
 from unitgain.sweep.tensors import paper_tensors
 from unitgain.train import TrainConfig, train
 
@@ -298,7 +299,7 @@ class Bowl(Sweep):
 
     def __post_init__(self):
         self.main = SimpleNamespace(folder=self.run, t=64.0)
-        self.guide_averages = None
+        self.guide_averages, self.table = None, Table(self.out)
 
     def out_of_reach(self, config):
         return set(), set()
@@ -306,10 +307,13 @@ class Bowl(Sweep):
     def reconstruct(self, cells, on_progress=None):
         assert cells
 
-    def evaluate(self, cell, seeds, on_images=None):
-        if cell not in self.evaluated:
-            self.evaluated.append(cell)
-        return {"fd_pixels": {"value": self.function(cell.length, cell.guidance)}}
+    def keys(self, cell, seeds):
+        return {"fd_pixels": key_of({**to_dict(cell), "seeds": [seeds.start, seeds.stop]})}
+
+    def _measure(self, cell, seeds, keys, on_images):
+        self.evaluated.append(cell)
+        value = self.function(cell.length, cell.guidance)
+        return [{"key": key, "metric": name, "value": value} for name, key in keys.items()]
 
 
 def bowl_of(function, judge, out):
@@ -341,16 +345,12 @@ def test_a_search_goes_on_where_it_stopped(judge, tmp_path):
     tune(stub, SPACE, evaluations=7)
     assert len(stub.evaluated) == 7
     again = bowl_of(bowl, judge, tmp_path)
-    record = tmp_path / "tune.jsonl"
-    row = json.loads(record.read_text().splitlines()[0])
-    forged = [
-        *({**row, "indices": indices} for indices in (None, [], {}, {"length": 0}, {"length": 99, "guidance": 0})),
-        *({**row, "indices": {"length": index, "guidance": 0}} for index in (-1, 1e9, "0", True, None)),
-        *({**row, "indices": {"length": 9, "guidance": 5}, "values": v} for v in (None, [], ["x"], [10**400], [1, 2])),
-        {**row, "study": ["x"], "indices": {"length": 9, "guidance": 5}},
-    ]
-    with open(record, "a") as file:
-        file.write("".join(json.dumps(one) + "\n" for one in [*forged, row]) + '{"study": "cut sh')
+    table = tmp_path / "cells-0.jsonl"
+    row = json.loads(table.read_text().splitlines()[0])
+    with open(table, "a") as file:
+        file.write(
+            "".join(json.dumps({**row, "value": one}) + "\n" for one in (None, [], "x", 10**400)) + '{"key": "cut'
+        )
     results = tune(again, SPACE, evaluations=10)
     assert len(results) == 10
     assert len(again.evaluated) == 3
@@ -373,7 +373,7 @@ def test_a_search_writes_through_no_link(judge, tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("precious")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "tune.jsonl").symlink_to(precious)
+    (tmp_path / "out" / "cells-0.jsonl").symlink_to(precious)
     with pytest.raises(OSError, match="leads out of"):
         tune(bowl_of(bowl, judge, tmp_path / "out"), SPACE, evaluations=1)
     assert precious.read_text() == "precious"
@@ -392,7 +392,7 @@ def test_a_search_over_a_real_run_shares_the_table_of_a_sweep(runs, judge, tmp_p
     }
     assert all(one.value == min(one.values) != max(one.values) for one in twice)
     again = tune(bench(runs, judge, tmp_path), config(repeat=2), evaluations=3)
-    assert [one.values for one in again] == [one.values for one in twice]  # as the study has kept them
+    assert [one.values for one in again] == [one.values for one in twice]  # as the table has kept them
     assert sum(len(seeds) for _, seeds in drawn) == 3 * 64
     assert json.loads((tmp_path / "cells-0.jsonl").read_text().splitlines()[0])["record"]["images"] == 64
 

@@ -168,8 +168,8 @@ class Tune(Bench):
     """Search for the best EMA length and guidance with few evaluations.
 
     A Gaussian process proposes what to try next, among lengths and weights in equal steps. What was measured is shared
-    with `unitgain sweep` in RUN/sweep, and so is the study: call the command again to go on, with more --evaluations if
-    wanted. Writes tune.csv there.
+    with `unitgain sweep` in RUN/sweep: call the command again to go on, with more --evaluations if wanted. Writes
+    tune.csv there.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -183,13 +183,13 @@ class Tune(Bench):
     """Where the averages end, in images seen. Default: at the last snapshot."""
 
     evaluations: int = 20
-    """Cells to evaluate, those of earlier calls counted in."""
+    """Cells to evaluate, those that were measured before counted in."""
 
     seed: int = 0
     """Of the search."""
 
     out: Unset[Path] = None
-    """Folder for the table, the averages and the study. Default: RUN/sweep."""
+    """Folder for the table and the averages. Default: RUN/sweep."""
 
     def run(self) -> None:
         """Search, then print the best."""

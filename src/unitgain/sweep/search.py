@@ -10,13 +10,9 @@ from typing import Any
 from unitgain.console import warn
 from unitgain.extras import require
 from unitgain.sample.seeds import check_seeds
-from unitgain.serial import to_dict
 from unitgain.sweep.cells import Cell, CellResult, SweepConfig, best
 from unitgain.sweep.run import Sweep, check, result_of
-from unitgain.sweep.table import append_rows, key_of
-from unitgain.trust import is_number, read_rows
 
-RECORD = "tune.jsonl"  # what searches have evaluated, in order
 # The first cells, as fractions of the axes (length, guidance, the guide's length): no guidance, then a coarse grid.
 DESIGN = ((0.5, 0.0, 0.5), (0.25, 0.3, 0.5), (0.75, 0.3, 0.5), (0.25, 0.8, 0.5), (0.75, 0.8, 0.5))
 
@@ -32,20 +28,20 @@ def tune(
 ) -> list[CellResult]:
     """Search for the best cell of a sweep with a given number of evaluations.
 
-    The study is kept in the folder of the sweep, and what is measured in its table: a search goes on where it stopped,
-    and cells that a sweep has measured cost nothing, though they count. With several processes as many cells as there
-    are processes are proposed at a time, and each evaluates one.
+    What is measured is kept in the table of the sweep: a search knows what is there, of a sweep too, and goes on where
+    it stopped. With several processes as many cells as there are processes are proposed at a time, and each evaluates
+    one.
 
     Args:
         bench: what is searched; its first metric is the aim.
         config: the sweep over all cells, which a search spares; its values are equally spaced.
-        evaluations: different cells to evaluate at most.
+        evaluations: different cells to evaluate at most, those in the table counted in.
         seed: of the search.
         on_cell: called with the number of cells evaluated and the latest, in the first process.
         on_images: called with (images drawn, images to draw at most) in the first process.
 
     Returns:
-        All that was evaluated, in order, in every process.
+        All that is known, in the order in which it was measured, in every process.
 
     Raises:
         ImportError: if optuna is missing.
@@ -120,6 +116,7 @@ class Search:
 
     def __init__(self, bench: Sweep, config: SweepConfig, seed: int) -> None:
         self.bench, self.config, self.axes = bench, config, _axes(config)
+        self.seeds = [config.seeds(k) for k in range(config.repeat)]
         optuna = require("optuna", extra="tune")
         require("scipy", extra="tune")  # of the Gaussian process
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -131,14 +128,11 @@ class Search:
             name: optuna.distributions.IntDistribution(0, len(values) - 1) for name, values in self.axes.items()
         }
         self.study = optuna.create_study(direction="maximize" if self.metric.higher else "minimize")
-        self._name, self._record = self._study_name(seed), bench.out / RECORD
-        for indices, values in self._known():
-            cell = self._cell(indices)
-            if cell not in self.results:
-                result = self._take(cell, [{"value": value} for value in values])
-                self.study.add_trial(
-                    optuna.trial.create_trial(params=indices, distributions=self._distributions, value=result.value)
-                )
+        for cell, indices, rows in self._known():
+            value = self._take(cell, rows).value
+            self.study.add_trial(
+                optuna.trial.create_trial(params=indices, distributions=self._distributions, value=value)
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = optuna.samplers.GPSampler(
@@ -172,27 +166,21 @@ class Search:
 
     def tell(self, cell: Cell) -> None:
         """Take in what the table says of a cell that was proposed."""
-        seeds = [self.config.seeds(k) for k in range(self.config.repeat)]
-        rows = [self.bench.evaluate(cell, these)[self.metric.label] for these in seeds]
-        result, trial = self._take(cell, rows), self._trials.pop(cell)
-        self.study.tell(trial, result.value)
-        append_rows(self._record, [{"study": self._name, "indices": trial.params, "values": list(result.values)}])
+        rows = [self.bench.evaluate(cell, seeds)[self.metric.label] for seeds in self.seeds]
+        self.study.tell(self._trials.pop(cell), self._take(cell, rows).value)
 
-    def _known(self) -> Iterator[tuple[dict[str, int], list[float]]]:
-        """What this search has evaluated before: indices and values; lines that cannot be of it are left out."""
-        with suppress(FileNotFoundError):
-            for row in read_rows(self._record):
-                indices, values = row.get("indices"), row.get("values")
-                if (
-                    row.get("study") == self._name
-                    and isinstance(indices, dict)
-                    and indices.keys() == self.axes.keys()
-                    and all(type(i) is int and 0 <= i < len(self.axes[name]) for name, i in indices.items())
-                    and isinstance(values, list)
-                    and len(values) == self.config.repeat
-                    and all(map(is_number, values))
-                ):
-                    yield indices, values
+    def _known(self) -> Iterator[tuple[Cell, dict[str, int], list[Mapping[str, Any]]]]:
+        """Cells that the table has, with their indices and rows, in the order in which they were measured."""
+        rows, found = self.bench.table.rows(), {}
+        order = {key: number for number, key in enumerate(rows)}
+        for place in itertools.product(*(range(len(values)) for values in self.axes.values())):
+            indices = dict(zip(self.axes, place, strict=True))
+            cell = self._cell(indices)
+            with suppress(FileNotFoundError, KeyError):  # an average that was never made, or never measured
+                keys = [self.bench.keys(cell, seeds)[self.metric.label] for seeds in self.seeds]
+                found.setdefault(cell, (max(order[key] for key in keys), indices, keys))
+        for cell, (_, indices, keys) in sorted(found.items(), key=lambda one: one[1][0]):
+            yield cell, indices, [rows[key] for key in keys]
 
     def _ask(self, indices: dict[str, int]) -> Cell:
         self.study.enqueue_trial(indices)
@@ -221,18 +209,6 @@ class Search:
     def _take(self, cell: Cell, rows: Sequence[Mapping[str, Any]]) -> CellResult:
         self.results[cell] = result_of(cell, self.metric, rows, self.config.images, self.bench.main.t)
         return self.results[cell]
-
-    def _study_name(self, seed: int) -> str:
-        about = {
-            "config": to_dict(self.config),
-            "run": str(self.bench.main.folder),
-            "guide": self.bench.guide,
-            "guide_run": self.bench.guide_averages and str(self.bench.guide_averages.folder),
-            "settings": self.bench.settings.record(self.bench.world.device),
-            "metric": self.bench.judge.identities[self.metric.label],
-            "seed": seed,
-        }
-        return f"{self.metric.label}-{key_of(about)}"
 
 
 def _axes(config: SweepConfig) -> dict[str, tuple[float, ...]]:

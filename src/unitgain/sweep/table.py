@@ -55,19 +55,14 @@ class Table:
         return rows
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows, in one write."""
-        append_rows(self._own, rows)
-
-
-def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append lines of JSON to a file, in one write, after one that was cut short too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(open_own(path), "a+b") as file:
-        if size := file.seek(0, io.SEEK_END):
-            file.seek(size - 1)
-            if file.read() != b"\n":
-                file.write(b"\n")
-        file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+        """Append rows, in one write, after one that was cut short too."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(open_own(self._own), "a+b") as file:
+            if size := file.seek(0, io.SEEK_END):
+                file.seek(size - 1)
+                if file.read() != b"\n":
+                    file.write(b"\n")
+            file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
 
 def write_csv(path: Path, results: Sequence[CellResult]) -> None:
