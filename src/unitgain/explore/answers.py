@@ -18,7 +18,7 @@ from unitgain.draw.networks import SELF
 from unitgain.draw.settings import Animation
 from unitgain.ema import PowerProfile
 from unitgain.explore.jobs import Jobs, Report
-from unitgain.explore.measure import METRIC, Measured, measure, measured
+from unitgain.explore.measure import METRIC, measure, measured
 from unitgain.explore.requests import Ends, Measurement, view_from_json, view_to_json
 from unitgain.explore.session import Event, Picture, Reading, Session
 from unitgain.explore.sources import Run
@@ -127,16 +127,16 @@ class Answers:
         asked = from_dict(Measurement, data, "measurement")
         view = self.session.check(self._view(asked.view))
 
-        def work(report: Report) -> list[Measured]:
+        def work(report: Report) -> list[dict[str, Any]]:
             return measure(self.session, view, metric=asked.metric, images=asked.images, on_images=report)
 
         steps = self._measuring.follow((view, asked.metric, asked.images), work)
         cells = yield from _mapped(steps, lambda done: {"kind": "measuring", "done": done, "total": asked.images})
-        yield {"kind": "cells", "cells": [self._cell(cell) for cell in cells]}
+        yield {"kind": "cells", "cells": cells}
 
     def cells(self) -> Line:
         """The finished cells of the run."""
-        return {"cells": [self._cell(cell) for cell in measured(self.session)]}
+        return {"cells": measured(self.session)}
 
     def take(self, data: object) -> Line:
         """The command line and the program of a view."""
@@ -259,24 +259,6 @@ class Answers:
             }
 
         return (yield from _mapped(events, line))
-
-    def _cell(self, cell: Measured) -> Line:
-        guide = cell.guide
-        known_guide = guide if guide in self.session.guides else None
-        if known_guide is None and cell.cell.guidance != 1:
-            runs = [name for name, source in self.session.guides.items() if isinstance(source, Run)]
-            known_guide = runs[0] if cell.cell.guide_length is not None and runs else None
-        return {
-            "length": cell.cell.length,
-            "guidance": cell.cell.guidance,
-            "guide": known_guide,
-            "guide_length": cell.cell.guide_length,
-            "metric": cell.metric,
-            "value": cell.value,
-            "images": cell.images,
-            "nimg": cell.nimg,
-            "higher": cell.higher,
-        }
 
 
 def _mapped(steps: Generator[Any, None, Any], line: Callable[[Any], Line | None]) -> Generator[Line | None, None, Any]:

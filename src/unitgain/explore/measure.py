@@ -1,7 +1,7 @@
 """What sweeps and searches have measured of a run, and one more cell in the same table."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from unitgain.evaluate.judge import Judge
@@ -22,35 +22,18 @@ MOST_IMAGES = 50_000
 METRIC = "fd_pixels"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A cell, and what a metric says of it.
+def measured(session: Session) -> list[dict[str, Any]]:
+    """The finished cells of a run, in the order in which they were measured; rows that are no cells are left out.
 
-    Attributes:
-        cell: length and guidance.
-        metric: its name, one of the library's.
-        value: of the metric.
-        images: that were drawn for it.
-        guide: what guided, as it was named; None for no guidance.
-        nimg: where the average ends; None where that is not known.
-        higher: higher is better.
+    Returns:
+        Of each, as JSON: `length` and `guidance`; `guide`, by its name in `session.guides`, and `guide_length`, None
+        where there is none; `metric`, one of the library's, `value`, whether `higher` is better, and `images` that were
+        drawn for it; `nimg`, where the average ends, None where that is not known.
     """
-
-    cell: Cell
-    metric: str
-    value: float
-    images: int
-    guide: str | None = None
-    nimg: float | None = None
-    higher: bool = False
-
-
-def measured(session: Session) -> list[Measured]:
-    """The finished cells of a run, in the order in which they were measured; rows that are no cells are left out."""
     if not isinstance(session.source, Run):
         return []
     rows = Table(session.source.folder / "sweep").rows().values()
-    return [cell for row in rows if (cell := _read(row)) is not None]
+    return [cell for row in rows if (cell := _read(session, row)) is not None]
 
 
 def measure(
@@ -61,7 +44,7 @@ def measure(
     images: int = 448,
     reference: str | None = None,
     on_images: Callable[[float], None] | None = None,
-) -> list[Measured]:
+) -> list[dict[str, Any]]:
     """Measure a view as `unitgain sweep` measures a cell, and add it to the table of the run; what is there is not done
     again.
 
@@ -108,28 +91,30 @@ def measure(
     return measured(session)
 
 
-def _read(row: Mapping[str, Any]) -> Measured | None:
+def _read(session: Session, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """A row of the table as a cell, if it is one of a metric that this library knows."""
-    record, network, metric = row.get("record"), row.get("network"), row.get("metric")
-    guide = row.get("guide")
+    parts = (row.get(name) for name in ("record", "network", "guide"))
+    record, network, guide = (part if isinstance(part, dict) else {} for part in parts)
+    metric, images, nimg = row.get("metric"), record.get("images"), network.get("nimg")
     higher = higher_is_better(metric) if isinstance(metric, str) else None
-    if higher is None or not isinstance(record, dict) or type(record.get("images")) is not int:
-        return None
     try:
         cell = from_dict(Cell, row.get("cell"))
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     numbers = [cell.length, cell.guidance, *([] if cell.guide_length is None else [cell.guide_length])]
-    if cell.pattern is not None or not all(map(is_number, numbers)):
+    if higher is None or type(images) is not int or cell.pattern is not None or not all(map(is_number, numbers)):
         return None
-    nimg = network.get("nimg") if isinstance(network, dict) else None
-    name = guide.get("name") if isinstance(guide, dict) else None
-    return Measured(
-        cell=cell,
-        metric=str(metric),
-        value=row["value"],
-        images=record["images"],
-        guide=name if isinstance(name, str) else None,
-        nimg=nimg if is_number(nimg) else None,
-        higher=higher,
-    )
+    known: list[str | None] = [name for name in session.guides if name == guide.get("name")]
+    if not known and cell.guidance != 1 and cell.guide_length is not None:
+        known = [name for name, source in session.guides.items() if isinstance(source, Run)]
+    return {
+        "length": cell.length,
+        "guidance": cell.guidance,
+        "guide": next(iter(known), None),
+        "guide_length": cell.guide_length,
+        "metric": metric,
+        "value": row["value"],
+        "images": images,
+        "nimg": nimg if is_number(nimg) else None,
+        "higher": higher,
+    }
