@@ -65,7 +65,7 @@ def config(**changes):
 
 def count_images(monkeypatch):
     """How many images are drawn from here on, by cell."""
-    from unitgain.sweep import run
+    from unitgain.evaluate import generated
 
     drawn = []
 
@@ -73,7 +73,7 @@ def count_images(monkeypatch):
         drawn.append((settings.guidance, seeds))
         return draw_images(denoiser, decode, seeds, settings, **options)
 
-    monkeypatch.setattr(run, "draw_images", counted)
+    monkeypatch.setattr(generated, "draw_images", counted)
     return drawn
 
 
@@ -136,7 +136,7 @@ def test_finished_cells_are_not_drawn_again_and_others_are_added(runs, judge, tm
     sweep(bench(runs, judge, out), config())  # without guidance: known, whatever the guide
     assert len(drawn) == 12
     sweep(bench(runs, judge, out), config(repeat=2))
-    assert [seeds.start for _, seeds in drawn[12:]] == [64] * 3
+    assert [seeds[0] for _, seeds in drawn[12:]] == [64] * 3
     sweep(bench(runs, judge, out, settings=SETTINGS.replace(steps=3)), config())
     assert len(drawn) == 18
 

@@ -1,6 +1,6 @@
 """Images drawn by a network as they are measured, and not kept; the same as `unitgain.draw.write_images` writes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import UInt8
@@ -29,9 +29,11 @@ class Generated:
         seeds: one per image.
         device: where the networks are.
         batch: images in flight at a time; does not change them.
+        on_images: as in `unitgain.sample.generate`.
 
     Attributes:
-        source: what the images are.
+        about: how they are drawn, as a manifest has it.
+        source: what the images are, as records have it.
         scale: mean and standard deviation that pixels are standardized with; None of latents.
 
     Raises:
@@ -48,16 +50,18 @@ class Generated:
         *,
         device: torch.device | str = "cpu",
         batch: int = 64,
+        on_images: Callable[[float], None] | None = None,
     ) -> None:
         check_seeds(seeds)
         require_pictures(main.encoder, "metrics")
         settings = settings.with_classes(classes_of(main.denoiser))
         check_told(main.denoiser.spec, settings)
         self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
-        self.device, self.batch = torch.device(device), batch
+        self.device, self.batch, self.on_images = torch.device(device), batch, on_images
         self.denoiser = guide_by(main, guide, settings)
         self.decode = decoder_of(main.denoiser, settings.vae)
-        self.source = source_of(main, guide, settings, seeds, self.device)
+        self.about = describe(main, guide, settings, self.device)
+        self.source = Source(kind="snapshot", name=main.name, seeds=as_ranges(seeds), **drawn(self.about))
         encoder = encoder_from_dict(main.encoder)
         self.scale = (encoder.mean, encoder.std) if isinstance(encoder, PixelEncoder) else None
 
@@ -66,18 +70,20 @@ class Generated:
 
     def of_seeds(self, seeds: Sequence[int]) -> "Generated":
         """The images of other seeds."""
-        return Generated(self.main, self.guide, self.settings, seeds, device=self.device, batch=self.batch)
+        return Generated(
+            self.main,
+            self.guide,
+            self.settings,
+            seeds,
+            device=self.device,
+            batch=self.batch,
+            on_images=self.on_images,
+        )
 
     def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
         """As in `Images`."""
         seeds = [self.seeds[number] for number in numbers]
-        for _, _, images in draw_images(self.denoiser, self.decode, seeds, self.settings, batch=self.batch):
-            yield images
-
-
-def source_of(
-    main: Network, guide: Network | None, settings: DrawSettings, seeds: Sequence[int], device: torch.device
-) -> Source:
-    """What a record says of images that networks draw."""
-    about = describe(main, guide, settings, device)
-    return Source(kind="snapshot", name=main.name, seeds=as_ranges(seeds), **drawn(about))
+        drawn = draw_images(
+            self.denoiser, self.decode, seeds, self.settings, batch=self.batch, on_images=self.on_images
+        )
+        return (images for *_, images in drawn)

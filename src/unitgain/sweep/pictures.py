@@ -66,7 +66,8 @@ def draw_pictures(
     for number, cell in enumerate(wanted):
         before = number * len(seeds)
         report = None if on_images is None else lambda done, before=before: on_images(before + done, total)
-        drawn[cell] = _draw(bench, cell, seeds, report)
+        pixels = torch.cat([*bench.images(cell, seeds, report).batches(range(len(seeds)))])
+        drawn[cell] = enlarged(grid(pixels, math.ceil(len(seeds) ** 0.5)))
     blank = Image.new("RGB", drawn[wanted[0]].size, (255, 255, 255))
     sheet = named_rows(
         [f"{pattern}, w = {weight:g}" if pattern else f"w = {weight:g}" for pattern, weight in rows],
@@ -79,10 +80,6 @@ def draw_pictures(
     with atomic(path) as temporary:
         sheet.save(temporary, format="PNG", pnginfo=about)
     return True
-
-
-def _draw(bench: Sweep, cell: Cell, seeds: Sequence[int], report: Callable[[float], None] | None) -> Image.Image:
-    return enlarged(grid(torch.cat([*bench.draw(cell, seeds, report)]), math.ceil(len(seeds) ** 0.5)))
 
 
 def _key(path: Path) -> str | None:

@@ -7,17 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import UInt8
-from torch import Tensor
-
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
-from unitgain.draw.decode import decoder_of, require_pictures
-from unitgain.draw.images import draw_images
-from unitgain.draw.networks import SELF, Network, guide_by, open_network
-from unitgain.draw.rows import check_told
-from unitgain.draw.run import describe
+from unitgain.draw.networks import SELF, Network, open_network
 from unitgain.draw.settings import DrawSettings
-from unitgain.evaluate.generated import source_of
+from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.judge import Judge
 from unitgain.hub import locate
 from unitgain.metrics.metric import Metric
@@ -90,33 +83,18 @@ class Sweep:
             guides = [Target(sigma_rel=cell.guide_length) for cell in cells if cell.guide_length is not None]
             self.guide_averages.make(guides, on_progress)
 
-    def networks(self, cell: Cell) -> tuple[Network, Network | None, DrawSettings]:
-        """Network, guide and settings of a cell, opened.
+    def images(self, cell: Cell, seeds: Sequence[int], on_images: Callable[[float], None] | None = None) -> Generated:
+        """The images of a cell, drawn as they are read.
 
         Raises:
-            ValueError: if it is guided and nothing guides, or a network is told more than a class and the settings do
-                not say what.
+            ValueError: if it is guided and nothing guides, if network, guide and settings do not fit, or a network is
+                told more than a class and the settings do not say what.
         """
         guide = self.guide_of(cell)
         main = self._network(str(self.main.path(cell.target())))
         other = None if guide in (None, SELF) else self._network(str(guide))
-        check_told(main.denoiser.spec, self.settings)
-        return main, other, self.settings.replace(guidance=cell.guidance)
-
-    def draw(
-        self, cell: Cell, seeds: Sequence[int], on_images: Callable[[float], None] | None = None
-    ) -> Iterator[UInt8[Tensor, "n c h w"]]:
-        """Images of a cell, in batches.
-
-        Raises:
-            ValueError: as `networks`, or if network, guide and settings do not fit.
-        """
-        main, guide, settings = self.networks(cell)
-        require_pictures(main.encoder, "sweeps")
-        decode = decoder_of(main.denoiser, settings.vae)
-        denoiser = guide_by(main, guide, settings)
-        drawn = draw_images(denoiser, decode, seeds, settings, batch=self.batch, on_images=on_images)
-        return (pixels for _, _, pixels in drawn)
+        settings, device = self.settings.replace(guidance=cell.guidance), self.world.device
+        return Generated(main, other, settings, seeds, device=device, batch=self.batch, on_images=on_images)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by label of the metric; no more than headers of networks is read."""
@@ -161,10 +139,9 @@ class Sweep:
         self, cell: Cell, seeds: range, keys: dict[str, str], on_images: Callable[[float], None] | None
     ) -> list[dict[str, Any]]:
         began = time.monotonic()
-        main, guide, settings = self.networks(cell)
-        source = source_of(main, guide, settings, seeds, self.world.device)
-        records = self.judge(self.draw(cell, seeds, on_images), source)
-        about = {"cell": to_dict(cell), **describe(main, guide, settings, self.world.device)}
+        images = self.images(cell, seeds, on_images)
+        records = self.judge(images.batches(range(len(seeds))), images.source)
+        about = {"cell": to_dict(cell), **images.about}
         seconds = round(time.monotonic() - began, 3)
         return [
             {"key": key, "metric": name, "value": record.value, "seconds": seconds, **about, "record": to_dict(record)}
@@ -240,7 +217,7 @@ def sweep(
     world = bench.world
     left = remaining(bench, config, on_bytes=on_bytes)
     if left:
-        bench.networks(left[0][0])  # what does not fit is refused before anything is drawn
+        bench.images(*left[0])  # what does not fit is refused before anything is drawn
     total = sum(len(seeds) for _, seeds in left)
     done = 0
     for cell, seeds in world.share(left):
