@@ -14,9 +14,8 @@ from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import Dataset
 from unitgain.denoiser import Denoiser, classes_of
-from unitgain.draw import DataRows, DrawSettings, Network
+from unitgain.draw import DataRows, DrawSettings, Network, draw_images
 from unitgain.draw.decode import painter, require_pictures
-from unitgain.draw.rows import rows_of
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.judge import Judge
@@ -25,7 +24,6 @@ from unitgain.infer import prepare
 from unitgain.metrics.reference import Reference
 from unitgain.metrics.weights import DINOV2, Weights
 from unitgain.parallel import World, full
-from unitgain.sample import generate
 from unitgain.serial import to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.context import Run
@@ -170,26 +168,20 @@ class Evaluation(Observer):
         run, spec, count = self.run, self.recipe.network, self.images
         columns = None
         labels: list[int] | None = None
-        told = rows_of(self.drawing)
-        if told is None and 1 < spec.label_dim <= min(FEW_CLASSES, count):
+        if not spec.conditions and 1 < spec.label_dim <= min(FEW_CLASSES, count):
             columns = count // spec.label_dim
             labels = [number // columns for number in range(columns * spec.label_dim)]
             count = len(labels)
-        sigmas, parts, nimg = self.drawing.sigmas(), [], run.state.nimg
+        parts, nimg = [], run.state.nimg
         with run.progress.beside("drawing samples", count) as done:
             for seeds in turns(self.world, count, self.settings.batch, run.listen):
                 label = None if labels is None else [labels[seed] for seed in seeds]
                 here = self.world.progress(done, count, before=self.world.size * sum(map(len, parts)))
-                for _, _, images in generate(
-                    network.denoiser,
-                    seeds,
-                    sigmas,
-                    label=label,
-                    conditions=None if told is None else lambda part: told.of(part, spec),
-                    batch=self.settings.batch,
-                    on_images=here,
-                ):
-                    parts.append(self.decode(images))
+                batch = self.settings.batch
+                drawn = draw_images(
+                    network.denoiser, self.decode, seeds, self.drawing, label=label, batch=batch, on_images=here
+                )
+                parts += [images for *_, images in drawn]
         known = classes_of(network.denoiser)
         names = [known.label(number) for number in labels or ()]
         shares = self.world.gather(torch.cat(parts) if parts else None)
