@@ -1,6 +1,7 @@
 """Images drawn by a network as they are measured, and not kept; the same as `unitgain.draw.write_images` writes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from jaxtyping import UInt8
@@ -19,6 +20,7 @@ from unitgain.metrics.record import Source
 from unitgain.sample.seeds import check_seeds
 
 
+@dataclass(eq=False)
 class Generated:
     """The images of seeds; image number i is that of the i-th seed.
 
@@ -41,44 +43,31 @@ class Generated:
             than a class and `settings` do not say what.
     """
 
-    def __init__(
-        self,
-        main: Network,
-        guide: Network | None,
-        settings: DrawSettings,
-        seeds: Sequence[int],
-        *,
-        device: torch.device | str = "cpu",
-        batch: int = 64,
-        on_images: Callable[[float], None] | None = None,
-    ) -> None:
-        check_seeds(seeds)
-        require_pictures(main.encoder, "metrics")
-        settings = settings.with_classes(classes_of(main.denoiser))
-        check_told(main.denoiser.spec, settings)
-        self.main, self.guide, self.settings, self.seeds = main, guide, settings, seeds
-        self.device, self.batch, self.on_images = torch.device(device), batch, on_images
-        self.denoiser = guide_by(main, guide, settings)
-        self.decode = decoder_of(main.denoiser, settings.vae)
-        self.about = describe(main, guide, settings, self.device)
-        self.source = Source(kind="snapshot", name=main.name, seeds=as_ranges(seeds), **drawn(self.about))
-        encoder = encoder_from_dict(main.encoder)
+    main: Network
+    guide: Network | None
+    settings: DrawSettings
+    seeds: Sequence[int]
+    _: KW_ONLY
+    device: torch.device | str = "cpu"
+    batch: int = 64
+    on_images: Callable[[float], None] | None = None
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        main = self.main.denoiser
+        require_pictures(self.main.encoder, "metrics")
+        self.settings, self.device = self.settings.with_classes(classes_of(main)), torch.device(self.device)
+        check_told(main.spec, self.settings)
+        self.denoiser = guide_by(self.main, self.guide, self.settings)
+        self.decode = decoder_of(main, self.settings.vae)
+        self.about = describe(self.main, self.guide, self.settings, self.device)
+        seeds = as_ranges(self.seeds)
+        self.source = Source(kind="snapshot", name=self.main.name, seeds=seeds, **drawn(self.about))
+        encoder = encoder_from_dict(self.main.encoder)
         self.scale = (encoder.mean, encoder.std) if isinstance(encoder, PixelEncoder) else None
 
     def __len__(self) -> int:
         return len(self.seeds)
-
-    def of_seeds(self, seeds: Sequence[int]) -> "Generated":
-        """The images of other seeds."""
-        return Generated(
-            self.main,
-            self.guide,
-            self.settings,
-            seeds,
-            device=self.device,
-            batch=self.batch,
-            on_images=self.on_images,
-        )
 
     def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
         """As in `Images`."""

@@ -224,7 +224,7 @@ def repetitions(images: Images, repeat: int) -> list[tuple[Images, Sequence[int]
     rounds: list[tuple[Images, Sequence[int]]] = []
     for i in range(repeat):
         start = seeds[0] + i * len(seeds)
-        rounds.append((images.of_seeds(range(start, start + len(seeds))), range(len(seeds))))
+        rounds.append((dataclasses.replace(images, seeds=range(start, start + len(seeds))), range(len(seeds))))
     return rounds
 
 
