@@ -26,8 +26,70 @@ if TYPE_CHECKING:
 FETCHING = "fetching weights"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seeing:
+    """By what pictures are seen that are to be measured."""
+
+    limits: Limits = field(default_factory=Limits)
+    """What may be taken of pictures from elsewhere."""
+
+    weights: Weights = field(default_factory=Weights)
+
+    device: Device = "auto"
+    """Where to compute."""
+
+    def pictures(self, name: str, split: str | None, world: "World") -> "Images":
+        """Pictures that lie somewhere; the first process says what was left out."""
+        from unitgain.evaluate.images import open_images
+
+        say = (lambda text: note(f"note: {text}")) if world.main else (lambda _: None)
+        return open_images(name, self.limits, split, say)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring(Seeing):
+    """What images are measured against."""
+
+    reference: Unset[str] = None
+    """A reference (.npz, or official .pkl), or data, of which one is then made. An Inception score needs none."""
+
+    reference_split: Unset[str] = None
+    """Of data of --reference that have several, such as the folders train and val; all: together."""
+
+    def open_judge(
+        self,
+        metrics: str,
+        world: "World",
+        *,
+        detector: str | None = None,
+        scale: tuple[float, float] | None = None,
+    ) -> "Judge":
+        """`Judge.open` of metrics by commas, with bars for what is fetched and read."""
+        from unitgain.evaluate.judge import Judge
+        from unitgain.evaluate.references import SUFFIXES
+
+        reference, quiet = self.reference, not world.main
+        if reference is not None and Path(reference).suffix not in SUFFIXES:
+            reference = self.pictures(reference, self.reference_split, world)
+        with (
+            byte_bar(FETCHING, quiet=quiet) as fetched,
+            bar("reading the reference", "images", quiet=quiet, late=True) as read,
+        ):
+            return Judge.open(
+                [name for name in metrics.split(",") if name],
+                reference,
+                detector=detector,
+                weights=self.weights,
+                scale=scale,
+                limits=self.limits,
+                world=world,
+                on_bytes=fetched,
+                on_images=read,
+            )
+
+
 @dataclass(frozen=True)
-class Metrics(Drawing):
+class Metrics(Drawing, Measuring):
     """Measure images: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
 
     All in one pass. A network's images are drawn as they are measured, with the options of `unitgain sample`, and not
@@ -40,14 +102,8 @@ class Metrics(Drawing):
     network: a snapshot (.safetensors), the folder of a run, for the best that is known of it as in `unitgain sample`, a
     preset that was fetched, with its guide, or a repository of the Hugging Face Hub."""
 
-    reference: Unset[str] = None
-    """A reference (.npz, or official .pkl), or data, of which one is then made. An Inception score needs none."""
-
     split: Unset[str] = None
     """Of pictures that have several, such as the folders train and val; all: together."""
-
-    reference_split: Unset[str] = None
-    """The same of the data of --reference."""
 
     metrics: str = "fid"
     """Of fid, fd_dinov2, fd_pixels, fd, kid, is, precision, recall, density, coverage, or one of your own, a Python
@@ -57,11 +113,6 @@ class Metrics(Drawing):
     """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function. What
     is in files and modules are programs, and run with all that you may do: name only what you trust. Default:
     inception, against the digits pixels."""
-
-    limits: Limits = field(default_factory=Limits)
-    """What may be taken of pictures from elsewhere."""
-
-    weights: Weights = field(default_factory=Weights)
 
     repeat: int = 1
     """How many times, with the seeds that follow or in as many parts of a folder; the papers give the best of 3."""
@@ -75,19 +126,13 @@ class Metrics(Drawing):
     json: bool = False
     """Print the records instead of a table."""
 
-    device: Device = "auto"
-    """Where to compute."""
-
     def run(self) -> None:
         """Measure and print."""
         from unitgain.parallel import processes
 
         with processes(pick_device(self.device)) as world:
             images = self._open(world)
-            reference = reference_of(self.reference, self.limits, self.reference_split, world)
-            judge = open_judge(
-                self.metrics, reference, self.weights, self.limits, world, detector=self.detector, scale=images.scale
-            )
+            judge = self.open_judge(self.metrics, world, detector=self.detector, scale=images.scale)
             with bar("measuring", "images", quiet=not world.main) as progress:
                 results = judge.measure(images, self.repeat, progress)
             if world.main:
@@ -103,7 +148,7 @@ class Metrics(Drawing):
         if not names_network(self.images) and not is_run(Path(self.images)):
             if self.guide is not None or self.guidance is not None or self.settings.interval is not None:
                 raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
-            return _pictures(self.images, self.limits, self.split, world)
+            return self.pictures(self.images, self.split, world)
         seeds = parse_seeds(self.seeds)
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
@@ -145,7 +190,7 @@ class Metrics(Drawing):
 
 
 @dataclass(frozen=True)
-class MetricsReference:
+class MetricsReference(Seeing):
     """Measure what there is to know of real images, once, for `unitgain metrics --reference`.
 
     Writes mean and covariance of their features in each detector, with hashes of the detector and of the images.
@@ -168,14 +213,6 @@ class MetricsReference:
     split: Unset[str] = None
     """Of data that have several, such as the folders train and val; all: together."""
 
-    limits: Limits = field(default_factory=Limits)
-    """What may be taken of pictures from elsewhere."""
-
-    weights: Weights = field(default_factory=Weights)
-
-    device: Device = "auto"
-    """Where to compute."""
-
     def run(self) -> None:
         """Read all images and write the file."""
         from unitgain.evaluate.references import make_references
@@ -188,7 +225,7 @@ class MetricsReference:
             raise ValueError(f"--out {self.out}: a reference is an .npz file")
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
         with processes(pick_device(self.device)) as world:
-            images = _pictures(self.data, self.limits, self.split, world)
+            images = self.pictures(self.data, self.split, world)
             with byte_bar(FETCHING, quiet=not world.main) as fetched:
                 weights = self.weights.fetch(names, world, fetched)
             opened = [open_detector(name, world.device, weights, scale=images.scale) for name in names]
@@ -202,52 +239,6 @@ class MetricsReference:
                 say(f"for metrics, sweep and tune: --reference {shlex.quote(str(self.out))}")
                 if images.source.formats.get("jpeg"):
                     Console(soft_wrap=True).print(label("warning: ", jpeg_warning(images.source), "yellow"))
-
-
-def reference_of(name: str | None, limits: Limits, split: str | None, world: "World") -> "str | Images | None":
-    """What --reference names: a file of a reference, as it is, or data to make one of."""
-    from unitgain.evaluate.references import SUFFIXES
-
-    return name if name is None or Path(name).suffix in SUFFIXES else _pictures(name, limits, split, world)
-
-
-def open_judge(
-    metrics: str,
-    reference: "str | Images | None",
-    weights: Weights,
-    limits: Limits,
-    world: "World",
-    *,
-    detector: str | None = None,
-    scale: tuple[float, float] | None = None,
-) -> "Judge":
-    """`Judge.open` of metrics by commas, with bars for what is fetched and read."""
-    from unitgain.evaluate.judge import Judge
-
-    names, quiet = [name for name in metrics.split(",") if name], not world.main
-    with (
-        byte_bar(FETCHING, quiet=quiet) as fetched,
-        bar("reading the reference", "images", quiet=quiet, late=True) as read,
-    ):
-        return Judge.open(
-            names,
-            reference,
-            detector=detector,
-            weights=weights,
-            scale=scale,
-            limits=limits,
-            world=world,
-            on_bytes=fetched,
-            on_images=read,
-        )
-
-
-def _pictures(name: str, limits: Limits, split: str | None, world: "World") -> "Images":
-    """Pictures that lie somewhere; the first process says what was left out."""
-    from unitgain.evaluate.images import open_images
-
-    say = (lambda text: note(f"note: {text}")) if world.main else (lambda _: None)
-    return open_images(name, limits, split, say)
 
 
 def show(results: "Sequence[Measurement]") -> None:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, draw_next, pick_device
+from unitgain.cli.arguments import Unset, draw_next, pick_device
 from unitgain.cli.drawing import Sampling
-from unitgain.cli.metrics import open_judge, reference_of
+from unitgain.cli.metrics import Measuring
 from unitgain.console import Console, bar, byte_bar, say
-from unitgain.metrics.weights import Weights
 from unitgain.sweep.cells import NUMBERS, CellResult, SweepConfig, best, best_by
-from unitgain.trust import Limits
 
 if TYPE_CHECKING:
     from unitgain.evaluate.judge import Judge
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench(Sampling):
+class Bench(Sampling, Measuring):
     """How cells are drawn and judged; shared by `sweep` and `tune`."""
 
     config: SweepConfig
@@ -34,13 +32,6 @@ class Bench(Sampling):
     kid@dinov2 names a detector. What is in TorchScript files and modules are programs, and run: name only what you
     trust."""
 
-    reference: Unset[str] = None
-    """What the images are compared with, as in `unitgain metrics`: a reference (.npz, or official .pkl), or data, of
-    which one is then made. An Inception score needs none."""
-
-    reference_split: Unset[str] = None
-    """Of data of --reference that have several, such as the folders train and val; all: together."""
-
     guide: Unset[str] = None
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
     network without its label."""
@@ -48,20 +39,11 @@ class Bench(Sampling):
     guide_nimg: Unset[int] = None
     """Where the averages of the guide end, in images seen. Default: at its last snapshot."""
 
-    weights: Weights = field(default_factory=Weights)
-
-    limits: Limits = field(default_factory=Limits)
-
-    device: Device = "auto"
-    """Where to draw and measure."""
-
     def judge(self, world: "World") -> "Judge":
         """Metrics with their detectors and references; each process measures cells of its own."""
         from unitgain.parallel import World
 
-        reference = reference_of(self.reference, self.limits, self.reference_split, world)
-        judge = open_judge(self.metric, reference, self.weights, self.limits, world)
-        return replace(judge, world=World(device=world.device), errors=True)
+        return replace(self.open_judge(self.metric, world), world=World(device=world.device), errors=True)
 
     def say_best(self, bench: "Sweep", results: Sequence[CellResult]) -> None:
         """Say how to draw with the best of the first metric."""
