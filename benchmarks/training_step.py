@@ -24,7 +24,7 @@ from unitgain.bench.cases import Case
 from unitgain.bench.measure import Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
 from unitgain.bench.tables import notes
-from unitgain.bench.training import microbatches, rehearse, sized, training_work
+from unitgain.bench.training import rehearse, sized, training_work
 from unitgain.layers import MPConv
 from unitgain.native.memory import kept_memory
 from unitgain.ops import normalize
@@ -34,6 +34,7 @@ from unitgain.serial import to_dict
 from unitgain.train.passes import split_passes
 from unitgain.train.state import TrainState
 from unitgain.train.step import Microbatch
+from unitgain.train.warmup import microbatches
 
 WIDTH = 64
 BRANCHES = {"EDM2": "s c m s c", "EDM2+": PIXELS32.network.branch}

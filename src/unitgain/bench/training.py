@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from unitgain.arch.values import placeholder
 from unitgain.bench.cases import DTYPES, Case, forward_macs, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
@@ -13,7 +12,8 @@ from unitgain.recipe import Recipe
 from unitgain.recipes import DIGITS, recipe
 from unitgain.train.config import Execution
 from unitgain.train.state import TrainState
-from unitgain.train.step import Microbatch, train_step
+from unitgain.train.step import train_step
+from unitgain.train.warmup import microbatches
 
 LARGEST = 16  # images of a step where nobody has said how many
 WORDS = tuple(DTYPES)
@@ -85,28 +85,6 @@ def sized(recipe: Recipe, batch: int | None) -> Recipe:
     if size < 1:
         raise ValueError(f"batch = {batch}: must be at least 1")
     return recipe.replace(batch=size, duration=size, snapshot_every=size)
-
-
-def microbatches(recipe: Recipe, size: int, device: torch.device) -> list[Microbatch]:
-    """A batch of random images, noise levels, noise and classes, in parts of `size` images.
-
-    Raises:
-        ValueError: if `size` does not divide the batch.
-    """
-    if recipe.batch % size:
-        raise ValueError(f"microbatch={size} must divide the batch of {recipe.batch} images")
-    spec, loss = recipe.network, recipe.loss
-    generator = torch.Generator(device).manual_seed(2)
-    shape = (size, spec.channels, *spec.size)
-    parts = []
-    for start in range(0, recipe.batch, size):
-        clean = torch.randn(shape, device=device, generator=generator) * recipe.sigma_data
-        sigma, noise = loss.draw(clean, generator)
-        label = (torch.arange(start, start + size, device=device) % spec.label_dim) if spec.label_dim else None
-        last = start + size == recipe.batch
-        told = placeholder(spec, label, size, device)
-        parts.append(Microbatch(clean=clean, sigma=sigma, noise=noise, label=told, last=last))
-    return parts
 
 
 def rehearse(device: torch.device) -> None:

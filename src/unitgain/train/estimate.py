@@ -202,7 +202,8 @@ def next_to_nothing() -> None:
     from unitgain.arch import NetworkSpec
     from unitgain.train.speed import peak_memory
     from unitgain.train.state import TrainState
-    from unitgain.train.step import Microbatch, train_step
+    from unitgain.train.step import train_step
+    from unitgain.train.warmup import microbatches
 
     spec = NetworkSpec(
         resolution=8, channels=1, model_channels=16, channel_mult=(1, 2), num_blocks=1, channels_per_head=16
@@ -211,7 +212,6 @@ def next_to_nothing() -> None:
         name="tiny", network=spec, loss=EDMLoss(P_mean=0.0, P_std=1.0), batch=4, duration=8, lr=0.01, snapshot_every=8
     )
     state = TrainState.start(recipe)
-    images = torch.zeros(4, 1, 8, 8)
     for _ in range(2):
-        train_step(state, recipe, [Microbatch(clean=images, sigma=torch.ones(4), noise=images)])
-    print(peak_memory(torch.device("cpu")))
+        train_step(state, recipe, microbatches(recipe, 4, state.device))
+    print(peak_memory(state.device))

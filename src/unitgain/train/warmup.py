@@ -36,12 +36,13 @@ def images_per_second(recipe: Recipe, images: int, device: torch.device | str, s
     with kept_memory(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         state = TrainState.start(one, device)
         state.denoiser.dtype = DTYPES[recipe.precision]
-        first = _step(state, one, images)
+        batch = microbatches(one, images, device)
+        first = _step(state, one, batch)
         if first > LONG:
             return images / first
         steps, took = 0, 0.0
         while not steps or took < seconds:
-            steps, took = steps + 1, took + _step(state, one, images)
+            steps, took = steps + 1, took + _step(state, one, batch)
     return images * steps / took
 
 
@@ -61,13 +62,30 @@ def training_rate(device: torch.device | str, precision: Precision = "float32", 
     return PASSES * network_cost(one.network).flops * images_per_second(one, images, device, seconds)
 
 
-def _step(state: TrainState, recipe: Recipe, images: int) -> float:
-    """Seconds of a step on noise."""
-    spec, device = recipe.network, state.device
-    clean = torch.randn(images, spec.channels, *spec.size, device=device) * recipe.sigma_data
-    label = torch.zeros(images, dtype=torch.int64, device=device) if spec.label_dim else None
-    label = placeholder(spec, label, images, device)
-    sigma, noise = recipe.loss.draw(clean)
+def microbatches(recipe: Recipe, size: int, device: torch.device) -> list[Microbatch]:
+    """A batch of random images, noise levels, noise and classes, in parts of `size` images.
+
+    Raises:
+        ValueError: if `size` does not divide the batch.
+    """
+    if recipe.batch % size:
+        raise ValueError(f"microbatch={size} must divide the batch of {recipe.batch} images")
+    spec, loss = recipe.network, recipe.loss
+    generator = torch.Generator(device).manual_seed(2)
+    shape = (size, spec.channels, *spec.size)
+    parts = []
+    for start in range(0, recipe.batch, size):
+        clean = torch.randn(shape, device=device, generator=generator) * recipe.sigma_data
+        sigma, noise = loss.draw(clean, generator)
+        label = (torch.arange(start, start + size, device=device) % spec.label_dim) if spec.label_dim else None
+        last = start + size == recipe.batch
+        told = placeholder(spec, label, size, device)
+        parts.append(Microbatch(clean=clean, sigma=sigma, noise=noise, label=told, last=last))
+    return parts
+
+
+def _step(state: TrainState, recipe: Recipe, batch: list[Microbatch]) -> float:
+    """Seconds of a step; waits for the device."""
     start = time.perf_counter()
-    train_step(state, recipe, [Microbatch(clean=clean, sigma=sigma, noise=noise, label=label)])  # waits for the device
+    train_step(state, recipe, batch)
     return time.perf_counter() - start
