@@ -20,18 +20,15 @@ from triton.compiler import ASTSource  # noqa: E402
 from unitgain.kernels.device import depthwise  # noqa: E402
 
 FLOATS = {"gain"}
-PLAIN = {"weight_ptr", "scale_ptr", "part_ptr", "weight_part_ptr", "scale_part_ptr"}  # float32 whatever the images are
+PLAIN = {"weight_ptr", "scale_ptr", "weight_part_ptr", "scale_part_ptr"}  # float32 whatever the images are
 BOTH = {"MODULATE": True, "SILU": True, "AFTER": False}
 MODERN = BOTH | {"AFTER": True}  # EDM2+ modulates after the SiLU
-TILE = {"BLOCK_P": 32, "BLOCK_C": 64}
 STRIP = {"ROWS": 16, "BLOCK_W": 8, "BLOCK_C": 64}
 KERNELS = (
     (depthwise.forward3, BOTH | STRIP),
     (depthwise.forward3, MODERN | STRIP),
     (depthwise.backward3, BOTH | STRIP),
     (depthwise.backward3, MODERN | STRIP),
-    (depthwise.forward, {"K": 7} | TILE),
-    (depthwise.backward, {"K": 7} | TILE),
 )
 
 

@@ -66,8 +66,13 @@ def added(denoised, x, sigma):
 
 @pytest.fixture
 def kernels_only(monkeypatch):
-    """Fails where the reference convolves in the place of a kernel."""
-    monkeypatch.setattr(functions, "reference", SimpleNamespace(activate=reference.activate))
+    """Fails where the reference makes a 3x3 convolution in the place of a kernel."""
+
+    def larger(x, weight, *how):
+        assert weight.shape[-1] > 3
+        return reference.depthwise(x, weight, *how)
+
+    monkeypatch.setattr(functions, "reference", SimpleNamespace(depthwise=larger))
 
 
 @needs_triton

@@ -1,8 +1,8 @@
 """Depthwise convolutions with modulation and SiLU of the input in one pass, where a kernel can run; else in PyTorch.
 
-A kernel runs on images that are channels-last, of float32, float16 or bfloat16, on a GPU with Triton installed (or on
-the CPU under `TRITON_INTERPRET=1`, for tests). All else takes the functions of `reference`, which compute the same: the
-kernels round once, to the dtype of the output, where those round after every step.
+The kernel takes 3x3 convolutions of images that are channels-last, of float32, float16 or bfloat16, on a GPU with
+Triton installed (or on the CPU under `TRITON_INTERPRET=1`, for tests). All else takes the functions of `reference`,
+which compute the same: the kernel rounds once, to the dtype of the output, where those round after every step.
 """
 
 import torch
@@ -31,17 +31,14 @@ def depthwise(
         fused: whether a kernel may run.
         after: whether the modulation comes after the SiLU: `scale * silu * SiLU(x)`.
 
-    A 3x3 convolution activates its input on the way in; others leave it to PyTorch, as they read each pixel too often.
-    A weight whose taps lie `[k, k, C]` in memory (`by_taps`) is taken as it is; others are copied so in every call.
+    A kernel takes 3x3 convolutions alone: larger ones would activate each pixel too often. A weight whose taps lie
+    `[k, k, C]` in memory (`by_taps`) is taken as it is; others are copied so in every call.
     """
-    if not (fused and usable(x)):
+    if not (fused and weight.shape[-1] == 3 and usable(x)):
         return reference.depthwise(x, weight, scale, silu, after)
     from unitgain.kernels import operators
 
     taps = weight.float().flatten(1).t().contiguous()
-    k = weight.shape[-1]
-    if k != 3:
-        return operators.depthwise(reference.activate(x, scale, silu, after), taps, k)
     gain, bends = (1.0, False) if silu is None else (silu, True)
     return operators.depthwise3(x, taps, _factors(scale), gain, bends, after)
 

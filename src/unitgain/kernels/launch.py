@@ -2,7 +2,7 @@
 
 Sums over pixels are made in two stages, one partial sum per program and then the sum of those, in an order that depends
 on the shapes alone: the same inputs give the same bits. For that reason nothing that sums is tuned by time, only the
-forward pass of the 3x3 convolution, whose outputs do not depend on the tile.
+forward pass, whose outputs do not depend on the tile.
 """
 
 from functools import cache
@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TILE = 2048  # elements that a program of a convolution of any size holds
-STRIP = 8  # pixels across, in a strip of the 3x3 convolution
+STRIP = 8  # pixels across, in a strip
 DEPTH = 16  # rows that a program walks down where that is not tuned
 
 
@@ -24,7 +23,7 @@ def depthwise3(
     silu: bool,
     after: bool = False,
 ) -> Tensor:
-    """Forward pass of `operators.depthwise` for 3x3."""
+    """Forward pass of `operators.depthwise3`."""
     y = empty_like(x)
     samples, channels, height, width = x.shape
 
@@ -55,32 +54,6 @@ def depthwise3_backward(
     how = {"MODULATE": scale is not None, "SILU": silu, "AFTER": after, **tile}
     _start(depthwise.backward3, grid, *tensors, gain, height, width, channels, **how)
     return grad_x, weight_part.sum(0), scale_part if scale is None else scale_part.sum(1)
-
-
-def depthwise(x: Tensor, taps: Tensor, k: int) -> Tensor:
-    """Forward pass of `operators.depthwise` for any odd kernel, without activation."""
-    from unitgain.kernels.device import depthwise
-
-    y = empty_like(x)
-    samples, channels, height, width = x.shape
-    tile = _block(height * width, channels)
-    grid = (samples * _cdiv(height * width, tile["BLOCK_P"]), _cdiv(channels, tile["BLOCK_C"]))
-    _start(depthwise.forward, grid, x, taps, y, height, width, channels, K=k, **tile)
-    return y
-
-
-def depthwise_backward(grad: Tensor, x: Tensor, taps: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Gradients of `x` and `taps`."""
-    from unitgain.kernels.device import depthwise
-
-    grad_x = empty_like(x)
-    samples, channels, height, width = x.shape
-    tile = _block(height * width, channels)
-    programs = samples * _cdiv(height * width, tile["BLOCK_P"])
-    part = _partial(x, True, programs, k * k, channels)
-    grid = (programs, _cdiv(channels, tile["BLOCK_C"]))
-    _start(depthwise.backward, grid, grad, x, taps, grad_x, part, height, width, channels, K=k, **tile)
-    return grad_x, part.sum(0)
 
 
 def _start(kernel: Any, grid: Any, *arguments: Any, **constants: int) -> None:
@@ -115,7 +88,7 @@ def _forward3(height: int, width: int, channels: int) -> tuple[Any, dict[str, in
 
 
 def _strip(height: int, width: int, channels: int) -> dict[str, int]:
-    """The tile of the 3x3 convolution where it is not tuned."""
+    """The tile where it is not tuned."""
     return {
         "ROWS": min(DEPTH, height),
         "BLOCK_W": min(STRIP, _power(width)),
@@ -141,12 +114,6 @@ TILES_3 = (
     ({"ROWS": 16, "BLOCK_W": 16, "BLOCK_C": 32}, 4),
 )
 """Tiles to choose from, with the number of warps."""
-
-
-def _block(pixels: int, channels: int) -> dict[str, int]:
-    """A tile of some pixels and some channels."""
-    block_c = min(64, _power(channels))
-    return {"BLOCK_P": min(TILE // block_c, _power(pixels)), "BLOCK_C": block_c}
 
 
 def _cdiv(a: int, b: int) -> int:

@@ -35,18 +35,6 @@ def depthwise3_backward(
     return launch.depthwise3_backward(grad, x, taps, scale, gain, silu, after)
 
 
-@torch.library.custom_op("unitgain::depthwise", mutates_args=())
-def depthwise(x: Tensor, taps: Tensor, k: int) -> Tensor:
-    """Depthwise k x k convolution, k odd; `taps` are `[k * k, C]`, float32."""
-    return launch.depthwise(x, taps, k)
-
-
-@torch.library.custom_op("unitgain::depthwise_backward", mutates_args=())
-def depthwise_backward(grad: Tensor, x: Tensor, taps: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Gradients of `x` and `taps`."""
-    return launch.depthwise_backward(grad, x, taps, k)
-
-
 @depthwise3.register_fake
 def _(
     x: Tensor,
@@ -64,16 +52,6 @@ def _(
     grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     return launch.empty_like(x), torch.empty_like(taps), _scale_like(x, scale)
-
-
-@depthwise.register_fake
-def _(x: Tensor, taps: Tensor, k: int) -> Tensor:
-    return launch.empty_like(x)
-
-
-@depthwise_backward.register_fake
-def _(grad: Tensor, x: Tensor, taps: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    return launch.empty_like(x), torch.empty_like(taps)
 
 
 def _scale_like(x: Tensor, scale: Tensor | None) -> Tensor:
@@ -96,15 +74,4 @@ def _pull_depthwise3(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, grad_taps, None if scale is None else grad_scale, None, None, None
 
 
-def _keep_depthwise(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, taps, ctx.k = inputs
-    ctx.save_for_backward(x, taps)
-
-
-def _pull_depthwise(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, taps = ctx.saved_tensors
-    return *depthwise_backward(_image(grad), x, taps, ctx.k), None
-
-
 depthwise3.register_autograd(_pull_depthwise3, setup_context=_keep_depthwise3)
-depthwise.register_autograd(_pull_depthwise, setup_context=_keep_depthwise)

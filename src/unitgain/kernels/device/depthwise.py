@@ -1,7 +1,7 @@
-"""Depthwise convolutions that keep the size (zero padding), with modulation and SiLU of the input on the way in.
+"""Depthwise 3x3 convolutions (zero padding), with modulation and SiLU of the input on the way in.
 
 Images lie channels-last: pixel p of a sample and channel c at `p * channels + c`. Whatever is stored, arithmetic is in
-float32. Accesses outside an image are masked and read zero. Weights are `[k * k, C]`, float32. The activation of zero
+float32. Accesses outside an image are masked and read zero. Weights are `[9, C]`, float32. The activation of zero
 is zero, so it may be applied to the padding too.
 """
 
@@ -89,7 +89,7 @@ def forward3(
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """3x3: a program walks down a strip, so that each row is activated three times, once per column of the kernel.
+    """A program walks down a strip, so that each row is activated three times, once per column of the kernel.
 
     `last` and `here` gather the output rows that still lack contributions from the rows below.
     """
@@ -172,7 +172,7 @@ def backward3(
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """3x3: the nine gradients around a pixel serve both its own gradient and those of the weights.
+    """The nine gradients around a pixel serve both its own gradient and those of the weights.
 
     Sums over a program's pixels go to `weight_part`, `[programs, 9, C]`, and `scale_part`, `[programs, C]`.
     """
@@ -212,79 +212,3 @@ def backward3(
     if MODULATE:
         scale_part = scale_part_ptr + tl.program_id(0).to(tl.int64) * channels + lane
         tl.store(scale_part, tl.sum(sums, axis=0), mask=lane < channels)
-
-
-@triton.jit
-def forward(
-    x_ptr,
-    weight_ptr,
-    y_ptr,
-    height,
-    width,
-    channels,
-    K: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Any odd k, without activation: k * k reads per output, most of them from the cache."""
-    pixels = height * width
-    chunks = tl.cdiv(pixels, BLOCK_P)
-    p = tl.program_id(0) % chunks * BLOCK_P + tl.arange(0, BLOCK_P)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
-    real = c < channels
-    start = (tl.program_id(0) // chunks).to(tl.int64) * pixels * channels
-    x_ptr += start + c
-    y_ptr += start + c
-    weight_ptr += c
-    y = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
-    for tap in range(K * K):
-        down = tap // K - K // 2
-        right = tap % K - K // 2
-        column = p % width + right
-        inside = (column >= 0) & (column < width)
-        w = tl.load(weight_ptr + tap * channels, mask=real, other=0.0)
-        y += w * _pixels(x_ptr, p + down * width + right, inside, real, pixels, channels)
-    mask = (p < pixels)[:, None] & real
-    tl.store(y_ptr + p[:, None] * channels, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def backward(
-    grad_ptr,
-    x_ptr,
-    weight_ptr,
-    grad_x_ptr,
-    part_ptr,
-    height,
-    width,
-    channels,
-    K: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Any odd k: the gradient of a tile, and the sums over it that those of the weights are made of."""
-    pixels = height * width
-    chunks = tl.cdiv(pixels, BLOCK_P)
-    p = tl.program_id(0) % chunks * BLOCK_P + tl.arange(0, BLOCK_P)
-    lane = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    c = lane[None, :]
-    real = c < channels
-    start = (tl.program_id(0) // chunks).to(tl.int64) * pixels * channels
-    grad_ptr += start + c
-    x_ptr += start + c
-    grad_x_ptr += start + c
-    weight_ptr += c
-    part = part_ptr + tl.program_id(0).to(tl.int64) * (K * K) * channels + lane
-    inside = p < pixels
-    x = _pixels(x_ptr, p, inside, real, pixels, channels)
-    grad = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
-    for tap in range(K * K):
-        down = K // 2 - tap // K
-        right = K // 2 - tap % K
-        column = p % width + right
-        inside = (column >= 0) & (column < width)
-        g = _pixels(grad_ptr, p + down * width + right, inside, real, pixels, channels)
-        grad += tl.load(weight_ptr + tap * channels, mask=real, other=0.0) * g
-        tl.store(part + tap * channels, tl.sum(x * g, axis=0), mask=lane < channels)
-    mask = (p < pixels)[:, None] & real
-    tl.store(grad_x_ptr + p[:, None] * channels, grad.to(grad_x_ptr.dtype.element_ty), mask=mask)
