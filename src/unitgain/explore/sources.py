@@ -1,14 +1,12 @@
 """Where networks come from: a run, of which any average can be had, or a network as it is."""
 
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, list_snapshots
 from unitgain.draw.networks import Network, open_network, ready
 from unitgain.draw.settings import DrawSettings
 from unitgain.explore.views import Average
@@ -25,58 +23,39 @@ PRECISION = "float16"  # of reconstructed averages, as `unitgain ema reconstruct
 OnBytes = Callable[[int, int], None]
 
 
-class Source(ABC):
-    """A run or a network, by the name that it was asked for with.
-
-    Attributes:
-        name: path, preset or repository.
-    """
-
-    name: str
-
-    @property
-    def title(self) -> str:
-        """Its name in few words."""
-        return self.name
-
-    @abstractmethod
-    def resolve(self, average: Average) -> Average:
-        """The average with everything said that was left open.
-
-        Raises:
-            ValueError: if there is no such average.
-        """
-
-    @abstractmethod
-    def key(self, average: Average) -> Hashable:
-        """What stands for the network of a resolved average: another one as soon as its files are others."""
-
-    @abstractmethod
-    def open(self, average: Average, device: torch.device, settings: DrawSettings, on_bytes: OnBytes) -> Network:
-        """The network of a resolved average, ready to draw."""
-
-    @abstractmethod
-    def path(self, average: Average) -> str:
-        """Name of its network for `unitgain sample`: of an average, where `unitgain ema reconstruct` puts it."""
-
-    @abstractmethod
-    def header(self) -> Any:
-        """What the newest network says of itself, a `SnapshotHeader`."""
-
-
-class Single(Source):
-    """A network as it is: a snapshot, a preset, or a repository of the Hub.
+class Source:
+    """A network as it is: a snapshot, a preset, or a repository of the Hub; `Run` is one with averages to choose from.
 
     Args:
         name: as for `open_network`.
+
+    Attributes:
+        name: likewise.
+
+    Raises:
+        FileNotFoundError, HubError, SnapshotError: if there is no such network.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.header()
 
+    @property
+    def title(self) -> str:
+        """Its name in few words."""
+        return self.name
+
+    def header(self) -> SnapshotHeader:
+        """What the newest network says of itself."""
+        with Snapshot(locate(self.name)) as snapshot:
+            return snapshot.header
+
     def resolve(self, average: Average) -> Average:
-        """As `Source` says."""
+        """The average with everything said that was left open.
+
+        Raises:
+            ValueError: if there is no such average.
+        """
         if average != Average():
             raise ValueError(
                 f"{self.name} is one network, which has no averages to choose from: name the folder of a run"
@@ -84,23 +63,18 @@ class Single(Source):
         return average
 
     def key(self, average: Average) -> Hashable:
-        """As `Source` says."""
+        """What stands for the network of a resolved average: another one as soon as its files are others."""
         file = locate(self.name)
         about = file.stat()
         return str(file.resolve()), about.st_size, about.st_mtime_ns
 
     def open(self, average: Average, device: torch.device, settings: DrawSettings, on_bytes: OnBytes) -> Network:
-        """As `Source` says."""
+        """The network of a resolved average, ready to draw."""
         return open_network(self.name, device, settings)
 
     def path(self, average: Average) -> str:
-        """As `Source` says."""
+        """Name of its network for `unitgain sample`: of an average, where `unitgain ema reconstruct` puts it."""
         return self.name
-
-    def header(self) -> Any:
-        """As `Source` says."""
-        with Snapshot(locate(self.name)) as snapshot:
-            return snapshot.header
 
 
 class Run(Source):
@@ -115,17 +89,17 @@ class Run(Source):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.name = folder, str(folder)
+        self.folder = folder
         self._plan = functools.lru_cache(maxsize=PLANS)(self._plan_of)
         self._times = functools.lru_cache(maxsize=1)(self._times_of)
-        self.header()
+        super().__init__(str(folder))
 
     @property
     def title(self) -> str:
         """As `Source` says."""
         return self.folder.resolve().name
 
-    def header(self) -> Any:
+    def header(self) -> SnapshotHeader:
         """As `Source` says."""
         return list_snapshots(self.folder)[-1].header
 
@@ -196,4 +170,4 @@ class Run(Source):
 
 def open_source(name: str) -> Source:
     """A run where `name` is the folder of one, else whatever `unitgain.load` opens."""
-    return Run(Path(name)) if is_run(Path(name)) else Single(name)
+    return Run(Path(name)) if is_run(Path(name)) else Source(name)
