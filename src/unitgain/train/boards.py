@@ -5,7 +5,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from unitgain.console import warn
 from unitgain.extras import require
@@ -14,23 +14,6 @@ from unitgain.text import printable
 from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, read_regular
 
 WANDB = "wandb.json"  # in the run folder: which run of W&B it is
-
-
-@runtime_checkable
-class Board(Protocol):
-    """Where scalars go."""
-
-    def write(self, nimg: int, values: Mapping[str, float]) -> None:
-        """Take scalars by name, at so many images."""
-        ...
-
-    def image(self, name: str, nimg: int, pixels: Any) -> None:
-        """Take a picture: an array, uint8 `[H, W]` or `[H, W, 3]`."""
-        ...
-
-    def close(self) -> None:
-        """Finish."""
-        ...
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
@@ -55,7 +38,7 @@ def _named(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def boards(
     run: Path, nimg: int, config: Mapping[str, Any], tensorboard: bool, wandb: str | None, quiet: bool = False
-) -> list[Board]:
+) -> "list[Board]":
     """What a run writes to beside `stats.jsonl`.
 
     Args:
@@ -195,3 +178,6 @@ class WandB:
         """Wait until everything is uploaded."""
         if self._run is not None:
             self._run.finish()
+
+
+Board = TensorBoard | WandB
