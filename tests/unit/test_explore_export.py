@@ -51,11 +51,12 @@ def test_the_rules_of_a_page_show_one_picture_for_each_choice(runs):
     config = ExportConfig(lengths=(0.05, 0.1), weights=(1.0, 3.0), seeds=(1, 2, 3), view=view)
     with Session(runs / "main", settings=FAST) as session:
         page = export_page(session, config)
-    rules = re.findall(r"\.dials((?::has\(#[\w-]+:checked\))+) > \.([\w-]+) {", page)
-    shown = {tuple(re.findall(r"#([\w-]+):", chosen)): figure for chosen, figure in rules}
-    stops = [re.findall(rf'id="(explore{axis}-\d+)"', page) for axis in range(3)]
-    assert set(shown) == set(itertools.product(*stops))
-    assert all(page.count(f'<figure class="{figure}">') == 1 for figure in shown.values())
+    hidden = re.findall(r"has\(\.(axis\d) > input:nth-of-type\((\d+)\):checked\) > figure:not\(\.(at[\d-]+)\)", page)
+    assert all(figure == f"at{axis[4:]}-{int(stop) - 1}" for axis, stop, figure in hidden)
+    stops = [len(re.findall(rf'id="explore{axis}-\d+"', page)) for axis in range(3)]
+    assert {figure for *_, figure in hidden} >= {f"at{axis}-{n}" for axis in range(3) for n in range(stops[axis])}
+    figures = [tuple(map(int, one)) for one in re.findall(r'<figure class="at0-(\d+) at1-(\d+) at2-(\d+)">', page)]
+    assert sorted(figures) == list(itertools.product(*map(range, stops)))
 
 
 def test_a_page_of_one_network_has_no_lengths(runs, tmp_path, call):

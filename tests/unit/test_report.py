@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import fcntl
 import io
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from unitgain.figures import ACCENT, INK, colors
 from unitgain.report.chart import bar, curve
 from unitgain.report.curves import short
 from unitgain.report.history import pooled, read_history
-from unitgain.report.page import picture, slider
+from unitgain.report.page import dials, picture
 from unitgain.report.run import run_page
 from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pictures
 from unitgain.report.terminal import frame
@@ -235,14 +236,18 @@ def test_snapshots_are_of_one_length_at_even_times(folder):
         choose_snapshots(history, 3, 0.3)
 
 
-def test_a_slider_shows_one_of_its_figures_without_a_script():
-    figures = {"<1>": picture(Image.new("L", (4, 4)), "<one>"), "2": picture(Image.new("L", (600, 4)), "two")}
-    html = slider("time", "<Time>", figures)
+def test_dials_show_one_of_their_figures_without_a_script():
+    figures = [picture(Image.new("L", (4, 4)), "<one>"), picture(Image.new("L", (600, 4)), "two")]
+    html = dials("time", {"<Time>": ["<1>", "2"]}, {(i,): figure for i, figure in enumerate(figures)}, [1])
     assert "&lt;Time&gt;" in html and "&lt;1&gt;" in html and "&lt;one&gt;" in html and "<1>" not in html
-    assert re.findall(r'id="(time-\d)"( checked)?', html) == [("time-0", ""), ("time-1", " checked")]
+    assert re.findall(r'id="(time0-\d)"( checked)?', html) == [("time0-0", ""), ("time0-1", " checked")]
     assert html.count('class="sharp"') == 1  # small pictures are enlarged without smoothing
-    with pytest.raises(ValueError, match="at most 24"):
-        slider("time", "", {str(number): "" for number in range(25)})
+    for axes in ({"": list(map(str, range(25)))}, {key: ["0"] for key in "abcd"}):
+        places = itertools.product(*map(range, map(len, axes.values())))
+        with pytest.raises(ValueError, match="at most 3 of at most 24"):
+            dials("time", axes, dict.fromkeys(places, ""), [0] * len(axes))
+    with pytest.raises(ValueError, match="one for each choice"):
+        dials("time", {"": ["0", "1"]}, {(0,): ""}, [0])
 
 
 def test_real_pictures_are_those_that_the_run_was_trained_on(folder):

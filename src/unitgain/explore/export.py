@@ -93,10 +93,11 @@ def export_page(
             if on_images is not None:
                 on_images(done, total)
     axes = {name: stops for name, stops in axes.items() if stops}
-    choice, style = dials("explore", axes, figures)
+    chosen = [0 if number else len(stops) // 2 for number, stops in enumerate(axes.values())]
+    choice = dials("explore", axes, figures, chosen)
     sections = [("Drawn", paragraph(HOW_TO) + choice), ("What this is", _about(session, base))]
     lead = f"{session.recipe}: one training run, its weight average chosen afterwards by looking."
-    return page(f"Explore {session.source.title}", lead, sections, style=style)
+    return page(f"Explore {session.source.title}", lead, sections)
 
 
 def _lengths(session: Session, config: ExportConfig) -> Sequence[float | None]:

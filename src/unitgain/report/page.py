@@ -10,7 +10,7 @@ from PIL import Image
 
 from unitgain.text import printable
 
-MOST = 24  # pictures of a slider
+MOST, AXES = 24, 3  # stops of a bar, and bars, by which a figure is chosen
 SHARP = 480  # pixels: pictures that are not as wide are enlarged without smoothing
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script, and nothing from elsewhere
 # Plots are drawn in dark ink on white; in the dark they are inverted, and their hues turned back.
@@ -35,35 +35,32 @@ figure { margin: .4rem 0 } figcaption { color: var(--soft); font-size: .92rem }
 .tiles > * { min-width: 0 } .tiles svg { width: 100% } svg { max-width: 100%; height: auto }
 img { max-width: 100% } img.sharp { image-rendering: pixelated }
 .tiles img { width: 100%; max-width: 62rem; max-height: 80vh; object-fit: contain; object-position: left top }
-.slides { display: flex; flex-wrap: wrap; position: relative; margin: .4rem 0; max-width: 62rem }
-.slides > h3 { flex: 0 0 100%; font-size: 1rem; margin: 0 0 .3rem }
-.slides > input { position: absolute; opacity: 0 }
-.slides > label { flex: 1 1 2.6rem; text-align: center; padding: .1rem .2rem; cursor: pointer; color: var(--soft);
+.dials { margin: .4rem 0; max-width: 62rem }
+.dials > fieldset { display: flex; flex-wrap: wrap; position: relative; border: 0; margin: 0 0 .3rem; padding: 0;
+  min-width: 0 }
+.dials > fieldset > legend { font-weight: 600; padding: 0; float: left; width: 100% }
+.dials input { position: absolute; opacity: 0 }
+.dials label { flex: 1 1 2.6rem; text-align: center; padding: .1rem .2rem; cursor: pointer; color: var(--soft);
   border-top: .35rem solid var(--line); font-size: .85rem }
-.slides > label:hover { color: var(--ink) }
-.slides > input:checked + label { border-color: var(--mark); color: var(--ink); font-weight: 600 }
-.slides > input:focus-visible + label { outline: 2px solid var(--mark) }
-.slides > figure { display: none; flex: 0 0 100% }
-@media print { .slides > figure { display: block } }
-.dials > fieldset { border: 0; margin: 0; padding: 0; min-width: 0 }
-.dials > fieldset > legend { font-weight: 600; padding: 0 }
-.dials > figure { display: none }
-@supports not selector(:has(*)) { .dials > figure { display: block } }
+.dials label:hover { color: var(--ink) }
+.dials input:checked + label { border-color: var(--mark); color: var(--ink); font-weight: 600 }
+.dials input:focus-visible + label { outline: 2px solid var(--mark) }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem }
-""" + "\n".join(
-    f".slides > input:nth-of-type({n}):checked ~ figure:nth-of-type({n}) {{ display: block }}"
-    for n in range(1, MOST + 1)
+""" + "\n".join(  # on paper, and in browsers that do not know :has, all figures are there
+    f"@media screen {{ .dials:has(.axis{axis} > input:nth-of-type({stop + 1}):checked) > figure:not(.at{axis}-{stop}) "
+    "{ display: none } }"
+    for axis in range(AXES)
+    for stop in range(MOST)
 )
 
 
-def page(title: str, lead: str, sections: Iterable[tuple[str, str]], style: str = "") -> str:
+def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
     """A whole page.
 
     Args:
         title: plain text.
         lead: plain text below it.
         sections: (plain title, HTML) of each part.
-        style: rules of its own.
     """
     body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections)
     head = (
@@ -71,7 +68,7 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]], style: str 
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     )
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}{style}</style></head>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n'
         f"<body>\n<main>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -121,67 +118,38 @@ def plot(content: str, caption: str, more: str = "") -> str:
     return f"<figure>{content}<figcaption>{escape(caption)}{more}</figcaption></figure>"
 
 
-def slider(name: str, title: str, figures: Mapping[str, str]) -> str:
-    """Figures of which one is shown at a time: a bar of stops, which clicks and the arrow keys move along; no script.
-
-    Args:
-        name: of the slider, different from those of others on the page; letters.
-        title: plain text above it.
-        figures: by plain text of their stops, in order, at most `MOST`; the last one is shown first.
-
-    Raises:
-        ValueError: if there are too many.
-    """
-    if len(figures) > MOST:
-        raise ValueError(f"a slider of {len(figures)} figures: at most {MOST}")
-    stops = _stops(name, figures, len(figures) - 1)
-    return f'<div class="slides"><h3>{escape(title)}</h3>{stops}{"".join(figures.values())}</div>'
-
-
-def dials(name: str, axes: Mapping[str, Sequence[str]], figures: Mapping[tuple[int, ...], str]) -> tuple[str, str]:
-    """Figures of which one is shown at a time, chosen by several bars of stops; no script.
+def dials(
+    name: str, axes: Mapping[str, Sequence[str]], figures: Mapping[tuple[int, ...], str], chosen: Sequence[int]
+) -> str:
+    """Figures of which one is shown at a time, chosen by bars of stops, which clicks and the arrow keys move along; no
+    script.
 
     Args:
         name: of them, different from those of others on the page; letters.
-        axes: the plain texts of the stops by the plain title of their bar, at most `MOST` each.
+        axes: the plain texts of the stops by the plain title of their bar; at most `AXES` bars of `MOST` stops.
         figures: HTML by the numbers of the stops.
-
-    Returns:
-        The HTML, and the rules that `page` needs for it as `style`. The middle of the first bar is shown first, and the
-        first stop of the others.
+        chosen: the numbers of the stops that are shown first.
 
     Raises:
-        ValueError: if there are too many stops, or not a figure for each choice.
+        ValueError: if there are too many bars or stops, or not a figure for each choice.
     """
     if set(figures) != set(itertools.product(*map(range, map(len, axes.values())))):
         raise ValueError(f"{len(figures)} figures are not one for each choice of {list(axes)}")
-    bars, rules = [], []
-    for number, (title, stops) in enumerate(axes.items()):
-        if len(stops) > MOST:
-            raise ValueError(f"a bar of {len(stops)} stops: at most {MOST}")
-        chosen = 0 if number else len(stops) // 2
-        bar = _stops(f"{name}{number}", stops, chosen)
-        bars.append(f'<fieldset><legend>{escape(title)}</legend><div class="slides">{bar}</div></fieldset>')
-    for place in figures:
-        chosen = "".join(f":has(#{name}{axis}-{stop}:checked)" for axis, stop in enumerate(place))
-        rules.append(f".dials{chosen} > .{_place(name, place)} {{ display: block }}")
-    shown = (
-        figure.replace("<figure>", f'<figure class="{_place(name, place)}">', 1) for place, figure in figures.items()
-    )
-    return f'<div class="dials">{"".join(bars)}{"".join(shown)}</div>', "\n".join(rules)
-
-
-def _place(name: str, place: tuple[int, ...]) -> str:
-    return "-".join((name, *map(str, place)))
-
-
-def _stops(name: str, texts: Iterable[str], chosen: int) -> str:
-    """Radio buttons with their labels, one of them chosen."""
-    stops = []
-    for number, text in enumerate(texts):
-        own, checked = f"{name}-{number}", " checked" if number == chosen else ""
-        stops.append(f'<input type="radio" name="{name}" id="{own}"{checked}><label for="{own}">{escape(text)}</label>')
-    return "".join(stops)
+    if len(axes) > AXES or max(map(len, axes.values())) > MOST:
+        raise ValueError(f"bars of {[len(stops) for stops in axes.values()]} stops: at most {AXES} of at most {MOST}")
+    bars = []
+    for axis, (title, stops) in enumerate(axes.items()):
+        inputs = []
+        for number, text in enumerate(stops):
+            own, checked = f"{name}{axis}-{number}", " checked" if number == chosen[axis] else ""
+            radio = f'<input type="radio" name="{name}{axis}" id="{own}"{checked}>'
+            inputs.append(f'{radio}<label for="{own}">{escape(text)}</label>')
+        bars.append(f'<fieldset class="axis{axis}"><legend>{escape(title)}</legend>{"".join(inputs)}</fieldset>')
+    shown = []
+    for place, figure in figures.items():
+        stops = " ".join(f"at{axis}-{stop}" for axis, stop in enumerate(place))
+        shown.append(figure.replace("<figure>", f'<figure class="{stops}">', 1))
+    return f'<div class="dials">{"".join(bars)}{"".join(shown)}</div>'
 
 
 def side_by_side(*figures: str) -> str:

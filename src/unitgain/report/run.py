@@ -9,7 +9,7 @@ from PIL import Image
 from unitgain.metrics.metric import higher_is_better
 from unitgain.report.curves import by_bucket, by_part, images_by_level, noise_levels, over_training, short
 from unitgain.report.history import History, exp_u, pooled
-from unitgain.report.page import MOST, page, paragraph, picture, plot, side_by_side, slider, table, tiles
+from unitgain.report.page import MOST, dials, page, paragraph, picture, plot, side_by_side, table, tiles
 from unitgain.report.samples import Drawing
 from unitgain.serial import to_dict
 from unitgain.text import evenly, span
@@ -110,15 +110,21 @@ def _samples(drawings: Sequence[Drawing], note: str, lengths: Sequence[Drawing],
     shown = []
     if drawings:
         over = {short(one.nimg): picture(_fitting(one.image), f"{one.nimg:,} images") for one in drawings[-MOST:]}
-        shown.append(slider("time", "Drawn, after so many images of training", over))
+        shown.append(_slider("time", "Drawn, after so many images of training", over))
     if lengths:
         own = [one for one in lengths if one.length is not None]
         over = {f"{one.length:g}": picture(_fitting(one.image), f"EMA length {one.length:g}") for one in own[:MOST]}
-        shown.append(slider("length", "Drawn at the end, with averages of these lengths", over))
+        shown.append(_slider("length", "Drawn at the end, with averages of these lengths", over))
     if real is not None:
         shown.append(picture(_fitting(real), "Real pictures, picked at random"))
     told = paragraph(SAMPLES) if drawings or lengths else ""
     return told + (tiles(*shown) if shown else "") + (paragraph(note) if note else "")
+
+
+def _slider(name: str, title: str, figures: Mapping[str, str]) -> str:
+    """Figures by their stops, the last one first."""
+    places = {(number,): figure for number, figure in enumerate(figures.values())}
+    return dials(name, {title: list(figures)}, places, [len(figures) - 1])
 
 
 def _fitting(image: Image.Image) -> Image.Image:
