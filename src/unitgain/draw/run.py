@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitgain.classes import Classes
 from unitgain.data.encoder import encoder_from_dict
 from unitgain.data.preview import pictures_of
 from unitgain.denoiser import classes_of
@@ -78,35 +77,24 @@ def write_images(
     """
     world = world or World()
     check_seeds(seeds)
-    classes = classes_of(main.denoiser)
-    settings = settings.with_classes(classes)
-    denoiser = guide_by(main, guide, settings)
-    decode = decoder_of(main.denoiser, settings.vae)
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
-    about = describe(main, guide, settings, world.device)
-    about = about if classes.names is None else about | {CLASSES: classes.names}
+    settings = settings.with_classes(classes_of(main.denoiser))
+    denoiser, decode = guide_by(main, guide, settings), decoder_of(main.denoiser, settings.vae)
+    names = {} if main.denoiser.classes is None else {CLASSES: main.denoiser.classes}
+    about = describe(main, guide, settings, world.device) | names
     folder = ImageFolder(out, about, world.rank, file_kind(main.encoder))
     before = world.on_main(lambda: _open(folder, seeds))
     left = [seed for seed in seeds if seed not in before]
     advance = world.progress(on_progress if world.main else None, len(seeds), before=len(seeds) - len(left))
     if world.main and on_progress is not None:
         on_progress(len(seeds) - len(left), len(seeds))
-    sheet = dict.fromkeys(sorted(before.union(seeds))[:GRID_MOST] if contact_sheet else ())  # pixels, where drawn here
-    for part, labels, images in draw_images(
-        denoiser, decode, world.share(left), settings, batch=batch, on_images=advance
-    ):
+    sheet = dict.fromkeys(sorted(before.union(seeds))[:GRID_MOST] if contact_sheet else ())  # samples, where drawn here
+    drawn = draw_images(denoiser, decode, world.share(left), settings, batch=batch, on_images=advance)
+    for part, labels, images in drawn:
         for i, seed in enumerate(part):
             folder.write(seed, None if labels is None else int(labels[i]), images[i])
         sheet.update({seed: image for seed, image in zip(part, images, strict=True) if seed in sheet})
     world.barrier()
-    encoder = encoder_from_dict(main.encoder)
-
-    def paint(sample: Tensor) -> Tensor:
-        return pictures_of(sample[None], encoder)[0]
-
-    total = world.on_main(lambda: _close(folder, sheet, paint, columns, settings, classes))
-    return ImageCount(total, len(left))
+    return ImageCount(world.on_main(lambda: _close(folder, sheet, main, columns, settings)), len(left))
 
 
 def sheet_of(out: Path) -> Path:
@@ -139,22 +127,22 @@ def _open(folder: ImageFolder, seeds: Sequence[int]) -> set[int]:
 def _close(
     folder: ImageFolder,
     sheet: Mapping[int, Tensor | None],
-    paint: Callable[[Tensor], Tensor],
+    main: Network,
     columns: int | None,
     settings: DrawSettings,
-    classes: Classes,
 ) -> int:
-    """Finish the folder and write the contact sheet of these seeds; returns how many images there are."""
-    images = {seed: paint(_sample(folder, seed) if one is None else one) for seed, one in sheet.items()}
+    """Finish the folder and write the contact sheet of these seeds; returns how many images there are.
+
+    Samples of the sheet that are None were drawn before, or by another process, and are read.
+    """
+    read = {seed: folder.read(folder.file_of(seed)) for seed, sample in sheet.items() if sample is None}
+    samples = {seed: folder.kind.decode(read[seed]) if one is None else one for seed, one in sheet.items()}
     entries = folder.finish()
-    if images:
+    if samples:
+        encoder = encoder_from_dict(main.encoder)
+        images = {seed: pictures_of(sample[None], encoder)[0] for seed, sample in samples.items()}
         labels = {entry["seed"]: entry["class"] for entry in entries}
-        picture = draw_sheet(images, labels, columns, settings, classes)
+        picture = draw_sheet(images, labels, columns, settings, classes_of(main.denoiser))
         with atomic(sheet_of(folder.out)) as temporary:
             picture.save(temporary, format="PNG")
     return len(entries)
-
-
-def _sample(folder: ImageFolder, seed: int) -> Tensor:
-    """A sample that was drawn before, or by another process, `[C, *size]`."""
-    return folder.kind.decode(folder.read(folder.file_of(seed)))
