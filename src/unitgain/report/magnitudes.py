@@ -27,11 +27,10 @@ def measure_snapshot(
     *,
     loss: DenoisingLoss | None = None,
     batch: int = 64,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     on_images: Callable[[float, int | None], None] | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Measure a snapshot, an average too, in evaluation mode; the same seed gives the same images and noise.
+    """Measure a snapshot, an average too, in evaluation mode; with the same images and noise each time.
 
     Args:
         path: of the snapshot.
@@ -39,7 +38,6 @@ def measure_snapshot(
         samples: how many of its images, drawn without repetition; all of them where it has fewer.
         loss: whose noise levels; by default those of the recipe that the snapshot names.
         batch: images at a time.
-        seed: of images, noise levels and noise.
         device: where to measure.
         on_images: called with (images done, images in all).
 
@@ -61,9 +59,8 @@ def measure_snapshot(
         raise ValueError(f"samples = {samples}, batch = {batch}: must be at least 1")
     if type(encoder) is not type(dataset.encoder) or (network.label_dim and network.label_dim != dataset.label_dim):
         raise ValueError(f"{path} was not trained on data such as {one_line(dataset.name)}: other values or labels")
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:samples]
-    generator = torch.Generator(device).manual_seed(seed)
-
+    chosen = np.random.default_rng(0).permutation(len(dataset))[:samples]
+    generator = torch.Generator(device).manual_seed(0)
     check_told(network, dataset, ())
 
     def batches() -> Iterator[tuple[Tensor, Label]]:
