@@ -1,5 +1,6 @@
 """Images as pictures to look at: PNG files and grids."""
 
+import io
 import math
 
 import numpy as np
@@ -21,6 +22,13 @@ def to_image(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
         raise ValueError(f"a picture has 1 or 3 channels, not {pixels.shape[0]}; decode latents first")
     array = pixels.permute(1, 2, 0).contiguous().cpu().numpy()
     return Image.fromarray(array[:, :, 0] if pixels.shape[0] == 1 else array)
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def from_image(image: Image.Image) -> UInt8[Tensor, "c h w"]:

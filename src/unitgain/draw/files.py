@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unitgain.data.encoder import ArrayEncoder, encoder_from_dict
 from unitgain.data.fit import decode as decode_picture
-from unitgain.data.images import from_image, to_image
+from unitgain.data.images import from_image, png, to_image
 from unitgain.data.media import npy, read_raw
 from unitgain.data.numbers import Numbers
 from unitgain.extras import require
@@ -52,7 +52,9 @@ def file_kind(encoder: Mapping[str, Any] | None) -> FileKind:
     """
     opened = encoder_from_dict(encoder or {})
     if not isinstance(opened, ArrayEncoder):
-        return FileKind(".png", _png, lambda data: from_image(decode_picture(data, DEFAULT_LIMITS)))
+        return FileKind(
+            ".png", lambda one: png(to_image(one)), lambda data: from_image(decode_picture(data, DEFAULT_LIMITS))
+        )
     numbers, channels = opened.numbers, len(opened.mean)
     if numbers.media == "audio" and channels <= MOST_WAV:
         return FileKind(".wav", lambda one: _wav(one, numbers.rate), _audio)
@@ -62,10 +64,8 @@ def file_kind(encoder: Mapping[str, Any] | None) -> FileKind:
     return FileKind(".npy", lambda one: npy(one.cpu().numpy()), lambda data: _array(data, ".npy"))
 
 
-def _png(pixels: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    to_image(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+def _pixels(data: bytes) -> Tensor:
+    return from_image(decode_picture(data, DEFAULT_LIMITS))
 
 
 def _wav(samples: Tensor, rate: int) -> bytes:

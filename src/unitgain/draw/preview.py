@@ -1,6 +1,5 @@
 """Images while they are drawn: to look at in a notebook, or anywhere else."""
 
-import io
 import math
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from unitgain.data.images import grid
+from unitgain.data.images import grid, png
 from unitgain.draw.decode import Paint
 from unitgain.sample.generation import Step
 
@@ -43,9 +42,7 @@ class Preview:
         return beside(grid(self.noisy()), grid(self.denoised()))
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.image().save(buffer, format="PNG")
-        return buffer.getvalue()
+        return png(self.image())
 
     def __str__(self) -> str:
         step = self.step

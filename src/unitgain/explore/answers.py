@@ -1,7 +1,5 @@
 """What the page of the explorer asks for, as JSON: no web in here, but what is said over it."""
 
-import base64
-import io
 import tempfile
 import threading
 import time
@@ -10,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from unitgain.data.images import to_image
 from unitgain.draw.animation import save_path
@@ -28,6 +25,7 @@ from unitgain.posthoc.planning import UNREACHABLE
 from unitgain.posthoc.solve import WARN_ABOVE
 from unitgain.report.curves import by_bucket, noise_levels, over_training
 from unitgain.report.history import History, read_history
+from unitgain.report.page import data_uri
 from unitgain.sample.samplers import SAMPLERS
 from unitgain.serial import from_dict
 from unitgain.text import printable
@@ -117,8 +115,8 @@ class Answers:
             yield {
                 "kind": "frame",
                 "sigma": preview.step.sigma,
-                "x": [_png(to_image(one)) for one in preview.noisy()],
-                "denoised": [_png(to_image(one)) for one in preview.denoised()],
+                "x": [data_uri(to_image(one)) for one in preview.noisy()],
+                "denoised": [data_uri(to_image(one)) for one in preview.denoised()],
             }
         yield {"kind": "done"}
 
@@ -243,12 +241,12 @@ class Answers:
                 return {"kind": "reading", "done": event.done, "total": event.total}
             if isinstance(event, Picture):
                 name = None if event.label is None else self.session.classes.label(event.label)
-                src = _png(to_image(event.pixels))
+                src = data_uri(to_image(event.pixels))
                 return {"kind": "picture", "seed": event.seed, "label": event.label, "name": name, "src": src}
             if event is None or (began := time.monotonic()) < due:
                 return None
             step, pixels = event.step, event.denoised()
-            images = {int(seed): _png(to_image(one)) for seed, one in zip(step.seeds, pixels, strict=True)}  # type: ignore[arg-type]
+            images = {int(seed): data_uri(to_image(one)) for seed, one in zip(step.seeds, pixels, strict=True)}  # type: ignore[arg-type]
             due = time.monotonic() + max(PAUSE, 10 * (time.monotonic() - began))
             return {
                 "kind": "preview",
@@ -287,13 +285,6 @@ def _plots(history: History) -> list[Line]:
         title = "Root mean square of activations"
         plots.append({"title": title, "svg": by_bucket(history.magnitudes, "activation_mean", "activations")})
     return plots
-
-
-def _png(image: Image.Image) -> str:
-    """A picture as the source of an image of a page."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _shown(session: Session, name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from unitgain.card import model_card
-from unitgain.data.images import grid, to_image
+from unitgain.data.images import grid, png, to_image
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.draw.options import number, options_of, sample_options
 from unitgain.draw.settings import DrawSettings
@@ -75,10 +75,8 @@ def python(session: Session, view: View) -> str:
 
 def images_png(pictures: Sequence[Picture]) -> bytes:
     """Images in rows, as one PNG; of one image the file that `unitgain sample` writes."""
-    buffer = io.BytesIO()
     pixels = torch.stack([picture.pixels for picture in pictures])
-    (to_image(pixels[0]) if len(pixels) == 1 else grid(pixels)).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png(to_image(pixels[0]) if len(pixels) == 1 else grid(pixels))
 
 
 def card(session: Session, view: View, pictures: Sequence[Picture]) -> bytes:

@@ -2,12 +2,12 @@
 
 import base64
 import html
-import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from PIL import Image
 
+from unitgain.data.images import png
 from unitgain.text import printable
 
 MOST, AXES = 24, 3  # stops of a bar, and bars, by which a figure is chosen
@@ -106,11 +106,13 @@ def code(text: str) -> str:
 
 def picture(image: Image.Image, caption: str, more: str = "") -> str:
     """A figure with a picture inside the page, and more HTML below its caption."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
     sharp = ' class="sharp"' if image.width < SHARP else ""
-    return plot(f'<img{sharp} alt="{escape(caption)}" src="data:image/png;base64,{data}">', caption, more)
+    return plot(f'<img{sharp} alt="{escape(caption)}" src="{data_uri(image)}">', caption, more)
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture as the source of an image of a page, which holds it."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def plot(content: str, caption: str, more: str = "") -> str:
