@@ -17,6 +17,7 @@ import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "/api/cells": answers.cells,
             "/api/history": answers.history,
         }
-        if path.path not in questions:
+        if path.path in questions:
+            self._answer(questions[path.path])
+        else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing of this name")
-            return
-        self._answer(questions[path.path])
 
     def do_POST(self) -> None:
         """Questions about a view."""
@@ -128,17 +129,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self._may(path):
             return
         answers = self.server.answers
-        short = {
-            "/api/errors": answers.errors,
-            "/api/take": answers.take,
-            "/api/profile": answers.profile,
-        }
-        streams = {"/api/draw": answers.draw, "/api/path": answers.path, "/api/measure": answers.measure}
-        files = {
-            "/api/grid.png": (answers.grid, "image/png"),
-            "/api/path.gif": (answers.gif, "image/gif"),
-            "/api/card.zip": (answers.card, "application/zip"),
-            "/api/snapshot": (answers.snapshot, "application/octet-stream"),
+        questions: dict[str, Callable[[Any], None]] = {
+            "/api/errors": partial(self._answer, answers.errors),
+            "/api/take": partial(self._answer, answers.take),
+            "/api/profile": partial(self._answer, answers.profile),
+            "/api/draw": partial(self._stream, answers.draw),
+            "/api/path": partial(self._stream, answers.path),
+            "/api/measure": partial(self._stream, answers.measure),
+            "/api/grid.png": partial(self._made, answers.grid, "image/png"),
+            "/api/path.gif": partial(self._made, answers.gif, "image/gif"),
+            "/api/card.zip": partial(self._made, answers.card, "application/zip"),
+            "/api/snapshot": partial(self._made, answers.snapshot, "application/octet-stream"),
         }
         if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "questions are JSON")
@@ -148,13 +149,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ValueError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
             return
-        if path.path in short:
-            self._answer(lambda: short[path.path](data))
-        elif path.path in streams:
-            self._stream(lambda: streams[path.path](data))
-        elif path.path in files:
-            make, kind = files[path.path]
-            self._made(lambda: make(data), kind)
+        if path.path in questions:
+            questions[path.path](data)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing of this name")
 
@@ -198,8 +194,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._head(HTTPStatus.OK, kind, cookie=bool(path.query))
         self.wfile.write((Path(__file__).with_name("page") / name).read_bytes())
 
-    def _answer(self, make: Callable[[], Line]) -> None:
-        self._bytes(lambda: json.dumps(make(), allow_nan=False).encode(), "application/json")
+    def _answer(self, make: Callable[..., Line], *asked: Any) -> None:
+        self._bytes(lambda: json.dumps(make(*asked), allow_nan=False).encode(), "application/json")
 
     def _bytes(self, make: Callable[[], bytes], kind: str) -> None:
         try:
@@ -210,17 +206,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._head(HTTPStatus.OK, kind)
         self.wfile.write(data)
 
-    def _made(self, make: Callable[[], Generator[Any, None, bytes]], kind: str) -> None:
+    def _made(self, make: Callable[[Any], Generator[Any, None, bytes]], kind: str, data: Any) -> None:
         """A file that takes its time, unless the browser goes away before."""
         if not self._room():
             return
-        steps = make()
+        steps = make(data)
         try:
             while not self._gone():
                 next(steps)
         except StopIteration as end:
-            data = end.value
-            self._bytes(lambda: data, kind)
+            made = end.value
+            self._bytes(lambda: made, kind)
         except Exception as error:
             self._refuse(*_said(error))
         finally:
@@ -234,14 +230,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_STREAMS} drawings are under way: wait for one to end")
         return False
 
-    def _stream(self, make: Callable[[], Iterator[Line | None]]) -> None:
+    def _stream(self, make: Callable[[Any], Iterator[Line | None]], data: Any) -> None:
         """Lines of JSON as they come, until there are no more or the browser goes away."""
         if not self._room():
             return
         lines: Any = iter(())
         try:
             self._head(HTTPStatus.OK, "application/x-ndjson")
-            lines = make()
+            lines = make(data)
             for line in lines:
                 if self._gone():
                     return
