@@ -10,6 +10,19 @@ export function make(tag, text = "", attributes = {}) {
   return node;
 }
 
+// A table with these heads and nothing else; the cells of its rows.
+export function tabulate(table, caption, corner, heads, rows) {
+  table.replaceChildren();
+  table.createCaption().textContent = caption;
+  table.createTHead().insertRow().append(make("td", corner), ...heads.map((text) => make("th", text, { scope: "col" })));
+  const body = table.createTBody();
+  return rows.map((text) => {
+    const line = body.insertRow();
+    line.append(make("th", text, { scope: "row" }));
+    return heads.map(() => line.insertCell());
+  });
+}
+
 // The answer to a question; its error as the server tells it.
 export async function request(path, data, signal) {
   const posted = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(data) };

@@ -1,6 +1,6 @@
 // Two settings at the same seeds, what differs, and a matrix of settings.
 
-import { at, fail, lines, make, short } from "./ask.js";
+import { at, fail, lines, make, short, tabulate } from "./ask.js";
 import { changed, read, show } from "./controls.js";
 import { describe, figure, named, sources, state, times } from "./state.js";
 
@@ -62,22 +62,16 @@ async function matrix() {
   const byTime = at("across").value === "time" && known.length > 0;
   const rows = byTime ? spread(0, known.length - 1, Math.min(known.length, 4)).map((i) => known[Math.round(i)]) : base.guide === null ? [1] : [1, 1.5, 2, 3];
   const seeds = base.seeds.slice(0, at("matrix-seeds").valueAsNumber || 1);
-  table.replaceChildren();
-  table.createCaption().textContent = byTime ? "images seen downwards; a cell takes its setting" : "weight of guidance downwards; a cell takes its setting";
-  const head = table.createTHead().insertRow();
-  head.append(make("td", byTime ? "images" : "weight"), ...lengths.map((length) => make("th", length === null ? "network" : `EMA ${short(length)}`, { scope: "col" })));
-  const body = table.createTBody(), jobs = [];
-  for (const row of rows) {
-    const line = body.insertRow();
-    line.append(make("th", byTime ? Math.round(row).toLocaleString("en") : short(row), { scope: "row" }));
-    for (const length of lengths) {
-      const one = structuredClone(base);
-      one.seeds = seeds;
-      if (length !== null) one.average.length = length;
-      if (byTime) one.average.t = row; else one.guidance = row;
-      jobs.push([line.insertCell(), one]);
-    }
-  }
+  const caption = byTime ? "images seen downwards; a cell takes its setting" : "weight of guidance downwards; a cell takes its setting";
+  const heads = lengths.map((length) => (length === null ? "network" : `EMA ${short(length)}`)), jobs = [];
+  const cells = tabulate(table, caption, byTime ? "images" : "weight", heads, rows.map((row) => (byTime ? Math.round(row).toLocaleString("en") : short(row))));
+  rows.forEach((row, i) => lengths.forEach((length, j) => {
+    const one = structuredClone(base);
+    one.seeds = seeds;
+    if (length !== null) one.average.length = length;
+    if (byTime) one.average.t = row; else one.guidance = row;
+    jobs.push([cells[i][j], one]);
+  }));
   try {
     for (const [cell, one] of jobs) await matrixCell(cell, one, base, own.signal);
   } catch (error) { fail(error); }

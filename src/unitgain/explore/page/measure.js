@@ -1,6 +1,6 @@
 // What sweeps and searches have measured, and one more cell.
 
-import { ask, at, fail, lines, make, short } from "./ask.js";
+import { ask, at, fail, lines, make, short, tabulate } from "./ask.js";
 import { changed, read, show } from "./controls.js";
 import { state } from "./state.js";
 
@@ -25,23 +25,14 @@ function map() {
   if (!own.length) { table.createTBody().insertRow().insertCell().textContent = "nothing was measured yet"; return; }
   const better = own[0].higher ? "higher" : "lower", sorted = (key) => [...new Set(own.map((cell) => cell[key]))].sort((a, b) => a - b);
   const best = own.reduce((a, b) => ((own[0].higher ? b.value > a.value : b.value < a.value) ? b : a));
-  table.createCaption().textContent = `${own[0].metric}, ${better} is better; the best has a bold frame`;
-  const head = table.createTHead().insertRow();
-  head.append(make("td", "weight"), ...sorted("length").map((length) => make("th", `EMA ${short(length)}`, { scope: "col" })));
-  const body = table.createTBody();
-  for (const weight of sorted("guidance")) {
-    const line = body.insertRow();
-    line.append(make("th", short(weight), { scope: "row" }));
-    for (const length of sorted("length")) {
-      const place = line.insertCell();
-      for (const cell of own.filter((one) => one.length === length && one.guidance === weight)) {
-        const text = cell.value.toPrecision(4), label = `${text}: EMA ${short(length)}, guidance ${short(weight)}, ${cell.images} images`;
-        const button = make("button", text, { type: "button", "aria-label": label, title: label });
-        button.classList.toggle("best", cell === best);
-        button.addEventListener("click", () => take(cell));
-        place.append(button);
-      }
-    }
+  const lengths = sorted("length"), weights = sorted("guidance"), caption = `${own[0].metric}, ${better} is better; the best has a bold frame`;
+  const places = tabulate(table, caption, "weight", lengths.map((length) => `EMA ${short(length)}`), weights.map(short));
+  for (const cell of own) {
+    const text = cell.value.toPrecision(4), label = `${text}: EMA ${short(cell.length)}, guidance ${short(cell.guidance)}, ${cell.images} images`;
+    const button = make("button", text, { type: "button", "aria-label": label, title: label });
+    button.classList.toggle("best", cell === best);
+    button.addEventListener("click", () => take(cell));
+    places[weights.indexOf(cell.guidance)][lengths.indexOf(cell.length)].append(button);
   }
 }
 
