@@ -10,7 +10,7 @@ import torch
 from conftest import relative_error
 from triton_tests import image, needs_triton, results, vector, weights_like
 
-from unitgain.kernels import depthwise, functions, launch, reference
+from unitgain.kernels import depthwise, functions, launch, operators, reference
 from unitgain.kernels.functions import by_taps
 from unitgain.ops import SILU_MAGNITUDE
 
@@ -126,8 +126,6 @@ def test_every_tile_that_tuning_may_choose_gives_the_same_bits(monkeypatch):
 
 @needs_triton
 def test_operators_are_what_torch_compile_takes_them_for():
-    from unitgain.kernels import operators
-
     x, taps, scale = image(1, 2, 2, 1), vector(9, 2), vector(1, 2)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(operators.depthwise3, (x, taps, scale, 1.0, True), test_utils=checks)
@@ -142,7 +140,7 @@ def test_what_no_kernel_takes_goes_to_the_reference(case, monkeypatch):
     def refuse(*_):
         raise AssertionError("a kernel ran")
 
-    monkeypatch.setattr(launch, "depthwise3", refuse)
+    monkeypatch.setattr(operators, "depthwise3", refuse)
     side = 5 if case == "size" else 3
     x, weight = image(2, 3, 4, 5).detach(), vector(3, 1, side, side).detach()
     x = {"layout": x.contiguous(), "dtype": x.double(), "empty": x[:0]}.get(case, x)

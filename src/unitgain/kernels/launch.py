@@ -23,7 +23,10 @@ def depthwise3(
     silu: bool,
     after: bool = False,
 ) -> Tensor:
-    """Forward pass of `operators.depthwise3`."""
+    """Depthwise 3x3 convolution of `gain silu(scale x)`, or of `scale gain silu(x)` if `after`.
+
+    `taps` are `[9, C]`, float32; `scale` is `[N, C]`, float32, each row dense.
+    """
     y = empty_like(x)
     samples, channels, height, width = x.shape
 

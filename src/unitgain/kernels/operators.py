@@ -10,52 +10,21 @@ from torch import Tensor
 
 from unitgain.kernels import launch
 
-
-@torch.library.custom_op("unitgain::depthwise3", mutates_args=())
-def depthwise3(
-    x: Tensor,
-    taps: Tensor,
-    scale: Tensor | None,
-    gain: float,
-    silu: bool,
-    after: bool = False,
-) -> Tensor:
-    """Depthwise 3x3 convolution of `gain silu(scale x)`, or of `scale gain silu(x)` if `after`.
-
-    `taps` are `[9, C]`, float32; `scale` is `[N, C]`, float32, each row dense.
-    """
-    return launch.depthwise3(x, taps, scale, gain, silu, after)
-
-
-@torch.library.custom_op("unitgain::depthwise3_backward", mutates_args=())
-def depthwise3_backward(
-    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `x`, `taps` and `scale`."""
-    return launch.depthwise3_backward(grad, x, taps, scale, gain, silu, after)
+depthwise3 = torch.library.custom_op("unitgain::depthwise3", launch.depthwise3, mutates_args=())
+depthwise3_backward = torch.library.custom_op(
+    "unitgain::depthwise3_backward", launch.depthwise3_backward, mutates_args=()
+)
 
 
 @depthwise3.register_fake
-def _(
-    x: Tensor,
-    taps: Tensor,
-    scale: Tensor | None,
-    gain: float,
-    silu: bool,
-    after: bool = False,
-) -> Tensor:
+def _(x: Tensor, *_: object) -> Tensor:
     return launch.empty_like(x)
 
 
 @depthwise3_backward.register_fake
-def _(
-    grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, gain: float, silu: bool, after: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    return launch.empty_like(x), torch.empty_like(taps), _scale_like(x, scale)
-
-
-def _scale_like(x: Tensor, scale: Tensor | None) -> Tensor:
-    return x.new_empty(0, dtype=torch.float32) if scale is None else scale.new_empty(scale.shape)
+def _(grad: Tensor, x: Tensor, taps: Tensor, scale: Tensor | None, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    of_scale = x.new_empty(0, dtype=torch.float32) if scale is None else scale.new_empty(scale.shape)
+    return launch.empty_like(x), torch.empty_like(taps), of_scale
 
 
 def _image(grad: Tensor) -> Tensor:
