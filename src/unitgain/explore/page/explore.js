@@ -50,6 +50,7 @@ function settle(text) {
 
 async function draw() {
   drawing?.abort();
+  timer = null;
   const own = (drawing = new AbortController()), wanted = state.view;
   at("error").textContent = "";
   at("pictures").setAttribute("aria-busy", "true");
@@ -57,12 +58,12 @@ async function draw() {
     for await (const line of lines("api/draw", wanted, own.signal)) {
       if (line.kind !== "done") on(line, wanted.seeds);
     }
-    if (own.signal.aborted) return;
+    if (own.signal.aborted || timer) return; // something else is wanted by now
     settle(wanted.seeds.length === 1 ? "1 image" : `${wanted.seeds.length} images`);
     document.dispatchEvent(new Event("drawn"));
   } catch (error) {
     fail(error);
-    if (error.name !== "AbortError") settle("");
+    if (error.name !== "AbortError" && !timer) settle("");
   }
 }
 
