@@ -4,10 +4,12 @@ import csv
 import json
 
 import h5py
+import nibabel
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from pictures import contents, encoded, picture
 from samples import values
@@ -104,6 +106,30 @@ def test_arrays_in_files_are_conditions(root):
     told = data.conditions_of(np.array([1]))
     assert np.array_equal(told.values["f"][0].numpy(), values((2, 4, 4), 1))
     assert np.array_equal(told.values["g"][0, 0].numpy(), told.values["t"][0].numpy())
+
+
+def test_volumes_and_audio_in_files_are_images(tmp_path):
+    """With a channel of their own, where the file has none."""
+    for row in range(3):
+        for name, voxels in (("scan", values((8, 9, 10), row)), ("small", values((4, 4, 5), row))):
+            nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{row}-{name}.nii.gz")
+        channels = nibabel.Nifti1Image(values((4, 4, 5, 2), row), np.eye(4))
+        nibabel.save(channels, tmp_path / f"{row}-channels.nii")
+        soundfile.write(tmp_path / f"{row}.wav", values((32, 2), row) / 10, 8000, subtype="FLOAT")
+    names = {"file": "scan.nii.gz", "small": "small.nii.gz", "channels": "channels.nii"}
+    lines = [
+        {name: f"{row}-{file}" for name, file in names.items()} | {"heard": f"{row}.wav", "said": f"{row}.wav"}
+        for row in range(3)
+    ]
+    asked = ("small", "channels", "heard:image", "said")
+    data = make(jsonl(tmp_path / "table.jsonl", lines), tmp_path / "data", Fit(resolution=None), conditions=asked)
+    assert data.shape == (1, 8, 9, 10)
+    shapes = {"small": (1, 4, 4, 5), "channels": (2, 4, 4, 5), "heard": (2, 32), "said": (None, 32)}
+    assert dict(data.condition_shapes) == shapes
+    told = data.conditions_of(np.array([1])).values
+    assert np.array_equal(told["small"][0, 0].numpy(), values((4, 4, 5), 1))
+    assert np.array_equal(told["channels"][0].numpy(), np.moveaxis(values((4, 4, 5, 2), 1), -1, 0))
+    assert np.array_equal(told["heard"][0].numpy(), (values((32, 2), 1) / 10).T.astype(np.float32))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])

@@ -56,6 +56,24 @@ def planned(dataset=None, *, speed=3e6, **how):
     return plan(dataset or data(), **how)
 
 
+@pytest.mark.parametrize(
+    "shape, resolutions",
+    [
+        ((3, 64, 64), (16, 8)),
+        ((3, 48, 64), (16, 8)),
+        ((1, 16, 16), (16, 8, 4)),
+        ((2, 1000), (250, 125)),
+        ((1, 256), (256, 128, 64, 32)),
+        ((1, 16, 16, 16), (4,)),
+        ((1, 8, 32, 32), ()),
+        ((1, 24, 24, 24), (6,)),
+    ],
+)
+def test_attention_is_planned_where_it_costs_no_more_than_in_images_of_16x16(shape, resolutions):
+    """Not by the length of a side alone: 16x16x16 are 4096 positions, each of which would look at all."""
+    assert network_for(shape, 0, 16, 1, depthwise=False).attn_resolutions == resolutions
+
+
 def test_the_rules_meet_the_papers_and_the_small_recipes():
     for name in ("edm2-img512-xs", "edm2-img512-s", "edm2-img512-m", "edm2-img512-l", "edm2-img512-xxl"):
         recipe = RECIPES[name]

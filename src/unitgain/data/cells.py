@@ -154,7 +154,7 @@ def _value(value: Any, kind: CellKind | None, files: Files | None, limits: Limit
                 f"is text, {one_line(value)[:100]!r}, and no such file is there: numbers, lists of them, or paths of "
                 "files; text has to be embedded first, or leave the condition out"
             ) from error
-    array = _of_file(value, name, limits) if isinstance(value, bytes) else _of_numbers(value)
+    array = _of_file(value, name, kind, limits) if isinstance(value, bytes) else _flat(_of_numbers(value), kind)
     limits.check_item("it", array.nbytes)
     return _checked(array, kind)
 
@@ -170,13 +170,23 @@ def parse_cell(text: str) -> Any:
     return number if isinstance(number, list | int | float) else text
 
 
-def _of_file(data: bytes, name: str, limits: Limits) -> NDArray[Any]:
+def _of_file(data: bytes, name: str, kind: CellKind | None, limits: Limits) -> NDArray[Any]:
+    """What a file holds, channels first where it says what its axes are: pictures, audio and volumes do."""
     raw = read_raw(data, name, limits)
-    if raw is not None:
-        return np.moveaxis(raw.array, -1, 0) if raw.layout == "channels-last" else raw.array
-    image = decode(data, limits)
-    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if raw is not None and raw.layout is None:
+        return _flat(raw.array, kind)
+    if raw is None:
+        image = decode(data, limits)
+        array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        layout = "no-channels" if array.ndim == 2 else "channels-last"
+    else:
+        array, layout = raw.array, raw.layout
+    return np.moveaxis(array, -1, 0) if layout == "channels-last" else array[None]
+
+
+def _flat(array: NDArray[Any], kind: CellKind | None) -> NDArray[Any]:
+    """An array that does not say what its axes are: as an image, one of two has one channel."""
+    return array[None] if kind == "image" and array.ndim == 2 else array
 
 
 def _of_numbers(value: Any) -> NDArray[Any]:
@@ -195,8 +205,6 @@ def _checked(array: NDArray[Any], kind: CellKind | None) -> NDArray[Any]:
     told = kind or (BY_DIMENSIONS[array.ndim] if array.ndim < len(BY_DIMENSIONS) else "image")
     if array.ndim not in DIMENSIONS[told]:
         raise ImageError(f"has the shape {array.shape}, which no {told} has")
-    if told == "image" and array.ndim == 2:
-        array = array[None]
     pixels = told == "image" and array.dtype == np.uint8
     array = np.ascontiguousarray(array, dtype="u1" if pixels else "<f4").reshape(array.shape)
     if not np.isfinite(array).all():

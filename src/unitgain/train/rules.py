@@ -20,7 +20,7 @@ SNAPSHOTS = 32  # "a few dozen": with 8 post-hoc EMA is visibly less exact (docs
 LARGEST_RATE = 0.02  # the digits'
 LABEL_DROPOUT = 0.1
 LEVELS, SMALLEST_LEVEL = 4, 4  # as the papers' networks; their coarsest level is 8x8, that of the digits 4x4
-ATTENTION = 16  # resolution from which on levels attend (EDM2, config B)
+ATTENTION = 16**2  # positions from which on levels attend: those of 16x16 (EDM2, config B)
 HEADS = (64, 48, 32, 24, 16, 8)  # channels per head; the papers' first
 
 
@@ -57,7 +57,8 @@ def network_for(shape: tuple[int, ...], label_dim: int, width: int, num_blocks: 
     """A network of either paper for images of a shape.
 
     Args:
-        shape: channels, then one to three sides of the images; what does not halve at each level is padded.
+        shape: channels, then one to three sides of the images; what does not halve at each level is padded. Levels of
+            up to 256 positions have attention: from 16x16 on, a length of 256, or 6x6x6.
         label_dim: number of classes; 0 for none.
         width: channels of the finest level; the others have 2, 3 and 4 times as many, as in the papers.
         num_blocks: per level.
@@ -79,7 +80,7 @@ def network_for(shape: tuple[int, ...], label_dim: int, width: int, num_blocks: 
         channels_per_head=1,
         dropout=0.1 if width >= 256 else 0.0,  # Table 6: from M on
     )
-    attention = tuple(side for side in spec.resolutions if side <= ATTENTION)
+    attention = tuple(max(sides) for sides in spec.level_sizes if math.prod(sides) <= ATTENTION)
     return spec.replace(attn_resolutions=attention, channels_per_head=head_of(spec))
 
 
