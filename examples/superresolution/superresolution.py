@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import unitgain
-from unitgain import Conditions
 from unitgain.bench.measure import machine
 from unitgain.data import Fit, open_data
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.images import grid
 from unitgain.draw import DrawSettings
+from unitgain.evaluate.heeded import draw_heeded
 from unitgain.train import TrainConfig, fit, train
 from unitgain.train.rules import network_for, recipe_for
 
@@ -47,24 +47,11 @@ def opened(folder: str, side: int) -> tuple[ArrayDataset, ArrayDataset]:
 def drawn(snapshot: Path, held: ArrayDataset) -> dict[str, Tensor]:
     """Held-out pictures, and what the network draws of their class with the right small version, a wrong one, none."""
     denoiser = unitgain.prepare(unitgain.load(snapshot), torch.float32)
-    rows, settings = np.arange(DRAWN), DrawSettings(steps=12)
-    conditions, labels = held.conditions_of(rows), held.labels_of(rows)
-    assert labels is not None
-    others = conditions[torch.arange(DRAWN).roll(DRAWN // 2)]
-    what = {"right": conditions, "wrong": others, "none": Conditions()}
-    pictures = {
-        name: unitgain.sample_pixels(
-            denoiser,
-            range(DRAWN),
-            label=labels.tolist(),
-            conditions=None if name == "none" else one,
-            settings=settings,
-        )
-        for name, one in what.items()
-    }
-    small = conditions.values["small"].add(1).mul(127.5)
+    rows = np.arange(min(DRAWN, len(held)))
+    pictures = draw_heeded(denoiser, held, rows.tolist(), settings=DrawSettings(steps=12))
+    small = held.conditions_of(rows).values["small"].add(1).mul(127.5)
     enlarged = F.interpolate(small, scale_factor=FACTOR, mode="bilinear", align_corners=False)
-    return {"enlarged": enlarged.round().byte(), **pictures, "truth": held.images[:DRAWN]}
+    return {"enlarged": enlarged.round().byte(), **pictures, "truth": held.images[: len(rows)]}
 
 
 def main() -> None:
@@ -91,7 +78,7 @@ def main() -> None:
         "images": recipe.duration,
         "seconds": round(trained),
         "side": given.side,
-        "pictures": DRAWN,
+        "pictures": len(truth),
         "rms_error": errors,
     }
     (given.out / "result.json").write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n")

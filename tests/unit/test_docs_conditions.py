@@ -17,3 +17,5 @@ def test_the_page_runs(tmp_path, monkeypatch, call):
         settings=names["settings"],
     )
     assert again[0].tobytes() == drawn["more"][4]  # seed 4 gets the second of three rows, number 5, and its class
+    assert set(names["ink"]) == {"right", "wrong", "none"}
+    assert all(0 < one < 1 for one in names["ink"].values())
