@@ -11,7 +11,7 @@ from unitgain.analysis.magnitude import watch
 from unitgain.denoiser import Denoiser
 from unitgain.layers import MPConv, effective_weight, normalized_once, project_weights
 from unitgain.native.training import balance, can_train, fork, join_features, modulate, normalize_pixels
-from unitgain.native.weights import can_normalize, unit_weight, unit_weights
+from unitgain.native.weights import can_normalize, project, unit_weight, unit_weights
 from unitgain.ops import mp_silu, normalize
 from unitgain.train import passes
 from unitgain.train.passes import FusedEncoderBlock, fuse_passes, split_passes
@@ -280,6 +280,14 @@ def test_projection_in_one_call(tiny_spec):
         project_together(module)
         for one, other in zip(module.parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@needs_c
+def test_a_process_without_rows_of_a_weight_projects_those_that_it_has():
+    shards = [torch.zeros(0, 5), torch.ones(2, 3), torch.zeros(0, 4, 3, 3)]
+    project(shards)
+    torch.testing.assert_close(shards[1], torch.ones(2, 3), rtol=1e-3, atol=0)
+    assert [len(shard) for shard in shards] == [0, 2, 0]
 
 
 @needs_c

@@ -134,7 +134,7 @@ class _Units(Function):
 def _call(like: Tensor, factor: float, **tensors: Tensor | None) -> _Unit:
     """As C takes it, for a result or its gradient that is and lies as `like`."""
     kernel = like.shape[2:].numel() if like.ndim == 4 and not like.is_contiguous() else 1
-    inputs = like[0].numel() // kernel
+    inputs = like.shape[1:].numel() // kernel
     found = {name: address(tensor) for name, tensor in tensors.items()}
     shape = {"rows": len(like), "inputs": inputs, "kernel": kernel}
     return _Unit(**found, **shape, factor=factor, eps=EPS, type=TYPES[like.dtype])
