@@ -76,10 +76,14 @@ def unit_weights(
 
 
 def unit_weight(
-    weight: Float[Tensor, "out ..."], dtype: torch.dtype, factor: float, gain: Tensor | None = None
+    weight: Float[Tensor, "out ..."],
+    dtype: torch.dtype,
+    factor: float,
+    gain: Tensor | None = None,
+    spread: bool = False,
 ) -> Float[Tensor, "out ..."]:
     """One of `unit_weights`."""
-    return unit_weights([weight], dtype, [factor], [gain])[0]
+    return unit_weights([weight], dtype, [factor], [gain], spread)[0]
 
 
 @torch.no_grad()
@@ -110,8 +114,8 @@ class _Units(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        count = len(gradients)
-        weights, gains = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        count, saved = len(gradients), ctx.saved_tensors  # which is asked for once, as checkpointing wants it
+        weights, gains = saved[:count], saved[count:]
         of_weights: list[Tensor | None] = [None] * count
         of_gains: list[Tensor | None] = [None] * count
         there: dict[int, Tensor] = {}

@@ -35,8 +35,8 @@ class FusedConv(MPConv):
         if self.normalized is not None or not can_normalize(self.weight, result):
             return super().effective(gain, dtype)
         if isinstance(gain, Tensor):
-            return unit_weight(self.weight, result, self.factor, gain)
-        return unit_weight(self.weight, result, self.factor * gain)
+            return unit_weight(self.weight, result, self.factor, gain, spread=True)
+        return unit_weight(self.weight, result, self.factor * gain, spread=True)
 
     @property
     def factor(self) -> float:
@@ -48,7 +48,8 @@ class FusedConv(MPConv):
 def weights_together(denoiser: Denoiser) -> Iterator[None]:
     """While a forward pass runs, give convolutions weights that are made in one call, and their gradients in another.
 
-    The same numbers as one by one. Not where blocks are computed again in the backward pass, which comes after this.
+    The same numbers, to the bit, as one by one. Not where blocks are computed again in the backward pass, which comes
+    after this.
     """
     layers = [module for module in denoiser.modules() if isinstance(module, FusedConv) and module.kernel]
     layers = [one for one in layers if one.normalized is None and can_normalize(one.weight, denoiser.dtype)]
