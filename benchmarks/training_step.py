@@ -89,16 +89,26 @@ class Peer:
         """The peer's step for the network of this label."""
         with self.instead():
             case = importlib.import_module("unitgain.bench.cases").Case
-            theirs = importlib.import_module("unitgain.serial").from_dict
-            recipe = theirs(importlib.import_module("unitgain.recipe").Recipe, to_dict(recipes(small)[label]))
+            recipe = recipe_of(to_dict(recipes(small)[label]))
             train = importlib.import_module("unitgain.bench.training").training_work
             work = train(case(recipe, mode, f"{label} {mode} of the peer"), batch, torch.device("cpu"))
-
-        def run() -> None:
-            with self.instead():
-                work.run()
-
+        run = self.within(work.run)
         return Work(name=work.name, run=run, items=work.items, dtype=work.dtype, macs=work.macs, held=work.held)
+
+    def within(self, run: Callable[[], object]) -> Callable[[], None]:
+        """The same, with the peer in place while it runs."""
+
+        def inside() -> None:
+            with self.instead():
+                run()
+
+        return inside
+
+
+def recipe_of(values: dict[str, Any]) -> Any:
+    """A recipe of whichever library is in place, from that of another one as JSON."""
+    recipe = importlib.import_module("unitgain.recipe").Recipe
+    return importlib.import_module("unitgain.serial").from_dict(recipe, values)
 
 
 def _library() -> dict[str, ModuleType]:

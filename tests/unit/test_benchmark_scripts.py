@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -71,6 +72,20 @@ def test_inference(tmp_path, monkeypatch, capsys):
     heights = speed.bars(found)
     assert list(heights) == ["EDM2-S\nbatch 1", "EDM2+-S\nbatch 1"]
     assert heights["EDM2-S\nbatch 1"]["plain"] == 1.0
+
+
+def test_before_and_after(tmp_path):
+    """This checkout beside itself, in a process where types are not checked, which are each library's own."""
+    root = Path(__file__).parents[2]
+    small = ["--small", "--turns", "2", "--batch", "1", "--networks", "EDM2", "--commit", "abc"]
+    command = [sys.executable, root / "benchmarks" / "dimensions.py", "--peer", root, *small, "--folder", tmp_path]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(root / "src")}, timeout=600)
+    found = json.loads((tmp_path / "dimensions.json").read_text())["found"]
+    assert list(found) == ["EDM2 training", "EDM2 drawing"]
+    for one in found.values():
+        assert one["quartiles"][0] <= one["ratio"] <= one["quartiles"][1] and min(one["now"], one["before"]) > 0
+    page = (tmp_path / "dimensions.md").read_text()
+    assert "Before is commit abc" in page and f"{found['EDM2 drawing']['ratio']:.2f} |" in page
 
 
 def test_snapshots(tmp_path):
