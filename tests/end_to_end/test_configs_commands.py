@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from unitgain.analysis.plots import network_blocks
-from unitgain.cli.inspect import describe, paper_rows
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
 from unitgain.recipes import RECIPES, recipe
+from unitgain.report.facts import describe, paper_rows
 from unitgain.train import TrainConfig, train
 
 
@@ -50,7 +50,7 @@ def test_inspect_prints_cost_and_score(capsys):
 
 def test_every_recipe_is_found(monkeypatch):
     for name in RECIPES:
-        monkeypatch.setattr("unitgain.cli.inspect.recipe_facts", lambda what: {"name": what.name})
+        monkeypatch.setattr("unitgain.report.facts.recipe_facts", lambda what: {"name": what.name})
         assert describe(name) == {"kind": "recipe", "name": name}
 
 

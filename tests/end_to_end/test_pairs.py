@@ -22,7 +22,7 @@ def test_pairs_all_the_way(call, tmp_path):
     table, data, run = tmp_path / "pairs.jsonl", tmp_path / "data", tmp_path / "run"
     table.write_text("".join(json.dumps(line) + "\n" for line in lines))
     said = call("data", "prepare", table, data, "--conditions", "age", "condition", "tokens").out
-    assert "conditions: age [], condition [3, 4, 4], tokens [any, 2]" in said
+    assert "conditions: age (a number), condition [3, 4, 4], tokens [any, 2]" in said
     assert "condition tokens [any, 2]: 4 rows have it" in call("data", "check", data).out
     call("train", "--data", data, "--out", run, *QUICK)
     told = {one.name: one.kind for one in load_config(run).recipe.network.conditions}

@@ -197,9 +197,13 @@ def test_grids_on_the_way_are_drawn_for_the_rows_of_the_data(tmp_path, config, t
     run(dataclasses.replace(config, evaluation=evaluation), tmp_path, told)
     path = tmp_path / "snapshots" / "0000000096-0.050.safetensors"
     denoiser = unitgain.prepare(unitgain.load(path), torch.float32)
-    drawn = unitgain.sample_pixels(denoiser, range(3), settings=DrawSettings(steps=2, conditions=DataRows(told)))
+    rows = DataRows.mixed(told)
+    drawn = unitgain.sample_pixels(denoiser, range(3), settings=DrawSettings(steps=2, conditions=rows))
+    both = (told.images[rows.numbers(range(3))], drawn)
+    left, right = (one.repeat_interleave(8, -2).repeat_interleave(8, -1) for one in both)
+    pairs = torch.cat([left, torch.full((3, 1, 64, 1), 255, dtype=torch.uint8), right], -1)
     with PIL.Image.open(tmp_path / "samples" / "0000000096.png") as picture:
-        near = np.asarray(picture, dtype=float) - np.asarray(captioned_grid(drawn, [], None), dtype=float)
+        near = np.asarray(picture, dtype=float) - np.asarray(captioned_grid(pairs, [], None), dtype=float)
     assert np.abs(near).mean() < 3  # the snapshot is float16
 
 

@@ -223,6 +223,16 @@ def test_gradients_reach_every_part_after_the_first_step():
     assert not without
 
 
+def test_attention_to_tokens_learns_from_the_first_step():
+    """There is no gate in it that begins closed: gradients reach its weights and the tokens at once."""
+    torch.manual_seed(0)
+    module = CrossAttention(32, 16, 6, balance=0.3, dims=2)
+    tokens = torch.randn(2, 5, 6, requires_grad=True)
+    (module(torch.randn(2, 32, 4, 6), tokens, torch.ones(2, 5).bool()) * torch.randn(2, 32, 4, 6)).sum().backward()
+    for name, gradient in (("tokens", tokens.grad), *((name, one.grad) for name, one in module.named_parameters())):
+        assert gradient.square().mean().sqrt() > 1e-4, name
+
+
 def test_a_smaller_image_is_enlarged_and_a_larger_one_refused():
     denoiser = denoiser_of(ALL[2])
     x = x_of(denoiser.spec)

@@ -4,14 +4,17 @@ import dataclasses
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 import unitgain
 from unitgain import Conditions
+from unitgain.data.captions import captioned_grid
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DataRows, DrawSettings, Network, guide_by, write_images
 from unitgain.evaluate.generated import Generated
+from unitgain.serial import to_dict
 from unitgain.train import fit
 
 ROWS = 29
@@ -125,9 +128,33 @@ def test_rows_are_within_the_data_and_known_to_the_network(told, tiny_spec):
         DataRows(told, [3, 29])
     with pytest.raises(ValueError, match="have style, text; the network knows none"):
         DataRows(told).of([0], tiny_spec)
-    with pytest.raises(ValueError, match="points between seeds"):
-        between = unitgain.interpolate([1, 2], frames=2)
-        DataRows(told).of(between, fit(tiny_spec, told))
+    between, network = unitgain.interpolate([1, 2], frames=3), fit(tiny_spec, told)
+    with pytest.raises(ValueError, match=r"points between seeds have none of: name one row for all"):
+        DataRows(told).of(between, network)
+    one = DataRows(told, [4]).of(between, network)
+    assert torch.equal(one.values["style"], told.conditions["style"][[4, 4, 4]])
+
+
+def test_mixed_rows_are_all_of_them_whatever_their_order(told):
+    rows = DataRows.mixed(told).rows
+    assert sorted(rows) == list(range(ROWS)) and list(rows) != sorted(rows)
+    assert rows == DataRows.mixed(told).rows
+
+
+def test_grids_have_the_real_picture_on_the_left(tmp_path, network, told):
+    network.denoiser.encoder = to_dict(told.encoder)
+    rows = DataRows(told, [3, 5])
+    write_images(network, None, settings(rows), range(4), tmp_path / "drawn", contact_sheet=True, columns=4)
+    drawn = unitgain.sample_pixels(network.denoiser, range(4), settings=settings(rows))
+    real = told.images[[3, 5, 3, 5]]
+    names = [told.classes[label] for label in told.labels[[3, 5, 3, 5]]]
+    left, right = (one.repeat_interleave(8, -2).repeat_interleave(8, -1) for one in (real, drawn))  # 64 pixels wide
+    gap = torch.full((4, 1, 64, 1), 255, dtype=torch.uint8)
+    expected = captioned_grid(torch.cat([left, gap, right], -1), names, 4)
+    with PIL.Image.open(tmp_path / "drawn" / "grid.png") as sheet:
+        assert np.array_equal(np.asarray(sheet), np.asarray(expected))
+    other = dataclasses.replace(told, images=torch.zeros(ROWS, 1, 4, 4, dtype=torch.uint8))
+    assert torch.equal(DataRows(other).beside(range(4), drawn), drawn)  # which are no pictures of this size
 
 
 def test_rows_are_read_as_python_reads_them(told, monkeypatch):

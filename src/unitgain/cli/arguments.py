@@ -15,6 +15,8 @@ from unitgain.train.config import Device as Device
 if TYPE_CHECKING:
     import torch
 
+    from unitgain.arch import NetworkSpec
+
 MAX_SEEDS = 10_000_000
 T = TypeVar("T")
 # An option that need not be given. What holds then is said in its own words: "(default: None)" would contradict them.
@@ -106,6 +108,18 @@ def pick_device(device: Device) -> "torch.device":
     return pick_device(device)
 
 
-def draw_next(network: object, out: Path, *options: str, aim: str = "draw images") -> None:
-    """Say how images are drawn with a network, in words of the command line."""
+def draw_next(
+    network: object, out: Path, *options: str, aim: str = "draw images", told: tuple["NetworkSpec", str] | None = None
+) -> None:
+    """Say how images are drawn with a network, in words of the command line.
+
+    Args:
+        network: as `sample` takes it.
+        out: where to.
+        options: of `sample`.
+        aim: what for.
+        told: its spec, and the data that it was trained on, whose rows a network with conditions is told of.
+    """
+    if told is not None and told[0].conditions and Path(told[1]).exists():
+        options = (*options, "--conditions", told[1])
     next_step(aim, "sample", network, *options, "--out", out, "--grid")

@@ -11,7 +11,7 @@ from rich.table import Table
 from unitgain.cli.arguments import Device, Unset, pick_device
 from unitgain.console import Console, bar, next_step, note, say, show_json
 from unitgain.data.fit import Fit
-from unitgain.data.manifest import Manifest, read_manifest
+from unitgain.data.manifest import WORDS, Manifest, read_manifest
 from unitgain.data.settings import Normalization, OnError, PixelRange
 from unitgain.data.sources import SourceOptions
 from unitgain.files import atomic
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from unitgain.data.check import DataReport
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-WORDS = {"image": "images", "latent": "latents", "array": "arrays"}
 LISTED = 10  # of what may be many: errors, duplicates, classes
 
 DataFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]

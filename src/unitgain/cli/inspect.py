@@ -7,30 +7,29 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from unitgain.analysis.counts import recipe_costs
-from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.state import list_checkpoints
+from unitgain.arch.conditions import Condition
 from unitgain.cli.arguments import Unset, draw_next
 from unitgain.cli.memory import MemoryOptions, memory_table
 from unitgain.console import Console, next_step, say, show_json
-from unitgain.recipe import Recipe, Score, trained_parameters
+from unitgain.data.manifest import read_manifest
+from unitgain.recipe import Recipe, Score
 from unitgain.recipes import DIGITS, RECIPES, recipe
+from unitgain.report.facts import describe, network_in, network_of, paper_rows
 from unitgain.report.scores import PAPERS, measured, published, recipe_price, score_figure
 from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.text import one_line
-from unitgain.train.rows import read_ticks
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show what is in a snapshot, a run or a recipe, and what a recipe costs.
+    """Show what is in a snapshot, a run, prepared data or a recipe, and what a recipe costs.
 
     A snapshot is checked against its checksum. Costs count one multiply-add as one operation, as the papers do.
     """
 
     what: Annotated[Unset[str], tyro.conf.Positional] = None
-    """A .safetensors snapshot, a folder of a run or one that `save_pretrained` wrote, or the name of a recipe. May be
-    left out with --configs."""
+    """A .safetensors snapshot, a folder of a run, of prepared data or of `save_pretrained`, or the name of a recipe.
+    May be left out with --configs."""
 
     json: bool = False
     """Print JSON instead of a table."""
@@ -100,6 +99,8 @@ class Inspect:
             return
         if facts["kind"] == "recipe":
             Console().print(_cost_table(facts))
+        elif facts["kind"] == "data":
+            facts["conditions"] = list(map(str, read_manifest(Path(what)).conditions))
         table = Table(box=None, show_header=False)
         for name, value in _flat({name: value for name, value in facts.items() if name not in COSTS}):
             table.add_row(name, value)
@@ -113,10 +114,13 @@ class Inspect:
             next_step("train it", "train", what)
         elif facts["kind"] == "recipe":
             next_step("see how much memory its training takes", "inspect", what, "--microbatch", 8)
+        elif facts["kind"] == "data":
+            next_step("see whether they are whole and suit the recipes", "data", "check", what)
         elif facts["kind"] == "run" and not facts["snapshots"]:
             next_step("see how it is doing", "watch", what, "--once")
-        elif _network(facts).dims == 2:
-            draw_next(what, path / f"drawn-{facts['nimg']}" if path.is_dir() else path.with_suffix(""))
+        elif network_in(facts).dims == 2:
+            out = path / f"drawn-{facts['nimg']}" if path.is_dir() else path.with_suffix("")
+            draw_next(what, out, told=(network_in(facts), facts.get("data") or ""))
 
     def _run_guides(self, what: Recipe) -> None:
         prices = {guide: recipe_price(what, guide) for guide in self.guides}
@@ -155,54 +159,6 @@ COSTS = (
     "by_resolution",
     "scores",
 )
-
-
-def network_of(what: str) -> NetworkSpec:
-    """The network of a snapshot, a run or a recipe."""
-    return _network(describe(what))
-
-
-def _network(facts: dict[str, Any]) -> NetworkSpec:
-    return from_dict(NetworkSpec, facts["recipe"]["network"] if facts["kind"] == "run" else facts["network"])
-
-
-def recipe_facts(what: Recipe) -> dict[str, Any]:
-    """A recipe and what it costs, as JSON values: operations in 10^9, of one evaluation, where not said otherwise.
-
-    Parameters are those that training learns, u(sigma) included, as the papers count them.
-    """
-    costs = recipe_costs()[what.name]
-    cost = costs.evaluation
-    return {
-        "name": what.name,
-        "command": what.command,
-        **to_dict(recipe_price(what)),
-        "activation_bytes": costs.activation_bytes,
-        "by_op": {name: count / 1e9 for name, count in cost.by_op.items()},
-        "by_part": {name: count / 1e9 for name, count in cost.by_part.items()},
-        "by_resolution": {name: count / 1e9 for name, count in cost.by_resolution.items()},
-        **to_dict(what),
-    }
-
-
-def paper_rows(paper: str) -> list[dict[str, Any]]:
-    """One row per config and size of a paper, as JSON values."""
-    names: dict[str, None] = {}
-    for prefix in PAPERS[paper]:
-        names |= dict.fromkeys(name for name in RECIPES if name.startswith(prefix) and not name.endswith("-uncond"))
-    rows = []
-    for name, config in ((name, RECIPES[name]) for name in names):
-        network = config.network
-        rows.append(
-            {
-                "name": name,
-                "branch": network.branch if network.design in ("plain", "magnitude-preserving") else network.design,
-                "model_channels": network.model_channels,
-                **to_dict(recipe_price(config)),
-                "fid": next((score.value for score in config.scores if score.metric == "FID"), None),
-            }
-        )
-    return rows
 
 
 def _paper_table(paper: str, rows: list[dict[str, Any]]) -> Table:
@@ -254,66 +210,19 @@ def _score_text(score: Score) -> str:
     return text
 
 
-def describe(what: str) -> dict[str, Any]:
-    """What there is to say of a snapshot, a folder of `save_pretrained`, a run or a recipe, as JSON values.
-
-    Raises:
-        FileNotFoundError: if it looks like a path, but nothing is there.
-        ValueError: if it is neither a path nor the name of a recipe.
-        SnapshotError: if it is a damaged snapshot.
-    """
-    from unitgain.hub import MODEL
-
-    path = Path(what)
-    if (path / MODEL).is_file():
-        return describe_snapshot(path / MODEL)
-    if path.is_dir():
-        return describe_run(path)
-    if path.is_file() or path.suffix or len(path.parts) > 1:
-        return describe_snapshot(path)
-    if what not in RECIPES:
-        raise ValueError(f"{what!r} is no file, no folder and no recipe; {suggest(what, RECIPES)}")
-    return {"kind": "recipe", **recipe_facts(recipe(what))}
-
-
-def describe_snapshot(path: Path) -> dict[str, Any]:
-    """Header, size and dtypes of a snapshot whose checksum is right."""
-    from unitgain.checkpoint.snapshot import Snapshot
-
-    with Snapshot(path) as snapshot:
-        dtypes: dict[str, int] = {}
-        for _, tensor in snapshot.verified():
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            dtypes[dtype] = dtypes.get(dtype, 0) + tensor.numel()
-        facts = to_dict(snapshot.header)
-    return {"kind": "snapshot", "bytes": path.stat().st_size, "values": dtypes, "checksum": "ok", **facts}
-
-
-def describe_run(run: Path) -> dict[str, Any]:
-    """Settings, progress, snapshots and checkpoints of a run."""
-    from unitgain.train.run import load_config
-
-    config = load_config(run)
-    ticks = read_ticks(run)
-    nimg = ticks[-1]["nimg"] if ticks else 0
-    settings = {name: value for name, value in to_dict(config).items() if name != "recipe"}
-    return {
-        "kind": "run",
-        "nimg": nimg,
-        "finished": nimg >= config.recipe.duration,
-        "loss": ticks[-1]["loss"] if ticks else None,
-        "snapshots": [path.name for path in sorted((run / "snapshots").glob("[!.]*.safetensors"))],
-        "checkpoints": [path.name for path in list_checkpoints(run / "checkpoints")],
-        **settings,
-        "recipe": {"parameters": trained_parameters(config.recipe), **to_dict(config.recipe)},
-    }
+def _condition_text(condition: dict[str, Any]) -> str:
+    """What a network is told, by its declaration."""
+    declared = Condition.from_json(condition, "conditions")
+    return f"{declared.summary}, left out of {100 * declared.dropout:g} % of the images in training"
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for key, value in facts.items():
         name = one_line(key)
-        if isinstance(value, dict):
+        if f"{prefix}{key}".endswith("network.conditions"):
+            rows += [(prefix + name, one_line(_condition_text(one))) for one in value]
+        elif isinstance(value, dict):
             rows += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list) and len(value) > 6:
             rows.append((prefix + name, one_line(f"{len(value)}, from {value[0]} to {value[-1]}")))

@@ -80,4 +80,6 @@ class Report:
         write_text(out, run_page(history, drawings, note, lengths=averages, real=real))
         say(f"look at {out}")
         if history.snapshots:
-            draw_next(self.folder, self.folder / f"drawn-{history.nimg}", aim="draw more images")
+            config = history.config
+            told = None if config is None else (config.recipe.network, config.data)
+            draw_next(self.folder, self.folder / f"drawn-{history.nimg}", aim="draw more images", told=told)

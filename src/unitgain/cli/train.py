@@ -186,6 +186,7 @@ class Train:
     def run(self) -> None:
         """Train, and say how it ended."""
         from unitgain.train import train
+        from unitgain.train.run import load_config
 
         out, config, dataset = self.opened()
         if not self.execution.quiet:
@@ -196,7 +197,8 @@ class Train:
             return
         if result.finished:
             say(f"finished at {result.nimg:,} images; averages are in {out / 'snapshots'}")
-            draw_next(out, out / f"drawn-{result.nimg}")
+            saved = load_config(out)
+            draw_next(out, out / f"drawn-{result.nimg}", told=(saved.recipe.network, saved.data))
         else:
             say(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written")
             next_step("resume", "train", "--out", out, "--resume")

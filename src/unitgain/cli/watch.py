@@ -56,7 +56,8 @@ class Watch:
 def _go_on(history: "History") -> None:
     """What comes next; how a run that was stopped goes on is said beside its progress."""
     if history.status == "finished" and history.snapshots:
-        draw_next(history.folder, history.folder / f"drawn-{history.nimg}")
+        told = None if history.config is None else (history.config.recipe.network, history.config.data)
+        draw_next(history.folder, history.folder / f"drawn-{history.nimg}", told=told)
     elif history.status == "training" and history.ticks:
         next_step("see more of it", "report", history.folder)
 

@@ -37,6 +37,13 @@ def from_image(image: Image.Image) -> UInt8[Tensor, "c h w"]:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
+def pairs(left: UInt8[Tensor, "n c h w"], right: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n c tall wide"]:
+    """Each picture beside another, with a white gap of a pixel between them; enlarged as `grid` enlarges them."""
+    scale = max(1, 64 // max(left.shape[-2:]))
+    left, right = (one.repeat_interleave(scale, -2).repeat_interleave(scale, -1) for one in (left, right))
+    return torch.cat([left, left.new_full((*left.shape[:3], 1), 255), right], -1)
+
+
 def grid(pixels: UInt8[Tensor, "n c h w"], columns: int | None = None) -> Image.Image:
     """All images in rows, with white gaps between them, enlarged by a whole factor when they are small.
 

@@ -24,6 +24,7 @@ MOST_SIDE = 2**24  # of a value of a condition
 MOST_CONDITIONS = 64
 LARGEST_SIDE = 2**16  # of an array
 Kind = Literal["image", "latent", "array"]  # of rows
+WORDS = {"image": "images", "latent": "latents", "array": "arrays"}
 
 
 class DataError(Exception):
@@ -63,7 +64,7 @@ class ConditionColumn:
 
     def __str__(self) -> str:
         sides = ["any" if side is None else str(side) for side in self.shape]
-        return f"{self.name} [{', '.join(sides)}]"
+        return f"{self.name} [{', '.join(sides)}]" if sides else f"{self.name} (a number)"
 
     @property
     def item(self) -> int:

@@ -1,13 +1,17 @@
 """A contact sheet: some images of each class in a row, with the name of the class and how many there are."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from unitgain.classes import shown_name
 from unitgain.data.captions import enlarged, named_rows
-from unitgain.data.encoder import LatentEncoder
+from unitgain.data.dataset import Dataset
+from unitgain.data.encoder import ArrayEncoder
 from unitgain.data.images import grid, to_image
 from unitgain.data.order import indices
 from unitgain.data.prepared import PreparedDataset
@@ -45,17 +49,26 @@ def contact_sheet(dataset: PreparedDataset, columns: int = 12, rows: int = 20, s
     return named_rows(lines, pictures, columns, footer)
 
 
-def draw(dataset: PreparedDataset, rows: np.ndarray) -> Tensor:
-    """Pictures of rows, uint8 `[n, c, h, w]`: pixels as they are, latents through the VAE, their means undrawn, and
-    previews of arrays.
+def draw(
+    dataset: Dataset, rows: np.ndarray, decode: Callable[[Tensor], Tensor] | None = None
+) -> UInt8[Tensor, "n c h w"]:
+    """Pictures of rows: pixels as they are, latents through the VAE, their means undrawn, and previews of arrays.
+
+    Args:
+        dataset: any.
+        rows: their numbers.
+        decode: makes pictures of latents as the network sees them; the VAE that the data name by default.
     """
     stored, _ = dataset.rows(rows)
-    if not isinstance(dataset.encoder, LatentEncoder):
+    if dataset.latents:
+        stored = stored.clone()
+        stored[:, stored.shape[1] // 2 :] = 0
+    elif stored.dtype == torch.uint8 or isinstance(dataset.encoder, ArrayEncoder):
         return pictures_of(stored, dataset.encoder)
-    mean = stored.clone()
-    mean[:, mean.shape[1] // 2 :] = 0
+    else:
+        decode = None
     with torch.inference_mode():
-        return dataset.encoder.decode(dataset.encode(mean))
+        return (decode or dataset.encoder.decode)(dataset.encode(stored))
 
 
 def _sized(image: Image.Image) -> Image.Image:

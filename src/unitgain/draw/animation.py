@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unitgain.data.images import grid
 from unitgain.denoiser import Denoiser
-from unitgain.draw.decode import painter_of
+from unitgain.draw.decode import draws_arrays, painter_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.picture import picture_shape
 from unitgain.draw.preview import Preview, beside
@@ -79,6 +79,8 @@ def write_path(
 ) -> int:
     """Write the way of images out of noise: what the sampler has, and beside it what the network sees in that.
 
+    Of signals, fields and volumes it is the way of their previews: waveforms, slices, channels side by side.
+
     A frame per noise level at which the network is asked: the noisy images, scaled to the standard deviation of the
     data, and D(x; sigma); in the end the images. As .png they lie one above the other, time from left to right.
 
@@ -93,7 +95,7 @@ def write_path(
         OSError: if it cannot be written.
     """
     _kind(out)
-    _, height, width = picture_shape(denoiser, settings)
+    height, width = _frame_size(denoiser, settings)
     if 2 * len(seeds) * height * width > MOST_PIXELS:
         size = f"{len(seeds)} images of {width}x{height}"
         raise ValueError(f"{size} are too much for the frames of an animation: name fewer seeds")
@@ -101,6 +103,15 @@ def write_path(
     left, right = ([torch.cat(frame) for frame in zip(*batches, strict=True)] for batches in zip(*parts, strict=True))
     save_path(left, right, out, animation)
     return len(left)
+
+
+def _frame_size(denoiser: Denoiser | Guided, settings: DrawSettings) -> tuple[int, int]:
+    """Height and width of the picture of a sample."""
+    if not draws_arrays(denoiser.encoder):
+        return picture_shape(denoiser, settings)[1:]
+    nothing = torch.zeros(1, denoiser.spec.channels, *denoiser.spec.size, device=next(denoiser.parameters()).device)
+    height, width = painter_of(denoiser, settings.vae)(nothing).shape[2:]
+    return height, width
 
 
 def save_path(noisy: Sequence[Tensor], denoised: Sequence[Tensor], out: Path, animation: Animation) -> None:

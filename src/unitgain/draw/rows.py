@@ -2,15 +2,20 @@
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from torch import Tensor
 
 from unitgain.arch.values import Conditions
+from unitgain.data.images import pairs
+from unitgain.data.order import indices
 from unitgain.sample.seeds import Between, Seed
 from unitgain.text import ranges
 
@@ -62,6 +67,11 @@ class DataRows:
         dataset = open_data(name)
         return cls(dataset, None if rows is None else _numbers(rows, len(dataset)))
 
+    @classmethod
+    def mixed(cls, dataset: "Dataset") -> "DataRows":
+        """All rows in an order that mixes them, always the same one: prepared data may have theirs class by class."""
+        return cls(dataset, indices(0, len(dataset), len(dataset), 0).tolist())
+
     def __len__(self) -> int:
         return len(self.dataset) if self.rows is None else len(self.rows)
 
@@ -69,7 +79,7 @@ class DataRows:
         """What a network knows of the conditions of these seeds, with the label, where the data have the same classes.
 
         Raises:
-            ValueError: if the data have none of the network's, or there are points between seeds.
+            ValueError: if the data have none of the network's, or there are points between seeds, and several rows.
         """
         known = [one.name for one in spec.conditions if one.name in self.dataset.condition_shapes]
         if not known:
@@ -77,14 +87,45 @@ class DataRows:
             raise ValueError(
                 f"data {self.dataset.name} have {', '.join(self.dataset.condition_shapes)}; the network knows {names}"
             )
-        whole = [seed for seed in seeds if not isinstance(seed, Between)]
-        if len(whole) < len(seeds):
-            raise ValueError("conditions go to seeds in turn, which points between seeds have none of: leave them out")
-        numbers = np.array([seed % len(self) for seed in whole], dtype=np.int64)
-        rows = numbers if self.rows is None else np.array(self.rows, dtype=np.int64)[numbers]
+        rows = self.numbers(seeds)
         told = _padded(self.dataset.conditions_of(rows).only(known), self.longest)
         same = spec.label_dim and spec.label_dim == self.dataset.label_dim
         return told.with_label(self.dataset.labels_of(rows)) if same else told
+
+    def numbers(self, seeds: Sequence[Seed]) -> NDArray[np.int64]:
+        """The numbers of the rows of these seeds.
+
+        Raises:
+            ValueError: if there are points between seeds, and several rows.
+        """
+        if len(self) == 1:
+            return np.full(len(seeds), self.rows[0] if self.rows is not None else 0, dtype=np.int64)
+        whole = [seed for seed in seeds if not isinstance(seed, Between)]
+        if len(whole) < len(seeds):
+            raise ValueError(
+                "conditions go to seeds in turn, which points between seeds have none of: name one row for all, as "
+                "DATA[3], or leave them out"
+            )
+        numbers = np.array([seed % len(self) for seed in whole], dtype=np.int64)
+        return numbers if self.rows is None else np.array(self.rows, dtype=np.int64)[numbers]
+
+    def beside(
+        self,
+        seeds: Sequence[Seed],
+        pictures: UInt8[Tensor, "n c h w"],
+        decode: Callable[[Tensor], Tensor] | None = None,
+    ) -> UInt8[Tensor, "n c tall wide"]:
+        """What was drawn of these seeds on the right of the real pictures of their rows; alone where these are others.
+
+        Args:
+            seeds: one per picture.
+            pictures: that were drawn.
+            decode: makes pictures of latents, as in `unitgain.data.sheet.draw`.
+        """
+        from unitgain.data.sheet import draw
+
+        real = draw(self.dataset, self.numbers(seeds), decode)
+        return pairs(real, pictures) if real.shape == pictures.shape else pictures
 
     @cached_property
     def longest(self) -> dict[str, int]:

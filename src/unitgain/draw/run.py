@@ -11,11 +11,12 @@ from torch import Tensor
 from unitgain.data.encoder import encoder_from_dict
 from unitgain.data.preview import pictures_of
 from unitgain.denoiser import classes_of
-from unitgain.draw.decode import decoder_of
+from unitgain.draw.decode import Decode, decoder_of
 from unitgain.draw.files import file_kind
 from unitgain.draw.folder import CLASSES, GRID, ImageFolder
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by
+from unitgain.draw.rows import rows_of
 from unitgain.draw.settings import DrawSettings
 from unitgain.draw.sheet import draw_sheet
 from unitgain.files import atomic
@@ -66,7 +67,8 @@ def write_images(
         out: a folder, or a file that ends in .zip.
         world: the processes that share the work; each has opened the networks on its device.
         batch: images in flight at a time in each process; does not change the images.
-        contact_sheet: also write `grid.png` with the first 400 images, into the folder or beside the archive.
+        contact_sheet: also write `grid.png` with the first 400 images, into the folder or beside the archive; where
+            they are drawn for rows of data, each on the right of the real picture of its row.
         columns: of the contact sheet; about square by default.
         on_progress: called with (images there, images in all) in the first process.
 
@@ -94,7 +96,7 @@ def write_images(
             folder.write(seed, None if labels is None else int(labels[i]), images[i])
         sheet.update({seed: image for seed, image in zip(part, images, strict=True) if seed in sheet})
     world.barrier()
-    return ImageCount(world.on_main(lambda: _close(folder, sheet, main, columns, settings)), len(left))
+    return ImageCount(world.on_main(lambda: _close(folder, sheet, main, columns, settings, decode)), len(left))
 
 
 def sheet_of(out: Path) -> Path:
@@ -130,6 +132,7 @@ def _close(
     main: Network,
     columns: int | None,
     settings: DrawSettings,
+    decode: Decode,
 ) -> int:
     """Finish the folder and write the contact sheet of these seeds; returns how many images there are.
 
@@ -140,7 +143,10 @@ def _close(
     entries = folder.finish()
     if samples:
         encoder = encoder_from_dict(main.encoder)
-        images = {seed: pictures_of(sample[None], encoder)[0] for seed, sample in samples.items()}
+        pictures = torch.stack([pictures_of(sample[None], encoder)[0] for sample in samples.values()])
+        if (rows := rows_of(settings)) is not None:
+            pictures = rows.beside(list(samples), pictures, decode)
+        images = dict(zip(samples, pictures, strict=True))
         labels = {entry["seed"]: entry["class"] for entry in entries}
         picture = draw_sheet(images, labels, columns, settings, classes_of(main.denoiser))
         with atomic(sheet_of(folder.out)) as temporary:

@@ -16,16 +16,14 @@ from unitgain.checkpoint.snapshot import SnapshotError
 from unitgain.classes import Classes
 from unitgain.console import warn
 from unitgain.data.captions import captioned_grid
-from unitgain.data.dataset import ArrayDataset
+from unitgain.data.dataset import Dataset
 from unitgain.data.fit import ImageError, decode
 from unitgain.data.manifest import DataError
 from unitgain.data.named import DIGITS, open_data
 from unitgain.data.order import indices
-from unitgain.data.prepared import PreparedDataset
-from unitgain.data.preview import pictures_of
 from unitgain.data.sheet import draw
 from unitgain.denoiser import classes_of
-from unitgain.draw import DrawSettings, draw_images, open_network
+from unitgain.draw import DataRows, DrawSettings, draw_images, open_network
 from unitgain.draw.decode import painter_of
 from unitgain.evaluate.images import as_ranges
 from unitgain.posthoc import reconstruct
@@ -39,6 +37,8 @@ SETTINGS = DrawSettings(steps=16)  # enough to see what a network knows
 LENGTHS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.14, 0.17, 0.2, 0.25)
 LIGHT = 2**27  # bytes of a snapshot, up to which other lengths are drawn without being asked for
 COLUMNS = 4
+PAIRS = " On the left of each pair is the real picture, on the right what was drawn for its conditions."
+UNTOLD = " Drawn without conditions: the data that have them are not there."
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def samples_of(
         ValueError: if there are snapshots, but none of this length.
     """
     if seeds is None and length is None and (drawings := grids_of(history, times)):
-        return drawings, "Drawn by the run itself."
+        return drawings, "Drawn by the run itself." + PAIRS * _is_told(history)
     snapshots = choose_snapshots(history, times, length)
     if not snapshots:
         return [], "None yet: the run has no snapshot."
@@ -87,12 +87,14 @@ def samples_of(
     total = len(snapshots) * len(seeds)
     report = None if on_images is None else lambda done: on_images(done, total)
     try:
-        drawings = draw_over_time(snapshots, seeds, torch.device(device), report)
+        rows = rows_told(history)
+        drawings = draw_over_time(snapshots, seeds, torch.device(device), report, rows)
     except (SnapshotError, ImportError, ValueError, OSError) as error:
         warn(f"no samples: {error}")
         return [], f"Not drawn: {error}"
     name = snapshots[-1].stem.partition("-")[2]
-    return drawings, f"Seeds {as_ranges(seeds)}, EMA length {name}, {SETTINGS.steps} steps of Heun's method."
+    note = f"Seeds {as_ranges(seeds)}, EMA length {name}, {SETTINGS.steps} steps of Heun's method."
+    return drawings, note + (PAIRS if rows else UNTOLD * _is_told(history))
 
 
 def grids_of(history: History, times: int) -> list[Drawing]:
@@ -140,6 +142,7 @@ def draw_over_time(
     seeds: Sequence[int],
     device: torch.device,
     on_images: Callable[[float], None] | None = None,
+    rows: DataRows | None = None,
 ) -> list[Drawing]:
     """Draw the same seeds from each snapshot, in a row.
 
@@ -147,6 +150,7 @@ def draw_over_time(
         snapshots: files.
         seeds: one image each.
         device: where to draw.
+        rows: of data that the networks are told, whose real pictures stand beside what is drawn.
         on_images: called with the number of images drawn so far, of all snapshots.
 
     Raises:
@@ -159,11 +163,13 @@ def draw_over_time(
         decode = painter_of(network.denoiser)
         done = turn * len(seeds)
         report = None if on_images is None else lambda images, done=done: on_images(done + images)
-        parts = list(draw_images(network.denoiser, decode, seeds, SETTINGS, on_images=report))
+        settings = SETTINGS.replace(conditions=rows)
+        parts = list(draw_images(network.denoiser, decode, seeds, settings, on_images=report))
         known = classes_of(network.denoiser)
         names = [known.label(int(label)) for _, labels, _ in parts if labels is not None for label in labels]
         length = (network.record["profile"] or {}).get("sigma_rel")
         pixels = torch.cat([pixels for _, _, pixels in parts])
+        pixels = pixels if rows is None else rows.beside(seeds, pixels, decode)
         drawings.append(Drawing(network.record["nimg"], sheet(pixels, names), length))
     return drawings
 
@@ -203,10 +209,33 @@ def lengths_of(
             paths = [one.path for one in reconstruct(history.folder, within, Path(folder) / "ema")] if within else []
             total = len(paths) * len(seeds)
             report = None if on_images is None else lambda done: on_images(done, total)
-            return draw_over_time(paths, seeds, torch.device(device), report)
+            return draw_over_time(paths, seeds, torch.device(device), report, rows_told(history))
     except (SnapshotError, ImportError, ValueError, OSError) as error:
         warn(f"no samples at other EMA lengths: {error}")
         return []
+
+
+def rows_told(history: History) -> DataRows | None:
+    """Rows of the data that a run was trained on, for networks that are told of them; None if these are not there."""
+    dataset = data_of(history) if _is_told(history) else None
+    return None if dataset is None or not dataset.condition_shapes else DataRows.mixed(dataset)
+
+
+def _is_told(history: History) -> bool:
+    return history.config is not None and bool(history.config.recipe.network.conditions)
+
+
+def data_of(history: History) -> Dataset | None:
+    """The data that a run was trained on; None where they are not there any more, or are others now."""
+    config = history.config
+    if config is None or (config.data != DIGITS and not Path(config.data).is_dir()):
+        return None
+    try:
+        dataset = open_data(config.data, normalize=config.normalize)
+    except (DataError, ImportError, ValueError, OSError) as error:
+        warn(f"no real pictures: {error}")
+        return None
+    return dataset if dataset.fingerprint == config.data_fingerprint else None
 
 
 def real_pictures(history: History, count: int = 24) -> Image.Image | None:
@@ -214,19 +243,12 @@ def real_pictures(history: History, count: int = 24) -> Image.Image | None:
 
     None where they are not there any more, are others now, or are no pictures.
     """
-    if history.config is None or (history.config.data != DIGITS and not Path(history.config.data).is_dir()):
+    dataset = data_of(history)
+    if dataset is None:
         return None
+    rows = np.sort(indices(0, min(count, len(dataset)), len(dataset), 0))
     try:
-        dataset = open_data(history.config.data)
-        if dataset.fingerprint != history.config.data_fingerprint:
-            return None
-        rows = np.sort(indices(0, min(count, len(dataset)), len(dataset), 0))
-        if isinstance(dataset, PreparedDataset):
-            pixels, labels = draw(dataset, rows), dataset.labels
-        elif isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
-            pixels, labels = pictures_of(dataset.images[torch.from_numpy(rows)], dataset.encoder), dataset.labels
-        else:
-            return None
+        pixels, labels = draw(dataset, rows), dataset.labels
     except (DataError, ImportError, ValueError, OSError) as error:
         warn(f"no real pictures: {error}")
         return None

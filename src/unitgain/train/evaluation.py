@@ -16,6 +16,7 @@ from unitgain.data.dataset import Dataset
 from unitgain.denoiser import Denoiser, classes_of
 from unitgain.draw import DataRows, DrawSettings, Network, draw_images
 from unitgain.draw.decode import painter, require_pictures
+from unitgain.draw.rows import rows_of
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.judge import Judge
@@ -71,7 +72,7 @@ class Evaluation(Observer):
         self.average = average_of(config)
         settings = self.settings
         spec = self.recipe.network
-        rows = DataRows(dataset) if spec.conditions else None  # seeds get those of the data in turn
+        rows = DataRows.mixed(dataset) if spec.conditions else None
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae, conditions=rows)
         if settings.metrics:
             require_pictures(self.encoder, f"the metrics {', '.join(settings.metrics)}")
@@ -164,8 +165,10 @@ class Evaluation(Observer):
         return Network(name=f"{self.folder.name}, EMA length {length_of(ema)}", denoiser=prepared, record={})
 
     def draw(self, network: Network) -> None:
-        """Draw the grid, a row per class where there are few, or for the first rows of conditional data; write it."""
-        run, spec, count = self.run, self.recipe.network, self.images
+        """Draw the grid and write it: a row per class where there are few; where the network is told more, of rows of
+        the data, each beside the real picture.
+        """
+        run, spec, count, told = self.run, self.recipe.network, self.images, rows_of(self.drawing)
         columns = None
         labels: list[int] | None = None
         if not spec.conditions and 1 < spec.label_dim <= min(FEW_CLASSES, count):
@@ -192,7 +195,8 @@ class Evaluation(Observer):
             for rank, part in enumerate(shares):
                 if part is not None:
                     pixels[rank :: self.world.size] = part
-            picture = captioned_grid(pixels, names, columns)
+            shown = pixels if told is None else told.beside(range(count), pixels, self.decode)
+            picture = captioned_grid(shown, names, columns)
             with atomic(self.path(nimg)) as temporary:
                 picture.save(temporary, format="PNG")
             if run.log is not None:

@@ -17,7 +17,7 @@ from unitgain.arch import NetworkSpec
 from unitgain.arch.conditions import Condition
 from unitgain.data.check import scale
 from unitgain.data.dataset import ArrayDataset, Dataset
-from unitgain.data.encoder import PixelEncoder
+from unitgain.data.encoder import ArrayEncoder, PixelEncoder
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalize
 from unitgain.infer import fastest_precision
@@ -306,7 +306,8 @@ class _Planner:
         passes = -(-config.microbatches // size)
         at_once = f"{passes} passes of {config.microbatch} accumulated" if passes > 1 else "in one pass"
         here, each = (f"by {size} processes at once", " of each process") if size > 1 else ("here", "")
-        seen = "normalized as measured, mean 0 and deviation 0.5" if config.normalize == "measured" else "as they are"
+        measured = isinstance(self.dataset.encoder, ArrayEncoder) or config.normalize == "measured"
+        seen = "normalized as measured, mean 0 and deviation 0.5" if measured else "as they are"
         return (
             f"network: {shape}, {classes}; width {network.model_channels}, levels {levels}, "
             f"{network.num_blocks} per level, {one.parameters / 1e6:.2f} million parameters; {family}",
@@ -314,7 +315,7 @@ class _Planner:
             f"memory: about {show_bytes(fit.bytes)} for a step{each}, {at_once}; {show_bytes(self.room)} may be taken",
             f"optimizer: batch {recipe.batch}, {recipe.duration // recipe.batch:,} steps, learning rate {recipe.lr:g} "
             f"falling after {recipe.t_ref:g} steps, {recipe.precision}; by the papers' rules",
-            f"data and averages: pixels {seen}; EMA lengths {', '.join(f'{length:g}' for length in recipe.ema)}, a "
+            f"data and averages: values {seen}; EMA lengths {', '.join(f'{length:g}' for length in recipe.ema)}, a "
             f"snapshot every {recipe.snapshot_every:,} images, so that any other length can be made afterwards",
         )
 
