@@ -31,11 +31,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+import told_files
 from unitgain.arch import NetworkSpec
 
 ROOT = Path(__file__).parents[1]
@@ -149,18 +151,19 @@ def open_picture(path: Path) -> None:
 # Snapshots and checkpoints.
 
 
-def spec() -> NetworkSpec:
+def spec(told: bool = False) -> NetworkSpec:
     sizes = {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "channels_per_head": 8}
-    return NetworkSpec(resolution=8, channels=1, label_dim=3, **sizes)
+    more = {"conditions": told_files.conditions()} if told else {}
+    return NetworkSpec(resolution=8, channels=1, label_dim=3, **sizes, **more)
 
 
-def snapshot(folder: Path) -> Path:
+def snapshot(folder: Path, told: bool = False) -> Path:
     from unitgain.checkpoint.snapshot import SnapshotHeader, write_snapshot
     from unitgain.data.encoder import PixelEncoder
     from unitgain.denoiser import Denoiser
     from unitgain.serial import to_dict
 
-    denoiser = Denoiser(spec())
+    denoiser = Denoiser(spec(told))
     header = SnapshotHeader(
         network=denoiser.spec,
         sigma_data=0.5,
@@ -175,9 +178,9 @@ def snapshot(folder: Path) -> Path:
     return path
 
 
-def head_of_snapshot(folder: Path) -> Path:
+def head_of_snapshot(folder: Path, told: bool = False) -> Path:
     """What a snapshot says of itself, apart, so that it is mutated alone and sealed again."""
-    path = snapshot(folder)
+    path = snapshot(folder, told)
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     (folder / "rest.bin").write_bytes(data[8 + length :])
@@ -512,6 +515,30 @@ ENTRIES = {
     "part of a download (.part.json)": Entry(part, open_part, (), text=True),
     "record of a download (.json)": Entry(record, open_record, ("DownloadError",), text=True),
     "manifest of drawn images": Entry(drawn, open_drawn, ("FileExistsError", "ValueError"), text=True),
+    "signal (.wav)": Entry(told_files.signal, told_files.open_array, ("ImageError",)),
+    "volume (.nii)": Entry(told_files.volume(""), told_files.open_array, ("ImageError",)),
+    "volume (.nii.gz)": Entry(told_files.volume(".gz"), told_files.open_array, ("ImageError",)),
+    "field (.npy)": Entry(told_files.field, told_files.open_array, ("ImageError",)),
+    "stacked arrays with conditions (.npz)": Entry(told_files.npz, told_files.open_told, SET),
+    "stacked arrays with conditions (.h5)": Entry(told_files.hdf5, told_files.open_told, SET),
+    "table with conditions (.csv)": Entry(told_files.csv_table, told_files.open_told, SET),
+    "table with conditions (.jsonl)": Entry(
+        told_files.jsonl("table.jsonl", "image"), told_files.open_told, SET, text=True
+    ),
+    "table with conditions (.parquet)": Entry(told_files.parquet, told_files.open_told, SET),
+    "conditions beside pictures (metadata.jsonl)": Entry(
+        told_files.jsonl("metadata.jsonl", "file_name"), told_files.open_told, SET, text=True
+    ),
+    "conditions beside pictures (tar)": Entry(told_files.tar, told_files.open_told, SET),
+    "shard of arrays with conditions, sealed": Entry(
+        told_files.prepared, told_files.open_prepared, ("DataError",), seal_shard
+    ),
+    "manifest of arrays with conditions": Entry(
+        told_files.prepared_manifest, told_files.open_prepared, ("DataError",), text=True
+    ),
+    "header of a snapshot with conditions, sealed": Entry(
+        partial(head_of_snapshot, told=True), open_snapshot, ("SnapshotError",), seal_snapshot, True
+    ),
 }
 
 
@@ -841,10 +868,10 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=800, help="of each kind of file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="at a time")
-    parser.add_argument("--only", default="", help="kinds whose name has this in it")
+    parser.add_argument("--only", default="", help="kinds whose names have this pattern; others stay as written")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/robustness.md")
     options = parser.parse_args()
-    names = [name for name in ENTRIES if options.only in name and name not in HIDDEN]
+    names = [name for name in ENTRIES if re.search(options.only, name) and name not in HIDDEN]
     with ThreadPoolExecutor(options.processes) as pool:
         found = pool.map(lambda name: fuzz(name, options.seed, options.mutations), names)
         results = {}
@@ -853,9 +880,11 @@ def main() -> None:
             shown = {key: value for key, value in result.items() if key != "failures"}
             print(name, shown, *result["failures"][:8], sep="\n  ", flush=True)
     if options.write:
-        from machine import write_results
+        from machine import RESULTS, write_results
 
-        write_results("robustness", {"seed": options.seed, "files": results}, table(results, options.seed))
+        before = json.loads((RESULTS / "robustness.json").read_text())["files"] if options.only else {}
+        both = {name: results.get(name) or before[name] for name in ENTRIES if name in {**before, **results}}
+        write_results("robustness", {"seed": options.seed, "files": both}, table(both, options.seed))
     if any(result["failures"] for result in results.values()):
         sys.exit(1)
 

@@ -94,6 +94,7 @@ CASES = {
     "bomb.nii.gz": (gzip.compress(volume(dim=[3, 30000, 30000, 30000, 1, 1, 1, 1])), "raise --max-item-bytes"),
     "broken.nii.gz": (gzip.compress(volume())[:60], "NIfTI"),
     "header.wav": (wave_bytes()[:20], "cannot be read"),
+    "rate.wav": (wave_bytes()[:24] + (2**30).to_bytes(4, "little") + wave_bytes()[28:], "what cannot be"),
     "short.flac": (wave_bytes("FLAC")[:60], "cannot be read"),
     "short.h5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "cannot be read"),
 }

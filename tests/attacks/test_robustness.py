@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import robustness
 
 SHORT = ("reference (.npz)", "header of a snapshot, sealed", "tensors of a checkpoint", "stats.jsonl of a run")
+SHORT += ("stacked arrays with conditions (.npz)", "table with conditions (.jsonl)")
+SHORT += ("conditions beside pictures (tar)", "shard of arrays with conditions, sealed")
 
 
 @pytest.mark.parametrize("name", SHORT)

@@ -167,7 +167,10 @@ def _sample(array: NDArray[Any], raw: Raw) -> Sample:
     if broken.any():
         first = tuple(int(place) for place in np.argwhere(broken)[0])
         raise ImageError(f"holds {int(broken.sum()):,} values that are NaN or infinite, the first at {first}")
-    return Sample(array, Numbers(dtype=kind, media=raw.media, rate=raw.rate, spacing=raw.spacing))
+    try:
+        return Sample(array, Numbers(dtype=kind, media=raw.media, rate=raw.rate, spacing=raw.spacing))
+    except ValueError as error:
+        raise ImageError(f"says of itself what cannot be: {error}") from error
 
 
 def signal_length(fit: Fit) -> int | None:
