@@ -102,5 +102,9 @@ def test_small_pictures(place, monkeypatch):
             to_image(pixels).save(Path("sprites", name, f"{number:02d}.png"))
     run(script("superresolution"), monkeypatch, "sprites", "out", "--side", 8, "--images", 64)
     found = json.loads(Path("out/result.json").read_text())
-    assert found["rms_error"].keys() == {"enlarged", "right", "wrong", "none"} and found["pictures"] == 4
+    assert found["drawn"].keys() == {"enlarged", "right", "wrong", "none"} and found["pictures"] == 4
+    for one in found["drawn"].values():
+        assert (
+            one.keys() == {"mean_error", "error", "small_error", "detail"} and one["mean_error"] <= one["error"] + 1e-3
+        )
     Image.open("out/samples.png").verify()

@@ -20,13 +20,14 @@ def draw_heeded(
     rows: Sequence[int],
     *,
     names: Sequence[str] | None = None,
+    first: int = 0,
     settings: DrawSettings = DEFAULTS,
     batch: int = 64,
 ) -> dict[str, Tensor]:
     """What a network draws for rows of data, best held out, by what it is told: `right`, `wrong` or `none`.
 
-    Row i of them starts from the noise of seed i in all three, and keeps its class, where data and network have the
-    same. `wrong` tells it what the row half-way around has, so that what is told is as likely as ever, only of
+    Row i of them starts from the noise of seed `first` + i in all three, and keeps its class, where data and network
+    have the same. `wrong` tells it what the row half-way around has, so that what is told is as likely as ever, only of
     something else. Whatever is measured of the three, a network that heeds its conditions differs in it:
 
         drawn = draw_heeded(denoiser, held_out, range(64))
@@ -37,6 +38,7 @@ def draw_heeded(
         dataset: has conditions.
         rows: numbers of at least two of its rows.
         names: of conditions that are exchanged or left out, while the others stay right; None for all.
+        first: seed of the first row, for further draws of the same rows.
         settings: sampler and steps; class and conditions are those of the data.
         batch: samples in flight at a time; does not change them.
 
@@ -62,7 +64,7 @@ def draw_heeded(
     return {
         name: sample_arrays(
             denoiser,
-            range(len(rows)),
+            range(first, first + len(rows)),
             label=label,
             conditions=one if one.values else None,
             settings=settings,
