@@ -80,6 +80,20 @@ def prepare_data(
         say(note)
     column = None if options is None else options.image_column
     size = shard or _rows_per_shard(source, fit, column)
+    writer = ShardWriter(folder, _settings(what, source, fit, size, options))
+    if writer.finished is not None:
+        return writer.finished
+    job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
+    try:
+        job.run(fit, size, workers, column, options is not None and options.allow_missing)
+        return job.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def _settings(what: str | Source, source: Source, fit: Fit, size: int, options: SourceOptions | None) -> dict[str, Any]:
+    """What another call has to have in common with one that was interrupted, as JSON values."""
     settings = {
         "source": source.name if isinstance(what, Source) else what,
         "source_fingerprint": source.fingerprint,
@@ -90,16 +104,7 @@ def prepare_data(
     if source.conditioned and options is not None:
         named = None if options.conditions is None else list(options.conditions)
         settings |= {"conditions": named, "allow_missing": options.allow_missing}
-    writer = ShardWriter(folder, settings)
-    if writer.finished is not None:
-        return writer.finished
-    job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
-    try:
-        job.run(fit, size, workers, column, options is not None and options.allow_missing)
-        return job.finish()
-    except BaseException:
-        writer.abandon()
-        raise
+    return settings
 
 
 class _Job:
