@@ -23,6 +23,7 @@ from unitgain.data.named import open_data
 from unitgain.data.numbers import Numbers
 from unitgain.data.prepare import BrokenPictureError, prepare_data
 from unitgain.data.prepared import PreparedDataset
+from unitgain.data.preview import pictures_of
 from unitgain.data.sources import SourceOptions
 from unitgain.draw.files import file_kind
 from unitgain.serial import to_dict
@@ -322,6 +323,20 @@ def test_constant_channels_and_data(tmp_path):
     data = make(tmp_path / "arrays", tmp_path / "data")
     assert not data.batch(np.array([0]))[0].any()
     assert "nothing to learn" in advice(check(tmp_path / "data", workers=1), data.manifest)[-1]
+
+
+@pytest.mark.parametrize(
+    "shape, size",
+    [((1, 16, 16, 16), (48, 144)), ((2, 20, 30), (20, 60)), ((1, 12, 8), (48, 32)), ((1, 64, 64), (64, 64))],
+)
+def test_previews_of_small_volumes_and_fields_are_enlarged(shape, size):
+    """By whole numbers, so that each number stays one shade."""
+    arrays = torch.from_numpy(values((3, *shape)))
+    pictures = pictures_of(arrays, ArrayEncoder(mean=(0.0,) * shape[0], std=(20.0,) * shape[0]))
+    assert pictures.shape == (3, 1, *size)
+    times = 48 // max(shape[1:]) or 1
+    cells = pictures.unfold(-2, times, times).unfold(-2, times, times)
+    assert torch.equal(cells.amin((-2, -1)), cells.amax((-2, -1))) and cells.unique().numel() > 20
 
 
 def test_encoders_travel_as_json():

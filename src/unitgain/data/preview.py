@@ -12,6 +12,7 @@ CHANNELS = 4  # shown, at most
 WAVE = (48, 192)  # pixels of a waveform
 PAPER, INK = 255, 40
 LONGEST = 256  # pixels of a slice; larger ones are made smaller
+SHORTEST = 48  # of its longest side; smaller ones are made larger by whole numbers, as near to it as these go
 
 
 def pictures_of(values: Tensor, encoder: Encoder) -> UInt8[Tensor, "n c h w"]:
@@ -20,7 +21,7 @@ def pictures_of(values: Tensor, encoder: Encoder) -> UInt8[Tensor, "n c h w"]:
     Of signals each channel is a waveform, one below the other; of volumes it is the three slices through its middle,
     across the first, the second and the third axis, side by side; of fields it is a grey picture. Grey is the mean of
     the channel over the data, black and white are 2.5 of its standard deviations off that; waves are cut at 5. At most
-    4 channels are shown.
+    4 channels are shown. What is small is made larger, up to about 48 pixels a side.
 
     Args:
         values: as `encoder.decode` gives them.
@@ -39,6 +40,8 @@ def pictures_of(values: Tensor, encoder: Encoder) -> UInt8[Tensor, "n c h w"]:
         return torch.stack([_waves(one) for one in level])
     planes = _slices(level) if values.ndim == 5 else level
     grey = (planes.clamp(0, 1) * 255).round().to(torch.uint8)
+    times = max(SHORTEST // max(values.shape[2:]), 1)
+    grey = grey.repeat_interleave(times, -1).repeat_interleave(times, -2)
     longest = max(grey.shape[-2:])
     if longest > LONGEST:
         size = [max(round(side * LONGEST / longest), 1) for side in grey.shape[-2:]]
