@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -216,7 +217,7 @@ def test_a_run_says_what_it_took_and_resumes_without_the_snapshot(tmp_path, tune
     with Snapshot(tmp_path / "whole" / "snapshots" / "0000000048-0.050.safetensors") as written:
         assert (written.header.nimg, written.header.license) == (48, "CC BY 4.0")
         assert written.header.classes == ("a", "x", "y", "z")
-    stopped = type(dataset)(**vars(dataset))
+    stopped = replace(dataset)
     object.__setattr__(stopped, "rows", Stopping(dataset))
     assert run(settings, tmp_path / "parts", stopped).nimg < 48
     os.remove(snapshot)
