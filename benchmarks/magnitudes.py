@@ -19,10 +19,10 @@ from machine import RESULTS, write_results
 from tiny import EDM2, tiny_recipe
 from unitgain.analysis.magnitude import QUANTITIES
 from unitgain.analysis.plots import magnitude_figure
-from unitgain.cli.magnitudes import read_magnitudes
 from unitgain.data.digits import digits
 from unitgain.figures import save
 from unitgain.recipes import DIGITS
+from unitgain.report.history import read_history
 from unitgain.train import TrainConfig, train
 
 FASTER = 2.5  # times the learning rate of the digits
@@ -41,7 +41,7 @@ def run_config(label: str, folder: Path, width: int, steps: int, batch: int) -> 
         checkpoint_every=made.duration,
     )
     train(config, folder, digits(), quiet=True, tensorboard=False)
-    return read_magnitudes(folder)
+    return read_history(folder).magnitudes
 
 
 def growth(rows: list[dict], since: float) -> dict[str, float]:

@@ -131,12 +131,14 @@ def field(folder: Path) -> Path:
 
 def open_array(path: Path) -> None:
     """A file as an array of a set of its own."""
-    from unitgain.data.arrays import read_sample
+    from unitgain.data.arrays import sample_of
     from unitgain.data.fit import Fit
+    from unitgain.data.media import read_raw
     from unitgain.trust import DEFAULT_LIMITS
 
     layout = "channels-first" if path.suffix == ".npy" else None
-    read_sample(path.read_bytes(), path.name, Fit(resolution=None, layout=layout), DEFAULT_LIMITS)
+    if (raw := read_raw(path.read_bytes(), path.name, DEFAULT_LIMITS)) is not None:
+        sample_of(raw, Fit(resolution=None, layout=layout))
 
 
 def open_told(path: Path) -> None:

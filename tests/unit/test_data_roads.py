@@ -135,6 +135,17 @@ def test_files_of_a_sample_are_conditions_by_what_their_names_end_in(tmp_path):
     check(made(tar_of_samples(tmp_path), tmp_path, conditions=("age", "less=small.png", "tokens")))
 
 
+def test_tables_of_one_folder_complete_one_another(tmp_path):
+    names = [row["file_name"] for row in ROWS]
+    labels = csv_of(tmp_path, [{"file": name, "label": "ab"[row % 2]} for row, name in enumerate(names)])
+    ages = csv_of(
+        tmp_path, [{"file_name": row["file_name"], "age": row["age"], "tokens": row["tokens"]} for row in ROWS]
+    )
+    rest = jsonl_of([{"file_name": row["file_name"], "small": row["small"]} for row in ROWS])
+    files = {"labels.csv": labels, "metadata.csv": ages, "metadata.jsonl": rest}
+    check(made(write(tmp_path / "set", {**PICTURES, **SMALL, **files}), tmp_path, conditions=ASKED))
+
+
 def test_streams_of_the_hub_bring_conditions(tmp_path):
     (tmp_path / "set").mkdir()
     features = datasets.Features(
@@ -153,10 +164,11 @@ def test_streams_of_the_hub_bring_conditions(tmp_path):
         open_source(f"hub:{tmp_path / 'set'}", tmp_path, SourceOptions(conditions=("agee",)))
 
 
-def test_usual_columns_are_taken_unless_none_are_wanted(tmp_path):
-    root = write(tmp_path / "set", {**PICTURES, "metadata.csv": csv_of(tmp_path, ROWS)})
-    assert set(made(root, tmp_path).condition_shapes) == {"tokens"}
-    assert not open_source(str(root), tmp_path, SourceOptions(conditions=())).conditioned
+def test_what_nobody_names_is_no_condition(tmp_path):
+    rows = [row | {"condition": "a sprite", "vector": "none"} for row in ROWS]
+    root = write(tmp_path / "set", {**PICTURES, "metadata.csv": csv_of(tmp_path, rows), "more.csv": b"\xff"})
+    assert not made(root, tmp_path).condition_shapes
+    assert not made(saved(tmp_path / "other"), tmp_path / "other").condition_shapes
 
 
 def test_a_call_that_missed_a_value_goes_on_with_missing_values_allowed(tmp_path):

@@ -115,11 +115,6 @@ def parse_wanted(text: str) -> Wanted:
     return Wanted(name, column, kind or None)  # type: ignore[arg-type]
 
 
-def columns_of(asked: Sequence[str] | None) -> tuple[str, ...]:
-    """The columns that hold conditions, if they are there."""
-    return USUAL if asked is None else tuple(parse_wanted(text).column for text in asked)
-
-
 def check_column(name: str) -> None:
     """Raise `ValueError` if a condition of prepared data cannot be called so."""
     from unitgain.arch.conditions import check_name  # brings torch

@@ -64,10 +64,6 @@ def file_kind(encoder: Mapping[str, Any] | None) -> FileKind:
     return FileKind(".npy", lambda one: npy(one.cpu().numpy()), lambda data: _array(data, ".npy"))
 
 
-def _pixels(data: bytes) -> Tensor:
-    return from_image(decode_picture(data, DEFAULT_LIMITS))
-
-
 def _wav(samples: Tensor, rate: int) -> bytes:
     whole = (samples.cpu().double() * LOUDEST).round().clamp(-LOUDEST, LOUDEST - 1).numpy().astype("<i2")
     buffer = io.BytesIO()

@@ -98,8 +98,9 @@ def give_back() -> None:
 
 def _set_thresholds(trim: int, apart: int) -> None:
     with suppress(AttributeError):
-        _process().mallopt(TRIM_THRESHOLD, trim)
-        _process().mallopt(MMAP_THRESHOLD, apart)
+        mallopt = _process().mallopt
+        _ = mallopt(MMAP_THRESHOLD, apart) or mallopt(MMAP_THRESHOLD, USUAL[1])  # older versions take no more than that
+        mallopt(TRIM_THRESHOLD, trim)
 
 
 @dataclass(eq=False)

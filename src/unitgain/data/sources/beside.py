@@ -47,7 +47,7 @@ class Beside:
     Args:
         name: of the source, for messages.
         options: name the conditions.
-        tables: by folder: the path of a table there, and its rows.
+        tables: by folder: the paths of tables there, and their rows.
         samples: cells by column of pictures, by the path of each.
 
     Attributes:
@@ -58,26 +58,35 @@ class Beside:
     """
 
     def __init__(
-        self, name: str, options: SourceOptions, tables: Mapping[str, tuple[str, Lines]], samples: Mapping[str, Line]
+        self,
+        name: str,
+        options: SourceOptions,
+        tables: Mapping[str, Sequence[tuple[str, Lines]]],
+        samples: Mapping[str, Line],
     ) -> None:
         self.name, self.samples = name, samples
-        self.tables = {folder: table for folder, table in tables.items() if _files(table[1]) is not None}
         columns = dict.fromkeys(column for line in samples.values() for column in line)
-        for _, lines in self.tables.values():
-            columns |= dict.fromkeys(column for column in lines.names if column != _files(lines))
-        self.wanted = wanted_of(options.conditions, list(columns), name) if columns else []
+        for each in tables.values():
+            for _, lines in each:
+                if (files := _files(lines)) is not None:
+                    columns |= dict.fromkeys(column for column in lines.names if column != files)
+        self.wanted = wanted_of(options.conditions or (), list(columns), name) if columns else []
         own = {one.column for one in self.wanted}
-        self.tables = {folder: table for folder, table in self.tables.items() if own & set(table[1].names)}
+        self.tables = {
+            folder: kept
+            for folder, each in tables.items()
+            if (kept := [table for table in each if _files(table[1]) is not None and own & set(table[1].names)])
+        }
 
     @property
     def sheets(self) -> set[str]:
         """Paths of the tables that hold some of it."""
-        return {path for path, _ in self.tables.values()}
+        return {path for each in self.tables.values() for path, _ in each}
 
     def values(self) -> set[str]:
         """Paths of the files that are values of conditions, and are named as pictures nowhere."""
         values, pictures = set[str](), set[str]()
-        for folder, (_, lines) in self.tables.items():
+        for folder, lines in ((folder, lines) for folder, each in self.tables.items() for _, lines in each):
             files = _files(lines)
             for _, line in lines.rows:
                 pictures.add(_path(folder, line.get(files or "")))
@@ -99,13 +108,14 @@ class Beside:
         found = {key: (posixpath.dirname(key), self.samples[key]) for key in keys if key in self.samples}
         notes = list[str]()
         for folder, own in below(self.tables, keys).items():
-            path, lines = self.tables[folder]
-            files = _files(lines)
-            rows = {str(line.get(files or "")).strip(): line for _, line in lines.rows}
-            start = len(folder) + 1 if folder else 0
-            places, left = look_up(rows, [key[start:] for key in own], f"{self.name}/{path}", "rows")
-            found |= {key: (folder, line) for key, line in zip(own, places, strict=True) if line is not None}
-            notes += left
+            start, told = len(folder) + 1 if folder else 0, dict[str, Line]()
+            for path, lines in self.tables[folder]:
+                files = _files(lines) or ""
+                rows = {str(line.get(files)).strip(): line for _, line in lines.rows}
+                places, left = look_up(rows, [key[start:] for key in own], f"{self.name}/{path}", "rows")
+                told |= {key: {**line, **told.get(key, {})} for key, line in zip(own, places, strict=True) if line}
+                notes += left
+            found |= {key: (folder, line) for key, line in told.items()}
         return Cells(self.wanted, [found.get(key) for key in keys], read, tuple(notes))
 
 

@@ -139,7 +139,7 @@ class _Tables:
     ) -> None:
         self.listing, self.name, self.options, self.read = listing, name, options, read
         self.found: dict[str, tuple[str, dict[str, Label]]] = {}  # by folder
-        self.lines: dict[str, tuple[str, Lines]] = {}  # likewise, of tables with rows
+        self.lines: dict[str, tuple[tuple[str, Lines], ...]] = {}  # likewise, of tables with rows
         self.unused: dict[str, str] = {}  # tables whose labels are not used, and why
         self.sheets = set[str]()
         self.names: tuple[str, ...] | None = options.classes
@@ -149,7 +149,7 @@ class _Tables:
     def _add(self, table: str) -> None:
         folder, file = posixpath.split(table)
         own = file.lower() == "manifest.json"
-        rows = file.lower().endswith(TABLES) and folder not in self.lines and self.options.conditions != ()
+        rows = file.lower().endswith(TABLES) and bool(self.options.conditions)
         if not (self.options.wants_labels or own or rows):
             return
         if folder in self.found and not own:
@@ -162,10 +162,11 @@ class _Tables:
             raise ValueError(f"{self.name}: {table} cannot be read: {printable(error)}") from error
         where = f"{self.name}/{table}"
         if rows:
-            self.lines[folder] = table, parse_lines(file, data, where)
+            lines = parse_lines(file, data, where)
+            self.lines[folder] = (*self.lines.get(folder, ()), (table, lines))
             if not self.options.wants_labels or folder in self.found:
                 return
-            labels = labels_of(file, self.lines[folder][1], where, self.options.label_column)
+            labels = labels_of(file, lines, where, self.options.label_column)
         else:
             labels = parse_labels(file, data, where, self.options.label_column)
         if labels is None:

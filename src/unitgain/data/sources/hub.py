@@ -78,7 +78,7 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
             f"{where}: the column {label_column!r} does not name its classes, and a stream cannot number them before "
             "it ends: give --classes a b c, or --no-labels"
         )
-    wanted = tuple(wanted_of(options.conditions, [name for name in schema.names if name != column], where))
+    wanted = tuple(wanted_of(options.conditions or (), [name for name in schema.names if name != column], where))
     names = dict.fromkeys(name for name in (column, label_column, *(one.column for one in wanted)) if name)
     rows = rows.select_columns(list(names))
     for name in names:

@@ -79,7 +79,7 @@ def _wanted(root: Path, folder: Path, columns: list[str], options: SourceOptions
         ValueError: if some are asked for and are not there, or of prepared data.
     """
     if not (folder / MANIFEST).exists():
-        return wanted_of(options.conditions, columns, str(root))
+        return wanted_of(options.conditions or (), columns, str(root))
     if options.conditions:
         raise ValueError(
             f"conditions {', '.join(options.conditions)}: {root} are prepared data, of which pictures and classes are "

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unitgain.data.cells import columns_of
+from unitgain.data.cells import parse_wanted
 from unitgain.data.sources.classes import classify
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label
 from unitgain.data.sources.listing import LABEL_FILES, Listing, companions, plain_path, text
@@ -47,7 +47,7 @@ def open_tars(
     Raises:
         ValueError: if one is damaged, there are no pictures, or labels do not fit.
     """
-    scan = TarScan(columns=columns_of(options.conditions))
+    scan = TarScan(columns=tuple(parse_wanted(text).column for text in options.conditions or ()))
     unpacked = [_uncompressed(path, scratch, index, options.limits) for index, path in enumerate(paths)]
     names = names or [path.name for path in paths]
     for index, (path, plain) in enumerate(zip(paths, unpacked, strict=True)):
