@@ -33,7 +33,7 @@ def volumes(root):
 
 
 @pytest.mark.parametrize(
-    "make, shape, preview", [(signals, (1, 64), (48, 192)), (volumes, (1, 6, 8, 8), (8, 24))], ids=["1-D", "3-D"]
+    "make, shape, preview", [(signals, (1, 64), (48, 192)), (volumes, (1, 6, 8, 8), (48, 144))], ids=["1-D", "3-D"]
 )
 def test_signals_and_volumes_with_conditions(call, tmp_path, make, shape, preview):
     table, data, run = make(tmp_path), tmp_path / "data", tmp_path / "run"
@@ -110,5 +110,5 @@ def test_measuring_sweeping_and_tuning(call, tmp_path, pairs):
         call(command, run, *common, *more, *told, "--out", tmp_path / command)
     cells = [json.loads(line) for line in (tmp_path / "sweep" / "cells-0.jsonl").read_text().splitlines()]
     assert len(cells) == 4 and np.isfinite([cell["value"] for cell in cells]).all()
-    tried = (tmp_path / "tune" / "tune.jsonl").read_text().splitlines()
+    tried = (tmp_path / "tune" / "cells-0.jsonl").read_text().splitlines()
     assert len(tried) >= 2
