@@ -110,5 +110,7 @@ def test_measuring_sweeping_and_tuning(call, tmp_path, pairs):
         call(command, run, *common, *more, *told, "--out", tmp_path / command)
     cells = [json.loads(line) for line in (tmp_path / "sweep" / "cells-0.jsonl").read_text().splitlines()]
     assert len(cells) == 4 and np.isfinite([cell["value"] for cell in cells]).all()
+    left = ["--guide", "self", "--without", "age", "--guidance", "1,1.5"]  # which is for the guided cells alone
+    call("sweep", run, *common, *left, *told, "--out", tmp_path / "left")
     tried = (tmp_path / "tune" / "cells-0.jsonl").read_text().splitlines()
     assert len(tried) >= 2

@@ -1,6 +1,7 @@
 """Conditions beside a class: optional, magnitude-preserving, and used."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -242,6 +243,27 @@ def test_a_smaller_image_is_enlarged_and_a_larger_one_refused():
     torch.testing.assert_close(told, denoiser(x, SIGMA, Conditions(small=large)))
     with pytest.raises(ValueError, match="'small' has values of 9x16, larger than the 8x16"):
         denoiser(x, SIGMA, Conditions(small=torch.zeros(3, 2, 9, 16)))
+
+
+def test_images_far_from_zero_are_told_as_well_as_others():
+    near, far = denoiser_of(ALL[2]), denoiser_of(dataclasses.replace(ALL[2], mean=280.0, std=10.0))
+    x, small = x_of(near.spec), 0.5 * torch.randn(3, 2, 4, 8)
+    told = far(x, SIGMA, Conditions(small=280 + 20 * small))
+    torch.testing.assert_close(told, near(x, SIGMA, Conditions(small=small)), rtol=1e-4, atol=1e-4)
+
+
+def test_values_are_tensors_of_rows():
+    with pytest.raises(ValueError, match="condition 'age' is a tensor without sides: expected a tensor with a row"):
+        Conditions(age=torch.tensor(1.0))
+
+
+def test_values_that_are_not_finite_are_not_drawn():
+    denoiser = denoiser_of(ALL[1])
+    age = torch.tensor([1.0, torch.nan])
+    with pytest.raises(ValueError, match="condition 'age' of seed 8 holds NaN"):
+        list(generate(denoiser, [7, 8], sigma_grid(2), conditions=Conditions(age=age)))
+    masked = Conditions(age=age, masks={"age": torch.tensor([True, False])})
+    assert all(part[2].isfinite().all() for part in generate(denoiser, [7, 8], sigma_grid(2), conditions=masked))
 
 
 def test_the_spec_travels_and_old_files_stay_as_they_were():

@@ -120,7 +120,8 @@ def _enlarged(condition: Image, conditions: Conditions, x: Tensor) -> Tensor:
     """An image as the input has it: made once for all noise levels where conditions keep it."""
 
     def make() -> Tensor:
-        return (enlarge(conditions.values[condition.name], x.shape[2:], condition.name) / condition.std).to(x.dtype)
+        standard = (conditions.values[condition.name] - condition.mean) / condition.std
+        return enlarge(standard, x.shape[2:], condition.name).to(x.dtype)
 
     return conditions.once((condition.name, x.shape[2:], x.dtype), make) if conditions.keeps else make()
 

@@ -126,18 +126,20 @@ class Scalar(Condition):
 class Image(Condition):
     """An image, signal or volume, such as a smaller version (super-resolution), a mask or the slice before.
 
-    It is brought to unit standard deviation, enlarged where it is smaller, and concatenated to the network's input,
-    with a channel that says whether it is there.
+    It is brought to mean 0 and unit standard deviation, enlarged where it is smaller, and concatenated to the network's
+    input, with a channel that says whether it is there.
 
     Args:
         channels: of it.
-        std: standard deviation of its values in the data, around 0; 0.5 for pixels in [-1, 1] as networks see them.
+        mean: of its values in the data.
+        std: their standard deviation; 0.5 for pixels in [-1, 1] as networks see them.
     """
 
     kind: ClassVar[str] = "image"
-    words: ClassVar[str] = "a {channels}-channel image, deviation {std:g}"
+    words: ClassVar[str] = "a {channels}-channel image, mean {mean:g}, deviation {std:g}"
     form: ClassVar[str] = "[N, {channels}, *size], no side longer than that of x"
     channels: int
+    mean: float = 0.0
     std: float = 0.5
 
 
@@ -177,6 +179,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("dim", "features", "channels"), (lambda value: 1 <= value <= MOST_CHANNELS, f"must be 1 to {MOST_CHANNELS}")
     ),
     **dict.fromkeys(("scale", "std"), (lambda value: 0 < value < math.inf, "must be positive")),
+    "mean": (math.isfinite, "must be finite"),
     "balance": (lambda value: 0 <= value <= 1, "is a share in [0, 1]"),
 }
 

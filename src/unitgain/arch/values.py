@@ -31,7 +31,8 @@ class Conditions:
         keeps: whether what networks make of them is kept for the next noise level, as prepared networks do.
 
     Raises:
-        ValueError: if values differ in the number of samples, or a mask has no value, is not bool, or of another shape.
+        ValueError: if a value is no tensor of rows, values differ in the number of samples, or a mask has no value, is
+            not bool, or of another shape.
 
     They are not to be changed in place: what is made of them is made once, where the same values come again with
     another noise level.
@@ -40,6 +41,10 @@ class Conditions:
     def __init__(
         self, label: Classes | None = None, masks: Mapping[str, Tensor] | None = None, **values: Tensor
     ) -> None:
+        for name, value in {**values, **({} if label is None else {"label": label})}.items():
+            if not isinstance(value, Tensor) or not value.ndim:
+                given = type(value).__name__ if not isinstance(value, Tensor) else "a tensor without sides"
+                raise ValueError(f"condition {name!r} is {given}: expected a tensor with a row per sample")
         self.label, self.values, self.masks = label, values, dict(masks or {})
         self.keeps = False
         self._kept: dict[Hashable, Any] = {}

@@ -124,7 +124,13 @@ def _told(
     """What these seeds get beside a label."""
     if conditions is None:
         return None
-    return (conditions[rows] if isinstance(conditions, Conditions) else conditions(seeds)).to(device)
+    told = conditions[rows] if isinstance(conditions, Conditions) else conditions(seeds)
+    if broken := told.not_finite():
+        name, place = broken
+        raise ValueError(
+            f"condition {name!r} of seed {seeds[place]} holds NaN or infinite values: repair it, or mask it as missing"
+        )
+    return told.to(device)
 
 
 def _spec_and_shape(denoiser: object, shape: Sequence[int] | None) -> tuple[NetworkSpec | None, Sequence[int]]:

@@ -93,23 +93,25 @@ class Sweep:
         guide = self.guide_of(cell)
         main = self._network(str(self.main.path(cell.target())))
         other = None if guide in (None, SELF) else self._network(str(guide))
-        settings, device = self.settings.replace(guidance=cell.guidance), self.world.device
+        settings, device = self.settings_of(cell), self.world.device
         return Generated(main, other, settings, seeds, device=device, batch=self.batch, on_images=on_images)
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by label of the metric; no more than headers of networks is read."""
         guide = self.guide_of(cell)
-        settings = self.settings.replace(guidance=cell.guidance)
-        if cell.guidance == 1:
-            settings = settings.replace(interval=None)
         about = {
             "device": self.world.device.type,
             "main": {"sha256": _sha256(self.main.path(cell.target()))},
             "guide": guide if guide in (None, SELF) else _sha256(locate(str(guide))),
-            "settings": settings.record(self.world.device),
+            "settings": self.settings_of(cell).record(self.world.device),
             "seeds": [seeds.start, seeds.stop],
         }
         return {name: key_of({**about, "judged": identity}) for name, identity in self.judge.identities.items()}
+
+    def settings_of(self, cell: Cell) -> DrawSettings:
+        """How the images of a cell are drawn: what is said of guidance goes for cells that are guided."""
+        guided = self.settings.replace(guidance=cell.guidance)
+        return guided.replace(interval=None, without=()) if cell.guidance == 1 else guided
 
     def guide_of(self, cell: Cell) -> str | None:
         """Name of the network that guides a cell; None for no guidance."""

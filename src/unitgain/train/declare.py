@@ -22,7 +22,7 @@ def declared(
     """Declarations of what the data have beside images and labels, in its order.
 
     A number per row is a `Scalar`, whose scale is the standard deviation of up to 512 rows; a vector a `Vector`; what
-    has channels and as many sides as the images an `Image`, whose deviation around 0 is measured likewise; any other
+    has channels and as many sides as the images an `Image`, whose mean and deviation are measured likewise; any other
     sequence of vectors `Tokens`. A tenth of each is dropped in training, so that it can guide.
 
     Args:
@@ -101,11 +101,12 @@ def _declared(dataset: Dataset, name: str, shape: Shape) -> Condition:
     dims = len(dataset.shape) - 1
     match shape:
         case ():
-            return Scalar(name=name, dropout=LABEL_DROPOUT, scale=_scale(dataset, name, centered=True))
+            return Scalar(name=name, dropout=LABEL_DROPOUT, scale=_measured(dataset, name)[1])
         case (int() as dim,) if dim > 1:
             return Vector(name=name, dropout=LABEL_DROPOUT, dim=dim)
         case (int() as channels, *sides) if len(sides) == dims and None not in sides:
-            return Image(name=name, dropout=LABEL_DROPOUT, channels=channels, std=_scale(dataset, name, centered=False))
+            mean, std = _measured(dataset, name)
+            return Image(name=name, dropout=LABEL_DROPOUT, channels=channels, mean=mean, std=std)
         case (_, int() as dim):
             return Tokens(name=name, dropout=LABEL_DROPOUT, dim=dim)
     raise ValueError(
@@ -114,15 +115,14 @@ def _declared(dataset: Dataset, name: str, shape: Shape) -> Condition:
     )
 
 
-def _scale(dataset: Dataset, name: str, centered: bool) -> float:
-    """Standard deviation of the values, to three digits; around 0 unless `centered`; 1 where there is none."""
+def _measured(dataset: Dataset, name: str) -> tuple[float, float]:
+    """Mean and standard deviation of the values, the mean to a thousandth of that; 1 where there is no deviation."""
     count, total, square = 0, 0.0, 0.0
     for value in _some(dataset, name):
         count, total, square = count + value.numel(), total + float(value.sum()), square + float(value.square().sum())
-    mean = total / max(count, 1) if centered else 0.0
-    variance = square / max(count, 1) - mean**2
-    found = float(f"{math.sqrt(max(variance, 0)):.3g}")
-    return found if found > 0 else 1.0
+    mean = total / max(count, 1)
+    std = float(f"{math.sqrt(max(square / max(count, 1) - mean**2, 0)):.3g}") or 1.0
+    return round(mean, 3 - math.floor(math.log10(std))), std
 
 
 def _some(dataset: Dataset, name: str) -> Iterator[Tensor]:
