@@ -101,6 +101,11 @@ def plain_name(name: object, what: str = "name") -> str:
     return name
 
 
+def leads_out(path: Path, below: Path) -> bool:
+    """Whether a path, links resolved, is of something outside of a folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(below))
+
+
 def open_regular(path: Path, *, below: Path | None = None) -> BufferedReader:
     """Open a file for reading if it is an ordinary one: no pipe, device or folder, which could block or never end.
 
@@ -112,7 +117,7 @@ def open_regular(path: Path, *, below: Path | None = None) -> BufferedReader:
         FileNotFoundError: if there is none.
         OSError: if it is something else than an ordinary file, or lies elsewhere.
     """
-    if below is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(below)):
+    if below is not None and leads_out(path, below):
         raise OSError(f"{printable(path)} leads out of {printable(below)}")
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:

@@ -85,7 +85,7 @@ def test_pictures_that_take_too_much_are_left_out(tmp_path):
     assert kind == "returned", found
     names, left = found
     assert sorted(names) == ["a/0.png", "a/1.png", "a/good.png"]
-    assert left.keys() == {f"a/{name}" for name in (*hostile, "pipe.png", "zero.png", "nowhere.png", "sparse.png")}
+    assert left.keys() == {f"a/{name}" for name in (*hostile, "pipe.png", "nowhere.png", "sparse.png")}
     assert "its 13300x13300 pixels takes 530,670,000 bytes" in left["a/huge.png"]
     assert "--max-item-bytes" in left["a/icon.ico"] and "--max-item-bytes" in left["a/sparse.png"]
     assert "no ordinary file" in left["a/pipe.png"] or "not an ordinary file" in left["a/pipe.png"]

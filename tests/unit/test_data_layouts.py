@@ -79,14 +79,41 @@ def test_each_real_folder_is_visited_once(tmp_path):
     assert "3 links lead to folders that are visited anyway and were left out: aaa, cat/above, cat/up" in said(source)
 
 
-def test_links_out_of_the_folder_are_followed_once(tmp_path):
-    write(tmp_path / "store", {"eels/1.png": PNG[0]})
-    root = write(tmp_path / "set", {"cat/1.png": PNG[1]})
-    (root / "eel").symlink_to(tmp_path / "store" / "eels")
-    (root / "fish").symlink_to(tmp_path / "store" / "eels")
-    (root / "cat" / "2.png").symlink_to(tmp_path / "store" / "eels" / "1.png")
-    (root / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    source = opened(root)
+def links_out(place):
+    """A folder with links that lead out of it, to folders, to a picture, to nothing; and one within it."""
+    write(place / "store", {"eels/1.png": PNG[0]})
+    root = write(place / "set", {"cat/1.png": PNG[1]})
+    (root / "eel").symlink_to(place / "store" / "eels")
+    (root / "fish").symlink_to(place / "store" / "eels")
+    (root / "cat" / "2.png").symlink_to(place / "store" / "eels" / "1.png")
+    (root / "cat" / "gone.png").symlink_to(place / "nowhere.png")
+    return root
+
+
+def test_links_out_of_the_folder_are_left_out_and_counted(tmp_path):
+    root = links_out(tmp_path)
+    (root / "cat" / "3.png").symlink_to("1.png")  # within
+    (tmp_path / "way").symlink_to(root)  # what the user names may be a link
+    (root / "dataset.json").symlink_to(tmp_path / "labels.json")
+    (tmp_path / "labels.json").write_text('{"labels": [["cat/1.png", 5], ["cat/3.png", 6]]}')
+    for place in (root, tmp_path / "way"):
+        source = opened(place)
+        assert labelled(source) == {"cat/1.png": "cat", "cat/3.png": "cat"}
+        assert "5 links lead out of the folder and were not followed" in said(source)
+        assert [item.load() for item in source.read()] == [PNG[1], PNG[1]]
+
+
+def test_a_folder_of_links_out_of_it_says_so(tmp_path):
+    write(tmp_path / "store", {"1.png": PNG[0]})
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "1.png").symlink_to(tmp_path / "store" / "1.png")
+    with pytest.raises(ValueError, match=r"1 links lead out of the folder .*--follow-links.*: 1.png"):
+        opened(tmp_path / "set")
+    assert len(opened(tmp_path / "set", follow_links=True)) == 1
+
+
+def test_links_out_of_the_folder_are_followed_once_where_that_is_asked_for(tmp_path):
+    source = opened(links_out(tmp_path), follow_links=True)
     assert labelled(source) == {"cat/1.png": "cat", "cat/2.png": "cat", "cat/gone.png": "cat", "eel/1.png": "eel"}
     assert "fish" in said(source)
     first, second, lost, last = source.read()

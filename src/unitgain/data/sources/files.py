@@ -12,19 +12,27 @@ from unitgain.data.sources.classes import classify
 from unitgain.data.sources.listing import DEEPEST, Listing, text
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
 from unitgain.text import printable
-from unitgain.trust import DEFAULT_LIMITS, read_member, read_regular
+from unitgain.trust import DEFAULT_LIMITS, leads_out, read_member, read_regular
 
 LONGEST_LINK = 4096  # bytes of a path
+LINKS_OUT = "links lead out of the folder and were not followed (data prepare --follow-links does)"
 
 
 def list_folder(root: Path, options: SourceOptions) -> Listing[str]:
-    """What lies in a folder; each real folder is visited once, whatever links lead to it."""
+    """What lies in a folder; each real folder is visited once, whatever links lead to it.
+
+    Links that lead out of it are left out, unless `options.follow_links`.
+    """
     listing = Listing[str](backslashes=False)
     own = options.labels and options.labels.resolve()
-    for folder, names in _folders(root, listing):
+    for folder, names in _folders(root, listing, options.follow_links):
         for name in names:
             path = posixpath.join(folder, name)
-            if not (own and name == own.name and (root / path).resolve() == own):
+            if own and name == own.name and (root / path).resolve() == own:
+                continue
+            if not options.follow_links and _is_link_out(root, path):
+                listing.notes.add(LINKS_OUT, text(path))
+            else:
                 listing.add(path, path)
     listing.pictures = dict(sorted(listing.pictures.items()))
     return listing
@@ -80,8 +88,11 @@ def open_zip(path: Path, options: SourceOptions) -> Indexed:
     return source
 
 
-def _folders(root: Path, listing: Listing[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each real folder below `root`, as a path within, and its files; links to folders are followed after the rest."""
+def _folders(root: Path, listing: Listing[str], follow: bool) -> Iterator[tuple[str, list[str]]]:
+    """Each real folder below `root`, as a path within, and its files; links to folders are followed after the rest.
+
+    Those that lead out of `root` are followed if that is wanted.
+    """
     start = root.resolve()
     seen = {_identity(parent) for parent in start.parents}  # a link to one of these would lead around in a circle
     links = [""]
@@ -89,6 +100,9 @@ def _folders(root: Path, listing: Listing[str]) -> Iterator[tuple[str, list[str]
         first = links.pop(0)
         if _identity(root / first) in seen:
             listing.notes.add("links lead to folders that are visited anyway and were left out", text(first))
+            continue
+        if not follow and _is_link_out(root, first):
+            listing.notes.add(LINKS_OUT, text(first))
             continue
         further = []
         for folder, folders, names in os.walk(
@@ -107,6 +121,10 @@ def _folders(root: Path, listing: Listing[str]) -> Iterator[tuple[str, list[str]
             listing.add_folder(here)
             yield here, sorted(names)
         links += further
+
+
+def _is_link_out(root: Path, path: str) -> bool:
+    return bool(path) and os.path.islink(root / path) and leads_out(root / path, root)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

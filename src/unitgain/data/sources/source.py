@@ -78,6 +78,8 @@ class SourceOptions:
             arrays.
         allow_missing: take values of conditions that are missing as absent, which networks may be told of, too.
         stacked: whether each file of arrays in a folder holds many, along its first axis, as a file that is the source.
+        follow_links: whether links in a folder that lead out of it are followed; else they are left out, and a note
+            counts them. Other people's folders may link to what is yours alone.
         archives: whether tar archives of one set are shards or each a class; told by their names by default.
         limit: take only the first so many pictures.
         limits: what an item and all of them may take.
@@ -93,6 +95,7 @@ class SourceOptions:
     conditions: tuple[str, ...] | None = None
     allow_missing: bool = False
     stacked: bool = False
+    follow_links: bool = False
     archives: Literal["shards", "classes"] | None = None
     limit: int | None = None
     limits: Limits = DEFAULT_LIMITS
