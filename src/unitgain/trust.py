@@ -213,8 +213,12 @@ def read_member(archive: zipfile.ZipFile, name: str, limits: Limits) -> bytes:
     return parts.getvalue()
 
 
-def read_npy(data: bytes | memoryview) -> NDArray[Any]:
-    """The array in the bytes of an NPY file, without a copy: not empty, and exactly as long as its header says.
+def read_npy(data: bytes | memoryview, empty: bool = False) -> NDArray[Any]:
+    """The array in the bytes of an NPY file, without a copy: exactly as long as its header says.
+
+    Args:
+        data: the bytes.
+        empty: whether it may have no values.
 
     Raises:
         ValueError: if it is anything else.
@@ -228,9 +232,13 @@ def read_npy(data: bytes | memoryview) -> NDArray[Any]:
     except Exception as error:  # of whatever Python's own parser makes of it
         raise ValueError("its header cannot be read") from error
     start = stream.tell()
-    if dtype.hasobject or min(shape, default=0) < 0 or not 0 < size == len(data) - start:
+    if dtype.hasobject or min(shape, default=0) < 0 or size != len(data) - start:
         what = "objects are not read" if dtype.hasobject else f"{size:,} bytes, where {len(data) - start:,} are"
         raise ValueError(f"its header promises {dtype} {shape}: {what}")
+    if not size:
+        if not empty or not dtype.itemsize:
+            raise ValueError(f"its header says {dtype} {shape}, which holds no values: at least one is expected")
+        return np.empty(shape, dtype)
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from pictures import contents, encoded, picture
+from PIL import Image
 from samples import values
 
 from unitgain.data.fit import Fit
@@ -108,28 +109,50 @@ def test_arrays_in_files_are_conditions(root):
     assert np.array_equal(told.values["g"][0, 0].numpy(), told.values["t"][0].numpy())
 
 
-def test_volumes_and_audio_in_files_are_images(tmp_path):
+def test_an_array_of_no_tokens_is_none(root):
+    for row in range(3):
+        np.save(root / f"{row}.npy", values((2, 5), row)[: row % 2])
+    lines = [{"file": f"images/{row}.png", "said": f"{row}.npy"} for row in range(3)]
+    data = make(jsonl(root / "table.jsonl", lines), root / "data", conditions=("said",))
+    assert dict(data.condition_shapes) == {"said": (None, 5)}
+    assert data.conditions_of(np.arange(3)).masks["said"].sum(1).tolist() == [0, 1, 0]
+
+
+def test_files_of_no_values_are_named(root):
+    np.save(root / "none.npy", np.zeros((3, 0, 8), np.float32))
+    with pytest.raises(BrokenPictureError, match=r"none.npy is no readable NPY .* float32 \(3, 0, 8\), which holds no"):
+        make(jsonl(root / "table.jsonl", [{"file": "none.npy"}]), root / "data")
+
+
+def test_volumes_in_files_are_images(tmp_path):
     """With a channel of their own, where the file has none."""
     for row in range(3):
         for name, voxels in (("scan", values((8, 9, 10), row)), ("small", values((4, 4, 5), row))):
             nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{row}-{name}.nii.gz")
         channels = nibabel.Nifti1Image(values((4, 4, 5, 2), row), np.eye(4))
         nibabel.save(channels, tmp_path / f"{row}-channels.nii")
-        soundfile.write(tmp_path / f"{row}.wav", values((32, 2), row) / 10, 8000, subtype="FLOAT")
     names = {"file": "scan.nii.gz", "small": "small.nii.gz", "channels": "channels.nii"}
-    lines = [
-        {name: f"{row}-{file}" for name, file in names.items()} | {"heard": f"{row}.wav", "said": f"{row}.wav"}
-        for row in range(3)
-    ]
-    asked = ("small", "channels", "heard:image", "said")
+    lines = [{name: f"{row}-{file}" for name, file in names.items()} for row in range(3)]
+    asked = ("small", "channels")
     data = make(jsonl(tmp_path / "table.jsonl", lines), tmp_path / "data", Fit(resolution=None), conditions=asked)
     assert data.shape == (1, 8, 9, 10)
-    shapes = {"small": (1, 4, 4, 5), "channels": (2, 4, 4, 5), "heard": (2, 32), "said": (None, 32)}
-    assert dict(data.condition_shapes) == shapes
+    assert dict(data.condition_shapes) == {"small": (1, 4, 4, 5), "channels": (2, 4, 4, 5)}
     told = data.conditions_of(np.array([1])).values
     assert np.array_equal(told["small"][0, 0].numpy(), values((4, 4, 5), 1))
     assert np.array_equal(told["channels"][0].numpy(), np.moveaxis(values((4, 4, 5, 2), 1), -1, 0))
-    assert np.array_equal(told["heard"][0].numpy(), (values((32, 2), 1) / 10).T.astype(np.float32))
+
+
+def test_audio_in_files_is_an_image(tmp_path):
+    for row in range(3):
+        for name, channels in (("wave", 1), ("heard", 2)):
+            wave = values((32, channels), row) / 10
+            soundfile.write(tmp_path / f"{row}-{name}.wav", wave, 8000, subtype="FLOAT")
+    lines = [{"file": f"{row}-wave.wav", "a": f"{row}-heard.wav", "b": f"{row}-heard.wav"} for row in range(3)]
+    table = jsonl(tmp_path / "table.jsonl", lines)
+    data = make(table, tmp_path / "data", Fit(resolution=None), conditions=("a", "b:image"))
+    assert dict(data.condition_shapes) == {"a": (2, 32), "b": (2, 32)}
+    told = data.conditions_of(np.array([1])).values
+    assert np.array_equal(told["a"][0].numpy(), (values((32, 2), 1) / 10).T.astype(np.float32))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
@@ -185,7 +208,9 @@ WRONG = [
         changed(1, condition="images/1.png"),
         r"condition \[3, 8, 8\], where others have uint8, condition \[3, 4, 4\]",
     ),
-    (changed(1, vector={"a": 1}), "'vector'"),
+    (changed(1, vector={"a": 1}), "'vector' that cannot be used: it is an object of a: numbers, lists of numbers"),
+    (changed(1, condition="images/large.png"), "is 9x9, larger than the 8x8 of what it goes with"),
+    (changed(1, vector="none.npy"), r"'vector' that cannot be used: it has the shape \(0, 3, 4\), with nothing in it"),
     (changed(1, image="../images/1.png"), "leads out of"),
     (changed(1, image=""), "row 2: column 'image' names no file"),
     (changed(1, label=["a"]), "row 2: label"),
@@ -199,6 +224,8 @@ def test_what_does_not_fit_is_said(root, lines, why):
         (root / name).rename(root / "table" / name)
     (root / "images").mkdir()
     (root / "images" / "1.png").write_bytes(encoded(picture(1, 8, 8)))
+    Image.new("RGB", (9, 9)).save(root / "table" / "images" / "large.png")
+    np.save(root / "table" / "none.npy", np.zeros((0, 3, 4)))
     np.save(root / "secret.npy", values((1, 3))[0])
     with pytest.raises((BrokenPictureError, ValueError), match=why):
         make(jsonl(root / "table" / "table.jsonl", lines), root / "data")

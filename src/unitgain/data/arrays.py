@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.fit import Fit, ImageError
+from unitgain.data.frames import cut, spans
 from unitgain.data.media import Raw
 from unitgain.data.numbers import MOST_CHANNELS, ArrayType, Numbers
 from unitgain.data.settings import Layout
@@ -27,10 +28,14 @@ class Sample:
     Attributes:
         array: `[C, *size]`.
         numbers: what they are.
+        before: sides in its file.
+        layout: there.
     """
 
     array: NDArray[Any]
     numbers: Numbers
+    before: tuple[int, ...]
+    layout: Layout | None
 
 
 def sample_of(raw: Raw, fit: Fit) -> Sample | NDArray[np.uint8]:
@@ -43,12 +48,15 @@ def sample_of(raw: Raw, fit: Fit) -> Sample | NDArray[np.uint8]:
     bytes_alone = array.dtype == np.uint8 and raw.media == "array"
     if not (bytes_alone and layout is None and _has_colours(array)):
         check_numbers(array)
-        array = arranged(array, raw.layout if raw.layout is not None and raw.media != "array" else layout)
+        layout = layout if raw.media == "array" else raw.layout
+        layout = layout or (told_layout(array.shape) if array.ndim and array.size else "no-channels")
+        array = arranged(array, layout)
     if bytes_alone and _has_colours(array):
         return array
     if raw.media == "audio" and fit.channels == 1:
         array = array.mean(axis=0, keepdims=True)
-    return _sample(fitted(array, fit), raw)
+    before = (raw.frames,) if raw.media == "audio" else array.shape[1:]
+    return _sample(fitted(array, fit), raw, before, layout if raw.media == "array" else None)
 
 
 def read_moments(array: NDArray[Any], fit: Fit) -> NDArray[np.float32] | None:
@@ -102,15 +110,14 @@ def told_layout(shape: tuple[int, ...]) -> Layout:
     return found[0]
 
 
-def arranged(array: NDArray[Any], layout: Layout | None) -> NDArray[Any]:
+def arranged(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
     """An array as `[C, *size]`.
 
     Raises:
-        ImageError: if its layout cannot be told, or it has no one to three dimensions beside channels.
+        ImageError: if it has no one to three dimensions beside channels.
     """
     if not array.ndim or not array.size:
         raise ImageError(f"is of shape {array.shape}: one to three dimensions are expected, none of them empty")
-    layout = layout or told_layout(array.shape)
     if layout == "channels-last":
         array = np.moveaxis(array, -1, 0)
     array = array[None] if layout == "no-channels" else array
@@ -139,13 +146,7 @@ def fitted(array: NDArray[Any], fit: Fit) -> NDArray[Any]:
         raise ImageError(
             f"is {show_size(size)}, smaller than {show_size(wanted)}: --fit pad adds zeros; or lower --resolution"
         )
-    cuts, borders = [slice(None)], [(0, 0)]
-    for side, want in zip(size, wanted, strict=True):
-        cut = max(side - want, 0) // 2 if len(size) > 1 else 0
-        cuts.append(slice(cut, cut + want))
-        before = max(want - side, 0) // 2 if len(size) > 1 else 0
-        borders.append((before, max(want - side, 0) - before))
-    return np.pad(array[tuple(cuts)], borders)
+    return cut(array, spans(size, wanted))
 
 
 def stored_type(dtype: np.dtype) -> ArrayType:
@@ -159,7 +160,7 @@ def _has_colours(array: NDArray[Any]) -> bool:
     return array.ndim == 3 and array.shape[0] in (1, 3)
 
 
-def _sample(array: NDArray[Any], raw: Raw) -> Sample:
+def _sample(array: NDArray[Any], raw: Raw, before: tuple[int, ...], layout: Layout | None) -> Sample:
     kind = stored_type(array.dtype)
     with np.errstate(over="ignore"):  # which is found below
         array = np.ascontiguousarray(array, dtype=np.dtype(kind).newbyteorder("<"))
@@ -168,7 +169,8 @@ def _sample(array: NDArray[Any], raw: Raw) -> Sample:
         first = tuple(int(place) for place in np.argwhere(broken)[0])
         raise ImageError(f"holds {int(broken.sum()):,} values that are NaN or infinite, the first at {first}")
     try:
-        return Sample(array, Numbers(dtype=kind, media=raw.media, rate=raw.rate, spacing=raw.spacing))
+        numbers = Numbers(dtype=kind, media=raw.media, rate=raw.rate, spacing=raw.spacing)
+        return Sample(array, numbers, before, layout)
     except ValueError as error:
         raise ImageError(f"says of itself what cannot be: {error}") from error
 

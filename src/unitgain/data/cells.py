@@ -8,23 +8,25 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.fit import ImageError, decode
+from unitgain.data.fit import ImageError, decode_flat
+from unitgain.data.frames import Frame
 from unitgain.data.manifest import ConditionColumn
 from unitgain.data.media import read_raw
+from unitgain.data.settings import ConditionKind, known_kind
 from unitgain.serial import suggest
+from unitgain.size import show_size
 from unitgain.text import one_line
 from unitgain.trust import Limits, read_regular
 
-CellKind = Literal["scalar", "vector", "image", "tokens"]
 USUAL = ("vector", "condition", "tokens")  # columns that are conditions without being named
+EXPECTED = "numbers, lists of numbers, or a file of an array or a picture"
 Files = Callable[[str], bytes]
-BY_DIMENSIONS: tuple[CellKind, ...] = ("scalar", "vector", "tokens")
-DIMENSIONS = {"scalar": (0,), "vector": (1,), "image": (2, 3, 4), "tokens": (2,)}
+BY_DIMENSIONS: tuple[ConditionKind, ...] = ("scalar", "vector", "tokens")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,20 @@ class Wanted:
 
     name: str
     column: str
-    kind: CellKind | None = None
+    kind: ConditionKind | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of a condition.
+
+    Attributes:
+        array: float32 or, of pixels, uint8; of an image `[C, *size]`.
+        kind: what it is.
+    """
+
+    array: NDArray[Any]
+    kind: ConditionKind
 
 
 @dataclass(frozen=True)
@@ -56,14 +71,21 @@ class Cell:
     get: Callable[[], Any]
     files: Files | None = None
 
-    def read(self, limits: Limits) -> NDArray[Any] | None:
-        """The value, float32 or, of pictures, uint8 `[C, H, W]`; None if there is none.
+    def read(self, limits: Limits, frame: Frame) -> Value | None:
+        """The value; None if there is none.
+
+        Args:
+            limits: what it may take.
+            frame: of the picture or array that it goes with: what became of that becomes of an image.
 
         Raises:
             ImageError: if it cannot be used; the message says why, and names the condition.
         """
         try:
-            return _value(self.get(), self.wanted.kind, self.files, limits)
+            value = _value(self.get(), self.wanted.kind, self.files, limits, frame)
+            if value is None or value.kind != "image":
+                return value
+            return Value(np.ascontiguousarray(frame.same_of(value.array)), "image")
         except ImageError as error:
             raise ImageError(f"has a condition {self.wanted.name!r} that cannot be used: it {error}") from error
         except (OSError, ValueError) as error:
@@ -88,12 +110,22 @@ def wanted_of(asked: Sequence[str] | None, columns: Sequence[str], where: str) -
     """
     if asked is None:
         return [Wanted(name, name) for name in USUAL if name in columns]
-    found = [parse_wanted(text) for text in asked]
+    found = parse_all(asked)
     for text, one in zip(asked, found, strict=True):
         if one.column not in columns:
             raise ValueError(
                 f"condition {text!r}: {where} has no column {one.column!r}; {suggest(one.column, columns)}"
             )
+    return found
+
+
+def parse_all(asked: Sequence[str]) -> list[Wanted]:
+    """Conditions that are asked for, each as in `parse_wanted`.
+
+    Raises:
+        ValueError: if the name or the kind of one is none, or two have one name.
+    """
+    found = [parse_wanted(text) for text in asked]
     names = [one.name for one in found]
     if len(set(names)) < len(names):
         raise ValueError(f"conditions {', '.join(asked)}: two have one name")
@@ -110,9 +142,7 @@ def parse_wanted(text: str) -> Wanted:
     column, _, kind = (rest or name).rpartition(":") if ":" in text else (rest or name, "", "")
     name = name.partition(":")[0]
     check_column(name)
-    if kind and kind not in get_args(CellKind):
-        raise ValueError(f"condition {text!r}: unknown kind {kind!r}; {suggest(kind, get_args(CellKind))}")
-    return Wanted(name, column, kind or None)  # type: ignore[arg-type]
+    return Wanted(name, column, known_kind(kind, text))
 
 
 def check_column(name: str) -> None:
@@ -124,17 +154,19 @@ def check_column(name: str) -> None:
         raise ValueError("a condition named 'key', which is the name of a row in its source: take another name")
 
 
-def column_of(name: str, value: NDArray[Any], kind: CellKind | None) -> ConditionColumn:
+def column_of(name: str, value: Value) -> ConditionColumn:
     """What the values of a condition are, by one of them."""
-    tokens = kind == "tokens" or (kind is None and value.ndim == 2)
-    shape: tuple[int | None, ...] = (None, *value.shape[1:]) if tokens else value.shape
-    return ConditionColumn(name=name, shape=shape, dtype="uint8" if value.dtype == np.uint8 else "float32")
+    shape: tuple[int | None, ...] = value.array.shape
+    shape = (None, *shape[1:]) if value.kind == "tokens" else shape
+    return ConditionColumn(name=name, shape=shape, dtype="uint8" if value.array.dtype == np.uint8 else "float32")
 
 
-def _value(value: Any, kind: CellKind | None, files: Files | None, limits: Limits) -> NDArray[Any] | None:
+def _value(value: Any, kind: ConditionKind | None, files: Files | None, limits: Limits, frame: Frame) -> Value | None:
     if isinstance(value, str):
         value = parse_cell(value.strip())
     if isinstance(value, dict):  # as the datasets library has files: bytes, and a path
+        if not value.keys() & {"bytes", "path"}:
+            raise ImageError(f"is an object of {one_line(', '.join(map(str, value)))[:100]}: {EXPECTED}")
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -149,9 +181,12 @@ def _value(value: Any, kind: CellKind | None, files: Files | None, limits: Limit
                 f"is text, {one_line(value)[:100]!r}, and no such file is there: numbers, lists of them, or paths of "
                 "files; text has to be embedded first, or leave the condition out"
             ) from error
-    array = _of_file(value, name, kind, limits) if isinstance(value, bytes) else _flat(_of_numbers(value), kind)
+    if isinstance(value, bytes):
+        array, kind = _of_file(value, name, kind, limits, frame)
+    else:
+        array, kind = _arranged(_of_numbers(value), kind, frame)
     limits.check_item("it", array.nbytes)
-    return _checked(array, kind)
+    return Value(_checked(array, kind, frame), kind)
 
 
 def parse_cell(text: str) -> Any:
@@ -165,23 +200,31 @@ def parse_cell(text: str) -> Any:
     return number if isinstance(number, list | int | float) else text
 
 
-def _of_file(data: bytes, name: str, kind: CellKind | None, limits: Limits) -> NDArray[Any]:
-    """What a file holds, channels first where it says what its axes are: pictures, audio and volumes do."""
-    raw = read_raw(data, name, limits)
+def _of_file(
+    data: bytes, name: str, kind: ConditionKind | None, limits: Limits, frame: Frame
+) -> tuple[NDArray[Any], ConditionKind]:
+    """What a file holds, and what that is: pictures, audio and volumes say what their axes are, and are images."""
+    raw = read_raw(data, name, limits, empty=True)
     if raw is not None and raw.layout is None:
-        return _flat(raw.array, kind)
+        return _arranged(raw.array, kind, frame)
     if raw is None:
-        image = decode(data, limits)
-        array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        array = np.asarray(decode_flat(data, frame.fit, limits))
         layout = "no-channels" if array.ndim == 2 else "channels-last"
     else:
         array, layout = raw.array, raw.layout
-    return np.moveaxis(array, -1, 0) if layout == "channels-last" else array[None]
+    return np.moveaxis(array, -1, 0) if layout == "channels-last" else array[None], kind or "image"
 
 
-def _flat(array: NDArray[Any], kind: CellKind | None) -> NDArray[Any]:
-    """An array that does not say what its axes are: as an image, one of two has one channel."""
-    return array[None] if kind == "image" and array.ndim == 2 else array
+def _arranged(array: NDArray[Any], kind: ConditionKind | None, frame: Frame) -> tuple[NDArray[Any], ConditionKind]:
+    """An array that does not say what its axes are, and what it is: those of an image are as in what it goes with."""
+    if kind is None and not array.size and array.ndim == 1:
+        kind = "tokens"  # none
+    told = kind or (BY_DIMENSIONS[array.ndim] if array.ndim < len(BY_DIMENSIONS) else "image")
+    if told != "image" or array.ndim > len(frame.before) + 1:
+        return array, told
+    if array.ndim == len(frame.before):
+        return array[None], told
+    return np.moveaxis(array, -1, 0) if frame.layout == "channels-last" else array, told
 
 
 def _of_numbers(value: Any) -> NDArray[Any]:
@@ -192,15 +235,22 @@ def _of_numbers(value: Any) -> NDArray[Any]:
         raise ImageError(f"is ragged, with rows of {lengths} numbers: each token has as many") from error
 
 
-def _checked(array: NDArray[Any], kind: CellKind | None) -> NDArray[Any]:
-    if not array.size and array.ndim <= 2 and kind in (None, "tokens"):
-        array = np.zeros((0, array.shape[1] if array.ndim == 2 else 0), np.float32)  # no tokens
+def _checked(array: NDArray[Any], kind: ConditionKind, frame: Frame) -> NDArray[Any]:
+    if not array.size and kind == "tokens" and array.ndim <= 2:
+        return np.zeros((0, array.shape[1] if array.ndim == 2 else 0), np.float32)
     if array.dtype.kind not in "biuf":
-        raise ImageError(f"holds {array.dtype}: numbers, lists of numbers, or a file of an array or a picture")
-    told = kind or (BY_DIMENSIONS[array.ndim] if array.ndim < len(BY_DIMENSIONS) else "image")
-    if array.ndim not in DIMENSIONS[told]:
-        raise ImageError(f"has the shape {array.shape}, which no {told} has")
-    pixels = told == "image" and array.dtype == np.uint8
+        raise ImageError(f"holds {array.dtype}: {EXPECTED}")
+    sides = len(frame.before)
+    if kind == "image" and array.ndim != sides + 1:
+        raise ImageError(
+            f"has the shape {array.shape}: beside channels, which come first, an image has as many sides as what it "
+            f"goes with, which is {show_size(frame.before)}"
+        )
+    if kind != "image" and array.ndim != BY_DIMENSIONS.index(kind):
+        raise ImageError(f"has the shape {array.shape}, which no {kind} has")
+    if not array.size:
+        raise ImageError(f"has the shape {array.shape}, with nothing in it: at least one number is expected")
+    pixels = kind == "image" and array.dtype == np.uint8
     array = np.ascontiguousarray(array, dtype="u1" if pixels else "<f4").reshape(array.shape)
     if not np.isfinite(array).all():
         raise ImageError("holds values that are NaN or infinite")

@@ -1,5 +1,6 @@
 """Any picture file to 8-bit pixels of one size."""
 
+import dataclasses
 import functools
 import io
 import math
@@ -94,17 +95,30 @@ def fit_image(
     Raises:
         ImageError: if it cannot be decoded, or is larger than `limits` allow.
     """
+    return resize(open_image(picture, fit, limits), fit)
+
+
+def open_image(picture: bytes | NDArray[np.uint8], fit: Fit, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """The picture in a file, or of pixels `[C, H, W]`, upright, RGB or grey, of its own size.
+
+    Raises:
+        ImageError: as in `fit_image`.
+    """
     if fit.resolution is not None and (len(sides_of(fit.resolution)) != 2 or max(_size(fit)) > 16384):
         raise ImageError(
             f"is a picture: resolution {show_size(fit.resolution)} must be 1 to 16384 pixels, or height and width of "
             "such"
         )
-    image = flatten(_of_pixels(picture) if isinstance(picture, np.ndarray) else decode(picture, limits), fit)
+    return flatten(of_pixels(picture) if isinstance(picture, np.ndarray) else decode(picture, limits), fit)
+
+
+def resize(image: Image.Image, fit: Fit) -> tuple[Image.Image, bool]:
+    """An 8-bit image at the wanted size, and whether it was enlarged."""
     if fit.resolution is None or image.size == _size(fit):
         return image, False
     smaller = [edge < side for edge, side in zip(image.size, _size(fit), strict=True)]
-    resize = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.fit]
-    return _of_any_size(functools.partial(resize, image, fit)), all(smaller) if fit.fit == "pad" else any(smaller)
+    method = {"crop": adm_crop, "pad": pad, "stretch": stretch}[fit.fit]
+    return _of_any_size(functools.partial(method, image, fit)), all(smaller) if fit.fit == "pad" else any(smaller)
 
 
 def encode_image(image: Image.Image, format: Format) -> bytes:
@@ -161,6 +175,17 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         raise ImageError(str(error)) from error
     except Exception as error:  # the decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"cannot be decoded: {printable(error) or type(error).__name__}") from error
+
+
+def decode_flat(data: bytes, fit: Fit, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """The first picture of a file, upright, 8 bits: grey if it is, otherwise RGB, on the background of `fit`.
+
+    Raises:
+        ImageError: if it cannot be decoded, or is larger than `limits` allow.
+    """
+    image = decode(data, limits)
+    grey = image.mode.startswith(("1", "L", "I", "F"))
+    return flatten(image, dataclasses.replace(fit, channels=1 if grey else 3))
 
 
 def flatten(image: Image.Image, fit: Fit) -> Image.Image:
@@ -310,8 +335,9 @@ def _from_array(data: bytes) -> Image.Image:
         raise ImageError(f"is no readable NPY file: {error}") from error
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] not in (1, 3):
         raise ImageError(f"holds {array.dtype} {array.shape}; an image is uint8 [C, H, W] with 1 or 3 channels")
-    return _of_pixels(array)
+    return of_pixels(array)
 
 
-def _of_pixels(array: NDArray[np.uint8]) -> Image.Image:
+def of_pixels(array: NDArray[np.uint8]) -> Image.Image:
+    """The image of pixels `[C, H, W]` of 1 or 3 channels."""
     return Image.fromarray(array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))

@@ -37,6 +37,7 @@ class Raw:
         layout: of its axes, where the format says it.
         media: what kind of file it is.
         rate: samples per second of audio.
+        frames: samples of audio in its file, of which `array` may have the first.
         spacing: edges of a voxel in millimetres.
     """
 
@@ -44,6 +45,7 @@ class Raw:
     layout: Layout | None = None
     media: Media = "array"
     rate: int = 0
+    frames: int = 0
     spacing: tuple[float, ...] = ()
 
 
@@ -52,7 +54,14 @@ def is_array(name: str) -> bool:
     return name.lower().endswith((*ARRAYS, *AUDIO, *VOLUMES))
 
 
-def read_raw(data: bytes, key: str, limits: Limits, column: str | None = None, most: int | None = None) -> Raw | None:
+def read_raw(
+    data: bytes,
+    key: str,
+    limits: Limits,
+    column: str | None = None,
+    most: int | None = None,
+    empty: bool = False,
+) -> Raw | None:
     """The array in the bytes of a file; None if it is no such file.
 
     Args:
@@ -61,6 +70,7 @@ def read_raw(data: bytes, key: str, limits: Limits, column: str | None = None, m
         limits: what the array may take.
         column: name of the array, where a file may hold several.
         most: samples that are wanted of audio, from the start; all by default.
+        empty: whether an NPY file may hold an array of no values.
 
     Raises:
         ImageError: if it cannot be read, or takes more than `limits` allow.
@@ -71,7 +81,7 @@ def read_raw(data: bytes, key: str, limits: Limits, column: str | None = None, m
         raise ImageError("is empty")
     try:
         if data[:6] == NPY:
-            return Raw(read_npy(data))
+            return Raw(read_npy(data, empty))
         if data.startswith(ZIP) and name.endswith(".npz"):
             return Raw(_from_npz(data, column, limits))
         if data.startswith(HDF5):
@@ -176,7 +186,7 @@ def _audio(data: bytes, limits: Limits, most: int | None) -> Raw:
         array = file.read(frames, dtype="float32", always_2d=True)
         if len(array) != frames:
             raise ImageError(f"is cut short: it holds {len(array)} of the {file.frames} samples that it promises")
-        return Raw(array, "channels-last", "audio", rate=file.samplerate)
+        return Raw(array, "channels-last", "audio", rate=file.samplerate, frames=file.frames)
 
 
 def _volume(data: bytes, limits: Limits) -> Raw:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from unitgain.data.arrays import Sample, read_moments, sample_of, signal_length
 from unitgain.data.cells import column_of
-from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
+from unitgain.data.fit import Fit, ImageError, encode_image, open_image, resize
+from unitgain.data.frames import Frame
 from unitgain.data.manifest import ConditionColumn, Kind, Shard
 from unitgain.data.media import NPY, read_raw
 from unitgain.data.numbers import Numbers
@@ -72,9 +73,10 @@ class Shape:
         for column in self.conditions:
             other = known.get(column.name, column)
             if (column.shape, column.dtype) != (other.shape, other.dtype):
+                image = ", and an image keeps its proportion to what it goes with" if len(column.shape) > 2 else ""
                 return (
                     f"has a condition {column.name!r} of {column.dtype}, {column}, where others have {other.dtype}, "
-                    f"{other}: all have one shape, but for the number of tokens; mend it, or leave it out"
+                    f"{other}: all have one shape, but for the number of tokens{image}; mend it, or leave it out"
                 )
         for column in (*self.conditions, *first.conditions):
             if not column.tokens and column.name in self.empty | first.empty:
@@ -138,41 +140,46 @@ def fit_item(item: Item, fit: Fit, limits: Limits, column: str | None = None, al
     Raises:
         ImportError: if a package is missing.
     """
-    row = _fitted(item, fit, limits, column)
-    return row if row.data is None or not item.conditions else _with_conditions(row, item, limits, allow_missing)
+    row, frame = _fitted(item, fit, limits, column)
+    return row if frame is None or not item.conditions else _with_conditions(row, frame, item, limits, allow_missing)
 
 
-def _fitted(item: Item, fit: Fit, limits: Limits, column: str | None) -> Row:
+def _fitted(item: Item, fit: Fit, limits: Limits, column: str | None) -> tuple[Row, Frame | None]:
+    """The row, and what became of its sides; None if it could not be used."""
     try:
         data = item.load()
         raw = read_raw(data, item.key, limits, column, signal_length(fit))
         if raw is not None and data[:6] == NPY and (moments := read_moments(raw.array, fit)) is not None:
-            return _latent_row(item, moments)
+            return _latent_row(item, moments), Frame(moments.shape[1:], moments.shape[1:], fit)
         sample = data if raw is None else sample_of(raw, fit)
         if isinstance(sample, Sample):
-            return _array_row(item, sample)
-        image, enlarged = fit_image(sample, fit, limits)
-        return _image_row(item, image, enlarged, fit)
+            after = sample.array.shape[1:]
+            return _array_row(item, sample), Frame(sample.before, after, fit, layout=sample.layout)
+        whole = open_image(sample, fit, limits)
+        image, enlarged = resize(whole, fit)
+        sides = (whole.height, whole.width), (image.height, image.width)
+        return _image_row(item, image, enlarged, fit), Frame(*sides, fit, pixels=True, layout=fit.layout)
     except ImageError as error:
-        return Row(item.key, item.label, error=str(error))
+        return Row(item.key, item.label, error=str(error)), None
     except ImportError:
         raise
     except Exception as error:  # such as a MemoryError: one picture may not end the job of all
-        return Row(item.key, item.label, error=f"cannot be used: {type(error).__name__} {printable(error)}".rstrip())
+        why = f"cannot be used: {type(error).__name__} {printable(error)}".rstrip()
+        return Row(item.key, item.label, error=why), None
 
 
-def _with_conditions(row: Row, item: Item, limits: Limits, allow_missing: bool) -> Row:
+def _with_conditions(row: Row, frame: Frame, item: Item, limits: Limits, allow_missing: bool) -> Row:
     columns, empty, found = list[ConditionColumn](), list[str](), dict[str, bytes]()
     try:
         for cell in item.conditions:
-            name, value = cell.wanted.name, cell.read(limits)
+            name, value = cell.wanted.name, cell.read(limits, frame)
             if value is None and not allow_missing:
                 raise ImageError(
                     f"has no value of the condition {name!r}: fill it in, or take it as absent with --allow-missing"
                 )
-            found[name] = b"" if value is None else value.tobytes()
-            if value is not None and value.size:
-                columns.append(column_of(name, value, cell.wanted.kind))
+            found[name] = b"" if value is None else value.array.tobytes()
+            if value is not None and value.array.size:
+                columns.append(column_of(name, value))
             elif value is not None:
                 empty.append(name)
         shape = dataclasses.replace(row.shape, conditions=tuple(columns), empty=frozenset(empty))

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from unitgain.data.digits import digits
 from unitgain.data.encoder import PixelEncoder
-from unitgain.data.fit import Fit, ImageError, flatten
-from unitgain.data.fit import decode as decode_picture
+from unitgain.data.fit import Fit, ImageError, decode_flat
 from unitgain.data.images import from_image
 from unitgain.data.sources import Indexed, Item, SourceOptions, open_source
 from unitgain.data.sources.columns import Table, count_jpegs
@@ -170,9 +169,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "c h w
     Raises:
         ImageError: if it cannot be decoded, or is larger than `limits` allow.
     """
-    image = decode_picture(data, limits)
-    grey = image.mode.startswith(("1", "L", "I", "F"))
-    return from_image(flatten(image, Fit(resolution=None, channels=1 if grey else 3)))
+    return from_image(decode_flat(data, Fit(resolution=None), limits))
 
 
 def _manifest(files: Indexed, path: Path) -> bytes | None:
