@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from unitgain.arch.conditions import Image, Tokens
 from unitgain.data import from_torch
+from unitgain.data.dataset import ArrayDataset
 from unitgain.data.encoder import ArrayEncoder, PixelEncoder
 from unitgain.data.loader import Loader
+from unitgain.train.declare import declared
 
 IMAGES = torch.randn(9, 2, 12, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0])[:, None] + 5
 
@@ -112,3 +115,86 @@ NAN[2, 0, 3] = torch.nan
 def test_what_does_not_fit_is_said(items, options, why):
     with pytest.raises(ValueError, match=why):
         from_torch(items, **options)
+
+
+def items_of(count=6, **values):
+    """Dicts of a signal and of conditions, one function of the row each."""
+    return [{"image": IMAGES[row], **{name: value(row) for name, value in values.items()}} for row in range(count)]
+
+
+def test_conditions_have_names_and_kinds_of_their_own():
+    """Of signals, equal numbers of tokens could be a signal of channels: what is said counts."""
+    equal = items_of(words=lambda row: torch.full((3, 4), float(row)), flat=lambda row: IMAGES[row, 0, :6])
+    shape = {"words": (None, 4), "low": (1, 6)}
+    data = from_torch(equal, conditions=("words:tokens", "low=flat:image"))
+    assert dict(data.condition_shapes) == shape
+    words, low = declared(data)
+    assert words == Tokens(name="words", dim=4, dropout=0.1) and isinstance(low, Image) and low.channels == 1
+    told = data.conditions_of(np.array([2, 0]))
+    assert told.values["words"][0].eq(2).all() and told.masks["words"].all()
+    assert torch.equal(told.values["low"][0, 0], IMAGES[2, 0, :6])
+    assert isinstance(declared(from_torch(equal, conditions=("words",)))[0], Image)
+    values = {"words:tokens": torch.zeros(9, 3, 4), "low:image": IMAGES[:, 0, :6]}
+    memory = ArrayDataset(name="memory", images=IMAGES, conditions=values)
+    assert dict(memory.condition_shapes) == shape and memory.conditions_of(np.array([1])).masks["words"].all()
+
+
+def test_tokens_may_be_lists_of_any_length():
+    """Of lists, arrays or tensors; none of them, too."""
+    makers = [list, np.array, torch.tensor]
+    words = lambda row: [makers[row % 3]([float(row), 1.0]) for _ in range(row % 4)]  # noqa: E731
+    data = from_torch(items_of(words=words), conditions=("words",))
+    assert dict(data.condition_shapes) == {"words": (None, 2)}
+    told = data.conditions_of(np.arange(6))
+    assert told.masks["words"].sum(1).tolist() == [0, 1, 2, 3, 0, 1] and told.values["words"][3, 2, 0] == 3
+
+
+def test_other_conditions_are_other_data():
+    prints = {
+        from_torch(items_of(age=lambda row, of=of: float(row % of)), conditions=("age",)).fingerprint for of in (2, 3)
+    }
+    assert len(prints) == 2
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from IMAGES
+
+    def __len__(self):
+        return len(IMAGES)
+
+
+@pytest.mark.parametrize("what", [Stream(), DataLoader(list(IMAGES)), iter(IMAGES), {"image": IMAGES}])
+def test_what_is_no_map_style_data_set_is_named(what):
+    with pytest.raises(ValueError, match=rf"{type(what).__name__} is no map-style data set"):
+        from_torch(what)
+
+
+@pytest.mark.parametrize(
+    "options, value, why",
+    [
+        ({"normalize": "measure"}, 1.0, "normalize 'measure': did you mean 'measured'"),
+        ({"conditions": "age"}, 1.0, r"give a list of keys, \['age'\]"),
+        ({"conditions": ("age:number",)}, 1.0, "unknown kind 'number'"),
+        ({"conditions": ("age", "age=other")}, 1.0, "two have one name"),
+        ({"conditions": ("age:vector",)}, 1.0, r"values of shape \[\], which no vector of these data has"),
+        ({"conditions": ("age:image",)}, torch.zeros(2, 3, 4), r"values of shape \[2, 3, 4\], which no image"),
+        ({"conditions": ("age",)}, {"years": 3}, "'age', row 0 is dict: a value must be a number or an array"),
+        ({"conditions": ("age",)}, "old", "'age', row 0 is str: a value must be a number"),
+        ({"conditions": ("age",)}, [[1.0, 2.0], [3.0]], r"'age', row 0 is ragged, with rows of \[1, 2\] numbers"),
+        ({"conditions": ("age",)}, [torch.ones(2), torch.ones(3)], r"row 0 is ragged, with rows of \[2, 3\] numbers"),
+    ],
+)
+def test_what_is_asked_or_given_and_makes_no_sense_is_said(options, value, why):
+    with pytest.raises(ValueError, match=why):
+        from_torch(items_of(age=lambda _: value, other=lambda _: 1.0), **options)
+
+
+def test_images_are_of_one_length():
+    with pytest.raises(ValueError, match=r"values of shape \[None, 2\], which no image of these data has"):
+        from_torch(items_of(words=lambda row: torch.ones(1 + row, 2)), conditions=("words:image",))
+
+
+def test_numbers_of_words_are_no_tokens():
+    with pytest.raises(ValueError, match=r"must all have one shape, such as \[1\]; of tokens \[T, dim\], vectors"):
+        from_torch(items_of(words=lambda row: list(range(1 + row))), conditions=("words",))

@@ -1,5 +1,6 @@
 """Values of conditions in memory: checked, of one shape but for the number of tokens, and put together for a batch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from unitgain.arch.conditions import check_name
 from unitgain.arch.values import Conditions
+from unitgain.data.settings import ConditionKind, known_kind
 
 Shape = tuple[int | None, ...]  # of one value; None for a length that differs
 Values = Any  # an array `[N, ...]`, or a sequence of N arrays, numbers, or None where there is no value
@@ -30,19 +32,24 @@ class Column:
     values: Tensor | list[Tensor | None]
 
     @classmethod
-    def of(cls, name: str, values: Values, count: int, data: str) -> "Column":
+    def of(
+        cls, name: str, values: Values, count: int, data: str, sides: int = 0, kind: ConditionKind | None = None
+    ) -> "Column":
         """Check the values of a data set.
 
         Args:
             name: of the condition.
             values: of all rows: an array, or a sequence of arrays with None where there is no value. 8-bit images are
-                pixels.
+                pixels. Tokens may be a list of vectors, and a list of none.
             count: of rows.
             data: name of the data set.
+            sides: of the images, signals or volumes of the data.
+            kind: of the values; None where their shapes tell it.
 
         Raises:
             ValueError: if the name cannot be that of a condition, there are not as many values as rows, their shapes
-                differ in more than the number of tokens, or one is not finite; the message names the first row.
+                differ in more than the number of tokens or are not those of their kind, or one is not finite; the
+                message names the first row.
         """
         check_name(name)
         where = f"data {data}: condition {name!r}"
@@ -53,18 +60,58 @@ class Column:
         if isinstance(values, Tensor | np.ndarray):
             whole = _tensor(values, where)
             _check_finite(whole, where)
-            return cls(tuple(whole.shape[1:]), whole)
+            return cls(tuple(whole.shape[1:]), whole)._of_kind(kind, sides, where)
         each = [None if one is None else _tensor(one, f"{where}, row {row}") for row, one in enumerate(values)]
+        dim = next((one.shape[1] for one in each if one is not None and one.ndim == 2), None)
+        if dim is not None:  # an empty list is no tokens
+            each = [one.new_zeros(0, dim) if one is not None and one.shape == (0,) else one for one in each]
         for row, one in enumerate(each):
             if one is not None and not torch.isfinite(one).all():
                 raise ValueError(f"{where}: row {row} holds NaN or infinite values: repair it, or give None for it")
-        return cls(_common([None if one is None else one.shape for one in each], where), each)
+        shape = _common([None if one is None else one.shape for one in each], where)
+        return cls(shape, each)._of_kind(kind, sides, where)
+
+    def _of_kind(self, kind: ConditionKind | None, sides: int, where: str) -> "Column":
+        """The same as values of a kind: tokens of any number, images with channels.
+
+        Raises:
+            ValueError: if that cannot be.
+        """
+        shape, values = self.shape, self.values
+        if kind == "image" and len(shape) == sides:
+            shape = (1, *shape)
+            several = isinstance(values, Tensor)
+            values = values[:, None] if several else [None if one is None else one[None] for one in values]
+        wanted = {"scalar": 0, "vector": 1, "image": sides + 1, "tokens": 2}
+        if kind is not None and (len(shape) != wanted[kind] or (kind != "tokens" and None in shape)):
+            raise ValueError(f"{where}: values of shape {list(self.shape)}, which no {kind} of these data has")
+        return Column((None, *shape[1:]) if kind == "tokens" else shape, values)
 
     def of_rows(self, rows: Tensor) -> tuple[Float[Tensor, "n ..."], Tensor | None]:
         """The values of these rows, float32, and which are there; None for all."""
         if isinstance(self.values, Tensor):
-            return as_seen(self.values[rows]), None
+            value = as_seen(self.values[rows])
+            return value, value.new_ones(value.shape[:2], dtype=torch.bool) if self.shape[:1] == (None,) else None
         return together([self.values[row] for row in rows.tolist()], self.shape)
+
+
+def name_and_kind(text: str) -> tuple[str, ConditionKind | None]:
+    """A condition as `NAME` or `NAME:KIND`.
+
+    Raises:
+        ValueError: if the kind is none.
+    """
+    name, _, kind = text.partition(":")
+    return name, known_kind(kind, text)
+
+
+def update_digest(digest: Any, columns: Mapping[str, Column], rows: Tensor) -> None:
+    """Add the values of some rows to a digest of `hashlib` that tells data from others."""
+    for name, column in columns.items():
+        value, mask = column.of_rows(rows)
+        digest.update(json.dumps([name, column.shape]).encode())
+        for tensor in (value, mask):
+            digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
 
 
 def rows_of(columns: Mapping[str, Column], indices: NDArray[np.int64]) -> Conditions:
@@ -103,10 +150,17 @@ def as_seen(value: Tensor) -> Float[Tensor, "..."]:
 
 
 def _tensor(value: Any, where: str) -> Tensor:
+    parts = value if isinstance(value, list | tuple) else ()
     try:
-        tensor = torch.as_tensor(value)
+        several = any(isinstance(one, Tensor | np.ndarray) for one in parts)
+        tensor = torch.stack([torch.as_tensor(one) for one in parts]) if several else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{where}: a value must be a number or an array of numbers, not {type(value)}") from error
+        lengths = sorted({len(one) for one in parts if isinstance(one, list | tuple) or getattr(one, "ndim", 0)})
+        if len(lengths) > 1:
+            raise ValueError(f"{where} is ragged, with rows of {lengths} numbers: each token has as many") from error
+        raise ValueError(
+            f"{where} is {type(value).__name__}: a value must be a number or an array of numbers, or a list of these"
+        ) from error
     if tensor.is_complex():
         raise ValueError(f"{where}: complex numbers; give real and imaginary parts as two")
     return tensor
@@ -140,5 +194,8 @@ def _common(shapes: Sequence[torch.Size | None], where: str) -> Shape:
     if len({other[:1] for other in known.values()}) == 1:
         return shape
     if len(shape) != 2:
-        raise ValueError(f"{where}: values of {len(shape)} dimensions must all have one shape, such as {list(shape)}")
+        tokens = "; of tokens [T, dim], vectors, the number may differ" if len(shape) == 1 else ""
+        raise ValueError(
+            f"{where}: values of {len(shape)} dimensions must all have one shape, such as {list(shape)}{tokens}"
+        )
     return None, *shape[1:]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.arch.values import Conditions
-from unitgain.data.conditions import Column, Shape, Values, rows_of
+from unitgain.data.conditions import Column, Shape, Values, name_and_kind, rows_of, update_digest
 from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
 from unitgain.size import MOST_SIDES
 
@@ -175,7 +175,11 @@ class ArrayDataset(Dataset):
     @cached_property
     def _columns(self) -> dict[str, Column]:
         count = len(self.images)
-        return {name: Column.of(name, values, count, self.name) for name, values in self.conditions.items()}
+        sides, columns = self.images.ndim - 2, dict[str, Column]()
+        for text, values in self.conditions.items():
+            name, kind = name_and_kind(text)
+            columns[name] = Column.of(name, values, count, self.name, sides, kind)
+        return columns
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.shape != (len(self.images),) or labels.dtype != torch.int64 or not self.classes:
@@ -208,11 +212,7 @@ class ArrayDataset(Dataset):
         for tensor in (self.images, self.labels):
             if tensor is not None:
                 digest.update(tensor[rows].contiguous().view(torch.uint8).numpy().data)
-        for name, column in self._columns.items():
-            value, mask = column.of_rows(rows)
-            digest.update(json.dumps([name, column.shape]).encode())
-            for tensor in (value, mask):
-                digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
+        update_digest(digest, self._columns, rows)
         return digest.hexdigest()
 
     @property

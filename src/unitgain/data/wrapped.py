@@ -2,23 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Shaped
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from unitgain.arch.values import Conditions
-from unitgain.data.conditions import Column, rows_of
+from unitgain.data.cells import Wanted, parse_all
+from unitgain.data.conditions import Column, rows_of, update_digest
 from unitgain.data.dataset import Dataset, Labels
 from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
 from unitgain.data.numbers import ArrayType, Numbers
 from unitgain.data.settings import Normalize
 from unitgain.data.shards import array_sums
-from unitgain.serial import to_dict
+from unitgain.serial import suggest, to_dict
 from unitgain.size import MOST_SIDES
 
 NAMED = 1024  # rows that tell data from others
@@ -35,14 +37,14 @@ class Items(Protocol):
 
 
 def from_torch(
-    dataset: Items,
+    dataset: Items | Iterable[Any],
     *,
     name: str = "torch",
     image: str = "image",
     label: str = "label",
     conditions: Sequence[str] = (),
     classes: Sequence[str] | None = None,
-    normalize: Normalize = "official",
+    normalize: Normalize | str = "official",
 ) -> "WrappedDataset":
     """A data set for training from one of another library.
 
@@ -57,17 +59,27 @@ def from_torch(
         image: key of the tensor, where items are dicts.
         label: key of the class, a whole number, where items are dicts; they need not have it.
         conditions: keys of what else networks are told: amounts, vectors `[dim]`, images `[C, *size]`, tokens
-            `[T, dim]`; None where an item has no value.
+            `[T, dim]`, which may be a list of vectors; None where an item has no value. As for `data prepare`, each is
+            the key, NAME=KEY, or with what its values are NAME:KIND or NAME=KEY:KIND (scalar, vector, image or tokens).
         classes: names of the classes; by default their numbers.
         normalize: "official": floating numbers as the network is to see them, and pixels, uint8 of 1 or 3 channels,
             from -1 to 1; "measured": each channel with mean 0 and standard deviation 0.5. Other whole numbers are
             measured in any case.
 
     Raises:
-        ValueError: if there are no items, one is something else, has another shape or type than the first, or holds
-            NaN or infinite values; the message names the first such item.
+        ValueError: if these are no items by number, there are none, one is something else, has another shape or type
+            than the first, or holds NaN or infinite values; the message names the first such item.
     """
-    return WrappedDataset(dataset, name, (image, label, tuple(conditions)), classes, normalize)
+    if normalize not in get_args(Normalize):
+        raise ValueError(f"normalize {normalize!r}: {suggest(str(normalize), get_args(Normalize))}")
+    if isinstance(conditions, str):
+        raise ValueError(f"conditions {conditions!r}: give a list of keys, [{conditions!r}]")
+    if isinstance(dataset, IterableDataset | Mapping | str | bytes) or not isinstance(dataset, Items):
+        raise ValueError(
+            f"data {name}: {type(dataset).__name__} is no map-style data set, with a length and items by number, "
+            "dataset[0] and so on: collect what it yields in a list first"
+        )
+    return WrappedDataset(dataset, name, (image, label), parse_all(conditions), classes, normalize)
 
 
 class WrappedDataset(Dataset):
@@ -81,11 +93,12 @@ class WrappedDataset(Dataset):
         self,
         items: Items,
         name: str,
-        keys: tuple[str, str, tuple[str, ...]],
+        keys: tuple[str, str],
+        wanted: Sequence[Wanted],
         classes: Sequence[str] | None,
-        normalize: Normalize,
+        normalize: Normalize | str,
     ) -> None:
-        self.items, self.name, self._keys = items, name, keys
+        self.items, self.name, self._keys, self._wanted = items, name, keys, tuple(wanted)
         if not len(items):
             raise ValueError(f"data {name}: there are no items")
         labels = self._look()
@@ -140,18 +153,18 @@ class WrappedDataset(Dataset):
         return out, self.labels_of(indices)
 
     def _item(self, index: int) -> tuple[Any, Any, Mapping[str, Any]]:
-        """Tensor, label or None, and conditions of an item."""
-        item, (image, label, conditions) = self.items[index], self._keys
+        """Tensor, label or None, and conditions of an item, by their names."""
+        item, (image, label) = self.items[index], self._keys
         if isinstance(item, Mapping):
-            for key in (image, *conditions):
+            for key in (image, *(one.column for one in self._wanted)):
                 if key not in item:
                     raise ValueError(f"data {self.name}: item {index} has no {key!r}, but {', '.join(map(str, item))}")
-            return item[image], item.get(label), {key: item[key] for key in conditions}
-        if isinstance(item, tuple | list) and len(item) == 2 and not conditions:
+            return item[image], item.get(label), {one.name: item[one.column] for one in self._wanted}
+        if isinstance(item, tuple | list) and len(item) == 2 and not self._wanted:
             return item[0], item[1], {}
-        if isinstance(item, Tensor | np.ndarray) and not conditions:
+        if isinstance(item, Tensor | np.ndarray) and not self._wanted:
             return item, None, {}
-        what = "a dict with these" if conditions else "a tensor, (tensor, class), or a dict"
+        what = "a dict with these" if self._wanted else "a tensor, (tensor, class), or a dict"
         raise ValueError(f"data {self.name}: item {index} is {type(item).__name__}; expected {what}")
 
     def _image(self, index: int) -> Tensor:
@@ -179,9 +192,10 @@ class WrappedDataset(Dataset):
 
     def _look(self) -> list[int] | None:
         """Read all: labels, conditions, mean and standard deviation, and what tells these data from others."""
-        labels, cells = list[Any](), {key: list[Any]() for key in self._keys[2]}
+        labels, cells = list[Any](), {one.name: list[Any]() for one in self._wanted}
         sums: Any = 0
-        named = set(np.linspace(0, len(self) - 1, min(len(self), NAMED)).round().astype(int).tolist())
+        some = np.linspace(0, len(self) - 1, min(len(self), NAMED)).round().astype(np.int64)
+        named = set(some.tolist())
         digest = hashlib.sha256()
         for index in range(len(self)):
             image, label, conditions = self._item(index)
@@ -189,15 +203,20 @@ class WrappedDataset(Dataset):
             self._first = self._first if index else tensor
             sums = sums + np.array(array_sums(tensor.numpy()[None]))
             labels.append(label)
-            for key, value in conditions.items():
-                cells[key].append(value)
+            for one, value in conditions.items():
+                cells[one].append(value)
             if index in named:
                 digest.update(tensor.contiguous().numpy().tobytes() + repr(label).encode())
         self._digest = digest
         values = len(self) * self._first.numel() / self._first.shape[0]
         self._mean = sums[0] / values
         self._std = np.sqrt(np.maximum(sums[1] / values - self._mean**2, 0))
-        self._columns = {key: Column.of(key, each, len(self), self.name) for key, each in cells.items()}
+        sides = self._first.ndim - 1
+        self._columns = {
+            one.name: Column.of(one.name, cells[one.name], len(self), self.name, sides, one.kind)
+            for one in self._wanted
+        }
+        update_digest(digest, self._columns, torch.from_numpy(some))
         if all(label is None for label in labels):
             return None
         whole = [int(label) if _is_whole(label) else None for label in labels]
@@ -208,7 +227,7 @@ class WrappedDataset(Dataset):
             )
         return [label for label in whole if label is not None]
 
-    def _encoder(self, normalize: Normalize) -> Encoder:
+    def _encoder(self, normalize: Normalize | str) -> Encoder:
         channels, pictures = self._first.shape[0], self._first.ndim == 3 and self._first.shape[0] in (1, 3)
         measured = normalize == "measured"
         if pictures and self.dtype == torch.uint8:
@@ -220,7 +239,7 @@ class WrappedDataset(Dataset):
             encoder = ArrayEncoder.measured(self._mean.tolist(), self._std.tolist(), numbers)
         else:
             encoder = ArrayEncoder.identity(channels)
-        about = [self.stored_shape, str(self.dtype), len(self), self.classes, to_dict(encoder), *self.condition_shapes]
+        about = [self.stored_shape, str(self.dtype), len(self), self.classes, to_dict(encoder)]
         digest = self._digest.copy()
         digest.update(json.dumps(about).encode())
         self._fingerprint = digest.hexdigest()
