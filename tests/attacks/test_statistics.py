@@ -33,6 +33,7 @@ FORGED = [
         for name in ("a", "Enc", "Enc axb", "Enc 8x", "Dec 8x8x")
     ),
     {"nimg": 64, "parts": []},
+    {"nimg": 64, "grid": "pairs"},
 ]
 
 
@@ -54,6 +55,7 @@ STRANGE = [
     {"nimg": 2**53 - 1, "metrics": {"$\\frac$": 1e99, "[/x]\x1b[2J": -1, "": None, "text": "\x1b[2J"}},
     {"nimg": 0, "magnitudes": {"Enc 999999999x1": {"weight_max": -1e99}, "Dec 0x0": {}}},
     {"nimg": 0, "nonfinite": {"\x1b[2J": 1e99, "": -1}},
+    {"nimg": 0, "grid": {"pairs": []}},
 ]
 
 

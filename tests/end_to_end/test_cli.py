@@ -417,8 +417,9 @@ def test_demo_in_small(tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\): add --fresh"):
         run_demo(other, tmp_path / "demo", quiet=True)
     (tmp_path / "demo" / "mine").write_text("")  # a stranger's file in the folder of a demo survives --fresh
+    (tmp_path / "demo" / "ema").mkdir()  # an earlier version's averages do not
     run_demo(other, tmp_path / "demo", fresh=True, quiet=True)
-    assert (tmp_path / "demo" / "mine").exists()
+    assert (tmp_path / "demo" / "mine").exists() and not (tmp_path / "demo" / "ema").exists()
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "report.json").write_text("{}")
     (tmp_path / "else" / "mine").write_text("")

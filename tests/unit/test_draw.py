@@ -296,6 +296,28 @@ def test_latents_are_decoded_the_same_in_any_batch(spec, vae, tmp_path):
     assert (decoded - expected.clamp(0, 1)).abs().max() < 1 / 255
 
 
+def test_latents_from_elsewhere_are_decoded_where_the_network_is(vae, monkeypatch):
+    """As those of data, which are on the CPU: to load the VAE there too would cost the one that is loaded."""
+    places = []
+
+    def decode(encoder, latents):
+        places.append(latents.device.type)
+        return torch.zeros(len(latents), 3, 16, 16, dtype=torch.uint8)
+
+    monkeypatch.setattr("unitgain.draw.decode.load_vae", lambda name, device: None)
+    monkeypatch.setattr(LatentEncoder, "decode", decode)
+    encoder = to_dict(LatentEncoder(vae=vae, mean=(0.0,) * 4, std=(1.0,) * 4))
+    assert decoder(encoder, 4, "meta")(torch.zeros(3, 4, 8, 8)).shape == (3, 3, 16, 16)
+    assert set(places) == {"meta"}
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"contact_sheet": True, "columns": 0}])
+def test_what_cannot_be_drawn_so_leaves_nothing(main, tmp_path, wrong):
+    with pytest.raises(ValueError, match="at least 1"):
+        write_images(main, None, SETTINGS, range(2), tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_vae_that_is_not_there_or_not_needed_is_refused(main, spec, tmp_path, monkeypatch):
     latent = network(spec.replace(channels=4))
     latent.denoiser.encoder = to_dict(LatentEncoder(vae=str(tmp_path / "nowhere"), mean=(0.0,) * 4, std=(1.0,) * 4))

@@ -67,6 +67,9 @@ def test_views_come_back_from_json_as_they_were():
         ("average", [1]),
         ("interval", [5, 1]),
         ("interval", [float("nan"), 1]),
+        ("interval", [0, float("inf")]),
+        ("sigma_max", 1e300),
+        ("average", {"t": float("inf")}),
         ("sampler", {"sampler": "heun", "S_churn": 1}),
         ("sampler", {"sampler": "__import__"}),
         ("sampler", {"sampler": "stochastic_heun", "S_noise": float("inf")}),
@@ -149,6 +152,8 @@ def test_impossible_requests_are_refused_and_the_server_lives(served):
     assert served.ask("/nowhere")[0] == served.ask("/../../etc/passwd")[0] == served.ask("/api/nothing", {})[0] == 404
     assert "unknown metric" in served.error("/api/measure", {"view": VIEW, "metric": "os:system", "images": 2})
     assert "images" in served.error("/api/measure", {"view": VIEW, "images": 10**9})
+    assert "interval" in served.error("/api/draw", {**VIEW, "interval": [0, math.inf]})
+    assert "positive time" in served.error("/api/errors", {"t": math.inf})
     assert pictures(served.lines("/api/draw", VIEW)) and served.idle()
 
 

@@ -27,7 +27,7 @@ from unitgain.report.curves import short
 from unitgain.report.history import pooled, read_history
 from unitgain.report.page import dials, picture
 from unitgain.report.run import run_page
-from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pictures
+from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pictures, samples_of
 from unitgain.report.terminal import frame
 from unitgain.text import evenly, span
 from unitgain.train import TrainConfig
@@ -193,6 +193,17 @@ def test_pictures_of_the_run_itself_are_shown(folder):
     (folder / "samples" / f"{2:010d}.png").write_text("cut short")
     assert [drawing.nimg for drawing in grids_of(read_history(folder), 3)] == [0, 4]
     assert [drawing.nimg for drawing in grids_of(read_history(folder), 9)] == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_pairs_are_spoken_of_where_there_are_some(folder, pairs):
+    """Whatever the network is told: runs of earlier versions drew grids without."""
+    write(folder, tick(32), {"nimg": 32, "grid": {"images": 4, "pairs": pairs}}, {"nimg": 64, "grid": {"images": 4}})
+    (folder / "samples").mkdir()
+    for nimg in (32, 64):
+        grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).save(folder / "samples" / f"{nimg:010d}.png")
+    drawings, note = samples_of(read_history(folder), 9)
+    assert len(drawings) == 2 and ("real picture" in note) == pairs
 
 
 def test_wide_pictures_fit_the_page(folder):

@@ -50,7 +50,7 @@ def test_schedule():
     assert sigma_grid(1).tolist() == pytest.approx([80, 0])
 
 
-@pytest.mark.parametrize("arguments", [(0,), (8, 0.0), (8, 2.0, 1.0), (8, 0.1, 1.0, 0.0)])
+@pytest.mark.parametrize("arguments", [(0,), (8, 0.0), (8, 2.0, 1.0), (8, 0.1, 1.0, 0.0), (8, 0.1, 1e30)])
 def test_schedule_refuses_nonsense(arguments):
     with pytest.raises(ValueError, match="a schedule needs num_steps >= 1"):
         sigma_grid(*arguments)

@@ -63,6 +63,12 @@ def config(**changes):
     return SweepConfig(**{"lengths": LENGTHS, "images": 64, **changes})
 
 
+def test_a_batch_of_nothing_is_refused_before_anything_is_written(runs, judge, tmp_path):
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        bench(runs, judge, tmp_path / "out", batch=0)
+    assert not (tmp_path / "out").exists()
+
+
 def count_images(monkeypatch):
     """How many images are drawn from here on, by cell."""
     from unitgain.evaluate import generated

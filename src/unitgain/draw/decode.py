@@ -25,7 +25,8 @@ def decoder(
     """The function that makes 8-bit pictures on the CPU of a network's images, `[n, C, H, W]` of both; or arrays
     `[n, C, *size]` of the numbers that its data have.
 
-    Latents are decoded so many at a time that a picture does not depend on how many there are.
+    Latents are decoded on `device`, wherever they come from, and so many at a time that a picture does not depend on
+    how many there are.
 
     Args:
         encoder: how images become what the network sees, as a snapshot's header has it; None for RGB from -1 to 1.
@@ -48,10 +49,12 @@ def decoder(
     if not isinstance(opened, LatentEncoder):
         return lambda images: opened.decode(images).cpu()
     latents = dataclasses.replace(opened, vae=vae or opened.vae)
-    load_vae(latents.vae, torch.device(device))  # now rather than after the first batch, if it is not to be had
-    tile = 1 if torch.device(device).type == "cpu" else 8
+    place = torch.device(device)
+    load_vae(latents.vae, place)  # now rather than after the first batch, if it is not to be had
+    tile = 1 if place.type == "cpu" else 8
 
     def decode(images: Tensor) -> Tensor:
+        images = images.to(place)  # a VAE on another device would push out this one
         filled = fill_tiles(len(images), tile, images.device)
         parts = [latents.decode(images[filled[i : i + tile]]).cpu() for i in range(0, len(filled), tile)]
         return torch.cat(parts)[: len(images)]

@@ -21,6 +21,7 @@ from unitgain.draw.settings import DrawSettings
 from unitgain.draw.sheet import draw_sheet
 from unitgain.files import atomic
 from unitgain.parallel import World
+from unitgain.sample.generation import check_batch
 from unitgain.sample.seeds import check_seeds
 from unitgain.version import __version__
 
@@ -74,11 +75,15 @@ def write_images(
 
     Raises:
         FileExistsError: if `out` holds something else.
-        ValueError: if it holds images that were drawn otherwise, or the networks or the class do not fit.
+        ValueError: if it holds images that were drawn otherwise, the networks or the class do not fit, or `batch` or
+            `columns` is not positive.
         OSError: if something cannot be written; the next call goes on.
     """
     world = world or World()
     check_seeds(seeds)
+    check_batch(batch)
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns = {columns}: must be at least 1")
     settings = settings.with_classes(classes_of(main.denoiser))
     denoiser, decode = guide_by(main, guide, settings), decoder_of(main.denoiser, settings.vae)
     names = {} if main.denoiser.classes is None else {CLASSES: main.denoiser.classes}

@@ -98,8 +98,8 @@ class DrawSettings:
             raise ValueError("compile and graph exclude each other: a compiled network has no graph recorded of it")
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance = {self.guidance}: must be finite")
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"interval = {self.interval}: noise levels (lo, hi) with 0 <= lo < hi")
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1] < math.inf:
+            raise ValueError(f"interval = {self.interval}: finite noise levels (lo, hi) with 0 <= lo < hi")
         check_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
 
     def sigmas(self) -> "Tensor":

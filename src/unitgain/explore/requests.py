@@ -57,10 +57,17 @@ def view_from_json(data: Any, settings: DrawSettings) -> View:
 
 @dataclass(frozen=True, kw_only=True)
 class Ends:
-    """Averages of all lengths that end at a time; those of the guide of this name, or of the run."""
+    """Averages of all lengths that end at a time; those of the guide of this name, or of the run.
+
+    Raises:
+        ValueError: if no average ends then.
+    """
 
     guide: str | None = None
     t: float | None = None
+
+    def __post_init__(self) -> None:
+        Average(t=self.t)
 
 
 @dataclass(frozen=True, kw_only=True)

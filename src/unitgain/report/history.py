@@ -31,6 +31,7 @@ class History:
         nonfinite: steps with non-finite gradients, in order.
         snapshots: files, in order.
         grids: pictures of samples that the run has drawn, in order.
+        paired: images after which a grid was drawn whose samples are beside real pictures.
         checkpoint: images of the newest one; None for none.
         holder: which process trains; None for none.
         reason: why it stopped, where it could still say so; None if it has not, or was killed.
@@ -45,6 +46,7 @@ class History:
     nonfinite: Sequence[Row]
     snapshots: Sequence[Path]
     grids: Sequence[Path]
+    paired: frozenset[int]
     checkpoint: int | None
     holder: str | None
     reason: str | None
@@ -127,6 +129,7 @@ def read_history(folder: Path) -> History:
         nonfinite=[row for row in rows if "nonfinite" in row],
         snapshots=sorted((folder / "snapshots").glob("[!.]*.safetensors")),
         grids=sorted(path for path in (folder / "samples").glob("*.png") if path.stem.isdecimal()),
+        paired=frozenset(row["nimg"] for row in rows if row.get("grid", {}).get("pairs") is True),
         checkpoint=checkpoint_nimg(checkpoints[-1]) if checkpoints else None,
         holder=who,
         reason=rows[-1].get("stopped") if rows and who is None else None,

@@ -79,7 +79,7 @@ def samples_of(
         ValueError: if there are snapshots, but none of this length.
     """
     if seeds is None and length is None and (drawings := grids_of(history, times)):
-        return drawings, "Drawn by the run itself." + PAIRS * _is_told(history)
+        return drawings, "Drawn by the run itself." + PAIRS * any(one.nimg in history.paired for one in drawings)
     snapshots = choose_snapshots(history, times, length)
     if not snapshots:
         return [], "None yet: the run has no snapshot."

@@ -88,8 +88,7 @@ def generate(
             missing.
     """
     check_seeds(seeds)
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
+    check_batch(batch)
     spec, shape = _spec_and_shape(denoiser, shape)
     per_seed = None if label is None else _per_seed(denoiser, label, len(seeds))
     if isinstance(conditions, Conditions) and len(conditions) != len(seeds):
@@ -113,6 +112,12 @@ def generate(
         denoise = _bind(network, told, rows)
         denoise = _watched(denoise, part, start, sampler.evaluations(sigmas), on_images, on_step)
         yield part, labels, sampler(denoise, noise, sigmas, functools.partial(generators.randn, shape))
+
+
+def check_batch(batch: int) -> None:
+    """Raise `ValueError` unless images can be in flight so many at a time."""
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
 
 
 def _told(

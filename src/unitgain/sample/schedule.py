@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST = 1e18  # noise level, whose square float32 still holds
+
 
 def check_schedule(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> None:
-    """Raise `ValueError` unless num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0, and levels can be made."""
-    good = num_steps >= 1 and 0 < sigma_min < sigma_max and rho > 0
+    """Raise `ValueError` unless num_steps >= 1, 0 < sigma_min < sigma_max <= 1e18, rho > 0, and levels can be made."""
+    good = num_steps >= 1 and 0 < sigma_min < sigma_max <= LARGEST and rho > 0
     try:
         good = good and 0 < sigma_min ** (1 / rho) < sigma_max ** (1 / rho) < math.inf
     except OverflowError:
         good = False
     if not good:
         raise ValueError(
-            f"a schedule needs num_steps >= 1, 0 < sigma_min < sigma_max and rho > 0, and numbers that can be computed "
-            f"with, not {num_steps=}, {sigma_min=}, {sigma_max=}, {rho=}"
+            f"a schedule needs num_steps >= 1, 0 < sigma_min < sigma_max <= {LARGEST:g} and rho > 0, and numbers that "
+            f"can be computed with, not {num_steps=}, {sigma_min=}, {sigma_max=}, {rho=}"
         )
 
 

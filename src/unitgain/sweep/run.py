@@ -16,6 +16,7 @@ from unitgain.hub import locate
 from unitgain.metrics.metric import Metric
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
+from unitgain.sample.generation import check_batch
 from unitgain.serial import to_dict
 from unitgain.sweep.averages import Averages
 from unitgain.sweep.cells import Cell, CellResult, SweepConfig
@@ -42,6 +43,7 @@ class Sweep:
 
     Raises:
         FileNotFoundError: if there is no run or no guide.
+        ValueError: if `batch` is not positive.
     """
 
     run: Path
@@ -55,6 +57,7 @@ class Sweep:
     world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
+        check_batch(self.batch)
         folder = self.out / "averages"
         self.main = Averages(self.run, folder, self.t)
         is_run = self.guide not in (None, SELF) and Path(str(self.guide)).is_dir()

@@ -92,7 +92,7 @@ class Evaluation(Observer):
         s = self.settings
         sheet, metrics = (every and (last or nimg // every > previous // every) for every in self.intervals)
         rows = [row for row in read_stats(self.folder) if row.get("nimg") == nimg] if sheet or metrics else []
-        drawn = self.path(nimg).exists() and self.record(self.images) in [row.get("grid") for row in rows]
+        drawn = self.path(nimg).exists() and self.grid in [row.get("grid") for row in rows]
         measured = self.measurement in [row.get("evaluation") for row in rows]
         return bool(sheet and not drawn), bool(s.metrics and metrics and not measured)
 
@@ -101,6 +101,11 @@ class Evaluation(Observer):
         s, lengths = self.settings, self.recipe.ema
         length = lengths[self.average] if self.average < len(lengths) else None
         return {"ema": length, "images": images, "steps": s.steps, "dtype": s.dtype}
+
+    @property
+    def grid(self) -> dict[str, Any]:
+        """What a line of statistics says of how a grid was drawn."""
+        return {**self.record(self.images), "pairs": rows_of(self.drawing) is not None}
 
     @property
     def measurement(self) -> dict[str, Any]:
@@ -201,7 +206,7 @@ class Evaluation(Observer):
                 picture.save(temporary, format="PNG")
             if run.log is not None:
                 run.log.image("samples", nimg, np.asarray(picture))
-            run.write({"grid": self.record(self.images)})
+            run.write({"grid": self.grid})
 
         self.world.together(f"writing {self.path(nimg)}", lambda: write() if self.world.main else None)
 

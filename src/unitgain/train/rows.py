@@ -77,6 +77,7 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("lr", "images_per_second", "seconds", "nonfinite_steps", "evaluation_seconds"), is_number),
     **dict.fromkeys(("loss", "flops_per_second", "peak_share", "data_wait_share", "memory_bytes"), _maybe),
     "stopped": lambda value: isinstance(value, str),
+    "grid": lambda value: isinstance(value, dict),
     "noise_levels": _levels,
     "parts": _named(_named(_maybe)),
     "magnitudes": _buckets,
