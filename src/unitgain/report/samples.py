@@ -84,11 +84,9 @@ def samples_of(
     if not snapshots:
         return [], "None yet: the run has no snapshot."
     seeds = range(8) if seeds is None else seeds
-    total = len(snapshots) * len(seeds)
-    report = None if on_images is None else lambda done: on_images(done, total)
     try:
         rows = rows_told(history)
-        drawings = draw_over_time(snapshots, seeds, torch.device(device), report, rows)
+        drawings = draw_over_time(snapshots, seeds, torch.device(device), rows, on_images)
     except (SnapshotError, ImportError, ValueError, OSError) as error:
         warn(f"no samples: {error}")
         return [], f"Not drawn: {error}"
@@ -141,8 +139,8 @@ def draw_over_time(
     snapshots: Sequence[Path],
     seeds: Sequence[int],
     device: torch.device,
-    on_images: Callable[[float], None] | None = None,
-    rows: DataRows | None = None,
+    rows: DataRows | None,
+    on_images: Callable[[float, int], None] | None,
 ) -> list[Drawing]:
     """Draw the same seeds from each snapshot, in a row.
 
@@ -151,18 +149,18 @@ def draw_over_time(
         seeds: one image each.
         device: where to draw.
         rows: of data that the networks are told, whose real pictures stand beside what is drawn.
-        on_images: called with the number of images drawn so far, of all snapshots.
+        on_images: called with (images drawn, images in all).
 
     Raises:
         SnapshotError: if a file is damaged.
         ImportError, ValueError, OSError: if they are latents whose decoder is not to be had.
     """
-    drawings = []
+    drawings, total = [], len(snapshots) * len(seeds)
     for turn, path in enumerate(snapshots):
         network = open_network(str(path), device)
         decode = painter_of(network.denoiser)
         done = turn * len(seeds)
-        report = None if on_images is None else lambda images, done=done: on_images(done + images)
+        report = None if on_images is None else lambda images, done=done: on_images(done + images, total)
         settings = SETTINGS.replace(conditions=rows)
         parts = list(draw_images(network.denoiser, decode, seeds, settings, on_images=report))
         known = classes_of(network.denoiser)
@@ -207,9 +205,7 @@ def lengths_of(
         within = [length for length, error in zip(wanted, errors, strict=True) if error <= WARN_ABOVE]
         with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
             paths = [one.path for one in reconstruct(history.folder, within, Path(folder) / "ema")] if within else []
-            total = len(paths) * len(seeds)
-            report = None if on_images is None else lambda done: on_images(done, total)
-            return draw_over_time(paths, seeds, torch.device(device), report, rows_told(history))
+            return draw_over_time(paths, seeds, torch.device(device), rows_told(history), on_images)
     except (SnapshotError, ImportError, ValueError, OSError) as error:
         warn(f"no samples at other EMA lengths: {error}")
         return []
