@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/unitgain demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/python docs/tools/build.py

@@ -50,6 +50,14 @@ from unitgain.recipe import Recipe  # noqa: E402
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # must be there before anything imports Triton
 
+FIRST = ("docs", "distributed", "end_to_end")
+
+
+def pytest_collection_modifyitems(items):
+    """Whole pages, several processes and commands come first: a process that begins one last is waited for."""
+    items.sort(key=lambda item: FIRST.index(item.path.parent.name) if item.path.parent.name in FIRST else len(FIRST))
+
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
