@@ -1,8 +1,8 @@
 """Runs the code blocks of a page, from its top to its end, as a reader would.
 
 A block runs as it stands unless its fence says why not: `title="not run in tests: REASON"`, which the site shows above
-it. The only other change that tests make is to numbers, by a table beside the test: a page trains for minutes, its test
-for seconds.
+it. The only other change that tests make is to numbers, by a table beside the test, and to the steps of drawing
+(`few_steps` in `conftest.py`): a page trains for minutes, its test for seconds.
 """
 
 import glob

@@ -33,6 +33,7 @@ class _Kernels(MetaPathFinder):
 sys.meta_path.insert(0, _Kernels())
 
 import json  # noqa: E402
+from functools import partial  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -43,6 +44,7 @@ from unitgain.arch import NetworkSpec  # noqa: E402
 from unitgain.arch.tokens import TOKENS, Token  # noqa: E402
 from unitgain.data.dataset import ArrayDataset  # noqa: E402
 from unitgain.denoiser import Denoiser  # noqa: E402
+from unitgain.draw.settings import DrawSettings  # noqa: E402
 from unitgain.layers import MPConv  # noqa: E402
 from unitgain.loss import EDMLoss  # noqa: E402
 from unitgain.recipe import Recipe  # noqa: E402
@@ -175,6 +177,21 @@ def quick_bench(monkeypatch):
     monkeypatch.setattr("unitgain.bench.measure.FEWEST", 1)
     monkeypatch.setattr("unitgain.bench.measure.matrix_peak", lambda device, dtype: 1e9)
     monkeypatch.setattr("unitgain.bench.memory.gc.collect", lambda: 0)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Images are drawn in at most six steps, whatever is asked for: what pages say does not hang on how many."""
+    whole = DrawSettings.sigmas
+    monkeypatch.setattr(DrawSettings, "sigmas", lambda self: whole(self.replace(steps=min(self.steps, 6))))
+
+
+@pytest.fixture
+def known_speed(monkeypatch):
+    """Plans find so many images a second measured: runs by the hour are as long on any machine, and soon planned."""
+    from unitgain.train import plan
+
+    monkeypatch.setattr("unitgain.train.plan", partial(plan, measure=lambda *_: 100.0))
 
 
 @pytest.fixture

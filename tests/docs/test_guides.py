@@ -72,7 +72,7 @@ def _write_arrays(folder):
 
 
 @pytest.fixture
-def place(files, tmp_path, monkeypatch):
+def place(files, tmp_path, monkeypatch, few_steps):
     shutil.copytree(files, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path / "cache"))

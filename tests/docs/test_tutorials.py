@@ -1,7 +1,6 @@
 """Tutorials run from their first line to their last, and are the notebooks that the site has."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,17 @@ import notebooks
 import unitgain
 from unitgain.data.digits import digits
 from unitgain.posthoc.load import load_into
-from unitgain.train import plan
 
 FOLDER = ROOT / "docs" / "tutorials"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "index")
 
 
+pytestmark = pytest.mark.usefixtures("few_steps", "known_speed")
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Runs by the hour are as long on any machine: so many images a second are what plans find measured.
-    monkeypatch.setattr("unitgain.train.plan", partial(plan, measure=lambda *_: 100.0))
 
 
 def test_a_first_model(call):

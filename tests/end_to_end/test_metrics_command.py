@@ -178,6 +178,7 @@ def test_images_of_another_size_are_refused(call, monkeypatch, place):
     assert "another size" in call("metrics", *arguments, code=2).err
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_the_page_runs(call, monkeypatch, place):
     """Commands, Python, and a metric of one's own wherever metrics are named."""
     monkeypatch.chdir(place)

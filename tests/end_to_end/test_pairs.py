@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 from pictures import encoded, picture
 
 from unitgain.train.run import load_config
 
+pytestmark = pytest.mark.usefixtures("known_speed")
 QUICK = ["--width", "8", "--batch", "8", "--duration", "16", "--hours", "0.01", "--device", "cpu", "--no-tensorboard"]
 
 

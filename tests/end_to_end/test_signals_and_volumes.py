@@ -14,6 +14,7 @@ from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.draw import DrawSettings
 from unitgain.train.run import load_config
 
+pytestmark = pytest.mark.usefixtures("known_speed")
 QUICK = ["--width", "8", "--batch", "8", "--duration", "16", "--hours", "0.01", "--device", "cpu", "--no-tensorboard"]
 DRAW = ["--steps", "3", "--device", "cpu", "--seeds", "0-2"]
 FLAT = ["--layout", "channels-first"]

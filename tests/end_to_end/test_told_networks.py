@@ -10,6 +10,7 @@ from samples import folder_of_tones, folder_of_volumes
 
 from unitgain.train.run import load_config
 
+pytestmark = pytest.mark.usefixtures("known_speed")
 QUICK = ["--width", "8", "--batch", "8", "--duration", "16", "--hours", "0.01", "--device", "cpu", "--no-tensorboard"]
 DRAW = ["--steps", "3", "--device", "cpu"]
 SNAPSHOT = "0000000016-0.050.safetensors"
