@@ -1,11 +1,12 @@
-"""What it gains to keep freed memory while training: `OMP_NUM_THREADS=1 python benchmarks/kept_memory.py`.
+"""What it gains to keep freed memory while training, in large pages: `python benchmarks/kept_memory.py`.
 
-Steps of the networks of `training_step.py` on one thread, with `unitgain.native.memory.kept_memory` and without: in
-turns, in processes of their own, as a C library stays as it was once set. Processor time, which others disturb
-little.
+Steps of the networks of `training_step.py` with `unitgain.native.memory.kept_memory`, the same without large pages,
+and without either: in turns, in processes of their own, as a C library stays as it was once set. Medians of their
+steps, by the clock, and processor time of the system alone.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -27,18 +28,21 @@ from unitgain.native.memory import kept_memory
 
 WARM = 4  # steps before those that count
 MODES = ("float32", "bfloat16")
+KINDS = ("usual", "kept", "kept, large pages")
+NO_LARGE_PAGES = 41  # PR_SET_THP_DISABLE of Linux, for the process
 
 
-def steps(label: str, mode: str, kept: bool, count: int, small: bool) -> dict[str, float]:
-    """Medians of these steps, here and now: processor milliseconds, those of the system, page faults; memory in MB."""
-    torch.set_num_threads(1)
-    work = training_work(Case(recipes(small)[label], mode, label), None, torch.device("cpu"))
+def steps(label: str, mode: str, kind: str, count: int, small: bool) -> dict[str, float]:
+    """Medians of these steps, here and now: milliseconds, those of the system, page faults; memory in MB."""
+    if kind != KINDS[-1]:
+        ctypes.CDLL(None).prctl(NO_LARGE_PAGES, 1, 0, 0, 0)
     rows = []
-    with kept_memory() if kept else nullcontext():
+    with nullcontext() if kind == KINDS[0] else kept_memory():
+        work = training_work(Case(recipes(small)[label], mode, label), None, torch.device("cpu"))
         for index in range(WARM + count):
-            before, began = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
+            before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
             work.run()
-            after, taken = resource.getrusage(resource.RUSAGE_SELF), time.process_time() - began
+            after, taken = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - began
             if index >= WARM:
                 rows.append((1e3 * taken, 1e3 * (after.ru_stime - before.ru_stime), after.ru_minflt - before.ru_minflt))
     values = dict(zip(("ms", "system", "faults"), map(statistics.median, zip(*rows, strict=True)), strict=True))
@@ -51,20 +55,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="*", default=list(recipes(False)))
     parser.add_argument("--modes", nargs="*", default=list(MODES))
     parser.add_argument("--steps", type=int, default=12, help="of each process")
-    parser.add_argument("--turns", type=int, default=2, help="processes of each kind")
+    parser.add_argument("--turns", type=int, default=3, help="processes of each kind")
     parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
     parser.add_argument("--folder", type=Path, help="of the results")
-    parser.add_argument("--one", nargs=3, metavar=("NETWORK", "MODE", "KEPT"), help="measure here, and print")
+    parser.add_argument("--one", nargs=3, metavar=("NETWORK", "MODE", "MEMORY"), help="measure here, and print")
     args = parser.parse_args(arguments)
     if args.one:
-        label, mode, kept = args.one
-        print(json.dumps(steps(label, mode, kept == "kept", args.steps, args.small)))
+        print(json.dumps(steps(*args.one, args.steps, args.small)))
         return
     folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
     rows = []
     for label in args.networks:
         for mode in args.modes:
-            found: dict[str, list[dict[str, float]]] = {"usual": [], "kept": []}
+            found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
             for _ in range(args.turns):
                 for kind, seen in found.items():
                     own = ["--one", label, mode, kind, "--steps", str(args.steps)] + ["--small"] * args.small

@@ -43,9 +43,8 @@ def training(
     """
     device = torch.device(device)
     rehearse(device)
-    works = [training_work(case, batch, device) for case in cases]
-    with kept_memory():
-        return measure(works, device, pace)
+    with kept_memory():  # from the first on, as in training
+        return measure([training_work(case, batch, device) for case in cases], device, pace)
 
 
 def training_work(case: Case, batch: int | None, device: torch.device) -> Work:

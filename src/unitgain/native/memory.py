@@ -2,6 +2,8 @@
 
 import ctypes
 import mmap
+import os
+import resource
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,19 +24,17 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = (
     -1,
     -3,
 )  # of glibc: freed bytes that go back to the system, and the size of blocks apart
-KEPT, USUAL = (2**30, 2**30), (2**26, 2**25)  # both, while memory is kept; and the most that glibc makes of them itself
+KEPT, USUAL = (-1, 2**30), (2**26, 2**25)  # both, while memory is kept (-1: all); and the most that glibc makes of them
+AHEAD = 2**29  # bytes of a block that the C library takes for later
 
 
 def in_large_pages(size: int) -> Tensor:
     """New memory of `size` bytes, in large pages where the system has them.
 
-    For what is read once and in order, like weights: each small page would have to be looked up anew.
+    Each small page would have to be looked up anew, on a virtual machine in two tables.
     """
     memory = _new(size)
-    first = -(-memory.data_ptr() // PAGE) * PAGE
-    last = (memory.data_ptr() + size) // PAGE * PAGE
-    if first < last and (advise := _advise()) is not None:
-        advise(first, last - first)
+    _ask_for_large_pages(memory.data_ptr(), size)
     return memory
 
 
@@ -81,8 +81,11 @@ def kept_memory() -> Iterator[None]:
 
     For work that takes and frees the same memory again and again, like steps of training, whose time it would be a
     tenth to have it back from the system (`benchmarks/kept_memory.py`). What is kept goes back when the block ends.
+    It is in large pages where the system has them: on a virtual machine each small one may cost two walks through
+    tables of pages, and a machine whose memory is busy is many times slower for it.
     """
     _set_thresholds(*KEPT)
+    _grow_in_large_pages()
     try:
         yield
     finally:
@@ -101,6 +104,32 @@ def _set_thresholds(trim: int, apart: int) -> None:
         mallopt = _process().mallopt
         _ = mallopt(MMAP_THRESHOLD, apart) or mallopt(MMAP_THRESHOLD, USUAL[1])  # older versions take no more than that
         mallopt(TRIM_THRESHOLD, trim)
+
+
+def _ask_for_large_pages(address: int, size: int) -> None:
+    """For those that lie within."""
+    first, last = -(-address // PAGE) * PAGE, (address + size) // PAGE * PAGE
+    if first < last and (advise := _advise()) is not None:
+        advise(first, last - first)
+
+
+def _grow_in_large_pages() -> None:
+    """Let the C library have addresses for half of the free memory ahead of their use, which are large pages when used.
+
+    Not where addresses are limited (`ulimit -v`), for others need them too.
+    """
+    if _advise() is None or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return
+    allocate, free = _process().malloc, _process().free
+    allocate.argtypes, allocate.restype, free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
+    blocks: list[int] = []
+    for _ in range(os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2 // AHEAD):
+        if not (block := allocate(AHEAD)):
+            break
+        blocks.append(block)
+        _ask_for_large_pages(block, AHEAD)
+    for block in reversed(blocks):  # so that they become one
+        free(block)
 
 
 @dataclass(eq=False)
@@ -136,7 +165,7 @@ class _Pool:
             if block is not None:
                 self.free.remove(block)
             requests = self.requests
-        block = block or _Block(_new(size).numpy())
+        block = block or _Block(in_large_pages(size).numpy())
         lent = block.memory[:size]  # an object of its own, that the tensor made of it refers to
         block.since = requests
         weakref.finalize(lent, self.free.append, block).atexit = False
