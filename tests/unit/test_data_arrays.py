@@ -339,6 +339,48 @@ def test_previews_of_small_volumes_and_fields_are_enlarged(shape, size):
     assert torch.equal(cells.amin((-2, -1)), cells.amax((-2, -1))) and cells.unique().numel() > 20
 
 
+SIGMA = ArrayEncoder(mean=(0.0, 3.0), std=(2.0, 0.5))
+
+
+def waves(*lengths):
+    """Signals of two channels in 5 deviations, with one sample of each that is 8 of them from the mean."""
+    noise = torch.randn(len(lengths), 2, max(lengths), generator=torch.Generator().manual_seed(0)).clamp(-4, 4)
+    loud = noise.clone()
+    loud[:, 0, 7], loud[:, 1, 9] = 8, -8
+    scale = torch.tensor(SIGMA.std)[:, None], torch.tensor(SIGMA.mean)[:, None]
+    return noise, noise * scale[0] + scale[1], loud * scale[0] + scale[1]
+
+
+@pytest.mark.parametrize("length", [20, 192, 500, 700])
+def test_waveforms_go_from_the_least_to_the_largest_of_their_samples(length):
+    noise, signals, _ = waves(length, length)
+    pictures = pictures_of(signals, SIGMA)
+    columns = min(length, 192)
+    assert pictures.shape == (2, 1, 96, columns * (192 // columns))
+    edges = torch.linspace(0, length, columns + 1).round().long().tolist()
+    for column in (0, 5, columns - 1):
+        part = noise[1, 0, edges[column] : edges[column + 1] + 1]
+        (ink,) = (pictures[1, 0, :48, column * (192 // columns)] < 100).nonzero(as_tuple=True)
+        assert (
+            ink.min() == ((0.5 - part.max() / 10) * 47).floor() and ink.max() == ((0.5 - part.min() / 10) * 47).ceil()
+        )
+    assert set(pictures.unique().tolist()) == {255, 40}
+
+
+def test_a_waveform_that_goes_further_is_shown_whole_with_lines_that_say_its_scale():
+    _, signals, loud = waves(192, 192)
+    pictures = pictures_of(loud, SIGMA)
+    first, second = pictures[0, 0, :48], pictures[0, 0, 48:]
+    assert (first == 40).any(1).nonzero()[0] == int((0.5 - 8 / 20) * 47)  # neither cut nor at the edge
+    assert (second == 40).any(1).nonzero()[-1] == int((0.5 + 8 / 20) * 47) + 1
+    assert [*(first == 200).any(1).nonzero().flatten()] == [12, 35]  # 5 deviations of 10
+    together = pictures_of(torch.cat([signals, loud]), SIGMA)
+    assert torch.equal(together[:2], pictures_of(signals, SIGMA)) and torch.equal(together[2:], pictures)
+    for broken in (torch.nan, torch.inf, 1e30):
+        signals[0, 0, 3] = broken
+        assert pictures_of(signals, SIGMA).shape == pictures.shape
+
+
 def test_encoders_travel_as_json():
     encoder = ArrayEncoder(mean=(1.0, 2.0), std=(3.0, 4.0), numbers=Numbers(dtype="int16", media="audio", rate=8000))
     assert encoder_from_dict(json.loads(json.dumps(to_dict(encoder)))) == encoder

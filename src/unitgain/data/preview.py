@@ -8,9 +8,10 @@ from torch.nn import functional
 from unitgain.data.encoder import ArrayEncoder, Encoder
 
 SPREAD, LOUDEST = 2.5, 5.0  # standard deviations around the mean that are shown: as grey, as the height of a wave
+LOUDER = 2.0**20  # times that, at most
 CHANNELS = 4  # shown, at most
 WAVE = (48, 192)  # pixels of a waveform
-PAPER, INK = 255, 40
+PAPER, FAINT, INK = 255, 200, 40
 LONGEST = 256  # pixels of a slice; larger ones are made smaller
 SHORTEST = 48  # of its longest side; smaller ones are made larger by whole numbers, as near to it as these go
 
@@ -20,8 +21,10 @@ def pictures_of(values: Tensor, encoder: Encoder) -> UInt8[Tensor, "n c h w"]:
 
     Of signals each channel is a waveform, one below the other; of volumes it is the three slices through its middle,
     across the first, the second and the third axis, side by side; of fields it is a grey picture. Grey is the mean of
-    the channel over the data, black and white are 2.5 of its standard deviations off that; waves are cut at 5. At most
-    4 channels are shown. What is small is made larger, up to about 48 pixels a side.
+    the channel over the data, black and white are 2.5 of its standard deviations off that. A waveform goes to 5 of
+    them above and below, so that signals beside each other are to one scale; one that goes further, as heartbeats do,
+    to 10, 20, ..., with faint lines at 5. At most 4 channels are shown. What is small is made larger, up to about 48
+    pixels a side.
 
     Args:
         values: as `encoder.decode` gives them.
@@ -34,10 +37,10 @@ def pictures_of(values: Tensor, encoder: Encoder) -> UInt8[Tensor, "n c h w"]:
         torch.tensor(numbers[:shown]).reshape(1, -1, *[1] * (values.ndim - 2))
         for numbers in (encoder.mean, encoder.std)
     )
-    spread = LOUDEST if values.ndim == 3 else SPREAD
-    level = (values[:, :shown].cpu().float() - mean) / (2 * spread * std) + 0.5  # 0 to 1
+    deviations = (values[:, :shown].cpu().float() - mean) / std
     if values.ndim == 3:
-        return torch.stack([_waves(one) for one in level])
+        return _waves(deviations)
+    level = deviations / (2 * SPREAD) + 0.5  # 0 to 1
     planes = _slices(level) if values.ndim == 5 else level
     grey = (planes.clamp(0, 1) * 255).round().to(torch.uint8)
     times = max(SHORTEST // max(values.shape[2:]), 1)
@@ -49,21 +52,24 @@ def pictures_of(values: Tensor, encoder: Encoder) -> UInt8[Tensor, "n c h w"]:
     return torch.cat(list(grey.split(1, 1)), -1)
 
 
-def _waves(level: Tensor) -> UInt8[Tensor, "1 h w"]:
-    """Each channel `[C, L]` as a waveform: a column of pixels from the least to the largest value of its samples."""
-    height, width = WAVE
-    columns = min(width, level.shape[1])
-    edges = torch.linspace(0, level.shape[1], columns + 1).round().long()
-    rows = torch.arange(height)[:, None]
-    pictures = []
-    for channel in level:
-        parts = [channel[edges[at] : max(int(edges[at + 1]) + 1, int(edges[at]) + 2)] for at in range(columns)]
-        places = [(1 - part.clamp(0, 1)) * (height - 1) for part in parts]
-        top = torch.stack([place.min().floor() for place in places])
-        bottom = torch.stack([place.max().ceil() for place in places])
-        pictures.append(torch.where((rows >= top) & (rows <= bottom), INK, PAPER).to(torch.uint8))
-    picture = torch.cat(pictures)
-    return picture.repeat_interleave(max(width // columns, 1), 1)[None]
+def _waves(signals: Tensor) -> UInt8[Tensor, "n 1 h w"]:
+    """Each channel of signals `[N, C, L]`, in standard deviations, as a waveform: a column of pixels from the least to
+    the largest value of its samples and the first that follows.
+    """
+    (height, width), length = WAVE, signals.shape[2]
+    columns = min(width, length)
+    farthest = (signals.abs().amax(2, keepdim=True) / LOUDEST).nan_to_num(1.0).clamp(1, LOUDER)
+    reach = LOUDEST * torch.exp2(torch.log2(farthest).ceil())  # [N, C, 1]
+    edges = torch.linspace(0, length, columns + 1).round().long()
+    most = int((edges[1:] - edges[:-1]).max()) + 1
+    samples = torch.minimum(edges[:-1, None] + torch.arange(most), edges[1:, None]).clamp(max=length - 1)
+    places = (0.5 - signals / (2 * reach)).clamp(0, 1)[:, :, samples] * (height - 1)
+    top, bottom = places.amin(3).floor()[:, :, None], places.amax(3).ceil()[:, :, None]
+    rows = torch.arange(height)
+    marks = torch.stack([0.5 - LOUDEST / (2 * reach), 0.5 + LOUDEST / (2 * reach)]) * (height - 1)
+    paper = torch.where(((rows == marks.round()) & (reach > LOUDEST)).any(0), FAINT, PAPER)[..., None]
+    picture = torch.where((rows[:, None] >= top) & (rows[:, None] <= bottom), INK, paper).to(torch.uint8)
+    return picture.flatten(1, 2)[:, None].repeat_interleave(max(width // columns, 1), 3)
 
 
 def _slices(level: Tensor) -> Tensor:

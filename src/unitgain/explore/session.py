@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unitgain.classes import Classes
 from unitgain.denoiser import tile_size
 from unitgain.draw.animation import keep_step
-from unitgain.draw.decode import decoder_of
+from unitgain.draw.decode import painter_of
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by
 from unitgain.draw.preview import Preview
@@ -269,7 +269,7 @@ class Session:
         return (yield from self._open.follow(key, work))
 
     def _draw_path(self, main: Network, guide: Network | None, view: View, report: Report) -> list[Preview]:
-        decode = decoder_of(main.denoiser, view.settings.vae)
+        decode = painter_of(main.denoiser, view.settings.vae)
         steps: list[Step] = []
 
         def on_step(step: Step) -> None:
@@ -290,7 +290,7 @@ class Session:
         key: object,
         report: Report,
     ) -> list[Picture]:
-        decode = decoder_of(main.denoiser, settings.vae)
+        decode = painter_of(main.denoiser, settings.vae)
         sigma_data = main.denoiser.sigma_data
 
         def on_step(step: Step) -> None:
