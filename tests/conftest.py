@@ -32,6 +32,7 @@ class _Kernels(MetaPathFinder):
 
 sys.meta_path.insert(0, _Kernels())
 
+import dataclasses  # noqa: E402
 import json  # noqa: E402
 from functools import partial  # noqa: E402
 
@@ -168,6 +169,28 @@ def tiny_data() -> ArrayDataset:
     images = torch.randint(0, 256, (29, 1, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 3, (29,), generator=generator)
     return ArrayDataset(name="tiny", images=images, labels=labels, classes=("a", "b", "c"))
+
+
+@pytest.fixture
+def told(tiny_data: ArrayDataset) -> ArrayDataset:
+    """`tiny_data` with conditions: a vector, `style`, and one to four tokens, `text`."""
+    style = torch.randn(len(tiny_data), 5, generator=torch.Generator().manual_seed(5))
+    text = [torch.randn(1 + row % 4, 6, generator=torch.Generator().manual_seed(row)) for row in range(len(tiny_data))]
+    return dataclasses.replace(tiny_data, conditions={"style": style, "text": text})
+
+
+@pytest.fixture
+def told_denoiser(tiny_spec: NetworkSpec, told: ArrayDataset) -> Denoiser:
+    """A network that is told them, in evaluation mode, with gains that are not 0."""
+    from unitgain.train import fit
+
+    torch.manual_seed(0)
+    denoiser = Denoiser(fit(tiny_spec, told)).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        if parameter.ndim == 0:
+            parameter.fill_(0.5)
+    denoiser.classes, denoiser.label_dropout = told.classes, 0.1
+    return denoiser
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from blocks import run_page
@@ -15,7 +16,9 @@ from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
+from unitgain.data.fit import Fit
 from unitgain.data.images import to_image
+from unitgain.data.prepare import prepare_data
 from unitgain.denoiser import Denoiser
 from unitgain.metrics.detectors import Pixels
 from unitgain.metrics.measure import measure
@@ -183,10 +186,28 @@ def test_the_page_runs(call, monkeypatch, place):
     """Commands, Python, and a metric of one's own wherever metrics are named."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
-    monkeypatch.delitem(sys.modules, "gaussian", raising=False)
+    for name in ("gaussian", "beats"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     small = ["--batch", "16", "--duration", "64", "--snapshot-every", "16", "--model-channels", "8"]
     small += ["--channels-per-head", "8", "--device", "cpu", "--no-tensorboard", "--quiet"]
     call("train", "digits", "--out", "RUN", *small)
+    signals(place / "ecg")
+    call(
+        "train",
+        "--data",
+        "ecg",
+        "--out",
+        "ecg-run",
+        "--width",
+        "8",
+        "--batch",
+        "16",
+        "--duration",
+        "32",
+        *small[-4:],
+        "--hours",
+        "0.01",
+    )
     printed = []
     run_page("docs/metrics.md", lambda *words: printed.append((words, call(*words).out)))
     metric = importlib.import_module("gaussian").GaussianDistance()
@@ -199,6 +220,13 @@ def test_the_page_runs(call, monkeypatch, place):
     (row,) = [row for row in read_stats(place / "RUN") if "metrics" in row]
     assert row["metrics"].keys() == {"gaussian@pixels"}
     assert "gaussian@pixels" in (place / "RUN" / "report.html").read_text()
+
+
+def signals(folder):
+    """Prepared signals."""
+    noise = torch.randn(80, 1, 64, generator=torch.Generator().manual_seed(0))
+    np.save(f"{folder}.npy", noise.cumsum(-1).numpy())
+    prepare_data(f"{folder}.npy", folder, Fit(resolution=None, layout="channels-first"))
 
 
 def gaussian_by_hand():

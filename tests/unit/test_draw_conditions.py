@@ -11,7 +11,6 @@ import torch
 import unitgain
 from unitgain import Conditions
 from unitgain.data.captions import captioned_grid
-from unitgain.denoiser import Denoiser
 from unitgain.draw import DataRows, DrawSettings, Network, guide_by, write_images
 from unitgain.evaluate.generated import Generated
 from unitgain.serial import to_dict
@@ -25,20 +24,8 @@ def normal(*shape, seed=5):
 
 
 @pytest.fixture
-def told(tiny_data):
-    text = [normal(1 + row % 4, 6, seed=row) for row in range(ROWS)]
-    return dataclasses.replace(tiny_data, conditions={"style": normal(ROWS, 5), "text": text})
-
-
-@pytest.fixture
-def network(tiny_spec, told):
-    torch.manual_seed(0)
-    denoiser = Denoiser(fit(tiny_spec, told)).eval().requires_grad_(False)
-    for parameter in denoiser.parameters():
-        if parameter.ndim == 0:
-            parameter.fill_(0.5)
-    denoiser.classes, denoiser.label_dropout = told.classes, 0.1
-    return Network(name="told", denoiser=denoiser, record={"sha256": "0" * 64})
+def network(told_denoiser):
+    return Network(name="told", denoiser=told_denoiser, record={"sha256": "0" * 64})
 
 
 def settings(rows, **changes):
@@ -97,7 +84,7 @@ def test_measuring_asks_what_a_network_is_told(network, told):
 def test_a_network_guides_itself_without_what_is_named(network, told):
     rows = DataRows(told)
     guided = guide_by(network, None, settings(rows, guidance=2.0, without=("text",)))
-    x, sigma = normal(2, 1, 8, 8), torch.tensor([0.5, 2.0])
+    x, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.5, 2.0])
     given = rows.of([1, 2], network.denoiser.spec)
     lacking = Conditions(given.label, style=given.values["style"])
     expected = 2 * network.denoiser(x, sigma, given) - network.denoiser(x, sigma, lacking)

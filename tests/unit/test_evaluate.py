@@ -21,8 +21,9 @@ from unitgain.data.prepare import prepare_data
 from unitgain.data.sources import SourceOptions
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Network, open_network, write_images
+from unitgain.evaluate.files import ImageError, decode
 from unitgain.evaluate.generated import Generated
-from unitgain.evaluate.images import ImageError, as_ranges, decode, open_images
+from unitgain.evaluate.images import as_ranges, open_images
 from unitgain.evaluate.judge import Judge
 from unitgain.evaluate.references import make_references, open_references, references_of
 from unitgain.hub import names_network

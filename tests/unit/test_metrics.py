@@ -153,8 +153,9 @@ def test_tiles_have_one_size_and_lose_nothing():
     small = [images[:used] for images, used in made if images.shape[-1] == 4]
     assert torch.equal(torch.cat(small), torch.cat(parts[:4]))
     assert sum(used for _, used in made) == 244
-    with pytest.raises(ValueError, match="uint8"):
-        list(tiles([torch.zeros(2, 1, 4, 4)]))
+    for odd in (torch.zeros(2, 4), torch.zeros(2, 1, 4, 4, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="one to three sides"):
+            list(tiles([odd]))
 
 
 def test_fewer_large_images_are_in_a_tile():

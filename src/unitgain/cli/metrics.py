@@ -21,6 +21,7 @@ from unitgain.trust import Limits
 if TYPE_CHECKING:
     from unitgain.evaluate.images import Images
     from unitgain.evaluate.judge import Judge, Measurement
+    from unitgain.metrics.detectors import Scale
     from unitgain.parallel import World
 
 FETCHING = "fetching weights"
@@ -62,7 +63,7 @@ class Measuring(Seeing):
         world: "World",
         *,
         detector: str | None = None,
-        scale: tuple[float, float] | None = None,
+        scale: "Scale | None" = None,
     ) -> "Judge":
         """`Judge.open` of metrics by commas, with bars for what is fetched and read."""
         from unitgain.evaluate.judge import Judge
@@ -90,7 +91,7 @@ class Measuring(Seeing):
 
 @dataclass(frozen=True)
 class Metrics(Drawing, Measuring):
-    """Measure images: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
+    """Measure images, signals or volumes: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
 
     All in one pass. A network's images are drawn as they are measured, with the options of `unitgain sample`, and not
     kept; under torchrun the processes share the work. What images are measured against is made once, with:
@@ -98,9 +99,9 @@ class Metrics(Drawing, Measuring):
     """
 
     images: Annotated[str, tyro.conf.Positional]
-    """Pictures: a folder, a zip or tar archive, prepared data, digits, ..., as `unitgain data prepare` reads them; or a
-    network: a snapshot (.safetensors), the folder of a run, for the best that is known of it as in `unitgain sample`, a
-    preset that was fetched, with its guide, or a repository of the Hugging Face Hub."""
+    """Pictures or arrays: a folder, a zip or tar archive, prepared data, digits, ..., as `unitgain data prepare` reads
+    them; or a network: a snapshot (.safetensors), the folder of a run, for the best that is known of it as in `unitgain
+    sample`, a preset that was fetched, with its guide, or a repository of the Hugging Face Hub."""
 
     split: Unset[str] = None
     """Of pictures that have several, such as the folders train and val; all: together."""
@@ -112,7 +113,7 @@ class Metrics(Drawing, Measuring):
     detector: Unset[str] = None
     """Of metrics that name none: inception, dinov2, pixels, a TorchScript file (.pt) or a Python module:function. What
     is in files and modules are programs, and run with all that you may do: name only what you trust. Default:
-    inception, against the digits pixels."""
+    inception; pixels against the digits, of signals and volumes, and where the reference has nothing else."""
 
     repeat: int = 1
     """How many times, with the seeds that follow or in as many parts of a folder; the papers give the best of 3."""
@@ -218,7 +219,7 @@ class MetricsReference(Seeing):
         from unitgain.evaluate.references import make_references
         from unitgain.metrics.record import jpeg_warning
         from unitgain.metrics.reference import save_references
-        from unitgain.metrics.weights import open_detector
+        from unitgain.metrics.weights import check_arrays, open_detector
         from unitgain.parallel import processes
 
         if self.out.suffix != ".npz":
@@ -226,6 +227,8 @@ class MetricsReference(Seeing):
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
         with processes(pick_device(self.device)) as world:
             images = self.pictures(self.data, self.split, world)
+            if images.arrays:
+                check_arrays(names)
             with byte_bar(FETCHING, quiet=not world.main) as fetched:
                 weights = self.weights.fetch(names, world, fetched)
             opened = [open_detector(name, world.device, weights, scale=images.scale) for name in names]

@@ -1,6 +1,5 @@
-"""Images to measure: any source of `unitgain data prepare` but a stream, prepared data, or the embedded digits."""
+"""Images or arrays to measure: any source of `unitgain data prepare` but a stream, prepared data, or the digits."""
 
-import dataclasses
 import json
 import tempfile
 import zipfile
@@ -9,125 +8,87 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import UInt8
+import numpy as np
+from jaxtyping import Shaped
 from torch import Tensor
 
+from unitgain.data.dataset import Dataset
 from unitgain.data.digits import digits
-from unitgain.data.encoder import PixelEncoder
-from unitgain.data.fit import Fit, ImageError, decode_flat
-from unitgain.data.images import from_image
-from unitgain.data.sources import Indexed, Item, SourceOptions, open_source
+from unitgain.data.encoder import ArrayEncoder, Encoder, LatentEncoder, PixelEncoder
+from unitgain.data.manifest import MANIFEST as PREPARED
+from unitgain.data.manifest import read_manifest
+from unitgain.data.prepared import PreparedDataset
+from unitgain.data.sources import Indexed, SourceOptions, open_source
 from unitgain.data.sources.columns import Table, count_jpegs
-from unitgain.data.workers import cores, in_order
 from unitgain.draw.archive import MANIFEST
+from unitgain.evaluate.files import FileImages
 from unitgain.files import near
+from unitgain.metrics.detectors import Scale
 from unitgain.metrics.record import Source
-from unitgain.metrics.summary import PIXELS, tile_of
-from unitgain.text import printable, ranges
-from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_member, read_regular
+from unitgain.metrics.summary import as_seen, tile_of
+from unitgain.text import ranges
+from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
 
 JPEGS = ("jpg", "jpeg", "jpe", "jfif")
-READERS = 8  # threads, where there are as many cores
 BATCH = 64
-WAITING = 3 * PIXELS  # bytes of a picture that is decoded ahead of its turn
 
 
 @runtime_checkable
 class Images(Protocol):
-    """Images in an order, read in parts.
+    """Images or arrays in an order, read in parts.
 
     Attributes:
         source: what they are.
-        scale: mean and standard deviation that their pixels are standardized with; None if they come with none.
+        scale: mean and standard deviation that their pixels, or each channel of arrays, are standardized with; None if
+            they come with none.
+        arrays: whether these are signals, fields or volumes rather than pictures.
     """
 
     source: Source
-    scale: tuple[float, float] | None
+    scale: Scale | None
+    arrays: bool
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
-    def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
-        """The images of these numbers, in this order; images of one batch have one shape."""
+    def batches(self, numbers: Sequence[int]) -> Iterator[Shaped[Tensor, "n c *size"]]:
+        """The images of these numbers, in this order, as `as_seen` has them; images of one batch have one shape."""
         ...
 
 
-class FileImages:
-    """Encoded images, decoded a few at a time ahead of their use.
+class DataImages:
+    """The rows of a data set: prepared arrays, the embedded digits, what is in memory.
 
     Args:
-        files: where they are.
-        source: what they are.
-        scratch: what `files` has unpacked, which goes with this object.
+        dataset: any but of latents.
+        kind: of the source, for records.
+
+    Raises:
+        ValueError: if these are latents.
     """
 
-    def __init__(self, files: Indexed, source: Source, scratch: tempfile.TemporaryDirectory | None = None) -> None:
-        self.files, self.source, self._scratch = files, source, scratch
-        self.scale: tuple[float, float] | None = None
+    def __init__(self, dataset: Dataset, kind: str = "images") -> None:
+        if dataset.latents:
+            raise ValueError(f"{dataset.name} holds latents: decode them to images first")
+        self.dataset, self.source = dataset, Source(kind=kind, name=dataset.name)
+        self.scale, self.arrays = scale_of_encoder(dataset.encoder), isinstance(dataset.encoder, ArrayEncoder)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.dataset)
 
-    def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
-        """As in `Images`.
-
-        Raises:
-            ImageError: if one cannot be read; the message names it.
-        """
-        waiting: list[Tensor] = []
-        for image in in_order(self._ahead, map(self.files.item, numbers), min(cores(), READERS)):
-            whole = self._decode(image, self.files.limits) if isinstance(image, Item) else image
-            most = tile_of(whole)
-            if waiting and (len(waiting) >= most or whole.shape != waiting[0].shape):
-                yield torch.stack(waiting)
-                waiting = []
-            if most == 1:
-                yield whole[None]  # without a copy
-            else:
-                waiting.append(whole)
-            del image, whole  # before the next one, which may be as large
-        if waiting:
-            yield torch.stack(waiting)
-
-    def _ahead(self, item: Item) -> Tensor | Item:
-        """A picture, or one that would take too much of the memory while it waits, to be decoded later."""
-        limits = self.files.limits
-        try:
-            return self._decode(item, dataclasses.replace(limits, max_item_bytes=min(WAITING, limits.max_item_bytes)))
-        except ImageError as error:
-            if isinstance(error.__cause__, LimitError):
-                return item
-            raise
-
-    def _decode(self, item: Item, limits: Limits) -> Tensor:
-        try:
-            return decode(item.load(), limits)
-        except ImageError as error:
-            raise ImageError(f"{self.source.name}: {item.key} {error}") from error.__cause__
-        except Exception as error:  # such as a MemoryError
-            why = f"cannot be used: {type(error).__name__} {printable(error)}".rstrip()
-            raise ImageError(f"{self.source.name}: {item.key} {why}") from error
-
-
-class Digits:
-    """The embedded digits."""
-
-    def __init__(self) -> None:
-        data = digits()
-        self.images = data.images
-        self.source = Source(kind="digits", name="digits")
-        assert isinstance(data.encoder, PixelEncoder)
-        self.scale: tuple[float, float] | None = (data.encoder.mean, data.encoder.std)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, numbers: Sequence[int]) -> Iterator[UInt8[Tensor, "n c h w"]]:
+    def batches(self, numbers: Sequence[int]) -> Iterator[Shaped[Tensor, "n c *size"]]:
         """As in `Images`."""
-        for start in range(0, len(numbers), BATCH):
-            yield self.images[torch.tensor(list(numbers[start : start + BATCH]))]
+        encoder, each = self.dataset.encoder, min(BATCH, tile_of(self.dataset.stored_shape[1:]))
+        for start in range(0, len(numbers), each):
+            rows, _ = self.dataset.rows(np.array(numbers[start : start + each], dtype=np.int64))
+            drawn = rows.is_floating_point() and isinstance(encoder, PixelEncoder)  # as what a network draws of them
+            yield as_seen(encoder.decode(rows) if drawn else rows)
+
+
+def scale_of_encoder(encoder: Encoder) -> Scale | None:
+    """Mean and standard deviation that pixels or arrays are standardized with; None of latents."""
+    return None if isinstance(encoder, LatentEncoder) else (encoder.mean, encoder.std)
 
 
 def open_images(
@@ -136,7 +97,7 @@ def open_images(
     split: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Images:
-    """Images by name.
+    """Images or arrays by name.
 
     Args:
         name: `digits`, or a source as `unitgain.data.prepare_data` takes it: a folder, an archive, prepared data, ...
@@ -150,26 +111,20 @@ def open_images(
     """
     path = Path(name)
     if name == "digits" and not path.exists():
-        return Digits()
+        return DataImages(digits(), "digits")
     if not path.exists():
         what = "a folder, a zip archive, prepared data, or digits"
         raise FileNotFoundError(f"no images at {path}: name {what}{near(path)}")
+    if (path / PREPARED).is_file() and read_manifest(path).kind == "array":
+        return DataImages(PreparedDataset(path), "prepared")
     scratch = tempfile.TemporaryDirectory()
     files = open_source(name, Path(scratch.name), SourceOptions(no_labels=True, split=split, limits=limits))
     assert isinstance(files, Indexed), "only sets on the Hub are streams"
     for note in files.notes:
         say(note)
     source = Source(kind=files.kind, name=files.name, formats=_formats(files), **_drawn(_manifest(files, path)))
-    return FileImages(files, source, scratch)
-
-
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[Tensor, "c h w"]:
-    """A picture as `unitgain data prepare` reads it: upright, on white, 8 bits; 1 channel if it is grey, 3 otherwise.
-
-    Raises:
-        ImageError: if it cannot be decoded, or is larger than `limits` allow.
-    """
-    return from_image(decode_flat(data, Fit(resolution=None), limits))
+    layout = None if source.seeds is None else "channels-first"  # as samples are written
+    return FileImages(files, source, layout=layout, scratch=scratch)
 
 
 def _manifest(files: Indexed, path: Path) -> bytes | None:

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from unitgain.evaluate.generated import Generated
-from unitgain.evaluate.images import Digits, Images, as_ranges, open_images
+from unitgain.evaluate.images import Images, as_ranges, open_images
 from unitgain.evaluate.references import SUFFIXES, OnImages, open_references, references_of
-from unitgain.metrics.detectors import Detector
+from unitgain.metrics.detectors import Detector, Scale
 from unitgain.metrics.measure import find_reference, measure, plan
 from unitgain.metrics.metric import Metric, parse_metrics
 from unitgain.metrics.record import Record, Source
 from unitgain.metrics.reference import Reference
-from unitgain.metrics.summary import Summary
-from unitgain.metrics.weights import Weights, name_of, open_detector, scale_of
+from unitgain.metrics.summary import Summary, as_seen
+from unitgain.metrics.weights import Weights, check_arrays, name_of, open_detector, scale_of
 from unitgain.parallel import World
 from unitgain.serial import to_dict
 from unitgain.trust import DEFAULT_LIMITS, Limits
@@ -92,7 +92,7 @@ class Judge:
         *,
         detector: str | None = None,
         weights: Weights | None = None,
-        scale: tuple[float, float] | None = None,
+        scale: Scale | None = None,
         limits: Limits = DEFAULT_LIMITS,
         world: World | None = None,
         on_bytes: Callable[[int, int], None] | None = None,
@@ -104,10 +104,10 @@ class Judge:
             metrics: as `parse_metrics` takes them.
             reference: what to measure against: a file of `unitgain metrics reference`, an official one, images or
                 their name (`digits`, a folder, ...), references; None if no metric needs one.
-            detector: of metrics that name none; None for `pixels` where the reference is the digits, and for
-                `inception` otherwise.
+            detector: of metrics that name none; None for `pixels` where the reference is the digits or has nothing
+                else, or arrays are measured, and for `inception` otherwise.
             weights: of the detectors; what is not there is fetched.
-            scale: of `pixels`, where the reference says none.
+            scale: of what is measured, per channel of arrays: that of `pixels`, where the reference says none.
             limits: of what one image, and an archive of them, may take.
             world: processes that share the work.
             on_bytes: called with (bytes there, bytes in all) in the first process, while weights are fetched.
@@ -117,17 +117,23 @@ class Judge:
             FileNotFoundError: if there is no reference, or no weights.
             ReferenceFileError: if the reference is damaged.
             DownloadError: if weights cannot be fetched.
-            ValueError: if a metric is unknown, or has nothing to be measured against.
+            ValueError: if a metric is unknown, has nothing to be measured against, or a detector that sees pictures
+                alone is to measure arrays.
         """
         world = world or World()
-        of_digits = reference == "digits" or isinstance(reference, Digits)
-        chosen = parse_metrics(metrics, detector or ("pixels" if of_digits else "inception"))
-        against = _open_reference(chosen, reference, limits)
+        against = _open_reference(parse_metrics(metrics, detector or "unknown"), reference, limits)
+        arrays = (scale is not None and isinstance(scale[0], tuple)) or (isinstance(against, Images) and against.arrays)
+        only = against.source.kind == "digits" if isinstance(against, Images) else against.keys() == {"pixels"}
+        chosen = parse_metrics(metrics, detector or ("pixels" if arrays or only else "inception"))
         names = dict.fromkeys(metric.detector for metric in chosen)
+        if arrays:
+            check_arrays(names)
+        if not isinstance(against, Images):
+            _check_references(chosen, against)
         weights = (weights or Weights()).fetch(names, world, on_bytes)
         chosen = [dataclasses.replace(metric, detector=name_of(metric.detector)) for metric in chosen]
         if isinstance(against, Images):
-            scale = against.scale
+            scale = against.scale or (scale if arrays else None)
         elif "pixels" in against:
             scale = scale_of(against["pixels"].summary.detector)
         detectors = [open_detector(name, world.device, weights, scale=scale) for name in names]
@@ -138,7 +144,7 @@ class Judge:
     def __call__(
         self, batches: Iterable[Tensor], source: Source, on_images: Callable[[int], None] | None = None
     ) -> list[Record]:
-        """A record per metric, in their order, of uint8 images `[N, C, H, W]`; arguments as those of `measure`."""
+        """A record per metric, in their order, of images or arrays; arguments as those of `measure`."""
         return measure(
             batches,
             self.detectors,
@@ -178,14 +184,14 @@ class Judge:
             done += len(numbers)
         return [Measurement(tuple(records)) for records in zip(*runs, strict=True)]
 
-    def check(self, picture: Tensor) -> None:
-        """Find out with one picture, uint8 `[1, C, H, W]`, whether detectors and references fit such images.
+    def check(self, image: Tensor) -> None:
+        """Find out with one image or array, `[1, C, *size]`, whether detectors and references fit such.
 
         Raises:
             ValueError: if they do not.
         """
         with torch.inference_mode():
-            dims = {detector.info.name: detector(picture).shape[1] for detector in self.detectors}
+            dims = {detector.info.name: detector(as_seen(image)).shape[1] for detector in self.detectors}
         for metric in self.metrics:
             if metric.reference:
                 find_reference(self.references, metric).check_features(dims[metric.detector])
@@ -233,8 +239,8 @@ def _open_reference(
     given: str | Path | Images | Mapping[str, Reference] | None,
     limits: Limits,
 ) -> Images | Mapping[str, Reference]:
-    """What metrics are measured against, opened: references that have what they need, or images to make them of."""
-    compared = [dataclasses.replace(one, detector=name_of(one.detector)) for one in metrics if one.reference]
+    """What metrics are measured against, opened: references, or images to make them of."""
+    compared = [one for one in metrics if one.reference]
     if not compared:
         return {}
     if given is None:
@@ -243,11 +249,15 @@ def _open_reference(
             "to measure against: an .npz of `unitgain metrics reference DATA --out FILE.npz`, or data"
         )
     if isinstance(given, str | Path):
-        given = open_references(Path(given)) if Path(given).suffix in SUFFIXES else open_images(str(given), limits)
-    if not isinstance(given, Images):
-        for metric in compared:
-            find_reference(given, metric)
+        return open_references(Path(given)) if Path(given).suffix in SUFFIXES else open_images(str(given), limits)
     return given
+
+
+def _check_references(metrics: Sequence[Metric], references: Mapping[str, Reference]) -> None:
+    """Raise `ValueError` unless references have what metrics need."""
+    for one in metrics:
+        if one.reference:
+            find_reference(references, dataclasses.replace(one, detector=name_of(one.detector)))
 
 
 def _part(images: Images, numbers: Sequence[int]) -> Mapping[str, Any]:

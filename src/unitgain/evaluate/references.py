@@ -48,7 +48,7 @@ def make_references(
     world: World | None = None,
     on_images: OnImages | None = None,
 ) -> tuple[dict[str, Summary], str]:
-    """Summaries of real images for `save_references`, and their fingerprint, on every process.
+    """Summaries of real images or arrays for `save_references`, and their fingerprint, on every process.
 
     Args:
         images: all of them are read.

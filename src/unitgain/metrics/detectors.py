@@ -1,20 +1,29 @@
-"""Detectors: from 8-bit images to features. Here the interface, pixels, and functions of the user's own."""
+"""Detectors: from 8-bit images, or arrays of other numbers, to features. Here the interface, pixels, and functions.
+
+Arrays are signals, fields and volumes `[N, C, *size]`, in the units of the data: 8-bit numbers as they are, all others
+as float32.
+"""
 
 import hashlib
 import inspect
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from unitgain.extras import import_named
 
 MAX_PIXELS = 4096  # features; their covariance is then 128 MiB
+Scale = tuple[float | tuple[float, ...], float | tuple[float, ...]]
+"""Mean and standard deviation: of the pixels of pictures, in 0...255, or of each channel of arrays."""
+OWN = "a function of your own (module:function)"
+ARRAYS = f"of signals, fields and volumes measure the numbers themselves, as by fd_pixels or kid@pixels, or use {OWN}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +34,13 @@ class DetectorInfo:
         name: `inception`, `dinov2`, `pixels`, the name of a file, or `module:function`.
         hash: SHA-256 of its weights, source or settings; None if unknown.
         resize: what happens to the size of images.
-        settings: numbers that it was made with.
+        settings: numbers that it was made with, or several each.
     """
 
     name: str
     hash: str | None
     resize: str
-    settings: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def check(self, other: "DetectorInfo", whose: str) -> None:
         """Raise `ValueError` unless `other`, of which `whose` speaks, can be this detector."""
@@ -54,7 +63,7 @@ class Detector(Protocol):
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features, floating `[N, D]`, of images, uint8 `[N, C, H, W]` on any device."""
+        """Features, floating `[N, D]`, of images, uint8 `[N, C, H, W]` on any device; or of arrays, if it takes any."""
         ...
 
 
@@ -68,41 +77,57 @@ class Classifier(Detector, Protocol):
 
 
 class Pixels:
-    """The pixels themselves, `(pixel - mean) / std * 0.5`: for images of a few dozen pixels.
+    """The pixels or numbers themselves, `(pixel - mean) / std * 0.5`: for images and arrays of a few dozen of them.
 
     Args:
-        mean: of the pixels, in 0...255.
-        std: of the pixels; the defaults map 0...255 to [-1, 1].
+        mean: of the pixels, in 0...255; of arrays one per channel, in the units of the data.
+        std: of the pixels, or one per channel; the defaults map 0...255 to [-1, 1].
         device: where the features go; by default they stay where the images are.
+
+    Raises:
+        ValueError: if a value cannot be, or one of both is per channel and the other not.
     """
 
-    def __init__(self, mean: float = 127.5, std: float = 63.75, device: torch.device | str | None = None) -> None:
-        if not std > 0:
-            raise ValueError(f"pixels need std > 0, not {std}")
-        settings = {"mean": float(mean), "std": float(std)}
+    def __init__(
+        self,
+        mean: float | Sequence[float] = 127.5,
+        std: float | Sequence[float] = 63.75,
+        device: torch.device | str | None = None,
+    ) -> None:
+        settings = _settings(mean, std)
         self.info = DetectorInfo(name="pixels", hash=_hash(repr(settings).encode()), resize="none", settings=settings)
         self.device = device
 
-    def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Float32 `[N, C H W]`.
+    def __call__(self, images: Shaped[Tensor, "n c *size"]) -> Float[Tensor, "n d"]:
+        """Float32 `[N, D]`, D the product of channels and sides.
 
         Raises:
-            ValueError: if that is more than the covariance of pixels makes sense for.
+            ValueError: if that is more than the covariance of pixels makes sense for, or the scale is of other values.
         """
         if images[0].numel() > MAX_PIXELS:
+            fewer = "inception or dinov2" if are_pictures(images) else f"{OWN}, that makes fewer features of them"
             raise ValueError(
                 f"images of {tuple(images.shape[1:])} have {images[0].numel()} pixels, more than {MAX_PIXELS}: use "
-                "inception or dinov2, or smaller images"
+                f"{fewer}, or smaller images"
             )
-        mean, std = self.info.settings["mean"], self.info.settings["std"]
-        return ((images.to(self.device).float() - mean) * (0.5 / std)).flatten(1)
+        scale = self.info.settings
+        if isinstance(scale["mean"], float) and images.dtype != torch.uint8:
+            raise ValueError(
+                f"pixels of {images.dtype} {tuple(images.shape[1:])} need the mean and standard deviation of each "
+                "channel: compare with prepared data, which have them (unitgain data prepare SOURCE DATA); in Python "
+                "Pixels(means, deviations)"
+            )
+        values = images.to(self.device).float()
+        mean, std = _column(scale["mean"], values), _column(scale["std"], values)
+        return ((values - mean) * (0.5 / std)).flatten(1)
 
 
 class Function:
     """A function of the user's as a detector.
 
     Args:
-        function: from uint8 `[N, C, H, W]` on `device` to features `[N, D]`.
+        function: from uint8 `[N, C, H, W]` on `device` to features `[N, D]`; of arrays from `[N, C, *size]` of one to
+            three sides, float32 in the units of the data, uint8 where these are 8-bit.
         name: of the detector.
         hash: of what it computes with; None if unknown.
         device: where the images go first.
@@ -136,7 +161,7 @@ class Function:
             device,
         )
 
-    def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def __call__(self, images: Shaped[Tensor, "n c *size"]) -> Float[Tensor, "n d"]:
         """The features.
 
         Raises:
@@ -156,15 +181,47 @@ def check_features(features: Any, count: int, name: str) -> Tensor:
     raise ValueError(f"detector {name} must return floating features [{count}, D] for {count} images, not {found}")
 
 
-def rgb(images: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n 3 h w"]:
+def are_pictures(images: Tensor) -> bool:
+    """Whether samples `[N, C, *size]` are pictures, uint8 of 1 or 3 channels and two sides, rather than arrays."""
+    return images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] in (1, 3)
+
+
+def rgb(images: Tensor) -> UInt8[Tensor, "n 3 h w"]:
     """RGB as it is, grey three times.
 
     Raises:
-        ValueError: if there are neither 1 nor 3 channels.
+        ValueError: if these are no pictures.
     """
-    if images.shape[1] not in (1, 3):
-        raise ValueError(f"images must have 1 or 3 channels, not {images.shape[1]}; decode latents first")
+    if not are_pictures(images):
+        raise ValueError(
+            f"networks see pictures, uint8 [N, C, H, W] of 1 or 3 channels, not {images.dtype} {tuple(images.shape)}: "
+            f"decode latents first; {ARRAYS}"
+        )
     return images.expand(-1, 3, -1, -1)
+
+
+def _settings(mean: float | Sequence[float], std: float | Sequence[float]) -> dict[str, Any]:
+    """The scale of pixels, checked."""
+    means, stds = (tuple(map(float, one)) if isinstance(one, Sequence) else (float(one),) for one in (mean, std))
+    several = isinstance(mean, Sequence)
+    if several != isinstance(std, Sequence) or len(means) != len(stds) or not means:
+        raise ValueError(f"pixels need one mean and std, or both for each channel, not {mean} and {std}")
+    if not all(map(math.isfinite, (*means, *stds))) or not all(one > 0 for one in stds):
+        raise ValueError(f"pixels need finite means and std > 0, not {mean} and {std}")
+    return {"mean": means, "std": stds} if several else {"mean": means[0], "std": stds[0]}
+
+
+def _column(numbers: float | tuple[float, ...], like: Tensor) -> float | Tensor:
+    """A number for all, or one per channel, to go with `[N, C, *size]`.
+
+    Raises:
+        ValueError: if it has other channels.
+    """
+    if not isinstance(numbers, tuple):
+        return numbers
+    if like.shape[1] != len(numbers):
+        raise ValueError(f"samples of {like.shape[1]} channels, and a scale of {len(numbers)}: compare like with like")
+    return like.new_tensor(numbers).reshape(1, -1, *[1] * (like.ndim - 2))
 
 
 def _hash(data: bytes) -> str:

@@ -69,8 +69,8 @@ def measure(
     A reference remembers what is costly about it, so one that is kept makes the next call cheap.
 
     Args:
-        batches: uint8 images `[N, C, H, W]`, as in `summarize`: of several processes, number r of R passes the images
-            r, r + R, ... in order.
+        batches: uint8 images `[N, C, H, W]`, or signals, fields or volumes, as in `summarize`: of several processes,
+            number r of R passes the images r, r + R, ... in order.
         detectors: one or several; the first is that of metrics which name none.
         metrics: as `parse_metrics` takes them.
         references: by name of the detector, as from `load_references`; or one, for its detector.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +30,7 @@ class Script:
         self.module, self.info, self.device = module, info, torch.device(device)
         self.arguments = arguments(module)
 
-    def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def __call__(self, images: Tensor) -> Float[Tensor, "n d"]:
         """The features.
 
         Raises:
@@ -50,7 +50,7 @@ class ScriptClassifier(Script):
     probabilities, as in the original Inception score, which left the bias of the last layer out.
     """
 
-    def probabilities(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+    def probabilities(self, images: Tensor) -> Float[Tensor, "n classes"]:
         """Probabilities of the classes; one more evaluation."""
         return self._call(images, "no_output_bias")
 
@@ -115,7 +115,7 @@ class DinoV2:
         resize = f"{DINOV2_EDGE}x{DINOV2_EDGE} bicubic, antialiased"
         self.info = DetectorInfo(name="dinov2", hash=weights_hash(model), resize=resize)
 
-    def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def __call__(self, images: Tensor) -> Float[Tensor, "n d"]:
         """The class tokens."""
         x = rgb(images).to(self.device, torch.float32) / 255
         if x.shape[-2:] != (DINOV2_EDGE, DINOV2_EDGE):

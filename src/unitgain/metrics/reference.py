@@ -16,7 +16,7 @@ from unitgain.files import atomic, near, sha256
 from unitgain.metrics import frechet, neighbours
 from unitgain.metrics.detectors import DetectorInfo
 from unitgain.metrics.record import ReferenceInfo
-from unitgain.metrics.summary import Summary
+from unitgain.metrics.summary import Summary, as_seen
 from unitgain.serial import from_dict, to_dict
 from unitgain.text import printable
 from unitgain.trust import LARGEST, parse_json, read_npz
@@ -226,15 +226,15 @@ def _summary(info: DetectorInfo, n: int, mean: np.ndarray, cov: np.ndarray, wher
 class Fingerprint:
     """A fingerprint of images that depends neither on their order nor on the processes that read them.
 
-    The sum, modulo 2^256, of the SHA-256 of each image's shape and pixels.
+    The sum, modulo 2^256, of the SHA-256 of each image's shape and pixels; of arrays the numbers as detectors see them.
     """
 
     def __init__(self) -> None:
         self._sum = 0
 
     def update(self, images: Tensor) -> None:
-        """Take in uint8 images `[N, C, H, W]`."""
-        for image in images.cpu().numpy():
+        """Take in images, uint8 `[N, C, H, W]`, or arrays `[N, C, *size]`."""
+        for image in as_seen(images).cpu().numpy():
             digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes())
             self._sum = (self._sum + int.from_bytes(digest.digest(), "big")) % 2**256
 

@@ -1,5 +1,6 @@
-"""One pass over images: what it leaves of them in the features of each detector."""
+"""One pass over images or arrays: what it leaves of them in the features of each detector."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -12,6 +13,7 @@ from unitgain.metrics.detectors import Classifier, Detector, DetectorInfo
 from unitgain.metrics.moments import Moments
 from unitgain.parallel import World
 from unitgain.sample.tiles import fill_tiles
+from unitgain.size import MOST_SIDES
 
 TILE = 64  # images at a time, where they are no larger than 512x512
 PIXELS = 2**24  # at a time
@@ -51,8 +53,9 @@ def summarize(
     """Read all images once.
 
     Args:
-        batches: uint8 images `[N, C, H, W]`, batches of any size. Of several processes, number r of R passes the images
-            r, r + R, r + 2R, ... in this order, as `world.share` deals them out; the result is the same for any R.
+        batches: uint8 images `[N, C, H, W]`, batches of any size, or arrays as `as_seen` takes them. Of several
+            processes, number r of R passes the images r, r + R, r + 2R, ... in this order, as `world.share` deals them
+            out; the result is the same for any R.
         detectors: with different names.
         rows: names of detectors whose features of every image are kept, not only their moments.
         probabilities: names of detectors whose probabilities of classes are.
@@ -83,9 +86,23 @@ def summarize(
     return {name: one.reduce(world) for name, one in passes.items()}
 
 
-def tile_of(images: Tensor) -> int:
-    """How many images `[N, C, H, W]` of this size are evaluated at a time, however many there are."""
-    return min(TILE, max(PIXELS // (images.shape[-2] * images.shape[-1] or 1), 1))
+def as_seen(images: Tensor) -> Tensor:
+    """Images or arrays `[N, C, *size]` as detectors get them: 8-bit numbers as they are, all others as float32.
+
+    Raises:
+        ValueError: if these are no real numbers, or have not one to three sides.
+    """
+    if not 3 <= images.ndim <= 2 + MOST_SIDES or images.dtype == torch.bool or images.is_complex():
+        raise ValueError(
+            f"images must be uint8 [N, C, H, W], arrays real numbers [N, C, *size] of one to three sides, not "
+            f"{images.dtype} {tuple(images.shape)}"
+        )
+    return images if images.dtype == torch.uint8 else images.float()
+
+
+def tile_of(size: Sequence[int]) -> int:
+    """How many images of these sides are evaluated at a time, however many there are."""
+    return min(TILE, max(PIXELS // (math.prod(size) or 1), 1))
 
 
 def tiles(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
@@ -95,14 +112,12 @@ def tiles(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
     read at once. Images of another shape begin a tile of their own.
     """
     waiting: list[Tensor] = []
-    for batch in batches:
-        if batch.ndim != 4 or batch.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 [N, C, H, W], not {batch.dtype} {tuple(batch.shape)}")
-        if waiting and batch.shape[1:] != waiting[0].shape[1:]:
+    for batch in map(as_seen, batches):
+        if waiting and (batch.shape[1:], batch.dtype) != (waiting[0].shape[1:], waiting[0].dtype):
             yield _filled(waiting)
             waiting = []
         waiting.append(batch)
-        tile, count = tile_of(batch), sum(map(len, waiting))
+        tile, count = tile_of(batch.shape[2:]), sum(map(len, waiting))
         if count >= tile:
             joined, waiting = _joined(waiting), []
             full = count - count % tile
@@ -122,7 +137,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 def _filled(parts: Sequence[Tensor]) -> tuple[Tensor, int]:
     joined = _joined(parts)
     count = len(joined)
-    return joined[fill_tiles(count, tile_of(joined), joined.device)], count
+    return joined[fill_tiles(count, tile_of(joined.shape[2:]), joined.device)], count
 
 
 class Pass:

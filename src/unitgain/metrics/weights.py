@@ -11,12 +11,14 @@ from unitgain import files
 from unitgain.download import check_sha256, download
 from unitgain.files import cache_folder
 from unitgain.kinds import ZIP
+from unitgain.text import brief
 from unitgain.transfer import DownloadError
+from unitgain.trust import is_number
 
 if TYPE_CHECKING:
     import torch
 
-    from unitgain.metrics.detectors import Detector, DetectorInfo
+    from unitgain.metrics.detectors import Detector, DetectorInfo, Scale
     from unitgain.parallel import World
 
 DINOV2 = "facebook/dinov2-large"  # ViT-L/14, 1024 features
@@ -64,7 +66,7 @@ def open_detector(
     device: "torch.device | str" = "cpu",
     weights: Weights | None = None,
     *,
-    scale: tuple[float, float] | None = None,
+    scale: "Scale | None" = None,
 ) -> "Detector":
     """A detector by name.
 
@@ -72,7 +74,7 @@ def open_detector(
         name: `inception`, `dinov2`, `pixels`, a TorchScript file (`*.pt`), or a Python function `module:function`.
         device: where it runs.
         weights: where those of `inception` and `dinov2` come from.
-        scale: mean and standard deviation of `pixels`; those of `Pixels` by default.
+        scale: mean and standard deviation of `pixels`, of arrays per channel; those of `Pixels` by default.
 
     Raises:
         ValueError: if there is none of that name.
@@ -106,9 +108,28 @@ def name_of(detector: str) -> str:
     return Path(detector).name if detector.endswith(SCRIPTS) else detector
 
 
-def scale_of(info: "DetectorInfo") -> tuple[float, float] | None:
-    """The `scale` that a reference of `pixels` was made with."""
-    return (info.settings["mean"], info.settings["std"]) if info.name == "pixels" else None
+def check_arrays(detectors: Iterable[str]) -> None:
+    """Raise `ValueError` unless detectors of these names take signals, fields and volumes, and not pictures alone."""
+    from unitgain.metrics.detectors import ARRAYS
+
+    for name in detectors:
+        if name != "pixels" and (":" not in name or name.endswith(SCRIPTS)):
+            raise ValueError(f"{name_of(name)} sees pictures alone, and these are arrays: {ARRAYS}")
+
+
+def scale_of(info: "DetectorInfo") -> "Scale | None":
+    """The `scale` that a reference of `pixels` was made with; None of other detectors.
+
+    Raises:
+        ValueError: if it does not say it.
+    """
+    if info.name != "pixels":
+        return None
+    mean, std = (tuple(one) if isinstance(one := info.settings.get(name), list) else one for name in ("mean", "std"))
+    numbers = [*(mean if isinstance(mean, tuple) else [mean]), *(std if isinstance(std, tuple) else [std])]
+    if mean is None or std is None or not all(map(is_number, numbers)):
+        raise ValueError(f"the reference says the scale of pixels as {brief([mean, std])}: cannot be; make it again")
+    return mean, std
 
 
 def fetch(url: str, sha256: str | None = None, on_bytes: Callable[[int, int], None] | None = None) -> Path:

@@ -8,7 +8,9 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from unitgain.data.captions import enlarged, named_rows
+from unitgain.data.encoder import encoder_from_dict
 from unitgain.data.images import grid
+from unitgain.data.preview import pictures_of
 from unitgain.files import atomic
 from unitgain.sweep.cells import Cell, CellResult, best, best_by
 from unitgain.sweep.run import Sweep
@@ -66,7 +68,9 @@ def draw_pictures(
     for number, cell in enumerate(wanted):
         before = number * len(seeds)
         report = None if on_images is None else lambda done, before=before: on_images(before + done, total)
-        pixels = torch.cat([*bench.images(cell, seeds, report).batches(range(len(seeds)))])
+        images = bench.images(cell, seeds, report)
+        samples = torch.cat([*images.batches(range(len(seeds)))])
+        pixels = pictures_of(samples, encoder_from_dict(images.main.encoder))
         drawn[cell] = enlarged(grid(pixels, math.ceil(len(seeds) ** 0.5)))
     blank = Image.new("RGB", drawn[wanted[0]].size, (255, 255, 255))
     sheet = named_rows(

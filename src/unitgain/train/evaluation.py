@@ -15,10 +15,11 @@ from unitgain.data.captions import captioned_grid
 from unitgain.data.dataset import Dataset
 from unitgain.denoiser import Denoiser, classes_of
 from unitgain.draw import DataRows, DrawSettings, Network, draw_images
-from unitgain.draw.decode import painter, require_pictures
+from unitgain.draw.decode import decoder, draws_arrays, painter
 from unitgain.draw.rows import rows_of
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.evaluate.generated import Generated
+from unitgain.evaluate.images import scale_of_encoder
 from unitgain.evaluate.judge import Judge
 from unitgain.files import atomic
 from unitgain.infer import prepare
@@ -74,15 +75,15 @@ class Evaluation(Observer):
         spec = self.recipe.network
         rows = DataRows.mixed(dataset) if spec.conditions else None
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae, conditions=rows)
-        if settings.metrics:
-            require_pictures(self.encoder, f"the metrics {', '.join(settings.metrics)}")
+        self.scale = scale_of_encoder(dataset.encoder) if draws_arrays(self.encoder) else None
         self.decode = painter(self.encoder, spec.channels, world.device, settings.vae)
         self.intervals, self.images = settings.intervals(self.recipe.snapshot_every), settings.samples or IMAGES
         self.limits = limits
         self.references: Mapping[str, Reference] | None = None
         if self.intervals[1]:
             judge = self.judge(settings.reference)
-            judge.check(self.decode(torch.zeros(1, spec.channels, *spec.size, device=world.device)))
+            decode = decoder(self.encoder, spec.channels, world.device, settings.vae)
+            judge.check(decode(torch.zeros(1, spec.channels, *spec.size, device=world.device)))
             self.references = judge.references
 
     def due(self, previous: int, nimg: int, last: bool) -> tuple[bool, bool]:
@@ -214,7 +215,7 @@ class Evaluation(Observer):
         """What measures; its detectors are not kept, to leave the memory to the training."""
         s, alone = self.settings, World(device=self.world.device)
         weights = Weights(inception=Path(s.inception) if s.inception else None, dinov2=s.dinov2 or DINOV2)
-        return Judge.open(s.metrics, reference, weights=weights, limits=self.limits, world=alone)
+        return Judge.open(s.metrics, reference, weights=weights, scale=self.scale, limits=self.limits, world=alone)
 
     def measure(self, network: Network) -> None:
         """Draw images, measure them as they come, and write a line of statistics; None for what is not finite."""
