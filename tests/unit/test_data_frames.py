@@ -167,17 +167,18 @@ def means(array, times):
     return array.reshape(shape).mean(tuple(range(2, len(shape), 2)))
 
 
-def test_signals_of_any_length_are_told_of_shorter_ones(tmp_path):
-    """Of 16 samples one, whether the last ones were rounded up or down."""
+@pytest.mark.parametrize(("times", "lengths"), [(16, (1600, 1607, 1601, 2000)), (80, (8074, 8079, 8001))])
+def test_signals_of_any_length_are_told_of_shorter_ones(tmp_path, times, lengths):
+    """Of so many samples one, whether the last ones were rounded up or down."""
     pairs = []
-    for number, length in enumerate((1600, 1607, 1601, 2000)):
-        wave, few = values((1, length), number)[0] / 100, -(-length // 16) if number % 2 else length // 16
+    for number, length in enumerate(lengths):
+        wave, few = values((1, length), number)[0] / 100, -(-length // times) if number % 2 else length // times
         path = tmp_path / "wave.wav"
         soundfile.write(path, wave, 8000, subtype="FLOAT")
         pairs.append(((".wav", path.read_bytes()), (".npy", npy(np.arange(few, dtype=np.float32)))))
-    data = made(tmp_path, pairs, Fit(resolution=1600), ":image")
-    assert data.shape == (1, 1600) and dict(data.condition_shapes) == {"told": (1, 100)}
-    assert np.array_equal(shown(data)[1], np.tile(np.arange(100, dtype=np.float32), (4, 1, 1)))
+    data = made(tmp_path, pairs, Fit(resolution=100 * times), ":image")
+    assert data.shape == (1, 100 * times) and dict(data.condition_shapes) == {"told": (1, 100)}
+    assert np.array_equal(shown(data)[1], np.tile(np.arange(100, dtype=np.float32), (len(pairs), 1, 1)))
 
 
 @pytest.mark.parametrize("size", [(32,), (16, 16), (8, 8, 8)])

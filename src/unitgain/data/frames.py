@@ -109,17 +109,24 @@ class Frame:
         """What is kept of a smaller array."""
         kept = list[Span]()
         for side, whole, span in zip(size, self.before, spans(self.before, self.after), strict=True):
-            times = round(whole / side)
-            scale = Fraction(1, times) if abs(Fraction(whole, times) - side) < 1 else Fraction(side, whole)
-            own = [scale * value for value in (span.start, span.length, span.border)]
-            if any(value.denominator > 1 for value in own):
+            near = range(whole // (side + 1), whole // max(side - 1, 1) + 2)  # one in 80 of 8,074 are 100, or 101
+            scales = [Fraction(1, times) for times in near if times and abs(Fraction(whole, times) - side) < 1]
+            scales = sorted(scales, key=lambda scale: abs(scale * whole - side)) or [Fraction(side, whole)]
+            fitting = [own for scale in scales if (own := _at_scale(span, scale)) is not None]
+            if not fitting:
                 raise ImageError(
                     f"is {show_size(size)}, and would be cut between its values where what it goes with is brought "
                     f"from {show_size(self.before)} to {show_size(self.after)}: choose another --resolution, or cut "
                     "both before"
                 )
-            kept.append(Span(*map(int, own)))
+            kept.append(fitting[0])
         return kept
+
+
+def _at_scale(span: Span, scale: Fraction) -> Span | None:
+    """The same of fewer values, if it is whole."""
+    own = [scale * value for value in (span.start, span.length, span.border)]
+    return Span(*map(int, own)) if all(value.denominator == 1 for value in own) else None
 
 
 def _lies(size: Sequence[int]) -> int:
