@@ -30,6 +30,7 @@ ALL = (
     Image(name="small", channels=2, dropout=0.2),
     Tokens(name="text", dim=6, dropout=0.1),
 )
+FAR = dataclasses.replace(ALL[2], mean=280.0, std=10.0)  # from 0
 SIZES = {1: (16,), 2: (8, 16), 3: (8, 8, 4)}
 SIGMA = torch.tensor([0.3, 2.0, 0.7])
 
@@ -95,7 +96,7 @@ def test_each_condition_is_used_in_any_dimension(condition, dims):
     assert (told - without).abs().max() > 1e-3 and (told - other).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("condition", ALL, ids=lambda one: one.kind)
+@pytest.mark.parametrize("condition", [*ALL, FAR], ids=lambda one: one.kind)
 def test_absence_is_a_mask_is_a_missing_value(condition):
     denoiser = denoiser_of(condition)
     x, values = x_of(denoiser.spec), values_of(denoiser.spec)
@@ -246,7 +247,7 @@ def test_a_smaller_image_is_enlarged_and_a_larger_one_refused():
 
 
 def test_images_far_from_zero_are_told_as_well_as_others():
-    near, far = denoiser_of(ALL[2]), denoiser_of(dataclasses.replace(ALL[2], mean=280.0, std=10.0))
+    near, far = denoiser_of(ALL[2]), denoiser_of(FAR)
     x, small = x_of(near.spec), 0.5 * torch.randn(3, 2, 4, 8)
     told = far(x, SIGMA, Conditions(small=280 + 20 * small))
     torch.testing.assert_close(told, near(x, SIGMA, Conditions(small=small)), rtol=1e-4, atol=1e-4)

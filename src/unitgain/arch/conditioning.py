@@ -121,6 +121,7 @@ def _enlarged(condition: Image, conditions: Conditions, x: Tensor) -> Tensor:
 
     def make() -> Tensor:
         standard = (conditions.values[condition.name] - condition.mean) / condition.std
+        standard = standard.where(over_pixels(conditions.masks[condition.name], x), 0.0)
         return enlarge(standard, x.shape[2:], condition.name).to(x.dtype)
 
     return conditions.once((condition.name, x.shape[2:], x.dtype), make) if conditions.keeps else make()
