@@ -200,7 +200,7 @@ def test_arrays_of_conditions_are_laid_out_as_what_they_go_with(tmp_path, layout
     assert data.shape == (2, 16, 16) and np.array_equal(shown(data)[1][0], np.moveaxis(told, -1, 0))
 
 
-def test_audio_says_what_it_is_and_pictures_of_arrays_are_images(tmp_path):
+def test_audio_says_what_it_is(tmp_path):
     path = tmp_path / "wave.wav"
     soundfile.write(path, np.linspace(-0.5, 0.5, 64), 8000, subtype="FLOAT")
     wave = (".wav", path.read_bytes())

@@ -219,7 +219,8 @@ def addresses():
 torch.ones(2**24).sum()
 before = addresses()
 if len(sys.argv) > 1:
-    resource.setrlimit(resource.RLIMIT_AS, (1024 * before + int(sys.argv[1]), -1))
+    kind = getattr(resource, sys.argv[1])
+    resource.setrlimit(kind, (1024 * before + int(sys.argv[2]), -1))
 with kept_memory():
     x = torch.ones(2**24)  # 64 MiB
     print("hg" in flags(x.data_ptr() + 2**25), 1024 * (addresses() - before))
@@ -238,5 +239,6 @@ def test_what_is_kept_is_in_large_pages_but_where_addresses_are_few():
 
     large, _ = run()
     assert large == "True"
-    few, less = run(str(2**30))
-    assert few == "False" and less < 2**28  # the tensor and little else: others need addresses too
+    for kind in ("RLIMIT_AS", "RLIMIT_DATA"):
+        few, less = run(kind, str(2**30))
+        assert few == "False" and less < 2**28  # the tensor and little else: others need addresses too

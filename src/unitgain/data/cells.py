@@ -24,7 +24,7 @@ from unitgain.text import one_line
 from unitgain.trust import Limits, read_regular
 
 USUAL = ("vector", "condition", "tokens")  # columns that are conditions without being named
-EXPECTED = "numbers, lists of numbers, or a file of an array or a picture"
+EXPECTED = "numbers, lists of numbers, or a file of an array or a picture are expected"
 Files = Callable[[str], bytes]
 BY_DIMENSIONS: tuple[ConditionKind, ...] = ("scalar", "vector", "tokens")
 

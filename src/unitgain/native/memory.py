@@ -3,7 +3,6 @@
 import ctypes
 import mmap
 import os
-import resource
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -116,9 +115,9 @@ def _ask_for_large_pages(address: int, size: int) -> None:
 def _grow_in_large_pages() -> None:
     """Let the C library have addresses for half of the free memory ahead of their use, which are large pages when used.
 
-    Not where addresses are limited (`ulimit -v`), for others need them too.
+    Not where addresses are limited (`ulimit -v` or `-d`), for others need them too.
     """
-    if _advise() is None or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if _advise() is None or _addresses_are_limited():
         return
     allocate, free = _process().malloc, _process().free
     allocate.argtypes, allocate.restype, free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
@@ -130,6 +129,13 @@ def _grow_in_large_pages() -> None:
         _ask_for_large_pages(block, AHEAD)
     for block in reversed(blocks):  # so that they become one
         free(block)
+
+
+def _addresses_are_limited() -> bool:
+    import resource  # which Windows has not
+
+    kinds = resource.RLIMIT_AS, resource.RLIMIT_DATA
+    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
 
 
 @dataclass(eq=False)
