@@ -181,6 +181,30 @@ def test_signals_of_any_length_are_told_of_shorter_ones(tmp_path, times, lengths
     assert np.array_equal(shown(data)[1], np.tile(np.arange(100, dtype=np.float32), (len(pairs), 1, 1)))
 
 
+def signals(*lengths):
+    return [(".npy", npy(values((1, length)))) for length in lengths]
+
+
+def test_by_which_factor_a_signal_is_shorter_is_not_guessed(tmp_path):
+    """12 of 90 is one in 7 rounded down, and one in 8 rounded up."""
+    with pytest.raises(BrokenPictureError, match="12 of 90 may be one in 7 or in 8, rounded"):
+        made(tmp_path, [signals(90, 12)], Fit(resolution=56, layout="channels-first"), ":image")
+
+
+@pytest.mark.parametrize(("whole", "side", "resolution", "length"), [(90, 9, 110, 11), (810, 10, 800, 10)])
+def test_the_factor_is_the_exact_one_or_else_the_one_that_fits(tmp_path, whole, side, resolution, length):
+    """9 of 90 is one in 10, though one in 11 could be as many; of 81 and of 80 in 810 only the latter goes into 800."""
+    fit = Fit(resolution=resolution, fit="pad", layout="channels-first")
+    assert made(tmp_path, [signals(whole, side)], fit, ":image").condition_shapes["told"] == (1, length)
+
+
+def test_a_side_that_is_not_cut_may_have_any_factor(tmp_path):
+    whole, small = values((1, 25, 16)), values((1, 13, 8), 1)
+    pair = (".npy", npy(whole)), (".npy", npy(small))
+    told = shown(made(tmp_path, [pair], Fit(resolution=(25, 8), layout="channels-first")))[1]
+    assert np.array_equal(told[0], small[:, :, 2:6])
+
+
 @pytest.mark.parametrize("size", [(32,), (16, 16), (8, 8, 8)])
 def test_arrays_of_conditions_have_channels_or_none(tmp_path, size):
     file = (".npy", npy(values((1, *size))))

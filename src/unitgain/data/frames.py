@@ -109,18 +109,32 @@ class Frame:
         """What is kept of a smaller array."""
         kept = list[Span]()
         for side, whole, span in zip(size, self.before, spans(self.before, self.after), strict=True):
-            near = range(whole // (side + 1), whole // max(side - 1, 1) + 2)  # one in 80 of 8,074 are 100, or 101
-            scales = [Fraction(1, times) for times in near if times and abs(Fraction(whole, times) - side) < 1]
-            scales = sorted(scales, key=lambda scale: abs(scale * whole - side)) or [Fraction(side, whole)]
-            fitting = [own for scale in scales if (own := _at_scale(span, scale)) is not None]
+            if span == Span(0, whole, 0):
+                kept.append(Span(0, side, 0))
+                continue
+            scales = _scales(side, whole)
+            fitting = [(scale, own) for scale in scales if (own := _at_scale(span, scale)) is not None]
+            fitting = [(scale, own) for scale, own in fitting if scale * whole == side] or fitting
+            if len({own for _, own in fitting}) > 1:
+                times = " or in ".join(str(scale.denominator) for scale, _ in fitting)
+                raise ImageError(
+                    f"is {show_size(size)}, and {side} of {whole} may be one in {times}, rounded: choose another "
+                    "--resolution, or cut both before"
+                )
             if not fitting:
                 raise ImageError(
                     f"is {show_size(size)}, and would be cut between its values where what it goes with is brought "
                     f"from {show_size(self.before)} to {show_size(self.after)}: choose another --resolution, or cut "
                     "both before"
                 )
-            kept.append(fitting[0])
+            kept.append(fitting[0][1])
         return kept
+
+
+def _scales(side: int, whole: int) -> list[Fraction]:
+    """By what a side may have been made smaller: one in so many, rounded up or down; else by the ratio as it is."""
+    near = range(max(whole // (side + 1), 1), whole // max(side - 1, 1) + 2)  # one in 80 of 8,074 are 100, or 101
+    return [Fraction(1, times) for times in near if abs(Fraction(whole, times) - side) < 1] or [Fraction(side, whole)]
 
 
 def _at_scale(span: Span, scale: Fraction) -> Span | None:
