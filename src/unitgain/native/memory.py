@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,8 +81,8 @@ def kept_memory() -> Iterator[None]:
 
     For work that takes and frees the same memory again and again, like steps of training, whose time it would be a
     tenth to have it back from the system (`benchmarks/kept_memory.py`). What is kept goes back when the block ends.
-    It is in large pages where the system has them: on a virtual machine each small one may cost two walks through
-    tables of pages, and a machine whose memory is busy is many times slower for it.
+    It is in large pages where the system has them: on a virtual machine the address of each small one is looked up in
+    two tables, which takes long where memory is busy.
     """
     _set_thresholds(*KEPT)
     _grow_in_large_pages()
@@ -113,16 +114,16 @@ def _ask_for_large_pages(address: int, size: int) -> None:
 
 
 def _grow_in_large_pages() -> None:
-    """Let the C library have addresses for half of the free memory ahead of their use, which are large pages when used.
+    """Let the C library have addresses for half of the memory ahead of their use, which are large pages when used.
 
-    Not where addresses are limited (`ulimit -v` or `-d`), for others need them too.
+    Not where addresses are limited, for others need them too.
     """
     if _advise() is None or _addresses_are_limited():
         return
     allocate, free = _process().malloc, _process().free
     allocate.argtypes, allocate.restype, free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
     blocks: list[int] = []
-    for _ in range(os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2 // AHEAD):
+    for _ in range(os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2 // AHEAD):
         if not (block := allocate(AHEAD)):
             break
         blocks.append(block)
@@ -132,8 +133,12 @@ def _grow_in_large_pages() -> None:
 
 
 def _addresses_are_limited() -> bool:
+    """By `ulimit -v` or `-d`, or since all of them count as memory in use (`vm.overcommit_memory=2`)."""
     import resource  # which Windows has not
 
+    with suppress(OSError):
+        if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2":
+            return True
     kinds = resource.RLIMIT_AS, resource.RLIMIT_DATA
     return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
 
