@@ -98,7 +98,10 @@ def test_data(call, place):
     shutil.copy(place / "NETWORK" / "model.safetensors", run / "0000524288-0.100.safetensors")
     rows = [f'photographs/{number:03d}.png,{number},photographs/000.png,"[[1, {number}]]"' for number in range(4)]
     Path("pairs.csv").write_text("\n".join(["image,years,thumbnail,embedding", *rows]))
-    items = [{"image": torch.randn(1, 8, 8), "digit": number, "age": float(number)} for number in range(4)]
+    items = [
+        {"image": torch.randn(1, 8, 8), "digit": number, "age": float(number), "caption": torch.randn(1 + number, 4)}
+        for number in range(4)
+    ]
     shorter = {"count=256": "count=32", "resolution=64": "resolution=16", "--resolution 64": "--resolution 8"}
     names = run_page("docs/data.md", call, {"dataset": items}, shorter)
     assert names["arrays"].shape == (4, 1, 8, 8)

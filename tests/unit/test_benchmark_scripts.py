@@ -20,6 +20,7 @@ import batch_norm
 import gradients
 import infer
 import initialization
+import layouts
 import loading
 import machine
 import preparing
@@ -86,6 +87,15 @@ def test_before_and_after(tmp_path):
         assert one["quartiles"][0] <= one["ratio"] <= one["quartiles"][1] and min(one["now"], one["before"]) > 0
     page = (tmp_path / "dimensions.md").read_text()
     assert "Before is commit abc" in page and f"{found['EDM2 drawing']['ratio']:.2f} |" in page
+
+
+def test_layouts(tmp_path):
+    layouts.main(["--small", "--folder", str(tmp_path)])
+    rows = json.loads((tmp_path / "layouts.json").read_text())["rows"]
+    assert [(row["network"], row["job"]) for row in rows] == [
+        (label, job) for label in ("EDM2", "EDM2+") for job in ("training", "drawing")
+    ]
+    assert f"| {rows[-1]['ratio']:.2f} |" in (tmp_path / "layouts.md").read_text()
 
 
 def test_snapshots(tmp_path):
