@@ -98,6 +98,17 @@ def test_layouts(tmp_path):
     assert f"| {rows[-1]['ratio']:.2f} |" in (tmp_path / "layouts.md").read_text()
 
 
+def test_compiling_in_training(tmp_path):
+    """In a process where types are not checked, which is not compiled."""
+    root = Path(__file__).parents[2]
+    small = ["--small", "--networks", "digits", "--modes", "float32", "--batch", "2", "--steps", "2"]
+    command = [sys.executable, root / "benchmarks" / "training_compile.py", *small, "--folder", tmp_path]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(root / "src")}, timeout=600)
+    (row,) = json.loads((tmp_path / "training_compile.json").read_text())["rows"]
+    assert row["cost"] > 0 and min(row["ms"], row["compiled"]) > 0
+    assert f"| {row['ms'] / row['compiled']:.2f} |" in (tmp_path / "training_compile.md").read_text()
+
+
 def test_snapshots(tmp_path):
     snapshots.main(["--tensors", "4", "--times", "12", "--folder", str(tmp_path), "--work", str(tmp_path)])
     found = json.loads((tmp_path / "snapshots.json").read_text())
