@@ -23,7 +23,10 @@ MAX_PIXELS = 4096  # features; their covariance is then 128 MiB
 Scale = tuple[float | tuple[float, ...], float | tuple[float, ...]]
 """Mean and standard deviation: of the pixels of pictures, in 0...255, or of each channel of arrays."""
 OWN = "a function of your own (module:function)"
-ARRAYS = f"of signals, fields and volumes measure the numbers themselves, as by fd_pixels or kid@pixels, or use {OWN}"
+ARRAYS = (
+    "of signals, fields and volumes measure the numbers themselves, as by fd_pixels, kid@pixels or --detectors pixels, "
+    f"or use {OWN}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
