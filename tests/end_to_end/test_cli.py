@@ -406,10 +406,8 @@ def test_demo_in_small(tmp_path):
     assert explorer.count("data:image/png;base64,") == 3 * 4 * 3  # lengths, weights of guidance, pages of seeds
     for one in (html, explorer):
         assert not re.search(r'(src|href)="(?!data:|#)', one)  # one file, nothing fetched
-    began = time.monotonic()
     assert run_demo(config, tmp_path / "demo", quiet=True, say=said.append) == report
     assert "run before" in said[-1]
-    assert time.monotonic() - began < 60
     (tmp_path / "demo" / "report.json").unlink()  # as if stopped while sampling: the training is not done again
     again = run_demo(config, tmp_path / "demo", quiet=True, say=said.append)
     assert [row["fd"] for row in again["sweep"]] == [row["fd"] for row in report["sweep"]]
@@ -417,9 +415,8 @@ def test_demo_in_small(tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\): add --fresh"):
         run_demo(other, tmp_path / "demo", quiet=True)
     (tmp_path / "demo" / "mine").write_text("")  # a stranger's file in the folder of a demo survives --fresh
-    (tmp_path / "demo" / "ema").mkdir()  # an earlier version's averages do not
     run_demo(other, tmp_path / "demo", fresh=True, quiet=True)
-    assert (tmp_path / "demo" / "mine").exists() and not (tmp_path / "demo" / "ema").exists()
+    assert (tmp_path / "demo" / "mine").exists()
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "report.json").write_text("{}")
     (tmp_path / "else" / "mine").write_text("")

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -102,6 +102,7 @@ def test_adm_crop_of_any_size(width, height, size):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 120), st.integers(1, 900), st.integers(1, 48), st.booleans())
+@example(16, 13, 16, True)  # 2
 def test_cut_before_it_is_enlarged_it_is_the_same(short, long, size, upright):
     image = noise(*((short, long) if upright else (long, short)), seed=long)
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +116,8 @@ def test_cut_before_it_is_enlarged_it_is_the_same(short, long, size, upright):
         image = image.resize(edges, Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     expected = np.asarray(image.crop((left, top, left + size, top + size))).astype(int)
-    assert np.abs(found - expected).max() <= 1
+    # Between the passes a value may be rounded the other way; the weights of the second add up to 1.25 at most.
+    assert np.abs(found - expected).max() <= 2
 
 
 @pytest.mark.parametrize(("width", "height"), [(65000, 1), (1, 65000), (30000, 3)])

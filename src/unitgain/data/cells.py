@@ -17,7 +17,7 @@ from unitgain.data.fit import ImageError, decode_flat
 from unitgain.data.frames import Frame
 from unitgain.data.manifest import ConditionColumn
 from unitgain.data.media import read_raw
-from unitgain.data.settings import ConditionKind, known_kind
+from unitgain.data.settings import BY_DIMENSIONS, ConditionKind, dimensions_of, known_kind
 from unitgain.serial import suggest
 from unitgain.size import show_size
 from unitgain.text import one_line
@@ -26,7 +26,6 @@ from unitgain.trust import Limits, read_regular
 USUAL = ("vector", "condition", "tokens")  # columns that are conditions without being named
 EXPECTED = "numbers, lists of numbers, or a file of an array or a picture are expected"
 Files = Callable[[str], bytes]
-BY_DIMENSIONS: tuple[ConditionKind, ...] = ("scalar", "vector", "tokens")
 
 
 @dataclass(frozen=True)
@@ -240,14 +239,12 @@ def _checked(array: NDArray[Any], kind: ConditionKind, frame: Frame) -> NDArray[
         return np.zeros((0, array.shape[1] if array.ndim == 2 else 0), np.float32)
     if array.dtype.kind not in "biuf":
         raise ImageError(f"holds {array.dtype}: {EXPECTED}")
-    sides = len(frame.before)
-    if kind == "image" and array.ndim != sides + 1:
-        raise ImageError(
-            f"has the shape {array.shape}: beside channels, which come first, an image has as many sides as what it "
-            f"goes with, which is {show_size(frame.before)}"
-        )
-    if kind != "image" and array.ndim != BY_DIMENSIONS.index(kind):
-        raise ImageError(f"has the shape {array.shape}, which no {kind} has")
+    if array.ndim != dimensions_of(kind, len(frame.before)):
+        why = f", which no {kind} has"
+        if kind == "image":
+            why = ": beside channels, which come first, an image has as many sides as what it goes with, which is "
+            why += show_size(frame.before)
+        raise ImageError(f"has the shape {array.shape}{why}")
     if not array.size:
         raise ImageError(f"has the shape {array.shape}, with nothing in it: at least one number is expected")
     pixels = kind == "image" and array.dtype == np.uint8

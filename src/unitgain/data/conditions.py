@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unitgain.arch.conditions import check_name
 from unitgain.arch.values import Conditions
-from unitgain.data.settings import ConditionKind, known_kind
+from unitgain.data.settings import ConditionKind, dimensions_of, known_kind
 
 Shape = tuple[int | None, ...]  # of one value; None for a length that differs
 Values = Any  # an array `[N, ...]`, or a sequence of N arrays, numbers, or None where there is no value
@@ -82,8 +82,7 @@ class Column:
             shape = (1, *shape)
             several = isinstance(values, Tensor)
             values = values[:, None] if several else [None if one is None else one[None] for one in values]
-        wanted = {"scalar": 0, "vector": 1, "image": sides + 1, "tokens": 2}
-        if kind is not None and (len(shape) != wanted[kind] or (kind != "tokens" and None in shape)):
+        if kind is not None and (len(shape) != dimensions_of(kind, sides) or (kind != "tokens" and None in shape)):
             raise ValueError(f"{where}: values of shape {list(self.shape)}, which no {kind} of these data has")
         return Column((None, *shape[1:]) if kind == "tokens" else shape, values)
 

@@ -89,27 +89,22 @@ class ImageError(Exception):
 
 def fit_image(
     picture: bytes | NDArray[np.uint8], fit: Fit, limits: Limits = DEFAULT_LIMITS
-) -> tuple[Image.Image, bool]:
-    """The picture in a file, or of pixels `[C, H, W]`, as an image of the wanted size; and whether it was enlarged.
+) -> tuple[Image.Image, bool, tuple[int, int]]:
+    """The picture in a file, or of pixels `[C, H, W]`, as an image of the wanted size.
+
+    Returns:
+        The image, upright, RGB or grey; whether it was enlarged; and its height and width before.
 
     Raises:
         ImageError: if it cannot be decoded, or is larger than `limits` allow.
-    """
-    return resize(open_image(picture, fit, limits), fit)
-
-
-def open_image(picture: bytes | NDArray[np.uint8], fit: Fit, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture in a file, or of pixels `[C, H, W]`, upright, RGB or grey, of its own size.
-
-    Raises:
-        ImageError: as in `fit_image`.
     """
     if fit.resolution is not None and (len(sides_of(fit.resolution)) != 2 or max(_size(fit)) > 16384):
         raise ImageError(
             f"is a picture: resolution {show_size(fit.resolution)} must be 1 to 16384 pixels, or height and width of "
             "such"
         )
-    return flatten(of_pixels(picture) if isinstance(picture, np.ndarray) else decode(picture, limits), fit)
+    whole = flatten(of_pixels(picture) if isinstance(picture, np.ndarray) else decode(picture, limits), fit)
+    return *resize(whole, fit), (whole.height, whole.width)
 
 
 def resize(image: Image.Image, fit: Fit) -> tuple[Image.Image, bool]:

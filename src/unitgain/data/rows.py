@@ -11,7 +11,7 @@ from PIL import Image
 
 from unitgain.data.arrays import Sample, read_moments, sample_of, signal_length
 from unitgain.data.cells import column_of
-from unitgain.data.fit import Fit, ImageError, encode_image, open_image, resize
+from unitgain.data.fit import Fit, ImageError, encode_image, fit_image
 from unitgain.data.frames import Frame
 from unitgain.data.manifest import ConditionColumn, Kind, Shard
 from unitgain.data.media import NPY, read_raw
@@ -155,10 +155,9 @@ def _fitted(item: Item, fit: Fit, limits: Limits, column: str | None) -> tuple[R
         if isinstance(sample, Sample):
             after = sample.array.shape[1:]
             return _array_row(item, sample), Frame(sample.before, after, fit, layout=sample.layout)
-        whole = open_image(sample, fit, limits)
-        image, enlarged = resize(whole, fit)
-        sides = (whole.height, whole.width), (image.height, image.width)
-        return _image_row(item, image, enlarged, fit), Frame(*sides, fit, pixels=True, layout=fit.layout)
+        image, enlarged, before = fit_image(sample, fit, limits)
+        frame = Frame(before, (image.height, image.width), fit, pixels=True, layout=fit.layout)
+        return _image_row(item, image, enlarged, fit), frame
     except ImageError as error:
         return Row(item.key, item.label, error=str(error)), None
     except ImportError:

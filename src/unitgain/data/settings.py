@@ -9,7 +9,13 @@ Normalize = Literal["official", "measured"]  # of pixels
 Normalization = Literal["auto", "official", "measured"]  # of latents
 PixelRange = Literal["0..1", "-1..1"]  # what a VAE is fed with
 ConditionKind = Literal["scalar", "vector", "image", "tokens"]  # of what networks are told
+BY_DIMENSIONS: tuple[ConditionKind, ...] = ("scalar", "vector", "tokens")  # of values but of images
 Layout = Literal["channels-first", "channels-last", "no-channels", "latents"]  # of the axes of an array
+
+
+def dimensions_of(kind: ConditionKind, sides: int) -> int:
+    """How many dimensions values of a kind have, in data of so many sides."""
+    return sides + 1 if kind == "image" else BY_DIMENSIONS.index(kind)
 
 
 def known_kind(kind: str, condition: str) -> ConditionKind | None:

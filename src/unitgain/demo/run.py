@@ -106,9 +106,8 @@ def is_demo(out: Path) -> bool:
 
 
 def remove_demo(out: Path) -> None:
-    """Delete what a demo writes, or has written in earlier versions (`ema/`), and nothing else."""
-    for folder in ("run", "ema"):
-        shutil.rmtree(out / folder, ignore_errors=True)
+    """Delete what a demo writes, and nothing else."""
+    shutil.rmtree(out / "run", ignore_errors=True)
     for file in ("report.html", "report.json", EXPLORER):
         (out / file).unlink(missing_ok=True)
 

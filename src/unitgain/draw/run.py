@@ -80,10 +80,7 @@ def write_images(
         OSError: if something cannot be written; the next call goes on.
     """
     world = world or World()
-    check_seeds(seeds)
-    check_batch(batch)
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns = {columns}: must be at least 1")
+    _check(seeds, batch, columns)
     settings = settings.with_classes(classes_of(main.denoiser))
     denoiser, decode = guide_by(main, guide, settings), decoder_of(main.denoiser, settings.vae)
     names = {} if main.denoiser.classes is None else {CLASSES: main.denoiser.classes}
@@ -119,6 +116,13 @@ def describe(main: Network, guide: Network | None, settings: DrawSettings, devic
         "device": device.type,
         "software": {"unitgain": __version__, "torch": torch.__version__},
     }
+
+
+def _check(seeds: Sequence[int], batch: int, columns: int | None) -> None:
+    check_seeds(seeds)
+    check_batch(batch)
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns = {columns}: must be at least 1")
 
 
 def _open(folder: ImageFolder, seeds: Sequence[int]) -> set[int]:

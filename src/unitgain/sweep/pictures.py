@@ -63,15 +63,7 @@ def draw_pictures(
     key = key_of({"cells": keys, "seeds": seeds, "footer": footer})
     if _key(path) == key:
         return True
-    total = len(wanted) * len(seeds)
-    drawn: dict[Cell, Image.Image] = {}
-    for number, cell in enumerate(wanted):
-        before = number * len(seeds)
-        report = None if on_images is None else lambda done, before=before: on_images(before + done, total)
-        images = bench.images(cell, seeds, report)
-        samples = torch.cat([*images.batches(range(len(seeds)))])
-        pixels = pictures_of(samples, encoder_from_dict(images.main.encoder))
-        drawn[cell] = enlarged(grid(pixels, math.ceil(len(seeds) ** 0.5)))
+    drawn = _drawn(bench, wanted, seeds, on_images)
     blank = Image.new("RGB", drawn[wanted[0]].size, (255, 255, 255))
     sheet = named_rows(
         [f"{pattern}, w = {weight:g}" if pattern else f"w = {weight:g}" for pattern, weight in rows],
@@ -84,6 +76,21 @@ def draw_pictures(
     with atomic(path) as temporary:
         sheet.save(temporary, format="PNG", pnginfo=about)
     return True
+
+
+def _drawn(
+    bench: Sweep, cells: Sequence[Cell], seeds: Sequence[int], on_images: Callable[[float, int], None] | None
+) -> dict[Cell, Image.Image]:
+    """A grid of each cell."""
+    total, drawn = len(cells) * len(seeds), dict[Cell, Image.Image]()
+    for number, cell in enumerate(cells):
+        before = number * len(seeds)
+        report = None if on_images is None else lambda done, before=before: on_images(before + done, total)
+        images = bench.images(cell, seeds, report)
+        samples = torch.cat([*images.batches(range(len(seeds)))])
+        pixels = pictures_of(samples, encoder_from_dict(images.main.encoder))
+        drawn[cell] = enlarged(grid(pixels, math.ceil(len(seeds) ** 0.5)))
+    return drawn
 
 
 def _key(path: Path) -> str | None:
