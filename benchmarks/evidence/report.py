@@ -14,7 +14,7 @@ from criteria import Finding, short
 from matplotlib.figure import Figure
 from run import Results
 from scaled import EDM2, G, Run, Scale
-from verdicts import FINDINGS, first_look, rates
+from verdicts import FINDINGS, rates
 
 from unitgain.analysis.plots import magnitude_figure
 from unitgain.figures import save
@@ -114,8 +114,8 @@ def totals(rows: list[dict[str, Any]]) -> list[str]:
     seconds, processor = (sum(row.get(name, 0) for row in rows) for name in ("seconds", "processor"))
     failed = [f"{row['key']}: {row['failed']}" for row in rows if "failed" in row]
     lines = [
-        f"In all {trained:,} images trained and {drawn:,} drawn in {seconds / 3600:.2f} hours, of which the processor "
-        f"worked {processor / 3600:.2f} core-hours, with other work beside it. " + ("" if not failed else "Failed:")
+        f"In all {trained:,} images trained and {drawn:,} drawn in {seconds / 3600:.2f} hours of all processes, "
+        f"and {processor / 3600:.2f} of their processor time." + ("" if not failed else " Failed:")
     ]
     lines += [f"- {line}" for line in failed]
     for row in (row for row in rows if row["kind"] == "floor"):
@@ -146,7 +146,6 @@ def report(source: Path, folder: Path, scale: Scale) -> str:
         "",
         *picture_lines(rows, source, folder),
     ]
-    lines += section("First look: an eighth of the images, one seed", first_look(done, scale), "first", folder)
     lines += section("Learning rates", rates(done, scale), "rates", folder)
     for name, finding in found.items():
         lines += section(TITLES[name], finding, name, folder)

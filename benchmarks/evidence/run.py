@@ -1,17 +1,21 @@
 """Run what is not there yet, the most important first: `python benchmarks/evidence/run.py --folder runs/evidence`.
 
 Each result is a line of `results.jsonl` in the folder. A job that was cut is done again, a training run goes on from
-its checkpoint; SIGTERM, Ctrl-C and `--hours` stop it. Where others work on the machine, set GOMP_SPINCOUNT=10000.
+its checkpoint; SIGTERM, Ctrl-C and `--hours` stop it. Several processes share the work: networks this small are trained
+and drawn faster by a process per core, each with OMP_NUM_THREADS=1, than by one with all of them.
 """
 
 import argparse
 import dataclasses
+import fcntl
 import functools
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +40,15 @@ from unitgain.sample import generate
 from unitgain.sweep.averages import Averages
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
-from unitgain.train.lock import hold
+from unitgain.train.lock import FolderInUseError, hold
 from unitgain.train.rows import read_stats
 
 COLUMNS = 8  # of pictures
+WAIT = 2.0  # seconds, where other processes have all jobs
 
 
 class Results:
-    """Lines of JSON by key; the last of a key counts.
+    """Lines of JSON by key, which several processes may add to; the last of a key counts.
 
     Args:
         path: of the file.
@@ -51,10 +56,15 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
-        if len(self.rows) < len(lines):  # the last one was cut
-            path.write_text("".join(lines[:-1]))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All that are there; a line that was cut is none."""
+        rows = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            with suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
 
     @property
     def done(self) -> dict[str, dict[str, Any]]:
@@ -62,10 +72,11 @@ class Results:
         return {row["key"]: row for row in self.rows if not row.get("cut")}
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a line."""
-        self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append a line, below one that was cut."""
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            file.write((b"" if file.read() in (b"", b"\n") else b"\n") + json.dumps(row).encode() + b"\n")
 
 
 class Workplace:
@@ -220,33 +231,74 @@ def about(job: Job) -> dict[str, Any]:
     return fields
 
 
+def is_ready(job: Job, done: Mapping[str, Any]) -> bool:
+    """Whether all that a job draws with is trained."""
+    if isinstance(job, Cell):
+        needed = [Train(job.run, job.nimg)] + ([Train(job.guide, job.guide_nimg)] if job.guide else [])
+    elif isinstance(job, Compare):
+        needed = [Train(job.run, job.nimg), Train(job.tracked, job.nimg)]
+    else:
+        needed = []
+    return all(train.key in done for train in needed)
+
+
+def measure_floor(workplace: Workplace, results: Results) -> None:
+    """Make the judges, and measure the best that there is, once."""
+    scale = workplace.scale
+    judge, (real, test) = workplace.judges(scale.data), workplace.data(scale.data)
+    about_all = {"kind": "floor", "machine": machine("cpu"), "classifier": judge.accuracy}
+    for key, images in ((f"floor {scale.data} sweep", scale.sweep), (f"floor {scale.data}", scale.score)):
+        count = min(images, len(test))
+        values = judges.floor(judge, real, count, judges.NAMES)
+        results.add({"key": key, **about_all, "images": count, "values": values})
+
+
 def work(folder: Path, scale: Scale, only: str | None = None, hours: float | None = None) -> None:
-    """Do what is not done yet, until it is, or the time is over, or training was stopped."""
+    """Do what is not done yet, until it is, or the time is over, or training was stopped; others may do so beside it.
+
+    A training run, with all that is drawn with it, is one process's at a time.
+    """
     deadline = None if hours is None else time.monotonic() + hours * 3600
-    folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
-        results, workplace = Results(folder / "results.jsonl"), Workplace(folder, scale, deadline)
-        if f"floor {scale.data}" not in results.done:
-            judge, (real, test) = workplace.judges(scale.data), workplace.data(scale.data)
-            about_all = {"kind": "floor", "machine": machine("cpu"), "classifier": judge.accuracy}
-            for key, images in ((f"floor {scale.data} sweep", scale.sweep), (f"floor {scale.data}", scale.score)):
-                count = min(images, len(test))
-                values = judges.floor(judge, real, count, judges.NAMES)
-                results.add({"key": key, **about_all, "images": count, "values": values})
-        while deadline is None or time.monotonic() < deadline:
-            done = results.done
-            job = next((job for job in jobs(scale, done, only) if job.key not in done), None)
-            if job is None:
-                print("all that is declared is done")
-                return
-            print(f"{time.strftime('%H:%M:%S')} {job.key}", flush=True)
-            row = workplace.run(job)
-            results.add(row)
-            print(
-                f"  {row.get('values') or row.get('failed') or row.get('nimg')} in {row['seconds']:.0f} s", flush=True
-            )
-            if row.get("cut"):
-                return
+    results, workplace = Results(folder / "results.jsonl"), Workplace(folder, scale, deadline)
+    floor = f"floor {scale.data}"
+    while floor not in results.done:
+        with suppress(FolderInUseError), hold(folder):
+            if floor not in results.done:
+                measure_floor(workplace, results)
+    while deadline is None or time.monotonic() < deadline:
+        done = results.done
+        open_jobs = [job for job in jobs(scale, done, only) if job.key not in done]
+        if not open_jobs:
+            print("all that is declared is done")
+            return
+        row = first_free([job for job in open_jobs if is_ready(job, done)], workplace, results)
+        if row is None:
+            time.sleep(WAIT)  # others have what there is
+        elif row.get("cut"):
+            return
+
+
+def first_free(ready: Iterable[Job], workplace: Workplace, results: Results) -> dict[str, Any] | None:
+    """The result of the first job whose run no other process has; None where there is none."""
+    taken = set()
+    for job in ready:
+        name = job.run.name
+        if name in taken:
+            continue
+        try:
+            with hold(workplace.folder / "locks" / name):
+                if job.key in results.done:  # in the meantime
+                    continue
+                print(f"{time.strftime('%H:%M:%S')} {job.key}", flush=True)
+                row = workplace.run(job)
+                results.add(row)
+        except FolderInUseError:
+            taken.add(name)
+            continue
+        told = row.get("values") or row.get("failed") or row.get("nimg")
+        print(f"  {told} in {row['seconds']:.0f} s", flush=True)
+        return row
+    return None
 
 
 def stop(_number: int, _frame: object) -> None:

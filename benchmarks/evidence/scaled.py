@@ -8,6 +8,7 @@ from typing import Any
 from unitgain.draw.settings import DrawSettings
 from unitgain.recipe import Recipe
 from unitgain.recipes import recipe
+from unitgain.sample import SAMPLERS
 
 PAPER_IMAGES = 2**31  # of EDM2's configs
 PAPER_WIDTH = 192
@@ -40,11 +41,13 @@ RATES = {**dict.fromkeys(EDM2[:3], (0.001, 0.0005, 0.002, 0.004)), **dict.fromke
 
 SEEDS = (0, 1)
 
+HALF = "unconditional, half"  # the guide of the claim on guidance
+
 TRACKED = (0.03, 0.13, 0.20)
 
 COMMON: dict[str, Any] = {"latents": False, "scores": ()}  # of all recipes
 
-SAMPLING = DrawSettings(steps=10, sigma_min=0.01, sigma_max=40.0)
+SAMPLING = DrawSettings(sampler=SAMPLERS["dpmpp_2m"](), steps=10, sigma_min=0.01, sigma_max=40.0)
 
 PICTURE_SAMPLING = DrawSettings(dtype="bfloat16")
 
@@ -60,6 +63,7 @@ class Scale:
         sweep: images drawn per EMA length.
         score: images drawn for a score.
         lengths: of a sweep.
+        few: of those, for what is only chosen by its length (`coarse`).
         weights: of guidance.
         sampling: how images are drawn.
         data: set of the claims.
@@ -71,12 +75,13 @@ class Scale:
     """
 
     width: int = 16
-    images: int = 2**17
+    images: int = 2**16
     batch: int = 32
-    sweep: int = 2000
-    score: int = 5000
+    sweep: int = 1000
+    score: int = 3000
     lengths: tuple[float, ...] = (0.02, 0.04, 0.07, 0.10, 0.14, 0.19, 0.24)
-    weights: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0)
+    few: tuple[float, ...] = (0.04, 0.10, 0.19)
+    weights: tuple[float, ...] = (1.25, 1.5, 2.0)
     sampling: DrawSettings = SAMPLING
     data: str = "fashion16"
     pictures: tuple[str, ...] = ("fashion32", "emoji32")
@@ -84,6 +89,11 @@ class Scale:
     picture_images: int = 2**19
     measured: int = 1000
     picture_sampling: DrawSettings = PICTURE_SAMPLING
+
+    @property
+    def coarse(self) -> "Scale":
+        """The same with few lengths."""
+        return dataclasses.replace(self, lengths=self.few)
 
     @property
     def factor(self) -> float:
@@ -174,7 +184,7 @@ def picture_run(data: str, scale: Scale) -> Run:
 
 def guides(lr: float, seed: int, scale: Scale) -> dict[str, tuple[Run, int]]:
     """What may guide, and after how many images: unconditional networks by their width, and a worse version."""
-    wide = {"unconditional, half": 0.5, "unconditional": 1, "unconditional, twice": 2}
+    wide = {HALF: 0.5, "unconditional": 1, "unconditional, twice": 2}
     found = {
         name: (config_run(G, lr, seed, scale, width=width, label=f"-uncond{width:g}", label_dim=0), scale.images // 2)
         for name, width in wide.items()

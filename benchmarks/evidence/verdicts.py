@@ -37,7 +37,7 @@ from criteria import (
     spread,
     width,
 )
-from scaled import EDM2, PLUS, RATES, SEEDS, TRACKED, B, G, Scale, config_run, guides, rate_runs, tracked_run
+from scaled import EDM2, HALF, PLUS, RATES, SEEDS, TRACKED, B, G, Scale, config_run, guides, rate_runs, tracked_run
 
 from unitgain.analysis.cost import network_cost
 from unitgain.recipes import recipe
@@ -63,23 +63,13 @@ def configs(results: Results, scale: Scale) -> Finding:
     return Finding(judge(tests, len(METRICS), rows), SCORE_HEADER, rows, notes)
 
 
-def first_look(results: Results, scale: Scale) -> Finding:
-    """The configs after an eighth of the images, at the middle of their grids, one seed: no verdict."""
-    eighth = scale.images // 8
-    runs = {name: [config_run(name, RATES[name][0], 0, scale)] for name in EDM2}
-    rows = score_rows(runs, eighth, results, scale)
-    trained = [name for name in EDM2 if Train(runs[name][0], eighth).key in results]
-    notes = [f"Trained so far: {', '.join(map(short, trained)) or 'none'}. One seed, so no verdict."]
-    return Finding(UNDECIDED if rows else NOT_RUN, SCORE_HEADER, rows, notes, curves_of(runs, eighth, results, scale))
-
-
 def rates(results: Results, scale: Scale) -> Finding:
     """The grid of learning rates: what each config gets, not a claim."""
-    eighth, rows = scale.images // 8, []
+    eighth, coarse, rows = scale.images // 8, scale.coarse, []
     for name in EDM2:
         values = {}
         for lr in sorted(RATES[name]):
-            cell = best(results, sweep(config_run(name, lr, 0, scale), eighth, scale))
+            cell = best(results, sweep(config_run(name, lr, 0, coarse), eighth, coarse))
             values[lr] = results[cell.key]["values"][FIRST_METRIC] if cell else None
         if any(values.values()):
             told = [f"{lr:g}: {'-' if value is None else f'{value:.4g}'}" for lr, value in values.items()]
@@ -92,10 +82,10 @@ def rates(results: Results, scale: Scale) -> Finding:
 
 def half(results: Results, scale: Scale) -> Finding:
     """The cost and quality of EDM2+."""
-    nimg = scale.images // 2
+    nimg, coarse = scale.images // 2, scale.coarse
     runs = {name: main_runs(name, scale, results) for name in PLUS}
-    found = {name: scores(runs[name], nimg, results, scale) for name in PLUS}
-    rows = score_rows(runs, nimg, results, scale)
+    found = {name: scores(runs[name], nimg, results, coarse) for name in PLUS}
+    rows = score_rows(runs, nimg, results, coarse)
     a, star = PLUS[0], PLUS[1]
     ratio = network_cost(recipe(star).network).flops / network_cost(recipe(a).network).flops
     tests = []
@@ -109,8 +99,8 @@ def half(results: Results, scale: Scale) -> Finding:
 
 def order(results: Results, scale: Scale) -> Finding:
     """Which configs of EDM2+ are worse and better."""
-    nimg = scale.images // 2
-    found = {name: scores(main_runs(name, scale, results), nimg, results, scale) for name in PLUS}
+    nimg, coarse = scale.images // 2, scale.coarse
+    found = {name: scores(main_runs(name, scale, results), nimg, results, coarse) for name in PLUS}
     name = {key.split("-config-")[1]: key for key in PLUS}
     pairs = [(name[other], name["b"]) for other in name if other != "b"]
     pairs += [(name["f-bottleneck"], name["f"]), (name["g-bottleneck"], name["g"])]
@@ -237,18 +227,18 @@ def guidance(results: Results, scale: Scale) -> Finding:
     for main in main_runs(G, scale, results):
         alone = best(results, sweep(main, scale.images, scale))
         for name, (guide, nimg) in guides(main.recipe.lr, main.seed, scale).items():
-            cells = guided_cells(main, guide, nimg, scale)
+            cells = guided_cells(main, guide, nimg, scale if name == HALF else scale.coarse)
             chosen = best(results, cells)
             if alone is None or chosen is None:
                 continue
-            free = best(results, [chosen, *free_cells(chosen, scale)])
+            free = best(results, [chosen, *free_cells(chosen, scale)]) if name == HALF else None
             told = f"{free.guide_length:g}" if free else "-"
             values = [values_of(results, cell) for one in (alone, chosen) for cell in score(one, scale)]
             shown = [in_words([one[FIRST_METRIC]]) if one else "-" for one in values]
             rows.append(
                 (main.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", told, *shown)
             )
-            if name == "unconditional, half" and all(values):
+            if name == HALF and all(values):
                 tests += [
                     best(results, cells, metric).length < best(results, sweep(main, scale.images, scale), metric).length
                     and values[1][metric] < values[0][metric]
@@ -264,13 +254,13 @@ def small_guides(results: Results, scale: Scale) -> Finding:
     found: dict[str, list[Mapping[str, float]]] = {}
     for main in main_runs(G, scale, results):
         for name, (guide, nimg) in guides(main.recipe.lr, main.seed, scale).items():
-            for cell in score(best(results, guided_cells(main, guide, nimg, scale)), scale):
+            for cell in score(best(results, guided_cells(main, guide, nimg, scale.coarse)), scale):
                 if name != "autoguidance" and (values := values_of(results, cell)):
                     found.setdefault(name, []).append(values)
     rows = [
         (name, *(in_words([one[metric] for one in values]) for metric in METRICS)) for name, values in found.items()
     ]
-    small, large = (found.get(name, []) for name in ("unconditional, half", "unconditional, twice"))
+    small, large = (found.get(name, []) for name in (HALF, "unconditional, twice"))
     known = spread([small, large], FIRST_METRIC) is not None
     tests = [lower(large, small, metric) is not True for metric in METRICS] if known else []
     verdict = judge(tests, len(METRICS)) if tests else UNDECIDED if rows else NOT_RUN

@@ -27,6 +27,7 @@ SMALL = Scale(
     sweep=12,
     score=16,
     lengths=(0.06, 0.10),
+    few=(0.06,),
     weights=(2.0,),
     sampling=DrawSettings(steps=2),
     pictures=("emoji32",),
