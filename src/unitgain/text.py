@@ -30,9 +30,12 @@ def printable(value: object) -> str:
 
     Line feeds and tabs stay, so that messages of several lines do.
     """
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         character if character in _SHOWN or unicodedata.category(character) not in _HIDDEN else _escaped(character)
-        for character in str(value)
+        for character in text
     )
 
 
