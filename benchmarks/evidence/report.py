@@ -21,6 +21,7 @@ from unitgain.figures import save
 from unitgain.files import write_text
 
 RESULTS = Path(__file__).parents[1] / "results"
+COMMENTS = Path(__file__).with_name("comments.md")  # a section per claim: what was found out about its result
 TITLES = {
     "configs": "Each config A to G is better than the one before (EDM2, Table 1)",
     "half": "EDM2+ halves the cost and keeps the quality (EDM2+, Tables 1 and 2)",
@@ -79,6 +80,12 @@ def section(title: str, finding: Finding, name: str, folder: Path) -> list[str]:
     return lines
 
 
+def comments(text: str) -> dict[str, list[str]]:
+    """Paragraphs by claim, of a page with a heading `## CLAIM` above each."""
+    parts = [part.partition("\n") for part in text.split("\n## ")[1:]]
+    return {name.strip(): ["", *body.strip().splitlines()] for name, _, body in parts}
+
+
 def magnitude_curves(results: Mapping[str, Mapping[str, Any]], scale: Scale, folder: Path) -> list[str]:
     """The picture of magnitudes over training, of the first seed of each config that is there."""
     found = {}
@@ -129,6 +136,7 @@ def report(source: Path, folder: Path, scale: Scale) -> str:
     """Write the page and what belongs to it; its text."""
     results = Results(source / "results.jsonl")
     done, rows = results.done, results.rows
+    said = comments(COMMENTS.read_text()) if COMMENTS.exists() else {}
     found = {name: finding(done, scale) for name, finding in FINDINGS.items()}
     lines = [
         "# The claims of both papers, measured again in small",
@@ -151,6 +159,7 @@ def report(source: Path, folder: Path, scale: Scale) -> str:
         lines += section(TITLES[name], finding, name, folder)
         if name == "magnitudes":
             lines += magnitude_curves(done, scale, folder)
+        lines += said.get(name, [])
     text = "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
     write_text(folder / "evidence.md", text)
     write_text(folder / "evidence.jsonl", results.path.read_text() if results.path.exists() else "")

@@ -79,6 +79,10 @@ class Results:
             file.write((b"" if file.read() in (b"", b"\n") else b"\n") + json.dumps(row).encode() + b"\n")
 
 
+class Cut(Exception):
+    """Training ended before its images were seen."""
+
+
 class Workplace:
     """Carries jobs out in a folder.
 
@@ -104,6 +108,8 @@ class Workplace:
         }[type(job)]
         try:
             found = work(job)
+        except Cut:
+            found = {"cut": True}
         except (ArithmeticError, ValueError, RuntimeError, OSError, SnapshotError, TrainingError) as error:
             found = {"failed": f"{type(error).__name__}: {error}"[:300]}
         took = {"seconds": time.monotonic() - began, "processor": time.process_time() - processor}
@@ -142,7 +148,9 @@ class Workplace:
         }
 
     def average(self, run: Run, nimg: int, target: Target) -> Path:
-        """The file of an average, reconstructed where it is not there."""
+        """The file of an average, made where it is not there; a run of which only results are left is trained anew."""
+        if self.train(Train(run, nimg)).get("cut"):
+            raise Cut
         averages = Averages(self.path(run), self.path(run) / "averages", float(nimg))
         averages.make([target])
         return averages.path(target)

@@ -1,5 +1,6 @@
 """The evidence in small: its jobs end and resume, and its verdicts are those of the protocol's criteria."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from scaled import PAPER_T_REF, Scale, guides, tracked_run
 from verdicts import FINDINGS
 
 from unitgain.draw.settings import DrawSettings
+from unitgain.train.lock import hold
 
 SMALL = Scale(
     width=8,
@@ -94,6 +96,31 @@ def test_jobs_are_done_once_and_gone_on_with(folder):
     mixed = workplace.run(Cell(main, SMALL.images // 8, 0.1, 8, pattern=name, pattern_length=0.06))
     assert "values" in mixed
     assert "failed" in workplace.run(Cell(main, SMALL.images // 8, 0.3, 8))  # and the list goes on
+
+    shutil.rmtree(folder / "runs")  # known from results alone
+    ended = run.Workplace(folder, SMALL, deadline=0.0)
+    assert ended.run(Cell(main, SMALL.images // 8, 0.1, 8))["cut"]
+    again = workplace.run(Cell(main, SMALL.images // 8, 0.1, 8))
+    assert again["values"] == alone["values"]
+
+
+def test_processes_share_runs_and_draw_only_what_is_trained(folder):
+    workplace, results = run.Workplace(folder, SMALL), run.Results(folder / "results.jsonl")
+    main, tracked = tracked_run(SMALL)
+    first, second, *_ = (job for job in jobs(SMALL, {}, "posthoc") if isinstance(job, Train))
+    with hold(folder / "locks" / main.name):  # as another process does
+        assert run.first_free([first], workplace, results) is None
+        row = run.first_free([first, second], workplace, results)
+    assert row is not None and row["key"] == second.key == Train(tracked, second.nimg).key
+    compare = next(job for job in jobs(SMALL, {}, "posthoc") if isinstance(job, Compare))
+    assert not run.is_ready(compare, results.done)
+    results.add({"key": first.key})
+    assert run.is_ready(compare, results.done)
+    assert run.first_free([first], workplace, results) is None  # done in the meantime
+    guide, nimg = guides(0.01, 0, SMALL)["unconditional, half"]
+    cell = Cell(main, first.nimg, 0.1, 8, guidance=2.0, guide=guide, guide_nimg=nimg, guide_length=0.06)
+    assert not run.is_ready(cell, results.done)
+    assert run.is_ready(cell, {**results.done, Train(guide, nimg).key: {}})
 
 
 def test_pictures(folder, tmp_path):
