@@ -37,7 +37,7 @@ PLUS = tuple(
 
 B, G = EDM2[1], EDM2[-1]
 
-RATES = {**dict.fromkeys(EDM2[:3], (0.001, 0.0005, 0.002, 0.004)), **dict.fromkeys(EDM2[3:], (0.01, 0.005, 0.02, 0.04))}
+RATES = {**dict.fromkeys(EDM2[:3], (0.002, 0.001, 0.004)), **dict.fromkeys(EDM2[3:], (0.04, 0.02, 0.08))}
 
 SEEDS = (0, 1)
 
@@ -76,11 +76,11 @@ class Scale:
 
     width: int = 16
     images: int = 2**16
-    batch: int = 32
+    batch: int = 16
     sweep: int = 1000
     score: int = 3000
     lengths: tuple[float, ...] = (0.02, 0.04, 0.07, 0.10, 0.14, 0.19, 0.24)
-    few: tuple[float, ...] = (0.04, 0.10, 0.19)
+    few: tuple[float, ...] = (0.04, 0.10)
     weights: tuple[float, ...] = (1.25, 1.5, 2.0)
     sampling: DrawSettings = SAMPLING
     data: str = "fashion16"

@@ -221,7 +221,7 @@ def distance(cell, scale, papers):
     place = 3 + (config in "efg") * 3 if edm2 else 4  # of the lowest point among the lengths
     if edm2 and config == "g":
         usual = PAPER_T_REF / scale.factor / scale.batch
-        place += {0.005: 1, 0.02: -1, 0.04: -2}.get(recipe.lr, 0) - (cell.nimg < scale.images)
+        place += {0.02: 1, 0.08: -1}.get(recipe.lr, 0) - (cell.nimg < scale.images)
         place += (recipe.t_ref < usual) - (recipe.t_ref > usual)
     if cell.guide is not None:
         height, place = 0.5 + 0.1 * abs(cell.guidance - 1.5), 1
