@@ -78,7 +78,8 @@ def prepare_data(
     check_names(source.classes or ())
     for note in source.notes:
         say(note)
-    column = None if options is None else options.image_column
+    in_files = isinstance(source, Indexed) and source.kind in ("folder", "zip", "tar")  # of tables it is theirs
+    column = options.image_column if options is not None and in_files else None
     size = shard or _rows_per_shard(source, fit, column)
     writer = ShardWriter(folder, _settings(what, source, fit, size, options))
     if writer.finished is not None:
@@ -94,13 +95,16 @@ def prepare_data(
 
 def _settings(what: str | Source, source: Source, fit: Fit, size: int, options: SourceOptions | None) -> dict[str, Any]:
     """What another call has to have in common with one that was interrupted, as JSON values."""
-    settings = {
+    settings: dict[str, Any] = {
         "source": source.name if isinstance(what, Source) else what,
         "source_fingerprint": source.fingerprint,
         "limit": None if options is None else options.limit,
         "shard": size,
         "fit": to_dict(fit),
     }
+    for name in ("image_column", "split"):  # what else chooses rows, and arrays in files, shows in the fingerprint
+        if (value := getattr(options, name, None)) is not None:
+            settings[name] = value
     if source.conditioned and options is not None:
         named = None if options.conditions is None else list(options.conditions)
         settings |= {"conditions": named, "allow_missing": options.allow_missing}

@@ -2,11 +2,11 @@
 
 import functools
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from unitgain.data.cells import Cell, Wanted, parse_cell, wanted_of
-from unitgain.data.sources.labels import FILE_COLUMNS, find_column, look_up, same_name
+from unitgain.data.sources.labels import FILE_COLUMNS, find_column, look_up, once, same_name
 from unitgain.data.sources.lines import Line, Lines
 from unitgain.data.sources.listing import parents, plain_path
 from unitgain.data.sources.source import SourceOptions
@@ -110,13 +110,25 @@ class Beside:
         for folder, own in below(self.tables, keys).items():
             start, told = len(folder) + 1 if folder else 0, dict[str, Line]()
             for path, lines in self.tables[folder]:
-                files = _files(lines) or ""
-                rows = {str(line.get(files)).strip(): line for _, line in lines.rows}
-                places, left = look_up(rows, [key[start:] for key in own], f"{self.name}/{path}", "rows")
-                told |= {key: {**line, **told.get(key, {})} for key, line in zip(own, places, strict=True) if line}
+                files, where = _files(lines) or "", f"{self.name}/{path}"
+                named = once(self._named(files, lines, where), where, "values")
+                places, left = look_up(named, [key[start:] for key in own], where, "rows")
+                told |= {
+                    key: {**line, **told.get(key, {})}
+                    for key, line in zip(own, places, strict=True)
+                    if line is not None
+                }
                 notes += left
             found |= {key: (folder, line) for key, line in told.items()}
         return Cells(self.wanted, [found.get(key) for key in keys], read, tuple(notes))
+
+    def _named(self, files: str, lines: Lines, where: str) -> Iterator[tuple[str, Line]]:
+        """The names of pictures in the rows of a table, and what these have of the conditions."""
+        for number, line in lines.rows:
+            name = str(line.get(files) or "").strip()
+            if not name:
+                raise ValueError(f"{where}, line {number}: file is missing")
+            yield name, {one.column: line[one.column] for one in self.wanted if one.column in line}
 
 
 def below(folders: Mapping[str, object], keys: Sequence[str]) -> dict[str, list[str]]:

@@ -4,7 +4,6 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +69,11 @@ def classify(
     if not keys:
         raise ValueError(_nothing(listing, name))
     keys = _of_one_kind(keys, listing.notes)
+    if options.image_column is not None and not keys[0].lower().endswith(ARRAYS):
+        raise ValueError(
+            f"image column {options.image_column!r}: the files of {name} hold one picture or array each, such as "
+            f"{keys[0]}; files of several are {', '.join(ARRAYS)}: leave it out"
+        )
     chosen, level = choose_folders(keys, options.split, name)
     if len(chosen) < len(keys):
         for key in np.delete(np.array(keys, dtype=object), chosen):
@@ -109,7 +113,13 @@ def _labels(
         return labels, classes, (*left, *notes)
     if any(key in beside for key in keys):
         return number([beside.get(key) for key in keys], keys, name, options.classes)
-    return tables.labels(keys) or _by_folders(listing, keys, level, name, options.archives)
+    found = tables.labels(keys)
+    if found is None and options.label_column is not None:
+        raise ValueError(
+            f"label column {options.label_column!r}: {name} has no table of labels, nor JSON beside pictures that has "
+            "it: leave it out, or name a table with --labels"
+        )
+    return found or _by_folders(listing, keys, level, name, options)
 
 
 def _told(source: Indexed, told: Beside, files: Mapping[str, Place], read: Callable[[Place], bytes]) -> Indexed:
@@ -222,7 +232,7 @@ def _by_folders(
     keys: Sequence[str],
     level: int | None,
     name: str,
-    archives: Literal["shards", "classes"] | None,
+    options: SourceOptions,
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Classes from folders, with archives as folders where these are no shards of one set."""
     splits = {key.split("/")[level] for key in keys if key.count("/") > level} if level is not None else set()
@@ -236,10 +246,10 @@ def _by_folders(
 
     def found(archives: bool) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
         folders = [parts(folder, archives) for folder in sorted(listing.folders)]
-        return by_folder([parts(key, archives) for key in keys], name, folders)
+        return by_folder([parts(key, archives) for key in keys], name, folders, options.classes)
 
-    result = found(archives=archives == "classes")
-    if result[1] is not None or archives is not None:
+    result = found(archives=options.archives == "classes")
+    if result[1] is not None or options.archives is not None:
         return result
     stems = sorted({_stem(part) for key in keys for part in key.split("/")[:-1] if part.lower().endswith(TAR_SUFFIXES)})
     if len(stems) < 2:
@@ -252,9 +262,14 @@ def _by_folders(
 
 
 def by_folder(
-    parts: Sequence[Sequence[str]], where: str, folders: Sequence[Sequence[str]] = ()
+    parts: Sequence[Sequence[str]],
+    where: str,
+    folders: Sequence[Sequence[str]] = (),
+    classes: Sequence[str] | None = None,
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Classes from the first-level folder of each path, in order: by number if all are numbers, else by name.
+
+    Where `classes` are given, in the order of these.
 
     Folders that hold everything are passed over (`train/cat/1.png`: the class is `cat`).
 
@@ -262,12 +277,13 @@ def by_folder(
         parts: of the path of each picture.
         where: they are, for messages.
         folders: that there are, also without pictures.
+        classes: their names, which are those of the folders; by default those of folders with pictures.
 
     Returns:
         Labels, classes (None if there are no folders), and notes on what other tools may number otherwise.
 
     Raises:
-        ValueError: if some pictures lie in folders and others beside them.
+        ValueError: if some pictures lie in folders and others beside them, or a folder is none of the classes.
     """
     depth = 0
     while all(len(part) > depth + 2 and part[depth] == parts[0][depth] for part in parts):
@@ -282,6 +298,14 @@ def by_folder(
             f"{len(inside) - sum(inside)} lie beside them ({first}): move those into folders, or give --no-labels"
         )
     names = sorted({part[depth] for part in parts})
+    if classes is not None:
+        known = [unicodedata.normalize("NFC", name) for name in classes]
+        if other := [name for name in names if name not in known]:
+            raise ValueError(
+                f"{where}: the folders {few(other)} are none of the {len(known)} classes named, {few(known)}: name "
+                "these too, or choose the folders that are meant"
+            )
+        names = known
     notes = Notes()
     for folder in folders:
         last = len(folder) - 1
@@ -289,7 +313,7 @@ def by_folder(
         if last <= depth and list(folder[:last]) == list(parts[0][:last]) and folder[last] not in used:
             notes.add("folders hold no pictures and are no classes, which other tools may count", "/".join(folder))
     lines = notes.lines()
-    if all(map(is_number, names)):
+    if classes is None and all(map(is_number, names)):
         by_number = sorted(names, key=lambda name: (int(name), name))
         if by_number != names:
             lines += (f"classes are in the order of their numbers, {few(by_number)}; as text it is {few(names)}",)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unitgain.data.sources.classes import classify
 from unitgain.data.sources.listing import DEEPEST, Listing, text
-from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, size_and_time, stamp
 from unitgain.text import printable
 from unitgain.trust import DEFAULT_LIMITS, leads_out, read_member, read_regular
 
@@ -53,7 +53,7 @@ def open_folder(root: Path, options: SourceOptions, listing: Listing[str] | None
     for name in (*listing.archives, *listing.parquet):
         listing.notes.add("archives and tables lie beside the pictures and were left out", name)
     source = classify(listing, "folder", str(root), options, lambda path: read_regular(root / path, options.limits))
-    stamps = [(key, *_stamp(root / listing.pictures[key])) for key in (*source.keys, *source.beside)]
+    stamps = [(key, *size_and_time(root / listing.pictures[key])) for key in (*source.keys, *source.beside)]
     source.fingerprint = digest([stamps, source.classes, source.labels, *filter(None, [source.fingerprint])])
     return source
 
@@ -130,13 +130,6 @@ def _is_link_out(root: Path, path: str) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        return stamp(path)[1:]
-    except OSError:  # a link that leads nowhere: an error of this picture, when it is read
-        return -1, -1
 
 
 def _add_member(listing: Listing[str], archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unitgain.data.sources.lines import Lines, parse_lines
 from unitgain.files import near
+from unitgain.text import brief
 from unitgain.trust import Limits, read_regular
 from unitgain.trust import parse_json as read_json
 
@@ -140,13 +141,13 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Label] | None:
     if labels is None:
         return None
     try:
-        found = {str(name): label for name, label in (labels.items() if isinstance(labels, Mapping) else labels)}
+        rows = [(str(name), label) for name, label in (labels.items() if isinstance(labels, Mapping) else labels)]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} is not in the official form: {form}") from error
-    for name, label in found.items():
+    for name, label in rows:
         if isinstance(label, bool) or not isinstance(label, int | str):
             raise ValueError(f"{where}: {name} has label {label!r}; one class per picture, as a number or a name")
-    return found
+    return once(rows, where, "label")
 
 
 def class_names(text: str | bytes) -> tuple[str, ...] | None:
@@ -177,14 +178,37 @@ def labels_of(name: str, lines: Lines, where: str, column: str | None = None) ->
             f"{where} needs a header with a column of files ({', '.join(FILE_COLUMNS)}) and one of labels "
             f"({column or ', '.join(LABEL_COLUMNS)}); its columns are {', '.join(names) or 'none'}"
         )
-    found: dict[str, Label] = {}
+    found = list[tuple[str, Label]]()
     for line, row in lines.rows:
         path, value = row.get(file), row.get(label)
         if not path or value in (None, ""):
             raise ValueError(f"{where}, line {line}: file or label is missing")
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ValueError(f"{where}, line {line}: label {value!r}; one class per picture, as a number or a name")
-        found[str(path).strip()] = value.strip() if isinstance(value, str) else value
+        found.append((str(path).strip(), value.strip() if isinstance(value, str) else value))
+    return once(found, where, "label")
+
+
+def once(rows: Iterable[tuple[str, Value]], where: str, what: str) -> dict[str, Value]:
+    """What rows say of each picture, by its name.
+
+    Args:
+        rows: names of pictures, and what is said of each.
+        where: they are, for messages.
+        what: it is, for messages.
+
+    Raises:
+        ValueError: if two rows say different things of one picture.
+    """
+    found: dict[str, Value] = {}
+    names: dict[str, str] = {}  # of one picture, which may be written in several ways
+    for name, value in rows:
+        before = names.setdefault(same_name(name), name)
+        if found.setdefault(before, value) != value:
+            raise ValueError(
+                f"{where}: {name} is there twice, with the {what} {brief(found[before])} and {brief(value)}: leave "
+                "one of these rows"
+            )
     return found
 
 

@@ -2,7 +2,10 @@
 
 import csv
 import io
-from collections.abc import Mapping
+import itertools
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +13,7 @@ from unitgain.trust import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 Line = Mapping[str, Any]
+_CELLS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def parse_lines(name: str, data: bytes, where: str) -> Lines:
 
 def _objects(text: str, where: str) -> Lines:
     rows = list[tuple[int, Line]]()
-    for line, entry in enumerate(text.splitlines(), 1):
+    for line, entry in enumerate(io.StringIO(text, newline=None), 1):
         if entry.strip():
             row = parse_json(entry, f"{where}, line {line}")
             if not isinstance(row, dict):
@@ -56,9 +60,28 @@ def _objects(text: str, where: str) -> Lines:
 
 
 def _cells(text: str, where: str, tabs: bool) -> Lines:
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t" if tabs else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",")
+    rows = list[tuple[int, Line]]()
     try:
-        own = [{name: cell for name, cell in row.items() if isinstance(name, str)} for row in rows]
-        return Lines(tuple(rows.fieldnames or ()), tuple(enumerate(own, 2)))
+        with _cells_of_any_length(len(text)):
+            names = next(reader, [])
+            line = reader.line_num + 1
+            for cells in reader:
+                if cells:  # a line of nothing is no row
+                    rows.append((line, dict(itertools.zip_longest(names, cells[: len(names)]))))
+                line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{where}, line {rows.line_num} is no CSV: {error}") from error
+        raise ValueError(f"{where}, line {reader.line_num} is no CSV: {error}") from error
+    return Lines(tuple(names), tuple(rows))
+
+
+@contextmanager
+def _cells_of_any_length(most: int) -> Iterator[None]:
+    """Lists of tokens are longer than what `csv` takes, by a limit that all of the process share and get back."""
+    with _CELLS:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, most))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)

@@ -8,8 +8,11 @@ from typing import Any
 from unitgain.data.cells import Cell, files_below, wanted_of
 from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, find_column, number
 from unitgain.data.sources.lines import Line, parse_lines
-from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, size_and_time, stamp
+from unitgain.data.sources.splits import ALL, choose_rows
 from unitgain.trust import Limits, read_regular
+
+SPLIT = "split"  # column of the splits that rows are of
 
 
 def open_pairs(path: Path, options: SourceOptions) -> Indexed:
@@ -22,21 +25,21 @@ def open_pairs(path: Path, options: SourceOptions) -> Indexed:
     Raises:
         ValueError: if it is no table, has no column of files, lacks one in some row, or labels do not fit.
     """
-    names, lines = _lines(path)
+    names, lines = _lines(path, options.split)
     column = find_column(names, (options.image_column,) if options.image_column else FILE_COLUMNS)
     if column is None:
         raise ValueError(
             f"{path} has no column of files ({options.image_column or ', '.join(FILE_COLUMNS)}); its columns are "
             f"{', '.join(names) or 'none'}: choose one with --image-column"
         )
-    keys = [_file(line.get(column), f"{path}, row {row}: column {column!r}") for row, line in enumerate(lines, 1)]
+    keys = [_file(line.get(column), f"{path}, row {row}: column {column!r}") for row, line in lines]
     wanted = wanted_of(options.conditions, [name for name in names if name != column], str(path))
     numbers, classes, notes = number(_labels(path, lines, names, options), keys, str(path), options.classes)
     root = path.parent
     files = files_below(root, options.limits)
 
     def cells(index: int) -> tuple[Cell, ...]:
-        line = lines[index]
+        line = lines[index][1]
         return tuple(Cell(one, functools.partial(line.get, one.column), files) for one in wanted)
 
     return Indexed(
@@ -48,7 +51,7 @@ def open_pairs(path: Path, options: SourceOptions) -> Indexed:
         classes=classes,
         notes=notes,
         limits=options.limits,
-        fingerprint=digest([stamp(path), *map(functools.partial(_stamp, root), keys), classes, numbers]),
+        fingerprint=digest([stamp(path), *(size_and_time(root / key) for key in keys), classes, numbers]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )
@@ -60,30 +63,28 @@ def _file(value: Any, where: str) -> str:
     return value.strip()
 
 
-def _lines(path: Path) -> tuple[list[str], Sequence[Line]]:
-    """Names of the columns, and the rows."""
+def _lines(path: Path, split: str | None) -> tuple[list[str], Sequence[tuple[int, Line]]]:
+    """Names of the columns, and the rows of a split with their numbers, from 1."""
     lines = parse_lines(path.name, read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes)), str(path))
     if not lines.rows:
         raise ValueError(f"{path} holds no rows")
-    return list(lines.names), [line for _, line in lines.rows]
+    rows = [(row, line) for row, (_, line) in enumerate(lines.rows, 1)]
+    column = find_column(lines.names, (SPLIT,))
+    if column is None and split not in (None, ALL):
+        raise ValueError(f"{path} has no column {SPLIT!r}, which would say of which split a row is: leave --split out")
+    chosen = choose_rows([line.get(column) for _, line in rows] if column else [None] * len(rows), split, str(path))
+    return list(lines.names), [rows[index] for index in chosen]
 
 
-def _labels(path: Path, lines: Sequence[Line], names: list[str], options: SourceOptions) -> list[Label]:
+def _labels(path: Path, lines: Sequence[tuple[int, Line]], names: list[str], options: SourceOptions) -> list[Label]:
     wanted = options.label_column
     column = find_column(names, (wanted,) if wanted else LABEL_COLUMNS)
     if wanted and column is None:
         raise ValueError(f"{path} has no column {wanted!r}; its columns are {', '.join(names)}")
     if column is None or options.no_labels:
         return [None] * len(lines)
-    values = [line.get(column) for line in lines]
-    for row, value in enumerate(values, 1):
+    values = [line.get(column) for _, line in lines]
+    for (row, _), value in zip(lines, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, int | str | None):
             raise ValueError(f"{path}, row {row}: label {value!r}; one class per picture, as a number or a name")
     return [(value.strip() or None) if isinstance(value, str) else value for value in values]
-
-
-def _stamp(root: Path, key: str) -> tuple[int, int]:
-    try:
-        return stamp(root / key)[1:]
-    except OSError:  # an error of this row, when it is read
-        return -1, -1

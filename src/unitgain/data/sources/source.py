@@ -65,13 +65,15 @@ class SourceOptions:
     Args:
         labels: CSV file (columns file and label) or JSON in the official form with the class of each picture.
         no_labels: drop labels.
-        split: of a data set that has several, such as the folders train, val and test; all: take them together; by
-            default train on the Hub and in a directory of the datasets library; else it has to be said.
+        split: of a data set that has several, such as the folders train, val and test, or what rows of a table of text
+            have in the column split; all: take them together; by default train on the Hub and in a directory of the
+            datasets library; else it has to be said.
         config: of a data set on the Hub that has several.
         image_column: of the pictures in a table, or the array in files of several (NPZ, HDF5); found by its type and
             name by default.
-        label_column: of the labels in a table, metadata.csv too; found by its name by default.
-        classes: names of the classes, in order.
+        label_column: of the labels in a table, metadata.csv too, or their key in the JSON beside a picture in a tar
+            archive; found by its name by default.
+        classes: names of the classes, in order; where folders are the classes, their names.
         conditions: columns of a table, metadata.csv too, keys of the JSON beside a picture in a tar archive, or arrays
             of a file of several, that are conditions: name, name=column, or with what its values are, name=column:kind
             (scalar, vector, image or tokens). Default: those called vector, condition or tokens, none of files of
@@ -205,6 +207,14 @@ def stamp(path: Path) -> tuple[str, int, int]:
     """Name, size and time of a file."""
     status = path.stat()
     return path.name, status.st_size, status.st_mtime_ns
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Size and time of a file; -1 of one that cannot be had, which is an error of this picture when it is read."""
+    try:
+        return stamp(path)[1:]
+    except OSError:
+        return -1, -1
 
 
 def is_picture(name: str) -> bool:

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 ALL = "all"
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
@@ -46,6 +47,22 @@ def choose_files(names: Sequence[str], split: str | None, where: str) -> list[in
     return list(range(len(names)))
 
 
+def choose_rows(splits: Sequence[Any], split: str | None, where: str) -> list[int]:
+    """Numbers of the rows of a table that are of a split, by what each has in the column of splits.
+
+    Raises:
+        ValueError: if there are several and none is chosen, or none of that name.
+    """
+    counts = Counter(names := ["" if value is None else str(value).strip() for value in splits])
+    if split is None and _count_kinds(counts) > 1:
+        raise ValueError(_question(where, counts, "rows"))
+    if split in (None, ALL):
+        return list(range(len(names)))
+    if split not in counts:
+        raise ValueError(f"{where} has no rows of the split {split!r}; it has {', '.join(sorted(counts))}")
+    return [index for index, name in enumerate(names) if name == split]
+
+
 def choose_folders(keys: Sequence[str], split: str | None, where: str) -> tuple[list[int], int | None]:
     """Numbers of the pictures of a split, and the depth at which folders are named by splits, None if they are not.
 
@@ -76,7 +93,11 @@ def choose_folders(keys: Sequence[str], split: str | None, where: str) -> tuple[
 
 
 def _kinds(parts: Sequence[Sequence[str]], depth: int) -> int:
-    names = {part[depth] for part in parts if len(part) > depth}
+    return _count_kinds({part[depth] for part in parts if len(part) > depth})
+
+
+def _count_kinds(names: Iterable[str]) -> int:
+    """How many kinds of splits there are among names."""
     return len({WORDS[match[1].lower()] for match in map(_FOLDER.fullmatch, names) if match})
 
 

@@ -116,7 +116,7 @@ def open_stack(path: Path, options: SourceOptions) -> Stack:
         with open_regular(path) as file:
             magic = file.read(8)
         if magic[:6] == NPY:
-            stack = _npy(path)
+            stack = _npy(path, options)
         elif magic == HDF5:
             stack = _hdf5(path, options)
         elif magic[:2] == b"PK":
@@ -139,7 +139,11 @@ def open_stack(path: Path, options: SourceOptions) -> Stack:
         raise ValueError(f"{path} cannot be read: {printable(error) or type(error).__name__}") from error
 
 
-def _npy(path: Path) -> Stack:
+def _npy(path: Path, options: SourceOptions) -> Stack:
+    named = {"image column": options.image_column, "label column": options.label_column}
+    for what, name in named.items():
+        if name is not None:
+            raise ImageError(f"is one array, which has no name: leave the {what} {name!r} out")
     array = _mapped(path)
     return Stack(array.shape, array.dtype, array.__getitem__)
 

@@ -47,7 +47,8 @@ def open_tars(
     Raises:
         ValueError: if one is damaged, there are no pictures, or labels do not fit.
     """
-    scan = TarScan(columns=tuple(parse_wanted(text).column for text in options.conditions or ()))
+    columns = tuple(parse_wanted(text).column for text in options.conditions or ())
+    scan = TarScan(columns=columns, label=options.label_column)
     unpacked = [_uncompressed(path, scratch, index, options.limits) for index, path in enumerate(paths)]
     names = names or [path.name for path in paths]
     for index, (path, plain) in enumerate(zip(paths, unpacked, strict=True)):
@@ -78,6 +79,7 @@ class TarScan:
     Attributes:
         all: that all archives hold, each with its name before those of its files.
         columns: of conditions: keys of the JSON beside a picture, or what the name of a file beside it ends in.
+        label: that of its class in the JSON; by default `.cls` or a usual one.
         beside: labels of pictures.
         samples: values of conditions of pictures, by column, those in files as their names.
         further: these files.
@@ -85,6 +87,7 @@ class TarScan:
     """
 
     columns: tuple[str, ...] = ()
+    label: str | None = None
     all: Listing[Span] = field(default_factory=Listing[Span])
     beside: dict[str, Label] = field(default_factory=dict)
     samples: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -145,7 +148,7 @@ class TarScan:
                 own.notes.add("files are devices, pipes or sparse and were left out", text(name))
         elif _is_beside(member):
             stream, plain = archive.extractfile(member), plain_path(name)
-            label, values = _read_beside(name, stream.read() if stream else b"")
+            label, values = _read_beside(name, stream.read() if stream else b"", self.label)
             if plain and not is_hidden(plain):
                 sample = _sample(text(plain))
                 if label is not None:
@@ -185,18 +188,18 @@ def _is_beside(member: tarfile.TarInfo) -> bool:
     return known and posixpath.basename(member.name).lower() not in LABEL_FILES
 
 
-def _read_beside(name: str, data: bytes) -> tuple[Label, dict[str, Any]]:
-    """The label of the picture that a file lies beside, and all that it says, if it is JSON."""
+def _read_beside(name: str, data: bytes, column: str | None) -> tuple[Label, dict[str, Any]]:
+    """The label of the picture that a file lies beside, by this key of JSON, and all that it says, if it is JSON."""
     text = data.decode("utf-8", errors="replace").strip()
     if name.endswith(".cls"):
-        return text or None, {}
+        return (text or None) if column is None else None, {}
     try:
         values = parse_json(text, name)
     except ValueError:
         return None, {}
     if not isinstance(values, dict):
         return None, {}
-    found = (values.get(key) for key in LABEL_COLUMNS)
+    found = (values.get(key) for key in ((column,) if column else LABEL_COLUMNS))
     label = next((label for label in found if isinstance(label, int | str) and not isinstance(label, bool)), None)
     return label, values
 

@@ -22,6 +22,15 @@ from unitgain.kinds import PICKLE, UNKNOWN, instead_of_snapshot, kind_of, read_h
 from unitgain.trust import open_regular
 
 HUB = "hub:"
+BELONG = {  # options that some sources alone heed, and which
+    "labels": "files of labels go with folders, archives and stacked arrays; a table has a column (--label-column)",
+    "split": "splits are folders or files of their names, those of a set of `datasets` or the Hub, or the column "
+    "'split' of a table of text",
+    "config": "sets on the Hub have configurations",
+    "stacked": "folders of files of arrays may be stacked",
+    "follow_links": "links are followed in folders",
+    "archives": "tar archives may be shards or classes",
+}
 
 
 def open_source(what: str, scratch: Path, options: SourceOptions | None = None) -> Source:
@@ -43,13 +52,14 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
     options = options or SourceOptions()
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"limit {options.limit}: must be at least 1 image")
-    if what.startswith(HUB):
-        return open_hub(what.removeprefix(HUB), options)
-    path = Path(what)
-    if not path.exists():
-        remedy = near(path) or "; a set on the Hugging Face Hub is written hub:org/name"
-        raise FileNotFoundError(f"{what} does not exist{remedy}")
-    source = (_open_folder if path.is_dir() else _open_file)(path, scratch, options).limited(options.limit)
+    if options.no_labels and options.labels is not None:
+        raise ValueError(f"labels {options.labels}, and none are wanted (--no-labels): give one of these")
+    source = _open(what, scratch, options)
+    if options.classes is not None and source.classes is None:
+        raise ValueError(
+            f"classes {', '.join(options.classes)}: {what} has no labels: name them with --labels or --label-column "
+            "where it has some, or leave the classes out"
+        )
     if options.conditions and not source.conditioned:
         raise ValueError(
             f"conditions {', '.join(options.conditions)}: {what} has none; they come from a table (.csv, .tsv, .jsonl, "
@@ -59,17 +69,48 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
     return source
 
 
+def _open(what: str, scratch: Path, options: SourceOptions) -> Source:
+    if what.startswith(HUB):
+        _refuse_others(options, what, "a set on the Hub", "split", "config")
+        return open_hub(what.removeprefix(HUB), options)
+    path = Path(what)
+    if not path.exists():
+        remedy = near(path) or "; a set on the Hugging Face Hub is written hub:org/name"
+        raise FileNotFoundError(f"{what} does not exist{remedy}")
+    return (_open_folder if path.is_dir() else _open_file)(path, scratch, options).limited(options.limit)
+
+
+def _refuse_others(options: SourceOptions, what: object, kind: str, *heeded: str) -> None:
+    """Refuse options that a source would ignore; all take `SourceOptions` but for those in `BELONG`.
+
+    Raises:
+        ValueError: naming the first that it does not heed.
+    """
+    for name, why in BELONG.items():
+        value = getattr(options, name)
+        nothing = value in (None, False) or (name == "split" and value == ALL)
+        if not nothing and name not in heeded:
+            given = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise ValueError(f"{given}: {what} is {kind}, which does not heed it: {why}; leave it out")
+
+
 def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        several = (path / "dataset_dict.json").exists()
+        kind = "a directory of the datasets library" + (" with splits" if several else " without splits")
+        _refuse_others(options, path, kind, *(["split"] if several else []))
         return open_saved(path, options)
     listing = list_folder(path, options)
     kinds = {"pictures": listing.pictures, "tar archives": listing.archives, "parquet files": listing.parquet}
     kind = _most(path, {kind: files for kind, files in kinds.items() if files})
     if kind == "pictures" and options.stacked:
         stacks = [path / file for name, file in listing.pictures.items() if name.lower().endswith(STACKS)]
+        _refuse_others(options, path, "a folder of stacked arrays", "labels", "stacked", "follow_links")
         if not stacks:
             raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
         return open_stacks(stacks, options, str(path))
+    heeded = {"pictures": ("labels",), "tar archives": ("labels", "archives"), "parquet files": ()}[kind]
+    _refuse_others(options, path, f"a folder of {kind}", "split", "follow_links", *heeded)
     if kind == "pictures":
         return open_folder(path, options, listing)
     names = sorted(kinds[kind])
@@ -114,14 +155,19 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     with open_regular(path) as file:
         magic = file.read(4)
     if magic == b"PAR1":
+        _refuse_others(options, path, "a parquet file")
         return open_parquet([path], options)
     if is_stack(path, magic):
+        _refuse_others(options, path, "a file of stacked arrays", "labels", "stacked")
         return open_stacks([path], options, str(path))
     if path.suffix.lower() in TABLES:
+        _refuse_others(options, path, "a table of text", "split")
         return open_pairs(path, options)
     if path.name.lower().endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
+        _refuse_others(options, path, "a tar archive", "labels", "split", "archives")
         return open_tars([path], scratch, options)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
+        _refuse_others(options, path, "a zip archive", "labels", "split")
         return open_zip(path, options)
     if PICKLE.fits(magic) and (instead := instead_of_snapshot(path)):
         raise ValueError(f"{path} {instead}")

@@ -1,0 +1,219 @@
+"""What is said about a source counts, or is refused: nothing of it is ignored. Tables say one thing of a picture."""
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pictures import encoded, folder_of, picture
+
+from unitgain.data.fit import Fit
+from unitgain.data.prepare import BrokenPictureError, prepare_data
+from unitgain.data.prepared import PreparedDataset
+from unitgain.data.sources import SourceOptions, open_source
+
+PNG = encoded(picture(1, 8, 8))
+WHOLE = Fit(resolution=8)
+
+
+def opened(what, tmp_path, **options):
+    return open_source(str(what), tmp_path / "scratch", SourceOptions(**options))
+
+
+def tar_of(path, files):
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def source_of(kind, root):
+    root.mkdir(parents=True)
+    table = pa.table({"image": pa.array([PNG] * 2)})
+    match kind:
+        case "hub":
+            return "hub:nobody/nothing"
+        case "saved":
+            datasets.Dataset(table).save_to_disk(root / "a")
+            return root / "a"
+        case "parquet":
+            pq.write_table(table, root / "a.parquet")
+            return root / "a.parquet"
+        case "table":
+            (root / "a.png").write_bytes(PNG)
+            (root / "a.csv").write_text("file\na.png\na.png\n")
+            return root / "a.csv"
+        case "stack":
+            np.save(root / "a.npy", np.zeros((3, 2, 8), np.float32))
+            return root / "a.npy"
+        case "tar":
+            return tar_of(root / "a.tar", {"a.png": PNG, "b.png": PNG})
+        case "pictures":
+            return folder_of(root / "a", classes=("",), each=2)
+    raise AssertionError(kind)
+
+
+LABELS = {"labels": Path("nowhere.csv")}
+SPLIT, LINKS, SHARDS, SET, STACKED = (
+    {"split": "train"},
+    {"follow_links": True},
+    {"archives": "shards"},
+    {"config": "a"},
+    {"stacked": True},
+)
+ONE = {"image_column": "x"}
+IGNORED = {
+    "hub": (LABELS, LINKS, SHARDS, STACKED),
+    "saved": (LABELS, SPLIT, LINKS, SHARDS, SET, STACKED),
+    "parquet": (LABELS, SPLIT, LINKS, SHARDS, SET, STACKED),
+    "table": (LABELS, SPLIT, LINKS, SHARDS, SET, STACKED),
+    "stack": (SPLIT, LINKS, SHARDS, SET, ONE, {"label_column": "y"}),
+    "tar": (LINKS, SET, STACKED, ONE, {"label_column": "y"}),
+    "pictures": (SHARDS, SET, STACKED, ONE, {"label_column": "y"}),
+}
+
+
+@pytest.mark.parametrize("kind", IGNORED)
+def test_what_a_source_would_ignore_is_refused(tmp_path, kind):
+    what = source_of(kind, tmp_path / "set")
+    given = (*IGNORED[kind], *(({"classes": ("a", "b")},) if kind != "hub" else ()))
+    for options in given:
+        (name,) = options
+        with pytest.raises(ValueError, match=name.replace("_", ".")):
+            opened(what, tmp_path, **options)
+    if kind != "hub":
+        assert len(opened(what, tmp_path, split=None if kind == "tar" else "all")) >= 2
+
+
+def test_labels_and_none_at_once_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="none are wanted"):
+        opened(folder_of(tmp_path / "a", each=1), tmp_path, no_labels=True, labels=tmp_path / "x.csv")
+
+
+def test_rows_of_a_table_are_of_their_split(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(PNG)
+    table = tmp_path / "set.csv"
+    table.write_text("file,label,split\na.png,cat,train\nb.png,dog,test\nc.png,cat,train\n")
+    train = opened(table, tmp_path, split="train")
+    assert (list(train.keys), train.classes) == (["a.png", "c.png"], ("cat",))
+    assert list(opened(table, tmp_path, split="all").keys) == ["a.png", "b.png", "c.png"]
+    with pytest.raises(ValueError, match=r"test \(1 rows\), train \(2 rows\).*--split all"):
+        opened(table, tmp_path)
+    with pytest.raises(ValueError, match="no rows of the split 'val'"):
+        opened(table, tmp_path, split="val")
+
+
+def test_classes_order_folders(tmp_path):
+    root = folder_of(tmp_path / "a", classes=("cat", "dog"), each=1)
+    source = opened(root, tmp_path, classes=("dog", "eel", "cat"))
+    assert source.classes == ("dog", "eel", "cat")
+    assert dict(zip(source.keys, source.labels.tolist(), strict=True)) == {"cat/0.png": 2, "dog/0.png": 0}
+    with pytest.raises(ValueError, match="folders dog are none of the 2 classes named, cat, eel"):
+        opened(root, tmp_path, classes=("cat", "eel"))
+
+
+def test_labels_of_samples_are_of_the_key_that_is_named(tmp_path):
+    files = {f"{name}.{kind}": data for name in "ab" for kind, data in (("png", PNG), ("cls", b"0"))}
+    files |= {f"{name}.json": json.dumps({"label": 0, "age": age}).encode() for name, age in (("a", 0), ("b", 1))}
+    assert opened(tar_of(tmp_path / "a.tar", files), tmp_path, label_column="age").labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "file,label\na.png,cat\nb.png,dog\n./a.png,dog\n"),
+        ("metadata.jsonl", '{"file":"a.png","label":"cat"}\n{"file":"b.png","label":"cat"}\n{"file":"a.png","label":2}'),
+        ("dataset.json", '{"labels": [["a.png", "cat"], ["b.png", "cat"], ["a.png", "dog"]]}'),
+    ],
+)
+def test_a_picture_has_one_label(tmp_path, name, text):
+    root = tmp_path / "a"
+    root.mkdir()
+    for picture_name in ("a.png", "b.png"):
+        (root / picture_name).write_bytes(PNG)
+    (root / name).write_text(text)
+    with pytest.raises(ValueError, match=r"a\.png is there twice, with the label 'cat' and ('dog'|2)"):
+        opened(root, tmp_path)
+    (root / name).write_text(text.replace("dog", "cat").replace("2}", '"cat"}'))
+    assert opened(root, tmp_path).classes == ("cat",)
+
+
+def test_a_picture_has_one_value_of_a_condition(tmp_path):
+    root = tmp_path / "a"
+    root.mkdir()
+    (root / "a.png").write_bytes(PNG)
+    (root / "metadata.csv").write_text("file,age,text\na.png,1,one\na.png,1,two\n")
+    assert opened(root, tmp_path, conditions=("age",)).item(0).conditions[0].get() == "1"
+    (root / "metadata.csv").write_text("file,age,text\na.png,1,one\na.png,2,two\n")
+    with pytest.raises(ValueError, match=r"a\.png is there twice, with the values .*1.* and .*2"):
+        opened(root, tmp_path, conditions=("age",))
+
+
+def test_lines_end_where_lines_end(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    odd = "a\u2028b\u2029c\x85d\x0be\x0cf"
+    rows = [{"file": "a.png", "label": odd}, {"file": "a.png", "label": "b"}]
+    text = "".join(json.dumps(row, ensure_ascii=False).replace("\\u000b", "\x85") + "\r\n" for row in rows)
+    (tmp_path / "set.jsonl").write_bytes(text.encode())
+    assert len(opened(tmp_path / "set.jsonl", tmp_path).classes) == 2
+    (tmp_path / "set.jsonl").write_bytes(b'\n{"file":"a.png"}\n[1]\n')
+    with pytest.raises(ValueError, match="line 3 is list"):
+        opened(tmp_path / "set.jsonl", tmp_path)
+
+
+def test_line_numbers_are_those_of_editors(tmp_path):
+    root = folder_of(tmp_path / "a", classes=("",), each=2)
+    (root / "labels.csv").write_text('file,text,label\n0.png,"two\nlines",a\n\n1.png,,\n')
+    with pytest.raises(ValueError, match="line 5: file or label is missing"):
+        opened(root, tmp_path)
+
+
+def test_a_cell_holds_as_many_tokens_as_text_encoders_give(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    tokens = np.random.default_rng(0).normal(size=(77, 768)).round(4)
+    with open(tmp_path / "set.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("file", "tokens"), ("a.png", json.dumps(tokens.tolist()))])
+    before = csv.field_size_limit()
+    prepare_data(str(tmp_path / "set.csv"), tmp_path / "data", WHOLE, workers=1)
+    assert csv.field_size_limit() == before
+    value = PreparedDataset(tmp_path / "data").conditions_of(np.array([0])).values["tokens"]
+    torch.testing.assert_close(value[0], torch.from_numpy(tokens).float())
+
+
+def test_an_interrupted_call_goes_on_with_the_same_rows_alone(tmp_path):
+    root = tmp_path / "arrays"
+    root.mkdir()
+    for row in range(4):
+        np.savez(root / f"{row}.npz", a=np.zeros((2, 8), np.float32), b=np.ones((2, 8), np.float32))
+    (root / "3.npz").write_bytes(b"PK")
+
+    def prepare(what, folder, **options):
+        prepare_data(str(what), folder, Fit(resolution=None), options=SourceOptions(**options), workers=1, shard=2)
+
+    with pytest.raises(BrokenPictureError):
+        prepare(root, tmp_path / "data", image_column="a")
+    with pytest.raises(ValueError, match="image_column: 'a' -> 'b'"):
+        prepare(root, tmp_path / "data", image_column="b")
+    files = {f"{split}/{row}.png": PNG for split in ("train", "val") for row in range(4)}
+    splits = tar_of(tmp_path / "a.tar", {**files, "train/3.png": b"broken"})
+    with pytest.raises(BrokenPictureError):
+        prepare(splits, tmp_path / "pixels", split="train", no_labels=True)
+    with pytest.raises(ValueError, match="split: 'train' -> 'val'"):
+        prepare(splits, tmp_path / "pixels", split="val", no_labels=True)
+
+
+def test_a_column_of_files_is_none_of_the_arrays_in_them(tmp_path):
+    np.savez(tmp_path / "x.npz", v=np.zeros((2, 8), np.float32))
+    (tmp_path / "set.csv").write_text("label,place\n0,x.npz\n")
+    options = SourceOptions(image_column="place")
+    assert prepare_data(str(tmp_path / "set.csv"), tmp_path / "data", Fit(resolution=None), options=options, workers=1).rows == 1
