@@ -29,6 +29,7 @@ class Dicts(Dataset):
 def test_tensors_pairs_and_dicts():
     labels = torch.arange(9) % 3
     plain = from_torch([image for image in IMAGES], name="plain")
+    assert from_torch(TensorDataset(IMAGES)).fingerprint == plain.fingerprint
     pairs = from_torch(TensorDataset(IMAGES, labels))
     dicts = from_torch(Dicts(), image="x", label="kind", conditions=("vector", "words"), classes=("a", "b", "c"))
     rows = np.array([7, 0, 4])
@@ -104,6 +105,10 @@ NAN[2, 0, 3] = torch.nan
         ([(IMAGES[0], 5)], {"classes": ("a",)}, "classes 5 to 5, where 1 are named"),
         ([{"image": IMAGES[0]}], {"conditions": ("vector",)}, "item 0 has no 'vector', but image"),
         ([{"img": IMAGES[0]}], {}, "item 0 has no 'image', but img"),
+        ([{"image": IMAGES[0], "y": 1}], {"label": "Y"}, "item 0 has no 'Y', but image, y"),
+        ([{"image": IMAGES[0], "y": None}], {"label": "y"}, "label 'y', and no item has a class"),
+        ([(IMAGES[0], 1)], {"label": "y"}, "expected a dict with 'y'"),
+        (list(IMAGES), {"classes": ("a", "b")}, "classes a, b, and no item has a class"),
         ([{"image": "a.png"}], {}, "has str for a tensor: convert it"),
         (
             [{"image": IMAGES[0], "vector": torch.zeros(2)}, {"image": IMAGES[0], "vector": torch.zeros(3)}],

@@ -62,6 +62,7 @@ def source_of(kind, root):
     raise AssertionError(kind)
 
 
+CATS = ('"cat"', '"cat"', "2")
 LABELS = {"labels": Path("nowhere.csv")}
 SPLIT, LINKS, SHARDS, SET, STACKED = (
     {"split": "train"},
@@ -132,7 +133,7 @@ def test_labels_of_samples_are_of_the_key_that_is_named(tmp_path):
     ("name", "text"),
     [
         ("labels.csv", "file,label\na.png,cat\nb.png,dog\n./a.png,dog\n"),
-        ("metadata.jsonl", '{"file":"a.png","label":"cat"}\n{"file":"b.png","label":"cat"}\n{"file":"a.png","label":2}'),
+        ("metadata.jsonl", "".join(f'{{"file":"{n}.png","label":{v}}}\n' for n, v in zip("aba", CATS, strict=True))),
         ("dataset.json", '{"labels": [["a.png", "cat"], ["b.png", "cat"], ["a.png", "dog"]]}'),
     ],
 )
@@ -216,4 +217,5 @@ def test_a_column_of_files_is_none_of_the_arrays_in_them(tmp_path):
     np.savez(tmp_path / "x.npz", v=np.zeros((2, 8), np.float32))
     (tmp_path / "set.csv").write_text("label,place\n0,x.npz\n")
     options = SourceOptions(image_column="place")
-    assert prepare_data(str(tmp_path / "set.csv"), tmp_path / "data", Fit(resolution=None), options=options, workers=1).rows == 1
+    data = prepare_data(str(tmp_path / "set.csv"), tmp_path / "data", Fit(resolution=None), options=options, workers=1)
+    assert data.rows == 1

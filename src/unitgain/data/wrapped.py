@@ -40,8 +40,8 @@ def from_torch(
     dataset: Items | Iterable[Any],
     *,
     name: str = "torch",
-    image: str = "image",
-    label: str = "label",
+    image: str | None = None,
+    label: str | None = None,
     conditions: Sequence[str] = (),
     classes: Sequence[str] | None = None,
     normalize: Normalize | str = "official",
@@ -53,22 +53,23 @@ def from_torch(
     time, and to draw no random numbers.
 
     Args:
-        dataset: with items that are a tensor `[C, *size]`, or (tensor, class), or dicts of these and of conditions; of
-            uint8, int16 or floating numbers.
+        dataset: with items that are a tensor `[C, *size]`, (tensor,), (tensor, class), or dicts of these and of
+            conditions; of uint8, int16 or floating numbers.
         name: for messages and records.
-        image: key of the tensor, where items are dicts.
-        label: key of the class, a whole number, where items are dicts; they need not have it.
+        image: key of the tensor in items that are dicts; by default `image`.
+        label: key of the class, a whole number, in items that are dicts; by default `label`, which they need not have.
         conditions: keys of what else networks are told: amounts, vectors `[dim]`, images `[C, *size]`, tokens
             `[T, dim]`, which may be a list of vectors; None where an item has no value. As for `data prepare`, each is
             the key, NAME=KEY, or with what its values are NAME:KIND or NAME=KEY:KIND (scalar, vector, image or tokens).
-        classes: names of the classes; by default their numbers.
+        classes: names of the classes, where items have one; by default their numbers.
         normalize: "official": floating numbers as the network is to see them, and pixels, uint8 of 1 or 3 channels,
             from -1 to 1; "measured": each channel with mean 0 and standard deviation 0.5. Other whole numbers are
             measured in any case.
 
     Raises:
         ValueError: if these are no items by number, there are none, one is something else, has another shape or type
-            than the first, or holds NaN or infinite values; the message names the first such item.
+            than the first, or holds NaN or infinite values; the message names the first such item. If there is no class
+            where a `label` or `classes` are named.
     """
     if normalize not in get_args(Normalize):
         raise ValueError(f"normalize {normalize!r}: {suggest(str(normalize), get_args(Normalize))}")
@@ -93,7 +94,7 @@ class WrappedDataset(Dataset):
         self,
         items: Items,
         name: str,
-        keys: tuple[str, str],
+        keys: tuple[str | None, str | None],
         wanted: Sequence[Wanted],
         classes: Sequence[str] | None,
         normalize: Normalize | str,
@@ -102,6 +103,9 @@ class WrappedDataset(Dataset):
         if not len(items):
             raise ValueError(f"data {name}: there are no items")
         labels = self._look()
+        if labels is None and (classes or keys[1] is not None):
+            named = f"classes {', '.join(classes)}" if classes else f"label {keys[1]!r}"
+            raise ValueError(f"data {name}: {named}, and no item has a class: name its key, or leave it out")
         self.classes = None
         self.labels = None
         if labels is not None:
@@ -155,16 +159,18 @@ class WrappedDataset(Dataset):
     def _item(self, index: int) -> tuple[Any, Any, Mapping[str, Any]]:
         """Tensor, label or None, and conditions of an item, by their names."""
         item, (image, label) = self.items[index], self._keys
+        named = [key for key in (image, label, *(one.column for one in self._wanted)) if key is not None]
         if isinstance(item, Mapping):
-            for key in (image, *(one.column for one in self._wanted)):
+            for key in (image or "image", *named):
                 if key not in item:
                     raise ValueError(f"data {self.name}: item {index} has no {key!r}, but {', '.join(map(str, item))}")
-            return item[image], item.get(label), {one.name: item[one.column] for one in self._wanted}
-        if isinstance(item, tuple | list) and len(item) == 2 and not self._wanted:
-            return item[0], item[1], {}
-        if isinstance(item, Tensor | np.ndarray) and not self._wanted:
+            told = {one.name: item[one.column] for one in self._wanted}
+            return item[image or "image"], item.get(label or "label"), told
+        if isinstance(item, tuple | list) and len(item) in (1, 2) and not named:
+            return item[0], item[1] if len(item) == 2 else None, {}
+        if isinstance(item, Tensor | np.ndarray) and not named:
             return item, None, {}
-        what = "a dict with these" if self._wanted else "a tensor, (tensor, class), or a dict"
+        what = f"a dict with {', '.join(map(repr, named))}" if named else "a tensor, (tensor, class), or a dict"
         raise ValueError(f"data {self.name}: item {index} is {type(item).__name__}; expected {what}")
 
     def _image(self, index: int) -> Tensor:
