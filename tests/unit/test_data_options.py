@@ -18,6 +18,7 @@ from unitgain.data.fit import Fit
 from unitgain.data.prepare import BrokenPictureError, prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sources import SourceOptions, open_source
+from unitgain.evaluate.images import open_images
 
 PNG = encoded(picture(1, 8, 8))
 WHOLE = Fit(resolution=8)
@@ -219,3 +220,38 @@ def test_a_column_of_files_is_none_of_the_arrays_in_them(tmp_path):
     options = SourceOptions(image_column="place")
     data = prepare_data(str(tmp_path / "set.csv"), tmp_path / "data", Fit(resolution=None), options=options, workers=1)
     assert data.rows == 1
+
+
+def test_values_of_conditions_in_parquet_come_with_their_rows(tmp_path, monkeypatch):
+    tokens = [np.full((1 + row % 3, 4), row, np.float32) for row in range(9)]
+    table = {"image": [PNG] * 9, "words": [one.tolist() for one in tokens]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet", row_group_size=4)
+    with monkeypatch.context() as patch:
+        patch.setattr("unitgain.data.sources.parquet._read", None)
+        source = opened(tmp_path / "a.parquet", tmp_path, conditions=("words",))  # nothing is read yet
+    assert [len(item.conditions[0].get()) for item in source.read(3)] == [1, 2, 3, 1, 2, 3]
+    options = SourceOptions(conditions=("words",))
+    prepare_data(str(tmp_path / "a.parquet"), tmp_path / "data", WHOLE, options=options, shard=2)
+    told = PreparedDataset(tmp_path / "data").conditions_of(np.arange(9))
+    for row, value in enumerate(tokens):
+        assert np.array_equal(told.values["words"][row, : len(value)].numpy(), value)
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_tables_of_paths_are_measured(tmp_path, struct):
+    for name, kind in (("a.png", "PNG"), ("b.JPG", "JPEG")):
+        (tmp_path / name).write_bytes(encoded(picture(1, 8, 8), kind))
+    names = ["a.png", "b.JPG", "b.JPG"]
+    column = [{"bytes": None, "path": name} for name in names] if struct else names
+    if struct:
+        column += [{"bytes": (tmp_path / "b.JPG").read_bytes(), "path": "gone.png"}]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()}) if struct else pa.string()
+    pq.write_table(pa.table({"image": pa.array(column, kind)}), tmp_path / "paths.parquet")
+    images = open_images(str(tmp_path / "paths.parquet"))
+    assert images.source.formats == {"jpeg": 2 + struct, "other": 1}
+    assert sum(len(batch) for batch in images.batches(range(len(images)))) == len(column)
+
+
+def test_one_set_has_no_splits_to_measure():
+    with pytest.raises(ValueError, match="--split test"):
+        open_images("digits", split="test")

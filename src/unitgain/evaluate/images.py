@@ -20,6 +20,7 @@ from unitgain.data.manifest import read_manifest
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sources import Indexed, SourceOptions, open_source
 from unitgain.data.sources.columns import Table, count_jpegs
+from unitgain.data.sources.splits import ALL
 from unitgain.draw.archive import MANIFEST
 from unitgain.evaluate.files import FileImages
 from unitgain.files import near
@@ -30,7 +31,6 @@ from unitgain.text import ranges
 from unitgain.trust import DEFAULT_LIMITS, Limits, read_member, read_regular
 
 JPEGS = ("jpg", "jpeg", "jpe", "jfif")
-BATCH = 64
 
 
 @runtime_checkable
@@ -79,7 +79,7 @@ class DataImages:
 
     def batches(self, numbers: Sequence[int]) -> Iterator[Shaped[Tensor, "n c *size"]]:
         """As in `Images`."""
-        encoder, each = self.dataset.encoder, min(BATCH, tile_of(self.dataset.stored_shape[1:]))
+        encoder, each = self.dataset.encoder, tile_of(self.dataset.stored_shape[1:])
         for start in range(0, len(numbers), each):
             rows, _ = self.dataset.rows(np.array(numbers[start : start + each], dtype=np.int64))
             drawn = rows.is_floating_point() and isinstance(encoder, PixelEncoder)  # as what a network draws of them
@@ -110,15 +110,20 @@ def open_images(
         ValueError: if there are no images in it, latents, or several splits and none is chosen.
     """
     path = Path(name)
-    if name == "digits" and not path.exists():
+    own = name == "digits" and not path.exists()
+    arrays = (path / PREPARED).is_file() and read_manifest(path).kind == "array"
+    if (own or arrays) and split not in (None, ALL):
+        raise ValueError(f"--split {split}: {name} is one set, without splits; leave it out")
+    if own:
         return DataImages(digits(), "digits")
     if not path.exists():
         what = "a folder, a zip archive, prepared data, or digits"
         raise FileNotFoundError(f"no images at {path}: name {what}{near(path)}")
-    if (path / PREPARED).is_file() and read_manifest(path).kind == "array":
+    if arrays:
         return DataImages(PreparedDataset(path), "prepared")
     scratch = tempfile.TemporaryDirectory()
-    files = open_source(name, Path(scratch.name), SourceOptions(no_labels=True, split=split, limits=limits))
+    options = SourceOptions(no_labels=True, conditions=(), split=split, limits=limits)
+    files = open_source(name, Path(scratch.name), options)
     assert isinstance(files, Indexed), "only sets on the Hub are streams"
     for note in files.notes:
         say(note)

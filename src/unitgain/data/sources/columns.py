@@ -13,7 +13,7 @@ from unitgain.extras import require
 from unitgain.trust import Limits, parse_json, read_regular
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values", "jpg", "png", "webp")
-JPEG_START = b"\xff\xd8\xff"
+JPEG_START, JPEG_NAME = b"\xff\xd8\xff", r"\.(jpe?g|jpe|jfif)$"
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,7 @@ class Table(Indexed):
         try:
             data = item.fetch()
         except Exception as error:  # of this picture, when it is loaded
-            return dataclasses.replace(item, fetch=functools.partial(_fail, error))
+            return dataclasses.replace(item, fetch=functools.partial(fail, error))
         return dataclasses.replace(item, fetch=lambda: data)
 
 
@@ -138,15 +138,23 @@ def picture_bytes(value: Any, root: Path | None, limits: Limits) -> bytes:
 
 
 def count_jpegs(columns: Iterable[Any]) -> int:
-    """How many pictures in parts of a column are JPEG files, by their first bytes."""
-    compute = require("pyarrow.compute", extra="data")
+    """How many pictures in parts of a column are JPEG files: by their first bytes, or the names of files beside it."""
+    pa, compute = require("pyarrow", extra="data"), require("pyarrow.compute", extra="data")
     found = 0
     for column in columns:
-        files = compute.struct_field(column, "bytes") if hasattr(column.type, "fields") else column
-        starts = compute.binary_slice(files, 0, len(JPEG_START))
-        found += compute.sum(compute.equal(starts, JPEG_START)).as_py() or 0
+        files = paths = column
+        if pa.types.is_struct(column.type):
+            files = compute.struct_field(column, "bytes")
+            named = column.type.get_field_index("path") >= 0
+            paths = compute.filter(compute.struct_field(column, "path"), files.is_null()) if named else None
+        if paths is not None and (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
+            found += compute.sum(compute.match_substring_regex(paths, JPEG_NAME, ignore_case=True)).as_py() or 0
+        if pa.types.is_binary(files.type) or pa.types.is_large_binary(files.type):
+            starts = compute.binary_slice(files, 0, len(JPEG_START))
+            found += compute.sum(compute.equal(starts, JPEG_START)).as_py() or 0
     return found
 
 
-def _fail(error: Exception) -> bytes:
+def fail(error: Exception) -> Any:
+    """Raise an error that reading ended in."""
     raise error

@@ -2,8 +2,7 @@
 
 import itertools
 import mmap
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.cells import Cell, Wanted, files_below, wanted_of
-from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
+from unitgain.data.sources.columns import Table, fail, features_of, find_columns, picture_bytes
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.pages import page_sizes
 from unitgain.data.sources.source import SourceOptions, digest, stamp
@@ -35,7 +34,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
     where: list[NDArray[np.int64]] = []
     labels: list[Label] = []
-    wanted, cells = list[Wanted](), defaultdict[str, list[Any]](list)
+    wanted = list[Wanted]()
     column = label_column = names = None
     for index, path in enumerate(paths):
         try:
@@ -46,8 +45,8 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
                 wanted = wanted_of(options.conditions, schema.names, name)
             if label_column:
                 labels += _labels(path, table, label_column, options.limits)
-            for one in wanted:
-                cells[one.name] += _values(path, table, one.column, options.limits)
+            if lacking := [one.column for one in wanted if one.column not in schema.names]:
+                raise _TableError(f"it has no column {lacking[0]!r}, as others of {name} have")
         except _TableError as error:
             raise ValueError(f"{path} is no whole parquet file: {error}") from error
         where += [_places(index, group, rows) for group, rows in enumerate(groups)]
@@ -57,11 +56,16 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     keys = [f"{paths[file].name}/{index:09d}" for index, file in enumerate(places[:, 0].tolist())]
     numbers, classes, notes = number(labels or [None] * len(keys), keys, name, options.classes or names)
     rows = _Rows(paths, column, options.limits)
+    told = [(one, _Rows(paths, one.column, options.limits)) for one in wanted]
     files = [files_below(path.parent, options.limits) for path in paths]
 
     def fetch(index: int) -> bytes:
         file, group, row = places[index].tolist()
-        return picture_bytes(rows.at(file, group, row), paths[file].parent, options.limits)
+        return picture_bytes(rows.at(file, group, row).as_py(), paths[file].parent, options.limits)
+
+    def cells(index: int) -> tuple[Cell, ...]:
+        file, group, row = places[index].tolist()
+        return tuple(Cell(one, _getter(column, file, group, row), files[file]) for one, column in told)
 
     def parts() -> Iterator[Any]:
         for file, groups in itertools.groupby(np.unique(places[:, :2], axis=0).tolist(), lambda place: place[0]):
@@ -81,9 +85,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
         notes=notes,
         fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
         conditioned=tuple(one.name for one in wanted),
-        conditions=lambda index: tuple(
-            Cell(one, partial(cells[one.name].__getitem__, index), files[places[index, 0]]) for one in wanted
-        ),
+        conditions=cells,
     )
 
 
@@ -136,17 +138,6 @@ def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
                     )
                 labels.append(known.setdefault(label, label))
     return labels
-
-
-def _values(path: Path, table: Any, column: str, limits: Limits) -> list[Any]:
-    """All values of a column, as Python has them."""
-    groups = range(table.num_row_groups)
-    return [
-        value
-        for group in groups
-        for part in _read(path, table, group, column, limits, LABELS)
-        for value in part.to_pylist()
-    ]
 
 
 def _places(file: int, group: int, rows: int) -> NDArray[np.int64]:
@@ -203,7 +194,7 @@ class _Rows:
         self._parts: Iterator[Any] = iter(())
 
     def at(self, file: int, group: int, row: int) -> Any:
-        """The value of a row of a group of a file."""
+        """The value of a row of a group of a file, as Arrow has it."""
         if self._part is None or self._place != (file, group) or row < self._start:
             if self._table is None or self._place[0] != file:
                 self._table = _open(self._paths[file])
@@ -215,4 +206,12 @@ class _Rows:
             self._part = next(self._parts, None)
         if self._part is None:
             raise OSError(f"row {row} is not there")
-        return self._part[row - self._start].as_py()
+        return self._part[row - self._start]
+
+
+def _getter(rows: _Rows, file: int, group: int, row: int) -> Callable[[], Any]:
+    """What gives the value of a row, which is read at once: tables are read forward, by one thread."""
+    try:
+        return rows.at(file, group, row).as_py
+    except Exception as error:  # of this row, when its value is asked for
+        return partial(fail, OSError(printable(error)))
