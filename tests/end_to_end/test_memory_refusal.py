@@ -46,7 +46,7 @@ def test_a_limited_address_space_refuses_and_its_remedy_trains(tmp_path):
 
 
 def test_what_does_not_fit_is_said_with_what_does(tmp_path, call, monkeypatch):
-    from unitgain.analysis.room import Room
+    from unitgain.room import Room
 
     def free(gigabytes):
         monkeypatch.setattr(

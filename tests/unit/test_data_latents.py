@@ -1,22 +1,26 @@
 """Latents: what is stored, how it is drawn and normalized, and the way back to pixels."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 from deaths import die_until_done
 from diffusers import AutoencoderKL
-from pictures import contents, folder_of
+from pictures import contents, encoded, folder_of, picture
 from vaes import save_vae
 
+from unitgain.data.check import check
 from unitgain.data.encoder import LatentEncoder
+from unitgain.data.export import export
 from unitgain.data.fit import Fit
 from unitgain.data.latents import encode, is_official
 from unitgain.data.loader import Loader
 from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.sheet import draw
+from unitgain.data.sources import SourceOptions
 from unitgain.data.vae import load_vae, vae_decode
 from unitgain.official import VAE_MEAN, VAE_STD
 from unitgain.parallel import World
@@ -139,6 +143,49 @@ def test_what_does_not_fit_is_refused(root, latents, tmp_path):
         encode(root / "data", latents.folder, save_vae(tmp_path / "other", seed=1), world=World(), batch=3)
     with pytest.raises(ValueError, match="the mirror image of a latent"):
         Loader(latents, 0, flip=True)
+
+
+@pytest.fixture(scope="module")
+def told(root):
+    """Pictures with an amount, which some lack, tokens and an image."""
+    rows = [
+        {"file_name": f"{row}.png", "age": None if row == 1 else row, "words": [[row, 1.0]] * row, "small": "small.png"}
+        for row in range(5)
+    ]
+    folder = root / "told"
+    folder.mkdir()
+    for row in range(5):
+        (folder / f"{row}.png").write_bytes(encoded(picture(row, 16, 16)))
+    (folder / "small.png").write_bytes(encoded(picture(9, 4, 4)))
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = SourceOptions(conditions=("age", "words:tokens", "small"), allow_missing=True)
+    prepare_data(str(folder), root / "told-16", Fit(resolution=16), options=options, workers=1, shard=2)
+    return root / "told-16"
+
+
+def test_conditions_go_with_their_latents(root, told, tmp_path):
+    encode(told, tmp_path / "out", str(root / "vae"), world=World())
+    before, after = PreparedDataset(told), PreparedDataset(tmp_path / "out")
+    assert after.manifest.conditions == before.manifest.conditions and len(after.manifest.conditions) == 3
+    rows = np.arange(5)
+    one, other = before.conditions_of(rows), after.conditions_of(rows)
+    for name in ("age", "words", "small"):
+        assert torch.equal(one.values[name], other.values[name]) and torch.equal(one.masks[name], other.masks[name])
+    assert check(tmp_path / "out").healthy
+
+
+def test_images_larger_than_latents_are_no_conditions_of_them(root, told, tmp_path):
+    (root / "told" / "small.png").write_bytes(encoded(picture(9, 16, 16)))
+    options = SourceOptions(conditions=("small",))
+    prepare_data(str(root / "told"), tmp_path / "data", Fit(resolution=16), options=options, workers=1)
+    with pytest.raises(ValueError, match=r"condition small \[3, 16, 16\] is larger than its latents, 8x8"):
+        encode(tmp_path / "data", tmp_path / "out", str(root / "vae"), world=World())
+
+
+def test_an_export_says_what_it_leaves_out(told, tmp_path):
+    notes = []
+    export(PreparedDataset(told), tmp_path / "a.zip", say=notes.append)
+    assert len(notes) == 1 and notes[0].endswith("age, small, words")
 
 
 def test_the_loader_hands_out_what_is_stored(latents):

@@ -14,6 +14,7 @@ from unitgain.data.loader import Loader
 from unitgain.data.order import flips, indices
 from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset
+from unitgain.room import Room
 from unitgain.serial import to_dict
 
 
@@ -122,6 +123,12 @@ def test_a_cache_that_does_not_fit_is_refused(data):
 
     with pytest.raises(ValueError, match=r"a cache takes .* GB, more than half of the memory"):
         Loader(Vast(data.folder), 0, cache=True)
+
+
+def test_a_cache_is_of_what_limits_leave(data, monkeypatch):
+    monkeypatch.setattr("unitgain.data.loader.free_memory", lambda device: Room(100, "left by the control group"))
+    with pytest.raises(ValueError, match=r"half of the memory of 0\.0 GB \(left by the control group\)"):
+        Loader(data, 0, cache=True)
 
 
 def test_both_kinds_of_data_are_data(data):

@@ -5,7 +5,7 @@ import resource
 import pytest
 import torch
 
-from unitgain.analysis.room import free_memory
+from unitgain.room import free_memory
 
 MIB = 2**20
 

@@ -223,7 +223,7 @@ class Export:
         from unitgain.data.prepared import PreparedDataset
 
         with bar("exporting", "images") as progress:
-            export(PreparedDataset(self.data), self.zip, progress)
+            export(PreparedDataset(self.data), self.zip, progress, _note)
         say(f"{self.zip}  ({self.zip.stat().st_size / 1e6:,.1f} MB)")
         _train_next(self.data)
 

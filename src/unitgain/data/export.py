@@ -17,13 +17,19 @@ PNG = b"\x89PNG"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same data give the same bytes whenever they are exported
 
 
-def export(dataset: PreparedDataset, path: Path, on_progress: Callable[[int, int], None] | None = None) -> None:
+def export(
+    dataset: PreparedDataset,
+    path: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
     """Write the archive, atomically. PNG for pixels, NPY `[2 C, h, w]` (means, then standard deviations) for latents.
 
     Args:
         dataset: pixels or latents.
         path: of the zip file; must not be there.
         on_progress: called with the images done and all of them.
+        say: told of conditions, which official archives do not hold.
 
     Raises:
         FileExistsError: if there is such a file.
@@ -34,6 +40,8 @@ def export(dataset: PreparedDataset, path: Path, on_progress: Callable[[int, int
         raise ValueError(f"{dataset.name} holds arrays: official archives are of pictures or latents")
     if path.exists():
         raise FileExistsError(f"{path} is there already: choose another name or delete it")
+    if names := ", ".join(column.name for column in dataset.manifest.conditions):
+        say(f"conditions are left out, which the official form does not have: {names}")
     suffix = "npy" if dataset.latents else "png"
     names = [f"{index // 1000:05d}/img{index:08d}.{suffix}" for index in range(len(dataset))]
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

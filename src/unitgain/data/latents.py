@@ -36,7 +36,7 @@ def encode(
     batch: int = 16,
     on_progress: Callable[[float, int], None] | None = None,
 ) -> Manifest:
-    """Make a folder of latents, or go on with one that was interrupted.
+    """Make a folder of latents, or go on with one that was interrupted; classes and conditions stay as they are.
 
     Args:
         source: prepared pixels.
@@ -56,7 +56,8 @@ def encode(
         DataError: if the pixels are damaged.
         FileExistsError: if the folder holds something else.
         ImportError: if diffusers is missing.
-        ValueError: if the VAE cannot be had or does not fit, or settings differ from those of the interrupted job.
+        ValueError: if the VAE cannot be had or does not fit, a condition is an image larger than the latents, or
+            settings differ from those of the interrupted job.
     """
     if batch < 1:
         raise ValueError(f"batch {batch}: must be at least 1 image")
@@ -89,6 +90,7 @@ class _Job:
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on."""
+        conditions = [column.name for column in self.dataset.manifest.conditions]
         return {
             "source_fingerprint": self.dataset.fingerprint,
             "vae": self.vae,
@@ -97,6 +99,7 @@ class _Job:
             "normalization": "official" if self.official else "measured",
             "batch": self.batch,
             "device": self.model.device.type,
+            **({"conditions": conditions} if conditions else {}),
         }
 
     def encode(
@@ -121,8 +124,10 @@ class _Job:
         """Write what makes the shards of all processes a data set."""
         mean, std = moments([writer.shards[index] for index in sorted(writer.shards)])  # sums depend on their order
         own = LatentEncoder(vae=self.vae, mean=mean, std=std, pixels=self.pixels)
+        conditions = self.dataset.manifest.conditions
         return writer.finish(
-            features("latent", self.dataset.classes),
+            features("latent", self.dataset.classes, [column.name for column in conditions]),
+            conditions=conditions,
             kind="latent",
             resolution=self._resolution(),
             channels=2 * int(self.model.config.latent_channels),
@@ -142,10 +147,20 @@ class _Job:
         if self.dataset.labels is not None:
             columns["label"] = self.dataset.labels[rows.start : rows.stop].tolist()
         columns["key"] = [self.dataset.key(row) for row in rows]
+        conditions = self.dataset.manifest.conditions
+        columns |= {one.name: [self.dataset.stored_condition(one, row) for row in rows] for one in conditions}
         values = len(rows) * latents.shape[2] * latents.shape[3]
         size = self._resolution()
         return writer.write(
-            index, columns, kind="latent", items=len(rows), resolution=size, values=values, sums=sums, squares=squares
+            index,
+            columns,
+            kind="latent",
+            items=len(rows),
+            resolution=size,
+            values=values,
+            sums=sums,
+            squares=squares,
+            conditions=self.dataset.manifest.shards[index].conditions,
         )
 
     def _resolution(self) -> Size:
@@ -163,7 +178,7 @@ def check_vae(dataset: PreparedDataset, model: Any, name: str) -> None:
     """Check that a VAE takes these images.
 
     Raises:
-        ValueError: if they are latents already, or channels or size do not fit.
+        ValueError: if they are latents already, or channels, size or images among the conditions do not fit.
     """
     if dataset.latents:
         raise ValueError(f"{dataset.name} holds latents already")
@@ -177,3 +192,11 @@ def check_vae(dataset: PreparedDataset, model: Any, name: str) -> None:
             f"the VAE {name} makes latents {downsampling(model)} times smaller; {show_size(tuple(size))} pixels are no "
             "multiple of that"
         )
+    latent = tuple(side // downsampling(model) for side in size)
+    for column in dataset.manifest.conditions:
+        sides = column.shape[1:]
+        if len(sides) == len(latent) and any((side or 0) > most for side, most in zip(sides, latent, strict=True)):
+            raise ValueError(
+                f"{dataset.name}: the condition {column} is larger than its latents, {show_size(latent)}, with which "
+                "networks see it: prepare it smaller, or prepare the pictures without it"
+            )

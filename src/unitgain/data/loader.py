@@ -4,7 +4,6 @@ What comes is a function of the data, the seed and the number of the image in th
 asked for before, or of how many processes share the work.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from unitgain.data.dataset import ArrayDataset, Dataset, Labels
 from unitgain.data.order import flips, indices
 from unitgain.data.workers import cores
 from unitgain.native import recycled
+from unitgain.room import free_memory
 
 PART_OF_MEMORY = 0.5  # that a cache may take
 Fetched = tuple[Tensor, Labels | Conditions]  # as stored, and their labels
@@ -40,7 +40,7 @@ class Loader:
         conditions: that are read with the rows, by their names; images among them are mirrored with those of the rows.
 
     Raises:
-        ValueError: if latents or signals are to be flipped, or a cache would take more than half of the memory.
+        ValueError: if latents or signals are to be flipped, or a cache would take more than half of the free memory.
     """
 
     def __init__(
@@ -151,18 +151,19 @@ class Cache:
     """The rows of a data set, kept as they are read.
 
     Raises:
-        ValueError: if they would take more than half of the machine's memory.
+        ValueError: if they would take more than half of the memory that is free.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         shape = (len(dataset), *dataset.stored_shape)
         size = int(np.prod(shape)) * dataset.dtype.itemsize
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-        if memory and size > PART_OF_MEMORY * memory:
+        room = free_memory("cpu")
+        if size > PART_OF_MEMORY * room.bytes:
             raise ValueError(
                 f"data {dataset.name}: a cache takes {size / 1e9:.1f} GB, more than half of the memory of "
-                f"{memory / 1e9:.1f} GB; train without it: the files are mapped, and the system keeps what fits"
+                f"{room.bytes / 1e9:.1f} GB ({room.source}); train without it: the files are mapped, and the system keeps "
+                "what fits"
             )
         self._kept = torch.empty(shape, dtype=dataset.dtype)
         self._there = np.zeros(len(dataset), dtype=bool)

@@ -116,6 +116,11 @@ class PreparedDataset(Dataset):
         shard, row = self._place(index)
         return self._parts[shard].values[row].as_py()
 
+    def stored_condition(self, column: ConditionColumn, index: int) -> bytes:
+        """The bytes of a row's value of a condition; none if it has no value."""
+        shard, row = self._place(index)
+        return self._parts[shard].conditions[column.name][row].as_py()
+
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c *size"], Labels]:
         """Rows as they are stored, and their labels.
 

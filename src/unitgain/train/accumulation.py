@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from unitgain.analysis.memory import copy_bytes
-from unitgain.analysis.room import Room, free_memory
 from unitgain.arch import NetworkSpec
 from unitgain.parallel import World
 from unitgain.recipe import Recipe
+from unitgain.room import Room, free_memory
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.estimate import estimate, trained_shapes
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from unitgain.analysis.counts import state_bytes
-from unitgain.analysis.room import free_memory
 from unitgain.arch import NetworkSpec
 from unitgain.arch.conditions import Condition
 from unitgain.data.check import scale
@@ -23,6 +22,7 @@ from unitgain.data.settings import Normalize
 from unitgain.infer import fastest_precision
 from unitgain.parallel import SharedError, World, processes
 from unitgain.recipe import Recipe, trained_parameters
+from unitgain.room import free_memory
 from unitgain.size import show_size
 from unitgain.text import span
 from unitgain.train.accumulation import MOST_BYTES, Fit, blocks_per_level, fitting, numbers, share_of, show_bytes
