@@ -162,8 +162,8 @@ class Cache:
         if size > PART_OF_MEMORY * room.bytes:
             raise ValueError(
                 f"data {dataset.name}: a cache takes {size / 1e9:.1f} GB, more than half of the memory of "
-                f"{room.bytes / 1e9:.1f} GB ({room.source}); train without it: the files are mapped, and the system keeps "
-                "what fits"
+                f"{room.bytes / 1e9:.1f} GB ({room.source}); train without it: the files are mapped, and the system "
+                "keeps what fits"
             )
         self._kept = torch.empty(shape, dtype=dataset.dtype)
         self._there = np.zeros(len(dataset), dtype=bool)
