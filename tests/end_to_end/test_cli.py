@@ -214,17 +214,18 @@ def test_sweep_and_tune_share_a_table(run, tmp_path, call):
     common += ["--out", tmp_path, "--device", "cpu", "--guide", run, "--guide-nimg", "160", "--guidance", "1:2:1"]
     text = call("sweep", run, "--lengths", "0.1:0.2:0.1", *common).out
     assert "fd_pixels" in text
-    names = {f"sweep-run{end}" for end in (".csv", "-curves.svg", "-map.svg")}
-    assert names <= {path.name for path in tmp_path.iterdir()}
-    rows = (tmp_path / "sweep-run.csv").read_text().splitlines()
+    (swept,) = tmp_path.glob("sweep-run-*.csv")
+    assert all(swept.with_name(swept.stem + end).is_file() for end in ("-curves.svg", "-map.svg"))
+    rows = swept.read_text().splitlines()
     assert rows[0].startswith("metric,nimg,length,guidance,guide_length,pattern,value")
     assert len(rows) == 1 + 4
     table = (tmp_path / "cells-0.jsonl").read_text()
     assert call("sweep", run, "--lengths", "0.1:0.2:0.1", *common).out == text
     call("sweep", run, "--lengths", "0.1:0.2:0.1", "--nimg", "80:240:160", *common)
-    rows = (tmp_path / "sweep-run-80-240.csv").read_text().splitlines()
+    (swept,) = tmp_path.glob("sweep-run-80-240-*.csv")
+    rows = swept.read_text().splitlines()
     assert [row.split(",")[1] for row in rows[1:]] == ["80"] * 4 + ["240"] * 4
-    assert (tmp_path / "sweep-run-80-240-times.svg").exists()
+    assert swept.with_name(f"{swept.stem}-times.svg").exists()
     table = (tmp_path / "cells-0.jsonl").read_text()
     text = call("tune", run, "--lengths", "0.1:0.2:0.1", "--evaluations", "3", *common).out
     assert "best of 4: fd_pixels" in text  # those of the sweep count

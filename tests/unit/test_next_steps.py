@@ -74,7 +74,7 @@ def test_sweeps_and_searches_end_with_the_best_setting_as_a_command(trained, tmp
     cells = ("--lengths", "0.05,0.1", "--guidance", "1,1.5", "--images", 32)
     output = call("sweep", run, "--guide", guide, *drawing, *cells)
     words = next_of(output)
-    picture = run / "sweep" / "sweep-measured-pictures.png"
+    (picture,) = (run / "sweep").glob("sweep-measured-*-pictures.png")
     drawn = picture.stat().st_mtime_ns
     with Image.open(picture) as image:
         assert min(image.size) > 2 * 2 * 8  # two rows and columns of two by two digits
@@ -128,6 +128,25 @@ def test_rows_of_a_table_that_make_no_sense_are_left_out(trained, tmp_path, chan
     assert best_known(run).network == average
     (run / "sweep" / "cells-0.jsonl").write_text(json.dumps(row | change) + "\n")
     assert best_known(run).value is None
+
+
+def test_the_best_is_known_by_the_metric_that_counts_most_and_against_the_same_images(tmp_path):
+    averages = tmp_path / "sweep" / "averages" / "a"
+    averages.mkdir(parents=True)
+    rows = []
+    for metric, length, value, prints in (
+        ("precision@inception", 0.05, 0.9, "new"),
+        ("kid@inception", 0.15, 0.1, "old"),
+        ("kid@inception", 0.1, 0.3, "new"),
+        ("kid@inception", 0.2, 0.4, "new"),
+    ):
+        (averages / f"0000000128-{length:.3f}.safetensors").write_bytes(b"")
+        record = {"images": 10, "higher": metric[0] == "p", "reference": {"name": "data", "fingerprint": prints}}
+        row = {"key": str(len(rows)), "metric": metric, "value": value, "record": record, "guide": None}
+        rows.append(row | {"network": {"name": f"a/0000000128-{length:.3f}.safetensors"}})
+    (tmp_path / "sweep" / "cells-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = best_known(tmp_path)
+    assert (chosen.value, chosen.network.stem) == (0.3, "0000000128-0.100")
 
 
 def test_a_table_names_no_average_at_the_root_of_the_file_system(tmp_path, monkeypatch):

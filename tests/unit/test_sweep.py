@@ -2,8 +2,10 @@
 
 import csv
 import functools
+import gc
 import json
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +14,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from unitgain.cli.sweep import SweepCommand
 from unitgain.data.digits import digits
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings
 from unitgain.draw.images import draw_images
+from unitgain.draw.networks import open_network
 from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
@@ -245,6 +249,53 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_drawn(runs, judge, t
     assert not list(tmp_path.glob("cells*"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"guide": "self"}, "--guide without guidance"),
+        ({"settings": SETTINGS.replace(interval=(0.1, 2.0), without=("label",))}, "--interval and --without without"),
+        ({"guide": "self", "guide_t": 128}, "128 images seen of the guide"),
+        ({"guide_t": 128}, "128 images seen of the guide"),
+    ],
+)
+def test_what_is_said_of_a_guide_that_guides_nothing_is_refused(runs, judge, tmp_path, changes, words):
+    for job in (sweep, functools.partial(tune, evaluations=1)):
+        with pytest.raises(ValueError, match=words):
+            job(bench(runs, judge, tmp_path, **changes), config())
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_sweep_that_is_done_keeps_no_network(runs, judge, tmp_path, monkeypatch):
+    from unitgain.sweep import run
+
+    opened = []
+
+    def watched(*args):
+        network = open_network(*args)
+        opened.append(weakref.ref(network.denoiser))
+        return network
+
+    monkeypatch.setattr(run, "open_network", watched)
+    benches = [bench(runs, judge, tmp_path, guide=str(runs / "guide"), t=t) for t in (64, 128)]
+    for one in benches:
+        results = sweep(one, config(guidance=(1.0, 2.0), lengths=(0.1,), images=16))
+        assert draw_pictures(one, results, tmp_path / "pictures.png")
+    gc.collect()
+    assert len(opened) == 8 and not any(network() for network in opened)
+
+
+def test_files_of_sweeps_with_other_guides_and_times_have_names_of_their_own(tmp_path):
+    guides = [tmp_path / name for name in ("weak-0.1.safetensors", "weak-0.2.safetensors", "a/weak", "b/weak")]
+    for guide in guides[2:]:
+        guide.mkdir(parents=True)
+    asked = [{"guide": str(guide)} for guide in guides] + [{"guide": str(guides[2]), "guide_nimg": 80}, {}]
+    asked += [{"nimg": times} for times in ((80.0,), (80.0, 240.0), (80.0, 160.0, 240.0), (80.0, 120.0, 240.0))]
+    commands = [SweepCommand(runs=(tmp_path,), metric="fid", **one) for one in asked]
+    stems = [command.stem("sweep", command.nimg or ()) for command in commands]
+    assert len(set(stems)) == len(asked)
+    assert stems[0].startswith("sweep-weak-0.1-") and stems[5:8] == ["sweep", "sweep-80", "sweep-80-240"]
+
+
 def results_of(function: Callable[[float, float], float], repeat: int = 1) -> list[CellResult]:
     return [
         CellResult(
@@ -372,7 +423,7 @@ def test_what_cannot_be_searched_is_refused(judge, tmp_path):
         ({"guide_lengths": (0.1,)}, "folder of a run"),
     ):
         with pytest.raises(ValueError, match=words):
-            tune(stub, config(**changes), evaluations=3)
+            tune(stub, config(guidance=(1.0, 2.0), **changes), evaluations=3)
 
 
 def test_a_search_writes_through_no_link(judge, tmp_path):

@@ -39,6 +39,22 @@ class Bench(Sampling, Measuring):
     guide_nimg: Unset[int] = None
     """Where the averages of the guide end, in images seen. Default: at its last snapshot."""
 
+    def stem(self, name: str, times: Sequence[float]) -> str:
+        """Of the files: with the guide and the times that were asked for, so that those of others stay.
+
+        Where the guide's name and the first and last time leave something open, eight digits of a hash are added.
+        """
+        from unitgain.draw.networks import SELF
+        from unitgain.sweep.table import key_of
+
+        ends = [f"{nimg:.0f}" for nimg in dict.fromkeys((times[0], times[-1]))] if times else []
+        guide = None if self.guide is None else Path(self.guide)
+        words = [name, *([] if guide is None else [guide.name.removesuffix(".safetensors")]), *ends]
+        if self.guide not in (None, SELF) or list(map(float, ends)) != list(times):
+            where = str(guide.resolve()) if guide is not None and guide.exists() else self.guide
+            words.append(key_of({"guide": where, "guide_nimg": self.guide_nimg, "times": list(times)})[:8])
+        return "-".join(words)
+
     def judge(self, world: "World") -> "Judge":
         """Metrics with their detectors and references; each process measures cells of its own."""
         from unitgain.parallel import World
@@ -92,13 +108,6 @@ class SweepCommand(Bench):
     out: Unset[Path] = None
     """Folder for the table, the averages and the pictures, of a single run. Default: RUN/sweep."""
 
-    @property
-    def stem(self) -> str:
-        """Of the files: with the guide's name, and the times that were asked for, so that none overwrites another."""
-        guide = [] if self.guide is None else [Path(self.guide).stem]
-        times = "-".join(f"{nimg:.0f}" for nimg in dict.fromkeys((self.nimg[0], self.nimg[-1]))) if self.nimg else ""
-        return "-".join(["sweep", *guide, *([times] if times else [])])
-
     def run(self) -> None:
         """Sweep, then write table and pictures."""
         from unitgain.parallel import processes
@@ -132,13 +141,13 @@ class SweepCommand(Bench):
                 if world.main:
                     shown.append((bench, own))
                     Console().print(_table(results))
-                    say("\n".join(map(str, write_results(results, out, self.stem))))
+                    say("\n".join(map(str, write_results(results, out, self.stem("sweep", self.nimg or ())))))
             if world.main and len(by_run) > 1:
-                path = next(iter(self.runs)) / "sweep" / "runs.svg"
+                path = next(iter(self.runs)) / "sweep" / f"{self.stem('runs', self.nimg or ())}.svg"
                 plot_runs(by_run, path)
                 say(path)
             for bench, results in shown:  # when the other processes have no more to wait for
-                sheet = bench.out / f"{self.stem}-pictures.png"
+                sheet = bench.out / f"{self.stem('sweep', self.nimg or ())}-pictures.png"
                 with bar("drawing the picture", "images", late=True) as progress:
                     if draw_pictures(bench, results, sheet, on_images=progress):
                         say(sheet)
@@ -151,7 +160,7 @@ class Tune(Bench):
 
     A Gaussian process proposes what to try next, among lengths and weights in equal steps. What was measured is shared
     with `unitgain sweep` in RUN/sweep: call the command again to go on, with more --evaluations if wanted. Writes
-    tune.csv there.
+    tune*.csv there.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -192,9 +201,10 @@ class Tune(Bench):
                     on_images=progress,
                 )
             if world.main:
-                write_csv(out / "tune.csv", results)
+                table = out / f"{self.stem('tune', [] if self.nimg is None else [self.nimg])}.csv"
+                write_csv(table, results)
                 say(f"best of {len(results)}: {_line(best(results))}")
-                say(out / "tune.csv")
+                say(table)
                 self.say_best(bench, results)
 
 

@@ -49,9 +49,10 @@ def is_run(folder: Path) -> bool:
 def best_known(run: Path) -> Choice:
     """The best of what sweeps and searches have measured of a run, else of its evaluations; else its newest average.
 
-    Values are compared only where they are of one metric, of as many images and against the same reference: of the
-    groups that there are the one with the most images counts, of metrics the first in the order of `METRICS`. Tables
-    may be anybody's: they name averages below `RUN/sweep/averages`, or files that are snapshots.
+    Values are compared only where they are of one metric, of as many images and against the same reference, by its
+    images where those are known: of the groups that there are the one with the most images counts, of metrics the
+    first in the order of `METRICS`, whatever their detector. Tables may be anybody's: they name averages below
+    `RUN/sweep/averages`, or files that are snapshots.
 
     Args:
         run: its folder, or one of snapshots.
@@ -82,7 +83,7 @@ def newest_average(run: Path) -> Path:
     return max(newest, key=lambda one: (one.kind != "raw", one.described.get("sigma_rel") or 0.0)).path
 
 
-Key = tuple[str, int, str]  # of what may be compared: metric, images, reference
+Key = tuple[str, int, str]  # of what may be compared: metric, images, and what identifies the reference
 
 
 def _comparable(measured: Mapping[Key, Sequence[Choice]]) -> tuple[str, Sequence[Choice]]:
@@ -90,8 +91,9 @@ def _comparable(measured: Mapping[Key, Sequence[Choice]]) -> tuple[str, Sequence
     order = list(METRICS)
 
     def rank(key: Key) -> tuple[int, int, int]:
-        metric, images, _ = key
-        return (-order.index(metric) if metric in order else -len(order), images, len(measured[key]))
+        label, images, _ = key
+        name = label.partition("@")[0]
+        return (-order.index(name) if name in order else -len(order), images, len(measured[key]))
 
     key = max(measured, key=rank)
     return key[0], measured[key]
@@ -112,8 +114,9 @@ def _swept(run: Path) -> dict[Key, list[Choice]]:
             if guide is None or not is_number(weight):
                 continue
             choice = replace(choice, guide=guide, guidance=weight, interval=_interval(settings.get("interval")))
-        against = str(_object(record.get("reference")).get("name"))
-        found.setdefault((metric, images, against), []).append(choice)
+        reference = _object(record.get("reference"))
+        against = (reference.get(one) for one in ("fingerprint", "hash", "name"))
+        found.setdefault((metric, images, str(next(filter(None, against), None))), []).append(choice)
     return found
 
 

@@ -90,6 +90,7 @@ def _drawn(
         samples = torch.cat([*images.batches(range(len(seeds)))])
         pixels = pictures_of(samples, encoder_from_dict(images.main.encoder))
         drawn[cell] = enlarged(grid(pixels, math.ceil(len(seeds) ** 0.5)))
+    bench.release()
     return drawn
 
 

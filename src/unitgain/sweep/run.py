@@ -43,7 +43,7 @@ class Sweep:
 
     Raises:
         FileNotFoundError: if there is no run or no guide.
-        ValueError: if `batch` is not positive.
+        ValueError: if `batch` is not positive, or `guide_t` is given and the guide has no averages.
     """
 
     run: Path
@@ -61,6 +61,10 @@ class Sweep:
         folder = self.out / "averages"
         self.main = Averages(self.run, folder, self.t)
         is_run = self.guide not in (None, SELF) and Path(str(self.guide)).is_dir()
+        if self.guide_t is not None and not is_run:
+            raise ValueError(
+                f"{self.guide_t:g} images seen of the guide (--guide-nimg) need a guide that is the folder of a run"
+            )
         self.guide_averages = Averages(Path(str(self.guide)), folder, self.guide_t) if is_run else None
         self.table = Table(self.out, self.world.rank)
         self._open = functools.lru_cache(maxsize=2)(open_network)
@@ -126,6 +130,10 @@ class Sweep:
             return str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
         return self.guide
 
+    def release(self) -> None:
+        """Let go of the networks that were opened last, which are kept for cells that have one in common."""
+        self._open.cache_clear()
+
     def _network(self, name: str) -> Network:
         return self._open(name, self.world.device, self.settings)
 
@@ -170,11 +178,18 @@ def with_paper_tensors(bench: Sweep, config: SweepConfig) -> SweepConfig:
 
 
 def check(bench: Sweep, config: SweepConfig) -> None:
-    """Raise `ValueError` if cells are guided and nothing guides, or lengths of the guide are given and it has none."""
-    if bench.guide is None and any(weight != 1 for weight in config.guidance):
+    """Raise `ValueError` if cells are guided and nothing guides, or something is said of guidance and no cell heeds it."""
+    guided = any(weight != 1 for weight in config.guidance)
+    if guided and bench.guide is None:
         raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
     if config.guide_lengths is not None and not bench.tied:
         raise ValueError("lengths of the guide need a guide that is the folder of a run")
+    said = {"guide": bench.guide, "interval": bench.settings.interval, "without": bench.settings.without}
+    if not guided and (idle := " and ".join(f"--{name}" for name, value in said.items() if value)):
+        raise ValueError(
+            f"{idle} without guidance: all weights are 1, which is none. Name weights (--guidance 1,1.5,2), or leave out "
+            f"{idle}"
+        )
 
 
 def remaining(
@@ -229,6 +244,7 @@ def sweep(
         progress = world.progress(on_images if world.main else None, total, before=done * world.size)
         bench.evaluate(cell, seeds, progress)
         done += len(seeds)
+    bench.release()
     if on_images is not None and world.main:
         on_images(total, total)
     world.barrier()
