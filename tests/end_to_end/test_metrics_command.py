@@ -160,6 +160,7 @@ def test_processes_share_the_work(call, place):
         ),
         (["images", "--reference", "real.npz", "--metrics", "is", "--detector", "pixels"], 2, "names no classes"),
         (["images", "--reference", "broken.npz", "--metrics", "fd_pixels"], 1, "damaged or no reference"),
+        (["images", "--reference", "stack.npz"], 1, "data prepare stack.npz DATA"),
         (["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--repeat", "0"], 2, "--repeat 0"),
         (["images", "--reference", "real.npz", "--guide", "self", "--guidance", "2"], 2, "are for networks"),
         (["digits.safetensors", "--reference", "real.npz", "--guidance", "2"], 2, "need a --guide"),
@@ -169,6 +170,7 @@ def test_processes_share_the_work(call, place):
 def test_wrong_use_is_explained(call, monkeypatch, place, arguments, code, message):
     monkeypatch.chdir(place)
     (place / "broken.npz").write_text("no archive")
+    np.savez(place / "stack.npz", images=np.zeros((3, 8, 8), np.uint8))
     assert message in call("metrics", *arguments, code=code).err
 
 

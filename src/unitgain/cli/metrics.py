@@ -116,7 +116,8 @@ class Metrics(Drawing, Measuring):
     inception; pixels against the digits, of signals and volumes, and where the reference has nothing else."""
 
     repeat: int = 1
-    """How many times, with the seeds that follow or in as many parts of a folder; the papers give the best of 3."""
+    """How many times, with the seeds that follow, or in as many parts of pictures that are there, dealt in turn; the
+    papers give the best of 3."""
 
     seeds: str = "0-49999"
     """Of a network's images, one each."""

@@ -4,8 +4,10 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.data.arrays import OTHERS, Sample, read_moments, sample_of
@@ -32,6 +34,7 @@ class FileImages:
         files: where they are.
         source: what they are.
         layout: of arrays in NPY files; told from their shapes by default.
+        column: of the array in files of several.
         scratch: what `files` has unpacked, which goes with this object.
 
     Raises:
@@ -44,10 +47,12 @@ class FileImages:
         source: Source,
         *,
         layout: Layout | None = None,
+        column: str | None = None,
         scratch: tempfile.TemporaryDirectory | None = None,
     ) -> None:
         self.files, self.source, self._scratch = files, source, scratch
         self.layout: Layout | None = layout
+        self.column = column
         self.scale: Scale | None = None
         self.arrays = self._arrays()
 
@@ -98,7 +103,7 @@ class FileImages:
 
     def _decode(self, item: Item, limits: Limits) -> Tensor:
         try:
-            return decode(item.load(), limits, name=item.key, layout=self.layout)
+            return decode(item.load(), limits, name=item.key, layout=self.layout, column=self.column)
         except ImportError:
             raise
         except ImageError as error:
@@ -108,7 +113,14 @@ class FileImages:
             raise ImageError(f"{self.source.name}: {item.key} {why}") from error
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, name: str = "", layout: Layout | None = None) -> Tensor:
+def decode(
+    data: bytes,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    name: str = "",
+    layout: Layout | None = None,
+    column: str | None = None,
+) -> Tensor:
     """A picture as `unitgain data prepare` reads it: upright, on white, 8 bits; 1 channel if it is grey, 3 otherwise.
 
     Also the whole of an array, of audio or of a volume, `[C, *size]`, as `as_seen` has them.
@@ -118,29 +130,32 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, name: str = "", layo
         limits: what it may take.
         name: of the file.
         layout: of an array, where its file does not say it; told from its shape by default.
+        column: of the array, where a file holds several.
 
     Raises:
         ImageError: if it cannot be decoded, or is larger than `limits` allow.
         ImportError: if a package is missing.
     """
-    raw = read_raw(data, name, limits)
-    if raw is not None and isinstance(sample := _sample(raw, layout, data[:6] == NPY), Sample):
-        try:
-            limits.check_item("its numbers, as float32,", 4 * sample.array.size)
-        except LimitError as error:
-            raise ImageError(str(error)) from error
-        return as_seen(torch.from_numpy(sample.array.copy())[None])[0]
-    return from_image(decode_flat(data, Fit(resolution=None), limits))
+    raw = read_raw(data, name, limits, column)
+    if raw is None:
+        return from_image(decode_flat(data, Fit(resolution=None), limits))
+    sample = _sample(raw, layout, data[:6] == NPY)
+    if not isinstance(sample, Sample):
+        return torch.from_numpy(sample.copy())
+    try:
+        limits.check_item("its numbers, as float32,", 4 * sample.array.size)
+    except LimitError as error:
+        raise ImageError(str(error)) from error
+    return as_seen(torch.from_numpy(sample.array.copy())[None])[0]
 
 
-def _sample(raw: Raw, layout: Layout | None, npy: bool) -> Sample | None:
-    """The array of a file; None if it is a picture."""
+def _sample(raw: Raw, layout: Layout | None, npy: bool) -> Sample | NDArray[np.uint8]:
+    """The array of a file, or the pixels of one that is a picture."""
     whole = Fit(resolution=None, layout=layout)
     try:
         if npy and read_moments(raw.array, whole) is not None:
             raise ImageError("holds latents: decode them to images first")
-        sample = sample_of(raw, whole)
+        return sample_of(raw, whole)
     except ImageError as error:
         remedy = " to unitgain data prepare, and measure what that makes" if OTHERS in str(error) else ""
         raise ImageError(f"{error}{remedy}") from error.__cause__
-    return sample if isinstance(sample, Sample) else None

@@ -96,6 +96,7 @@ def open_images(
     limits: Limits = DEFAULT_LIMITS,
     split: str | None = None,
     say: Callable[[str], None] = lambda _: None,
+    column: str | None = None,
 ) -> Images:
     """Images or arrays by name.
 
@@ -104,6 +105,7 @@ def open_images(
         limits: what an image may take.
         split: of a set that has several; "all" for all of them.
         say: told what the user should know about the source, such as files that were left out.
+        column: of the images in a table, or the array in files of several.
 
     Raises:
         FileNotFoundError: if there is nothing of that name.
@@ -122,14 +124,14 @@ def open_images(
     if arrays:
         return DataImages(PreparedDataset(path), "prepared")
     scratch = tempfile.TemporaryDirectory()
-    options = SourceOptions(no_labels=True, conditions=(), split=split, limits=limits)
+    options = SourceOptions(no_labels=True, conditions=(), split=split, image_column=column, limits=limits)
     files = open_source(name, Path(scratch.name), options)
     assert isinstance(files, Indexed), "only sets on the Hub are streams"
     for note in files.notes:
         say(note)
     source = Source(kind=files.kind, name=files.name, formats=_formats(files), **_drawn(_manifest(files, path)))
     layout = None if source.seeds is None else "channels-first"  # as samples are written
-    return FileImages(files, source, layout=layout, scratch=scratch)
+    return FileImages(files, source, layout=layout, column=column, scratch=scratch)
 
 
 def _manifest(files: Indexed, path: Path) -> bytes | None:

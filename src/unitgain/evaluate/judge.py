@@ -159,7 +159,8 @@ class Judge:
     def measure(self, images: Images, repeat: int = 1, on_images: OnImages | None = None) -> list[Measurement]:
         """Measure images once or, as the papers do, several times with other seeds.
 
-        Files are split into as many equal parts, in the order of their names. Generated images are drawn of the seeds
+        Pictures that are there are split into as many equal parts, dealt in turn, so that each has of every class what
+        lies class by class; those that `draw` wrote in ranges of their seeds. Generated images are drawn of the seeds
         and of as many following ones: seeds 0-49999, 50000-99999, ...
 
         Args:
@@ -211,7 +212,7 @@ class Judge:
         }
 
 
-def repetitions(images: Images, repeat: int) -> list[tuple[Images, Sequence[int]]]:
+def repetitions(images: Images, repeat: int) -> list[tuple[Images, range]]:
     """Images and the numbers of those to measure, for each repetition.
 
     Raises:
@@ -223,11 +224,13 @@ def repetitions(images: Images, repeat: int) -> list[tuple[Images, Sequence[int]
         return [(images, range(len(images)))]
     if not isinstance(images, Generated):
         each = len(images) // repeat
-        return [(images, range(i * each, (i + 1) * each)) for i in range(repeat)]
+        if images.source.seeds is not None:  # whose classes may come in turn, too
+            return [(images, range(i * each, (i + 1) * each)) for i in range(repeat)]
+        return [(images, range(i, each * repeat, repeat)) for i in range(repeat)]
     seeds = images.seeds
     if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
         raise ValueError(f"--repeat {repeat} needs the seeds as a range such as 0-49999, not {as_ranges(seeds)}")
-    rounds: list[tuple[Images, Sequence[int]]] = []
+    rounds: list[tuple[Images, range]] = []
     for i in range(repeat):
         start = seeds[0] + i * len(seeds)
         rounds.append((dataclasses.replace(images, seeds=range(start, start + len(seeds))), range(len(seeds))))
@@ -260,12 +263,13 @@ def _check_references(metrics: Sequence[Metric], references: Mapping[str, Refere
             find_reference(references, dataclasses.replace(one, detector=name_of(one.detector)))
 
 
-def _part(images: Images, numbers: Sequence[int]) -> Mapping[str, Any]:
+def _part(images: Images, numbers: range) -> Mapping[str, Any]:
     """What a record says of a part of images; the seeds of a part of a folder are not known."""
     if isinstance(images, Generated):
         return {"seeds": as_ranges([images.seeds[number] for number in numbers])}
-    whole = len(numbers) == len(images)
-    return {} if whole else {"seeds": None, "name": f"{images.source.name} [{as_ranges(numbers)}]"}
+    whole, every = len(numbers) == len(images), "" if numbers.step == 1 else f", by {numbers.step}"
+    part = f"{images.source.name} [{numbers[0]}-{numbers[-1]}{every}]"
+    return {} if whole else {"seeds": None, "name": part}
 
 
 def _digest(summary: Summary) -> str:

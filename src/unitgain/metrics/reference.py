@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,10 +132,17 @@ def load_references(path: Path) -> dict[str, Reference]:
         arrays = read_npz(path)
         if "mu" in arrays:
             return official_references({"fid": arrays}, path.name, sha256(path))
+        if "about" not in arrays:
+            named = printable(", ".join(list(arrays)[:5]))
+            raise ReferenceFileError(
+                f"{path} is no reference, but holds arrays ({named}): if they are what to compare with, prepare them "
+                f"and name the result (--reference DATA): unitgain data prepare {shlex.quote(str(path))} DATA"
+            )
         about = parse_json(str(arrays["about"]), "what it says of itself")
         if about["format"] != FORMAT:
             raise ReferenceFileError(f"{path} is a reference of format {about['format']!r}, not {FORMAT}")
-        return {key: _reference(path, about, key, arrays) for key in about["detectors"]}
+        digest = sha256(path)
+        return {key: _reference(path, about, key, arrays, digest) for key in about["detectors"]}
     except (ReferenceFileError, MemoryError):
         raise
     except Exception as error:  # archives, arrays and JSON each have errors of their own
@@ -178,7 +186,7 @@ def official_entries(references: Mapping[str, Reference]) -> dict[str, dict[str,
     return entries
 
 
-def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[str, Any]) -> Reference:
+def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[str, Any], digest: str) -> Reference:
     entry = about["detectors"][key]
     info = from_dict(DetectorInfo, entry["detector"])
     count, fingerprint = entry["n"], about["fingerprint"]
@@ -194,7 +202,7 @@ def _reference(path: Path, about: Mapping[str, Any], key: str, arrays: Mapping[s
     return Reference(
         summary=summary,
         name=str(about["name"]),
-        hash=sha256(path),
+        hash=digest,
         fingerprint=fingerprint,
         count=count or None,  # official statistics do not say it
     )

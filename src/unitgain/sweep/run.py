@@ -178,7 +178,7 @@ def with_paper_tensors(bench: Sweep, config: SweepConfig) -> SweepConfig:
 
 
 def check(bench: Sweep, config: SweepConfig) -> None:
-    """Raise `ValueError` if cells are guided and nothing guides, or something is said of guidance and no cell heeds it."""
+    """Raise `ValueError` if cells are guided and nothing guides, or what is said of guidance has no cell to go for."""
     guided = any(weight != 1 for weight in config.guidance)
     if guided and bench.guide is None:
         raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
@@ -187,8 +187,7 @@ def check(bench: Sweep, config: SweepConfig) -> None:
     said = {"guide": bench.guide, "interval": bench.settings.interval, "without": bench.settings.without}
     if not guided and (idle := " and ".join(f"--{name}" for name, value in said.items() if value)):
         raise ValueError(
-            f"{idle} without guidance: all weights are 1, which is none. Name weights (--guidance 1,1.5,2), or leave out "
-            f"{idle}"
+            f"{idle} without guidance, as all weights are 1: name others, as in --guidance 1,1.5,2, or leave {idle} out"
         )
 
 
