@@ -162,7 +162,35 @@ def test_processes_share_the_work(call, place):
         (["images", "--reference", "broken.npz", "--metrics", "fd_pixels"], 1, "damaged or no reference"),
         (["images", "--reference", "stack.npz"], 1, "data prepare stack.npz DATA"),
         (["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--repeat", "0"], 2, "--repeat 0"),
-        (["images", "--reference", "real.npz", "--guide", "self", "--guidance", "2"], 2, "are for networks"),
+        (
+            [
+                "images",
+                "--reference",
+                "real.npz",
+                "--guide",
+                "self",
+                "--class",
+                "1",
+                "--sampler",
+                "euler",
+                "--steps",
+                "2",
+            ],
+            2,
+            "--sampler, --steps, --class, --guide: for networks",
+        ),
+        (["images", "--reference", "real.npz", "--seeds", "0-9"], 2, "--seeds: for networks"),
+        (["digits", "--reference", "digits", "--split", "train"], 2, "digits is one set"),
+        (
+            ["digits.safetensors", "--reference", "real.npz", "--split", "train"],
+            2,
+            "--split: for pictures that are there",
+        ),
+        (
+            ["images", "--reference", "real.npz", "--reference-split", "train"],
+            2,
+            "--reference-split: for a --reference",
+        ),
         (["digits.safetensors", "--reference", "real.npz", "--guidance", "2"], 2, "need a --guide"),
         (["reference", "digits", "--out", "real.txt"], 2, "is an .npz file"),
     ],
@@ -172,6 +200,18 @@ def test_wrong_use_is_explained(call, monkeypatch, place, arguments, code, messa
     (place / "broken.npz").write_text("no archive")
     np.savez(place / "stack.npz", images=np.zeros((3, 8, 8), np.uint8))
     assert message in call("metrics", *arguments, code=code).err
+
+
+def test_one_of_several_arrays_is_measured(call, monkeypatch, place):
+    monkeypatch.chdir(place)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 3, 4, 4), dtype=np.uint8)
+    np.savez(place / "several.npz", u=pixels[0], v=pixels[1])
+    make = ("metrics", "reference", "several.npz", "--out", "u.npz", "--detectors", "pixels")
+    assert "choose one with --image-column" in call(*make, code=2).err
+    call(*make, "--image-column", "u")
+    judged = ("--reference", "u.npz", "--metrics", "fd_pixels", "--json", "--image-column")
+    own, other = (json.loads(call("metrics", "several.npz", *judged, name).out)[0]["best"] for name in "uv")
+    assert abs(own) < 1e-3 < other
 
 
 def test_images_of_another_size_are_refused(call, monkeypatch, place):

@@ -23,6 +23,8 @@ class FakeRun:
         self.logged.append((step, values))
 
     def finish(self):
+        if self.broken:
+            raise BrokenPipeError("the service is gone")
         self.finished = True
 
 
@@ -118,6 +120,14 @@ def test_a_failing_wandb_does_not_end_the_run(tmp_path, wandb, capsys):
     log.close()
     assert capsys.readouterr().err.count("W&B failed, the run goes on without it: the service is gone") == 1
     assert len((tmp_path / "stats.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_wandb_that_fails_at_the_end_does_not_end_the_run_in_an_error(tmp_path, wandb, capsys):
+    log = StatsLog(tmp_path, 0, [WandB(tmp_path, "mine", {})])
+    log.write({"nimg": 1, "loss": 1.0})
+    wandb[0].broken = True
+    log.close()
+    assert "W&B failed, the run goes on without it: the service is gone" in capsys.readouterr().err
 
 
 def test_what_wandb_refuses_is_said_at_the_start(tmp_path, wandb, monkeypatch):

@@ -82,13 +82,21 @@ def test_names_with_markup_stay_text(runs, tmp_path, call):
         (("--lengths", "0.001"), "out of reach"),
         (("--weights", "2"), "needs a guide"),
         (("--guidance", "2"), "--weights 2"),
+        (("--guide", "self"), "no weight of guidance but 1"),
+        (("--guide-length", "0.1"), "--guide-length: for a --guide that is the folder of a run"),
+        (("--port", "1", "--token", "x"), "--port, --token: for a page that is served"),
         (("--seeds", "0-9999"), "seeds"),
         (("--class", "<b>"), "there is no class"),
     ],
 )
 def test_a_page_that_cannot_be_is_refused_and_nothing_written(runs, tmp_path, call, options, words):
     output = call("explore", runs / "main", "--export", tmp_path / "page.html", "--steps", "2", *options, code=2)
-    assert words in output.err and not any(tmp_path.iterdir())
+    assert words in " ".join(output.err.split()) and not any(tmp_path.iterdir())
+
+
+def test_options_of_a_written_page_are_refused_where_one_is_served(runs, call):
+    output = call("explore", runs / "main", "--lengths", "0.1", "--weights", "1,2", "--seeds", "0-7", code=2)
+    assert "--lengths, --weights, --seeds: for a page that is written" in output.err
 
 
 def test_the_benchmark_measures_each_part(runs, tmp_path):

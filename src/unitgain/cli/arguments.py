@@ -1,5 +1,6 @@
 """Arguments that several commands share, from text."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -72,6 +73,42 @@ class Shown:
                 Console().print(table)
             if words:
                 next_step("draw it", *words)
+
+
+def names_of(*commands: type[Any]) -> list[str]:
+    """Names of the fields of commands, or of parts that they share."""
+    return [field.name for command in commands for field in dataclasses.fields(command)]
+
+
+def refuse_idle(command: Any, names: Iterable[str], why: str) -> None:
+    """Refuse options that are given, and have no say in what a command is to do.
+
+    Args:
+        command: with its options.
+        names: of those of its fields that do nothing here.
+        why: when they do something, in words.
+
+    Raises:
+        ValueError: if one of them is not what it is by default.
+    """
+    fields = {field.name: field for field in dataclasses.fields(command)}
+    given = [option for name in names for option in _changed(fields[name], getattr(command, name))]
+    if given:
+        raise ValueError(f"{', '.join(given)}: {why}")
+
+
+def _changed(field: dataclasses.Field[Any], value: Any, default: Any = dataclasses.MISSING) -> list[str]:
+    """The options of a field that are not what they are by default, which for settings may be several."""
+    if default is dataclasses.MISSING:
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+    if value == default:
+        return []
+    if dataclasses.is_dataclass(value) and type(value) is type(default):
+        inner = dataclasses.fields(value)
+        return [word for one in inner for word in _changed(one, getattr(value, one.name), getattr(default, one.name))]
+    named = (getattr(part, "name", None) for part in getattr(field.type, "__metadata__", ()))
+    return [f"--{next(filter(None, named), field.name).replace('_', '-')}"]
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -12,7 +12,7 @@ from unitgain.demo.settings import DemoConfig
 class Demo:
     """Train on handwritten digits, pick the EMA length afterwards, sample, measure and write a report.
 
-    Takes a minute or two on two CPU cores. A second call goes on with what the first has done.
+    Made for CPUs: a small network, a short run. A second call goes on with what the first has done.
     """
 
     out: Path = Path("runs/demo")

@@ -58,11 +58,16 @@ class Sampled(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling(Sampled):
-    """How networks are evaluated, and in which steps; for all commands that draw."""
+class Batched:
+    """How many images are drawn at a time."""
 
     batch: int = 64
     """Images in flight at a time in each process; does not change the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Sampled):
+    """How networks are evaluated, and in which steps; for all commands that draw."""
 
     settings: DrawSettings = field(default_factory=DrawSettings)
 
@@ -78,7 +83,7 @@ class Sampling(Sampled):
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing(Sampling):
-    """What changes the images of a network, and how many are drawn at a time."""
+    """What changes the images of a network."""
 
     classes: Annotated[Unset[str], tyro.conf.arg(name="class", metavar="CLASS")] = None
     """Class of all images, by name or number; or several, which the seeds get in turn: a list flags,food,3, a range

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device, refuse_idle
 from unitgain.cli.drawing import Drawing
 from unitgain.console import bar, say
 from unitgain.files import write_text
@@ -69,15 +69,30 @@ class Explore(Drawing):
         """Serve the page until interrupted, or write it."""
         from unitgain.explore.session import Session
 
-        if self.export is not None and self.export.is_dir():
-            raise ValueError(f"--export {self.export} is a folder: name a file, such as {self.export / 'explore.html'}")
-        if self.export is not None and self.guidance is not None:
-            raise ValueError(f"--guidance {self.guidance:g}: the weights of a page are --weights {self.guidance:g}")
+        self._check()
         with Session(self.source, guide=self.guide, device=pick_device(self.device), settings=self.settings) as session:
             if self.export is None:
                 self._serve(session)
             else:
                 self._export(session, self._view(session), self.export)
+
+    def _check(self) -> None:
+        """Refuse what has no say in what is to be done."""
+        from unitgain.report.known import is_run
+
+        if self.export is None:
+            refuse_idle(
+                self, ["lengths", "weights", "seeds"], "for a page that is written; name its file: --export FILE"
+            )
+        else:
+            if self.export.is_dir():
+                example = self.export / "explore.html"
+                raise ValueError(f"--export {self.export} is a folder: name a file, such as {example}")
+            if self.guidance is not None:
+                raise ValueError(f"--guidance {self.guidance:g}: the weights of a page are --weights {self.guidance:g}")
+            refuse_idle(self, ["host", "port", "token"], f"for a page that is served; {self.export} is written")
+        if self.guide is None or not is_run(Path(self.guide)):
+            refuse_idle(self, ["guide_length", "guide_nimg"], "for a --guide that is the folder of a run")
 
     def _serve(self, session: "Session") -> None:
         from unitgain.explore.answers import Answers

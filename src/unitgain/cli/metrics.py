@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Unset, draw_next, parse_seeds, pick_device
-from unitgain.cli.drawing import Drawing
+from unitgain.cli.arguments import Device, Unset, draw_next, names_of, parse_seeds, pick_device, refuse_idle
+from unitgain.cli.drawing import Batched, Drawing
 from unitgain.console import Console, bar, byte_bar, label, next_step, note, say, show_json
 from unitgain.draw.options import options_of
 from unitgain.files import write_text
@@ -36,6 +36,10 @@ class Seeing:
 
     weights: Weights = field(default_factory=Weights)
 
+    image_column: Unset[str] = None
+    """Of the pictures in tables that are read, and the array in files of several (NPZ, HDF5). Default: found by its
+    type and name."""
+
     device: Device = "auto"
     """Where to compute."""
 
@@ -44,7 +48,7 @@ class Seeing:
         from unitgain.evaluate.images import open_images
 
         say = (lambda text: note(f"note: {text}")) if world.main else (lambda _: None)
-        return open_images(name, self.limits, split, say)
+        return open_images(name, self.limits, split, say, self.image_column)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,13 @@ class Measuring(Seeing):
     reference_split: Unset[str] = None
     """Of data of --reference that have several, such as the folders train and val; all: together."""
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether a reference is made, of data."""
+        from unitgain.evaluate.references import SUFFIXES
+
+        return self.reference is not None and Path(self.reference).suffix not in SUFFIXES
+
     def open_judge(
         self,
         metrics: str,
@@ -67,11 +78,12 @@ class Measuring(Seeing):
     ) -> "Judge":
         """`Judge.open` of metrics by commas, with bars for what is fetched and read."""
         from unitgain.evaluate.judge import Judge
-        from unitgain.evaluate.references import SUFFIXES
 
         reference, quiet = self.reference, not world.main
-        if reference is not None and Path(reference).suffix not in SUFFIXES:
+        if reference is not None and self.reads_data:
             reference = self.pictures(reference, self.reference_split, world)
+        else:
+            refuse_idle(self, ["reference_split"], "for a --reference that is data, of which one is made; leave it out")
         with (
             byte_bar(FETCHING, quiet=quiet) as fetched,
             bar("reading the reference", "images", quiet=quiet, late=True) as read,
@@ -90,7 +102,7 @@ class Measuring(Seeing):
 
 
 @dataclass(frozen=True)
-class Metrics(Drawing, Measuring):
+class Metrics(Drawing, Batched, Measuring):
     """Measure images, signals or volumes: FID, FD-DINOv2, KID, Inception score, precision, recall, density, coverage.
 
     All in one pass. A network's images are drawn as they are measured, with the options of `unitgain sample`, and not
@@ -148,9 +160,12 @@ class Metrics(Drawing, Measuring):
         from unitgain.report.known import is_run
 
         if not names_network(self.images) and not is_run(Path(self.images)):
-            if self.guide is not None or self.guidance is not None or self.settings.interval is not None:
-                raise ValueError(f"--guide, --guidance and --interval are for networks; {self.images} is none")
-            return self.pictures(self.images, self.split, world)
+            images = self.pictures(self.images, self.split, world)
+            idle = [*names_of(Drawing, Batched), "seeds"]
+            refuse_idle(self, idle, f"for networks, whose images are drawn; {self.images} is none")
+            return images
+        idle = ["split"] if self.reads_data else ["split", "image_column"]
+        refuse_idle(self, idle, f"for pictures that are there; {self.images} is a network, whose images are drawn")
         seeds = parse_seeds(self.seeds)
         main, guide, settings = self.networks(self.images, world.device)
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
@@ -167,7 +182,6 @@ class Metrics(Drawing, Measuring):
 
     def _go_on(self, results: "Sequence[Measurement]") -> None:
         """Say how to look at images of a network, or how a reference is made once for many measurements."""
-        from unitgain.evaluate.references import SUFFIXES
         from unitgain.hub import names_network
         from unitgain.report.known import is_run
 
@@ -179,10 +193,11 @@ class Metrics(Drawing, Measuring):
             return
         records = [result.records[0] for result in results]
         names = ",".join(dict.fromkeys(record.detector.name for record in records))
-        if self.reference is None or Path(self.reference).suffix in SUFFIXES or self.detector is not None:
+        if self.reference is None or not self.reads_data or self.detector is not None:
             return
         words = ["--features"] if any(not record.metric.startswith("f") for record in records) else []
         words += [] if self.reference_split is None else ["--split", self.reference_split]
+        words += [] if self.image_column is None else ["--image-column", self.image_column]
         words += options_of(self.weights, Weights())
         out = f"{Path(self.reference).name}.npz"
         next_step(

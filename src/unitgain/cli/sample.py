@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from unitgain.cli.arguments import Device, Unset, parse_seeds, pick_device
-from unitgain.cli.drawing import Drawing
+from unitgain.cli.drawing import Batched, Drawing
 from unitgain.console import bar, next_step, note, say
 from unitgain.draw.options import options_of
 from unitgain.draw.settings import Animation, DrawSettings, FromPicture
@@ -21,7 +21,7 @@ SEEDS = "0-63"
 
 
 @dataclass(frozen=True)
-class Sample(Drawing):
+class Sample(Drawing, Batched):
     """Draw images with a network, guided or not.
 
     Image number s depends on the networks, the settings and s alone: not on the batch size, the number of processes or

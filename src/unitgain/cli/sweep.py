@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Unset, draw_next, pick_device
-from unitgain.cli.drawing import Sampling
+from unitgain.cli.arguments import Unset, draw_next, pick_device, refuse_idle
+from unitgain.cli.drawing import Batched, Sampling
 from unitgain.cli.metrics import Measuring
 from unitgain.console import Console, bar, byte_bar, say
 from unitgain.sweep.cells import NUMBERS, CellResult, SweepConfig, best, best_by
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench(Sampling, Measuring):
+class Bench(Sampling, Batched, Measuring):
     """How cells are drawn and judged; shared by `sweep` and `tune`."""
 
     config: SweepConfig
@@ -59,6 +59,8 @@ class Bench(Sampling, Measuring):
         """Metrics with their detectors and references; each process measures cells of its own."""
         from unitgain.parallel import World
 
+        if not self.reads_data:
+            refuse_idle(self, ["image_column"], "for a --reference that is data, of which one is made; leave it out")
         return replace(self.open_judge(self.metric, world), world=World(device=world.device), errors=True)
 
     def say_best(self, bench: "Sweep", results: Sequence[CellResult]) -> None:

@@ -71,9 +71,14 @@ def export_page(
         on_images: called with (images drawn, images in all).
 
     Raises:
-        ValueError: as `Session.draw`, or if none of the lengths is within reach.
+        ValueError: as `Session.draw`, if none of the lengths is within reach, or a guide has no weight to guide by.
     """
     guided = next((weight for weight in config.weights if weight != 1), 1.0)
+    if guided == 1 and config.view.guide is not None:
+        raise ValueError(
+            f"a guide, {config.view.guide}, and no weight of guidance but 1, which is none: name others (--weights "
+            "1,1.5,2), or leave it out"
+        )
     base = session.check(config.view.replace(seeds=config.seeds[:1]).with_settings(guidance=guided))
     lengths = _lengths(session, config)
     pages = config.pages()

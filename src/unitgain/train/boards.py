@@ -166,18 +166,21 @@ class WandB:
         self._log(nimg, lambda: {name: require("wandb", extra="track").Image(pixels)})
 
     def _log(self, nimg: int, values: Callable[[], Mapping[str, Any]]) -> None:
-        if self._run is None:
-            return
-        try:
-            self._run.log(values(), step=nimg)
-        except Exception as error:  # whatever it is, it is not worth a training run
-            self._run = None
-            warn(f"W&B failed, the run goes on without it: {error}")
+        self._guarded(lambda: self._run.log(values(), step=nimg))
 
     def close(self) -> None:
         """Wait until everything is uploaded."""
-        if self._run is not None:
-            self._run.finish()
+        self._guarded(lambda: self._run.finish())
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        """Call W&B, unless it has failed before."""
+        if self._run is None:
+            return
+        try:
+            call()
+        except Exception as error:  # whatever it is, it is not worth a training run
+            self._run = None
+            warn(f"W&B failed, the run goes on without it: {error}")
 
 
 Board = TensorBoard | WandB
