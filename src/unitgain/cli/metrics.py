@@ -37,8 +37,8 @@ class Seeing:
     weights: Weights = field(default_factory=Weights)
 
     image_column: Unset[str] = None
-    """Of the pictures in tables that are read, and the array in files of several (NPZ, HDF5). Default: found by its
-    type and name."""
+    """Of the pictures in tables, and the array in files of several (NPZ, HDF5), of data of --reference too: where that
+    has another one, or none, make the reference first. Default: found by its type and name."""
 
     device: Device = "auto"
     """Where to compute."""
