@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Suppress, arg  # no options, where a recipe is read from a command line
 
 from unitgain.arch import NetworkSpec
-from unitgain.ema import check_sigma_rel
+from unitgain.ema import check_sigma_rel, file_name
 from unitgain.loss import DenoisingLoss, EDMLoss
 
 MIMG = 1_000_000
@@ -112,10 +112,11 @@ class Recipe:
         self._require("loss", isinstance(self.loss, DenoisingLoss), "must be a DenoisingLoss, such as EDMLoss")
         for name in ("duration", "snapshot_every"):
             object.__setattr__(self, name, -(-getattr(self, name) // self.batch) * self.batch)
-        self._require("ema", len(set(self.ema)) == len(self.ema), "names a length twice")
         self._require("ema", self.ema or self.ema_half_life, "needs at least one length, or an ema_half_life")
         for sigma_rel in self.ema:
             check_sigma_rel(sigma_rel)
+        names = {file_name(1, {"kind": "power", "sigma_rel": sigma_rel}) for sigma_rel in self.ema}
+        self._require("ema", len(names) == len(self.ema), "names a length twice, in the three decimals of snapshots")
 
     @property
     def command(self) -> str:

@@ -1,6 +1,6 @@
 """Names of tensors, whatever has wrapped the model that they are of."""
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -25,7 +25,8 @@ def tracked_names(module: nn.Module) -> dict[str, str]:
         By canonical name, the name that `named_parameters` or `named_buffers` gives.
 
     Raises:
-        ValueError: if two tensors have the same canonical name.
+        ValueError: if two tensors have the same canonical name; if `state_dict` holds copies of what the module has, or
+            nothing of it, so that it cannot be told which tensor is which.
     """
     own = {id(tensor): name for name, tensor in [*module.named_buffers(), *module.named_parameters()]}
     wrapped = {
@@ -34,13 +35,22 @@ def tracked_names(module: nn.Module) -> dict[str, str]:
         if isinstance(part, DistributedDataParallel | DataParallel | AveragedModel)
     }
     names: dict[str, str] = {}
+    others: list[str] = []
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in own:
-            continue  # extra state, which is no tensor of the network
+        if id(tensor) not in own:  # extra state, which is no tensor of the network, or a copy of one
+            others += [name] if isinstance(tensor, Tensor) else []
+            continue
         clean = _without_modules(name, wrapped)
         if clean in names:
             raise ValueError(f"tensors {names[clean]} and {name} are both called {clean} where nothing wraps them")
         names[clean] = own[id(tensor)]
+    lost = sorted({name for name, _ in module.named_parameters()} - set(names.values()))
+    if (lost and others) or (own and not names):
+        what = f"copies ({', '.join(others[:3])})" if others else "none of the tensors"
+        raise ValueError(
+            f"state_dict() of {type(module).__name__} holds {what} where the module has {', '.join(lost[:3])}: give the "
+            "module whose state_dict() holds its own parameters, such as the one inside; of FSDP, fully_shard (FSDP2)"
+        )
     return names
 
 

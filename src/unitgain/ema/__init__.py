@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from unitgain.ema.buffers import is_statistic as is_statistic
     from unitgain.ema.described import RAW as RAW
     from unitgain.ema.described import check_description as check_description
+    from unitgain.ema.described import check_names as check_names
     from unitgain.ema.described import describe as describe
     from unitgain.ema.described import file_name as file_name
     from unitgain.ema.described import power_profile as power_profile
     from unitgain.ema.described import profile_of as profile_of
+    from unitgain.ema.described import time_text as time_text
     from unitgain.ema.profiles import SIGMA_REL_MAX as SIGMA_REL_MAX
     from unitgain.ema.profiles import DensityProfile as DensityProfile
     from unitgain.ema.profiles import ExponentialProfile as ExponentialProfile

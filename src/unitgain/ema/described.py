@@ -1,6 +1,6 @@
 """Averaging profiles as files have them: JSON values, and the lengths that are in names of files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unitgain.ema.profiles import (
@@ -89,5 +89,18 @@ def file_name(t: float, described: Mapping[str, Any], mixed: str = "") -> str:
             length = f"hl{described['half_life']:g}"
         case kind:
             length = str(kind)
-    time = f"{t:010.0f}" if float(t).is_integer() else f"{t:014.3f}"
-    return f"{time}-{length}{mixed}.safetensors"
+    return f"{time_text(t)}-{length}{mixed}.safetensors"
+
+
+def time_text(t: float) -> str:
+    """A time in the name of a file: 10 digits, and three decimals if it is no whole number."""
+    return f"{t:010.0f}" if float(t).is_integer() else f"{t:014.3f}"
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise `ValueError` if two averages would be in files of one name, of which the second would replace the first."""
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"two averages would be in files of one name, {twice[0]}, which has a time in thousandths, sigma_rel in "
+            "three decimals and a half-life in six digits: choose lengths or times that differ by more"
+        )

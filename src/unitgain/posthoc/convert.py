@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unitgain.checkpoint.facts import DTYPES, facts_of
 from unitgain.checkpoint.writer import stored, write_average
-from unitgain.ema import RAW, describe, file_name
+from unitgain.ema import RAW, check_names, describe, file_name
 from unitgain.files import staged
 from unitgain.posthoc.foreign import SHARD, SUFFIXES, files_of, read_state
 from unitgain.posthoc.targets import Length
@@ -104,25 +104,28 @@ def convert(
 
     Raises:
         FileExistsError: if `out` is not empty.
-        ValueError: if a checkpoint cannot be read, or they are of different networks.
+        ValueError: if a checkpoint cannot be read, they are of different networks, or two times are one in thousandths.
         SnapshotError: if one has values that are not finite.
     """
+    profiles = [
+        describe(averaged.profile(source.t)) if averaged is not None and source.t > 0 else RAW for source in sources
+    ]
+    names = [file_name(source.t, profile) for source, profile in zip(sources, profiles, strict=True)]
+    check_names(names)
     written: list[Path] = []
     shapes: dict[str, tuple[int, ...]] | None = None
     with staged(out) as partial:
-        for done, source in enumerate(sources, start=1):
+        for done, (source, profile, name) in enumerate(zip(sources, profiles, names, strict=True), start=1):
             state = read_state(source.path, key, prefix=prefix, strip=strip)
             own = {name: tuple(tensor.shape) for name, tensor in state.items()}
             if shapes is not None and own != shapes:
-                name = next(iter(sorted(set(own.items()) ^ set(shapes.items()))))[0]
-                raise ValueError(f"{source.path} and {sources[0].path} hold different networks: they differ in {name}")
+                wrong = next(iter(sorted(set(own.items()) ^ set(shapes.items()))))[0]
+                raise ValueError(f"{source.path} and {sources[0].path} hold different networks: they differ in {wrong}")
             shapes = own
-            profile = describe(averaged.profile(source.t)) if averaged is not None and source.t > 0 else RAW
             tensors = {name: stored(name, tensor, DTYPES[dtype] if dtype else None) for name, tensor in state.items()}
             buffers = [name for name, one in state.items() if not (one.is_floating_point() or one.is_complex())]
             facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
-            path = partial / file_name(source.t, profile)
-            written += write_average(path, facts, tensors)
+            written += write_average(partial / name, facts, tensors)
             if on_progress is not None:
                 on_progress(done, len(sources))
     return [out / path.name for path in written]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from unitgain.checkpoint.snapshot import unfinished
-from unitgain.ema import Profile
+from unitgain.ema import Profile, time_text
 from unitgain.files import sweep
 from unitgain.posthoc.thin import errors, thin
 
@@ -33,8 +33,8 @@ class Thinning:
 
 
 class Kept:
-    """The snapshots of averages in a folder, by time. What is there is looked for once, by name, as a damaged one must
-    not stop the run; what is written is remembered.
+    """The snapshots of averages in a folder, by time as names of files have it. What is there is looked for once, by
+    name, as a damaged one must not stop the run; what is written is remembered.
 
     Args:
         folder: of the store.
@@ -65,20 +65,26 @@ class Kept:
         self.folder, self.keep, self.room = folder, keep, room
         self.profiles_at, self.lengths = profiles_at, lengths
         self.thinnings: list[Thinning] = []
-        self._resumed = resumed
+        self._resumed, self._last = resumed, 0.0  # time of the last one that this run wrote
         self._there: dict[float, list[Path]] | None = None  # files by time, once they are known
 
     def resume(self) -> None:
         """The run goes on from a checkpoint: what is of a later time is replaced as training comes to it again."""
-        self._resumed, self._there = True, None
+        self._resumed, self._last, self._there = True, 0.0, None
 
     def begin(self, now: float) -> None:
         """Make way for snapshots of the time `now`.
 
         Raises:
-            ValueError: if the folder holds snapshots of this time or later that this run has not written.
+            ValueError: if the folder holds snapshots of this time or later that this run has not written, or the last
+                one is of this time too, as names have it.
         """
-        there = self._known()
+        there, exact, now = self._known(), now, _as_named(now)
+        if now <= self._last:
+            raise ValueError(
+                f"a snapshot at t = {exact:g} after the one at {self._last:g}: names of files have times in thousandths, "
+                "so that they would be one file; count t in a smaller unit, such as steps, or store less often"
+            )
         later = [t for t in there if t >= now]
         if later and not self._resumed:
             raise ValueError(
@@ -90,7 +96,8 @@ class Kept:
 
     def add(self, t: float, paths: Sequence[Path]) -> None:
         """Note what was written."""
-        self._known().setdefault(t, []).extend(paths)
+        self._last = _as_named(t)
+        self._known().setdefault(self._last, []).extend(paths)
 
     def end(self) -> None:
         """Delete what is not to be kept, now that the newest is there.
@@ -130,3 +137,7 @@ class Kept:
     def _delete(self, t: float) -> None:
         for path in self._known().pop(t):
             path.unlink(missing_ok=True)
+
+
+def _as_named(t: float) -> float:
+    return float(time_text(t))

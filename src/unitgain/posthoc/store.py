@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unitgain.checkpoint.facts import SnapshotHeader, average_dtype, facts_of
 from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.writer import check_dtype, check_finite, write_average
-from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, describe, file_name
+from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, check_names, describe, file_name
 from unitgain.ema.tracker import check_step
 from unitgain.parallel import full
 from unitgain.posthoc.estimate import PAIR, Estimate, estimate, snapshot_bytes
@@ -87,6 +87,7 @@ class SnapshotStore:
         profiles = self.profiles_at(1.0)
         if not profiles or len(set(profiles)) < len(profiles):
             raise ValueError("give at least one tracker, and no two of the same length")
+        check_names([file_name(1.0, describe(profile)) for profile in profiles])
         self.every, self.update_every, self.dtype, self.budget = every, update_every, dtype, budget
         self._steps, self._behind = 0, 0.0  # since the last update of the averages: steps, and the time that they took
         self.lengths, self.shard_bytes, self.main = tuple(lengths), shard_bytes, main
@@ -175,7 +176,8 @@ class SnapshotStore:
 
         Raises:
             SnapshotError: if an average is not finite in the dtype of the files.
-            ValueError: if the folder holds snapshots of this time or later that this run has not written.
+            ValueError: if the folder holds snapshots of this time or later that this run has not written, or the last
+                one that it has written is of the same time in the thousandths that names of files have.
             OSError: if they cannot be written.
         """
         self.take()()

@@ -1,0 +1,93 @@
+"""What post-hoc EMA could lose without a word: tensors, files of one name, files of two at once."""
+
+import pytest
+import torch
+from torch import nn
+
+from unitgain.checkpoint.names import tracked_names
+from unitgain.checkpoint.snapshot import list_snapshots
+from unitgain.ema import ExponentialEMA
+from unitgain.posthoc import SnapshotStore
+from unitgain.posthoc.convert import Source, convert
+
+
+class Cloning(nn.Linear):
+    """Its `state_dict` holds copies, as of FSDP1 and of modules that gather what is theirs."""
+
+    def __init__(self, rename: str = ""):
+        super().__init__(2, 2)
+        self.register_buffer("scale", torch.ones(1))
+        self._rename = rename
+
+    def state_dict(self, **options):
+        state = super().state_dict(**options)
+        return {self._rename + name: one if name == "scale" else one.clone() for name, one in state.items()}
+
+
+@pytest.mark.parametrize("rename", ["", "inner."])
+def test_a_module_whose_state_holds_copies_is_refused_before_anything_is_written(tmp_path, rename):
+    with pytest.raises(ValueError, match=r"state_dict.* copies .*weight"):
+        SnapshotStore(tmp_path, Cloning(rename), every=1)
+
+
+def test_a_module_without_a_state_is_refused_and_one_that_leaves_something_out_is_not():
+    class Empty(nn.Linear):
+        def state_dict(self, **options):
+            return {}
+
+    class Partial(nn.Linear):
+        def state_dict(self, **options):
+            return {"weight": self.weight, "told": torch.ones(3)} if self.bias is None else {"weight": self.weight}
+
+    with pytest.raises(ValueError, match="none of the tensors"):
+        tracked_names(Empty(2, 2))
+    assert tracked_names(Partial(2, 2)) == {"weight": "weight"}
+    assert tracked_names(Partial(2, 2, bias=False)) == {"weight": "weight"}
+
+
+@pytest.mark.parametrize(
+    "emas",
+    [
+        lambda module: {"emas": module, "track": (0.0501, 0.0504)},
+        lambda module: {"emas": [ExponentialEMA(module, 1_000_001.0), ExponentialEMA(module, 1_000_002.0)]},
+    ],
+)
+def test_lengths_whose_files_have_one_name_are_refused(tmp_path, emas):
+    with pytest.raises(ValueError, match="one name"):
+        SnapshotStore(tmp_path, every=1, **emas(nn.Linear(2, 2)))
+
+
+def steps(store, count, dt):
+    for _ in range(count):
+        t = store.t + dt
+        store.update(t, t - store.t)
+
+
+def test_times_with_fractions_are_given_up_one_by_one_when_a_run_goes_on(tmp_path):
+    module = nn.Linear(2, 2)
+    store = SnapshotStore(tmp_path, module, every=1, keep=2)
+    steps(store, 18, 0.11112)
+    assert [one.t for one in list_snapshots(tmp_path)][::2] == pytest.approx([1.00008, 2.00016])
+    again = SnapshotStore(tmp_path, module, every=1, keep=2)
+    again.load_state_dict(store.state_dict())
+    steps(again, 9, 0.11112)
+    assert [one.t for one in list_snapshots(tmp_path)][::2] == pytest.approx([2.00016, 3.00024])
+    again = SnapshotStore(tmp_path, module, every=1, keep=2)
+    again.load_state_dict(store.state_dict())  # from before the last snapshot
+    steps(again, 18, 0.11112)
+    assert [one.t for one in list_snapshots(tmp_path)][::2] == pytest.approx([3.00024, 4.00032])
+
+
+def test_times_that_files_cannot_tell_apart_are_refused(tmp_path):
+    store = SnapshotStore(tmp_path, nn.Linear(2, 2), every=0.0002)
+    with pytest.raises(ValueError, match="thousandths"):
+        steps(store, 1, 0.0002)
+    store = SnapshotStore(tmp_path, nn.Linear(2, 2), every=0.0008)
+    with pytest.raises(ValueError, match="thousandths"):
+        steps(store, 9, 0.0008)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before
+    torch.save({"weight": torch.ones(2)}, tmp_path / "one.pt")
+    with pytest.raises(ValueError, match="one name"):
+        convert([Source(tmp_path / "one.pt", 1.0001), Source(tmp_path / "one.pt", 1.0002)], tmp_path / "converted")
+    assert all(path.read_bytes() == data for path, data in before.items())
