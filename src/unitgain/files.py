@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -122,7 +123,8 @@ def sweep(folder: Path) -> None:
     """Remove what `atomic` and `staged` could not: temporary files of killed processes of this machine."""
     for path in folder.glob(".*.tmp") if folder.is_dir() else ():
         name, _, process = path.stem.rpartition(".")
-        if name.endswith(f".{_machine()}") and process.isdigit() and not _alive(int(process)):
+        ours = name.endswith(f".{_machine()}") and re.fullmatch("[0-9]{1,9}", process)
+        if ours and not _alive(int(process)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -166,6 +168,7 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     require_empty(folder)
     partial = _temporary(folder)
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had this number
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -122,7 +122,7 @@ class EDMLoss(DenoisingLoss):
     """Log-normal noise levels, and the papers' weighting.
 
     Args:
-        P_mean: mean of ln(sigma).
+        P_mean: mean of ln(sigma), finite.
         P_std: standard deviation of ln(sigma), positive.
     """
 
@@ -130,6 +130,8 @@ class EDMLoss(DenoisingLoss):
     P_std: float
 
     def __post_init__(self) -> None:
+        if not float("-inf") < self.P_mean < float("inf"):
+            raise ValueError(f"EDMLoss.P_mean = {self.P_mean!r}: must be finite")
         if not 0 < self.P_std < float("inf"):
             raise ValueError(f"EDMLoss.P_std = {self.P_std!r}: must be positive and finite")
 

@@ -1,5 +1,6 @@
 """Magnitudes by bucket: closed forms, and hooks that are there only while they are wanted."""
 
+import json
 import pytest
 import torch
 
@@ -93,3 +94,14 @@ def test_images_count_alike_however_they_come(tiny_spec):
         assert parts[bucket] == pytest.approx(values, rel=1e-5)
     with pytest.raises(ValueError, match="no images"):
         measure(denoiser, [], loss)
+
+
+def test_values_that_are_not_finite_are_left_out(tiny_spec):
+    denoiser = Denoiser(tiny_spec.replace(num_blocks=1)).eval()
+    denoiser.network.get_parameter("enc.8x8_conv.weight").data[0] = float("inf")
+    with torch.no_grad(), watch(denoiser) as probe:
+        denoiser(torch.randn(4, 1, 8, 8), 1.0)
+    buckets = probe.buckets()
+    assert not buckets["Enc 8x8"].keys() & {"activation_max", "weight_max", "weight_mean"}
+    assert "weight_mean" in buckets["Dec 8x8"]
+    json.dumps(buckets, allow_nan=False)

@@ -127,7 +127,7 @@ def test_averages_may_end_anywhere_up_to_the_last_snapshot(run, tmp_path):
     assert max(source.t for source in planned.sources) <= 90
     assert planned.weights.error[0] < 1e-12 < planned.weights.error[1]
     assert planned.copy_from.t == 80
-    (result,) = reconstruct(run, [0.1], tmp_path / "out", nimg=80, dtype=None)
+    (result,) = reconstruct(run, [0.1], tmp_path / "out", t=80, dtype=None)
     torch.testing.assert_close(load_file(result.path), load_file(run / "0000000080-0.100.safetensors"))
 
 

@@ -6,9 +6,10 @@ from torch import nn
 
 from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.snapshot import list_snapshots
-from unitgain.ema import ExponentialEMA
-from unitgain.posthoc import SnapshotStore
-from unitgain.posthoc.convert import Source, convert
+from unitgain.ema import ExponentialEMA, PowerEMA
+from unitgain.posthoc import SnapshotStore, reconstruct
+from unitgain.posthoc.convert import Source, convert, find_sources
+from unitgain.posthoc.targets import parse_lengths
 
 
 class Cloning(nn.Linear):
@@ -91,3 +92,53 @@ def test_times_that_files_cannot_tell_apart_are_refused(tmp_path):
     with pytest.raises(ValueError, match="one name"):
         convert([Source(tmp_path / "one.pt", 1.0001), Source(tmp_path / "one.pt", 1.0002)], tmp_path / "converted")
     assert all(path.read_bytes() == data for path, data in before.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\ufefffile,t\none.pt,10\n", None),
+        ("file,t\none.pt\n", "needs a file and its time"),
+        ("file,t\none.pt,nan\n", "is no time"),
+        ("file,t\none.pt,inf\n", "is no time"),
+        ("", "it has nothing"),
+        ("name,t\none.pt,1\n", "it has name, t"),
+    ],
+)
+def test_tables_of_times(tmp_path, text, message):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "one.pt")
+    (tmp_path / "times.csv").write_text(text, encoding="utf-8")
+    if message is None:
+        assert [one.t for one in find_sources(tmp_path, table=tmp_path / "times.csv")] == [10]
+        return
+    with pytest.raises(ValueError, match=message):
+        find_sources(tmp_path, table=tmp_path / "times.csv")
+
+
+@pytest.mark.parametrize("text", ["0.1:inf:0.1", "0:0.2:1e-9", "nan:0.2:0.1"])
+def test_ranges_without_end_are_refused(text):
+    with pytest.raises(ValueError, match=text):
+        parse_lengths(text)
+
+
+def test_buffers_that_a_block_replaces_are_there_again_after_it():
+    module = nn.Sequential(nn.BatchNorm1d(2))
+    ema = PowerEMA(module, 0.1)
+    ema.update(1, 1)
+    mean, before = module[0].running_mean, module[0].running_mean.clone()
+    with ema.switch():
+        module[0].running_mean = torch.full((2,), 7.0)
+    assert module[0].running_mean is mean and torch.equal(mean, before)
+
+
+def test_stored_averages_are_never_replaced_by_reconstructions(tmp_path):
+    store = SnapshotStore(tmp_path, nn.Linear(2, 2), every=1, dtype="float32")
+    steps(store, 8, 1)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"0000000008-0\.050\.safetensors .*another folder"):
+        reconstruct(tmp_path, [0.05, 0.07], tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for _ in range(2):
+        reconstruct(tmp_path, [0.05, 0.07], tmp_path / "ema", dtype="float32")
+    reconstruct(tmp_path, [0.05], tmp_path / "ema")
+    assert {path: path.read_bytes() for path in before} == before

@@ -6,6 +6,7 @@ root mean square over the pixels and the batch (Eqs. 3 and 68); those of all fea
 resolution, become their maximum and their mean.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,10 @@ class Probe:
         self.images = dict(zip(self.squares, counts.tolist(), strict=True))
 
     def buckets(self) -> dict[str, dict[str, float]]:
-        """The result: `{"Enc 64x64": {"activation_max": ..., ...}, ...}`, in the order of the network."""
+        """The result: `{"Enc 64x64": {"activation_max": ..., ...}, ...}`, in the order of the network.
+
+        Values that are not finite, as of a step whose gradients overflow, are left out.
+        """
         layers: dict[str, list[str]] = {}
         for name in self.squares:
             layers.setdefault(bucket_of(name) or "", []).append(name)
@@ -69,8 +73,9 @@ class Probe:
         for bucket, names in layers.items():
             activations = torch.cat([(self.squares[name] / self.images[name]).sqrt() for name in names])
             weights = torch.cat([self.weights[name] for name in names])
-            values = (activations.max(), activations.mean(), weights.max(), weights.mean())
-            result[bucket] = {key: value.item() for key, value in zip(QUANTITIES, values, strict=True)}
+            tensors = (activations.max(), activations.mean(), weights.max(), weights.mean())
+            values = {key: value.item() for key, value in zip(QUANTITIES, tensors, strict=True)}
+            result[bucket] = {key: value for key, value in values.items() if math.isfinite(value)}
         return result
 
 

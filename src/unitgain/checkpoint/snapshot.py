@@ -120,11 +120,11 @@ class Snapshot:
 
     @property
     def kind(self) -> str:
-        """Of its averaging profile: "power", "exponential", "uniform" or "raw"."""
+        """Of its averaging profile: "power", "exponential", "uniform", "raw" or "unknown"."""
         return self.described["kind"]
 
     def profile(self) -> Profile | None:
-        """How it was averaged; None for raw weights."""
+        """How it was averaged; None for raw weights, and for an average that does not say."""
         return profile_of(self.described, self.t)
 
     @property

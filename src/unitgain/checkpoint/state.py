@@ -1,12 +1,13 @@
 """Training checkpoints: a folder that is whole or does not count.
 
-`<folder>/<nimg, 10 digits>/` holds what `unitgain.checkpoint.sharded` writes and `manifest.json`, which is written last
+`<folder>/<nimg, 10 digits or more>/` holds what `unitgain.checkpoint.sharded` writes and `manifest.json`, which is written last
 and gives the size and the SHA-256 of every other file, and of itself. A folder without a valid manifest is not a
 checkpoint.
 """
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,7 +102,8 @@ def verify_files(path: Path, files: Mapping[str, Mapping[str, Any]], names: Sequ
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Folders that are named like checkpoints, oldest first; not validated."""
-    return sorted(path for path in folder.glob("[0-9]" * 10) if path.is_dir())
+    named = (path for path in folder.glob("[0-9]" * 10 + "*") if re.fullmatch("[0-9]+", path.name))
+    return sorted((path for path in named if path.is_dir()), key=checkpoint_nimg)
 
 
 def checkpoint_nimg(path: Path) -> int:

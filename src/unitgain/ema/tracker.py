@@ -139,11 +139,15 @@ class EMA(ABC):
         online = {**averaged, **copied}
         with torch.no_grad():
             aside = {name: tensor.clone() for name, tensor in online.items()}
+        parts = [(part, dict(part.named_buffers(recurse=False))) for part in self.module.modules()]
         _SWITCHED.add(self.module)
         try:
             _copy(online, {**self.average, **self.buffers})
             yield self.module
         finally:
+            for part, buffers in parts:
+                for name, buffer in buffers.items():  # where the block has put others in their place
+                    setattr(part, name, buffer)
             _copy(online, aside)
             _SWITCHED.discard(self.module)
 
@@ -249,7 +253,7 @@ class EMA(ABC):
                 self._staging[name] = torch.empty(
                     tensor.shape, dtype=tensor.dtype, device=self._device, pin_memory=pinned
                 )
-            self._staging[name].copy_(tensor, non_blocking=True)
+            self._staging[name].copy_(tensor, non_blocking=tensor.is_cuda)  # what others would copy later is not awaited
         arrived: list[Any] = [
             torch.cuda.current_stream(device).record_event()
             for device in {tensor.device for tensor in sources.values() if tensor.is_cuda}

@@ -262,13 +262,20 @@ def pick_device(device: torch.device | str) -> torch.device:
     """The device of that name; "auto" is the GPU where there is one.
 
     Raises:
-        ValueError: if a GPU is asked for and torch finds none.
+        ValueError: if torch knows no device of this name, or a GPU is asked for that it does not find.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no GPU here; use --device cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+        device = "cuda" if count else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: torch knows no such device; use auto, cpu, cuda or cuda:NUMBER") from error
+    if chosen.type == "cuda" and not count:
+        raise ValueError(f"--device {device}: torch finds no GPU here; use --device cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise ValueError(f"--device {device}: torch finds {count} GPUs here; use cuda:0 to cuda:{count - 1}")
+    return chosen
 
 
 def _own_gpu() -> torch.device:

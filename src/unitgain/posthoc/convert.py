@@ -1,6 +1,7 @@
 """Checkpoints of any project into a folder of snapshots: all it takes is tensors and times."""
 
 import csv
+import math
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -186,12 +187,16 @@ def _time(where: str, expressions: Sequence[re.Pattern[str]], anywhere: bool) ->
 def _from_table(folder: Path, table: Path) -> list[Source]:
     if not table.is_file():
         raise FileNotFoundError(f"no table at {table}")
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with open(table, newline="", encoding="utf-8-sig") as file:  # as Excel writes it, too
+        reader = csv.DictReader(file)
+        rows, columns = list(reader), reader.fieldnames or ()
+    if "file" not in columns or "t" not in columns:
+        raise ValueError(f"{table} needs a header with the columns file and t; it has {', '.join(columns) or 'nothing'}")
     sources: list[Source] = []
     for row in rows:
-        if "file" not in row or "t" not in row:
-            raise ValueError(f"{table} needs the columns file and t; it has {', '.join(map(str, row))}")
+        if not row["file"] or not row["t"]:
+            given = ",".join(map(str, filter(None, row.values())))
+            raise ValueError(f"{table}: the row {given!r} needs a file and its time t")
         path = folder / row["file"]
         if not path.exists():
             raise FileNotFoundError(f"{table} names {row['file']}, which is not in {folder}")
@@ -201,6 +206,9 @@ def _from_table(folder: Path, table: Path) -> list[Source]:
 
 def _number(text: str, name: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"{name}: {text!r} is no time") from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: {text!r} is no time: give a finite number, 0 or more")
+    return number

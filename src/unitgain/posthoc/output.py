@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -84,6 +85,14 @@ def check_folder(folder: Path, files: Mapping[str, str]) -> None:
             raise FileExistsError(
                 f"{path} is there, of other snapshots or made with other options: delete it, or choose another folder"
             )
+
+
+def check_originals(folder: Path, names: Iterable[str]) -> None:
+    """Raise `FileExistsError` if a result would replace a snapshot that is none itself, such as one of the run."""
+    for path in filter(None, (first_file(folder / name) for name in names)):
+        with suppress(SnapshotError):
+            if MADE not in Snapshot(path).facts.get("extra", {}):
+                raise FileExistsError(f"{path} is a snapshot that was not reconstructed: choose another folder")
 
 
 class Output:

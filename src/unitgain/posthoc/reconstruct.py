@@ -9,7 +9,7 @@ from unitgain.ema import gamma_to_sigma_rel
 from unitgain.files import naming
 from unitgain.posthoc import stream
 from unitgain.posthoc.jobs import jobs
-from unitgain.posthoc.output import Output, check_folder, filename, first_file, identity, is_there
+from unitgain.posthoc.output import Output, check_folder, check_originals, filename, first_file, identity, is_there
 from unitgain.posthoc.planning import UNREACHABLE, Plan, plan
 from unitgain.posthoc.targets import Length, Target
 
@@ -34,7 +34,6 @@ def reconstruct(
     targets: Sequence[float | Length],
     out: Path | str,
     *,
-    nimg: int | None = None,
     t: float | None = None,
     dtype: str | None = "float16",
     shard_bytes: int | None = None,
@@ -55,7 +54,6 @@ def reconstruct(
         run: folder of a run, or of snapshots.
         targets: relative lengths, each in (0, 0.2886), or `Target`s that say more.
         out: folder for the results, named as snapshots are.
-        nimg: `t` by another name, for times that are images seen.
         t: end of the averages; that of the last snapshot by default.
         dtype: of the results: "float16", "bfloat16" or "float32"; None for what each tensor has in the snapshots.
         shard_bytes: largest size of a file; None for one file per result.
@@ -71,7 +69,7 @@ def reconstruct(
         What was written, in the order of `targets`.
 
     Raises:
-        FileExistsError: as `add` says.
+        FileExistsError: as `add` says, and if a result would replace a snapshot that is no reconstruction.
         FileNotFoundError: if there are no snapshots.
         SnapshotError: if one is damaged; nothing is written.
         ValueError: as `plan`, and if two lengths are equal in the three decimals of their file's name, or a result has
@@ -80,10 +78,9 @@ def reconstruct(
     """
     if dtype is not None:
         check_dtype(dtype)
-    if nimg is not None and t is not None:
-        raise ValueError("nimg and t are the same thing: give one of them")
-    planned = plan(run, targets, t=nimg if t is None else t, normalize=normalize, max_error=max_error)
+    planned = plan(run, targets, t=t, normalize=normalize, max_error=max_error)
     out, identities = Path(out), _identities(planned, dtype, shard_bytes)
+    check_originals(out, identities)
     if add:
         check_folder(out, identities)
     named = list(zip(planned.targets, identities.items(), strict=True))

@@ -7,7 +7,6 @@ would have the threads wait for each other's turn in Python.
 """
 
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 from unitgain.checkpoint.snapshot import SnapshotError, damaged
 from unitgain.checkpoint.tensors import PAGE, checksum, map_file, raw_bytes
 from unitgain.checkpoint.writer import check_finite
+from unitgain.data.workers import cores
 from unitgain.native import Combination, can_combine
 from unitgain.posthoc.jobs import Job
 
@@ -194,7 +194,7 @@ def _files(work: Sequence[Job]) -> Mapping[Path, Tensor]:
 @contextmanager
 def _pool(threads: int) -> Generator[tuple[ThreadPoolExecutor, int], None, None]:
     """Threads that each compute alone, while torch's own threads rest."""
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or cores()
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "reconstruct", initializer=torch.set_num_threads, initargs=(1,))
     try:

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 
 from unitgain.ema import ExponentialProfile, PowerProfile, Profile, gamma_to_sigma_rel, sigma_rel_to_gamma
 
+MOST = 10_000  # lengths in a range
+
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
@@ -116,8 +118,10 @@ def _numbers(text: str) -> list[float]:
         numbers = []
     if len(numbers) == 1:
         return numbers
-    if len(numbers) == 3 and numbers[2] > 0 and numbers[1] >= numbers[0]:
+    if len(numbers) == 3 and all(map(math.isfinite, numbers)) and numbers[2] > 0 and numbers[1] >= numbers[0]:
         start, stop, step = numbers
+        if (stop - start) / step > MOST:
+            raise ValueError(f"the range {text!r} has over {MOST:,} lengths: take a larger step")
         count = math.floor((stop - start) / step + 1e-6) + 1
         return [round(start + i * step, 9) for i in range(count)]
     raise ValueError(f"cannot read the lengths {text!r}: write 0.05, 0.05,0.1 or start:stop:step as 0.01:0.25:0.01")

@@ -1,7 +1,6 @@
 """What must hold before many processes train together, checked in seconds rather than found out after hours."""
 
-import hashlib
-import json
+import math
 import platform
 import shutil
 import socket
@@ -15,7 +14,7 @@ from unitgain import __version__
 from unitgain.console import warn
 from unitgain.data.dataset import Dataset
 from unitgain.parallel import World
-from unitgain.serial import differences, to_dict
+from unitgain.serial import differences, digest, to_dict
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.errors import PreflightError
 from unitgain.train.lock import LOCK
@@ -65,8 +64,7 @@ def versions() -> dict[str, str]:
 
 def agree(world: World, phase: str, ours: dict[str, Any]) -> None:
     """Raise `PreflightError` unless all processes have the same, naming the ranks that differ from rank 0, and how."""
-    digest = hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()
-    if len(set(world.gather(digest))) == 1:
+    if len(set(world.gather(digest(ours)))) == 1:
         return
     first, *others = world.gather(ours)
     rows = [(rank, "; ".join(differences(first, other))) for rank, other in enumerate(others, start=1)]
@@ -116,7 +114,8 @@ def check_disk(state: TrainState, config: TrainConfig, run: Path, free: Callable
     snapshots = width * numbers * len(state.emas)
     least = checkpoint + snapshots
     steps = (config.recipe.duration - state.nimg) // config.recipe.snapshot_every
-    all_of_it = checkpoint * (config.keep_checkpoints + 1) + snapshots * steps
+    averages = min(snapshots * steps, config.snapshot_budget or math.inf)
+    all_of_it = checkpoint * (config.keep_checkpoints + 1) + averages
     if available < least:
         raise OSError(
             f"{run} has {available / GIB:.2f} GiB free, a checkpoint and the snapshots of one time take "

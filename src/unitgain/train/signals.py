@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 from unitgain.train.step import Observer
@@ -44,6 +44,7 @@ class StopSignal(Observer):
         self._says = not quiet and os.environ.get("RANK", "0") == "0"
         self._previous: dict[signal.Signals, object] = {}
         self._pipe: tuple[socket.socket, socket.socket] | None = None
+        self._wakeup = -1  # where somebody else, such as a notebook, wants to hear of signals
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
@@ -51,7 +52,7 @@ class StopSignal(Observer):
                 self._previous[number] = signal.signal(number, self._handle)
             self._pipe = socket.socketpair()
             self._pipe[1].setblocking(False)
-            signal.set_wakeup_fd(self._pipe[1].fileno(), warn_on_full_buffer=False)
+            self._wakeup = signal.set_wakeup_fd(self._pipe[1].fileno(), warn_on_full_buffer=False)
             threading.Thread(target=_insist, args=(self._pipe[0],), daemon=True).start()
         return self
 
@@ -60,8 +61,8 @@ class StopSignal(Observer):
     ) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)  # type: ignore[arg-type]
-        if self._pipe is not None and kind is not KeyboardInterrupt:  # then the watcher sees to the end
-            signal.set_wakeup_fd(-1)
+        if self._pipe is not None:
+            signal.set_wakeup_fd(self._wakeup)
             self._pipe[1].close()
 
     @contextmanager
@@ -111,13 +112,22 @@ class _AbandonedError(BaseException):
 
 
 def _insist(pipe: socket.socket) -> None:
-    """End the process after a second signal, also where Python's own handlers do not get to run."""
+    """End the process `GRACE` seconds after a second signal, also where Python's own handlers do not get to run, unless
+    the other end of the pipe is closed until then.
+    """
     first = None
-    with pipe:
+    with pipe, suppress(TimeoutError):
         while data := pipe.recv(1):
             if data[0] not in SIGNALS:
                 continue
             if first is not None and time.monotonic() - first > SAME:
-                time.sleep(GRACE)
-                os._exit(130)
+                end = time.monotonic() + GRACE
+                while (left := end - time.monotonic()) > 0:
+                    pipe.settimeout(left)
+                    if not pipe.recv(1):
+                        return
+                break
             first = first or time.monotonic()
+        else:
+            return
+    os._exit(130)
