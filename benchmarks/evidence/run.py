@@ -35,12 +35,12 @@ from unitgain.draw.decode import decoder
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import Network, guide_by, open_network
 from unitgain.draw.settings import DrawSettings
+from unitgain.lock import FolderInUseError, hold
 from unitgain.posthoc.targets import Length, Target
 from unitgain.sample import generate
 from unitgain.sweep.averages import Averages
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
-from unitgain.train.lock import FolderInUseError, hold
 from unitgain.train.rows import read_stats
 
 COLUMNS = 8  # of pictures

@@ -7,9 +7,9 @@ import pytest
 
 from unitgain.checkpoint.writer import Writer
 from unitgain.cli.main import main
+from unitgain.lock import hold, holder
 from unitgain.sweep.table import Table
 from unitgain.train import TrainConfig
-from unitgain.train.lock import hold, holder
 from unitgain.train.log import StatsLog
 from unitgain.train.rows import read_stats
 from unitgain.train.run import save_config

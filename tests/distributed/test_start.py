@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ import runs
 import torch
 from launch import free_port, launch
 
-from unitgain.parallel import JoinError, SharedError, processes, world
+from unitgain.lock import FolderInUseError, hold
+from unitgain.parallel import JoinError, SharedError, pick_device, processes, world
 from unitgain.train import TrainConfig
 from unitgain.train.errors import PreflightError
-from unitgain.train.lock import FolderInUseError, hold
 from unitgain.train.preflight import check_disk, check_folder
 from unitgain.train.state import TrainState
 
@@ -147,6 +148,26 @@ def test_a_disk_without_room_is_refused_and_little_room_is_warned_of(tmp_path, c
     assert "WARNING" in capsys.readouterr().err
     check_disk(state, config, tmp_path, lambda path: 100 * least)
     assert not capsys.readouterr().err
+    long = replace(config, recipe=config.recipe.replace(duration=10**6))
+    check_disk(state, long, tmp_path, lambda path: 100 * least)
+    assert "WARNING" in capsys.readouterr().err
+    check_disk(state, replace(long, snapshot_budget=10 * least), tmp_path, lambda path: 100 * least)
+    assert not capsys.readouterr().err
+
+
+def test_devices_that_are_not_there_are_refused_however_they_are_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:0", torch.device("cuda")):
+        with pytest.raises(ValueError, match=f"--device {device}: torch finds no GPU"):
+            pick_device(device)
+    with pytest.raises(ValueError, match="--device gpu: torch knows no such device; use auto, cpu"):
+        pick_device("gpu")
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto") == torch.device("cuda") and pick_device("cuda:1").index == 1
+    with pytest.raises(ValueError, match="cuda:2: torch finds 2 GPUs here; use cuda:0 to cuda:1"):
+        pick_device("cuda:2")
 
 
 def test_the_estimate_of_the_disk_is_what_is_written(tmp_path):
@@ -162,7 +183,7 @@ def test_a_read_only_folder_says_so(tmp_path, monkeypatch):
     def refused(path, *arguments):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("unitgain.train.lock.os.open", refused)
+    monkeypatch.setattr("unitgain.lock.os.open", refused)
     with pytest.raises(PermissionError, match=r"Permission denied.*\.lock"):
         runs.run(tmp_path)
 
@@ -174,7 +195,7 @@ def test_a_folder_in_use_names_its_holder_and_a_dead_one_holds_nothing(tmp_path)
     assert not (tmp_path / ".lock").exists()
     code = f"""
 import pathlib
-from unitgain.train.lock import hold
+from unitgain.lock import hold
 with hold(pathlib.Path({str(tmp_path)!r})):
     print(1, flush=True)
     input()

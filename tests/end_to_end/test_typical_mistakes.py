@@ -13,7 +13,7 @@ from pictures import folder_of
 from servers import server
 
 from unitgain.cli.main import main
-from unitgain.train.lock import hold
+from unitgain.lock import hold
 
 __all__ = ["server"]  # a fixture
 

@@ -20,7 +20,7 @@ from scaled import PAPER_T_REF, Scale, guides, tracked_run
 from verdicts import FINDINGS
 
 from unitgain.draw.settings import DrawSettings
-from unitgain.train.lock import hold
+from unitgain.lock import hold
 
 SMALL = Scale(
     width=8,

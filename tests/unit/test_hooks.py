@@ -181,3 +181,34 @@ def test_transformers_trainer_also_resumed(tmp_path):
     trainer = hf_trainer(tmp_path, again, STEPS, Squared())
     trainer.train(resume_from_checkpoint=str(tmp_path / "hf" / "checkpoint-7"))
     check(again.store, "model.")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_trainer_goes_on_from_a_checkpoint_elsewhere(tmp_path):
+    hook = transformers_hook.PostHocEMA(tmp_path / "ema", every=EVERY, dtype="float32")
+    hf_trainer(tmp_path, hook, STEPS, Squared()).train()
+    old, new = str(tmp_path / "hf" / "checkpoint-7"), tmp_path / "new"
+    again = transformers_hook.PostHocEMA(tmp_path / "ema", every=EVERY, dtype="float32")
+    trainer = hf_trainer(new, again, STEPS, Squared())
+    with pytest.raises(ValueError, match=r"TrainingArguments\(resume_from_checkpoint"):
+        trainer.train(resume_from_checkpoint=old)
+    trainer = hf_trainer(new, again, STEPS, Squared())
+    trainer.args.resume_from_checkpoint = old
+    trainer.train(resume_from_checkpoint=old)
+    check(again.store, "model.")
+
+
+@pytest.fixture
+def sharded():
+    """A model under FSDP2, of one process."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    yield torch.distributed.fsdp.fully_shard(make_model(), mesh=mesh)
+    torch.distributed.destroy_process_group()
+
+
+def test_sharded_parameters_are_refused_where_a_checkpoint_holds_one_process(tmp_path, sharded):
+    hook = transformers_hook.PostHocEMA(tmp_path / "ema", every=EVERY)
+    state = transformers.TrainerState()
+    with pytest.raises(ValueError, match=r"sharded \(0\.weight, 0\.bias, 2\.weight\).*every process"):
+        hook.on_train_begin(None, state, None, model=sharded)

@@ -124,5 +124,5 @@ def test_measured_normalization_is_for_data_in_python_too(tiny_recipe, tiny_data
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_mean_that_is_not_finite_is_refused(value):
-    with pytest.raises(ValueError, match="P_mean = .*must be finite"):
+    with pytest.raises(ValueError, match=r"P_mean = .*must be finite"):
         EDMLoss(P_mean=value, P_std=1.0)

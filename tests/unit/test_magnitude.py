@@ -1,6 +1,7 @@
 """Magnitudes by bucket: closed forms, and hooks that are there only while they are wanted."""
 
 import json
+
 import pytest
 import torch
 

@@ -1,5 +1,7 @@
 """What post-hoc EMA could lose without a word: tensors, files of one name, files of two at once."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -142,3 +144,28 @@ def test_stored_averages_are_never_replaced_by_reconstructions(tmp_path):
         reconstruct(tmp_path, [0.05, 0.07], tmp_path / "ema", dtype="float32")
     reconstruct(tmp_path, [0.05], tmp_path / "ema")
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_two_calls_into_one_folder_wait_for_each_other(tmp_path):
+    module = nn.Linear(2, 2)
+    steps(SnapshotStore(tmp_path, module, every=1), 20, 1)
+    alone = {
+        path.name: path.read_bytes() for path in (one.path for one in reconstruct(tmp_path, [0.07], tmp_path / "a"))
+    }
+    began, others = threading.Event(), []
+
+    def other():
+        others.extend(reconstruct(tmp_path, [0.07], tmp_path / "b"))
+        began.set()
+
+    thread = threading.Thread(target=other)
+
+    def slow(done, total):
+        if not thread.ident:
+            thread.start()
+            assert not began.wait(1)
+
+    (made,) = reconstruct(tmp_path, [0.07], tmp_path / "b", on_progress=slow)
+    thread.join()
+    assert others == [made]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == alone

@@ -22,6 +22,7 @@ from unitgain.cli.watch import Watch
 from unitgain.data.digits import digits
 from unitgain.data.images import grid
 from unitgain.figures import ACCENT, INK, colors
+from unitgain.lock import LOCK, FolderInUseError, hold, holder
 from unitgain.report.chart import bar, curve
 from unitgain.report.curves import short
 from unitgain.report.history import pooled, read_history
@@ -31,7 +32,6 @@ from unitgain.report.samples import Drawing, choose_snapshots, grids_of, real_pi
 from unitgain.report.terminal import frame
 from unitgain.text import evenly, span
 from unitgain.train import TrainConfig
-from unitgain.train.lock import LOCK, FolderInUseError, hold, holder
 from unitgain.train.run import load_config, save_config
 
 LEVELS = {"ln_sigma": [-1.0, 1.0], "error": [0.5, None], "loss": [0.2, None], "images": [4, 0], "u": [-0.7, 0.1]}

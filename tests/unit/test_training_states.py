@@ -269,3 +269,9 @@ def test_hostile_archives_are_refused_and_nothing_runs(tmp_path, parts, monkeypa
         laughs = [laughs] * 1000
     rewrite(path, {f"{top}/data.pkl": pickle.dumps({"std": laughs}, protocol=2)})
     refused("no training state")
+
+
+def test_checkpoints_past_ten_digits_are_listed_by_number(tmp_path):
+    for name in ("9999999999", "10000000000", "0000000008", "12", "0000000009.damaged", "00000000100.tmp"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["0000000008", "9999999999", "10000000000"]

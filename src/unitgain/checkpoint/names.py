@@ -48,8 +48,9 @@ def tracked_names(module: nn.Module) -> dict[str, str]:
     if (lost and others) or (own and not names):
         what = f"copies ({', '.join(others[:3])})" if others else "none of the tensors"
         raise ValueError(
-            f"state_dict() of {type(module).__name__} holds {what} where the module has {', '.join(lost[:3])}: give the "
-            "module whose state_dict() holds its own parameters, such as the one inside; of FSDP, fully_shard (FSDP2)"
+            f"state_dict() of {type(module).__name__} holds {what} where the module has {', '.join(lost[:3])}: give "
+            "the module whose state_dict() holds its own parameters, such as the one inside; of FSDP, the second "
+            "(fully_shard)"
         )
     return names
 

@@ -1,8 +1,8 @@
 """Training checkpoints: a folder that is whole or does not count.
 
-`<folder>/<nimg, 10 digits or more>/` holds what `unitgain.checkpoint.sharded` writes and `manifest.json`, which is written last
-and gives the size and the SHA-256 of every other file, and of itself. A folder without a valid manifest is not a
-checkpoint.
+`<folder>/<nimg, 10 digits or more>/` holds what `unitgain.checkpoint.sharded` writes and `manifest.json`, which is
+written last and gives the size and the SHA-256 of every other file, and of itself. A folder without a valid manifest is
+not a checkpoint.
 """
 
 import json

@@ -66,11 +66,8 @@ class Reconstruct(OfRun):
     out: Unset[Path] = None
     """Folder for the results; others may be there already, to which these are added. Default: RUN/ema."""
 
-    t: Unset[float] = None
-    """Where the averages end, in the run's unit of time. Default: at the last snapshot."""
-
-    nimg: Unset[int] = None
-    """The same, where time is counted in images seen."""
+    t: Annotated[Unset[float], tyro.conf.arg(aliases=["--nimg"])] = None
+    """Where the averages end, in the run's unit of time, such as images seen. Default: at the last snapshot."""
 
     override: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Another length for tensors by name or pattern, as 'dec.*=0.05'; may be given again; the last match counts."""
@@ -108,7 +105,6 @@ class Reconstruct(OfRun):
                 self.run_folder,
                 targets,
                 out,
-                nimg=self.nimg,
                 t=self.t,
                 dtype=None if self.dtype == "stored" else self.dtype,
                 shard_bytes=None if self.shard_gb is None else int(self.shard_gb * 1e9),

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from unitgain.extras import require
+from unitgain.hooks.whole import check_whole
 from unitgain.posthoc.estimate import PAIR
 from unitgain.posthoc.store import SnapshotStore
 
@@ -26,6 +27,7 @@ class PostHocEMA(SnapshotStore):
 
     Raises:
         ImportError: if accelerate is not installed.
+        ValueError: if parameters are sharded (FSDP), and as `SnapshotStore`.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class PostHocEMA(SnapshotStore):
     ) -> None:
         require("accelerate", extra="accelerate")
         plain = accelerator.unwrap_model(model)
+        check_whole(plain)
         super().__init__(folder, plain, every=every, track=lengths, main=accelerator.is_main_process, **options)
         self._accelerator = accelerator
         accelerator.register_for_checkpointing(self)

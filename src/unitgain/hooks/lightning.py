@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.extras import require
+from unitgain.hooks.whole import check_whole
 from unitgain.posthoc.estimate import PAIR
 from unitgain.posthoc.store import SnapshotStore
 
@@ -34,8 +35,13 @@ class PostHocEMA(Callback):
         self._state: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Make the trackers, when the weights are where they will be trained."""
+        """Make the trackers, when the weights are where they will be trained.
+
+        Raises:
+            ValueError: if parameters are sharded (FSDP), or training goes on from a checkpoint without averages.
+        """
         if self.store is None:
+            check_whole(pl_module)
             self.store = self._open(pl_module, main=trainer.is_global_zero)
         if self._state is not None:
             self.store.load_state_dict(self._state)

@@ -9,6 +9,7 @@ import torch
 
 from unitgain.extras import require
 from unitgain.files import atomic
+from unitgain.hooks.whole import check_whole
 from unitgain.posthoc.estimate import PAIR
 from unitgain.posthoc.store import SnapshotStore
 
@@ -33,16 +34,30 @@ class PostHocEMA(TrainerCallback):
         self.store: SnapshotStore | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Make the trackers, and load their state where training goes on from a checkpoint."""
+        """Make the trackers, and load their state where training goes on from a checkpoint.
+
+        That is `resume_from_checkpoint` of the `TrainingArguments`, or else in their `output_dir`.
+
+        Raises:
+            ValueError: if parameters are sharded (FSDP); if there is no state, or it is of another step.
+        """
+        check_whole(kwargs["model"])
         self.store = self._open(kwargs["model"], main=state.is_world_process_zero)
         if state.global_step:
-            saved = self._path(args, state)
+            folder = getattr(args, "resume_from_checkpoint", None)
+            saved = Path(folder) / STATE if isinstance(folder, str | Path) else self._path(args, state)
             if not saved.is_file():
                 raise ValueError(
-                    f"training goes on at step {state.global_step}, but there is no {saved}: that checkpoint was "
-                    "written without this callback; start a new run, or continue one that had it"
+                    f"training goes on at step {state.global_step}, but there is no {saved}: name a checkpoint "
+                    "elsewhere in TrainingArguments(resume_from_checkpoint=...), too; if it was written without this "
+                    "callback, start a new run, or continue one that had it"
                 )
             self.store.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
+            if self.store.t != state.global_step:
+                raise ValueError(
+                    f"training goes on at step {state.global_step}, but the averages in {saved} are of step "
+                    f"{self.store.t:g}: name that checkpoint in TrainingArguments(resume_from_checkpoint=...), too"
+                )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Update after every optimizer step."""

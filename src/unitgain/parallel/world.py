@@ -270,7 +270,9 @@ def pick_device(device: torch.device | str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"--device {device}: torch knows no such device; use auto, cpu, cuda or cuda:NUMBER") from error
+        raise ValueError(
+            f"--device {device}: torch knows no such device; use auto, cpu, cuda or cuda:NUMBER"
+        ) from error
     if chosen.type == "cuda" and not count:
         raise ValueError(f"--device {device}: torch finds no GPU here; use --device cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= count:

@@ -191,7 +191,9 @@ def _from_table(folder: Path, table: Path) -> list[Source]:
         reader = csv.DictReader(file)
         rows, columns = list(reader), reader.fieldnames or ()
     if "file" not in columns or "t" not in columns:
-        raise ValueError(f"{table} needs a header with the columns file and t; it has {', '.join(columns) or 'nothing'}")
+        raise ValueError(
+            f"{table} needs a header with the columns file and t; it has {', '.join(columns) or 'nothing'}"
+        )
     sources: list[Source] = []
     for row in rows:
         if not row["file"] or not row["t"]:

@@ -82,8 +82,9 @@ class Kept:
         there, exact, now = self._known(), now, _as_named(now)
         if now <= self._last:
             raise ValueError(
-                f"a snapshot at t = {exact:g} after the one at {self._last:g}: names of files have times in thousandths, "
-                "so that they would be one file; count t in a smaller unit, such as steps, or store less often"
+                f"a snapshot at t = {exact:g} after the one at {self._last:g}: names of files have times in "
+                "thousandths, so that they would be one file; count t in a smaller unit, such as steps, or store less "
+                "often"
             )
         later = [t for t in there if t >= now]
         if later and not self._resumed:

@@ -7,9 +7,19 @@ from pathlib import Path
 from unitgain.checkpoint.writer import check_dtype
 from unitgain.ema import gamma_to_sigma_rel
 from unitgain.files import naming
+from unitgain.lock import LOCK, hold
 from unitgain.posthoc import stream
 from unitgain.posthoc.jobs import jobs
-from unitgain.posthoc.output import Output, check_folder, check_originals, filename, first_file, identity, is_there
+from unitgain.posthoc.output import (
+    JOURNAL,
+    Output,
+    check_folder,
+    check_originals,
+    filename,
+    first_file,
+    identity,
+    is_there,
+)
 from unitgain.posthoc.planning import UNREACHABLE, Plan, plan
 from unitgain.posthoc.targets import Length, Target
 
@@ -48,7 +58,8 @@ def reconstruct(
 
     Memory: some MB per thread, whatever the network; the results grow on the disk, in hidden files until they are
     whole. Interrupted, it goes on where it was when it is called again with the same arguments. Results that are there
-    already, of the same snapshots and made with the same options, are not made again.
+    already, of the same snapshots and made with the same options, are not made again. Another call into the same
+    folder, of this process or another, is waited for.
 
     Args:
         run: folder of a run, or of snapshots.
@@ -80,17 +91,28 @@ def reconstruct(
         check_dtype(dtype)
     planned = plan(run, targets, t=t, normalize=normalize, max_error=max_error)
     out, identities = Path(out), _identities(planned, dtype, shard_bytes)
-    check_originals(out, identities)
-    if add:
-        check_folder(out, identities)
     named = list(zip(planned.targets, identities.items(), strict=True))
-    missing = tuple(target for target, (name, known) in named if not is_there(out / name, known))
-    rest = replace(planned, targets=missing)
-    with naming(out), Output(rest, out, dtype, shard_bytes) as output:
-        work = list(jobs(rest.sources, output.resume(), rest.columns, rest.copy_from, dtype))
-        on_tensor = output.tensor_done
-        stream.run(work, output.sink, threads=threads, verify=verify, on_progress=on_progress, on_tensor=on_tensor)
-        output.finish()
+
+    def missing() -> tuple[Target, ...]:
+        check_originals(out, identities)
+        if add:
+            check_folder(out, identities)
+        return tuple(target for target, (name, known) in named if not is_there(out / name, known))
+
+    if missing() or any((out / left).exists() for left in (JOURNAL, LOCK)):  # by a call that was killed
+        with naming(out), hold(out, wait=True):
+            rest = replace(planned, targets=missing())  # who was waited for may have made some
+            with Output(rest, out, dtype, shard_bytes) as output:
+                work = list(jobs(rest.sources, output.resume(), rest.columns, rest.copy_from, dtype))
+                stream.run(
+                    work,
+                    output.sink,
+                    threads=threads,
+                    verify=verify,
+                    on_progress=on_progress,
+                    on_tensor=output.tensor_done,
+                )
+                output.finish()
     return [
         Reconstruction(first_file(out / name) or out / name, _sigma_rel(target), planned.error(target))
         for target, (name, _) in named

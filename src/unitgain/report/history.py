@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitgain.checkpoint.state import checkpoint_nimg, list_checkpoints
+from unitgain.lock import holder
 from unitgain.train.config import TrainConfig
-from unitgain.train.lock import holder
 from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
 

@@ -12,6 +12,7 @@ from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.checkpoint.state import clear_partial
 from unitgain.data.dataset import Dataset
 from unitgain.data.order import derive
+from unitgain.lock import hold
 from unitgain.native.memory import kept_memory
 from unitgain.parallel import World, is_lost, processes
 from unitgain.serial import to_dict
@@ -25,7 +26,6 @@ from unitgain.train.errors import LostProcessError, is_shared
 from unitgain.train.evaluation import Evaluation, open_evaluation
 from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.fitting import check_data, complete, data_of
-from unitgain.train.lock import hold
 from unitgain.train.log import StatsLog, TrainProgress
 from unitgain.train.preflight import check_disk, check_folder, preflight
 from unitgain.train.resume import resume_from_newest

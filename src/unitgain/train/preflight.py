@@ -13,11 +13,11 @@ import torch
 from unitgain import __version__
 from unitgain.console import warn
 from unitgain.data.dataset import Dataset
+from unitgain.lock import LOCK
 from unitgain.parallel import World
 from unitgain.serial import differences, digest, to_dict
 from unitgain.train.config import Execution, TrainConfig
 from unitgain.train.errors import PreflightError
-from unitgain.train.lock import LOCK
 from unitgain.train.state import TrainState
 
 GIB = 2**30

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from unitgain.files import near, require_empty, write_text
 from unitgain.kinds import instead_of_snapshots
+from unitgain.lock import LOCK
 from unitgain.serial import from_dict, to_dict
 from unitgain.text import printable
 from unitgain.train.config import TrainConfig
 from unitgain.train.errors import TrainingError
-from unitgain.train.lock import LOCK
 from unitgain.trust import check_size, open_regular
 
 CONFIG, CHECKSUM = "config.json", ".config.sha256"

@@ -1,7 +1,8 @@
-"""One run folder, one run: a lock that the system drops when the process ends, however it ends."""
+"""One folder, one process that writes: a lock that the system drops when the process ends, however it ends."""
 
 import fcntl
 import json
+import math
 import os
 import socket
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from unitgain.console import note
 from unitgain.files import make_folder
 from unitgain.trust import open_own, open_regular
 
@@ -17,26 +19,27 @@ LOOK = 0.2  # seconds for which `holder`, which must take the lock to see that i
 
 
 class FolderInUseError(Exception):
-    """Another process works in the run folder."""
+    """Another process works in the folder."""
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Hold a run folder for as long as the block lasts.
+def hold(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the folder of a run, or of results, for as long as the block lasts.
 
     The lock is on the open file (flock), not its being there, so a killed process leaves none behind. On network file
     systems it holds between machines where these pass locks on, as NFS 4, Lustre (`-o flock`) and GPFS do.
 
     Args:
-        folder: of the run; made if it is not there.
+        folder: is made if it is not there.
+        wait: until who else holds it is done, and say so.
 
     Raises:
-        FolderInUseError: if another process holds it; names the process and its machine.
+        FolderInUseError: if another process holds it, unless that is waited for; names the process and its machine.
         OSError: if the folder cannot be written to.
     """
     make_folder(folder)
     path = folder / LOCK
-    handle = _take(path)
+    handle = _take(path, wait)
     try:
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
         os.ftruncate(handle, 0)
@@ -48,7 +51,7 @@ def hold(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, wait: bool) -> int:
     """The lock file, open and locked."""
     end = time.monotonic() + LOOK
     while True:
@@ -62,9 +65,12 @@ def _take(path: Path) -> int:
             who = _describe(os.read(handle, 4096))
             os.close(handle)
             if time.monotonic() >= end:
-                raise FolderInUseError(
-                    f"run folder {path.parent} is in use by {who}: wait for it, stop it, or choose another folder"
-                ) from error
+                if not wait:
+                    raise FolderInUseError(
+                        f"run folder {path.parent} is in use by {who}: wait for it, stop it, or choose another folder"
+                    ) from error
+                note(f"{path.parent} is in use by {who}: waiting for it")
+                end = math.inf
             time.sleep(LOOK / 10)
         except OSError:
             os.close(handle)
