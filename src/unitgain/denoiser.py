@@ -90,8 +90,9 @@ class Denoiser(Pictures, nn.Module):
             `c_skip x + c_out F(c_in x; c_noise, label)`, float32, shape of `x`.
 
         Raises:
-            ValueError: if the shapes of `x`, `sigma` or `label` do not fit the network, or a class is out of range
-                (checked where it costs nothing: on the CPU), or the network knows no condition of a name.
+            ValueError: if the shapes of `x`, `sigma` or `label` do not fit the network, or it knows no condition of a
+                name; and, checked where it costs nothing, if a `sigma` that is no tensor is not positive, or on the CPU
+                a class is out of range.
         """
         self._check_images(x)
         x = x.float()
@@ -148,6 +149,8 @@ class Denoiser(Pictures, nn.Module):
                 )
 
     def _sigma(self, sigma: Tensor | float, x: Tensor) -> Tensor:
+        if not isinstance(sigma, Tensor) and not sigma > 0:
+            raise ValueError(f"sigma is {sigma}: noise levels are positive")
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
         if sigma.ndim and sigma.numel() not in (1, len(x)):
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}, expected a scalar or one per image: ({len(x)},)")

@@ -8,6 +8,7 @@ Source of all equations: EDM2, *Analyzing and Improving the Training Dynamics of
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, cast
 
 import torch
@@ -22,6 +23,13 @@ EPS = 1e-4
 
 Resampling = Literal["keep", "down", "up"]
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A block in which tensors keep their precision, whatever `torch.autocast` says around it."""
+    kind = device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
 
 
 def normalize(

@@ -110,6 +110,15 @@ def test_low_precision_is_close_and_keeps_the_embedding_in_float32(dtype, tolera
     assert not torch.equal(low, exact)
 
 
+def test_autocast_leaves_the_embedding_alone():
+    denoiser = open_gains(Denoiser(SPECS[1])).eval()
+    embeddings = []
+    denoiser.network.embedding.register_forward_hook(lambda module, args, y: embeddings.append(y.dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        denoiser(torch.randn(1, 3, 24, 24), 0.7)
+    assert embeddings == [torch.float32]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_training_in_every_precision_gives_float32_gradients(dtype):
     spec = SPECS[2]
@@ -154,6 +163,8 @@ def test_label_forms_agree_and_the_label_matters():
         (lambda: (torch.randn(2, 4, 32), 1.0), r"x has shape \(2, 4, 32\), expected \[N, 4, 32, 32\]"),
         (lambda: (torch.randn(2, 4, 0, 32), 1.0), r"x has shape \(2, 4, 0, 32\)"),
         (lambda: (torch.randn(2, 4, 32, 32), torch.ones(3)), r"sigma has shape \(3,\)"),
+        (lambda: (torch.randn(2, 4, 32, 32), 0.0), "sigma is 0.0: noise levels are positive"),
+        (lambda: (torch.randn(2, 4, 32, 32), float("nan")), "sigma is nan"),
         (lambda: (torch.randn(2, 4, 32, 32), 1.0, torch.tensor([0, 10])), "label 10 is out of range: .* 0 to 9"),
         (lambda: (torch.randn(2, 4, 32, 32), 1.0, torch.tensor([-1, 0])), "label -1 is out of range"),
         (lambda: (torch.randn(2, 4, 32, 32), 1.0, torch.tensor([1])), r"label has shape \(1,\)"),

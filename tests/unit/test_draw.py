@@ -262,6 +262,8 @@ def test_images_in_one_call(main, spec, vae, tmp_path):
     write_images(main, None, SETTINGS.replace(label=2), range(2), tmp_path / "out")
     with Image.open(tmp_path / "out/000000/000001.png") as image:
         assert np.array_equal(np.asarray(image), np.asarray(images[1]))
+    with pytest.raises(ValueError, match="no seeds"):
+        unitgain.sample_images(main.denoiser, [], settings=SETTINGS)
     of_class = unitgain.sample_images(main.denoiser, [1], settings=SETTINGS.replace(label=2))
     assert np.array_equal(np.asarray(of_class[0]), np.asarray(images[1]))
     latent = network(spec.replace(channels=4)).denoiser

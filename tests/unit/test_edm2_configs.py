@@ -53,6 +53,13 @@ def test_magnitudes_at_initialization(name):
         assert values["weight_mean"] == pytest.approx(1, abs=0.15), bucket
 
 
+@pytest.mark.parametrize("name", EDM2)
+@pytest.mark.parametrize("width", [2, 20, 48])
+def test_any_width_runs(name, width):
+    spec = small(EDM2[name]).replace(model_channels=width, channels_per_head=width, num_blocks=1)
+    assert Denoiser(spec).eval()(torch.randn(1, spec.channels, 32, 32), 1.0).isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["edm2-a", "edm2-b", *PRESERVING])
 def test_denoiser_starts_as_c_skip_x(name):
     spec = small({**EDM2, **EDM2PLUS}[name])

@@ -10,11 +10,16 @@ import torch
 from explorers import FAST, damage, wait_until
 from PIL import Image
 
+from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
 from unitgain.data.images import from_image
+from unitgain.denoiser import Denoiser
 from unitgain.draw import Preview
-from unitgain.explore import Average, Picture, Reading, Session, View, command_lines, python, shell
+from unitgain.explore import Average, Picture, Reading, Session, View, command_lines, python, shell, sources
 from unitgain.explore.jobs import Abandoned, Jobs, Kept
+from unitgain.explore.session import network_bytes
+from unitgain.infer import prepare
+from unitgain.infer.fused import pays_to_filter
 from unitgain.posthoc import Target, plan, reconstruct
 from unitgain.posthoc.memory import combine
 from unitgain.sample import StochasticHeun
@@ -187,6 +192,27 @@ def test_networks_are_kept_within_the_budget(runs):
         assert not again
         gone = [event for event in session.draw(view_of(session, 0.05, seeds=(50,))) if isinstance(event, Reading)]
         assert gone
+
+
+@pytest.mark.skipif(not pays_to_filter(torch.float32), reason="there is no compiler")
+def test_what_passes_in_c_hold_counts_as_the_network():
+    spec = NetworkSpec(
+        resolution=8, channels=1, model_channels=32, channel_mult=(1,), num_blocks=1, channels_per_head=32
+    )
+    denoiser = Denoiser(spec)
+    plain, filtered = (prepare(denoiser, torch.float32, winograd=winograd) for winograd in (False, True))
+    squares = sum(weight.numel() for weight in denoiser.parameters() if weight.shape[2:] == (3, 3) and len(weight) > 1)
+    assert network_bytes(filtered) > network_bytes(plain) + 2 * squares  # 16 or 36 numbers of float32 for 9
+
+
+def test_a_repository_is_asked_once(runs, monkeypatch):
+    (path, *_) = sorted((runs / "main" / "snapshots").glob("*-0.100.safetensors"))
+    asked = []
+    monkeypatch.setattr(sources, "locate", lambda name: asked.append(name) or path)
+    with Session("someone/network", settings=FAST) as session:
+        for seed in (1, 2):
+            assert len(session.pictures(View(seeds=(seed,), settings=FAST))) == 1
+    assert asked == ["someone/network"]
 
 
 def test_a_snapshot_is_drawn_as_it_is(runs):

@@ -148,6 +148,7 @@ def test_impossible_requests_are_refused_and_the_server_lives(served):
     assert "out of reach" in served.error("/api/draw", {**VIEW, "average": {"length": 0.001}})
     assert "none of" in served.error("/api/draw", {**VIEW, "guidance": 2, "guide": "../../etc/passwd"})
     assert served.ask("/api/draw", b"{}", **{"Content-Length": "9" * 30})[0] == 400
+    assert served.ask("/api/draw", b"{}", **{"Content-Length": f"{2**17:012d}"})[0] == 400
     assert served.ask("/api/draw", b"x" * 2**17)[0] == 400
     assert served.ask("/nowhere")[0] == served.ask("/../../etc/passwd")[0] == served.ask("/api/nothing", {})[0] == 404
     assert "unknown metric" in served.error("/api/measure", {"view": VIEW, "metric": "os:system", "images": 2})
@@ -283,12 +284,28 @@ def test_a_cell_is_measured_once_and_is_in_the_table_of_sweeps(runs, tmp_path, c
             lines = served.lines("/api/measure", {"view": VIEW, "images": 64})
             ((cell,),) = [line["cells"] for line in lines if line["kind"] == "cells"]
         assert (cell["length"], cell["guidance"], cell["metric"], cell["images"]) == (0.1, 1, "fd_pixels", 64)
+        drawn = view_to_json(View(settings=FAST))
+        assert cell["how"] == {name: drawn[name] for name in cell["how"]} and {"sampler", "steps"} <= cell["how"].keys()
         assert len(list((tmp_path / "run" / "sweep").glob("cells-*.jsonl"))) == 1
     options = ("--metric", "fd_pixels", "--reference", "digits", "--images", "64", "--sampler", "euler", "--steps", "2")
     table = tmp_path / "run" / "sweep" / "cells-0.jsonl"
     before = table.read_text()
     call("sweep", tmp_path / "run", "--lengths", "0.1", *options)
     assert table.read_text() == before  # nothing was left to measure
+
+
+def test_a_guided_cell_says_which_guide_and_when(runs, tmp_path):
+    """Of two runs that may guide, the one that did; at the time of its own average."""
+    main = tmp_path / "run"
+    shutil.copytree(runs / "main", main)
+    with Served(main, guide=str(runs / "guide")) as served:
+        for guide, t in ((str(runs / "guide"), 192), (str(main), 128)):
+            average = {"length": 0.08, "t": t}
+            view = {**VIEW, "guide": guide, "guidance": 1.5, "guide_average": average}
+            lines = served.lines("/api/measure", {"view": view, "images": 8})
+            (cells,) = [line["cells"] for line in lines if line["kind"] == "cells"]
+            told = cells[-1]
+            assert (told["guide"], told["guide_length"], told["guide_nimg"]) == (guide, 0.08, t)
 
 
 def test_rows_of_a_table_that_are_no_cells_are_left_out(runs, tmp_path):

@@ -319,6 +319,23 @@ def test_the_default_precision_is_what_the_processor_has():
     assert fastest_dtype("meta") == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("machine", "products", "expected"),
+    [
+        ("x86_64", (), torch.float32),  # AVX-512 without BF16: oneDNN would emulate it
+        ("x86_64", ("_is_avx512_bf16_supported",), torch.bfloat16),
+        ("AMD64", ("_is_amx_tile_supported",), torch.bfloat16),
+        ("aarch64", (), torch.bfloat16),
+    ],
+)
+def test_a_processor_that_would_emulate_bfloat16_computes_in_float32(monkeypatch, machine, products, expected):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in products, raising=False)
+    assert fastest_dtype("cpu") == expected
+
+
 @pytest.mark.skipif(not pays_to_filter(torch.float32), reason="there is no compiler")
 @pytest.mark.parametrize("groups", [1, 32])
 @pytest.mark.parametrize("steps", [1, 2])

@@ -213,6 +213,11 @@ def test_an_image_or_mask_that_does_not_fit_is_refused(denoiser):
 # Watching
 
 
+def test_an_image_of_any_precision_is_recorded():
+    image = torch.randn(1, 2, 4, 4)
+    assert FromImage(image[0]).to_json() != FromImage(image[0].bfloat16()).to_json()
+
+
 def test_every_evaluation_is_seen(denoiser):
     steps = []
     images = drawn(denoiser, range(5), steps=3, batch=3, on_step=steps.append)

@@ -1,12 +1,16 @@
 """Seeds beyond what generators tell apart are refused wherever they come in, before anything is done."""
 
 import dataclasses
+import inspect
 
+import numpy as np
 import pytest
+import torch
 
 from unitgain.cli.arguments import parse_seeds
 from unitgain.metrics.metric import KernelDistance
 from unitgain.sample.generation import generate
+from unitgain.sample.seeds import Between, check_seeds
 from unitgain.sweep.cells import SweepConfig
 from unitgain.train import TrainConfig
 
@@ -33,6 +37,13 @@ def test_seeds_of_the_command_line():
     for text in ("4294967296", "4294967290-4294967296", "18446744073709551616"):
         with pytest.raises(ValueError, match=r"is out of range: seeds are whole numbers from 0 to 4294967295"):
             parse_seeds(text)
+
+
+@pytest.mark.parametrize("seed", [0.5, "1", None])
+def test_what_is_no_whole_number_is_refused(seed):
+    with pytest.raises(ValueError, match="seeds are whole numbers from 0 to 4294967295, not"):
+        inspect.unwrap(check_seeds)([0, seed])  # without the check of types that tests have
+    inspect.unwrap(check_seeds)([np.int64(3), torch.tensor(4), Between(1, 2, 0.5)])
 
 
 @pytest.mark.parametrize("seed", WRONG)

@@ -22,8 +22,9 @@ from unitgain.ops import Resampling, normalize, over_pixels, resample
 
 
 def groups_of(channels: int) -> int:
-    """Groups of the group norms: 32, or fewer where that would leave less than 4 channels to a group."""
-    return min(32, channels // 4)
+    """Groups of the group norms: 32, or the most that divide the channels and leave 4 or more to each."""
+    most = max(min(32, channels // 4), 1)
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
 class GroupNorm(nn.Module):

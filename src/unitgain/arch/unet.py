@@ -16,7 +16,7 @@ from unitgain.arch.embed import DeepEmbedding, Embedding, PlainEmbedding
 from unitgain.arch.spec import NetworkSpec
 from unitgain.arch.values import Conditions, Told
 from unitgain.layers import MEMORY_FORMATS, MPConv
-from unitgain.ops import crop, mirror
+from unitgain.ops import crop, mirror, without_autocast
 
 
 def build(spec: NetworkSpec) -> nn.Module:
@@ -108,7 +108,8 @@ class UNet(nn.Module, ABC):
         Sides that do not halve at each level are padded here, and nobody else sees that.
         """
         size = x.shape[2:]
-        emb = self.embedding(c_noise, condition)
+        with without_autocast(x.device):
+            emb = self.embedding(c_noise, condition)
         x = mirror(self.widen(x, condition), self.multiple).contiguous(memory_format=self.memory_format)
         told = (emb, condition) if self.sequences else (emb,)
         skips = []

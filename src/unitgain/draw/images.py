@@ -167,6 +167,8 @@ def _draw(
     batch: int,
     on_step: Callable[[Preview], None] | None,
 ) -> Tensor:
+    if not len(seeds):
+        raise ValueError("no seeds, so nothing to draw: give one or more whole numbers")
     if start is not None:
         settings = from_picture(denoiser, start, settings)
     paint = painter_of(denoiser, settings.vae)

@@ -38,8 +38,8 @@ class DrawSettings:
         sigma_max: highest noise level.
         rho: exponent of the schedule; higher is denser at low noise.
         interval: noise levels LO < sigma <= HI that are guided. Default: all.
-        dtype: precision of the networks. auto is the fastest that the hardware has, bfloat16 or float32, and float32
-            with `exact`; name one to draw the same images everywhere.
+        dtype: precision of the networks. auto is the fastest that the hardware has: bfloat16, on older GPUs float16,
+            else float32; and float32 with `exact`. Name one to draw the same images everywhere.
         exact: evaluate networks as in training, step by step; slower. By default their weights are normalized and
             constants folded beforehand, which differs in the rounding.
         compile: compile the networks (torch.compile): a minute or more at the start, for long runs. Differs in the

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.judge import Judge
 from unitgain.explore.session import Session
 from unitgain.explore.sources import Run
-from unitgain.explore.views import View
+from unitgain.explore.views import MOST_STEPS, View
 from unitgain.metrics.metric import METRICS, higher_is_better
 from unitgain.parallel import World
+from unitgain.sample.samplers import SAMPLERS
 from unitgain.serial import from_dict
 from unitgain.sweep.cells import Cell
 from unitgain.sweep.run import Sweep
@@ -28,7 +31,8 @@ def measured(session: Session) -> list[dict[str, Any]]:
     Returns:
         Of each, as JSON: `length` and `guidance`; `guide`, by its name in `session.guides`, and `guide_length`, None
         where there is none; `metric`, one of the library's, `value`, whether `higher` is better, and `images` that were
-        drawn for it; `nimg`, where the average ends, None where that is not known.
+        drawn for it; `nimg` and `guide_nimg`, where the averages end, None where that is not known; `how`,
+        what else of a view its images depend on, as far as it is known.
     """
     if not isinstance(session.source, Run):
         return []
@@ -105,8 +109,9 @@ def _read(session: Session, row: Mapping[str, Any]) -> dict[str, Any] | None:
     if higher is None or type(images) is not int or cell.pattern is not None or not all(map(is_number, numbers)):
         return None
     known: list[str | None] = [name for name in session.guides if name == guide.get("name")]
-    if not known and cell.guidance != 1 and cell.guide_length is not None:
-        known = [name for name, source in session.guides.items() if isinstance(source, Run)]
+    if not known and cell.guidance != 1 and cell.guide_length is not None:  # an average in a folder named for its run
+        run = Path(str(guide.get("name"))).parent.name.rpartition("-")[0]
+        known = [name for name, source in session.guides.items() if isinstance(source, Run) and source.title == run]
     return {
         "length": cell.length,
         "guidance": cell.guidance,
@@ -116,5 +121,18 @@ def _read(session: Session, row: Mapping[str, Any]) -> dict[str, Any] | None:
         "value": row["value"],
         "images": images,
         "nimg": nimg if is_number(nimg) else None,
+        "guide_nimg": guide["nimg"] if is_number(guide.get("nimg")) else None,
         "higher": higher,
+        "how": _how(row.get("settings")),
     }
+
+
+def _how(settings: Any) -> dict[str, Any]:
+    """Sampler, steps, interval and schedule of a row, as a view has them in JSON; nothing where they are not known."""
+    try:
+        sampler = {name: settings[name] for name in SAMPLERS[settings["sampler"]]().to_json()}
+        known = {name: settings[name] for name in ("steps", "interval", "sigma_min", "sigma_max", "rho")}
+        drawn = from_dict(DrawSettings, {**known, "sampler": sampler})
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return {**known, "sampler": sampler} if drawn.steps <= MOST_STEPS else {}

@@ -1,8 +1,8 @@
 """The page of the explorer on a port of this machine: the standard library's server, and files of this package.
 
 No framework, for what is asked of it is little: no file from elsewhere, and a change that ends the drawing under way,
-which here is a connection that closes. Gradio 6 wants Pillow below 13, unpacks to 80 MB without what it needs itself,
-and has parts that name other servers.
+which here is a connection that closes. Gradio 6 wants Pillow below 13, and has
+parts that name other servers.
 
 Nobody else is let in: it listens on 127.0.0.1, or asks for a token elsewhere; what is asked must come from the page
 itself, by the names of this machine that the browser was sent to, so that no other page can ask in a browser's name.
@@ -183,8 +183,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _body(self) -> Any:
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit() or int(length[:9]) > MOST_BODY:
-            if length.isdigit() and len(length) < 7:
+        whole = length.isascii() and length.isdigit() and len(length) < 10
+        if not whole or int(length) > MOST_BODY:
+            if whole and int(length) < 10**6:
                 self.rfile.read(int(length))  # so that the answer arrives
             raise ValueError(f"a question is of at most {MOST_BODY:,} bytes, and says how many")
         return parse_json(self.rfile.read(int(length)), "the question", unique=True)

@@ -19,7 +19,7 @@ from unitgain.draw.images import draw_images
 from unitgain.draw.networks import SELF, Network, guide_by
 from unitgain.draw.preview import Preview
 from unitgain.draw.rows import check_told
-from unitgain.draw.settings import DrawSettings
+from unitgain.draw.settings import PREPARED, DrawSettings
 from unitgain.explore.jobs import Jobs, Kept, Report
 from unitgain.explore.sources import Run, Source, open_source
 from unitgain.explore.views import Average, View
@@ -255,8 +255,7 @@ class Session:
         return main, guide
 
     def _network(self, source: Source, average: Average, settings: DrawSettings) -> Generator[Event, None, Network]:
-        how = settings.dtype, settings.exact, settings.compile, settings.no_winograd, settings.kernels, settings.graph
-        key = source.key(average), how
+        key = source.key(average), *(getattr(settings, name) for name in ("dtype", "exact", *PREPARED))
         if (network := self._networks.get(key)) is not None:
             return network
 
@@ -306,10 +305,11 @@ class Session:
 
 
 def network_bytes(denoiser: nn.Module) -> int:
-    """Bytes of the tensors of a network, prepared or not."""
+    """Bytes of the tensors of a network, prepared or not, with those that its passes in C hold."""
     sizes: dict[int, int] = {}
     for module in denoiser.modules():
-        for held in (module.__dict__, module._parameters, module._buffers):
+        passes = [vars(held) for held in vars(module).values() if hasattr(held, "__dict__")]
+        for held in (vars(module), module._parameters, module._buffers, *passes):
             for tensor in held.values():
                 if isinstance(tensor, Tensor):
                     sizes[id(tensor)] = tensor.numel() * tensor.element_size()

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,6 +41,11 @@ class Source:
         self.name = name
         self.header()
 
+    @functools.cached_property
+    def file(self) -> Path:
+        """Where the network is, once found: a repository is asked in the beginning, and not for each drawing."""
+        return locate(self.name)
+
     @property
     def title(self) -> str:
         """Its name in few words."""
@@ -47,7 +53,7 @@ class Source:
 
     def header(self) -> SnapshotHeader:
         """What the newest network says of itself."""
-        with Snapshot(locate(self.name)) as snapshot:
+        with Snapshot(self.file) as snapshot:
             return snapshot.header
 
     def resolve(self, average: Average) -> Average:
@@ -64,13 +70,12 @@ class Source:
 
     def key(self, average: Average) -> Hashable:
         """What stands for the network of a resolved average: another one as soon as its files are others."""
-        file = locate(self.name)
-        about = file.stat()
-        return str(file.resolve()), about.st_size, about.st_mtime_ns
+        about = self.file.stat()
+        return str(self.file.resolve()), about.st_size, about.st_mtime_ns
 
     def open(self, average: Average, device: torch.device, settings: DrawSettings, on_bytes: OnBytes) -> Network:
         """The network of a resolved average, ready to draw."""
-        return open_network(self.name, device, settings)
+        return replace(open_network(str(self.file), device, settings), name=self.name)
 
     def path(self, average: Average) -> str:
         """Name of its network for `unitgain sample`: of an average, where `unitgain ema reconstruct` puts it."""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import platform
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -136,8 +137,15 @@ def can_pack(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or supported(dtype)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has products of bfloat16, as far as torch can tell; some with AVX-512 have none."""
+    asked = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    known = [ask for ask in asked if ask is not None]
+    return platform.machine().lower() not in ("x86_64", "amd64") or not known or any(ask() for ask in known)
+
+
 def supported(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes in this low precision on this processor, rather than emulates it."""
+    """Whether oneDNN computes in this low precision on this processor; bfloat16 it also emulates, by AVX-512."""
     name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[dtype]
     check = getattr(torch.ops.mkldnn, name, None)
     return bool(check()) if check is not None else False

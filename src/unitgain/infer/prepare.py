@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -16,12 +15,13 @@ from unitgain.infer.backend import Backend
 from unitgain.infer.fused import pays_to_filter
 from unitgain.infer.graphs import Graphs
 from unitgain.infer.kernels import Kernels
-from unitgain.infer.layers import can_pack, freeze, supported
+from unitgain.infer.layers import can_pack, freeze, multiplies_bfloat16, supported
 from unitgain.infer.network import FoldedUNet
 from unitgain.infer.passes import passes
 from unitgain.kernels.fuse import has_depthwise
 from unitgain.kernels.support import demand, no_depthwise
 from unitgain.native import can_convolve_depthwise, can_pass
+from unitgain.ops import without_autocast
 
 TOGETHER = 8  # images that C convolves at a time, so that large weights are read once for them
 PER_NETWORK = 8  # times that a network may be compiled, for batches and labels of different kinds: the limit of torch
@@ -69,8 +69,7 @@ class Prepared(Denoiser):
         self, x: Float[Tensor, "n c *size"], sigma: Float[Tensor, "..."] | float, label: Label = None
     ) -> Float[Tensor, "n c *size"]:
         """Denoise, as `Denoiser.forward`; without gradients, in its own precision whatever `torch.autocast` says."""
-        kind = x.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with without_autocast(x.device):
             return self._denoise(x, sigma, label)
 
     def _denoise(self, x: Tensor, sigma: Tensor | float, label: Label) -> Tensor:
@@ -119,12 +118,16 @@ class Prepared(Denoiser):
 
 
 def fastest_dtype(device: torch.device | str) -> torch.dtype:
-    """The fastest precision that the hardware has: bfloat16 with tensor cores, AMX or AVX-512 BF16, else float32."""
+    """The fastest precision that the hardware has.
+
+    On GPUs bfloat16, or float16 before compute capability 8.0; on CPUs bfloat16 where they multiply it (AMX, AVX-512
+    BF16, and Arm's where oneDNN says so), which not all do that oneDNN emulates it on; else float32.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if device.type == "cpu":
-        return torch.bfloat16 if supported(torch.bfloat16) else torch.float32
+        return torch.bfloat16 if supported(torch.bfloat16) and multiplies_bfloat16() else torch.float32
     return torch.float32
 
 

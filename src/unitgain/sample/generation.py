@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -150,7 +150,7 @@ def _spec_and_shape(denoiser: object, shape: Sequence[int] | None) -> tuple[Netw
 
 def _per_seed(denoiser: object, label: Class | Sequence[Class], seeds: int) -> list[int]:
     """The number of the class of each image."""
-    labels = [label] * seeds if isinstance(label, int | str) else label
+    labels = label if isinstance(label, Sized) and not isinstance(label, str) else [label] * seeds
     if len(labels) != seeds:
         raise ValueError(f"{len(labels)} labels for {seeds} seeds: give one per seed, or one for all")
     return classes_of(denoiser).numbers(labels)

@@ -4,6 +4,9 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
+
+from unitgain.text import brief
 
 SEEDS = 2**32  # as many as official generators tell apart, which take a seed modulo this
 
@@ -64,7 +67,10 @@ def interpolate(seeds: Sequence[int], frames: int = 16) -> list[Between]:
 
 def check_seeds(seeds: Sequence[Seed], what: str = "seed") -> None:
     """Raise `ValueError` unless each seed is a whole number from 0 to 2^32 - 1: beyond, two seeds would be one."""
-    numbers = seeds if isinstance(seeds, range) else [seed for seed in seeds if not isinstance(seed, Between)]
-    if len(numbers) and not (min(numbers) >= 0 and max(numbers) < SEEDS):
-        wrong = min(numbers) if min(numbers) < 0 else max(numbers)
+    try:
+        own = seeds if isinstance(seeds, range) else [index(one) for one in seeds if not isinstance(one, Between)]
+    except TypeError as error:
+        raise ValueError(f"{what}s are whole numbers from 0 to {SEEDS - 1}, not {brief(seeds)}") from error
+    if len(own) and not (min(own) >= 0 and max(own) < SEEDS):
+        wrong = min(own) if min(own) < 0 else max(own)
         raise ValueError(f"{what} {wrong} is out of range: seeds are whole numbers from 0 to {SEEDS - 1}")

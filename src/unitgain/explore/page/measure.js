@@ -38,8 +38,8 @@ function map() {
 
 function take(cell) {
   const now = read(), guide = cell.guidance === 1 ? null : cell.guide, t = cell.nimg ?? now.average.t;
-  const guidance = guide === null ? 1 : cell.guidance, guide_average = { length: cell.guide_length, t: null };
-  show({ ...now, label: state.view.label, average: { length: cell.length, t }, guidance, guide, guide_average });
+  const guidance = guide === null ? 1 : cell.guidance, guide_average = { length: cell.guide_length, t: cell.guide_nimg };
+  show({ ...now, ...cell.how, label: state.view.label, average: { length: cell.length, t }, guidance, guide, guide_average });
   changed();
 }
 

@@ -1,1 +1,1 @@
-"""Code for GPUs in Triton's language. Importing a module of this room imports Triton."""
+"""Code for GPUs in Triton's language. Importing a module of this package imports Triton."""
