@@ -104,4 +104,4 @@ class FromImage(Sampler):
 
 def content_hash(tensor: Tensor) -> str:
     """SHA-256 of what is in a tensor, in hexadecimal."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
