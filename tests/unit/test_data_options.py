@@ -253,5 +253,5 @@ def test_tables_of_paths_are_measured(tmp_path, struct):
 
 
 def test_one_set_has_no_splits_to_measure():
-    with pytest.raises(ValueError, match="--split test"):
+    with pytest.raises(ValueError, match="split 'test'"):
         open_images("digits", split="test")

@@ -40,8 +40,8 @@ def export(
         raise ValueError(f"{dataset.name} holds arrays: official archives are of pictures or latents")
     if path.exists():
         raise FileExistsError(f"{path} is there already: choose another name or delete it")
-    if names := ", ".join(column.name for column in dataset.manifest.conditions):
-        say(f"conditions are left out, which the official form does not have: {names}")
+    if conditions := [column.name for column in dataset.manifest.conditions]:
+        say(f"conditions are left out, which the official form does not have: {', '.join(conditions)}")
     suffix = "npy" if dataset.latents else "png"
     names = [f"{index // 1000:05d}/img{index:08d}.{suffix}" for index in range(len(dataset))]
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

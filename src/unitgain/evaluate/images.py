@@ -115,7 +115,7 @@ def open_images(
     own = name == "digits" and not path.exists()
     arrays = (path / PREPARED).is_file() and read_manifest(path).kind == "array"
     if (own or arrays) and split not in (None, ALL):
-        raise ValueError(f"--split {split}: {name} is one set, without splits; leave it out")
+        raise ValueError(f"split {split!r}: {name} is one set, without splits; leave it out")
     if own:
         return DataImages(digits(), "digits")
     if not path.exists():
