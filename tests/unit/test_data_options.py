@@ -220,6 +220,7 @@ def test_a_column_of_files_is_none_of_the_arrays_in_them(tmp_path):
     options = SourceOptions(image_column="place")
     data = prepare_data(str(tmp_path / "set.csv"), tmp_path / "data", Fit(resolution=None), options=options, workers=1)
     assert data.rows == 1
+    assert open_images(str(tmp_path / "set.csv"), column="place").arrays
 
 
 def test_values_of_conditions_in_parquet_come_with_their_rows(tmp_path, monkeypatch):
@@ -255,3 +256,5 @@ def test_tables_of_paths_are_measured(tmp_path, struct):
 def test_one_set_has_no_splits_to_measure():
     with pytest.raises(ValueError, match="split 'test'"):
         open_images("digits", split="test")
+    with pytest.raises(ValueError, match="image column 'x'"):
+        open_images("digits", column="x")

@@ -78,8 +78,7 @@ def prepare_data(
     check_names(source.classes or ())
     for note in source.notes:
         say(note)
-    in_files = isinstance(source, Indexed) and source.kind in ("folder", "zip", "tar")  # of tables it is theirs
-    column = options.image_column if options is not None and in_files else None
+    column = source.array_name(options.image_column) if options is not None and isinstance(source, Indexed) else None
     size = shard or _rows_per_shard(source, fit, column)
     writer = ShardWriter(folder, _settings(what, source, fit, size, options))
     if writer.finished is not None:

@@ -114,8 +114,9 @@ def open_images(
     path = Path(name)
     own = name == "digits" and not path.exists()
     arrays = (path / PREPARED).is_file() and read_manifest(path).kind == "array"
-    if (own or arrays) and split not in (None, ALL):
-        raise ValueError(f"split {split!r}: {name} is one set, without splits; leave it out")
+    given = f"image column {column!r}" if column is not None else f"split {split!r}"
+    if (own or arrays) and (column is not None or split not in (None, ALL)):
+        raise ValueError(f"{given}: {name} is one set, without splits or columns; leave it out")
     if own:
         return DataImages(digits(), "digits")
     if not path.exists():
@@ -131,7 +132,7 @@ def open_images(
         say(note)
     source = Source(kind=files.kind, name=files.name, formats=_formats(files), **_drawn(_manifest(files, path)))
     layout = None if source.seeds is None else "channels-first"  # as samples are written
-    return FileImages(files, source, layout=layout, column=column, scratch=scratch)
+    return FileImages(files, source, layout=layout, column=files.array_name(column), scratch=scratch)
 
 
 def _manifest(files: Indexed, path: Path) -> bytes | None:

@@ -161,6 +161,10 @@ class Indexed(Source):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def array_name(self, column: str | None) -> str | None:
+        """The column of images, where it is that of the array in each file, not that of the files in a table."""
+        return column if self.kind in ("folder", "zip", "tar") else None
+
     def item(self, number: int) -> Item:
         """A picture."""
         label = None if self.labels is None else int(self.labels[number])
