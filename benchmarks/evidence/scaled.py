@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unitgain.draw.settings import DrawSettings
+from unitgain.infer import fastest_precision
 from unitgain.recipe import Recipe
 from unitgain.recipes import recipe
 from unitgain.sample import SAMPLERS
@@ -37,7 +38,7 @@ PLUS = tuple(
 
 B, G = EDM2[1], EDM2[-1]
 
-RATES = {**dict.fromkeys(EDM2[:3], (0.002, 0.001, 0.004)), **dict.fromkeys(EDM2[3:], (0.04, 0.02, 0.08))}
+RATES = {**dict.fromkeys(EDM2[:3], (0.004, 0.002, 0.008)), **dict.fromkeys(EDM2[3:], (0.04, 0.02, 0.08))}
 
 SEEDS = (0, 1)
 
@@ -45,11 +46,13 @@ HALF = "unconditional, half"  # the guide of the claim on guidance
 
 TRACKED = (0.03, 0.13, 0.20)
 
+PIXELS = recipe("edm2-img64-s").loss  # noise levels of the paper's pixels, which the configs were not printed with
+
 COMMON: dict[str, Any] = {"latents": False, "scores": ()}  # of all recipes
 
 SAMPLING = DrawSettings(sampler=SAMPLERS["dpmpp_2m"](), steps=10, sigma_min=0.01, sigma_max=40.0)
 
-PICTURE_SAMPLING = DrawSettings(dtype="bfloat16")
+PICTURE_SAMPLING = DrawSettings(dtype="auto")
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def config_run(
     )
     settings: dict[str, Any] = {
         "lr": lr,
+        "loss": PIXELS if name in EDM2[1:] else paper.loss,
         "t_ref": PAPER_T_REF / scale.factor / scale.batch if paper.t_ref else 0,
         "ema": Recipe.ema,
         "ema_half_life": round(paper.ema_half_life / scale.factor),
@@ -172,7 +176,9 @@ def picture_run(data: str, scale: Scale) -> Run:
     )
     scaled = paper.replace(
         network=network,
-        precision="bfloat16",
+        precision=fastest_precision("cpu"),
+        loss=PIXELS,
+        lr=0.02,
         duration=scale.picture_images,
         t_ref=scale.picture_images / 15 / scale.batch,
         rampup=scale.picture_images // 200,

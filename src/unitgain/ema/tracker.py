@@ -253,9 +253,8 @@ class EMA(ABC):
                 self._staging[name] = torch.empty(
                     tensor.shape, dtype=tensor.dtype, device=self._device, pin_memory=pinned
                 )
-            self._staging[name].copy_(
-                tensor, non_blocking=tensor.is_cuda
-            )  # what others would copy later is not awaited
+            # Of CUDA alone it is awaited below.
+            self._staging[name].copy_(tensor, non_blocking=tensor.is_cuda)
         arrived: list[Any] = [
             torch.cuda.current_stream(device).record_event()
             for device in {tensor.device for tensor in sources.values() if tensor.is_cuda}
