@@ -94,7 +94,7 @@ def test_a_network_is_measured_as_it_draws_over_repetitions(call, place):
     assert result["spread"] == pytest.approx(abs(first["value"] - second["value"]))
     assert "2 x 40" in call("metrics", snapshot, *arguments, "--seeds", "0-39", "--repeat", "2").out
     call("sample", snapshot, "--seeds", "0-39", "--steps", "2", "--out", place / "drawn")
-    drawn = json.loads(call("metrics", place / "drawn", *arguments, "--json").out)[0]["records"][0]
+    drawn = json.loads(call("metrics", place / "drawn", *arguments[:-2], "--json").out)[0]["records"][0]
     assert drawn["value"] == pytest.approx(first["value"], rel=1e-12)
     assert (drawn["images"], drawn["source"]["seeds"]) == (40, "0-39")
 
