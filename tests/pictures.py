@@ -1,6 +1,7 @@
 """Pictures and folders of them for the tests of data."""
 
 import io
+import tarfile
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,16 @@ def folder_of(root, classes=("cat", "dog", "eel"), each=4, **size):
         for index in range(each):
             (root / name / f"{index}.png").write_bytes(encoded(picture(100 * number + index, **size)))
     return root
+
+
+def tar_of(path, files):
+    """A tar archive of these files, by their names."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
 
 
 def contents(folder):

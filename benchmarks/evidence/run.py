@@ -147,10 +147,14 @@ class Workplace:
             **({} if ended.finished else {"cut": True}),
         }
 
-    def average(self, run: Run, nimg: int, target: Target) -> Path:
-        """The file of an average, made where it is not there; a run of which only results are left is trained anew."""
+    def need(self, run: Run, nimg: int) -> None:
+        """Train a run anew of which only results are left; of others nothing is left to do."""
         if self.train(Train(run, nimg)).get("cut"):
             raise Cut
+
+    def average(self, run: Run, nimg: int, target: Target) -> Path:
+        """The file of an average, made where it is not there."""
+        self.need(run, nimg)
         averages = Averages(self.path(run), self.path(run) / "averages", float(nimg))
         averages.make([target])
         return averages.path(target)
@@ -192,6 +196,7 @@ class Workplace:
     def compare(self, job: Compare) -> dict[str, Any]:
         """How far a reconstructed average is from the tracked one, in weights and in what it draws."""
         reconstructed = str(self.average(job.run, job.nimg, Target(sigma_rel=job.length)))
+        self.need(job.tracked, job.nimg)
         wanted = f"{job.nimg:010d}-{job.length:.3f}"
         (tracked,) = [one.path for one in list_snapshots(self.path(job.tracked)) if one.path.stem == wanted]
         ours, theirs = (weights_of(path) for path in (reconstructed, tracked))
@@ -269,10 +274,9 @@ def work(folder: Path, scale: Scale, only: str | None = None, hours: float | Non
     deadline = None if hours is None else time.monotonic() + hours * 3600
     results, workplace = Results(folder / "results.jsonl"), Workplace(folder, scale, deadline)
     floor = f"floor {scale.data}"
-    while floor not in results.done:
-        with suppress(FolderInUseError), hold(folder):
-            if floor not in results.done:
-                measure_floor(workplace, results)
+    with hold(folder, wait=True):
+        if floor not in results.done:
+            measure_floor(workplace, results)
     while deadline is None or time.monotonic() < deadline:
         done = results.done
         open_jobs = [job for job in jobs(scale, done, only) if job.key not in done]

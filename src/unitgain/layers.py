@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unitgain.ops import EPS, magnitude, mp_sum, mp_sum_factors, normalize, over_pixels
+from unitgain.ops import EPS, from_heads, magnitude, mp_sum, mp_sum_factors, normalize, over_pixels, to_heads
 from unitgain.parallel import local
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -202,11 +202,9 @@ class CosineAttention(nn.Module):
         attention: Callable[[Tensor, Tensor, Tensor], Tensor] = F.scaled_dot_product_attention,
     ) -> Float[Tensor, "n c *size"]:
         """The attention branch alone, of these functions for its unit vectors and its products."""
-        n, c, *size = x.shape
-        tokens = self.qkv(x).movedim(1, -1).reshape(n, -1, 3, self.heads, c // self.heads)
-        q, k, v = units(tokens).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = units(to_heads(self.qkv(x), 3, self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
         y = attention(q, k, v)  # scale 1 / sqrt(channels per head), as in Eq. 11
-        return self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
+        return self.proj(from_heads(y, x.shape[2:]))
 
 
 class CrossAttention(nn.Module):
@@ -255,13 +253,12 @@ class CrossAttention(nn.Module):
         """As `forward`, with what `read` gives."""
         if not known.shape[1]:
             return x
-        n, c, *size = x.shape
         some = mask.any(1)
         mask = mask | ~some[:, None]  # a softmax over nothing is NaN; its result is not looked at
-        q = normalize(self.query(x).movedim(1, -1).reshape(n, -1, self.heads, c // self.heads), dim=-1)
+        (q,) = normalize(to_heads(self.query(x), 1, self.heads), dim=-1).unbind(2)
         q, k, v = (each.transpose(1, 2) for each in (q, *known.unbind(2)))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-        y = self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
+        y = self.proj(from_heads(y, x.shape[2:]))
         return torch.where(over_pixels(some, x), mp_sum(x, y, t=self.balance), x)
 
 

@@ -32,6 +32,27 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if on else nullcontext()
 
 
+def to_heads(x: Shaped[Tensor, "n c *size"], parts: int, heads: int) -> Shaped[Tensor, "n p parts heads d"]:
+    """The vectors of each pixel that attention works on; of images that are channels-last a view.
+
+    In memory each vector is in one piece: products of strided ones depend on where in a batch an image lies (MKL with
+    AVX2), and an image must not.
+
+    Args:
+        x: `[N, parts heads d, *size]`: channels ordered by part (q, k, v), then head.
+        parts: how many.
+        heads: in each.
+    """
+    n, c = x.shape[:2]
+    return x.flatten(2).mT.contiguous().reshape(n, -1, parts, heads, c // (parts * heads))
+
+
+def from_heads(y: Shaped[Tensor, "n heads p d"], size: Sequence[int]) -> Shaped[Tensor, "n c *size"]:
+    """What the heads have gathered for each pixel, as an image of this size, channels-last."""
+    n, heads, _, d = y.shape
+    return y.transpose(1, 2).reshape(n, *size, heads * d).movedim(-1, 1)
+
+
 def normalize(
     x: Float[Tensor, "..."], dim: int | Sequence[int] | None = None, eps: float = EPS
 ) -> Float[Tensor, "..."]:

@@ -1,9 +1,7 @@
 """What is said about a source counts, or is refused: nothing of it is ignored. Tables say one thing of a picture."""
 
 import csv
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import datasets
@@ -12,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pictures import encoded, folder_of, picture
+from pictures import encoded, folder_of, picture, tar_of
 
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import BrokenPictureError, prepare_data
@@ -26,15 +24,6 @@ WHOLE = Fit(resolution=8)
 
 def opened(what, tmp_path, **options):
     return open_source(str(what), tmp_path / "scratch", SourceOptions(**options))
-
-
-def tar_of(path, files):
-    with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def source_of(kind, root):

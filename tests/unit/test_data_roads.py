@@ -1,15 +1,13 @@
 """Conditions of pictures in folders, archives and sets of `datasets`: declared and read as those of tables are."""
 
-import io
 import json
-import tarfile
 import zipfile
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from pictures import encoded, picture
+from pictures import encoded, picture, tar_of
 from test_data_pairs import table_of
 
 from unitgain.data.fit import Fit
@@ -45,15 +43,6 @@ def csv_of(folder, rows):
 
 def jsonl_of(rows):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def tar_of(path, files):
-    with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def zip_of(path, files):

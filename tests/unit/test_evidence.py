@@ -102,6 +102,8 @@ def test_jobs_are_done_once_and_gone_on_with(folder):
     assert ended.run(Cell(main, SMALL.images // 8, 0.1, 8))["cut"]
     again = workplace.run(Cell(main, SMALL.images // 8, 0.1, 8))
     assert again["values"] == alone["values"]
+    compared = next(job for job in jobs(SMALL, {}, "posthoc") if isinstance(job, Compare))
+    assert workplace.run(compared)["difference"] == results.done[compared.key]["difference"]
 
 
 def test_processes_share_runs_and_draw_only_what_is_trained(folder):
@@ -123,13 +125,15 @@ def test_processes_share_runs_and_draw_only_what_is_trained(folder):
     assert run.is_ready(cell, {**results.done, Train(guide, nimg).key: {}})
 
 
-def test_pictures(folder, tmp_path):
+def test_pictures(folder, tmp_path, monkeypatch):
+    (tmp_path / "comments.md").write_text("# Comments\n\n## posthoc\n\nNot run, to see this.\n")
+    monkeypatch.setattr("report.COMMENTS", tmp_path / "comments.md")
     run.work(folder, SMALL, "pictures")
     results = run.Results(folder / "results.jsonl")
     assert [row["key"] for row in results.rows if "failed" in row] == []
     assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [4, 16, 64]
     page = report(folder, tmp_path, SMALL)
-    assert "After 64 images" in page
+    assert "After 64 images" in page and page.rstrip().endswith("Not run, to see this.")
     assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
     assert page.count("| not run yet |") == len(FINDINGS)
 

@@ -200,14 +200,7 @@ def test_transposing_a_rectangle_transposes_the_output(config):
         assert torch.allclose(tall(x.mT, 0.7, label).mT, wide(x, 0.7, label), atol=1e-5)
 
 
-AVX2 = pytest.mark.xfail(
-    torch.backends.cpu.get_cpu_capability() == "AVX2",
-    reason="an unprepared network of signals draws other bits beside a neighbour on an AMD EPYC: not understood yet",
-    strict=False,
-)
-
-
-@pytest.mark.parametrize("kind", [pytest.param("signal", marks=AVX2), "odd", "volume"])
+@pytest.mark.parametrize("kind", ["signal", "odd", "volume"])
 def test_loss_and_samplers_and_guidance_take_any_size(kind):
     main = make("g", SIZES[kind])
     guide = copy.deepcopy(main)

@@ -18,7 +18,7 @@ from unitgain.arch.block import PlainAttention
 from unitgain.arch.linear import PlainConv
 from unitgain.arch.spec import NetworkSpec
 from unitgain.layers import MPConv
-from unitgain.ops import Resampling, normalize, over_pixels, resample
+from unitgain.ops import Resampling, from_heads, normalize, over_pixels, resample, to_heads
 
 
 def groups_of(channels: int) -> int:
@@ -107,11 +107,10 @@ class DotProductAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         """Attend over all pixels of `x` and add to `x`."""
-        n, c, *size = x.shape
-        tokens = self.qkv(self.norm(x)).movedim(1, -1).reshape(n, -1, 3, self.heads, c // self.heads)
+        tokens = to_heads(self.qkv(self.norm(x)), 3, self.heads)
         q, k, v = tokens.permute(2, 0, 3, 1, 4).float().unbind(0)  # float32: dot products overflow float16
-        y = F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(c // self.heads)).to(x.dtype)
-        return x + self.proj(y.transpose(1, 2).reshape(n, *size, c).movedim(-1, 1))
+        y = F.scaled_dot_product_attention(q, k, v).to(x.dtype)  # scale 1 / sqrt(channels per head)
+        return x + self.proj(from_heads(y, x.shape[2:]))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tyro
 from rich.console import RenderableType
 
 from unitgain.console import Console, next_step, say, show_json
+from unitgain.draw.options import options_of
 from unitgain.train.config import Device as Device
 
 if TYPE_CHECKING:
@@ -91,22 +92,20 @@ def refuse_idle(command: Any, names: Iterable[str], why: str) -> None:
     Raises:
         ValueError: if one of them is not what it is by default.
     """
-    fields = {field.name: field for field in dataclasses.fields(command)}
-    given = [option for name in names for option in _changed(fields[name], getattr(command, name))]
+    known = {field.name: field for field in dataclasses.fields(command)}
+    given = [option for name in names for option in _given(known[name], getattr(command, name))]
     if given:
         raise ValueError(f"{', '.join(given)}: {why}")
 
 
-def _changed(field: dataclasses.Field[Any], value: Any, default: Any = dataclasses.MISSING) -> list[str]:
-    """The options of a field that are not what they are by default, which for settings may be several."""
-    if default is dataclasses.MISSING:
-        made = field.default_factory
-        default = field.default if made is dataclasses.MISSING else made()
+def _given(field: dataclasses.Field[Any], value: Any) -> list[str]:
+    """The options of a field that are not what they are by default: of settings, those of them."""
+    made = field.default_factory
+    default = field.default if made is dataclasses.MISSING else made()
     if value == default:
         return []
-    if dataclasses.is_dataclass(value) and type(value) is type(default):
-        inner = dataclasses.fields(value)
-        return [word for one in inner for word in _changed(one, getattr(value, one.name), getattr(default, one.name))]
+    if dataclasses.is_dataclass(value):
+        return [word for word in options_of(value, default) if word.startswith("--")]
     named = (getattr(part, "name", None) for part in getattr(field.type, "__metadata__", ()))
     return [f"--{next(filter(None, named), field.name).replace('_', '-')}"]
 

@@ -121,13 +121,14 @@ class SweepCommand(Bench):
             raise ValueError("name the folder of a run")
         if self.out is not None and len(self.runs) > 1:
             raise ValueError("--out is for a single run; each of several has its sweep in its own folder")
+        times = self.nimg or ()
         with processes(pick_device(self.device)) as world:
             judge, quiet = self.judge(world), not world.main
             by_run: dict[str, list[CellResult]] = {}
             shown: list[tuple[Sweep, list[CellResult]]] = []
             for run in self.runs:
                 out = self.out or run / "sweep"
-                benches = [self.open(run, out, judge, world, nimg) for nimg in self.nimg or (None,)]
+                benches = [self.open(run, out, judge, world, nimg) for nimg in times or (None,)]
                 results: list[CellResult] = []
                 for bench in benches:
                     title = "sweeping" if len(benches) == 1 else f"sweeping at {bench.main.t:,.0f} images"
@@ -143,13 +144,13 @@ class SweepCommand(Bench):
                 if world.main:
                     shown.append((bench, own))
                     Console().print(_table(results))
-                    say("\n".join(map(str, write_results(results, out, self.stem("sweep", self.nimg or ())))))
+                    say("\n".join(map(str, write_results(results, out, self.stem("sweep", times)))))
             if world.main and len(by_run) > 1:
-                path = next(iter(self.runs)) / "sweep" / f"{self.stem('runs', self.nimg or ())}.svg"
+                path = next(iter(self.runs)) / "sweep" / f"{self.stem('runs', times)}.svg"
                 plot_runs(by_run, path)
                 say(path)
             for bench, results in shown:  # when the other processes have no more to wait for
-                sheet = bench.out / f"{self.stem('sweep', self.nimg or ())}-pictures.png"
+                sheet = bench.out / f"{self.stem('sweep', times)}-pictures.png"
                 with bar("drawing the picture", "images", late=True) as progress:
                     if draw_pictures(bench, results, sheet, on_images=progress):
                         say(sheet)

@@ -20,7 +20,7 @@ from unitgain.arch.block import plain_join
 from unitgain.arch.operations import Activate, Apply, Convolve, Lead, Modulate, Operation, Scale, lead
 from unitgain.infer.layers import Applied, FoldedConv, Modulated, Multiply, SiLU, Step, apart, fold_weight
 from unitgain.native import Sum
-from unitgain.ops import magnitude
+from unitgain.ops import from_heads, magnitude, to_heads
 
 Slot = Callable[[Modulate | None], int]
 """Takes a modulation; returns where its factors will be found among the scales. None is for the embedding itself."""
@@ -154,11 +154,8 @@ class Backend:
         return apart(partial(self._attend, heads=heads, eps=eps), qkv, at_once)
 
     def _attend(self, qkv: Tensor, heads: int, eps: float) -> Tensor:
-        n, c, *size = qkv.shape
-        tokens = qkv.movedim(1, -1).reshape(n, -1, 3, heads, c // (3 * heads))
-        q, k, v = self.normalized(tokens, eps).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return y.transpose(1, 2).reshape(n, *size, c // 3).movedim(-1, 1)
+        q, k, v = self.normalized(to_heads(qkv, 3, heads), eps).permute(2, 0, 3, 1, 4).unbind(0)
+        return from_heads(F.scaled_dot_product_attention(q, k, v), qkv.shape[2:])
 
     def normalized(self, tokens: Float[Tensor, "n p 3 heads c"], eps: float) -> Float[Tensor, "n p 3 heads c"]:
         """Queries, keys and values of unit magnitude."""

@@ -104,13 +104,9 @@ def reconstruct(
             rest = replace(planned, targets=missing())  # who was waited for may have made some
             with Output(rest, out, dtype, shard_bytes) as output:
                 work = list(jobs(rest.sources, output.resume(), rest.columns, rest.copy_from, dtype))
+                on_tensor = output.tensor_done
                 stream.run(
-                    work,
-                    output.sink,
-                    threads=threads,
-                    verify=verify,
-                    on_progress=on_progress,
-                    on_tensor=output.tensor_done,
+                    work, output.sink, threads=threads, verify=verify, on_progress=on_progress, on_tensor=on_tensor
                 )
                 output.finish()
     return [

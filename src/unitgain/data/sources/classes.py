@@ -69,11 +69,7 @@ def classify(
     if not keys:
         raise ValueError(_nothing(listing, name))
     keys = _of_one_kind(keys, listing.notes)
-    if options.image_column is not None and not keys[0].lower().endswith(ARRAYS):
-        raise ValueError(
-            f"image column {options.image_column!r}: the files of {name} hold one picture or array each, such as "
-            f"{keys[0]}; files of several are {', '.join(ARRAYS)}: leave it out"
-        )
+    _check_column(options.image_column, keys[0], name)
     chosen, level = choose_folders(keys, options.split, name)
     if len(chosen) < len(keys):
         for key in np.delete(np.array(keys, dtype=object), chosen):
@@ -207,6 +203,15 @@ class _Tables:
         where = where if len(places) == 1 else f"{self.name}: {len(places)} files of labels"
         numbers, classes, notes = number([labels.get(key) for key in keys], keys, where, self.names)
         return numbers, classes, (*more, *notes)
+
+
+def _check_column(column: str | None, key: str, name: str) -> None:
+    """Refuse the name of an array in each file where files hold one thing."""
+    if column is not None and not key.lower().endswith(ARRAYS):
+        raise ValueError(
+            f"image column {column!r}: the files of {name} hold one picture or array each, such as {key}; files of "
+            f"several are {', '.join(ARRAYS)}: leave it out"
+        )
 
 
 def _of_one_kind(keys: list[str], notes: Notes) -> list[str]:

@@ -33,8 +33,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     """
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
     where: list[NDArray[np.int64]] = []
-    labels: list[Label] = []
-    wanted = list[Wanted]()
+    labels, wanted = list[Label](), list[Wanted]()
     column = label_column = names = None
     for index, path in enumerate(paths):
         try:
@@ -45,8 +44,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
                 wanted = wanted_of(options.conditions, schema.names, name)
             if label_column:
                 labels += _labels(path, table, label_column, options.limits)
-            if lacking := [one.column for one in wanted if one.column not in schema.names]:
-                raise _TableError(f"it has no column {lacking[0]!r}, as others of {name} have")
+            _check_columns(wanted, schema.names, name)
         except _TableError as error:
             raise ValueError(f"{path} is no whole parquet file: {error}") from error
         where += [_places(index, group, rows) for group, rows in enumerate(groups)]
@@ -57,7 +55,6 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
     numbers, classes, notes = number(labels or [None] * len(keys), keys, name, options.classes or names)
     rows = _Rows(paths, column, options.limits)
     told = [(one, _Rows(paths, one.column, options.limits)) for one in wanted]
-    files = [files_below(path.parent, options.limits) for path in paths]
 
     def fetch(index: int) -> bytes:
         file, group, row = places[index].tolist()
@@ -65,7 +62,8 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
 
     def cells(index: int) -> tuple[Cell, ...]:
         file, group, row = places[index].tolist()
-        return tuple(Cell(one, _getter(column, file, group, row), files[file]) for one, column in told)
+        files = files_below(paths[file].parent, options.limits)
+        return tuple(Cell(one, _getter(column, file, group, row), files) for one, column in told)
 
     def parts() -> Iterator[Any]:
         for file, groups in itertools.groupby(np.unique(places[:, :2], axis=0).tolist(), lambda place: place[0]):
@@ -124,6 +122,12 @@ def _groups(path: Path, table: Any) -> tuple[list[int], Any]:
     if min(groups, default=0) < 0 or sum(groups) > size:
         raise _TableError(f"it says that it holds {sum(groups):,} rows in {size:,} bytes")
     return groups, schema
+
+
+def _check_columns(wanted: Sequence[Wanted], names: Sequence[str], name: str) -> None:
+    """Raise unless a file has the columns of conditions that the first one has."""
+    if lacking := [one.column for one in wanted if one.column not in names]:
+        raise _TableError(f"it has no column {lacking[0]!r}, as others of {name} have")
 
 
 def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
