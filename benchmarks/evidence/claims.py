@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from scaled import (
+    DROPOUT,
     EDM2,
     HALF,
     PLUS,
@@ -17,10 +18,11 @@ from scaled import (
     TRACKED,
     B,
     G,
+    Pair,
     Run,
     Scale,
     config_run,
-    guides,
+    pairs,
     picture_run,
     rate_runs,
     tracked_run,
@@ -50,7 +52,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Cell:
-    """Draw and measure images of one average, guided or not."""
+    """Draw and measure images of one average; guided by itself where the weight is not 1 and no guide is named."""
 
     run: Run
     nimg: int
@@ -70,6 +72,8 @@ class Cell:
         guide = (
             f" guide {self.guide.name} {self.guide_nimg} {self.guide_length:g} {self.guidance:g}" if self.guide else ""
         )
+        if self.guidance != 1 and not self.guide:
+            guide = f" guide self {self.guidance:g}"
         pattern = f" {self.pattern} {self.pattern_length:g}" if self.pattern else ""
         kind = "score" if self.first_seed else "cell"
         return f"{kind} {self.run.name} {self.nimg} {self.length:g}{guide}{pattern} x{self.images}"
@@ -190,11 +194,14 @@ def picture_jobs(scale: Scale, results: Results, share: int) -> Iterator[Job]:
 
 def guided_jobs(scale: Scale, results: Results, names: Sequence[str], free: bool = False) -> Iterator[Job]:
     """Sweep lengths and weights of G with each guide, and score the best; with `free`, the guide's own length too."""
-    for main in main_runs(G, scale, results):
+    for run in main_runs(G, scale, results):
         for name in names:
-            guide, nimg = guides(main.recipe.lr, main.seed, scale)[name]
-            yield Train(guide, nimg)
-            cells = guided_cells(main, guide, nimg, scale)
+            pair = pairs(run, scale)[name]
+            if pair.main != run:
+                yield from measured(pair.main, scale.images, scale, results)
+            if pair.guide:
+                yield Train(pair.guide, pair.nimg)
+            cells = guided_cells(pair, scale)
             yield from cells
             chosen = best(results, cells)
             if chosen is not None and free:
@@ -202,12 +209,12 @@ def guided_jobs(scale: Scale, results: Results, names: Sequence[str], free: bool
             yield from score(chosen, scale)
 
 
-def guided_cells(main: Run, guide: Run, nimg: int, scale: Scale) -> list[Cell]:
+def guided_cells(pair: Pair, scale: Scale) -> list[Cell]:
     """All lengths and weights, the guide at the length of the main network."""
     return [
         cell
         for weight in scale.weights
-        for cell in sweep(main, scale.images, scale, guidance=weight, guide=guide, guide_nimg=nimg)
+        for cell in sweep(pair.main, scale.images, scale, guidance=weight, guide=pair.guide, guide_nimg=pair.nimg)
     ]
 
 
@@ -234,7 +241,7 @@ def stages(scale: Scale, results: Results) -> Iterator[tuple[tuple[str, ...], It
     both = [run for name in (B, G) for run in main_runs(name, scale, results)]
     yield ("tensors",), every(tensor_cells(run, scale, results) for run in both)
     yield ("posthoc",), iter(posthoc_jobs(scale))
-    yield ("guidance",), guided_jobs(coarse, results, ["autoguidance"])
+    yield ("guidance",), guided_jobs(coarse, results, ["autoguidance", DROPOUT])
     yield ("guides",), guided_jobs(coarse, results, [HALF, "unconditional", "unconditional, twice"])
     half = [run for name in PLUS for run in main_runs(name, scale, results)]
     yield ("half", "order"), every(measured(run, scale.images // 2, coarse, results) for run in half)

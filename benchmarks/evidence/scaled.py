@@ -43,6 +43,7 @@ RATES = {**dict.fromkeys(EDM2[:3], (0.004, 0.002, 0.008)), **dict.fromkeys(EDM2[
 SEEDS = (0, 1)
 
 HALF = "unconditional, half"  # the guide of the claim on guidance
+DROPOUT = "label dropout"
 
 TRACKED = (0.03, 0.13, 0.20)
 
@@ -188,14 +189,30 @@ def picture_run(data: str, scale: Scale) -> Run:
     return Run(f"pictures-{data}", scaled, data)
 
 
-def guides(lr: float, seed: int, scale: Scale) -> dict[str, tuple[Run, int]]:
-    """What may guide, and after how many images: unconditional networks by their width, and a worse version."""
-    wide = {HALF: 0.5, "unconditional": 1, "unconditional, twice": 2}
+@dataclass(frozen=True)
+class Pair:
+    """What is guided, and by what.
+
+    Attributes:
+        main: is guided.
+        guide: guides; None for the main network without its label.
+        nimg: images that the guide was trained for.
+    """
+
+    main: Run
+    guide: Run | None = None
+    nimg: int = 0
+
+
+def pairs(main: Run, scale: Scale) -> dict[str, Pair]:
+    """Ways to guide a run of G: by unconditional networks of some widths, by a worse version, by itself."""
+    of_g = functools.partial(config_run, G, main.recipe.lr, main.seed, scale)
     found = {
-        name: (config_run(G, lr, seed, scale, width=width, label=f"-uncond{width:g}", label_dim=0), scale.images // 2)
-        for name, width in wide.items()
+        name: Pair(main, of_g(width=width, label=f"-uncond{width:g}", label_dim=0), scale.images // 2)
+        for name, width in {HALF: 0.5, "unconditional": 1, "unconditional, twice": 2}.items()
     }
-    found["autoguidance"] = (config_run(G, lr, seed, scale, width=0.5, label="-half"), scale.images // 8)
+    found["autoguidance"] = Pair(main, of_g(width=0.5, label="-half"), scale.images // 8)
+    found[DROPOUT] = Pair(of_g(label="-dropout", label_dropout=0.1))
     return found
 
 

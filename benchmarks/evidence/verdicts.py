@@ -37,7 +37,22 @@ from criteria import (
     spread,
     width,
 )
-from scaled import EDM2, HALF, PLUS, RATES, SEEDS, TRACKED, B, G, Scale, config_run, guides, rate_runs, tracked_run
+from scaled import (
+    DROPOUT,
+    EDM2,
+    HALF,
+    PLUS,
+    RATES,
+    SEEDS,
+    TRACKED,
+    B,
+    G,
+    Scale,
+    config_run,
+    pairs,
+    rate_runs,
+    tracked_run,
+)
 
 from unitgain.analysis.cost import network_cost
 from unitgain.recipes import recipe
@@ -224,11 +239,11 @@ def tensors(results: Results, scale: Scale) -> Finding:
 def guidance(results: Results, scale: Scale) -> Finding:
     """Best lengths with and without guidance."""
     rows, tests = [], []
-    for main in main_runs(G, scale, results):
-        alone = best(results, sweep(main, scale.images, scale))
-        for name, (guide, nimg) in guides(main.recipe.lr, main.seed, scale).items():
-            cells = guided_cells(main, guide, nimg, scale if name == HALF else scale.coarse)
-            chosen = best(results, cells)
+    for run in main_runs(G, scale, results):
+        for name, pair in pairs(run, scale).items():
+            lone = sweep(pair.main, scale.images, scale.coarse if name == DROPOUT else scale)
+            cells = guided_cells(pair, scale if name == HALF else scale.coarse)
+            alone, chosen = best(results, lone), best(results, cells)
             if alone is None or chosen is None:
                 continue
             free = best(results, [chosen, *free_cells(chosen, scale)]) if name == HALF else None
@@ -236,11 +251,11 @@ def guidance(results: Results, scale: Scale) -> Finding:
             values = [values_of(results, cell) for one in (alone, chosen) for cell in score(one, scale)]
             shown = [in_words([one[FIRST_METRIC]]) if one else "-" for one in values]
             rows.append(
-                (main.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", told, *shown)
+                (run.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", told, *shown)
             )
             if name == HALF and all(values):
                 tests += [
-                    best(results, cells, metric).length < best(results, sweep(main, scale.images, scale), metric).length
+                    best(results, cells, metric).length < best(results, lone, metric).length
                     and values[1][metric] < values[0][metric]
                     for metric in METRICS
                 ]
@@ -252,10 +267,10 @@ def guidance(results: Results, scale: Scale) -> Finding:
 def small_guides(results: Results, scale: Scale) -> Finding:
     """The best score by width of the unconditional guide."""
     found: dict[str, list[Mapping[str, float]]] = {}
-    for main in main_runs(G, scale, results):
-        for name, (guide, nimg) in guides(main.recipe.lr, main.seed, scale).items():
-            for cell in score(best(results, guided_cells(main, guide, nimg, scale.coarse)), scale):
-                if name != "autoguidance" and (values := values_of(results, cell)):
+    for run in main_runs(G, scale, results):
+        for name, pair in pairs(run, scale).items():
+            for cell in score(best(results, guided_cells(pair, scale.coarse)), scale):
+                if name.startswith("unconditional") and (values := values_of(results, cell)):
                     found.setdefault(name, []).append(values)
     rows = [
         (name, *(in_words([one[metric] for one in values]) for metric in METRICS)) for name, values in found.items()

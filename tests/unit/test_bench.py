@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from unitgain.analysis.cost import network_cost
 from unitgain.arch.configs import edm2_configs
 from unitgain.arch.unet import MPUNet
-from unitgain.bench.cases import Case, Mode, forward_macs, inputs, open_denoiser, parse_case, parse_mode
+from unitgain.bench.cases import Case, Mode, inputs, open_denoiser, parse_case, parse_mode
 from unitgain.bench.forward import forward
 from unitgain.bench.measure import Pace
 from unitgain.bench.memory import PeakMemory, in_use
@@ -103,7 +104,7 @@ def test_evaluations_of_one_network_in_several_modes(tiny_recipe):
         assert (row.items, row.turns) == (3, 2)
         assert row.seconds_low <= row.seconds <= row.seconds_high
         assert row.rate == pytest.approx(3 / row.seconds)
-        assert row.macs == 3 * forward_macs(tiny_recipe.network)
+        assert row.macs == 3 * network_cost(tiny_recipe.network).macs
         assert row.share == pytest.approx(row.macs / row.seconds / 1e9)
     assert "of peak" in cells(report)[0]
     assert json.loads(json.dumps(to_dict(report)))["rows"][3]["name"] == "tiny:bfloat16"
@@ -145,13 +146,13 @@ def test_samples(tiny_recipe, sampler, number, monkeypatch):
     seen = []
     forward_of = MPUNet.forward
     monkeypatch.setattr(MPUNet, "forward", lambda self, x, *rest: seen.append(x.shape) or forward_of(self, x, *rest))
-    forward_macs(tiny_recipe.network)  # counts once, and not below
+    network_cost(tiny_recipe.network)  # counts once, and not below
     seen.clear()
     report = sampling([Case(tiny_recipe, "exact")], steps=3, sampler=sampler, pace=Pace(repeats=1))
     (whole,) = report.rows
     assert whole.items == tile_size(open_denoiser(tiny_recipe), "cpu") == 64
     assert whole.facts["evaluations"] == number
-    assert whole.macs == 64 * number * forward_macs(tiny_recipe.network)
+    assert whole.macs == 64 * number * network_cost(tiny_recipe.network).macs
     assert {len(shape) for shape in seen} == {4}
     assert {shape[0] for shape in seen} == {64}
     assert len(seen) % number == 0

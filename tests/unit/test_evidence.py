@@ -16,7 +16,7 @@ import label_dropout
 import run
 from claims import METRICS, Cell, Compare, Picture, Train, jobs
 from report import report
-from scaled import PAPER_T_REF, Scale, guides, tracked_run
+from scaled import DROPOUT, HALF, PAPER_T_REF, Scale, pairs, tracked_run
 from verdicts import FINDINGS
 
 from unitgain.draw.settings import DrawSettings
@@ -86,12 +86,19 @@ def test_jobs_are_done_once_and_gone_on_with(folder):
     workplace, main = run.Workplace(folder, SMALL), tracked_run(SMALL)[0]
     further = workplace.run(Train(main, SMALL.images // 4))
     assert further["images"] == SMALL.images // 8
-    guide, nimg = guides(0.01, 0, SMALL)["unconditional, half"]
+    pair = pairs(main, SMALL)[HALF]
+    guide, nimg = pair.guide, pair.nimg
     workplace.run(Train(guide, nimg))
     cell = Cell(main, SMALL.images // 8, 0.1, 8, guidance=500.0, guide=guide, guide_nimg=nimg, guide_length=0.06)
     guided, alone = workplace.run(cell), workplace.run(Cell(main, SMALL.images // 8, 0.1, 8))
     assert guided["values"]["fd@effnet"] != alone["values"]["fd@effnet"]
     assert 0 <= alone["values"]["accuracy"] <= 1
+    dropped = pairs(main, SMALL)[DROPOUT].main
+    workplace.run(Train(dropped, SMALL.images // 8))
+    by_weight = [Cell(dropped, SMALL.images // 8, 0.1, 8, guidance=weight) for weight in (1.0, 500.0)]
+    alone_by_itself, by_itself = (workplace.run(one) for one in by_weight)
+    assert by_itself["key"] != alone_by_itself["key"]
+    assert by_itself["values"]["fd@effnet"] != alone_by_itself["values"]["fd@effnet"]
     name = claims.some_tensors(main)[0]
     mixed = workplace.run(Cell(main, SMALL.images // 8, 0.1, 8, pattern=name, pattern_length=0.06))
     assert "values" in mixed
@@ -119,7 +126,7 @@ def test_processes_share_runs_and_draw_only_what_is_trained(folder):
     results.add({"key": first.key})
     assert run.is_ready(compare, results.done)
     assert run.first_free([first], workplace, results) is None  # done in the meantime
-    guide, nimg = guides(0.01, 0, SMALL)["unconditional, half"]
+    guide, nimg = pairs(main, SMALL)[HALF].guide, pairs(main, SMALL)[HALF].nimg
     cell = Cell(main, first.nimg, 0.1, 8, guidance=2.0, guide=guide, guide_nimg=nimg, guide_length=0.06)
     assert not run.is_ready(cell, results.done)
     assert run.is_ready(cell, {**results.done, Train(guide, nimg).key: {}})

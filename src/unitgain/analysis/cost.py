@@ -5,6 +5,7 @@ tensor operation: no layer knows of it, and any module can be counted. One multi
 papers; the normalization of weights counts like anything else, so this is the cost of an unfolded network.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,8 +24,9 @@ from unitgain.arch.values import placeholder
 from unitgain.denoiser import Denoiser, parameter_count
 
 
+@functools.cache
 def network_cost(spec: NetworkSpec) -> Cost:
-    """The cost of a network of ours, at its own resolution, with its preconditioning."""
+    """The cost of a network of ours, at its own resolution, with its preconditioning; counted once in a process."""
     return cost(_on_meta(spec), *denoiser_inputs(spec, 1))
 
 

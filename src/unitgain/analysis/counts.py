@@ -5,6 +5,7 @@ so that looking at a recipe needs no torch; `python benchmarks/counts.py` writes
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -37,9 +38,9 @@ class Cost:
 
     parameters: int
     flops: int
-    by_op: dict[str, int]
-    by_part: dict[str, int]
-    by_resolution: dict[str, int]
+    by_op: Mapping[str, int]
+    by_part: Mapping[str, int]
+    by_resolution: Mapping[str, int]
 
     @property
     def gflops(self) -> float:

@@ -1,6 +1,5 @@
 """What is measured: a network in a mode, from text such as `edm2-img64-s:bfloat16+compile`."""
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +8,6 @@ from typing import cast, get_args
 
 import torch
 
-from unitgain.analysis.cost import network_cost
-from unitgain.arch import NetworkSpec
 from unitgain.arch.unet import UNet
 from unitgain.arch.values import placeholder
 from unitgain.denoiser import Denoiser, Label
@@ -176,9 +173,3 @@ def inputs(
     x = torch.randn(batch, spec.channels, *spec.size, generator=generator) * deviation
     label = torch.arange(batch, device=device) % spec.label_dim if spec.label_dim else None
     return x.to(device), torch.full((batch,), sigma, device=device), placeholder(spec, label, batch, device)
-
-
-@functools.cache
-def forward_macs(spec: NetworkSpec) -> int:
-    """Multiply-accumulates of an evaluation on one image, counted once."""
-    return network_cost(spec).macs

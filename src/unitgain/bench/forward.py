@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from unitgain.bench.cases import Case, Mode, forward_macs, inputs, open_denoiser, parse_mode
+from unitgain.analysis.cost import network_cost
+from unitgain.bench.cases import Case, Mode, inputs, open_denoiser, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
 from unitgain.recipe import Recipe
@@ -100,7 +101,7 @@ class Evaluations:
         facts["error"] = relative_error(run(), self.expected)
         if mode.first_is_slow:
             facts["compile_seconds"] = time.perf_counter() - start
-        macs = self.batch * forward_macs(self.denoiser.spec)
+        macs = self.batch * network_cost(self.denoiser.spec).macs
         return Work(name=name, run=run, items=self.batch, dtype=mode.dtype, macs=macs, held=held, facts=facts)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from unitgain.bench.cases import Case, forward_macs, open_denoiser, parse_mode
+from unitgain.analysis.cost import network_cost
+from unitgain.bench.cases import Case, open_denoiser, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
 from unitgain.guide import Guided
@@ -64,7 +65,7 @@ def sampling(
                 ),
                 items=batch,
                 dtype=mode.dtype,
-                macs=batch * number * sum(forward_macs(network.spec) for network in networks),
+                macs=batch * number * sum(network_cost(network.spec).macs for network in networks),
                 held=memory.kept,
                 facts={
                     "evaluations": number * len(networks),

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from unitgain.bench.cases import DTYPES, Case, forward_macs, parse_mode
+from unitgain.analysis.cost import network_cost
+from unitgain.bench.cases import DTYPES, Case, parse_mode
 from unitgain.bench.measure import Comparison, Pace, Work, measure
 from unitgain.bench.memory import PeakMemory
 from unitgain.native.memory import kept_memory
@@ -72,7 +73,7 @@ def training_work(case: Case, batch: int | None, device: torch.device) -> Work:
         run=lambda: train_step(state, trained, parts),
         items=trained.batch,
         dtype=mode.dtype,
-        macs=3 * trained.batch * forward_macs(trained.network),  # forward, for the input, and for the weight
+        macs=3 * trained.batch * network_cost(trained.network).macs,  # forward, for the input, and for the weight
         held=memory.kept,
         facts={"microbatch": size},
     )

@@ -1,6 +1,5 @@
 """How fast a run is, what share of the machine that is, and what it takes: operations, waiting for data, memory."""
 
-import functools
 import resource
 import sys
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ import torch
 from unitgain.analysis.cost import network_cost
 from unitgain.analysis.counts import PASSES
 from unitgain.analysis.peak import matrix_peak
-from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import DTYPES
 from unitgain.data.loader import Loader
 from unitgain.parallel import World
@@ -59,7 +57,12 @@ class Speed:
         world.barrier()
         peak = torch.tensor([matrix_peak(world.device, DTYPES[recipe.precision])], dtype=torch.float64)
         world.sum([peak])
-        return cls(flops=(PASSES + recompute) * _flops(recipe.network), peak=peak.item(), loader=loader, world=world)
+        return cls(
+            flops=(PASSES + recompute) * network_cost(recipe.network).flops,
+            peak=peak.item(),
+            loader=loader,
+            world=world,
+        )
 
     def row(self, images: int, seconds: float) -> dict[str, float]:
         """What was reached since the last call; all processes must call this together.
@@ -95,8 +98,3 @@ def peak_memory(device: torch.device) -> int:
             return 1024 * int(line.split()[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
-
-
-@functools.cache
-def _flops(spec: NetworkSpec) -> int:
-    return network_cost(spec).flops
