@@ -27,7 +27,7 @@ from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
 from unitgain.sample import generate, sigma_grid
 from unitgain.train import TrainConfig, train
-from unitgain.train.planning import normalization
+from unitgain.train.ladder import normalization
 from unitgain.train.rules import network_for, recipe_for
 
 PRECISIONS = ("float32", "bfloat16")

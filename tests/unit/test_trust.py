@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unitgain.npz import read_npy
 from unitgain.text import csv_cell, printable
 from unitgain.trust import (
     LimitError,
@@ -16,7 +17,6 @@ from unitgain.trust import (
     parse_json,
     plain_name,
     read_member,
-    read_npy,
     read_regular,
 )
 

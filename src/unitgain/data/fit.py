@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from unitgain.data.settings import Layout
+from unitgain.npz import read_npy
 from unitgain.size import MOST_SIDES, SIZE_TEXT, Size, show_size, sides_of, size_of
 from unitgain.text import printable
-from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits, read_npy
+from unitgain.trust import DEFAULT_LIMITS, LimitError, Limits
 
 FitMode = Literal["crop", "pad", "stretch"]
 Format = Literal["png", "webp"]

@@ -19,8 +19,9 @@ from unitgain.data.fit import ImageError
 from unitgain.data.numbers import Media
 from unitgain.data.settings import Layout
 from unitgain.extras import require
+from unitgain.npz import npz_names, read_npy, read_npz_member
 from unitgain.text import one_line, printable
-from unitgain.trust import Limits, npz_names, read_npy, read_npz_member
+from unitgain.trust import Limits
 
 NPY, ZIP, HDF5, GZIP = b"\x93NUMPY", b"PK", b"\x89HDF\r\n\x1a\n", b"\x1f\x8b"
 ARRAYS, AUDIO, VOLUMES = (".npz", ".h5", ".hdf5"), (".wav", ".flac", ".ogg"), (".nii", ".nii.gz")

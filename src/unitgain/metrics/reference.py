@@ -18,9 +18,10 @@ from unitgain.metrics import frechet, neighbours
 from unitgain.metrics.detectors import DetectorInfo
 from unitgain.metrics.record import ReferenceInfo
 from unitgain.metrics.summary import Summary, as_seen
+from unitgain.npz import read_npz
 from unitgain.serial import from_dict, to_dict
 from unitgain.text import printable
-from unitgain.trust import LARGEST, parse_json, read_npz
+from unitgain.trust import LARGEST, parse_json
 
 FORMAT = "unitgain-reference/1"
 MAX_FEATURES = 16_384

@@ -4,59 +4,30 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
 import torch
 
 from unitgain.analysis.counts import state_bytes
-from unitgain.arch import NetworkSpec
-from unitgain.arch.conditions import Condition
-from unitgain.data.check import scale
-from unitgain.data.dataset import ArrayDataset, Dataset
-from unitgain.data.encoder import ArrayEncoder, PixelEncoder
-from unitgain.data.prepared import PreparedDataset
-from unitgain.data.settings import Normalize
-from unitgain.infer import fastest_precision
+from unitgain.data.dataset import Dataset
+from unitgain.data.encoder import ArrayEncoder
 from unitgain.parallel import SharedError, World, processes
-from unitgain.recipe import Recipe, trained_parameters
+from unitgain.recipe import Recipe
 from unitgain.room import free_memory
 from unitgain.size import show_size
 from unitgain.text import span
-from unitgain.train.accumulation import MOST_BYTES, Fit, blocks_per_level, fitting, numbers, share_of, show_bytes
+from unitgain.train.accumulation import MOST_BYTES, Fit, fitting, numbers, share_of, show_bytes
 from unitgain.train.config import Device, Execution, TrainConfig
-from unitgain.train.declare import declared
-from unitgain.train.rules import carried, network_for, recipe_for
+from unitgain.train.ladder import Candidate, Change, Ladder
 from unitgain.train.warmup import images_per_second
 
-# Base width and blocks per level, from the smallest network to the papers' largest; from 128 on they are the papers'.
-SIZES = (
-    (16, 1),
-    (24, 1),
-    (32, 1),
-    (48, 1),
-    (64, 1),
-    (64, 2),
-    (96, 2),
-    (128, 2),
-    (128, 3),
-    (192, 3),
-    (256, 3),
-    (320, 3),
-    (384, 3),
-    (448, 3),
-)
 HOURS = {"cpu": 0.75, "cuda": 24.0}  # that a run gets by default, at most: the data may carry less
 TRAINING = 0.95  # part of the time that steps get: the rest is for snapshots, checkpoints and statistics
 # A network is only taken where the run has an image for every eighth parameter. The digits' recipe has 0.11 (38,400 of
 # 337,000), the papers' from 17 (XS) down to 0.6 (XXL); with fewer a smaller network that sees more of them is better.
 IMAGES_PER_PARAMETER = 1 / 8
-BFLOAT16_FROM = 32  # base width on a CPU: it gains a sixth at 16, two fifths at 32 (benchmarks/planned_families.py)
-DEPTHWISE_FROM = 64  # base width from which a CPU trains EDM2+ faster than EDM2 (benchmarks/planned_families.py)
 MEASURED = {"cpu": 32, "cuda": 256}  # images of a step that is measured, at most
-Change = Callable[[TrainConfig], TrainConfig]
 Measure = Callable[[Recipe, int, torch.device], float]
 Rate = Callable[[Recipe, int], float]
 
@@ -156,50 +127,19 @@ def _next(world: World, job: tuple[Recipe, int] | tuple[()]) -> Any:
     return world.broadcast(job)
 
 
-@dataclass(eq=False)
-class _Candidate:
-    """A network that comes into question.
-
-    Attributes:
-        draft: settings of a run for all that the data carry.
-        fixed: whether its duration is not for the plan to choose.
-        rate: images per second, as measured; 0 before.
-    """
-
-    draft: TrainConfig
-    fixed: bool
-    rate: float = 0.0
-
-    @cached_property
-    def work(self) -> float:
-        """In proportion to the multiply-adds for an image, by which the speed of sizes is foretold: pixels width^2."""
-        network = self.draft.recipe.network
-        levels = zip(network.level_sizes, network.widths, strict=True)
-        return blocks_per_level(network) * sum(math.prod(sides) * width**2 for sides, width in levels)
-
-    @cached_property
-    def parameters(self) -> int:
-        """Of the network and u(sigma)."""
-        return trained_parameters(self.draft.recipe)
-
-
 class _Planner:
     def __init__(self, dataset: Dataset, world: World, hours: float, change: Change, room: int, measure: Rate) -> None:
         self.dataset, self.world, self.device, self.hours = dataset, world, world.device, hours
-        self.change, self.room, self.measure = change, room, measure
-        self.carried = carried(len(dataset))
-        self.normalize: Normalize = normalization(dataset)
-        self.conditions: tuple[Condition, ...] = ()
-        if dataset.condition_shapes:
-            smallest = self.by_rules(self.network(*SIZES[0]), self.carried)
-            self.conditions = declared(dataset, change(smallest).conditions)
+        self.room, self.measure = room, measure
+        self.ladder = Ladder(dataset, world.device, change)
+        self.carried = self.ladder.carried
 
     def plan(self, device: Device, by_default: bool) -> Plan:
         """The largest network that suits and fits, in the run that the time allows."""
         takes = 0
         for one in reversed(self.suitable()):
             images = min(self.carried, max(self.within(self.rate(one)), 1))
-            config, _ = self.settings(one.draft.recipe.network, images)
+            config, _ = self.ladder.settings(one.draft.recipe.network, images)
             recipe, size = config.recipe, self.world.size
             fit = fitting(recipe, self.room, self.device, processes=size, microbatch=config.microbatch)
             if fit.microbatch is not None:
@@ -219,55 +159,19 @@ class _Planner:
             "--resolution N)"
         )
 
-    def suitable(self) -> list[_Candidate]:
+    def suitable(self) -> list[Candidate]:
         """The candidates from the smallest, which is one in any case, to the largest that suits as measured."""
-        ladder = self.candidates()
-        last, low, high = ladder[0], 0, len(ladder) if self.suits(ladder[0]) else 1
+        sizes = self.ladder.candidates()
+        last, low, high = sizes[0], 0, len(sizes) if self.suits(sizes[0]) else 1
         while high - low > 1:  # the one that the last speed foretells, or the next where that is not to suit
             speed = last.rate * last.work
-            foretold = takewhile(lambda one: self.suits(one, speed / one.work), ladder[low + 1 : high])  # noqa: B023
+            foretold = takewhile(lambda one: self.suits(one, speed / one.work), sizes[low + 1 : high])  # noqa: B023
             place = low + max(len(list(foretold)), 1)
-            low, high = (place, high) if self.suits(ladder[place]) else (low, place)
-            last = ladder[place] if ladder[place].rate else last
-        return ladder[: low + 1]
+            low, high = (place, high) if self.suits(sizes[place]) else (low, place)
+            last = sizes[place] if sizes[place].rate else last
+        return sizes[: low + 1]
 
-    def candidates(self) -> list[_Candidate]:
-        """From the smallest; what `change` makes the same comes once."""
-        ends = [self.settings(self.network(*size), self.carried)[0] for size in (SIZES[0], SIZES[-1])]
-        first, last = (config.recipe.network.model_channels for config in ends)
-        sizes = SIZES if first != last else [(first, blocks) for _, blocks in SIZES]  # the width is fixed
-        made: list[_Candidate] = []
-        for network in dict.fromkeys(self.network(*size) for size in sizes):
-            draft, fixed = self.settings(network, self.carried)
-            if not made or draft.recipe.network != made[-1].draft.recipe.network:
-                made.append(_Candidate(draft, fixed))
-        return made
-
-    def network(self, width: int, blocks: int) -> NetworkSpec:
-        """Of a base width and so many blocks per level, for the data."""
-        plain = network_for(self.dataset.shape, self.dataset.label_dim, width, blocks, self.depthwise(width))
-        return plain.replace(conditions=self.conditions)
-
-    def depthwise(self, width: int) -> bool:
-        """Whether a network of this base width is of EDM2+, rather than EDM2."""
-        return not self.dataset.latents and (self.device.type == "cuda" or width >= DEPTHWISE_FROM)
-
-    def settings(self, network: NetworkSpec, images: int) -> tuple[TrainConfig, bool]:
-        """Settings by the rules for a network and a duration, with what is fixed, and whether the duration is."""
-        plain = self.by_rules(network, images)
-        recipe = self.change(plain).recipe
-        fixed = recipe.duration != plain.recipe.replace(batch=recipe.batch).duration
-        batch = recipe.batch if recipe.batch != plain.recipe.batch else 0
-        return self.change(self.by_rules(recipe.network, recipe.duration if fixed else images, batch)), fixed
-
-    def by_rules(self, network: NetworkSpec, images: int, batch: int = 0) -> TrainConfig:
-        """Settings for a network and a duration."""
-        fast = self.device.type == "cuda" or network.model_channels >= BFLOAT16_FROM
-        precision = fastest_precision(self.device) if fast else "float32"
-        recipe = recipe_for(network, images, latents=self.dataset.latents, precision=precision, batch=batch)
-        return TrainConfig(recipe=recipe, data=self.dataset.name, normalize=self.normalize)
-
-    def rate(self, one: _Candidate) -> float:
+    def rate(self, one: Candidate) -> float:
         """Images per second, measured once, in steps of far fewer images than what fits."""
         if not one.rate:
             recipe = one.draft.recipe
@@ -280,19 +184,19 @@ class _Planner:
         """Images that the time allows at so many per second."""
         return int(rate * TRAINING * 3600 * self.hours)
 
-    def suits(self, one: _Candidate, rate: float | None = None) -> bool:
+    def suits(self, one: Candidate, rate: float | None = None) -> bool:
         """Whether weights, gradients, Adam and averages fit, and the run is long enough; None for the measured rate."""
         if state_bytes(one.parameters, len(one.draft.recipe.ema)) >= self.room:
             return False
         needed, given = min(IMAGES_PER_PARAMETER * one.parameters, self.carried), one.draft.recipe.duration
         return given >= needed and self.within(rate or self.rate(one)) >= (given if one.fixed else needed)
 
-    def reasons(self, one: _Candidate, config: TrainConfig, fit: Fit, by_default: bool) -> tuple[str, ...]:
+    def reasons(self, one: Candidate, config: TrainConfig, fit: Fit, by_default: bool) -> tuple[str, ...]:
         """Five lines: network, time, memory, optimizer, data and averages."""
         recipe, network = config.recipe, config.recipe.network
         plus, on_cpu = "d" in network.branch.split(), self.device.type == "cpu"
         family = "EDM2+ blocks" if plus else "EDM2 blocks"
-        if plus == self.depthwise(network.model_channels) and not self.dataset.latents:
+        if plus == self.ladder.depthwise(network.model_channels) and not self.dataset.latents:
             faster = f", which a CPU trains faster at this width than EDM2{'' if plus else '+'}"
             family += faster if on_cpu else ", as its paper found better per operation"
         classes = f"{network.label_dim} classes" if network.label_dim else "no classes"
@@ -319,7 +223,7 @@ class _Planner:
             f"snapshot every {recipe.snapshot_every:,} images, so that any other length can be made afterwards",
         )
 
-    def why_so_long(self, one: _Candidate, duration: int, by_default: bool) -> str:
+    def why_so_long(self, one: Candidate, duration: int, by_default: bool) -> str:
         """Where a duration comes from, and what another is good for."""
         carries = f"the {len(self.dataset):,} pictures carry"
         if duration >= self.carried:
@@ -333,21 +237,3 @@ class _Planner:
         if duration < min(IMAGES_PER_PARAMETER * one.parameters, self.carried):
             why += "; expect rough samples: more hours, a lower resolution or a less busy machine give better ones"
         return why
-
-
-def normalization(dataset: Dataset) -> Normalize:
-    """How the pixels of these data are normalized: "measured" if they are not what the noise levels presume.
-
-    That is 8-bit pixels in the official range whose standard deviation is more than a tenth off 0.5, or whose mean is
-    off 0 by more than 0.1. Other data bring their own normalization: "official" leaves it.
-    """
-    if dataset.encoder != PixelEncoder():
-        return "official"
-    if isinstance(dataset, PreparedDataset):
-        mean, std = dataset.manifest.mean, dataset.manifest.std
-    elif isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
-        measured = PixelEncoder.measure(dataset.images)
-        mean, std = (measured.mean,), (measured.std,)
-    else:
-        return "official"
-    return "official" if scale(dataset.encoder, np.array(mean), np.array(std)).fits else "measured"

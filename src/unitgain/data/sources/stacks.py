@@ -18,8 +18,9 @@ from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
 from unitgain.extras import require
+from unitgain.npz import npz_names, read_npy, read_npz_member
 from unitgain.text import printable
-from unitgain.trust import Limits, npz_names, open_regular, read_npy, read_npz_member, read_regular
+from unitgain.trust import Limits, open_regular, read_regular
 
 SUFFIXES = (".npy", *ARRAYS)
 LABEL_NAMES = (*LABEL_COLUMNS, "y")
