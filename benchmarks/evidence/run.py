@@ -139,7 +139,7 @@ class Workplace:
         left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
         ended = train(config, path, dataset, resume=path.exists(), max_time=left, quiet=True, tensorboard=False)
         seen = [row for row in read_stats(path) if row.get("magnitudes")]
-        magnitudes = [{"nimg": row["nimg"], "magnitudes": row["magnitudes"]} for row in seen]
+        magnitudes = [{"nimg": row["nimg"], "magnitudes": rounded(row["magnitudes"])} for row in seen]
         return {
             "images": ended.nimg - before,
             "nimg": ended.nimg,
@@ -229,6 +229,11 @@ def weights_of(snapshot: Path | str) -> Tensor:
     return torch.cat([state[name].double().flatten() for name in sorted(state)])
 
 
+def rounded(magnitudes: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """To four digits: they are most of what is kept."""
+    return {part: {name: float(f"{value:.4g}") for name, value in row.items()} for part, row in magnitudes.items()}
+
+
 def nearest(pixels: Tensor, dataset: ArrayDataset) -> Tensor:
     """Of each picture the training image with the least squared difference."""
     distances = torch.cdist(pixels.flatten(1).float(), dataset.images.flatten(1).float())
@@ -259,7 +264,7 @@ def measure_floor(workplace: Workplace, results: Results) -> None:
     """Make the judges, and measure the best that there is, once."""
     scale = workplace.scale
     judge, (real, test) = workplace.judges(scale.data), workplace.data(scale.data)
-    about_all = {"kind": "floor", "machine": machine("cpu"), "classifier": judge.accuracy}
+    about_all = {"kind": "floor", "classifier": judge.accuracy}
     for key, images in ((f"floor {scale.data} sweep", scale.sweep), (f"floor {scale.data}", scale.score)):
         count = min(images, len(test))
         values = judges.floor(judge, real, count, judges.NAMES)
@@ -275,6 +280,9 @@ def work(folder: Path, scale: Scale, only: str | None = None, hours: float | Non
     results, workplace = Results(folder / "results.jsonl"), Workplace(folder, scale, deadline)
     floor = f"floor {scale.data}"
     with hold(folder, wait=True):
+        here = machine("cpu")
+        if here not in [row.get("machine") for row in results.rows]:
+            results.add({"key": f"machine {here['processor']}", "kind": "machine", "machine": here})
         if floor not in results.done:
             measure_floor(workplace, results)
     while deadline is None or time.monotonic() < deadline:
