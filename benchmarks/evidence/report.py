@@ -13,7 +13,7 @@ from claims import Train, main_runs
 from criteria import NOT_RUN, Finding, short
 from matplotlib.figure import Figure
 from run import Results
-from scaled import EDM2, G, Run, Scale
+from scaled import GROWING, Run, Scale
 from verdicts import FINDINGS, rates
 
 from unitgain.analysis.plots import magnitude_figure
@@ -89,7 +89,7 @@ def comments(text: str) -> dict[str, list[str]]:
 def magnitude_curves(results: Mapping[str, Mapping[str, Any]], scale: Scale, folder: Path) -> list[str]:
     """The picture of magnitudes over training, of the first seed of each config that is there."""
     found = {}
-    for name in (*EDM2[2:5], G):
+    for name in GROWING:
         trained: list[tuple[Run, int]] = [(run, scale.images) for run in main_runs(name, scale, results)[:1]]
         for run, nimg in trained:
             rows = results.get(Train(run, nimg).key, {}).get("magnitudes")
@@ -128,10 +128,9 @@ def totals(rows: list[dict[str, Any]]) -> list[str]:
     for row in (row for row in rows if row["kind"] == "floor"):
         told = ", ".join(f"{LABELS.get(name, name)} {value:.4g}" for name, value in row["values"].items())
         lines += ["", f"The floor, {row['images']:,} training images against the test split: {told}."]
-    for row in (row for row in rows if "machine" in row):
-        where = ", ".join(f"{key} {value}" for key, value in row["machine"].items())
-        lines += ["", f"Measured on: {where}."]
-    return lines
+    machines = [row["machine"] for row in rows if "machine" in row]
+    told = dict.fromkeys(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines)
+    return [*lines, *(line for where in told for line in ("", f"Measured on: {where}."))]
 
 
 def report(source: Path, folder: Path, scale: Scale) -> str:

@@ -38,6 +38,8 @@ PLUS = tuple(
 
 B, G = EDM2[1], EDM2[-1]
 
+GROWING = (*EDM2[2:5], G)  # whose magnitudes are told
+
 RATES = {**dict.fromkeys(EDM2[:3], (0.004, 0.002, 0.008)), **dict.fromkeys(EDM2[3:], (0.04, 0.02, 0.08))}
 
 SEEDS = (0, 1)
@@ -159,7 +161,8 @@ def config_run(
         rampup=round(paper.rampup / scale.factor),
         **{**COMMON, "batch": scale.batch, **settings, **changes},
     )
-    return Run(f"{name}{label}-lr{lr:g}-seed{seed}", scaled, scale.data, seed, magnitudes_every=scale.images // 64)
+    every = scale.images // 64 if name in GROWING else 0
+    return Run(f"{name}{label}-lr{lr:g}-seed{seed}", scaled, scale.data, seed, magnitudes_every=every)
 
 
 def picture_run(data: str, scale: Scale) -> Run:

@@ -40,6 +40,7 @@ from criteria import (
 from scaled import (
     DROPOUT,
     EDM2,
+    GROWING,
     HALF,
     PLUS,
     RATES,
@@ -133,7 +134,7 @@ def magnitudes(results: Results, scale: Scale) -> Finding:
     """Growth of activations and weights in C, D, E and G."""
     header = ("config", "seed", "activations", "weights")
     rows, by_seed = [], {seed: {} for seed in SEEDS}
-    for name in (EDM2[2], EDM2[3], EDM2[4], G):
+    for name in GROWING:
         for run in main_runs(name, scale, results):
             measured = results.get(Train(run, scale.images).key, {}).get("magnitudes")
             if measured:
