@@ -16,6 +16,7 @@ from scaled import (
     RATES,
     SEEDS,
     TRACKED,
+    A,
     B,
     G,
     Pair,
@@ -52,7 +53,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Cell:
-    """Draw and measure images of one average; guided by itself where the weight is not 1 and no guide is named."""
+    """Draw and measure images of one average.
+
+    Guided by itself where the weight is not 1 and no guide is named; with `heun` by far more evaluations.
+    """
 
     run: Run
     nimg: int
@@ -65,18 +69,17 @@ class Cell:
     guide_length: float = 0.0
     pattern: str = ""
     pattern_length: float = 0.0
+    heun: bool = False
 
     @property
     def key(self) -> str:
         """Name of the result."""
-        guide = (
-            f" guide {self.guide.name} {self.guide_nimg} {self.guide_length:g} {self.guidance:g}" if self.guide else ""
-        )
-        if self.guidance != 1 and not self.guide:
-            guide = f" guide self {self.guidance:g}"
-        pattern = f" {self.pattern} {self.pattern_length:g}" if self.pattern else ""
+        guide = f"{self.guide.name} {self.guide_nimg} {self.guide_length:g}" if self.guide else "self"
+        more = [f" guide {guide} {self.guidance:g}"] if self.guidance != 1 else []
+        more += [f" {self.pattern} {self.pattern_length:g}"] if self.pattern else []
+        more += [" heun"] if self.heun else []
         kind = "score" if self.first_seed else "cell"
-        return f"{kind} {self.run.name} {self.nimg} {self.length:g}{guide}{pattern} x{self.images}"
+        return f"{kind} {self.run.name} {self.nimg} {self.length:g}{''.join(more)} x{self.images}"
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,12 @@ def sweep(run: Run, nimg: int, scale: Scale, **guided: Any) -> list[Cell]:
         Cell(run, nimg, length, scale.sweep, **guided, **({"guide_length": length} if tied else {}))
         for length in scale.lengths
     ]
+
+
+def heun_cells(runs: Sequence[Run], scale: Scale, results: Results) -> list[Cell]:
+    """The best cell of each run by Heun's method, of those that have one."""
+    found = [best(results, sweep(run, scale.images, scale)) for run in runs]
+    return [dataclasses.replace(cell, heun=True) for cell in found if cell]
 
 
 def score(cell: Cell | None, scale: Scale) -> list[Cell]:
@@ -233,6 +242,8 @@ def stages(scale: Scale, results: Results) -> Iterator[tuple[tuple[str, ...], It
     for seed in SEEDS:
         long = [run for name in (G, *EDM2) for run in main_runs(name, scale, results) if run.seed == seed]
         yield of_configs, every(measured(run, scale.images, scale, results) for run in long)
+    ends = [run for name in (A, G) for run in main_runs(name, scale, results)]
+    yield ("configs",), iter(heun_cells(ends, scale, results))
     times = [(run, scale.images // part) for run in main_runs(G, scale, results) for part in (8, 4, 2, 1)]
     yield ("time",), every([Train(run, nimg), *sweep(run, nimg, scale)] for run, nimg in times)
     rates = [run for settings in rate_runs(scale).values() for runs in settings for run in runs]

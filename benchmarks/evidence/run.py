@@ -179,7 +179,7 @@ class Workplace:
 
     def values(self, main: Network, guide: Network | None, cell: Cell, names: tuple[str, ...]) -> dict[str, float]:
         """Values by name, accuracy among them where the network has classes."""
-        settings = self.scale.sampling.replace(guidance=cell.guidance)
+        settings = (self.scale.heun if cell.heun else self.scale.sampling).replace(guidance=cell.guidance)
         decode = decoder(main.encoder, main.denoiser.spec.channels)
         judge, right = self.judges(cell.run.data), []
         seeds = range(cell.first_seed, cell.first_seed + cell.images)

@@ -36,7 +36,7 @@ PLUS = tuple(
     )
 )
 
-B, G = EDM2[1], EDM2[-1]
+A, B, G = EDM2[0], EDM2[1], EDM2[-1]
 
 GROWING = (*EDM2[2:5], G)  # whose magnitudes are told
 
@@ -55,6 +55,8 @@ COMMON: dict[str, Any] = {"latents": False, "scores": ()}  # of all recipes
 
 SAMPLING = DrawSettings(sampler=SAMPLERS["dpmpp_2m"](), steps=10, sigma_min=0.01, sigma_max=40.0)
 
+HEUN = DrawSettings(sampler=SAMPLERS["heun"](), steps=18, sigma_min=0.01, sigma_max=40.0)
+
 PICTURE_SAMPLING = DrawSettings(dtype="auto")
 
 
@@ -72,6 +74,7 @@ class Scale:
         few: of those, for what is only chosen by its length (`coarse`).
         weights: of guidance.
         sampling: how images are drawn.
+        heun: likewise, to see what the solver does.
         data: set of the claims.
         pictures: sets that pictures are made of.
         picture_width: base channels of their networks.
@@ -89,6 +92,7 @@ class Scale:
     few: tuple[float, ...] = (0.04, 0.10)
     weights: tuple[float, ...] = (1.25, 1.5, 2.0)
     sampling: DrawSettings = SAMPLING
+    heun: DrawSettings = HEUN
     data: str = "fashion16"
     pictures: tuple[str, ...] = ("fashion32", "emoji32")
     picture_width: int = 32

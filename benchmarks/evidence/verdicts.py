@@ -1,5 +1,6 @@
 """What the results say of each claim, by the criteria of the protocol (README.md)."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 
@@ -12,6 +13,7 @@ from claims import (
     best,
     free_cells,
     guided_cells,
+    heun_cells,
     main_runs,
     score,
     sweep,
@@ -46,6 +48,7 @@ from scaled import (
     RATES,
     SEEDS,
     TRACKED,
+    A,
     B,
     G,
     Scale,
@@ -76,6 +79,12 @@ def configs(results: Results, scale: Scale) -> Finding:
         f"{judge([of_metric[place] for of_metric in steps.values()], len(METRICS), found[second])}."
         for place, (first, second) in enumerate(pairs)
     ]
+    for cell in heun_cells([*runs[A], *runs[G]], scale, results):
+        if values := values_of(results, cell):
+            usual = values_of(results, dataclasses.replace(cell, heun=False))
+            told = ", ".join(f"{usual[metric]:.4g} becomes {values[metric]:.4g}" for metric in METRICS)
+            name = short(cell.run.name.partition("-lr")[0])
+            notes.append(f"{name}, seed {cell.run.seed}, by Heun's method at {scale.heun.steps} steps: {told}.")
     return Finding(judge(tests, len(METRICS), rows), SCORE_HEADER, rows, notes)
 
 
@@ -250,7 +259,9 @@ def guidance(results: Results, scale: Scale) -> Finding:
             free = best(results, [chosen, *free_cells(chosen, scale)]) if name == HALF else None
             told = f"{free.guide_length:g}" if free else "-"
             values = [values_of(results, cell) for one in (alone, chosen) for cell in score(one, scale)]
-            shown = [in_words([one[FIRST_METRIC]]) if one else "-" for one in values]
+            shown = [
+                " to ".join(f"{one[metric]:.3g}" if one else "-" for one in values) for metric in (*METRICS, "accuracy")
+            ]
             rows.append(
                 (run.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", told, *shown)
             )
@@ -261,7 +272,7 @@ def guidance(results: Results, scale: Scale) -> Finding:
                     for metric in METRICS
                 ]
     header = ("seed", "guide", "best length alone", "best weight", "best length guided", "the guide's own")
-    header = (*header, "FD-EffNet alone", "guided")
+    header = (*header, "FD-EffNet", "FD-classes", "accuracy")
     return Finding(judge(tests, len(SEEDS) * len(METRICS), rows), header, rows)
 
 

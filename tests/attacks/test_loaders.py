@@ -122,7 +122,7 @@ LISTED = {
     ("posthoc/foreign.py", "ZipFile"): (1, "an index of names: that nothing is packed"),
     ("posthoc/foreign.py", "load_file"): (1, HEADER),
     ("posthoc/foreign.py", "torch.load"): (1, "weights_only=True, with numbers of NumPy beside"),
-    ("trust.py", "ZipFile"): (1, ZIP),
+    ("npz.py", "ZipFile"): (1, ZIP),
     ("train/estimate.py", "subprocess.run"): (1, "this Python, our own module"),
 }
 
