@@ -7,6 +7,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+import typechecker  # noqa: F401
 from jaxtyping import install_import_hook
 
 

@@ -36,7 +36,7 @@ SMALL = Scale(
     picture_width=8,
     picture_images=64,
     measured=12,
-    picture_sampling=DrawSettings(steps=2, dtype="bfloat16"),
+    picture_sampling=DrawSettings(steps=2, dtype="auto"),
 )
 
 

@@ -201,12 +201,13 @@ def test_prepared_networks_convolve_so(name, monkeypatch):
     kinds = {type(module) for module in prepared.modules()}
     assert (FusedPointwise in kinds) == pays_to_convolve(torch.bfloat16)
     assert (FusedBottleneck in kinds) == (FusedPointwise in kinds and name == "EDM2+")
+    if FusedPointwise not in kinds:
+        return  # the libraries do it all, slowly on some processors
     x, sigma, label = normal(11, 3, 64, 64), normal(11).exp(), torch.arange(11) % 5
     found = prepared(x, sigma, label)
-    if FusedPointwise in kinds:
-        alone = [prepared(x[i : i + 1], sigma[i : i + 1], label[i : i + 1]) for i in range(11)]
-        assert torch.equal(torch.cat(alone), found)
-        assert torch.equal(copy.deepcopy(prepared)(x, sigma, label), found)
+    alone = [prepared(x[i : i + 1], sigma[i : i + 1], label[i : i + 1]) for i in range(11)]
+    assert torch.equal(torch.cat(alone), found)
+    assert torch.equal(copy.deepcopy(prepared)(x, sigma, label), found)
     with torch.no_grad():
         error = relative_error(found, denoiser(x, sigma, label))
     assert error < 1e-2
