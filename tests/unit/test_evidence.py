@@ -12,7 +12,6 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "evidence"))
 
 import claims
 import judges
-import label_dropout
 import run
 from claims import METRICS, Cell, Compare, Picture, Train, jobs
 from report import report
@@ -245,18 +244,3 @@ def distance(cell, scale, papers):
     gain = (0.3 if (config == "b") is papers else 0.1) * (cell.pattern_length == claims.TENSOR_LENGTHS[0])
     near = scale.lengths.index(cell.length) - place if cell.length in scale.lengths else 0
     return height * (1 + 0.02 * width * near**2 - gain) + (0.001 if cell.run.seed else 0)
-
-
-@pytest.mark.parametrize("name", label_dropout.IMAGES)
-def test_label_dropout_is_all_that_two_networks_differ_in_and_every_cell_is_on_the_page(name):
-    plain, dropped, guide = label_dropout.recipes(name).values()
-    assert dropped.replace(name=plain.name, label_dropout=0.0) == plain and dropped.label_dropout > 0
-    assert guide.network.label_dim == 0 and guide.duration * 2 == plain.duration
-    cells = [
-        {"network": network, "guide": None, "weight": weight, "fd": weight + place, "accuracy": 0.5}
-        for weight in (1.0, *label_dropout.WEIGHTS)
-        for place, network in enumerate(("plain", "dropped"))
-    ]
-    page = label_dropout.page({name: {"images": 8, "rows": cells}})
-    for weight in (1.0, *label_dropout.WEIGHTS):
-        assert f"| {weight:g} | {weight:.3f}, 50.0 % | {weight + 1:.3f}, 50.0 % |" in page
