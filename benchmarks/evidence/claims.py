@@ -15,6 +15,7 @@ from scaled import (
     PLUS,
     RATES,
     SEEDS,
+    STAR,
     TRACKED,
     A,
     B,
@@ -144,6 +145,12 @@ def heun_cells(runs: Sequence[Run], scale: Scale, results: Results) -> list[Cell
     return [dataclasses.replace(cell, heun=True) for cell in found if cell]
 
 
+def star_sweeps(scale: Scale) -> list[tuple[Run, list[Cell]]]:
+    """G* at each rate of the grid, whose best EDM2+ is trained at, with its sweep."""
+    runs = [config_run(STAR, lr, 0, scale) for lr in sorted(RATES[G])]
+    return [(run, sweep(run, scale.images // 2, scale.coarse)) for run in runs]
+
+
 def score(cell: Cell | None, scale: Scale) -> list[Cell]:
     """More images of a cell, of other seeds; none as long as there is no cell."""
     return [] if cell is None else [dataclasses.replace(cell, images=scale.score, first_seed=1_000_000)]
@@ -256,6 +263,7 @@ def stages(scale: Scale, results: Results) -> Iterator[tuple[tuple[str, ...], It
     yield ("guides",), guided_jobs(coarse, results, [HALF, "unconditional", "unconditional, twice"])
     half = [run for name in PLUS for run in main_runs(name, scale, results)]
     yield ("half", "order"), every(measured(run, scale.images // 2, coarse, results) for run in half)
+    yield ("half",), every([Train(run, scale.images // 2), *cells] for run, cells in star_sweeps(scale))
     for share in (16, 4, 1):
         yield ("pictures",), picture_jobs(scale, results, share)
 

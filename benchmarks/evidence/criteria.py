@@ -77,9 +77,10 @@ def lower(a: Sequence[Mapping[str, float]], b: Sequence[Mapping[str, float]], me
 
 
 def short(name: str) -> str:
-    """A config as the papers call it."""
+    """A config as the papers call it; "ms" is the modulation before the SiLU."""
     paper, config = name.split("-config-")
-    return f"{'EDM2+' if paper.startswith('edm2plus') else 'EDM2'} {config.upper()}"
+    config = config.upper().replace("-BOTTLENECK", "*").replace("-MS", " (ms)")
+    return f"{'EDM2+' if paper.startswith('edm2plus') else 'EDM2'} {config}"
 
 
 def in_words(values: Sequence[float]) -> str:

@@ -37,6 +37,7 @@ PLUS = tuple(
 )
 
 A, B, G = EDM2[0], EDM2[1], EDM2[-1]
+STAR = PLUS[1]
 
 GROWING = (*EDM2[2:5], G)  # whose magnitudes are told
 

@@ -16,6 +16,7 @@ from claims import (
     heun_cells,
     main_runs,
     score,
+    star_sweeps,
     sweep,
     tensor_cells,
     values_of,
@@ -47,6 +48,7 @@ from scaled import (
     PLUS,
     RATES,
     SEEDS,
+    STAR,
     TRACKED,
     A,
     B,
@@ -111,7 +113,7 @@ def half(results: Results, scale: Scale) -> Finding:
     runs = {name: main_runs(name, scale, results) for name in PLUS}
     found = {name: scores(runs[name], nimg, results, coarse) for name in PLUS}
     rows = score_rows(runs, nimg, results, coarse)
-    a, star = PLUS[0], PLUS[1]
+    a, star = PLUS[0], STAR
     ratio = network_cost(recipe(star).network).flops / network_cost(recipe(a).network).flops
     tests = []
     for metric in METRICS:
@@ -119,6 +121,10 @@ def half(results: Results, scale: Scale) -> Finding:
         gap = None if within is None else lower(found[a], found[star], metric)
         tests.append(None if within is None else gap is not True and 0.45 <= ratio <= 0.55)
     notes = [f"At the papers' size G* has {ratio:.1%} of A's multiply-adds."]
+    for run, cells in star_sweeps(scale):
+        if cell := best(results, cells):
+            told = ", ".join(f"{results[cell.key]['values'][metric]:.4g}" for metric in METRICS)
+            notes.append(f"{short(star)} at rate {run.recipe.lr:g}, seed 0, {scale.sweep:,} images: {told}.")
     return Finding(judge(tests, len(METRICS), rows), SCORE_HEADER, rows, notes)
 
 
@@ -135,7 +141,9 @@ def order(results: Results, scale: Scale) -> Finding:
         if found[name[star]] and found[name[f"{star}-ms"]]:
             told = [lower(found[name[star]], found[name[f"{star}-ms"]], metric) for metric in METRICS]
             words = {True: "lower", False: "higher", None: "within the spread"}
-            notes.append(f"{star.upper()}: modulation after the SiLU is {' and '.join(words[one] for one in told)}.")
+            notes.append(
+                f"{short(name[star])}: modulation after the SiLU is {' and '.join(words[one] for one in told)}."
+            )
     return Finding(judge(tests, len(tests), any(found.values())), notes=notes)
 
 
