@@ -31,6 +31,7 @@ SMALL = Scale(
     few=(0.06,),
     weights=(2.0,),
     sampling=DrawSettings(steps=2),
+    heun=DrawSettings(steps=3),
     pictures=("emoji32",),
     picture_width=8,
     picture_images=64,
@@ -93,6 +94,8 @@ def test_jobs_are_done_once_and_gone_on_with(folder):
     guided, alone = workplace.run(cell), workplace.run(Cell(main, SMALL.images // 8, 0.1, 8))
     assert guided["values"]["fd@effnet"] != alone["values"]["fd@effnet"]
     assert 0 <= alone["values"]["accuracy"] <= 1
+    by_heun = workplace.run(Cell(main, SMALL.images // 8, 0.1, 8, heun=True))
+    assert by_heun["key"] != alone["key"] and by_heun["values"]["fd@effnet"] != alone["values"]["fd@effnet"]
     dropped = pairs(main, SMALL)[DROPOUT].main
     workplace.run(Train(dropped, SMALL.images // 8))
     by_weight = [Cell(dropped, SMALL.images // 8, 0.1, 8, guidance=weight) for weight in (1.0, 500.0)]
