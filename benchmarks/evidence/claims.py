@@ -38,6 +38,8 @@ TENSOR_LENGTHS = (0.02, 0.07, 0.24)
 
 TENSORS = 8
 
+SHARES = (8, 2, 1)  # of the images of pictures, after which one is drawn
+
 
 @dataclass(frozen=True)
 class Train:
@@ -101,11 +103,13 @@ class Compare:
 
 @dataclass(frozen=True)
 class Picture:
-    """Draw a picture of samples, a row for each class."""
+    """Draw a picture of samples, a row for each class; guided, where the weight is not 1, by an earlier average."""
 
     run: Run
     nimg: int
     length: float
+    guidance: float = 1.0
+    guide_nimg: int = 0
 
     @property
     def key(self) -> str:
@@ -197,15 +201,23 @@ def tensor_cells(run: Run, scale: Scale, results: Results) -> list[Cell]:
 
 
 def picture_jobs(scale: Scale, results: Results, share: int) -> Iterator[Job]:
-    """Train the picture networks for a share of their images, choose a length, and draw."""
+    """Train the picture networks for a share of their images, choose a length, then a weight of guidance, and draw.
+
+    The guide is the network itself after the first share of its images.
+    """
     for data in scale.pictures:
-        run, nimg = picture_run(data, scale), scale.picture_images // share
+        run, nimg, first = picture_run(data, scale), scale.picture_images // share, scale.picture_images // SHARES[0]
         cells = [Cell(run, nimg, length, scale.measured) for length in (0.05, 0.10, 0.15)]
         yield Train(run, nimg)
         yield from cells
         chosen = best(results, cells)
+        if chosen is not None and nimg > first:
+            guide: dict[str, Any] = {"guide": run, "guide_nimg": first, "guide_length": chosen.length}
+            cells = [chosen, *(dataclasses.replace(chosen, guidance=weight, **guide) for weight in (1.5, 2.0))]
+            yield from cells
+            chosen = best(results, cells)
         if chosen is not None:
-            yield Picture(run, nimg, chosen.length)
+            yield Picture(run, nimg, chosen.length, chosen.guidance, chosen.guide_nimg)
 
 
 def guided_jobs(scale: Scale, results: Results, names: Sequence[str], free: bool = False) -> Iterator[Job]:
@@ -264,7 +276,7 @@ def stages(scale: Scale, results: Results) -> Iterator[tuple[tuple[str, ...], It
     half = [run for name in PLUS for run in main_runs(name, scale, results)]
     yield ("half", "order"), every(measured(run, scale.images // 2, coarse, results) for run in half)
     yield ("half",), every([Train(run, scale.images // 2), *cells] for run, cells in star_sweeps(scale))
-    for share in (16, 4, 1):
+    for share in SHARES:
         yield ("pictures",), picture_jobs(scale, results, share)
 
 

@@ -208,11 +208,15 @@ class Workplace:
     def picture(self, job: Picture) -> dict[str, Any]:
         """Draw samples, a row for each class; where there are few images, the nearest one below each."""
         settings = self.scale.picture_sampling
-        path = self.average(job.run, job.nimg, Target(sigma_rel=job.length))
-        network = open_network(str(path), settings=settings)
+        target = Target(sigma_rel=job.length)
+        network = open_network(str(self.average(job.run, job.nimg, target)), settings=settings)
+        guide = None
+        if job.guidance != 1:
+            settings = settings.replace(guidance=job.guidance)
+            guide = open_network(str(self.average(job.run, job.guide_nimg, target)), settings=settings)
         train_set = self.data(job.run.data)[0]
         labels = [label for label in range(train_set.label_dim) for _ in range(COLUMNS)]
-        drawn = generate(network.denoiser, range(len(labels)), settings.sigmas(), label=labels)
+        drawn = generate(guide_by(network, guide, settings), range(len(labels)), settings.sigmas(), label=labels)
         pixels = torch.cat([train_set.encoder.decode(images) for _, _, images in drawn])
         if job.run.data.startswith("emoji"):
             rows = zip(pixels.split(COLUMNS), nearest(pixels, train_set).split(COLUMNS), strict=True)
@@ -220,7 +224,7 @@ class Workplace:
         path = self.folder / "pictures" / f"{job.run.data}-{job.nimg}.png"
         path.parent.mkdir(exist_ok=True)
         grid(pixels, COLUMNS).save(path)
-        return {"file": path.name, "nimg": job.nimg}
+        return {"file": path.name}
 
 
 def weights_of(snapshot: Path | str) -> Tensor:

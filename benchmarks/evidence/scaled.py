@@ -97,7 +97,7 @@ class Scale:
     data: str = "fashion16"
     pictures: tuple[str, ...] = ("fashion32", "emoji32")
     picture_width: int = 32
-    picture_images: int = 2**19
+    picture_images: int = 2**18
     measured: int = 1000
     picture_sampling: DrawSettings = PICTURE_SAMPLING
 

@@ -141,9 +141,9 @@ def test_pictures(folder, tmp_path, monkeypatch):
     run.work(folder, SMALL, "pictures")
     results = run.Results(folder / "results.jsonl")
     assert [row["key"] for row in results.rows if "failed" in row] == []
-    assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [4, 16, 64]
+    assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [8, 32, 64]
     page = report(folder, tmp_path, SMALL)
-    assert "In all 64 images trained and 108 drawn" in page and page.count("Measured on: ") == 1
+    assert "In all 64 images trained and 156 drawn" in page and page.count("Measured on: ") == 1
     assert "After 64 images" in page and page.rstrip().endswith("Not run, to see this.")
     assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
     assert page.count("| not run yet |") == len(FINDINGS)
