@@ -7,6 +7,7 @@ import tarfile
 import unicodedata
 import zipfile
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -349,6 +350,8 @@ def test_splits_are_asked_for(tmp_path):
         (("train", "bus"), False),
         (("test", "testing"), False),
         (("trainer", "tests"), False),
+        (("photos-train", "photos-val"), True),
+        (("training-shoes", "test-tubes", "cats"), False),
     ],
 )
 def test_what_is_a_split(tmp_path, folders, split):
@@ -369,8 +372,54 @@ def test_splits_of_files(tmp_path):
         opened(tmp_path / "set")
     assert len(opened(tmp_path / "set", split="train")) == 4
     assert len(opened(tmp_path / "set", split="all")) == 6
-    with pytest.raises(ValueError, match="none of 3 files is of the split 'valid'"):
+    with pytest.raises(ValueError, match="none of 3 files is of the split 'valid'; it has test, train"):
         opened(tmp_path / "set", split="valid")
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "rows"),
+    [
+        (("pqs/train/0000", "pqs/train/0001", "pqs/test/0000"), "train", 4),  # as the Hub converts sets
+        (("pqs/partial-train/0000", "pqs/partial-test/0000"), "partial-test", 2),
+        (("cifar10-train", "cifar10-test"), "test", 2),
+        (("imagenet1k-train-0000", "imagenet1k-train-0001", "imagenet1k-validation-00"), "validation", 2),
+        (("old/test/train-0", "old/test/train-1", "old/test/val-0"), "train", 4),
+        (("train/train-0", "train/val-0"), "train", 2),
+    ],
+)
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_splits_of_files_by_folders_and_words(tmp_path, names, split, rows, kind):
+    """None goes into training without a question."""
+    table = pa.table({"image": PNG[:2], "label": [0, 1]})
+    for name in names:
+        path = tmp_path / "set" / f"{name}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "parquet":
+            pq.write_table(table, path)
+        else:
+            path.write_bytes(tar_bytes({f"{label}/1.png": PNG[0] for label in "ab"}))
+    with pytest.raises(ValueError, match=rf"{split} \(\d files\).*: choose one with --split"):
+        opened(tmp_path / "set")
+    assert len(opened(tmp_path / "set", split=split)) == rows
+    whole = opened(tmp_path / "set", split="all")
+    assert len(whole) == 2 * len(names) and len(whole.classes) == 2
+    assert set(whole.classes) == ({"0", "1"} if kind == "parquet" else {"a", "b"})
+
+
+@pytest.mark.parametrize("names", [("trainer", "tests"), ("retrain", "test"), ("train-station", "bus"), ("a", "test")])
+def test_archives_that_name_classes_are_no_splits(tmp_path, names):
+    write(tmp_path / "set", {f"{name}.tar": tar_bytes({"1.png": PNG[0]}) for name in names})
+    assert opened(tmp_path / "set").classes == tuple(sorted(names))
+
+
+def test_splits_of_stacked_arrays(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name, count in (("train", 3), ("test", 2)):
+        np.save(tmp_path / "set" / f"{name}.npy", np.zeros((count, 1, 9), np.float32))
+    with pytest.raises(ValueError, match=r"test \(1 files\), train \(1 files\): choose one with --split"):
+        opened(tmp_path / "set", stacked=True)
+    assert len(opened(tmp_path / "set", stacked=True, split="train")) == 3
+    assert len(opened(tmp_path / "set", stacked=True, split="all")) == 5
 
 
 def test_columns_ignore_case(tmp_path):

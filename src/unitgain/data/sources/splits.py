@@ -10,7 +10,8 @@ WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "v
 WORDS |= {"test": "test", "testing": "test"}
 _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
 _FOLDER = re.compile(rf"({_WORD})(?:[-_ ]?(?:set|data|images|imgs|[a-d]|\d+))?", re.IGNORECASE)  # trainA, val2017
-_FILE = re.compile(rf"({_WORD})(?![a-z])", re.IGNORECASE)  # train-00000-of-00004.parquet, val.tar
+_INSIDE = r"(?<![^\W_])({})(?![a-z])"  # a word of a name: train-00000-of-00004, imagenet1k-validation-00, partial-train
+_NAMED = re.compile(_INSIDE.format(_WORD), re.IGNORECASE)
 
 
 def choose_split(splits: Sequence[str], wanted: str | None, where: str) -> str:
@@ -27,24 +28,35 @@ def choose_split(splits: Sequence[str], wanted: str | None, where: str) -> str:
 
 
 def choose_files(names: Sequence[str], split: str | None, where: str) -> list[int]:
-    """Numbers of the files, paths within a folder, that are of a split by their names or their folders'.
+    """Numbers of the files, paths within a folder, that are of a split by their folders, or by a word of their names.
 
     Raises:
         ValueError: if there are several and none is chosen, or none of that name.
     """
-    if split is not None and split != ALL:
-        found = [
-            index
-            for index, name in enumerate(names)
-            if name.rpartition("/")[2].startswith(split) or split in name.split("/")[:-1]
-        ]
-        if not found:
-            raise ValueError(f"{where}: none of {len(names)} files is of the split {split!r}; the first is {names[0]}")
-        return found
-    kinds = Counter(match[1] for name in names if (match := _FILE.match(name.rpartition("/")[2])))
-    if split is None and len({WORDS[kind.lower()] for kind in kinds}) > 1:
-        raise ValueError(_question(where, kinds, "files"))
-    return list(range(len(names)))
+    parts = [name.split("/")[:-1] for name in names]
+    level = _level(parts)
+    if level is None:
+        words = (_NAMED.search(name.rpartition("/")[2]) for name in names)
+        counts = Counter(match[1] for match in words if match)
+    else:
+        counts = _counts(parts, level)
+    if split is None and _count_kinds(counts) > 1:
+        raise ValueError(_question(where, counts, "files"))
+    if split in (None, ALL):
+        return list(range(len(names)))
+    word, several = re.compile(_INSIDE.format(re.escape(split)), re.IGNORECASE), _count_kinds(counts) > 1
+
+    def is_chosen(name: str, folders: Sequence[str]) -> bool:
+        if level is not None and len(folders) > level:
+            return folders[level] == split
+        named = bool(word.search(name.rpartition("/")[2]))
+        return named or (split in folders and not several)  # a folder that holds several splits tells none
+
+    found = [index for index, pair in enumerate(zip(names, parts, strict=True)) if is_chosen(*pair)]
+    if not found:
+        known = _known(counts) or f"; the first is {names[0]}"
+        raise ValueError(f"{where}: none of {len(names)} files is of the split {split!r}{known}")
+    return found
 
 
 def choose_rows(splits: Sequence[Any], split: str | None, where: str) -> list[int]:
@@ -76,29 +88,42 @@ def choose_folders(keys: Sequence[str], split: str | None, where: str) -> tuple[
     """
     parts = [key.split("/")[:-1] for key in keys]
     everything = list(range(len(keys)))
-    depths = range(max(map(len, parts), default=0))
-    level = next((depth for depth in depths if _kinds(parts, depth) > 1), None)
+    level = _level(parts)
+    counts = Counter[str]() if level is None else _counts(parts, level)
     if split == ALL or (split is None and level is None):
         return everything, level
-    if split is None and level is not None:
-        raise ValueError(_question(where, Counter(part[level] for part in parts if len(part) > level), "pictures"))
-    for depth in depths if level is None else [level]:
+    if split is None:
+        raise ValueError(_question(where, counts, "pictures"))
+    for depth in range(_depth(parts)) if level is None else [level]:
         found = [index for index in everything if len(parts[index]) > depth and parts[index][depth] == split]
         if found:
             return found, depth
-    known = (
-        "" if level is None else f"; it has {', '.join(sorted({part[level] for part in parts if len(part) > level}))}"
-    )
-    raise ValueError(f"{where} has no folder of the split {split!r}{known}")
+    raise ValueError(f"{where} has no folder of the split {split!r}{_known(counts)}")
 
 
-def _kinds(parts: Sequence[Sequence[str]], depth: int) -> int:
-    return _count_kinds({part[depth] for part in parts if len(part) > depth})
+def _depth(parts: Sequence[Sequence[str]]) -> int:
+    return max(map(len, parts), default=0)
+
+
+def _level(parts: Sequence[Sequence[str]]) -> int | None:
+    """The first depth at which folders are of several kinds of splits."""
+    return next((depth for depth in range(_depth(parts)) if _count_kinds(_counts(parts, depth)) > 1), None)
+
+
+def _counts(parts: Sequence[Sequence[str]], depth: int) -> Counter[str]:
+    return Counter(part[depth] for part in parts if len(part) > depth)
 
 
 def _count_kinds(names: Iterable[str]) -> int:
-    """How many kinds of splits there are among names."""
-    return len({WORDS[match[1].lower()] for match in map(_FOLDER.fullmatch, names) if match})
+    """How many kinds of splits there are among names; those with further words count if all names are such."""
+    names = list(names)
+    inside = [match for match in map(_NAMED.search, names) if match]
+    matches = inside if len(inside) == len(names) else filter(None, map(_FOLDER.fullmatch, names))
+    return len({WORDS[match[1].lower()] for match in matches})
+
+
+def _known(counts: Counter[str]) -> str:
+    return f"; it has {', '.join(sorted(counts))}" if counts else ""
 
 
 def _question(where: str, counts: Counter[str], what: str) -> str:

@@ -104,11 +104,12 @@ def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     kinds = {"pictures": listing.pictures, "tar archives": listing.archives, "parquet files": listing.parquet}
     kind = _most(path, {kind: files for kind, files in kinds.items() if files})
     if kind == "pictures" and options.stacked:
-        stacks = [path / file for name, file in listing.pictures.items() if name.lower().endswith(STACKS)]
-        _refuse_others(options, path, "a folder of stacked arrays", "labels", "stacked", "follow_links")
-        if not stacks:
+        names = [name for name in listing.pictures if name.lower().endswith(STACKS)]
+        _refuse_others(options, path, "a folder of stacked arrays", "labels", "split", "stacked", "follow_links")
+        if not names:
             raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
-        return open_stacks(stacks, options, str(path))
+        chosen = [path / listing.pictures[names[index]] for index in choose_files(names, options.split, str(path))]
+        return open_stacks(chosen, options, str(path))
     heeded = {"pictures": ("labels",), "tar archives": ("labels", "archives"), "parquet files": ()}[kind]
     _refuse_others(options, path, f"a folder of {kind}", "split", "follow_links", *heeded)
     if kind == "pictures":
