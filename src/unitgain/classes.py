@@ -61,18 +61,55 @@ class Classes:
             ValueError: if there is no such class, or there are several of this name.
         """
         if isinstance(which, str):
-            matches = self._exact.get(which) or self._folded.get(_fold(which)) or []
-            if len(matches) > 1:
-                numbers = ", ".join(map(str, matches[:LISTED]))
-                raise ValueError(f"the classes {numbers} are all called {shown_name(which)!r}: give a number")
-            if matches:
-                return matches[0]
+            if (named := self.named(which)) is not None:
+                return named
             if not re.fullmatch(r"\s*\d{1,9}\s*", which, re.ASCII):
                 raise ValueError(f"there is no class {shown_name(which)!r}{self._nearest(which)}: {self._known()}")
         number = int(which) if isinstance(which, str) else operator.index(which)
         if self.count is not None and not 0 <= number < self.count:
             raise ValueError(f"label {number} is out of range: {self._known()}")
         return number
+
+    def named(self, name: str) -> int | None:
+        """The number of the class of a name, as in `number`; None if there is none.
+
+        Raises:
+            ValueError: if there are several of this name.
+        """
+        matches = self._exact.get(name) or self._folded.get(_fold(name)) or []
+        if len(matches) > 1:
+            numbers = ", ".join(map(str, matches[:LISTED]))
+            raise ValueError(f"the classes {numbers} are all called {shown_name(name)!r}: give a number")
+        return matches[0] if matches else None
+
+    def carried(self, other: "Classes", used: Iterable[int]) -> dict[int, int]:
+        """The numbers here of classes that go by others there: by their names, or, where only one side has names, by
+        their numbers, if there are as many.
+
+        Args:
+            other: the classes there.
+            used: numbers there.
+
+        Raises:
+            ValueError: if there is none of a name here, or there are no names to go by and other numbers of classes.
+        """
+        if self.names == other.names and self.count == other.count:
+            return {number: number for number in used}
+        if self.is_named != other.is_named or None in (self.names, other.names):
+            if self.count != other.count:
+                raise ValueError(f"{other.summary()}, without names in common to go by: {self._known()}")
+            return {number: number for number in used}
+        names = other.names or ()
+        found = {number: self.named(names[number]) for number in used}
+        for number, place in found.items():
+            if place is None:
+                raise ValueError(f"there is no class {other.label(number)!r}: {self._known()}")
+        return {number: place for number, place in found.items() if place is not None}
+
+    @property
+    def is_named(self) -> bool:
+        """Whether classes have names that are more than their numbers."""
+        return self.names is not None and self.names != tuple(map(str, range(len(self.names))))
 
     def numbers(self, which: Iterable[Class]) -> list[int]:
         """Several classes, each as in `number`."""
@@ -146,7 +183,7 @@ class Classes:
         known = f"the network knows the classes 0 to {self.count - 1}"
         if self.names is None:
             return f"{known}, and not their names"
-        if self.names == tuple(map(str, range(self.count))):
+        if not self.is_named:
             return known
         some = ", ".join(f"{number} {self.label(number)}" for number in range(min(self.count, LISTED)))
         return f"{known}: {some}{', ...' if self.count > LISTED else ''}"

@@ -43,6 +43,38 @@ def test_seeds_get_rows_in_turn_with_their_class(network, told):
     assert len(DataRows(told)) == ROWS and len(rows) == 3
 
 
+def test_classes_of_rows_go_by_their_names(network, told):
+    """Networks and held-out data number them differently, or have some alone."""
+    names, spec = network.denoiser.classes, network.denoiser.spec
+    assert len(names) == spec.label_dim == 3
+    other = dataclasses.replace(told, classes=tuple(reversed(names)))
+    expected = (2 - told.labels[:6]).tolist()
+    assert DataRows(other).of(range(6), spec, names).label.tolist() == expected
+    drawn = unitgain.sample_images(network.denoiser, range(6), settings=settings(DataRows(other)))
+    given = unitgain.sample_images(
+        network.denoiser, range(6), label=expected, conditions=told.conditions_of(np.arange(6)), settings=settings(None)
+    )
+    for one, same in zip(drawn, given, strict=True):
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(same)).max() <= 1  # other padding
+    some = dataclasses.replace(told, classes=names[1:], labels=told.labels.clamp(max=1))
+    assert DataRows(some).of(range(6), spec, names).label.tolist() == (some.labels[:6] + 1).tolist()
+    numbered = dataclasses.replace(told, classes=("0", "1", "2"))
+    assert DataRows(numbered).of(range(6), spec, names).label.tolist() == told.labels[:6].tolist()
+
+
+def test_classes_that_a_network_lacks_are_refused(network, told):
+    first, *others = network.denoiser.classes
+    other = dataclasses.replace(told, classes=("bird", *others))
+    with pytest.raises(ValueError, match=rf"data tiny: there is no class 'bird'.* 0 {first}.*or name a class for all"):
+        unitgain.sample_images(network.denoiser, [0], settings=settings(DataRows(other)))
+    rows = [row for row in range(ROWS) if told.labels[row] > 0][:3]
+    unitgain.sample_images(network.denoiser, range(3), settings=settings(DataRows(other, rows)))
+    unitgain.sample_images(network.denoiser, range(3), settings=settings(DataRows(other), label=1))
+    fewer = dataclasses.replace(told, classes=("0", "1"), labels=told.labels.clamp(max=1))
+    with pytest.raises(ValueError, match=r"2 classes \(0, 1\), without names in common"):
+        DataRows(fewer).of([0], network.denoiser.spec, network.denoiser.classes)
+
+
 def test_an_image_does_not_depend_on_which_others_are_drawn(network, told):
     """Their sequences are of different lengths."""
     drawn = [

@@ -53,14 +53,19 @@ def draw_images(
         or whatever `decode` makes, with the pixels in their place that settings `from_picture` keep.
     """
     start = settings.sampler if isinstance(settings.sampler, FromPixels) else None
-    rows = rows_of(settings)
+    rows, label = rows_of(settings), settings.labels(seeds) if label is None else label
+
+    def told(part: Sequence[AnySeed]) -> Conditions:
+        assert rows is not None
+        return rows.of(part, denoiser.spec, denoiser.classes, label=label is None)
+
     for part, labels, images in generate(
         denoiser,
         seeds,
         settings.sigmas(),
         sampler=settings.sampler,
-        label=settings.labels(seeds) if label is None else label,
-        conditions=conditions if rows is None or conditions is not None else lambda part: rows.of(part, denoiser.spec),
+        label=label,
+        conditions=conditions if rows is None or conditions is not None else told,
         batch=batch,
         on_images=on_images,
         on_step=on_step,

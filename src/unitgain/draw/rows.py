@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unitgain.arch.values import Conditions
+from unitgain.classes import Classes
 from unitgain.data.images import pairs
 from unitgain.data.order import indices
 from unitgain.sample.seeds import Between, Seed
@@ -75,22 +76,42 @@ class DataRows:
     def __len__(self) -> int:
         return len(self.dataset) if self.rows is None else len(self.rows)
 
-    def of(self, seeds: Sequence[Seed], spec: "NetworkSpec") -> Conditions:
-        """What a network knows of the conditions of these seeds, with the label, where the data have the same classes.
+    def of(
+        self, seeds: Sequence[Seed], spec: "NetworkSpec", names: tuple[str, ...] | None = None, label: bool = True
+    ) -> Conditions:
+        """What a network knows of the conditions of these seeds, with the label, where data and network have classes.
+
+        Args:
+            seeds: one per image.
+            spec: of the network.
+            names: of its classes, by which those of the data are found; None where they are not known.
+            label: whether the label of the data is wanted.
 
         Raises:
-            ValueError: if the data have none of the network's, or there are points between seeds, and several rows.
+            ValueError: if the data have none of the network's, a class of the rows is none of the network's, or there
+                are points between seeds, and several rows.
         """
         known = [one.name for one in spec.conditions if one.name in self.dataset.condition_shapes]
         if not known:
-            names = ", ".join(one.name for one in spec.conditions) or "none"
+            there = ", ".join(one.name for one in spec.conditions) or "none"
             raise ValueError(
-                f"data {self.dataset.name} have {', '.join(self.dataset.condition_shapes)}; the network knows {names}"
+                f"data {self.dataset.name} have {', '.join(self.dataset.condition_shapes)}; the network knows {there}"
             )
         rows = self.numbers(seeds)
         told = _padded(self.dataset.conditions_of(rows).only(known), self.longest)
-        same = spec.label_dim and spec.label_dim == self.dataset.label_dim
-        return told.with_label(self.dataset.labels_of(rows)) if same else told
+        own = self.dataset.labels_of(rows) if label and spec.label_dim else None
+        if own is None:
+            return told
+        try:
+            places = Classes(spec.label_dim, names).carried(
+                Classes(self.dataset.label_dim, self.dataset.classes), self.used
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"data {self.dataset.name}: {error}; choose rows of its classes (DATA[0:16]), or name a class for all "
+                "(--class)"
+            ) from error
+        return told.with_label(own.new_tensor([places[number] for number in own.tolist()]))
 
     def numbers(self, seeds: Sequence[Seed]) -> NDArray[np.int64]:
         """The numbers of the rows of these seeds.
@@ -126,6 +147,13 @@ class DataRows:
 
         real = draw(self.dataset, self.numbers(seeds), decode)
         return pairs(real, pictures) if real.shape == pictures.shape else pictures
+
+    @cached_property
+    def used(self) -> list[int]:
+        """The classes that rows are of."""
+        rows = np.arange(len(self.dataset)) if self.rows is None else np.array(self.rows, dtype=np.int64)
+        labels = self.dataset.labels_of(rows)
+        return [] if labels is None else labels.unique().tolist()
 
     @cached_property
     def longest(self) -> dict[str, int]:

@@ -51,8 +51,8 @@ def draw_heeded(
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} rows: the wrong conditions are those of other rows, so give two or more")
     half = len(rows) // 2
-    right = DataRows(dataset, rows).of(range(len(rows)), denoiser.spec)
-    others = DataRows(dataset, [*rows[half:], *rows[:half]]).of(range(len(rows)), denoiser.spec)
+    right = DataRows(dataset, rows).of(range(len(rows)), denoiser.spec, denoiser.classes)
+    others = DataRows(dataset, [*rows[half:], *rows[:half]]).of(range(len(rows)), denoiser.spec, denoiser.classes)
     for name in names or ():
         if name not in right.values:
             raise ValueError(f"no condition {name!r} that data and network have; {suggest(name, right.values)}")
