@@ -10,7 +10,9 @@ from unitgain.data import from_torch
 from unitgain.data.dataset import ArrayDataset
 from unitgain.data.encoder import ArrayEncoder, PixelEncoder
 from unitgain.data.loader import Loader
+from unitgain.data.named import normalized
 from unitgain.train.declare import declared
+from unitgain.train.ladder import normalization
 
 IMAGES = torch.randn(9, 2, 12, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0])[:, None] + 5
 
@@ -203,3 +205,31 @@ def test_images_are_of_one_length():
 def test_numbers_of_words_are_no_tokens():
     with pytest.raises(ValueError, match=r"must all have one shape, such as \[1\]; of tokens \[T, dim\], vectors"):
         from_torch(items_of(words=lambda row: list(range(1 + row))), conditions=("words",))
+
+
+UNIT = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_floating_pictures_without_negative_values_are_refused():
+    """As `ToTensor` makes them: a network would see them from grey to white."""
+    with pytest.raises(ValueError, match=r"torch: floating pictures from 0.00124 to 1, .*give uint8 .*x \* 2 - 1"):
+        from_torch(list(UNIT))
+    for values in (UNIT, UNIT * 255):
+        with pytest.raises(ValueError, match="memory: floating pictures from"):
+            ArrayDataset(name="memory", images=values)
+    for pictures in (UNIT * 2 - 1, UNIT.mul(255).byte(), torch.zeros(2, 3, 8, 8)):
+        assert from_torch(list(pictures)).encoder == PixelEncoder()
+    from_torch(list(UNIT), normalize="measured")
+    from_torch(list(UNIT[:, :2]))  # fields
+    ArrayDataset(name="memory", images=UNIT, encoder=ArrayEncoder.identity(3))
+
+
+def test_plans_measure_pixels():
+    dark = from_torch(list(UNIT.mul(90).byte()))
+    assert normalization(dark) == "measured" and normalization(from_torch(list(UNIT.mul(255).byte()))) == "measured"
+    noise = (UNIT.sub(0.5).sign() * 64 + 127).byte()
+    assert normalization(from_torch(list(noise))) == "official"
+    measured = normalized(dark, "measured")
+    assert measured.encoder == from_torch(list(UNIT.mul(90).byte()), normalize="measured").encoder
+    assert measured.fingerprint != dark.fingerprint and dark.encoder == PixelEncoder()
+    assert normalization(measured) == "official" and normalized(measured, "measured").encoder == measured.encoder

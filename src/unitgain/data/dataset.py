@@ -115,7 +115,8 @@ class ArrayDataset(Dataset):
 
     Args:
         name: for messages and records.
-        images: `[N, C, *size]`, one to three sides: uint8 pixels, or floating values as the network is to see them.
+        images: `[N, C, *size]`, one to three sides: uint8 pixels, or floating values as the network is to see them,
+            pictures from -1 to 1.
         labels: class of each image, int64 `[N]`; None if there are none.
         classes: names of the classes; needed with labels.
         encoder: how pixels become what the network sees; an `ArrayEncoder` for numbers of any type, as from
@@ -126,7 +127,7 @@ class ArrayDataset(Dataset):
 
     Raises:
         ValueError: if there are no images, shapes do not fit, a value is not finite, or a label is out of range; the
-            message names the first image concerned.
+            message names the first image concerned. If floating pictures have no negative value.
     """
 
     name: str
@@ -166,6 +167,8 @@ class ArrayDataset(Dataset):
                     f"data {self.name}: {int(broken.sum())} of {len(self.images)} images hold NaN or infinite values, "
                     f"the first is image {first}: repair or drop them"
                 )
+            if isinstance(self.encoder, PixelEncoder):
+                check_span(self.name, self.images.min().item(), self.images.max().item())
         elif self.images.dtype != torch.uint8 and not isinstance(self.encoder, ArrayEncoder):
             raise ValueError(
                 f"data {self.name}: images must be uint8 or floating, not {self.images.dtype}; other numbers need an "
@@ -227,3 +230,22 @@ class ArrayDataset(Dataset):
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Tensor, Labels]:
         """The images with these indices as they are stored, and their labels."""
         return torch.index_select(self.images, 0, torch.from_numpy(indices), out=out), self.labels_of(indices)
+
+
+def check_span(name: str, lowest: float, highest: float) -> None:
+    """Refuse floating pictures without any negative value, such as from 0 to 1: networks see them from -1 to 1.
+
+    Args:
+        name: of the data.
+        lowest: of all values.
+        highest: likewise.
+
+    Raises:
+        ValueError: if there is none, unless all are equal.
+    """
+    if 0 <= lowest < highest:
+        raise ValueError(
+            f"data {name}: floating pictures from {lowest:.3g} to {highest:.3g}, where networks see them from -1 to 1: "
+            "give uint8 pixels (PILToTensor rather than ToTensor), or x * 2 - 1 of 0 to 1; have what are no pictures "
+            "measured (from_torch(..., normalize='measured'), ArrayEncoder.measured)"
+        )

@@ -13,6 +13,7 @@ from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.settings import Normalize
 from unitgain.data.sources.tell import HUB
+from unitgain.data.wrapped import WrappedDataset
 from unitgain.files import cache_folder, near
 from unitgain.serial import digest, to_dict
 
@@ -59,7 +60,8 @@ def normalized(dataset: Dataset, normalize: Normalize) -> Dataset:
     """The data set with pixels made what the network sees in this way.
 
     Args:
-        dataset: prepared data, or an array of 8-bit pixels; others bring their own normalization.
+        dataset: prepared data, an array of 8-bit pixels, or what `from_torch` gives; others bring their own
+            normalization.
         normalize: "official" leaves it as it is; "measured" gives it mean 0 and standard deviation 0.5, which prepared
             arrays have in any case.
 
@@ -74,4 +76,6 @@ def normalized(dataset: Dataset, normalize: Normalize) -> Dataset:
         return dataset.with_encoder(measured_encoder(dataset.manifest))
     if isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
         return replace(dataset, encoder=PixelEncoder.measure(dataset.images))
+    if isinstance(dataset, WrappedDataset):
+        return dataset.measured()
     raise ValueError(f"data {dataset.name}: only 8-bit pixels can be normalized as measured; these are what they are")

@@ -1,7 +1,9 @@
 """Data sets of other libraries: any with a length and items, such as those of PyTorch; of tensors, pairs or dicts."""
 
+import copy
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -15,7 +17,7 @@ from torch.utils.data import IterableDataset
 from unitgain.arch.values import Conditions
 from unitgain.data.cells import Wanted, parse_all
 from unitgain.data.conditions import Column, rows_of, update_digest
-from unitgain.data.dataset import Dataset, Labels
+from unitgain.data.dataset import Dataset, Labels, check_span
 from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
 from unitgain.data.numbers import ArrayType, Numbers
 from unitgain.data.settings import Normalize
@@ -62,14 +64,14 @@ def from_torch(
             `[T, dim]`, which may be a list of vectors; None where an item has no value. As for `data prepare`, each is
             the key, NAME=KEY, or with what its values are NAME:KIND or NAME=KEY:KIND (scalar, vector, image or tokens).
         classes: names of the classes, where items have one; by default their numbers.
-        normalize: "official": floating numbers as the network is to see them, and pixels, uint8 of 1 or 3 channels,
-            from -1 to 1; "measured": each channel with mean 0 and standard deviation 0.5. Other whole numbers are
-            measured in any case.
+        normalize: "official": floating numbers as the network is to see them, pictures from -1 to 1, and pixels, uint8
+            of 1 or 3 channels, brought there; "measured": each channel with mean 0 and standard deviation 0.5. Other
+            whole numbers are measured in any case.
 
     Raises:
         ValueError: if these are no items by number, there are none, one is something else, has another shape or type
             than the first, or holds NaN or infinite values; the message names the first such item. If there is no class
-            where a `label` or `classes` are named.
+            where a `label` or `classes` are named, or floating pictures have no negative value, as from `ToTensor`.
     """
     if normalize not in get_args(Normalize):
         raise ValueError(f"normalize {normalize!r}: {suggest(str(normalize), get_args(Normalize))}")
@@ -88,6 +90,8 @@ class WrappedDataset(Dataset):
 
     Attributes:
         items: the data set of another library.
+        mean: of the tensors, float64 `[C]`.
+        std: their standard deviation, likewise.
     """
 
     def __init__(
@@ -144,6 +148,12 @@ class WrappedDataset(Dataset):
         """As in `Dataset`."""
         return rows_of(self._columns, indices)
 
+    def measured(self) -> "WrappedDataset":
+        """The same with what is measured of it as its normalization, as by `normalize="measured"`."""
+        other = copy.copy(self)
+        other.encoder = other._encoder("measured")
+        return other
+
     def rows(self, indices: NDArray[np.int64], out: Tensor | None = None) -> tuple[Shaped[Tensor, "n c *size"], Labels]:
         """Tensors of items, and their labels.
 
@@ -179,7 +189,7 @@ class WrappedDataset(Dataset):
     def _checked(self, image: Any, index: int) -> Tensor:
         where = f"data {self.name}: item {index}"
         if not isinstance(image, Tensor | np.ndarray):
-            raise ValueError(f"{where} has {type(image).__name__} for a tensor: convert it, such as by ToTensor")
+            raise ValueError(f"{where} has {type(image).__name__} for a tensor: convert it, such as by PILToTensor")
         tensor = torch.as_tensor(image)
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if tensor.dtype not in DTYPES or not 2 <= tensor.ndim <= MOST_SIDES + 1 or not tensor.numel():
@@ -200,6 +210,7 @@ class WrappedDataset(Dataset):
         """Read all: labels, conditions, mean and standard deviation, and what tells these data from others."""
         labels, cells = list[Any](), {one.name: list[Any]() for one in self._wanted}
         sums: Any = 0
+        lowest, highest = math.inf, -math.inf
         some = np.linspace(0, len(self) - 1, min(len(self), NAMED)).round().astype(np.int64)
         named = set(some.tolist())
         digest = hashlib.sha256()
@@ -208,15 +219,16 @@ class WrappedDataset(Dataset):
             tensor = self._checked(image, index)
             self._first = self._first if index else tensor
             sums = sums + np.array(array_sums(tensor.numpy()[None]))
+            lowest, highest = min(lowest, tensor.min().item()), max(highest, tensor.max().item())
             labels.append(label)
             for one, value in conditions.items():
                 cells[one].append(value)
             if index in named:
                 digest.update(tensor.contiguous().numpy().tobytes() + repr(label).encode())
-        self._digest = digest
+        self._digest, self._span = digest, (lowest, highest)
         values = len(self) * self._first.numel() / self._first.shape[0]
-        self._mean = sums[0] / values
-        self._std = np.sqrt(np.maximum(sums[1] / values - self._mean**2, 0))
+        self.mean = sums[0] / values
+        self.std = np.sqrt(np.maximum(sums[1] / values - self.mean**2, 0))
         sides = self._first.ndim - 1
         self._columns = {
             one.name: Column.of(one.name, cells[one.name], len(self), self.name, sides, one.kind)
@@ -237,12 +249,13 @@ class WrappedDataset(Dataset):
         channels, pictures = self._first.shape[0], self._first.ndim == 3 and self._first.shape[0] in (1, 3)
         measured = normalize == "measured"
         if pictures and self.dtype == torch.uint8:
-            encoder: Encoder = PixelEncoder.measured(self._mean, self._std) if measured else PixelEncoder()
+            encoder: Encoder = PixelEncoder.measured(self.mean, self.std) if measured else PixelEncoder()
         elif pictures and self.dtype == torch.float32 and not measured:
+            check_span(self.name, *self._span)
             encoder = PixelEncoder()  # for what is drawn
         elif measured or self.dtype != torch.float32:
             numbers = Numbers(dtype=DTYPES[self.dtype])
-            encoder = ArrayEncoder.measured(self._mean.tolist(), self._std.tolist(), numbers)
+            encoder = ArrayEncoder.measured(self.mean.tolist(), self.std.tolist(), numbers)
         else:
             encoder = ArrayEncoder.identity(channels)
         about = [self.stored_shape, str(self.dtype), len(self), self.classes, to_dict(encoder)]

@@ -93,9 +93,9 @@ class DataRows:
         """
         known = [one.name for one in spec.conditions if one.name in self.dataset.condition_shapes]
         if not known:
-            there = ", ".join(one.name for one in spec.conditions) or "none"
+            told = ", ".join(one.name for one in spec.conditions) or "none"
             raise ValueError(
-                f"data {self.dataset.name} have {', '.join(self.dataset.condition_shapes)}; the network knows {there}"
+                f"data {self.dataset.name} have {', '.join(self.dataset.condition_shapes)}; the network knows {told}"
             )
         rows = self.numbers(seeds)
         told = _padded(self.dataset.conditions_of(rows).only(known), self.longest)

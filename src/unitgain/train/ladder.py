@@ -15,6 +15,7 @@ from unitgain.data.dataset import ArrayDataset, Dataset
 from unitgain.data.encoder import PixelEncoder
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import Normalize
+from unitgain.data.wrapped import WrappedDataset
 from unitgain.infer import fastest_precision
 from unitgain.recipe import trained_parameters
 from unitgain.train.accumulation import blocks_per_level
@@ -144,6 +145,8 @@ def normalization(dataset: Dataset) -> Normalize:
     elif isinstance(dataset, ArrayDataset) and dataset.dtype == torch.uint8:
         measured = PixelEncoder.measure(dataset.images)
         mean, std = (measured.mean,), (measured.std,)
+    elif isinstance(dataset, WrappedDataset) and dataset.dtype == torch.uint8:
+        mean, std = dataset.mean, dataset.std
     else:
         return "official"
     return "official" if scale(dataset.encoder, np.array(mean), np.array(std)).fits else "measured"
