@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -117,6 +119,27 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(root, latents, tmp_pat
     died = die_until_done(lambda: make(root, tmp_path / "killed"), moments=(2, 6, 8, 12), longest=0.2)
     assert died >= 4
     assert contents(tmp_path / "killed") == contents(latents.folder)
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_it_may_be_tried_again_with_smaller_batches(root, latents, tmp_path, monkeypatch, finished):
+    """And, as long as no shard is finished, with any other settings."""
+    done = []
+
+    def fail(count, all):
+        done.append(count)
+        if len(done) > 2 * finished:
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        make(root, tmp_path / "out", batch=2, on_progress=fail)
+    with nullcontext() if not finished else pytest.raises(ValueError, match=r"pixels: '0..1' -> '-1..1'"):
+        make(root, tmp_path / "out", pixels="-1..1")
+        shutil.rmtree(tmp_path / "out")
+    monkeypatch.chdir(root)
+    encode(root / "data", tmp_path / "out", "./vae", world=World(), batch=1)
+    rows = np.arange(9)
+    torch.testing.assert_close(PreparedDataset(tmp_path / "out").rows(rows)[0], latents.rows(rows)[0])
 
 
 def test_pictures_of_latents(root, latents):

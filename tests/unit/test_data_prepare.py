@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -195,6 +196,22 @@ def test_rectangles_as_they_are_go_on_where_they_were(tmp_path):
             prepare_data(str(pictures), tmp_path / name, Fit(resolution=None), workers=1, shard=4, on_progress=report)
     assert read_manifest(tmp_path / "whole").resolution == (5, 7)
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
+
+
+def test_a_source_is_the_same_however_it_is_spelled(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNITGAIN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "link").symlink_to(pictures)
+    spelled = ("pictures", "./pictures", str(pictures), "link")
+    first, *others = (open_data(one, fit=FIT) for one in spelled)
+    assert all(other.folder == first.folder for other in others)
+    (pictures / "dog" / "3.png").write_bytes(b"broken")
+    for one in spelled:  # and where a call was interrupted
+        with pytest.raises(BrokenPictureError):
+            prepare_data(one, tmp_path / "begun", FIT, workers=1, shard=2)
+    shutil.copytree(pictures, tmp_path / "copy")  # with the same times
+    with pytest.raises(ValueError, match="source: 'link' -> 'copy'; source_fingerprint"):
+        prepare_data("copy", tmp_path / "begun", FIT, workers=1, shard=2)
 
 
 def test_other_settings_are_refused(pictures, tmp_path):

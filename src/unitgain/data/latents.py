@@ -46,7 +46,7 @@ def encode(
         normalization: "official": that of the official networks; "measured": mean 0 and standard deviation 0.5 in each
             channel; "auto": official for the official VAE, else measured.
         pixels: what the VAE is fed with: "0..1" as the official networks have it, "-1..1" as diffusers does.
-        batch: images at a time.
+        batch: images at a time; another call may go on with other batches, which differ in rounding alone.
         on_progress: called with the images done and all of them.
 
     Returns:
@@ -72,7 +72,13 @@ def encode(
     missing = [index for index in range(len(dataset.manifest.shards)) if index not in writer.shards]
     done = sum(shard.rows for shard in writer.shards.values())
     progress = world.progress(on_progress, len(dataset), done)
-    for part in world.gather(job.encode(writer, world.share(missing), progress)):
+    try:
+        mine = job.encode(writer, world.share(missing), progress)
+    except BaseException:
+        if world.size == 1:  # others may be about to write their first shard
+            writer.abandon()
+        raise
+    for part in world.gather(mine):
         writer.shards |= part
     return world.on_main(lambda: job.finish(writer))
 

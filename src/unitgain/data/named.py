@@ -12,7 +12,7 @@ from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
 from unitgain.data.prepared import PreparedDataset, measured_encoder
 from unitgain.data.settings import Normalize
-from unitgain.data.sources.tell import HUB
+from unitgain.data.sources.tell import place_of
 from unitgain.data.wrapped import WrappedDataset
 from unitgain.files import cache_folder, near
 from unitgain.serial import digest, to_dict
@@ -43,9 +43,8 @@ def open_data(
     if name == DIGITS:
         return digits()
     if fit is not None:
-        where = name if name.startswith(HUB) else str(Path(name).resolve())
         told = {name: value for name, value in to_dict(fit).items() if name != "layout" or value}  # as before it came
-        folder = folder or cache_folder() / "data" / digest([where, told])[:16]
+        folder = folder or cache_folder() / "data" / digest([place_of(name), told])[:16]
         prepare_data(name, folder, fit)
         return normalized(PreparedDataset(folder), normalize)
     if not Path(name).exists():

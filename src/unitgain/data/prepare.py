@@ -22,9 +22,10 @@ from unitgain.data.rows import Row, Shape, fit_item, shape_of, sum_rows
 from unitgain.data.settings import OnError
 from unitgain.data.shards import Column, ShardWriter, check_destination, features, moments
 from unitgain.data.sources import Indexed, Item, Source, SourceOptions, open_source
+from unitgain.data.sources.tell import place_of
 from unitgain.data.workers import count_threads, in_order
 from unitgain.extras import require
-from unitgain.serial import to_dict
+from unitgain.serial import digest, to_dict
 from unitgain.size import sides_of, size_of
 
 Progress = Callable[[int, int | None], None]
@@ -94,9 +95,10 @@ def prepare_data(
 
 def _settings(what: str | Source, source: Source, fit: Fit, size: int, options: SourceOptions | None) -> dict[str, Any]:
     """What another call has to have in common with one that was interrupted, as JSON values."""
+    name, place = (what.name, what.name) if isinstance(what, Source) else (what, place_of(what))
     settings: dict[str, Any] = {
-        "source": source.name if isinstance(what, Source) else what,
-        "source_fingerprint": source.fingerprint,
+        "source": name,
+        "source_fingerprint": digest([place, source.fingerprint]),
         "limit": None if options is None else options.limit,
         "shard": size,
         "fit": to_dict(fit),

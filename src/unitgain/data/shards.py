@@ -29,6 +29,7 @@ Column = list[bytes] | list[str] | list[int]
 
 
 LOOSER = "allow_missing: False -> True"  # changes nothing of what is there
+RECORDED = ("source: ", "vae: ", "batch: ")  # neither: whether these are others shows in the fingerprints
 
 
 class ShardWriter:
@@ -75,7 +76,7 @@ class ShardWriter:
 
     def _refuse(self, saved: dict[str, Any], what: str) -> None:
         changes = [one for one in differences(saved, self.settings) if one != LOOSER]
-        if changes:
+        if not all(one.startswith(RECORDED) for one in changes):
             raise ValueError(
                 f"{self.folder} holds {what} with other settings ({'; '.join(changes)}): use these, delete the folder, "
                 "or choose another"

@@ -69,6 +69,11 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
     return source
 
 
+def place_of(what: str) -> str:
+    """A source that is named, in one of the ways to spell it: the whole path of a folder or a file."""
+    return what if what.startswith(HUB) else str(Path(what).resolve())
+
+
 def _open(what: str, scratch: Path, options: SourceOptions) -> Source:
     if what.startswith(HUB):
         _refuse_others(options, what, "a set on the Hub", "split", "config")
