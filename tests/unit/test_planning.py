@@ -101,6 +101,16 @@ def test_there_is_a_network_for_every_size(size, width):
     assert network.level_sizes[-1] == tuple(-(-side // network.multiple) for side in size)
 
 
+@pytest.mark.parametrize(
+    "width, head",
+    [(20, 20), (28, 28), (36, 36), (44, 44), (50, 50), (60, 60), (100, 50), (67, 67), (134, 67), (7, 7)]
+    + [(16, 16), (24, 24), (32, 32), (48, 48), (64, 64), (96, 48), (128, 64), (256, 64), (448, 64)],
+)
+def test_heads_of_every_width_have_channels_enough(width, head):
+    assert sized(RECIPES["digits"].network, width=width).channels_per_head == head
+    assert network_for((3, 16, 16), 0, width, 1, depthwise=False).channels_per_head == head
+
+
 def test_time_decides_on_the_network_and_the_duration():
     slow, fast = planned(hours=0.5, speed=3e5), planned(hours=0.5, speed=3e6)
     assert fast.recipe.network.model_channels > slow.recipe.network.model_channels
@@ -174,7 +184,7 @@ def test_what_is_fixed_is_heeded_in_the_rest():
 
     found = planned(hours=0.2, change=change)
     assert (found.recipe.network.model_channels, found.recipe.batch) == (40, 100)
-    assert found.recipe.network.channels_per_head == 8 and found.recipe.lr == 0.02
+    assert found.recipe.network.channels_per_head == 40 and found.recipe.lr == 0.02
     assert 600 < found.seconds < 760
     longer = planned(hours=0.2, change=lambda config: replace(config, recipe=config.recipe.replace(duration=3200)))
     assert longer.recipe.duration == 3200 and longer.recipe.snapshot_every <= 128
