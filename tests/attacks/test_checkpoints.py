@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from unitgain.checkpoint.state import (
     verify_files,
 )
 from unitgain.parallel import World
+from unitgain.recipes import DIGITS
 from unitgain.train import TrainConfig, train
 from unitgain.train.saver import Saver
 
@@ -146,6 +149,33 @@ def test_or_the_run_goes_on_if_the_user_says_so(tmp_path, config, tiny_data, ful
     assert train(config, tmp_path, tiny_data, **how).finished
     assert "WARNING: the checkpoint at 64 images could not be written" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000032", "0000000096"]
+
+
+@pytest.mark.parametrize("last", [None, 32])
+def test_a_run_that_is_stopped_says_from_which_checkpoint_it_goes_on(tmp_path, call_train, monkeypatch, last):
+    write, run = sharded.write_tensors, tmp_path / "run"
+
+    def refuse(path, tensors, metadata):
+        if last is None or int(path.parent.name.strip(".tmp")) > last:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, tensors, metadata)
+
+    monkeypatch.setattr(sharded, "write_tensors", refuse)
+    small = ["--batch", "16", "--duration", "320", "--checkpoint-every", "32", "--device", "cpu"]
+    said = call_train("digits", "--out", run, *small, "--on-checkpoint-error", "continue", code=1)
+    assert "checkpoint written" not in said.out
+    assert "stopped by SIGTERM" in said.err and "no checkpoint could be written" in said.err
+    if last is None:
+        assert "nothing to resume from" in said.err and "--resume" not in said.out
+    else:
+        assert "goes on from that of 32" in said.err and f"train --out {run} --resume" in said.out
+    config = TrainConfig(recipe=DIGITS.replace(batch=16, duration=64), data="digits", checkpoint_every=32)
+    how = {"on_checkpoint_error": "continue", "quiet": True, "tensorboard": False}
+    assert train(config, tmp_path / "other", **how).checkpoint == last
+    monkeypatch.undo()
+    if last is not None:
+        assert train(config, tmp_path / "other", resume=True, **how).checkpoint == 64
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):

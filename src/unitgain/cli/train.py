@@ -184,7 +184,12 @@ class Train:
         return from_dict(TrainConfig, _merged(to_dict(settings), file), "config") if file else settings
 
     def run(self) -> None:
-        """Train, and say how it ended."""
+        """Train, and say how it ended.
+
+        Raises:
+            CheckpointError: if it was stopped, and there is no checkpoint of where it was.
+        """
+        from unitgain.checkpoint.state import CheckpointError
         from unitgain.train import train
         from unitgain.train.run import load_config
 
@@ -199,9 +204,17 @@ class Train:
             say(f"finished at {result.nimg:,} images; averages are in {out / 'snapshots'}")
             saved = load_config(out)
             draw_next(out, out / f"drawn-{result.nimg}", told=(saved.recipe.network, saved.data))
-        else:
-            say(f"stopped by {result.signal} at {result.nimg:,} images; checkpoint written")
+            return
+        stopped = f"stopped by {result.signal} at {result.nimg:,} images"
+        if result.checkpoint == result.nimg:
+            say(f"{stopped}; checkpoint written")
+        if result.checkpoint is not None:
             next_step("resume", "train", "--out", out, "--resume")
+        if result.checkpoint != result.nimg:
+            left = "there is nothing to resume from"
+            if result.checkpoint is not None:
+                left = f"a resume goes on from that of {result.checkpoint:,} images"
+            raise CheckpointError(f"{stopped}, of which no checkpoint could be written: {left}")
 
     def opened(self) -> "tuple[Path, TrainConfig, Dataset]":
         """Where to train, what, and on which data, which have their say in it."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unitgain.checkpoint.snapshot import DTYPES
-from unitgain.checkpoint.state import clear_partial
+from unitgain.checkpoint.state import checkpoint_nimg, clear_partial, list_checkpoints
 from unitgain.data.dataset import Dataset
 from unitgain.data.order import derive
 from unitgain.lock import hold
@@ -49,12 +49,15 @@ class TrainResult:
         nimg: images seen.
         finished: whether the whole duration is done.
         signal: name of the signal that stopped it, or "--max-time", or None.
+        checkpoint: images of the newest checkpoint, from which a resume goes on; less than `nimg` where the last one
+            could not be written (`on_checkpoint_error="continue"`), None where none could.
         main: whether this is the process that says so.
     """
 
     nimg: int
     finished: bool
     signal: str | None
+    checkpoint: int | None
     main: bool = True
 
 
@@ -117,7 +120,7 @@ def train(
                 raise
             if stop.agreed and not under_way.finished:
                 _write_why(under_way, stop.agreed)
-            return TrainResult(under_way.state.nimg, under_way.finished, stop.agreed, world.main)
+            return _result(under_way)
 
 
 def loop(run: Run, observers: Sequence[Observer]) -> None:
@@ -144,6 +147,12 @@ def loop(run: Run, observers: Sequence[Observer]) -> None:
             observer.report(report)
     for observer in observers:
         observer.end()
+
+
+def _result(run: Run) -> TrainResult:
+    newest = run.world.broadcast(list_checkpoints(run.folder / "checkpoints")[-1:])
+    checkpoint = checkpoint_nimg(newest[0]) if newest else None
+    return TrainResult(run.state.nimg, run.finished, run.stop.agreed, checkpoint, run.world.main)
 
 
 def _step(run: Run, observers: Sequence[Observer]) -> StepReport:

@@ -90,7 +90,7 @@ class Saver:
             raise CheckpointError(text)
         if self.world.main:
             clear_partial(self.folder)
-            warn(f"{text}. The run goes on")
+            warn(f"{text}. The run does not stop for it")
 
     def abandon(self) -> None:
         """Wait until what this process has begun to write is done, well or badly."""
