@@ -5,14 +5,17 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from unitgain.data.digits import digits
+from unitgain.parallel import World
 from unitgain.recipes import DIGITS
 from unitgain.train import Observer, TrainConfig, train
-from unitgain.train.accumulation import fitting
+from unitgain.train.accumulation import check_memory, fitting
+from unitgain.train.config import Execution
 from unitgain.train.run import load_config
 
 DEVICE = torch.device("cpu")
@@ -70,6 +73,19 @@ def test_the_largest_microbatch_divides_the_batch_and_fits(tiny_recipe):
     part = fitting(made, whole.bytes // 2, DEVICE)
     assert part.microbatch in (12, 16, 24, 32) and part.bytes <= whole.bytes // 2
     assert fitting(made, 10**4, DEVICE, microbatch=2).microbatch is None
+
+
+def test_a_run_resumed_by_more_processes_is_sized_by_its_own_passes(monkeypatch):
+    from unitgain.room import Room
+
+    config = TrainConfig(recipe=DIGITS.replace(batch=64), data="digits")  # begun by one process, all at once
+    whole, quarter = (fitting(config.recipe, 10**12, DEVICE, microbatch=size).bytes for size in (64, 16))
+    room = Room((whole + quarter) // 2, "available")
+    monkeypatch.setattr("unitgain.train.accumulation.free_memory", lambda device: room)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    with pytest.raises(ValueError, match="a pass of 64 images does not fit into memory"):
+        check_memory(config, Execution(), World(size=4), resumes=True)
+    check_memory(replace(config, microbatch=16), Execution(), World(size=4), resumes=True)
 
 
 def test_a_signal_in_the_first_step_ends_it_at_once(tmp_path, capfd):

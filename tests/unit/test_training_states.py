@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.checkpoint.state import list_checkpoints, read_manifest
 from unitgain.checkpoint.training import read_training_state
 from unitgain.cli.main import main
+from unitgain.data.named import open_data
 from unitgain.recipes import DIGITS
 from unitgain.train.official import import_run
 from unitgain.train.run import load_config
@@ -181,6 +183,43 @@ def test_the_run_goes_on_here(tmp_path, parts, capsys):
     assert not torch.equal(first.tensor(name), last.tensor(name))
 
 
+def test_its_batch_rate_and_accumulation_are_options(tmp_path, parts, call):
+    path, run = tmp_path / "training-state-0000002.pt", tmp_path / "run"
+    torch.save(nested(*parts), path)
+    options = ["--batch", "64", "--lr", "0.001", "--microbatch", "16"]
+    said = call("convert", path, run, "--data", "digits", "--recipe", "digits", "--device", "cpu", *options).out
+    assert "batch 64 in passes of 16, learning rate 0.001" in said
+    config = load_config(run, verify=True)
+    assert (config.recipe.batch, config.recipe.lr, config.microbatch) == (64, 0.001, 16)
+    assert config.recipe.network.model_channels == 64 and config.recipe.ema == (0.05, 0.1)
+    goes_on = ["--out", run, "--resume", "--quiet", "--no-tensorboard", "--device", "cpu", "--duration", NIMG + 64]
+    assert "finished at" in call("train", *goes_on, *options).out
+
+
+def test_settings_of_a_run_are_refused_where_none_goes_on(tmp_path, parts, call):
+    path = tmp_path / "training-state-0000002.pt"
+    torch.save(nested(*parts), path)
+    assert "--microbatch: give --data" in call("convert", path, tmp_path / "run", "--microbatch", "16", code=2).err
+    said = call("convert", path, tmp_path / "a.npz", "--lr", "0.1", "--data", "digits", code=2).err
+    assert "--data, --lr: of a training state" in said
+    wrong = ["--data", "digits", "--device", "cpu", "--batch", "64", "--microbatch", "24"]
+    said = call("convert", path, tmp_path / "run", *wrong, code=2).err
+    assert "microbatch = 24: must divide the batch of 64 images" in said and not (tmp_path / "run").exists()
+
+
+def test_what_is_the_files_own_is_not_changed(tmp_path, parts):
+    torch.save(nested(*parts), tmp_path / "a.pt")
+
+    def change(config):
+        network = config.recipe.network.replace(num_blocks=3)
+        return replace(config, seed=5, flip=True, recipe=config.recipe.replace(t_ref=77, ema=(0.2,), network=network))
+
+    import_run(tmp_path / "a.pt", tmp_path / "run", dataset=open_data("digits"), recipe=DIGITS, change=change)
+    config = load_config(tmp_path / "run")
+    assert (config.seed, config.flip, config.recipe.t_ref, config.recipe.ema) == (5, True, 77, (0.05, 0.1))
+    assert config.recipe.network.num_blocks == 1
+
+
 def test_without_data_it_starts_a_new_run(tmp_path, parts, capsys):
     path = tmp_path / "training-state-0000002.pt"
     write_official(tmp_path / "network-snapshot-0000002-0.050.pkl", config_of(**CONFIG, res_balance=0.4))
@@ -199,8 +238,6 @@ def test_without_data_it_starts_a_new_run(tmp_path, parts, capsys):
 
 
 def test_data_of_another_network_leave_nothing(tmp_path, parts):
-    from unitgain.data.named import open_data
-
     state = random_state({**CONFIG, "label_dim": 3}, dtype=torch.float32)
     torch.save({"net": state, "cur_nimg": NIMG}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="10 classes, but the network has label_dim=3"):

@@ -1,9 +1,10 @@
 """`unitgain convert`."""
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -58,6 +59,16 @@ class Convert:
     """Of a training state: what it was trained on, prepared by `unitgain data`; without it the run has weights and
     averages, but no checkpoint to resume from."""
 
+    batch: Unset[int] = None
+    """Of a training state: images per step. Default: the recipe's."""
+
+    lr: Unset[float] = None
+    """Of a training state: reference learning rate. Default: the recipe's."""
+
+    microbatch: Unset[int] = None
+    """Of a training state: images per forward and backward pass (gradient accumulation); several processes share a
+    batch by these passes. Default: one pass of the whole batch."""
+
     device: Device = "auto"
     """Of a training state: what the run will go on on."""
 
@@ -66,13 +77,16 @@ class Convert:
         dtype = None if self.dtype == "stored" else self.dtype
         if not self.source.exists():
             raise FileNotFoundError(f"no file at {self.source}{near(self.source)}")
+        is_state = not (self.all or self.source.is_dir() or self.out.suffix) and ZIP.fits(read_head(self.source))
+        if not is_state and (settings := self._settings()):
+            raise ValueError(f"{_options(settings)}: of a training state, training-state-*.pt, whose OUT is a folder")
         if self.all:
             self._folder(dtype)
         elif self.source.is_dir():
             raise ValueError(f"{self.source} is a folder: add --all to convert the raw snapshots in it")
         elif self.source.suffix == ".safetensors":
             self._back()
-        elif not self.out.suffix and ZIP.fits(read_head(self.source)):
+        elif is_state:
             self._training_state()
         elif self.out.suffix == ".npz":
             self._reference()
@@ -105,7 +119,16 @@ class Convert:
         from unitgain.data.named import open_data
         from unitgain.parallel import pick_device
         from unitgain.recipes import recipe
+        from unitgain.train.config import TrainConfig
         from unitgain.train.official import import_run
+
+        settings = self._settings()
+        if settings and self.data is None:
+            raise ValueError(f"{_options(settings)}: give --data DATA too, without which no run goes on")
+        of_recipe = {name: settings[name] for name in ("batch", "lr") if name in settings}
+
+        def change(config: TrainConfig) -> TrainConfig:
+            return replace(config, recipe=config.recipe.replace(**of_recipe), microbatch=self.microbatch)
 
         run = import_run(
             self.source,
@@ -113,6 +136,7 @@ class Convert:
             dataset=None if self.data is None else open_data(self.data),
             recipe=None if self.recipe is None else recipe(self.recipe),
             device=pick_device(self.device).type,
+            change=change,
         )
         for line in run.report:
             say(line)
@@ -122,6 +146,11 @@ class Convert:
             say("no checkpoint, for that takes the data: convert again with --data DATA to resume this run, or start a")
             raw = shlex.quote(str(run.raw))
             say(f"new one from its weights with: unitgain train --init {raw} --data DATA --out RUN")
+
+    def _settings(self) -> dict[str, Any]:
+        """What is given of the options that only a training state has, by name."""
+        options = {"data": self.data, "batch": self.batch, "lr": self.lr, "microbatch": self.microbatch}
+        return {name: value for name, value in options.items() if value is not None}
 
     def _back(self) -> None:
         from unitgain.checkpoint.export import WHY_NOT, export_network
@@ -172,3 +201,7 @@ class Convert:
         counts = {reference.count for reference in references.values()}
         known = f"of {' and '.join(f'{count:,}' for count in sorted(filter(None, counts)))} images"
         say(f"{self.out}: {about}; {'the file does not say of how many images' if None in counts else known}")
+
+
+def _options(settings: Iterable[str]) -> str:
+    return ", ".join(f"--{name}" for name in settings)

@@ -98,7 +98,7 @@ def check_memory(config: TrainConfig, execution: Execution, world: World, resume
     """
     room = free_memory(world.device)
     share = share_of(room, world)
-    asked = config.microbatch or config.recipe.batch // world.size
+    asked = config.recipe.batch // config.microbatches
     if _bound(config.recipe, asked) < share:
         return
 

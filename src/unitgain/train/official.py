@@ -1,6 +1,6 @@
 """Runs of the official training loop, gone on with here: its training state as the checkpoint of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from unitgain.serial import to_dict
 from unitgain.train.config import TrainConfig
 from unitgain.train.finetune import recipe_of
 from unitgain.train.fitting import check_data, complete
+from unitgain.train.ladder import Change
 from unitgain.train.run import Window, save_config
 from unitgain.train.state import TrainState, state_tensors
 
@@ -53,6 +54,7 @@ def import_run(
     dataset: Dataset | None = None,
     recipe: Recipe | None = None,
     device: str = "cpu",
+    change: Change = lambda config: config,
 ) -> ImportedRun:
     """Make the folder of a run of a training state of the official loop; all of it, or nothing.
 
@@ -65,11 +67,13 @@ def import_run(
         recipe: batch, learning rate and the like; its network does not count. By default that of the official network
             nearest in width.
         device: kind of device that the run goes on on, "cpu" or "cuda".
+        change: made to the settings before they are written, such as batch, learning rate, gradient accumulation and
+            seed, which a run that goes on cannot change. Network, averages and what else the file says stay its own.
 
     Raises:
         FileNotFoundError: if there is no file.
         Refused: if it is no training state, or damaged, or nothing says how many images were seen.
-        ValueError: if the data do not fit the network.
+        ValueError: if the data do not fit the network, or a setting is out of its range.
         FileExistsError: if `out` is not empty.
     """
     require_empty(out)
@@ -80,14 +84,15 @@ def import_run(
     if dataset is not None and header.network.label_dim == dataset.label_dim > 0:
         header = header.replace(classes=dataset.classes, data=dataset.name)
     chosen, remark = (recipe, "") if recipe is not None else recipe_of(header)
-    chosen = _recipe(chosen, header, found)
+    config = change(TrainConfig(recipe=chosen))
+    config = replace(config, recipe=_recipe(config.recipe, header, found))
     with staged(out) as partial:
         raw = _write_snapshots(partial / "snapshots", header, found)
         if dataset is not None:
-            config = complete(TrainConfig(recipe=chosen), dataset, torch.device(device), quiet=True)
+            config = complete(config, dataset, torch.device(device), quiet=True)
             check_data(config, dataset)
             _write_checkpoint(partial, config, found, device)
-    report = _report(found, chosen, [*found.remarks, *([f"recipe: {remark}"] if remark else [])])
+    report = _report(found, config, [*found.remarks, *([f"recipe: {remark}"] if remark else [])])
     return ImportedRun(found.nimg, dataset is not None, out / "snapshots" / raw.name, tuple(report))
 
 
@@ -129,8 +134,9 @@ def _recipe(recipe: Recipe, header: SnapshotHeader, found: TrainingState) -> Rec
     )
 
 
-def _report(found: TrainingState, recipe: Recipe, remarks: list[str]) -> list[str]:
+def _report(found: TrainingState, config: TrainConfig, remarks: list[str]) -> list[str]:
     """What was taken, and what was not."""
+    recipe = config.recipe
     averages = "taken" if found.averages else "none of known length, they begin with the weights as they are"
     lengths = ", ".join(f"{length:.3f}" for length in recipe.ema)
     return [
@@ -138,7 +144,8 @@ def _report(found: TrainingState, recipe: Recipe, remarks: list[str]) -> list[st
         f"Adam: {'taken, moments and steps' if found.adam else 'begins with no moments'}; betas {recipe.beta1:g} and "
         f"{recipe.beta2:g}, {'of the file' if 'betas' in found.options else 'of the recipe'}",
         f"averages: {averages}; {lengths}",
-        f"recipe: {recipe.name}, batch {recipe.batch}, learning rate {recipe.lr:g}; none of that is in the file",
+        f"recipe: {recipe.name}, batch {recipe.batch} in passes of {config.microbatch or recipe.batch}, learning rate "
+        f"{recipe.lr:g}; none of that is in the file, and a resume cannot change it",
         *remarks,
     ]
 
