@@ -48,8 +48,8 @@ def warn_of_idle(world: World, config: TrainConfig) -> None:
     if world.main and (over := config.microbatches % world.size):
         warn(
             f"a batch of {config.microbatches} microbatches does not divide by {world.size} processes: in "
-            f"every step {world.size - over} of them wait for the others. Choose --microbatch so that it does; a run that "
-            "is resumed keeps its own, so choose the number of processes"
+            f"every step {world.size - over} of them wait for the others. Choose --microbatch so that it does, or the "
+            "number of processes where a run is resumed, which keeps its microbatch"
         )
 
 
