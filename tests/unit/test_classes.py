@@ -173,6 +173,16 @@ def test_the_command_takes_names_and_the_manifest_has_them(snapshot, tmp_path, c
         assert PreparedDataset(tmp_path / f"{drawn}-data").classes == ("cat", "dog", "2")
 
 
+def test_so_many_per_class_of_a_network_without_classes(denoiser, tmp_path, call):
+    """Commands for pictures of one's own are the same with classes and without."""
+    plain = trained(denoiser.spec.replace(label_dim=0))
+    write_snapshot(tmp_path / "00000008-raw.safetensors", header(plain.spec), plain.state_dict())
+    out = tmp_path / "out"
+    said = call("sample", tmp_path / "00000008-raw.safetensors", "--per-class", "3", "--grid", "--out", out, *QUICK)
+    assert "knows no classes: 3 images in all" in " ".join(said.err.split())
+    assert [entry["seed"] for entry in json.loads((out / "manifest.json").read_text())["images"]] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

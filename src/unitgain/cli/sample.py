@@ -47,7 +47,8 @@ class Sample(Drawing, Batched):
     many as that needs."""
 
     per_class: Unset[int] = None
-    """Draw so many images of each class of --class, or of all that the network knows."""
+    """Draw so many images of each class of --class, or of all that the network knows; of one that knows none so many
+    in all."""
 
     grid: bool = False
     """Also write grid.png with the first 400 images."""
@@ -87,6 +88,8 @@ class Sample(Drawing, Batched):
                 told = ", ".join(one.summary for one in main.denoiser.spec.conditions)
                 note(f"drawn without {told}: --conditions DATA, or DATA[0:16], draws for rows of data")
             if self.per_class is not None:
+                if world.main and not main.denoiser.spec.label_dim:
+                    note(f"the network is unconditional, it knows no classes: {self.per_class} images in all")
                 count = self.per_class * (len(settings.label) if isinstance(settings.label, tuple) else 1)
                 seeds = parse_seeds(f"0-{count - 1}")
             if self.start.picture is not None:
@@ -123,12 +126,10 @@ class Sample(Drawing, Batched):
             )
 
     def label(self, known: "Classes") -> tuple[int, ...] | None:
-        """As `Drawing.label`; all classes for --per-class alone."""
+        """As `Drawing.label`; all classes for --per-class alone, if there are any."""
         if self.per_class is None or self.classes is not None:
             return super().label(known)
-        if not known.count:
-            raise ValueError(f"--per-class {self.per_class}: the network is unconditional, it knows no classes")
-        return tuple(range(known.count))
+        return tuple(range(known.count)) if known.count else None
 
     def _go_on(self, main: "Network", out: Path) -> None:
         """Say where the contact sheet is, or how to get one, and how the images are measured."""

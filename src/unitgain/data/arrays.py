@@ -150,7 +150,10 @@ def fitted(array: NDArray[Any], fit: Fit) -> NDArray[Any]:
 
 
 def stored_type(dtype: np.dtype) -> ArrayType:
-    """As what numbers of a type are stored: without loss, but for whole ones beyond 2^24 and float64."""
+    """As what numbers of a type are stored: without loss, but for whole ones beyond 2^24 and float64.
+
+    Uint8 and signed whole ones of up to 16 bits stay whole; uint16 ones, for which PyTorch has few operations, do not.
+    """
     if dtype == np.bool_ or dtype == np.uint8:
         return "uint8"
     return "int16" if dtype.kind == "i" and dtype.itemsize <= 2 else "float32"

@@ -12,7 +12,7 @@ MOST_CHANNELS = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """Numbers as they are stored: whole ones of up to 16 bits as they are, all others as float32.
+    """Numbers as they are stored: uint8 and signed whole ones of up to 16 bits as they are, all others as float32.
 
     Args:
         dtype: of the numbers.
