@@ -101,6 +101,8 @@ def test_manifests_say_which_rows(tmp_path, network, told):
     assert [entry["class"] for entry in manifest["images"]] == told.labels[[3, 4, 5, 9, 3]].tolist()
     with pytest.raises(ValueError, match=r"drawn otherwise .*rows"):
         write_images(network, None, settings(DataRows(told, [3])), range(5), out)
+    moved = dataclasses.replace(told, name="./tiny")
+    assert write_images(network, None, settings(DataRows(moved, [3, 4, 5, 9])), range(6), out).new == 1
 
 
 def test_measuring_asks_what_a_network_is_told(network, told):

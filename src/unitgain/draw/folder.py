@@ -183,9 +183,14 @@ class ImageFolder:
 
 
 def _identity(about: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for images to belong together: not the path of a network with a hash, nor versions."""
+    """What must be the same for images to belong together: not the path of a network with a hash or of data with a
+    fingerprint, nor versions.
+    """
     same = {key: value for key, value in about.items() if key not in ("software", CLASSES)}
     for key in ("network", "guide"):
         if isinstance(one := same.get(key), dict) and "sha256" in one:
             same[key] = {name: each for name, each in one.items() if name != "name"}
+    settings = same.get("settings")
+    if isinstance(settings, dict) and isinstance(rows := settings.get("conditions"), dict) and rows.get("fingerprint"):
+        same["settings"] = settings | {"conditions": {name: each for name, each in rows.items() if name != "data"}}
     return same
