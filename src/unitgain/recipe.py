@@ -136,6 +136,10 @@ class Recipe:
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
+    def with_network(self, network: NetworkSpec) -> "Recipe":
+        """A copy for another network; where that has no labels, none are dropped."""
+        return self.replace(network=network, label_dropout=self.label_dropout if network.label_dim else 0.0)
+
     def _require(self, name: str, holds: object, remedy: str) -> None:
         if not holds:
             raise ValueError(f"Recipe.{name} = {getattr(self, name)!r}: {remedy}")

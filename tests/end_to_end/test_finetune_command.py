@@ -6,6 +6,7 @@ from PIL import Image
 from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.main import main
 from unitgain.data.digits import digits
+from unitgain.train import TrainConfig, train
 from unitgain.train.rows import read_stats
 from unitgain.train.run import load_config
 
@@ -53,3 +54,20 @@ def test_evaluate_on_the_way_then_fine_tune_on_two_classes(tmp_path, call_train,
     assert "init.sha256" in said
     said = call_train("--init", other, code=2).err
     assert "needs --out" in said
+
+
+def test_a_network_that_dropped_labels_is_tuned_on_data_without_classes(tmp_path, tiny_recipe, tiny_data, call_train):
+    own = tiny_recipe.replace(name="planned", label_dropout=0.1, batch=8, duration=8, snapshot_every=8)
+    train(TrainConfig(recipe=own, data="tiny"), tmp_path / "run", tiny_data, quiet=True, tensorboard=False)
+    (tmp_path / "files").mkdir()
+    for number, image in enumerate(digits().images[:8, 0].numpy()):
+        Image.fromarray(image).save(tmp_path / "files" / f"{number}.png")
+    main(["data", "prepare", str(tmp_path / "files"), str(tmp_path / "data"), "--resolution", "8", "--channels", "1"])
+    given = ["--init", tmp_path / "run" / "snapshots" / "0000000008-0.100.safetensors", "--data", tmp_path / "data"]
+    more = ["--device", "cpu", "--duration", "8"]
+    for name, options in (("a", []), ("b", ["--label-dropout", "0", "--classes", "none"])):
+        call_train(*given, *more, "--out", tmp_path / name, *options)
+        recipe = load_config(tmp_path / name).recipe
+        assert (recipe.name, recipe.network.label_dim, recipe.label_dropout) == ("planned", 0, 0.0)
+    (said,) = [row["init"] for row in read_stats(tmp_path / "a") if "init" in row]
+    assert said["changes"]["network.embedding.label.weight"].startswith("left out")

@@ -303,11 +303,11 @@ def _with_classes(base: Recipe, data: object) -> Recipe:
         classes = len(read_manifest(Path(data)).classes or ())
     else:  # which is said when it is opened
         return base
-    return base.replace(network=base.network.replace(label_dim=classes))
+    return base.with_network(base.network.replace(label_dim=classes))
 
 
 def _unlabelled(base: Recipe) -> Recipe:
-    return base.replace(network=base.network.replace(label_dim=0), label_dropout=0.0)
+    return base.with_network(base.network.replace(label_dim=0))
 
 
 def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
@@ -320,7 +320,7 @@ def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
     base, text = recipe_of(header, init)
     if text and not quiet:
         note(text)
-    return base.replace(network=fit(header.network, open_data(data)), sigma_data=header.sigma_data)
+    return base.with_network(fit(header.network, open_data(data))).replace(sigma_data=header.sigma_data)
 
 
 def _read(file: str | None) -> dict[str, Any]:
