@@ -157,6 +157,19 @@ def test_tensorboard_gets_the_scalars(tmp_path):
     assert events.Scalars("gradient/output")[0].step == 8
 
 
+@pytest.mark.parametrize("checkpoint", [0, 20])
+def test_tensorboard_hides_what_is_written_again_after_a_resume_and_no_more(tmp_path, checkpoint):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for start, points in ((0, [0, 10, 20, 30, 40]), (checkpoint, [checkpoint + 10, checkpoint + 20])):
+        log = StatsLog(tmp_path, start, boards(tmp_path, start, {}, tensorboard=True, wandb=None))
+        for nimg in points:
+            log.write({"nimg": nimg, "loss": 0.5})
+        log.close()
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [*range(0, checkpoint + 30, 10)]
+
+
 def test_lines_of_progress_say_the_share_of_the_peak_and_a_long_wait(capsys):
     row = {"nimg": 64, "loss": 0.5, "lr": 0.01, "images_per_second": 16.0, "peak_share": 0.42, "data_wait_share": 0.12}
     with TrainProgress(64, 0) as progress:

@@ -90,12 +90,12 @@ def _shown(value: Any) -> Any:
 
 
 class TensorBoard:
-    """Events in `tensorboard/`; those of a later time, from before a resume, are hidden."""
+    """Events in `tensorboard/`; those of a later time than the start, from before a resume, are hidden."""
 
     def __init__(self, run: Path, nimg: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=nimg if nimg else None)
+        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=nimg + 1)  # the first step that is hidden
 
     def write(self, nimg: int, values: Mapping[str, float]) -> None:
         """Take scalars by name, at so many images."""
