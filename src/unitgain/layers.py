@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unitgain.ops import EPS, from_heads, magnitude, mp_sum, mp_sum_factors, normalize, over_pixels, to_heads
-from unitgain.parallel import local
+from unitgain.parallel import local, reshard
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
@@ -269,6 +269,7 @@ def project_weights(module: nn.Module) -> None:
     Each output unit of each `MPConv` gets norm sqrt(fan_in), up to the eps of Eq. 47. Other parameters (gains) are
     untouched. Acts on whole rows of local tensors, so it needs no communication when rows are sharded.
     """
+    reshard(module)
     weights = [local(layer.weight) for layer in module.modules() if isinstance(layer, MPConv)]
     if weights:
         torch._foreach_div_(weights, [magnitude(weight, eps=EPS).to(weight.dtype) for weight in weights])

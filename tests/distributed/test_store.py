@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from launch import launch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unitgain.ema import PowerEMA
+from unitgain.hooks.whole import check_whole
+from unitgain.layers import MPConv, project_weights
 from unitgain.parallel import processes
-from unitgain.posthoc import SnapshotStore
+from unitgain.posthoc import SnapshotStore, load_into
 
 
 def network() -> nn.Module:
@@ -72,3 +76,73 @@ def test_two_processes_write_what_one_does(tmp_path):
     assert one.keys() == two.keys()
     for name, tensors in one.items():
         torch.testing.assert_close(two[name], tensors, rtol=1e-6, atol=1e-7)
+
+
+def validated(rank: int, folder: str) -> None:
+    """Forward passes without a backward pass leave the parameters of the outermost module gathered."""
+    with processes() as world:
+        from torch.distributed.fsdp import fully_shard
+
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 4, bias=False), MPConv(4, 2, ()), nn.Linear(2, 1, bias=False))
+        fully_shard(module[2])
+        fully_shard(module)
+        x = torch.ones(8, 4)
+
+        @torch.no_grad()
+        def validate() -> Tensor:
+            return module(x)
+
+        def whole() -> list[Tensor]:
+            return [parameter.full_tensor().detach().clone() for parameter in parameters]
+
+        def output(weights: list[Tensor]) -> Tensor:
+            fresh = nn.Sequential(nn.Linear(4, 4, bias=False), MPConv(4, 2, ()), nn.Linear(2, 1, bias=False))
+            for own, weight in zip(fresh.parameters(), weights, strict=True):
+                own.data.copy_(weight)
+            with torch.no_grad():
+                return fresh(x)
+
+        parameters = list(module.parameters())
+        validate()
+        with pytest.raises(ValueError, match=r"0\.weight"):
+            check_whole(module)
+        validate()
+        ema = PowerEMA(module, 0.1)
+        validate()
+        store = SnapshotStore(folder, [ema], every=100, dtype="float32", main=world.main)
+        optimizer = torch.optim.SGD(parameters, lr=0.3)
+        for step in range(1, 4):
+            optimizer.zero_grad()
+            module(x).square().sum().backward()
+            optimizer.step()
+            validate()
+            store.update(step, 1)
+        validate()
+        store.write()
+        average = [tensor for _, tensor in ema.full_tensors()]
+        before = whole()
+        assert not torch.equal(before[0], average[0])
+        validate()
+        with store.switch():
+            torch.testing.assert_close(validate(), output(average))
+        torch.testing.assert_close(module(x).detach(), output(before))
+        assert all(torch.equal(one, other) for one, other in zip(whole(), before, strict=True))
+        with pytest.raises(ValueError, match="cut up among processes"):
+            load_into(module, Path(folder) / "0000000003-0.100.safetensors")
+        part = PowerEMA(module[0], 0.1)
+        part.update(1, 1)
+        validate()
+        with pytest.raises(ValueError, match=r"reshard\(\) on the outermost"):
+            part.update(2, 1)  # only the module around it can let go of them
+        project_weights(module)
+        assert not torch.equal(whole()[1], before[1])
+        if world.main:
+            (written,) = contents(Path(folder)).values()
+            for name, tensor in zip(dict(module.named_parameters()), average, strict=True):
+                assert torch.equal(written[name], tensor), name
+        world.barrier()
+
+
+def test_a_forward_pass_without_a_backward_one_changes_nothing(tmp_path):
+    launch(validated, 2, str(tmp_path))

@@ -4,6 +4,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from unitgain.parallel import reshard
+
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})  # nobody's own names
 
 
@@ -28,6 +30,7 @@ def tracked_names(module: nn.Module) -> dict[str, str]:
         ValueError: if two tensors have the same canonical name; if `state_dict` holds copies of what the module has, or
             nothing of it, so that it cannot be told which tensor is which.
     """
+    reshard(module)
     own = {id(tensor): name for name, tensor in [*module.named_buffers(), *module.named_parameters()]}
     wrapped = {
         f"{path}.module".lstrip(".")

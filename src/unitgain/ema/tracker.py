@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unitgain.ema.buffers import Buffers, Unknown, is_averaged, is_number
 from unitgain.ema.profiles import ExponentialProfile, PowerProfile
-from unitgain.parallel import full, local, shard_like
+from unitgain.parallel import full, is_sharded, local, reshard, shard_like
 
 _SWITCHED: WeakSet[nn.Module] = WeakSet()  # modules that hold an average for a while
 
@@ -48,6 +48,8 @@ class EMA(ABC):
         self.t = 0.0
         self._mode: Buffers = buffers
         self._device = None if device is None else torch.device(device)
+        reshard(module)
+        self._sharded = {name for name, parameter in module.named_parameters() if is_sharded(parameter)}
         averaged, copied = self._sources()
         if not averaged:
             raise ValueError(f"{type(module).__name__} has no floating parameters to average")
@@ -79,7 +81,8 @@ class EMA(ABC):
 
         Raises:
             ValueError: if the step does not begin where the last one ended: an update was skipped or made twice; if
-                parameters of the module came or went since the tracker was made; or if the module holds an average.
+                parameters of the module came or went since the tracker was made, or are whole that were sharded; or if
+                the module holds an average.
         """
         check_step(t, dt, self.t)
         self.check_online()
@@ -130,7 +133,8 @@ class EMA(ABC):
             The module.
 
         Raises:
-            ValueError: before the first update; if the module holds an average already, or has changed.
+            ValueError: before the first update; if the module holds an average already, or has changed; if FSDP2 of a
+                module around it has gathered its parameters, before the block or in it.
         """
         self._check_updated()
         self.check_online()
@@ -150,6 +154,8 @@ class EMA(ABC):
                     setattr(part, name, buffer)
             _copy(online, aside)
             _SWITCHED.discard(self.module)
+            reshard(self.module)  # or the next forward pass would compute with what it gathered in the block
+        self._parameters()
 
     def check_online(self) -> None:
         """Raise `ValueError` if the module holds an average, as within `switch`, and not the weights that train."""
@@ -175,7 +181,7 @@ class EMA(ABC):
         Raises:
             ValueError: before the first update.
         """
-        like = dict(self.module.named_parameters())
+        like = self._parameters()
         for name, tensor in self.tensors().items():
             yield name, full(shard_like(tensor, like.get(name, tensor)))
 
@@ -185,7 +191,7 @@ class EMA(ABC):
         They share the memory of the averages, unless these are kept on another device than the parameters.
         """
         self.synchronize()
-        like = dict(self.module.named_parameters())
+        like = self._parameters()
         return {name: shard_like(tensor, like.get(name, tensor)) for name, tensor in self.average.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -218,11 +224,25 @@ class EMA(ABC):
         if self.t == 0:
             raise ValueError("this EMA was never updated: call update(t, dt) after every optimizer step")
 
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """The module's parameters by name, cut up among processes as they were when the tracker was made."""
+        reshard(self.module)
+        parameters = dict(self.module.named_parameters())
+        for name, parameter in parameters.items():
+            if is_sharded(parameter) != (name in self._sharded):
+                now, then = ("whole", "sharded") if name in self._sharded else ("sharded", "whole")
+                raise ValueError(
+                    f"parameter {name} is {now}, and was {then} when its EMA was made: make it after fully_shard; if "
+                    "FSDP2 has gathered parameters for a forward pass without a backward one, call reshard() on the "
+                    "outermost module that it shards"
+                )
+        return parameters
+
     def _sources(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The module's tensors as they are now: those to average (local shards), and those to copy."""
         averaged: dict[str, Tensor] = {}
         copied: dict[str, Tensor] = {}
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self._parameters().items():
             tensor = local(parameter.detach())
             (averaged if is_number(tensor) else copied)[name] = tensor
         for name, buffer in self.module.named_buffers():

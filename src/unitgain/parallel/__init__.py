@@ -10,6 +10,7 @@ from unitgain.parallel.engine import full as full
 from unitgain.parallel.engine import is_sharded as is_sharded
 from unitgain.parallel.engine import local as local
 from unitgain.parallel.engine import reduce_replicated as reduce_replicated
+from unitgain.parallel.engine import reshard as reshard
 from unitgain.parallel.engine import shard_like as shard_like
 from unitgain.parallel.world import JoinError as JoinError
 from unitgain.parallel.world import SharedError as SharedError

@@ -71,7 +71,20 @@ def accumulate(module: nn.Module, last: bool) -> Iterator[None]:
 
 def is_sharded(what: nn.Module | Tensor) -> bool:
     """Whether this is a module under FSDP2, or one of its parameters."""
-    return hasattr(what, "to_local" if isinstance(what, Tensor) else "set_requires_gradient_sync")
+    # Of the class: modules search all that they hold for what they have not, which takes its time.
+    return hasattr(type(what), "to_local" if isinstance(what, Tensor) else "set_requires_gradient_sync")
+
+
+def reshard(module: nn.Module) -> None:
+    """Give a module, and all in it, the parameters that train: under FSDP2 the shards, without communication.
+
+    A forward pass without a backward one, as in validation, leaves copies of whole parameters in the module that is
+    outermost under FSDP2. They look like parameters that are not sharded; what is written to them is lost, and the next
+    forward pass computes with them, whatever the shards have become.
+    """
+    for part in module.modules():
+        if is_sharded(part):
+            cast(Any, part).reshard()
 
 
 @torch.no_grad()

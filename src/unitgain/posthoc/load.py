@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.snapshot import Snapshot
-from unitgain.parallel import is_sharded
+from unitgain.parallel import is_sharded, reshard
 from unitgain.text import printable
 
 SHOWN = 5  # names in an error
@@ -37,6 +37,7 @@ def load_into(model: nn.Module, file: Path | str, *, prefix: str = "") -> None:
             model differ in it, or values are out of the range of the model's dtypes; nothing is changed then.
     """
     model = _without_wrappers(model)
+    reshard(model)
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     names = tracked_names(model)
     if Path(file).is_dir():

@@ -13,7 +13,7 @@ from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.writer import check_dtype, check_finite, write_average
 from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, check_names, describe, file_name
 from unitgain.ema.tracker import check_step
-from unitgain.parallel import full
+from unitgain.parallel import full, reshard
 from unitgain.posthoc.estimate import PAIR, Estimate, estimate, snapshot_bytes
 from unitgain.posthoc.kept import Keep, Kept, Thinning
 from unitgain.posthoc.thin import LENGTHS
@@ -196,6 +196,7 @@ class SnapshotStore:
         t = self.t
         if raw:
             module = self.emas[0].module
+            reshard(module)
             whole = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             files = [(RAW, {name: self._copy(full(whole[own].detach())) for name, own in self._names.items()})]
         else:
