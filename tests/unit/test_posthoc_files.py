@@ -388,7 +388,7 @@ def test_a_store_that_dies_at_any_operation_keeps_what_was_there_and_goes_on(tmp
     while number := number + 1:
         folder = tmp_path / str(number)
         shutil.copytree(tmp_path / "copy", folder)
-        store = SnapshotStore(folder, store.emas, every=1e9, dtype="float32", shard_bytes=shard_bytes)
+        store = SnapshotStore(folder, store.emas, every=1e9, dtype="float32", shard_bytes=shard_bytes, resumed=True)
         died = crash(store.write, number)
         left = {path.name: path.read_bytes() for path in store.folder.glob("[!.]*")}
         assert before.items() <= left.items()

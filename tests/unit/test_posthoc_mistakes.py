@@ -81,6 +81,19 @@ def test_times_with_fractions_are_given_up_one_by_one_when_a_run_goes_on(tmp_pat
     assert [one.t for one in list_snapshots(tmp_path)][::2] == pytest.approx([3.00024, 4.00032])
 
 
+def test_a_run_without_its_state_does_not_mix_with_another_that_ended_before(tmp_path):
+    module = nn.Linear(2, 2)
+    steps(SnapshotStore(tmp_path, module, every=1), 3, 1)
+    there = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"choose an empty folder .*load_state_dict.* resumed=True"):
+        steps(SnapshotStore(tmp_path, module, every=5), 5, 1)
+    assert {path.name for path in tmp_path.iterdir()} == there
+    loaded = PowerEMA(module, 0.1)
+    loaded.load_state_dict(SnapshotStore(tmp_path, module, every=1, track=[0.1]).emas[0].state_dict() | {"t": 3.0})
+    steps(SnapshotStore(tmp_path, [loaded], every=5, resumed=True), 7, 1)
+    assert {one.t for one in list_snapshots(tmp_path)} == {1, 2, 3, 5, 10}
+
+
 def test_times_that_files_cannot_tell_apart_are_refused(tmp_path):
     store = SnapshotStore(tmp_path, nn.Linear(2, 2), every=0.0002)
     with pytest.raises(ValueError, match="thousandths"):

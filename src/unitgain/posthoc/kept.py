@@ -76,8 +76,8 @@ class Kept:
         """Make way for snapshots of the time `now`.
 
         Raises:
-            ValueError: if the folder holds snapshots of this time or later that this run has not written, or the last
-                one is of this time too, as names have it.
+            ValueError: if the folder holds snapshots of another run, or the last one is of this time too, as names have
+                it.
         """
         there, exact, now = self._known(), now, _as_named(now)
         if now <= self._last:
@@ -86,13 +86,13 @@ class Kept:
                 "thousandths, so that they would be one file; count t in a smaller unit, such as steps, or store less "
                 "often"
             )
-        later = [t for t in there if t >= now]
-        if later and not self._resumed:
+        if there and not self._last and not self._resumed:
             raise ValueError(
-                f"{there[min(later)][0]} is of t = {min(later):g}, and the run is at {now:g}: choose an empty folder "
-                "for a new run, or load the state of the run that wrote it (load_state_dict)"
+                f"{there[min(there)][0]} is of another run, or of this one without its state: choose an empty folder for "
+                "a new run; to go on, load the state of the store (load_state_dict), or say resumed=True where the "
+                "trackers have theirs"
             )
-        for t in later:  # written after the checkpoint that the run was resumed from
+        for t in [t for t in there if t >= now]:  # written after the checkpoint that the run was resumed from
             self._delete(t)
 
     def add(self, t: float, paths: Sequence[Path]) -> None:

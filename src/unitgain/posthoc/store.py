@@ -176,8 +176,9 @@ class SnapshotStore:
 
         Raises:
             SnapshotError: if an average is not finite in the dtype of the files.
-            ValueError: if the folder holds snapshots of this time or later that this run has not written, or the last
-                one that it has written is of the same time in the thousandths that names of files have.
+            ValueError: if the folder holds snapshots that this run has not written, and it does not go on from a
+                checkpoint; or the last one that it has written is of the same time in the thousandths that names of
+                files have.
             OSError: if they cannot be written.
         """
         self.take()()
