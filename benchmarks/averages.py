@@ -92,5 +92,6 @@ def combine(folder: Path, lengths: Sequence[float]) -> Callable[[], None]:
         warnings.simplefilter("ignore", FitWarning)  # nobody will use these averages
         planned = plan(folder, lengths)
     assert len(planned.sources) == len(list_snapshots(folder))
-    work = list(jobs(planned.sources, sorted(planned.copy_from.entries), planned.columns, planned.copy_from, "float16"))
+    names = sorted(planned.like.entries)
+    work = list(jobs(planned.sources, names, planned.columns, planned.like, planned.copied, "float16"))
     return lambda: stream.run(work, lambda *_: None)

@@ -29,6 +29,7 @@ from unitgain.native import can_combine
 from unitgain.posthoc import Length, SnapshotStore, Target, estimate, fit_errors, plan, reconstruct, stream
 from unitgain.posthoc.convert import convert, find_sources
 from unitgain.posthoc.foreign import read_state
+from unitgain.posthoc.memory import combine
 from unitgain.posthoc.thin import errors, thin
 
 PWRITE = os.pwrite
@@ -36,7 +37,9 @@ PWRITE = os.pwrite
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(40, 500), nn.BatchNorm1d(500), nn.Linear(500, 3))
+    module = nn.Sequential(nn.Linear(40, 500), nn.BatchNorm1d(500), nn.Linear(500, 3))
+    module[1].register_buffer("steps", torch.tensor(0))
+    return module
 
 
 @torch.no_grad()
@@ -47,6 +50,7 @@ def walk(module, store, steps, others=()):
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         module[1].running_mean.add_(1.0)
+        module[1].steps.add_(1)
         store.update(store.t + 1, 1)
         for other in others:
             other.update(store.t, 1)
@@ -126,9 +130,16 @@ def test_averages_may_end_anywhere_up_to_the_last_snapshot(run, tmp_path):
     planned = plan(run, [Target(sigma_rel=0.1, t=80), Target(sigma_rel=0.1, t=85)])
     assert max(source.t for source in planned.sources) <= 90
     assert planned.weights.error[0] < 1e-12 < planned.weights.error[1]
-    assert planned.copy_from.t == 80
+    assert [source.t for source in planned.copied] == [80, 80]
     (result,) = reconstruct(run, [0.1], tmp_path / "out", t=80, dtype=None)
     torch.testing.assert_close(load_file(result.path), load_file(run / "0000000080-0.100.safetensors"))
+
+
+def test_each_result_has_the_buffers_of_its_own_end(run, tmp_path):
+    targets = [Target(sigma_rel=0.1, t=t) for t in (50, 85, 150)]
+    written = [load_file(one.path) for one in reconstruct(run, targets, tmp_path / "out")]
+    for found in (written, combine(plan(run, targets))):
+        assert [tensors["1.steps"].item() for tensors in found] == [50, 80, 150]
 
 
 def test_raw_weights_and_one_exponential_average(tmp_path):

@@ -142,7 +142,7 @@ class Run(Source):
         """As `Source` says."""
         planned = self.plan(average)
         (tensors,) = combine(planned, PRECISION, on_progress=on_bytes)
-        source = planned.copy_from
+        (source,) = planned.copied
         denoiser = source.denoiser(mapped=not settings.exact, tensors=tensors)
         facts = {"recipe": source.header.recipe, "nimg": average.t, "length": average.length}
         return Network(name=self.path(average), denoiser=ready(denoiser, device, settings), record=facts)

@@ -22,7 +22,7 @@ class Job:
     Attributes:
         name: of the tensor.
         entries: where it lies, one per source.
-        weights: `[results, sources]` in the precision to work in; None to pass the one source on as it is.
+        weights: `[results, sources]` in the precision to work in; None to pass each source on as it is, for one result.
         dtype: of the results; real, as `entries` are, where there are weights.
     """
 
@@ -42,7 +42,8 @@ def jobs(
     sources: Sequence[Snapshot],
     names: Sequence[str],
     columns: Callable[[str], NDArray[Any]],
-    copy_from: Snapshot,
+    like: Snapshot,
+    copied: Sequence[Snapshot],
     dtype: str | None = None,
 ) -> Iterator[Job]:
     """The work on each of the tensors `names`.
@@ -51,21 +52,22 @@ def jobs(
         sources: the snapshots.
         names: tensors to do.
         columns: weights `[sources, results]` for a tensor.
-        copy_from: the snapshot whose buffers are passed on, one of `sources`.
-        dtype: of averages; None for that of the snapshot.
+        like: a snapshot that says which tensors are averages.
+        copied: by result, the snapshot whose buffers are passed on.
+        dtype: of averages; None for that of `like`.
     """
     for name in names:
-        if copy_from.averaged(name):
+        if like.averaged(name):
             entries = tuple(source.entries[name].real() for source in sources)
             precision = torch.float64 if any(entry.dtype == torch.float64 for entry in entries) else torch.float32
-            made = result_dtype(copy_from, name, dtype)
+            made = result_dtype(like, name, dtype)
             made = made.to_real() if made.is_complex else made
             yield Job(name, entries, torch.tensor(columns(name).T.tolist(), dtype=precision), made)
         else:
-            yield Job(name, (copy_from.entries[name],), None, copy_from.entries[name].dtype)
+            yield Job(name, tuple(source.entries[name] for source in copied), None, like.entries[name].dtype)
 
 
-def result_dtype(copy_from: Snapshot, name: str, dtype: str | None) -> torch.dtype:
-    """Of a tensor of the results: as `average_dtype` says, if it is an average, else that of the snapshot."""
-    own = copy_from.entries[name].dtype
-    return average_dtype(name, own, dtype) if dtype and copy_from.averaged(name) else own
+def result_dtype(like: Snapshot, name: str, dtype: str | None) -> torch.dtype:
+    """Of a tensor of the results: as `average_dtype` says, if it is an average, else as in `like`."""
+    own = like.entries[name].dtype
+    return average_dtype(name, own, dtype) if dtype and like.averaged(name) else own

@@ -29,7 +29,7 @@ def combine(
         on_progress: likewise; what it raises ends the work.
 
     Returns:
-        Tensors by name for each of the plan's targets, on the CPU. Buffers are the same tensors in all of them.
+        Tensors by name for each of the plan's targets, on the CPU.
 
     Raises:
         SnapshotError: if a snapshot is damaged.
@@ -37,21 +37,19 @@ def combine(
     """
     if dtype is not None:
         check_dtype(dtype)
-    source, count = planned.copy_from, len(planned.targets)
+    like, count = planned.like, len(planned.targets)
     results: list[dict[str, Tensor]] = [{} for _ in range(count)]
-    flat: dict[str, Tensor] = {}  # [results, elements], or one row for all; complex ones as pairs
-    for name, entry in source.entries.items():
-        values = torch.empty(
-            count if source.averaged(name) else 1, *entry.shape, dtype=result_dtype(source, name, dtype)
-        )
-        for index, result in enumerate(results):
-            result[name] = values[index if len(values) > 1 else 0]
-        paired = torch.view_as_real(values) if values.is_complex() and source.averaged(name) else values
-        flat[name] = paired.view(len(values), -1)
+    flat: dict[str, Tensor] = {}  # [results, elements]; complex averages as pairs
+    for name, entry in like.entries.items():
+        values = torch.empty(count, *entry.shape, dtype=result_dtype(like, name, dtype))
+        for result, own in zip(results, values, strict=True):
+            result[name] = own
+        paired = torch.view_as_real(values) if values.is_complex() and like.averaged(name) else values
+        flat[name] = paired.view(count, -1)
 
     def sink(name: str, start: int, values: Tensor) -> None:
         flat[name][:, start : start + values.shape[1]] = values
 
-    work = list(jobs(planned.sources, sorted(source.entries), planned.columns, source, dtype))
+    work = list(jobs(planned.sources, sorted(like.entries), planned.columns, like, planned.copied, dtype))
     stream.run(work, sink, threads=threads, verify=verify, on_progress=on_progress)
     return results

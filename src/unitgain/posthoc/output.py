@@ -108,16 +108,16 @@ class Output:
     """
 
     def __init__(self, planned: Plan, out: Path, dtype: str | None, shard_bytes: int | None) -> None:
-        self._source, self._folder = planned.copy_from, out
+        self._folder, like = out, planned.like
         self._layout: Layout = {
-            name: (result_dtype(self._source, name, dtype), entry.shape) for name, entry in self._source.entries.items()
+            name: (result_dtype(like, name, dtype), entry.shape) for name, entry in like.entries.items()
         }
         self._shards = shard(self._layout, shard_bytes)
         self._shard_of = {name: index for index, names in enumerate(self._shards) for name in names}
         identities = [identity(planned, target, dtype, shard_bytes) for target in planned.targets]
         matrix = hashlib.sha256(planned.weights.matrix.tobytes()).hexdigest()
         self._key = digest([identities, matrix])
-        self._facts = [self._facts_of(*one) for one in zip(planned.targets, identities, strict=True)]
+        self._facts = [_facts(*one) for one in zip(planned.targets, identities, planned.copied, strict=True)]
         self._files = [shard_paths(out / filename(target), len(self._shards)) for target in planned.targets]
         self._sums: list[dict[str, int]] = [{} for _ in self._files]
         self._done: list[str] = []
@@ -172,15 +172,15 @@ class Output:
             return {}
 
     def sink(self, name: str, start: int, values: Tensor) -> None:
-        """Write values `[targets, elements]`, or one row for all; complex ones as pairs."""
-        for index, row in enumerate(self._writers):
-            row[self._shard_of[name]].write(name, start, values[index if len(values) > 1 else 0])
+        """Write values `[targets, elements]`; complex averages as pairs."""
+        for row, own in zip(self._writers, values, strict=True):
+            row[self._shard_of[name]].write(name, start, own)
 
     def tensor_done(self, name: str, sums: Sequence[int]) -> None:
         """Note that a tensor is complete, and its checksums; the journal follows the data to the disk now and then."""
         self._done.append(name)
-        for index, (known, row) in enumerate(zip(self._sums, self._writers, strict=True)):
-            known[name] = sums[index if len(sums) > 1 else 0]
+        for known, row, total in zip(self._sums, self._writers, sums, strict=True):
+            known[name] = total
             row[self._shard_of[name]].begin_sync(name)
         if monotonic() - self._synced > SYNC_SECONDS:
             self.save()
@@ -205,12 +205,13 @@ class Output:
     def _open_writers(self) -> list[Writer]:
         return [writer for row in self._writers for writer in row]
 
-    def _facts_of(self, target: Target, known: str) -> dict[str, Any]:
-        """What a result says of itself: what the snapshots say, with its own time and profile."""
-        assert target.t is not None
-        source = self._source.facts
-        facts = facts_of(target.t, described(target), source["buffers"], extra=source.get("extra", {}) | {MADE: known})
-        return facts | ({"denoiser": source["denoiser"]} if "denoiser" in source else {})
+
+def _facts(target: Target, known: str, copied: Snapshot) -> dict[str, Any]:
+    """What a result says of itself: what the snapshot says whose buffers it has, with its own time and profile."""
+    assert target.t is not None
+    source = copied.facts
+    facts = facts_of(target.t, described(target), source["buffers"], extra=source.get("extra", {}) | {MADE: known})
+    return facts | ({"denoiser": source["denoiser"]} if "denoiser" in source else {})
 
 
 def _extra(path: Path) -> Mapping[str, str]:

@@ -28,7 +28,7 @@ class Plan:
         targets: what to write.
         profiles: different averaging profiles over all targets and tensors.
         weights: of sources in profiles.
-        copy_from: the snapshot whose buffers are passed on, the last that is not after the targets.
+        like: the last snapshot of the run: it says which tensors are averages, and in which dtype they are stored.
         digest: SHA-256 over the run's snapshots and how weights are solved for, on which results depend.
     """
 
@@ -36,8 +36,13 @@ class Plan:
     targets: tuple[Target, ...]
     profiles: tuple[Profile, ...]
     weights: Weights
-    copy_from: Snapshot
+    like: Snapshot
     digest: str
+
+    @property
+    def copied(self) -> list[Snapshot]:
+        """By target, the snapshot whose buffers are passed on: the last that is not after it, or else the first."""
+        return [_last_until(target, self.sources) for target in self.targets]
 
     def columns(self, name: str) -> NDArray[np.float64]:
         """Weights `[sources, targets]` for one tensor."""
@@ -102,12 +107,16 @@ def plan(
                 f"{error:.2g} of its norm; ask for a length nearer to those that were stored, or an end nearer to a "
                 "snapshot"
             )
-    latest = max(target.t for target in resolved if target.t is not None)
-    copied = max((i for i, a in enumerate(averages) if a.t <= latest * (1 + 1e-9)), default=0)
-    used = [i for i, row in enumerate(weights.matrix) if row.any() or i == copied]
+    copied = {_last_until(target, averages).path for target in resolved}
+    used = [i for i, row in enumerate(weights.matrix) if row.any() or averages[i].path in copied]
     weights = replace(weights, matrix=weights.matrix[used], snapshots=tuple(profiles[index] for index in used))
     about = digest([[average.sha256 for average in averages], normalize])
-    return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[copied], about)
+    return Plan(tuple(averages[index] for index in used), resolved, tuple(wanted), weights, averages[-1], about)
+
+
+def _last_until(target: Target, averages: Sequence[Snapshot]) -> Snapshot:
+    assert target.t is not None
+    return next((one for one in reversed(averages) if one.t <= target.t * (1 + 1e-9)), averages[0])
 
 
 def fit_errors(run: Path | str, lengths: Sequence[float | Length], *, t: float | None = None) -> list[float]:
@@ -164,10 +173,14 @@ def check_same_network(averages: Sequence[Snapshot]) -> None:
             name = min(average.entries.keys() ^ last.entries.keys())
             raise ValueError(f"{where}: only one has tensor {name}")
         for name, entry in average.entries.items():
-            if entry.shape != last.entries[name].shape or entry.dtype.is_complex != last.entries[name].dtype.is_complex:
+            other = last.entries[name]
+            kinds = (
+                (entry.dtype.is_complex, other.dtype.is_complex) if last.averaged(name) else (entry.dtype, other.dtype)
+            )
+            if entry.shape != other.shape or kinds[0] != kinds[1]:
                 raise ValueError(
-                    f"{where}: tensor {name} is {entry.dtype} {entry.shape} in one and {last.entries[name].dtype} "
-                    f"{last.entries[name].shape} in the other"
+                    f"{where}: tensor {name} is {entry.dtype} {entry.shape} in one and {other.dtype} {other.shape} in "
+                    "the other"
                 )
 
 

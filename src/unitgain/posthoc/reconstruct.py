@@ -66,7 +66,7 @@ def reconstruct(
         targets: relative lengths, each in (0, 0.2886), or `Target`s that say more.
         out: folder for the results, named as snapshots are.
         t: end of the averages; that of the last snapshot by default.
-        dtype: of the results: "float16", "bfloat16" or "float32"; None for what each tensor has in the snapshots.
+        dtype: of the results: "float16", "bfloat16" or "float32"; None for what each tensor has in the last snapshot.
         shard_bytes: largest size of a file; None for one file per result.
         normalize: as in `solve`.
         verify: check the checksums of what is read.
@@ -103,7 +103,7 @@ def reconstruct(
         with naming(out), hold(out, wait=True):
             rest = replace(planned, targets=missing())  # who was waited for may have made some
             with Output(rest, out, dtype, shard_bytes) as output:
-                work = list(jobs(rest.sources, output.resume(), rest.columns, rest.copy_from, dtype))
+                work = list(jobs(rest.sources, output.resume(), rest.columns, rest.like, rest.copied, dtype))
                 on_tensor = output.tensor_done
                 stream.run(
                     work, output.sink, threads=threads, verify=verify, on_progress=on_progress, on_tensor=on_tensor

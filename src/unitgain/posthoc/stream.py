@@ -45,7 +45,7 @@ def run(
     Args:
         work: jobs in the order to do them.
         sink: called with (tensor, first element, values `[results, elements]`) in the dtype of the job, from several
-            threads; the values are overwritten afterwards. Tensors without weights come as one row.
+            threads; the values are overwritten afterwards.
         threads: number of threads; 0 for one per processor.
         verify: check the checksums of tensors that have them.
         on_progress: called with (bytes read, bytes in all).
@@ -115,12 +115,10 @@ def _read(job: Job, start: int, size: int, files: Mapping[Path, Tensor]) -> Tens
 def _turn(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: Sink, verify: bool) -> Sums:
     """One run of elements."""
     if job.weights is None:
-        (entry,) = job.entries
-        first = entry.offset + start * job.dtype.itemsize
-        data = files[entry.path][first : first + size * job.dtype.itemsize]
-        data = data.clone() if first % 8 else data
-        sums = [checksum(data, start * job.dtype.itemsize // PAGE)]
-        sink(job.name, start, data.view(job.dtype)[None])
+        begin, width = start * job.dtype.itemsize, size * job.dtype.itemsize
+        data = torch.stack([files[e.path][e.offset + begin : e.offset + begin + width] for e in job.entries])
+        sums = [checksum(row, begin // PAGE) for row in data]
+        sink(job.name, start, data.view(job.dtype))
         return sums, sums
     values, sums = (_combine if _in_c(job) else _multiply)(job, start, size, files, verify)
     sink(job.name, start, values)
