@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unitgain.card import model_card
 from unitgain.checkpoint.snapshot import DTYPES, Snapshot, SnapshotHeader, write_snapshot
+from unitgain.checkpoint.writer import write_average
 from unitgain.denoiser import Denoiser, parameter_count
 from unitgain.files import staged, write_text
 from unitgain.infer import Prepared
@@ -102,7 +103,8 @@ def save_pretrained(
     """Write a folder that `load` opens and that can be a repository of the Hub, with a model card.
 
     Args:
-        source: a snapshot, or anything else that `load` takes, which is copied as it is; or a denoiser.
+        source: a snapshot, or anything else that `load` takes, which is copied as it is, shards into one file; or a
+            denoiser.
         folder: must be empty or not there.
         header: what the snapshot says of itself; needed for a denoiser, and only for one.
         dtype: of the parameters of a denoiser in the file: "float16", "bfloat16" or "float32".
@@ -151,8 +153,11 @@ def _write_model(target: Path, source: Path | str | Denoiser, header: SnapshotHe
     path = locate(source)
     if not path.is_file():
         raise FileNotFoundError(f"no snapshot at {path}")
-    Snapshot(path)  # what is wrong with it is said of the path that was given
-    shutil.copyfile(path, target)
+    with Snapshot(path) as snapshot:  # what is wrong with it is said of the path that was given
+        if len(snapshot.paths) == 1:
+            shutil.copyfile(path, target)
+        else:
+            write_average(target, snapshot.facts, dict(snapshot.verified()))
 
 
 def push_to_hub(

@@ -80,6 +80,16 @@ def test_a_folder_comes_back_as_it_was(tmp_path, snapshot, header):
         assert words in text
 
 
+def test_shards_become_one_file(tmp_path, snapshot, header):
+    sharded = tmp_path / "shards" / "it.safetensors"
+    write_snapshot(sharded, header, unitgain.load(snapshot).state_dict(), shard_bytes=20_000)
+    first, *others = sorted(sharded.parent.iterdir())
+    assert others
+    folder = unitgain.save_pretrained(first, tmp_path / "out")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == snapshot.read_bytes()
+
+
 def test_a_folder_is_inspected_as_the_snapshot_in_it(tmp_path, snapshot, capsys):
     folder = unitgain.save_pretrained(snapshot, tmp_path / "out")
     facts = []

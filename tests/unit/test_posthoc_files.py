@@ -709,10 +709,16 @@ def test_the_command_adds_lengths_to_those_that_are_there(run, tmp_path, capsys,
     assert "0.120.safetensors is there, of other snapshots or made with other options" in refused(
         "0.12", "--dtype", "float32"
     )
+    (out / "0000000160-0.120").mkdir()  # images, where `sample` is told to put them
     (out / "notes.txt").touch()
-    assert "only what was reconstructed may be in it" in refused("0.13")
+    assert "0.130.safetensors" in command("0.13")
+    (out / "model.safetensors").touch()
+    assert "model.safetensors was not reconstructed: choose another folder" in refused("0.14")
     out = run  # the snapshots themselves
-    assert "only what was reconstructed may be in it" in refused("0.13")
+    assert "was not reconstructed: choose another folder" in refused("0.13")
+    out = run / "file"
+    out.touch()
+    assert "is a file: choose another folder" in refused("0.13")
     assert len(list_snapshots(run)) == 32
 
 

@@ -88,8 +88,8 @@ class Kept:
             )
         if there and not self._last and not self._resumed:
             raise ValueError(
-                f"{there[min(there)][0]} is of another run, or of this one without its state: choose an empty folder for "
-                "a new run; to go on, load the state of the store (load_state_dict), or say resumed=True where the "
+                f"{there[min(there)][0]} is of another run, or of this one without its state: choose an empty folder "
+                "for a new run; to go on, load the state of the store (load_state_dict), or say resumed=True where the "
                 "trackers have theirs"
             )
         for t in [t for t in there if t >= now]:  # written after the checkpoint that the run was resumed from

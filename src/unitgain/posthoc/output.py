@@ -68,18 +68,20 @@ def first_file(path: Path) -> Path | None:
 
 
 def check_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Check that results may be added to a folder: there is nothing in it but results, and no other ones of this name.
+    """Check that results may be added to a folder: its snapshots are results, and none is another one of this name.
 
     Args:
         folder: of the results.
         files: identities by name of the file.
 
     Raises:
-        FileExistsError: if there is anything else.
+        FileExistsError: if there are others, or `folder` is a file.
     """
-    others = [path for path in sorted(folder.glob("[!.]*")) if not path.is_file() or MADE not in _extra(path)]
-    if others or not folder.is_dir():
-        require_empty(folder, "choose another folder: only what was reconstructed may be in it")
+    if not folder.is_dir():
+        require_empty(folder, "choose another folder")
+    for path in sorted(folder.glob("[!.]*.safetensors")):
+        if not path.is_file() or MADE not in _extra(path):
+            raise FileExistsError(f"{path} was not reconstructed: choose another folder")
     for name, known in files.items():
         if (path := first_file(folder / name)) is not None and not is_there(folder / name, known):
             raise FileExistsError(

@@ -174,10 +174,8 @@ def check_same_network(averages: Sequence[Snapshot]) -> None:
             raise ValueError(f"{where}: only one has tensor {name}")
         for name, entry in average.entries.items():
             other = last.entries[name]
-            kinds = (
-                (entry.dtype.is_complex, other.dtype.is_complex) if last.averaged(name) else (entry.dtype, other.dtype)
-            )
-            if entry.shape != other.shape or kinds[0] != kinds[1]:
+            alike = entry.dtype.is_complex == other.dtype.is_complex and last.averaged(name)
+            if entry.shape != other.shape or not (alike or entry.dtype == other.dtype):
                 raise ValueError(
                     f"{where}: tensor {name} is {entry.dtype} {entry.shape} in one and {other.dtype} {other.shape} in "
                     "the other"

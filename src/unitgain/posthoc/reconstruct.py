@@ -72,8 +72,8 @@ def reconstruct(
         verify: check the checksums of what is read.
         threads: 0 for one per processor.
         max_error: as in `plan`.
-        add: write nothing over anything: refuse a folder that holds anything but results, or one of the same name that
-            is of other snapshots or options.
+        add: write nothing over anything, nor beside snapshots that are no results: refuse a folder that holds some, or
+            one of the same name that is of other snapshots or options.
         on_progress: called with (bytes read, bytes in all).
 
     Returns:
