@@ -7,6 +7,7 @@ from typing import Any
 
 from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.classes import shown_name
+from unitgain.ema import length_text
 from unitgain.recipes import RECIPES
 from unitgain.size import show_size
 from unitgain.text import one_line
@@ -93,7 +94,7 @@ def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str
     spec = header.network
     kind = header.profile["kind"]
     average = {
-        "power": f"power function, sigma_rel {header.profile.get('sigma_rel', 0):.3f}",
+        "power": f"power function, sigma_rel {length_text(header.profile.get('sigma_rel', 0))}",
         "exponential": f"exponential, half-life {header.profile.get('half_life', 0):,.0f} images",
         "unknown": "of a length that is not known",
     }.get(kind, "none: the weights of the last step")

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +139,26 @@ class Classes:
         if times > 1:
             raise ValueError(f"the classes {brief(text)} name {self.label(often)!r} twice")
         return tuple(chosen)
+
+    def spelled(self, number: int, *words: str) -> str:
+        """The first text that `number` and `parse` take for this class: of some words, its number, its name, or its
+        number after zeros.
+
+        Raises:
+            ValueError: if there is no such class, or each of these is the name of another.
+        """
+        zeros = (str(number).zfill(width) for width in range(2, 10))
+        for word in (*words, str(number), *(self.names or ())[number : number + 1], *zeros):
+            with suppress(ValueError):
+                if (word := word.strip()) and word.isprintable() and self.number(word) == number:
+                    return word
+        raise ValueError(f"no text stands for class {number}: {self._known()}")
+
+    def text(self, numbers: Sequence[int]) -> str:
+        """Classes as `parse` reads them, by their numbers where those are not names of others."""
+        words = [self.spelled(number) for number in numbers]
+        quoted = ['"{}"'.format(word.replace('"', '""')) if re.search('[",]', word) else word for word in words]
+        return words[0] if len(words) == 1 else ",".join(quoted)
 
     def _range(self, part: str) -> Sequence[int]:
         """The classes of one part of a list."""

@@ -116,7 +116,7 @@ class Recipe:
         for sigma_rel in self.ema:
             check_sigma_rel(sigma_rel)
         names = {file_name(1, {"kind": "power", "sigma_rel": sigma_rel}) for sigma_rel in self.ema}
-        self._require("ema", len(names) == len(self.ema), "names a length twice, in the three decimals of snapshots")
+        self._require("ema", len(names) == len(self.ema), "names a length twice, in the nine decimals of snapshots")
 
     @property
     def command(self) -> str:

@@ -338,7 +338,7 @@ def test_ema_lists_and_reconstructs(run, tmp_path, call):
         ("0", "sigma_rel = 0.0 is not in"),
         ("0.1:0.05:0.01", "cannot read the lengths '0.1:0.05:0.01'"),
         ("long", "cannot read the lengths 'long'"),
-        ("0.1001,0.1002", "three decimals"),
+        ("0.1,0.1000000001", "nine decimals"),
     ],
 )
 def test_unreachable_lengths_are_refused_and_nothing_is_written(run, tmp_path, call, lengths, words):

@@ -55,6 +55,31 @@ def test_names_go_before_numbers_and_exact_ones_before_others():
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        None,
+        ("a", "b", "c"),
+        tuple(map(str, range(1, 11))),
+        ("1", "1", "0", "02", "2"),
+        ("1", '5" disk, old', "3", " 1", "-4", "a\nb", "5"),
+        ("tench, Tinca tinca", "0", "1-0", "all", "3"),
+    ],
+)
+def test_classes_as_text_are_read_as_the_same_classes(names):
+    classes = Classes(len(names or range(12)), names)
+    numbers = tuple(range(classes.count))
+    assert classes.parse(classes.text(numbers)) == numbers
+    for number in numbers:
+        assert classes.parse(classes.text([number])) == (number,)
+        assert classes.number(classes.spelled(number, classes.label(number))) == number
+
+
+def test_classes_as_text_are_numbers_unless_others_are_called_so():
+    assert KINDS.text((0, 3)) == "0,3"
+    assert Classes(10, tuple(map(str, range(1, 11)))).text((0, 2)) == "0,3"
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("flaps", "no class 'flaps' (did you mean 'Flags'?): the network knows"),

@@ -1,5 +1,6 @@
 """The engine of the explorer: the same pixels as `unitgain sample`, made once, given up when nobody waits."""
 
+import json
 import shlex
 import shutil
 import threading
@@ -11,7 +12,7 @@ from explorers import FAST, damage, wait_until
 from PIL import Image
 
 from unitgain.arch import NetworkSpec
-from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotError, write_snapshot
 from unitgain.data.images import from_image
 from unitgain.denoiser import Denoiser
 from unitgain.draw import Preview
@@ -360,3 +361,24 @@ def test_the_newest_result_stays_however_large():
     assert kept.get(2) is None and kept.get(1)
     kept.put(4, "d" * 99)
     assert len(kept) == 1 and kept.get(4)
+
+
+def test_the_command_of_a_class_draws_it_where_classes_are_called_by_the_numbers_of_others(runs, tmp_path, call):
+    with Snapshot(next((runs / "main" / "snapshots").glob("*-0.100.safetensors"))) as snapshot:
+        header = snapshot.header.replace(classes=tuple(map(str, range(1, 11))))
+        tensors = {name: snapshot.tensor(name) for name in snapshot.names}
+    write_snapshot(path := tmp_path / "called.safetensors", header, tensors)
+    with Session(path, settings=FAST.replace(label=2)) as session:
+        (words,) = command_lines(session, View(seeds=(0,), settings=session.settings), str(tmp_path / "out"))
+    call(*words[1:])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [entry["class"] for entry in manifest["images"]] == [2]
+
+
+def test_lengths_that_agree_in_three_decimals_are_files_of_their_own(runs, session, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    views = [view_of(session, length) for length in (0.12, 0.1204)]
+    for view in views:
+        call(*command_lines(session, view)[0][1:])
+    paths = [session.source.path(view.average) for view in map(session.check, views)]
+    assert [Snapshot(path).described["sigma_rel"] for path in paths] == [0.12, 0.1204]

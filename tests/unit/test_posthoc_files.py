@@ -177,8 +177,8 @@ def test_bad_input_each_with_its_own_error(run, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             reconstruct(run, [target], tmp_path / "out")
-    with pytest.raises(ValueError, match="equal in three decimals"):
-        reconstruct(run, [0.1, 0.1001], tmp_path / "out")
+    with pytest.raises(ValueError, match="files of one name"):
+        reconstruct(run, [0.1, 0.1000000001], tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no snapshots"):
         reconstruct(tmp_path, [0.1], tmp_path / "out")
     twice = run / "0000000160-again.safetensors"

@@ -51,7 +51,7 @@ def test_a_module_without_a_state_is_refused_and_one_that_leaves_something_out_i
 @pytest.mark.parametrize(
     "emas",
     [
-        lambda module: {"emas": module, "track": (0.0501, 0.0504)},
+        lambda module: {"emas": module, "track": (0.05, 0.0500000001)},
         lambda module: {"emas": [ExponentialEMA(module, 1_000_001.0), ExponentialEMA(module, 1_000_002.0)]},
     ],
 )

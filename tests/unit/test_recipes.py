@@ -133,7 +133,7 @@ def test_the_uncertainty_is_made_as_its_network_is():
     [
         ({"ema": ()}, "Recipe.ema = .*needs at least one length, or an ema_half_life"),
         ({"ema": (0.1, 0.1)}, "Recipe.ema = .*names a length twice"),
-        ({"ema": (0.0501, 0.0504)}, "Recipe.ema = .*names a length twice"),
+        ({"ema": (0.05, 0.0500000001)}, "Recipe.ema = .*names a length twice"),
         ({"loss_scaling": 0.0}, "Recipe.loss_scaling = 0.0: must be positive"),
         ({"ema_half_life": -1}, "Recipe.ema_half_life = -1: must not be negative"),
     ],

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from unitgain.checkpoint.snapshot import Snapshot
 from unitgain.cli.sweep import SweepCommand
 from unitgain.data.digits import digits
 from unitgain.denoiser import Denoiser
@@ -194,6 +195,17 @@ def test_each_length_is_reconstructed_once(runs, judge, tmp_path, monkeypatch):
     assert [(r.cell.guidance, r.cell.guide_length) for r in one] == [(1.0, None), (2.0, 0.05), (2.0, 0.2)]
     sweep(bench(runs, judge, tmp_path, guide=str(runs / "guide")), config(guidance=(1.0, 2.0), lengths=(0.1, 0.15)))
     assert asked[2:] == [["0.150"], ["0.100", "0.150"]]
+
+
+def test_lengths_that_agree_in_three_decimals_are_cells_of_their_own(runs, judge, tmp_path):
+    given = bench(runs, judge, tmp_path)
+    first, second, third = sweep(given, config(lengths=(0.1204, 0.12, 0.1196)))
+    assert len({one.value for one in (first, second, third)}) == 3
+    for one in (first, second, third):
+        with Snapshot(given.main.path(one.cell.target())) as average:
+            assert average.described["sigma_rel"] == one.cell.length
+    with pytest.raises(ValueError, match="files of one name"):
+        sweep(given, config(lengths=(0.12, 0.1200000001)))
 
 
 def test_one_tensor_after_the_other(runs, judge, tmp_path):

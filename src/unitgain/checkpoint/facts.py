@@ -81,7 +81,7 @@ class SnapshotHeader:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def filename(self) -> str:
-        """`<nimg, 10 digits>-<sigma_rel, 3 decimals>.safetensors`, or `-raw`, or `-hl<half-life>`."""
+        """`<nimg, 10 digits>-<length>.safetensors`, as `file_name` writes it."""
         return file_name(self.nimg, self.profile)
 
 

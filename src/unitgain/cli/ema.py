@@ -36,6 +36,7 @@ class List(OfRun):
     def run(self) -> None:
         """Print one row per snapshot."""
         from unitgain.checkpoint.snapshot import list_snapshots
+        from unitgain.ema import length_text
 
         averages = list_snapshots(self.run_folder)
         if self.json:
@@ -46,7 +47,7 @@ class List(OfRun):
             row = _row(average)
             length = row["profile"].get("sigma_rel", row["profile"].get("half_life", ""))
             time = f"{average.t:,.0f}" if average.t.is_integer() else f"{average.t:,g}"
-            shown = f"{length:.3f}" if "sigma_rel" in row["profile"] else f"{length:g}" if length else ""
+            shown = length_text(length) if "sigma_rel" in row["profile"] else f"{length:g}" if length else ""
             name = average.path.name if len(average.paths) == 1 else f"{average.path.name} (+{len(average.paths) - 1})"
             size = f"{average.nbytes / 1e6:,.1f}"
             table.add_row(one_line(name), time, average.kind, shown, str(len(average.entries)), size)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unitgain.ema.described import check_names as check_names
     from unitgain.ema.described import describe as describe
     from unitgain.ema.described import file_name as file_name
+    from unitgain.ema.described import length_text as length_text
     from unitgain.ema.described import power_profile as power_profile
     from unitgain.ema.described import profile_of as profile_of
     from unitgain.ema.described import time_text as time_text

@@ -1,6 +1,8 @@
 """Averaging profiles as files have them: JSON values, and the lengths that are in names of files."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from unitgain.ema.profiles import (
@@ -79,17 +81,22 @@ def file_name(t: float, described: Mapping[str, Any], mixed: str = "") -> str:
 
     Args:
         t: when the average was taken.
-        described: its profile; the length is sigma_rel in three decimals, `hl` and the half-life, or the kind.
+        described: its profile; the length is sigma_rel as `length_text` writes it, `hl` and the half-life, or the kind.
         mixed: after the length, where tensors have other lengths too.
     """
     match described["kind"]:
         case "power":
-            length = f"{described['sigma_rel']:.3f}"
+            length = length_text(described["sigma_rel"])
         case "exponential":
             length = f"hl{described['half_life']:g}"
         case kind:
             length = str(kind)
     return f"{time_text(t)}-{length}{mixed}.safetensors"
+
+
+def length_text(sigma_rel: float) -> str:
+    """A relative length as names of files have it: in three decimals, or in as many as it has, up to nine."""
+    return max(f"{sigma_rel:.3f}", f"{sigma_rel:.9f}".rstrip("0"), key=len)
 
 
 def time_text(t: float) -> str:
@@ -99,8 +106,9 @@ def time_text(t: float) -> str:
 
 def check_names(names: Sequence[str]) -> None:
     """Raise `ValueError` if two averages would be in files of one name, of which the second would replace the first."""
-    if twice := [name for name in names if names.count(name) > 1]:
+    name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
         raise ValueError(
-            f"two averages would be in files of one name, {twice[0]}, which has a time in thousandths, sigma_rel in "
-            "three decimals and a half-life in six digits: choose lengths or times that differ by more"
+            f"two averages would be in files of one name, {name}, which has a time in thousandths, sigma_rel in nine "
+            "decimals and a half-life in six digits: choose lengths or times that differ by more"
         )

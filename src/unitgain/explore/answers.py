@@ -221,11 +221,7 @@ class Answers:
 
     def _class(self, number: int) -> str:
         """What a class is called on the page and found by: its name if all of it is shown and no other has it."""
-        name = self.session.classes.label(number)
-        try:
-            return name if self.session.classes.number(name) == number else str(number)
-        except ValueError:
-            return str(number)
+        return self.session.classes.spelled(number, self.session.classes.label(number))
 
     def _fits(self, view: View) -> Line:
         guide = None if view.guide in (None, SELF) else self.session.fit(view.guide_average, view.guide)

@@ -41,7 +41,8 @@ def command_lines(session: Session, view: View, out: str = OUT) -> list[list[str
     words += ["--seeds", as_ranges(sorted(view.seeds))]
     label = view.settings.label
     if label is not None:
-        words += ["--class", ",".join(map(str, label)) if isinstance(label, tuple) else str(label)]
+        chosen = session.classes.text(session.classes.numbers(label if isinstance(label, tuple) else (label,)))
+        words += [f"--class={chosen}"] if chosen.startswith("-") else ["--class", chosen]
     words += sample_options(view.settings, _guide(session, view), view.settings.guidance)
     return [*commands, words]
 

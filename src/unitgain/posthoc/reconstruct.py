@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unitgain.checkpoint.writer import check_dtype
-from unitgain.ema import gamma_to_sigma_rel
+from unitgain.ema import check_names, gamma_to_sigma_rel
 from unitgain.files import naming
 from unitgain.lock import LOCK, hold
 from unitgain.posthoc import stream
@@ -83,8 +83,7 @@ def reconstruct(
         FileExistsError: as `add` says, and if a result would replace a snapshot that is no reconstruction.
         FileNotFoundError: if there are no snapshots.
         SnapshotError: if one is damaged; nothing is written.
-        ValueError: as `plan`, and if two lengths are equal in the three decimals of their file's name, or a result has
-            values that are not finite in `dtype`.
+        ValueError: as `plan`, and if two results would have one name, or one has values that are not finite in `dtype`.
         OSError: if something cannot be written.
     """
     if dtype is not None:
@@ -117,11 +116,8 @@ def reconstruct(
 
 def _identities(planned: Plan, dtype: str | None, shard_bytes: int | None) -> dict[str, str]:
     """What the results are, by the name of their file, in the order of the targets."""
-    identities = {filename(target): identity(planned, target, dtype, shard_bytes) for target in planned.targets}
-    if len(identities) < len(planned.targets):
-        lengths = ", ".join(map(str, planned.targets))
-        raise ValueError(f"two of the lengths {lengths} are equal in three decimals, the name of their file")
-    return identities
+    check_names([filename(target) for target in planned.targets])
+    return {filename(target): identity(planned, target, dtype, shard_bytes) for target in planned.targets}
 
 
 def _sigma_rel(target: Target) -> float | None:

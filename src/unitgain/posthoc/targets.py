@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from unitgain.ema import ExponentialProfile, PowerProfile, Profile, gamma_to_sigma_rel, sigma_rel_to_gamma
+from unitgain.ema import (
+    ExponentialProfile,
+    PowerProfile,
+    Profile,
+    gamma_to_sigma_rel,
+    length_text,
+    sigma_rel_to_gamma,
+)
 
 MOST = 10_000  # lengths in a range
 
@@ -42,10 +49,10 @@ class Length:
         return PowerProfile(t, sigma_rel_to_gamma(self.sigma_rel) if self.gamma is None else self.gamma)  # pyright: ignore
 
     def __str__(self) -> str:
-        """As files are named: sigma_rel in three decimals, or `hl` and the half-life."""
+        """As files are named: sigma_rel as `length_text` writes it, or `hl` and the half-life."""
         if self.half_life is not None:
             return f"hl{self.half_life:g}"
-        return f"{gamma_to_sigma_rel(self.gamma) if self.sigma_rel is None else self.sigma_rel:.3f}"  # pyright: ignore
+        return length_text(gamma_to_sigma_rel(self.gamma) if self.sigma_rel is None else self.sigma_rel)  # pyright: ignore
 
 
 @dataclass(frozen=True, kw_only=True)

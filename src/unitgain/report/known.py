@@ -7,6 +7,7 @@ from typing import Any
 
 from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.draw.networks import SELF
+from unitgain.ema import file_name
 from unitgain.hub import MODEL
 from unitgain.metrics.metric import METRICS, higher_is_better
 from unitgain.sweep.table import Table
@@ -136,7 +137,7 @@ def _evaluated(run: Path) -> dict[Key, list[Choice]]:
         length, images = about.get("ema"), about.get("images")
         if "metrics" not in row or not is_number(length) or type(images) is not int:
             continue
-        path = run / "snapshots" / f"{row['nimg']:010d}-{length:.3f}.safetensors"
+        path = run / "snapshots" / file_name(row["nimg"], {"kind": "power", "sigma_rel": length})
         if not path.is_file():
             continue
         for metric, value, higher in _values(row["metrics"]):

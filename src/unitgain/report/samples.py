@@ -25,6 +25,7 @@ from unitgain.data.sheet import draw
 from unitgain.denoiser import classes_of
 from unitgain.draw import DataRows, DrawSettings, draw_images, open_network
 from unitgain.draw.decode import painter_of
+from unitgain.ema import length_text
 from unitgain.evaluate.images import as_ranges
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.planning import fit_errors
@@ -126,7 +127,7 @@ def choose_snapshots(history: History, times: int, length: float | None = None) 
         return evenly(stored[name], times) if name is not None else []
     if not stored:
         return []
-    name = f"{length:.3f}"
+    name = length_text(length)
     if name not in stored:
         raise ValueError(
             f"{history.folder} stores no averages of length {name}, but {', '.join(lengths) or 'none'}: choose one of "

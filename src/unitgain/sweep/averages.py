@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unitgain.checkpoint.snapshot import list_snapshots
+from unitgain.ema import check_names
 from unitgain.posthoc.planning import UNREACHABLE, fit_errors
 from unitgain.posthoc.reconstruct import filename, reconstruct
 from unitgain.posthoc.targets import Target, as_target
@@ -44,9 +45,10 @@ class Averages:
         """Reconstruct those that are not there, in one pass over the snapshots.
 
         Raises:
-            ValueError: if a length is unreachable or two are equal in three decimals.
+            ValueError: if a length is unreachable, or two would be in files of one name.
         """
-        by_name = {self.path(target): target for target in targets}
-        missing = [target for path, target in by_name.items() if not path.exists()]
+        wanted = dict.fromkeys(as_target(target, self.t) for target in targets)
+        check_names([filename(target) for target in wanted])
+        missing = [target for target in wanted if not self.path(target).exists()]
         if missing:
             reconstruct(self.run, missing, self.folder, t=self.t, on_progress=on_progress)

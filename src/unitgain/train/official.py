@@ -16,7 +16,7 @@ from unitgain.checkpoint.training import TrainingState, read_training_state
 from unitgain.checkpoint.uncertainty import PREFIX, write_with_uncertainty
 from unitgain.data.dataset import Dataset
 from unitgain.denoiser import make_uncertainty
-from unitgain.ema import RAW
+from unitgain.ema import RAW, length_text
 from unitgain.files import require_empty, staged
 from unitgain.parallel import World
 from unitgain.recipe import Recipe
@@ -138,7 +138,7 @@ def _report(found: TrainingState, config: TrainConfig, remarks: list[str]) -> li
     """What was taken, and what was not."""
     recipe = config.recipe
     averages = "taken" if found.averages else "none of known length, they begin with the weights as they are"
-    lengths = ", ".join(f"{length:.3f}" for length in recipe.ema)
+    lengths = ", ".join(map(length_text, recipe.ema))
     return [
         f"weights and u(sigma): taken, {len(found.weights)} tensors at {found.nimg:,} images",
         f"Adam: {'taken, moments and steps' if found.adam else 'begins with no moments'}; betas {recipe.beta1:g} and "
