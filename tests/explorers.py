@@ -2,12 +2,13 @@
 
 import http.client
 import json
+import shutil
 import threading
 import time
 
 import torch
 
-from unitgain.checkpoint.snapshot import SnapshotHeader
+from unitgain.checkpoint.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from unitgain.data.digits import digits
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings
@@ -59,6 +60,16 @@ def make_runs(folder):
             for nimg in range(64, DURATION + 1, 64)
         ]
         (folder / name / "stats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def guiding_itself(run, folder):
+    """A copy of a run that says it was trained to do without its label."""
+    shutil.copytree(run, folder)
+    for path in (folder / "snapshots").iterdir():
+        with Snapshot(path) as snapshot:
+            tensors = {name: snapshot.tensor(name) for name in snapshot.names}
+            write_snapshot(path, snapshot.header.replace(label_dropout=0.1), tensors)
     return folder
 
 

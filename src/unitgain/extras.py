@@ -1,6 +1,10 @@
 """What is imported where it is used: optional dependencies, and what users name."""
 
+import hashlib
 import importlib
+import inspect
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -35,3 +39,12 @@ def import_named(name: str, what: str) -> Any:
         raise ValueError(f"{what} {name!r}: {error}; is it on the Python path (PYTHONPATH)?") from error
     except AttributeError as error:
         raise ValueError(f"{what} {name!r}: module {module} has no {attribute!r}") from error
+
+
+def source_hash(module: str) -> str | None:
+    """SHA-256 of the source of an imported module, in hexadecimal digits; None where there is none to read."""
+    try:
+        source = inspect.getsourcefile(sys.modules[module])
+        return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
+    except (KeyError, TypeError, OSError):  # of no module, or of one in C or of a prompt
+        return None

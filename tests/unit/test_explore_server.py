@@ -11,9 +11,11 @@ import time
 import zipfile
 
 import pytest
-from explorers import FAST, Served, damage, wait_until
+from explorers import FAST, Served, damage, guiding_itself, wait_until
 
 from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.explore import Session, shell
+from unitgain.explore.measure import measure, measured
 from unitgain.explore.requests import view_from_json, view_to_json
 from unitgain.explore.server import Server, new_token
 from unitgain.explore.views import Average, View
@@ -41,7 +43,8 @@ def test_views_come_back_from_json_as_they_were():
         seeds=(3, 1),
         settings=FAST.replace(guidance=1.3, label=(1, 2), interval=(0.1, 2.0), sampler=StochasticHeun(S_max=math.inf)),
     )
-    for one in (view, view.with_settings(label=None, interval=None), view.with_settings(label="7")):
+    others = ({"label": None, "interval": None}, {"label": "7"}, {"without": ("label",)})
+    for one in (view, *(view.with_settings(**changes) for changes in others)):
         assert view_from_json(json.loads(json.dumps(view_to_json(one), allow_nan=False)), FAST) == one
 
 
@@ -284,7 +287,7 @@ def test_a_cell_is_measured_once_and_is_in_the_table_of_sweeps(runs, tmp_path, c
             lines = served.lines("/api/measure", {"view": VIEW, "images": 64})
             ((cell,),) = [line["cells"] for line in lines if line["kind"] == "cells"]
         assert (cell["length"], cell["guidance"], cell["metric"], cell["images"]) == (0.1, 1, "fd_pixels", 64)
-        drawn = view_to_json(View(settings=FAST))
+        drawn = view_to_json(View(settings=FAST)) | {"without": []}
         assert cell["how"] == {name: drawn[name] for name in cell["how"]} and {"sampler", "steps"} <= cell["how"].keys()
         assert len(list((tmp_path / "run" / "sweep").glob("cells-*.jsonl"))) == 1
     options = ("--metric", "fd_pixels", "--reference", "digits", "--images", "64", "--sampler", "euler", "--steps", "2")
@@ -306,6 +309,21 @@ def test_a_guided_cell_says_which_guide_and_when(runs, tmp_path):
             (cells,) = [line["cells"] for line in lines if line["kind"] == "cells"]
             told = cells[-1]
             assert (told["guide"], told["guide_length"], told["guide_nimg"]) == (guide, 0.08, t)
+
+
+def test_a_cell_says_what_its_network_did_without(runs, tmp_path):
+    run, settings = guiding_itself(runs / "main", tmp_path / "run"), FAST.replace(without=("label",))
+    with Session(run, settings=settings) as session:
+        for guidance in (1.0, 2.0):
+            guided = View(average=Average(length=0.1), settings=settings.replace(guidance=guidance), guide="self")
+            measure(session, guided, images=4)
+        plain, own = measured(session)
+        assert (plain["how"]["without"], own["how"]["without"]) == ([], ["label"])
+    with Session(run, settings=FAST) as session:
+        taken = {"average": {"length": 0.1, "t": None}, "guide": "self", "guidance": 2.0, **own["how"]}
+        view = session.check(view_from_json(taken, FAST))
+        assert "--without label" in shell(session, view)
+        assert "--without" not in shell(session, view.with_settings(guidance=1.0))
 
 
 def test_rows_of_a_table_that_are_no_cells_are_left_out(runs, tmp_path):

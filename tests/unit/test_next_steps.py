@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from explorers import guiding_itself
 from pictures import folder_of
 from PIL import Image
 
 from unitgain.data.digits import digits
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import prepare_data
+from unitgain.draw import DrawSettings
+from unitgain.draw.options import sample_options
 from unitgain.recipes import DIGITS
 from unitgain.report.known import average_of, best_known, is_run
 from unitgain.train import TrainConfig, train
@@ -128,6 +131,18 @@ def test_rows_of_a_table_that_make_no_sense_are_left_out(trained, tmp_path, chan
     assert best_known(run).network == average
     (run / "sweep" / "cells-0.jsonl").write_text(json.dumps(row | change) + "\n")
     assert best_known(run).value is None
+
+
+def test_the_best_is_guided_without_what_it_was_measured_without(runs, tmp_path, call):
+    run = guiding_itself(runs / "main", tmp_path / "run")
+    fast = ("--sampler", "euler", "--steps", 2)
+    swept = ("--lengths", 0.1, "--reference", "digits", "--metric", "fd_pixels", "--images", 4)
+    call("sweep", run, *swept, *fast, "--guide", "self", "--guidance", 2, "--without", "label")
+    call("sample", run, *fast, "--seeds", 0, "--out", tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]
+    assert (settings["guidance"], settings["without"]) == (2, ["label"])
+    assert "--without" in sample_options(DrawSettings(without=("label",)), "self", 2)
+    assert not sample_options(DrawSettings(dtype="auto", without=("label",)))  # of the best that is not guided
 
 
 def test_the_best_is_known_by_the_metric_that_counts_most_and_against_the_same_images(tmp_path):

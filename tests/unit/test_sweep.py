@@ -5,6 +5,7 @@ import functools
 import gc
 import json
 import re
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -159,6 +160,33 @@ def test_another_metric_is_added_to_the_table(runs, judge, tmp_path):
     results = sweep(bench(runs, both, out), config(lengths=(0.1,)))
     assert [result.metric for result in results] == ["fd_pixels", "precision@pixels"]
     assert results[1].higher and 0 <= results[1].value <= 1
+
+
+OWN = """
+from dataclasses import dataclass
+from unitgain.metrics.metric import Metric
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Metric):
+    kind, reference = "own", False
+
+    def score(self, pair):
+        return {value} + pair.images.n
+"""
+
+
+def test_a_metric_of_ones_own_is_measured_again_when_its_code_changes(runs, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def measured(module, value):
+        (tmp_path / f"{module}.py").write_text(OWN.format(value=value))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        judge = Judge.open([f"{module}:Own@pixels"])
+        return sweep(bench(runs, judge, tmp_path / "out"), config(lengths=(0.1,), images=4))[0].value
+
+    assert [measured("own_one", 10), measured("own_one", 2000), measured("own_two", 30)] == [14, 2004, 34]
+    assert measured("own_one", 10) == 14 and len(Table(tmp_path / "out").rows()) == 3
 
 
 def test_an_interrupted_sweep_goes_on(runs, judge, tmp_path, monkeypatch):

@@ -111,7 +111,8 @@ class Drawing(Sampling):
             choice = best_known(Path(network))
             if by is None and weight is None:
                 by, weight = choice.guide, choice.guidance
-                drawing = drawing.replace(interval=drawing.interval or choice.interval)
+                interval, without = drawing.interval or choice.interval, drawing.without or choice.without
+                drawing = drawing.replace(interval=interval, without=without)
             network = str(choice.network)
             if os.environ.get("RANK", "0") == "0":
                 note(f"{choice.why}" if by == choice.guide else f"{choice.network}, guided as you say")

@@ -20,7 +20,7 @@ def sample_options(settings: DrawSettings, guide: str | None = None, guidance: f
     guided = guide is not None and guidance not in (None, 1)
     words += ["--guide", str(guide), "--guidance", number(guidance or 1)] if guided else []
     own = dataclasses.replace(settings, sampler=default.sampler, guidance=default.guidance, label=default.label)
-    return words + options_of(own if guided else own.replace(interval=None), default)
+    return words + options_of(own if guided else own.replace(interval=None, without=()), default)
 
 
 def number(value: float) -> str:

@@ -207,6 +207,7 @@ class Judge:
                 "settings": metric.settings,
                 "detector": infos[metric.detector],
                 "reference": _digest(self.references[metric.detector].summary) if metric.reference else None,
+                **({"code": metric.code} if metric.code else {}),
             }
             for metric in self.metrics
         }

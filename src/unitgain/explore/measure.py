@@ -128,10 +128,13 @@ def _read(session: Session, row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _how(settings: Any) -> dict[str, Any]:
-    """Sampler, steps, interval and schedule of a row, as a view has them in JSON; nothing where they are not known."""
+    """Sampler, steps, interval, schedule, and what the network did without, as a view has them in JSON; nothing where
+    they are not known.
+    """
     try:
         sampler = {name: settings[name] for name in SAMPLERS[settings["sampler"]]().to_json()}
         known = {name: settings[name] for name in ("steps", "interval", "sigma_min", "sigma_max", "rho")}
+        known["without"] = settings.get("without", [])
         drawn = from_dict(DrawSettings, {**known, "sampler": sampler})
     except (ValueError, TypeError, KeyError):
         return {}

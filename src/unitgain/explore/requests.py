@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from unitgain.classes import Class
+from unitgain.draw.networks import SELF
 from unitgain.draw.settings import DrawSettings
 from unitgain.explore.measure import METRIC
 from unitgain.explore.views import Average, View
@@ -30,12 +31,14 @@ class Choices:
     sigma_min: float
     sigma_max: float
     rho: float
+    without: tuple[str, ...] | None  # of a network that guides itself; None for what the session says
 
 
 def view_to_json(view: View) -> dict[str, Any]:
     """A view as a page has it: everything that can be chosen there."""
     names = [one.name for one in fields(Choices)]
-    return to_dict(Choices(**{name: getattr(view if name in OWN else view.settings, name) for name in names}))
+    values = {name: getattr(view if name in OWN else view.settings, name) for name in names}
+    return to_dict(Choices(**values | {"without": view.settings.without or None}))
 
 
 def view_from_json(data: Any, settings: DrawSettings) -> View:
@@ -52,6 +55,8 @@ def view_from_json(data: Any, settings: DrawSettings) -> View:
     choices = from_dict(Choices, whole, "view")
     values = {one.name: getattr(choices, one.name) for one in fields(Choices)}
     own = {name: values.pop(name) for name in OWN}
+    if choices.without is None:
+        values["without"] = settings.without if choices.guide == SELF else ()
     return View(**own, settings=settings.replace(**values))
 
 

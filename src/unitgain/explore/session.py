@@ -150,7 +150,7 @@ class Session:
         settings = view.settings.with_classes(self.classes)
         view = view.replace(average=self.source.resolve(view.average), settings=settings)
         if not view.guided:
-            return view.replace(guide=None, guide_average=Average()).with_settings(interval=None)
+            return view.replace(guide=None, guide_average=Average()).with_settings(interval=None, without=())
         if view.guide is None or view.guide not in self.guides:
             known = ", ".join(self.guides) or "nothing"
             raise ValueError(

@@ -5,19 +5,16 @@ as float32.
 """
 
 import hashlib
-import inspect
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from unitgain.extras import import_named
+from unitgain.extras import import_named, source_hash
 
 MAX_PIXELS = 4096  # features; their covariance is then 128 MiB
 Scale = tuple[float | tuple[float, ...], float | tuple[float, ...]]
@@ -156,13 +153,7 @@ class Function:
         function = import_named(name, "detector")
         if not callable(function):
             raise ValueError(f"detector {name!r} is no function")
-        source = inspect.getsourcefile(sys.modules[name.partition(":")[0]])
-        return cls(
-            cast(Callable[[Tensor], Tensor], function),
-            name,
-            _hash(Path(source).read_bytes()) if source else None,
-            device,
-        )
+        return cls(cast(Callable[[Tensor], Tensor], function), name, source_hash(name.partition(":")[0]), device)
 
     def __call__(self, images: Shaped[Tensor, "n c *size"]) -> Float[Tensor, "n d"]:
         """The features.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unitgain.extras import import_named
+from unitgain.extras import import_named, source_hash
 from unitgain.metrics.weights import SCRIPTS
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import suggest, to_dict
@@ -61,6 +61,12 @@ class Metric(ABC):
     def settings(self) -> dict[str, Any]:
         """The numbers it is computed with."""
         return {name: value for name, value in to_dict(self).items() if name != "detector"}
+
+    @property
+    def code(self) -> dict[str, str | None]:
+        """SHA-256 of the source of its classes that are not this library's, by `module:class`; None where unknown."""
+        own = [one for one in type(self).__mro__ if issubclass(one, Metric) and one.__module__ != __name__]
+        return {f"{one.__module__}:{one.__qualname__}": source_hash(one.__module__) for one in own}
 
     @abstractmethod
     def score(self, pair: "Pair") -> Score:

@@ -25,6 +25,7 @@ class Choice:
         guide: path of another one, or "self"; None for no guidance.
         guidance: weight of guidance; None for no guidance.
         interval: noise levels that are guided; None for all.
+        without: what a network that guides itself does without; empty for all that training left out.
         why: in words.
         value: what was measured of it; None where nothing was.
         higher: whether higher is better.
@@ -34,6 +35,7 @@ class Choice:
     guide: str | None = None
     guidance: float | None = None
     interval: tuple[float, float] | None = None
+    without: tuple[str, ...] = ()
     why: str = ""
     value: float | None = None
     higher: bool = False
@@ -114,7 +116,8 @@ def _swept(run: Path) -> dict[Key, list[Choice]]:
             guide = _guide(run, _object(row["guide"]).get("name"))
             if guide is None or not is_number(weight):
                 continue
-            choice = replace(choice, guide=guide, guidance=weight, interval=_interval(settings.get("interval")))
+            interval, without = _interval(settings.get("interval")), _names(settings.get("without"))
+            choice = replace(choice, guide=guide, guidance=weight, interval=interval, without=without)
         reference = _object(record.get("reference"))
         against = (reference.get(one) for one in ("fingerprint", "hash", "name"))
         found.setdefault((metric, images, str(next(filter(None, against), None))), []).append(choice)
@@ -127,6 +130,10 @@ def _object(value: object) -> Mapping[str, Any]:
 
 def _interval(value: object) -> tuple[float, float] | None:
     return (value[0], value[1]) if isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) else None
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else ()
 
 
 def _evaluated(run: Path) -> dict[Key, list[Choice]]:

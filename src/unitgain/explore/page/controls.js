@@ -71,6 +71,7 @@ export function read() {
     guidance: guide === null ? 1 : at("guidance-number").valueAsNumber,
     interval: at("limited").checked && guide !== null ? [at("interval-low").valueAsNumber, at("interval-high").valueAsNumber] : null,
     label: name === "" ? null : name,
+    without: guide === "self" ? view.without : null,
     seeds: Array.from({ length: Math.min(Math.max(count || 1, 1), 257) }, (_, i) => first + i),
     sampler,
     steps: at("steps").valueAsNumber,
