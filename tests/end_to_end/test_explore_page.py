@@ -4,6 +4,7 @@ The screenshots of the docs are made here, into `$UNITGAIN_SCREENSHOTS` where th
 """
 
 import base64
+import json
 import os
 import re
 import shlex
@@ -185,6 +186,25 @@ def test_a_cell_is_measured_and_clicked(runs, browser, tmp_path):
         drawn(page)
         assert page.input_value("#length-number") == "0.08"
         assert (tmp_path / "run" / "sweep" / "cells-0.jsonl").is_file()
+
+
+def test_the_best_cell_is_one_of_the_most_images(runs, browser, tmp_path):
+    shutil.copytree(runs / "main", tmp_path / "run")
+    (tmp_path / "run" / "sweep").mkdir()
+    row = {"metric": "fd_pixels", "network": {"name": "x", "nimg": 256}, "guide": None}
+    cells = [(0.05, 64, 3.0), (0.1, 64, 2.0), (0.15, 8, 1.0)]
+    rows = [
+        {**row, "key": str(images * length), "value": value, "cell": {"length": length}, "record": {"images": images}}
+        for length, images, value in cells
+    ]
+    (tmp_path / "run" / "sweep" / "cells-0.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    with Served(tmp_path / "run") as served, opened(browser, served) as page:
+        page.click("#measure summary")
+        expect(page.locator("#cells button")).to_have_count(3)
+        expect(page.locator("#cells button.best")).to_have_attribute(
+            "title", re.compile("EMA 0.1, guidance 1, 64 images")
+        )
+        expect(page.locator("#cells caption")).to_contain_text("the best of 64 images")
 
 
 def test_what_there_is_to_understand_is_shown(page):

@@ -38,7 +38,8 @@ def view_to_json(view: View) -> dict[str, Any]:
     """A view as a page has it: everything that can be chosen there."""
     names = [one.name for one in fields(Choices)]
     values = {name: getattr(view if name in OWN else view.settings, name) for name in names}
-    return to_dict(Choices(**values | {"without": view.settings.without or None}))
+    values["without"] = values["without"] or None
+    return to_dict(Choices(**values))
 
 
 def view_from_json(data: Any, settings: DrawSettings) -> View:
