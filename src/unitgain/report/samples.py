@@ -192,7 +192,8 @@ def lengths_of(
     Args:
         history: of the run.
         lengths: sigma_rel of each; None for `LENGTHS` where a snapshot is of at most `LIGHT` bytes, and none else.
-            Those that the stored averages do not allow with a small error are left out.
+            Those that the stored averages do not allow with a small error are left out, with a warning if they were
+            asked for.
         seeds: one image each; None for seeds 0 to 7.
         device: where to draw.
         on_images: called with (images drawn, images in all).
@@ -204,6 +205,8 @@ def lengths_of(
         wanted = lengths or LENGTHS
         errors = fit_errors(history.folder, wanted)
         within = [length for length, error in zip(wanted, errors, strict=True) if error <= WARN_ABOVE]
+        if lengths and (out := [f"{length:g}" for length in lengths if length not in within]):
+            warn(f"out of reach of the snapshots in {history.folder}, and left out: length {', '.join(out)}")
         with tempfile.TemporaryDirectory(prefix="unitgain-") as folder:
             paths = [one.path for one in reconstruct(history.folder, within, Path(folder) / "ema")] if within else []
             return draw_over_time(paths, seeds, torch.device(device), rows_told(history), on_images)
