@@ -82,6 +82,8 @@ def reshard(module: nn.Module) -> None:
     outermost under FSDP2. They look like parameters that are not sharded; what is written to them is lost, and the next
     forward pass computes with them, whatever the shards have become.
     """
+    if not dist.is_initialized():  # by far the most runs, whose every step comes here
+        return
     for part in module.modules():
         if is_sharded(part):
             cast(Any, part).reshard()
