@@ -107,10 +107,11 @@ def picture_lines(rows: list[dict[str, Any]], source: Path, folder: Path) -> Ite
     for name, row in newest.items():
         target = f"evidence-{name}.png"
         shutil.copyfile(source / "pictures" / row["file"], folder / target)
-        guide = f", guided by itself after {row['guide_nimg']:,} (weight {row['guidance']:g})"
-        guided = guide if row["guide_nimg"] else ""
+        about = [f"After {row['nimg']:,} images", f"EMA length {row['length']:g}"]
+        if row["guide_nimg"]:
+            about += [f"guided by itself after {row['guide_nimg']:,} (weight {row['guidance']:g})"]
         below = "; below each row of samples their nearest training images" if "emoji" in name else ""
-        yield from ("", f"After {row['nimg']:,} images, EMA length {row['length']:g}{guided}, a row per class{below}:")
+        yield from ("", f"{', '.join(about)}, a row per class{below}:")
         yield from ("", f"![Samples of {name}]({target})")
     if not newest:
         yield "**not run yet** (`python benchmarks/evidence/run.py --only pictures`)"

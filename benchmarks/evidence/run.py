@@ -207,16 +207,16 @@ class Workplace:
 
     def picture(self, job: Picture) -> dict[str, Any]:
         """Draw samples, a row for each class; where there are few images, the nearest one below each."""
-        settings = self.scale.picture_sampling
-        target = Target(sigma_rel=job.length)
-        network = open_network(str(self.average(job.run, job.nimg, target)), settings=settings)
-        guide = None
-        if job.guidance != 1:
-            settings = settings.replace(guidance=job.guidance)
-            guide = open_network(str(self.average(job.run, job.guide_nimg, target)), settings=settings)
+        settings = self.scale.picture_sampling.replace(guidance=job.guidance)
+        network, *guides = (
+            open_network(str(self.average(job.run, nimg, Target(sigma_rel=job.length))), settings=settings)
+            for nimg in (job.nimg, job.guide_nimg)
+            if nimg
+        )
+        drawing = guide_by(network, guides[0] if guides else None, settings)
         train_set = self.data(job.run.data)[0]
         labels = [label for label in range(train_set.label_dim) for _ in range(COLUMNS)]
-        drawn = generate(guide_by(network, guide, settings), range(len(labels)), settings.sigmas(), label=labels)
+        drawn = generate(drawing, range(len(labels)), settings.sigmas(), label=labels)
         pixels = torch.cat([train_set.encoder.decode(images) for _, _, images in drawn])
         if job.run.data.startswith("emoji"):
             rows = zip(pixels.split(COLUMNS), nearest(pixels, train_set).split(COLUMNS), strict=True)

@@ -84,8 +84,8 @@ class Classes:
         return matches[0] if matches else None
 
     def carried(self, other: "Classes", used: Iterable[int]) -> dict[int, int]:
-        """The numbers here of classes that go by others there: by their names, or, where only one side has names, by
-        their numbers, if there are as many.
+        """The numbers here of classes that go by others there: by their names, or, where a side has none, by their
+        numbers, if there are as many.
 
         Args:
             other: the classes there.
@@ -94,18 +94,17 @@ class Classes:
         Raises:
             ValueError: if there is none of a name here, or there are no names to go by and other numbers of classes.
         """
-        if self.names == other.names and self.count == other.count:
-            return {number: number for number in used}
-        if self.is_named != other.is_named or None in (self.names, other.names):
+        if self.names == other.names or not (self.is_named and other.is_named):
             if self.count != other.count:
                 raise ValueError(f"{other.summary()}, without names in common to go by: {self._known()}")
             return {number: number for number in used}
-        names = other.names or ()
-        found = {number: self.named(names[number]) for number in used}
-        for number, place in found.items():
+        found = {}
+        for number in used:
+            place = self.named((other.names or ())[number])
             if place is None:
                 raise ValueError(f"there is no class {other.label(number)!r}: {self._known()}")
-        return {number: place for number, place in found.items() if place is not None}
+            found[number] = place
+        return found
 
     @property
     def is_named(self) -> bool:

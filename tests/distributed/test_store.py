@@ -120,6 +120,8 @@ def validated(rank: int, folder: str) -> None:
             store.update(step, 1)
         validate()
         store.write()
+        validate()
+        store.take(raw=True)()
         average = [tensor for _, tensor in ema.full_tensors()]
         before = whole()
         assert not torch.equal(before[0], average[0])
@@ -138,9 +140,11 @@ def validated(rank: int, folder: str) -> None:
         project_weights(module)
         assert not torch.equal(whole()[1], before[1])
         if world.main:
-            (written,) = contents(Path(folder)).values()
-            for name, tensor in zip(dict(module.named_parameters()), average, strict=True):
-                assert torch.equal(written[name], tensor), name
+            written = contents(Path(folder))
+            for kind, expected in {"0.100": average, "raw": before}.items():
+                own = written[f"0000000003-{kind}.safetensors"]
+                for name, tensor in zip(dict(module.named_parameters()), expected, strict=True):
+                    assert torch.equal(own[name], tensor), (kind, name)
         world.barrier()
 
 

@@ -103,7 +103,7 @@ def test_there_is_a_network_for_every_size(size, width):
 
 @pytest.mark.parametrize(
     "width, head",
-    [(7, 7), (16, 16), (20, 20), (24, 24), (36, 36), (50, 50), (64, 64), (67, 67), (96, 48), (100, 50), (134, 67)],
+    [(7, 7), (16, 16), (20, 20), (24, 24), (36, 36), (50, 50), (64, 64), (67, 67), (96, 48), (134, 67), (160, 80)],
 )
 def test_heads_of_every_width_have_channels_enough(width, head):
     assert sized(RECIPES["digits"].network, width=width).channels_per_head == head

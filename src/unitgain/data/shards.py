@@ -28,8 +28,8 @@ EXTRA = "data"
 Column = list[bytes] | list[str] | list[int]
 
 
-LOOSER = "allow_missing: False -> True"  # changes nothing of what is there
-RECORDED = ("source: ", "vae: ", "batch: ")  # neither: whether these are others shows in the fingerprints
+# Changes nothing of what is there: whether source and VAE are others shows in their fingerprints.
+HARMLESS = ("source: ", "vae: ", "batch: ", "allow_missing: False -> True")
 
 
 class ShardWriter:
@@ -75,8 +75,8 @@ class ShardWriter:
             (self.journal / SETTINGS).unlink(missing_ok=True)
 
     def _refuse(self, saved: dict[str, Any], what: str) -> None:
-        changes = [one for one in differences(saved, self.settings) if one != LOOSER]
-        if not all(one.startswith(RECORDED) for one in changes):
+        changes = differences(saved, self.settings)
+        if not all(one.startswith(HARMLESS) for one in changes):
             raise ValueError(
                 f"{self.folder} holds {what} with other settings ({'; '.join(changes)}): use these, delete the folder, "
                 "or choose another"

@@ -1,6 +1,7 @@
 """Images of seeds in memory: a batch at a time, or all in one call."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Shaped, UInt8
@@ -53,19 +54,17 @@ def draw_images(
         or whatever `decode` makes, with the pixels in their place that settings `from_picture` keep.
     """
     start = settings.sampler if isinstance(settings.sampler, FromPixels) else None
-    rows, label = rows_of(settings), settings.labels(seeds) if label is None else label
-
-    def told(part: Sequence[AnySeed]) -> Conditions:
-        assert rows is not None
-        return rows.of(part, denoiser.spec, denoiser.classes, label=label is None)
-
+    label = settings.labels(seeds) if label is None else label
+    told, rows = conditions, rows_of(settings)
+    if told is None and rows is not None:
+        told = partial(rows.of, spec=denoiser.spec, names=denoiser.classes, label=label is None)
     for part, labels, images in generate(
         denoiser,
         seeds,
         settings.sigmas(),
         sampler=settings.sampler,
         label=label,
-        conditions=conditions if rows is None or conditions is not None else told,
+        conditions=told,
         batch=batch,
         on_images=on_images,
         on_step=on_step,

@@ -21,7 +21,7 @@ LARGEST_RATE = 0.02  # the digits'
 LABEL_DROPOUT = 0.1
 LEVELS, SMALLEST_LEVEL = 4, 4  # as the papers' networks; their coarsest level is 8x8, that of the digits 4x4
 ATTENTION = 16**2  # positions from which on levels attend: those of 16x16 (EDM2, config B)
-HEAD, LEAST_HEAD = 64, 8  # channels per head: the papers', and those below which more than 64 do less harm
+HEAD = 64  # channels per head: the papers'
 
 
 def carried(pictures: int) -> int:
@@ -101,15 +101,13 @@ def sized(network: NetworkSpec, *, width: int | None = None, resolution: Size | 
 
 
 def head_of(network: NetworkSpec) -> int:
-    """Channels per head of attention that divide the width of every level: the papers' 64, or the most below it.
+    """Channels per head of attention that divide the width of every level: the papers' 64, or what is nearest to it.
 
-    Where these are fewer than 8 and there are others, they are the fewest above 64: one channel, normalized per head,
-    is +-1.
+    Not too few: one channel, normalized per head, is +-1.
     """
     common = math.gcd(*network.widths)
-    heads = [head for head in range(1, common + 1) if common % head == 0]
-    most = max(head for head in heads if head <= HEAD)
-    return most if most >= LEAST_HEAD else min((head for head in heads if head > HEAD), default=most)
+    heads = (head for head in range(1, common + 1) if common % head == 0)
+    return min(heads, key=lambda head: abs(head - HEAD))
 
 
 def recipe_for(
