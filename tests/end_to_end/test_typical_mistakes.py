@@ -36,6 +36,10 @@ MISTAKES = {
         "pictures is not empty: choose another folder",
         f"train digits --out right {SHORT}",
     ),
+    f"train digits --classes none --label-dropout 0.1 --out right {SHORT}": (
+        "--label-dropout leaves out labels, and --classes none trains without any",
+        f"train digits --classes none --out right {SHORT}",
+    ),
     "train digits --data pictures --out right": ("pictures holds no prepared data", ANSWERED),
     "train --resume --out rum --quiet": ("rum holds no run to resume", ANSWERED),
     "data prepare pictures pictures --resolution 8": (
@@ -78,6 +82,10 @@ MISTAKES = {
     f"sample run {DRAW} 0..3": ("write 7, 1,2,5 or a range as 0-63", f"sample run {DRAW} 0-3"),
     "watch empty": ("empty is not the folder of a run", "watch run"),
     "report rum --no-samples --out right.html": ("rum is not the folder of a run", ANSWERED),
+    "report run --no-samples --lengths 0.1 --out right.html": (
+        "--lengths: of samples, which --no-samples leaves out",
+        "report run --no-samples --out right.html",
+    ),
     "metrics pictres --metrics fd_pixels --reference pictures": ("no images at pictres: name a folder", ANSWERED),
     "metrics data --metrics fd_pixels --reference right.npz": (
         "no reference at right.npz: make one with",

@@ -254,6 +254,23 @@ def test_an_interrupted_conversion_goes_on(tmp_path, raw_snapshots):
     reconstruct(tmp_path / "run", [0.07], tmp_path / "ema")
 
 
+def test_a_conversion_that_is_asked_for_otherwise_is_done_again(tmp_path, raw_snapshots):
+    folder, _ = raw_snapshots
+    for path in sorted(folder.iterdir())[1:]:
+        path.unlink()
+    (path,) = convert_folder(folder, tmp_path / "run")
+    names = ("ant", "bee", "cat")
+    for asked in ({"classes": names}, {"recipe": "mine", "classes": names}, {"dtype": "bfloat16"}):
+        convert_folder(folder, tmp_path / "run", **asked)
+        with Snapshot(path) as snapshot:
+            assert snapshot.header.classes == asked.get("classes")
+            assert snapshot.header.recipe == asked.get("recipe", "edm2-img64-s")
+            assert ({snapshot.entries[name].dtype for name in snapshot.names} >= {torch.bfloat16}) == ("dtype" in asked)
+        before = path.stat().st_mtime_ns
+        convert_folder(folder, tmp_path / "run", **asked)
+        assert path.stat().st_mtime_ns == before
+
+
 def test_folders_that_do_not_fit(tmp_path, raw_snapshots):
     folder, _ = raw_snapshots
     with pytest.raises(FileNotFoundError, match="no raw snapshots"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from unitgain.checkpoint import official
+from unitgain.checkpoint.facts import DTYPES
 from unitgain.checkpoint.nvidia import check_tensors, on_meta, rename
 from unitgain.checkpoint.opened import opened
 from unitgain.checkpoint.origin import FileName, Origin, images_seen, origin, parse_name
@@ -134,7 +135,7 @@ def convert_folder(
 
     Args:
         folder: of `.pkl` files.
-        out: folder for the snapshots; those that are there and whole are kept.
+        out: folder for the snapshots; those that are there, whole and as asked for here are kept.
         recipe: name of the recipe; by default that of the official run, if a name says it.
         classes: names of the classes.
         dtype: of the snapshots; as in the files by default.
@@ -159,9 +160,7 @@ def convert_folder(
         target = out / file_name(of.nimg or 0, _profile(of.sigma_rel))
         if target in written:
             raise ValueError(f"{path.name} and another file here would both become {target.name}: convert it by itself")
-        header = (intact_header(target) if uncertainty_path(target).is_file() else None) or convert_network(
-            path, target, of, dtype
-        )
+        header = _kept(target, of, dtype) or convert_network(path, target, of, dtype)
         first = first or header
         if (header.network, header.sigma_data, header.encoder) != (first.network, first.sigma_data, first.encoder):
             target.unlink()
@@ -182,6 +181,18 @@ def intact_header(path: Path) -> SnapshotHeader | None:
             return snapshot.header
     except (FileNotFoundError, SnapshotError):
         return None
+
+
+def _kept(path: Path, origin: Origin, dtype: str | None) -> SnapshotHeader | None:
+    """The header of a snapshot that an earlier call wrote, if it is whole, and as this call would have it."""
+    header = intact_header(path) if uncertainty_path(path).is_file() else None
+    if header is None:
+        return None
+    with Snapshot(path) as snapshot:
+        dtypes = {snapshot.entries[name].dtype for name in snapshot.names if name not in snapshot.buffers}
+    told = header.recipe, header.classes, header.license, header.data
+    same = told == (origin.recipe, origin.classes, origin.license, origin.data)
+    return header if same and (dtype is None or dtypes == {DTYPES[dtype]}) else None
 
 
 def _profile(sigma_rel: float | None) -> dict[str, object]:

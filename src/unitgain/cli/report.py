@@ -62,6 +62,9 @@ class Report:
             check_sigma_rel(length)
         if self.times < 1:
             raise ValueError(f"--times {self.times}: must be at least 1")
+        asked = {"--seeds": self.seeds, "--sigma-rel": self.sigma_rel, "--lengths": self.lengths}
+        if self.no_samples and (unused := [option for option, value in asked.items() if value is not None]):
+            raise ValueError(f"{', '.join(unused)}: of samples, which --no-samples leaves out")
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
         history = read_history(self.folder)
         out = self.out or self.folder / "report.html"

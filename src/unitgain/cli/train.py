@@ -177,7 +177,10 @@ class Train:
                 self, settings=dataclasses.replace(self.settings, recipe=base.replace(network=network))
             )
         prog = f"unitgain train {self.recipe or '[RECIPE]'}"
-        return tyro.cli(Train, default=self, args=self.words, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+        parsed = tyro.cli(Train, default=self, args=self.words, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+        if parsed.classes == "none" and parsed._said("label-dropout") and parsed.settings.recipe.label_dropout:
+            raise ValueError("--label-dropout leaves out labels, and --classes none trains without any: leave one out")
+        return parsed
 
     def heeding(self, settings: TrainConfig, file: dict[str, Any]) -> TrainConfig:
         """Settings, changed as the file has it."""
