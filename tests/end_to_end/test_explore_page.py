@@ -188,23 +188,24 @@ def test_a_cell_is_measured_and_clicked(runs, browser, tmp_path):
         assert (tmp_path / "run" / "sweep" / "cells-0.jsonl").is_file()
 
 
-def test_the_best_cell_is_one_of_the_most_images(runs, browser, tmp_path):
+def test_the_best_cell_is_one_of_the_most_images_against_the_last_reference(runs, browser, tmp_path):
     shutil.copytree(runs / "main", tmp_path / "run")
     (tmp_path / "run" / "sweep").mkdir()
     row = {"metric": "fd_pixels", "network": {"name": "x", "nimg": 256}, "guide": None}
-    cells = [(0.05, 64, 3.0), (0.1, 64, 2.0), (0.15, 8, 1.0)]
+    cells = [(0.2, 99, "old", 0.5), (0.05, 64, "new", 3.0), (0.1, 64, "new", 2.0), (0.15, 8, "new", 1.0)]
     rows = [
-        {**row, "key": str(images * length), "value": value, "cell": {"length": length}, "record": {"images": images}}
-        for length, images, value in cells
-    ]
+        row | {"key": f"{length}", "value": value, "cell": {"length": length}}
+        | {"record": {"images": images, "reference": {"name": reference}}}
+        for length, images, reference, value in cells
+    ]  # fmt: skip
     (tmp_path / "run" / "sweep" / "cells-0.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     with Served(tmp_path / "run") as served, opened(browser, served) as page:
         page.click("#measure summary")
-        expect(page.locator("#cells button")).to_have_count(3)
+        expect(page.locator("#cells button")).to_have_count(4)
         expect(page.locator("#cells button.best")).to_have_attribute(
-            "title", re.compile("EMA 0.1, guidance 1, 64 images")
+            "title", re.compile("EMA 0.1, guidance 1, 64 images against new")
         )
-        expect(page.locator("#cells caption")).to_contain_text("the best of 64 images")
+        expect(page.locator("#cells caption")).to_contain_text("the best of 64 images against new")
 
 
 def test_what_there_is_to_understand_is_shown(page):

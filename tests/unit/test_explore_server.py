@@ -345,10 +345,12 @@ def test_rows_of_a_table_that_are_no_cells_are_left_out(runs, tmp_path):
         {**good, "key": "d", "record": 1},
     ]
     rows += [{**good, "key": "e", "cell": {**good["cell"], "length": 1e200}}, {**good, "key": "f", "network": [1]}]
+    rows.append({**good, "key": "g", "record": {"images": 8, "reference": {"name": 3}}})
     (tmp_path / "run" / "sweep" / "cells-0.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{")
     with Served(tmp_path / "run") as served:
         cells = json.loads(served.ask("/api/cells")[1])["cells"]
-        assert [(cell["value"], cell["nimg"]) for cell in cells] == [(1.5, 256), (1.5, None)]
+        assert [(cell["value"], cell["nimg"]) for cell in cells] == [(1.5, 256), (1.5, None), (1.5, 256)]
+        assert cells[0]["reference"] == cells[1]["reference"] != cells[2]["reference"] and cells[2]["against"] == ""
 
 
 def test_what_there_is_to_understand(served):

@@ -16,7 +16,7 @@ from unitgain.sample.samplers import SAMPLERS
 from unitgain.serial import from_dict
 from unitgain.sweep.cells import Cell
 from unitgain.sweep.run import Sweep
-from unitgain.sweep.table import Table
+from unitgain.sweep.table import Table, key_of
 from unitgain.text import printable
 from unitgain.train.run import load_config
 from unitgain.trust import is_number
@@ -31,8 +31,9 @@ def measured(session: Session) -> list[dict[str, Any]]:
     Returns:
         Of each, as JSON: `length` and `guidance`; `guide`, by its name in `session.guides`, and `guide_length`, None
         where there is none; `metric`, one of the library's, `value`, whether `higher` is better, and `images` that were
-        drawn for it; `nimg` and `guide_nimg`, where the averages end, None where that is not known; `how`,
-        what else of a view its images depend on, as far as it is known.
+        drawn for it; `against`, the name of the reference, and `reference`, which tells it from others of that name;
+        `nimg` and `guide_nimg`, where the averages end, None where that is not known; `how`, what else of a view its
+        images depend on, as far as it is known.
     """
     if not isinstance(session.source, Run):
         return []
@@ -99,6 +100,7 @@ def _read(session: Session, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """A row of the table as a cell, if it is one of a metric that this library knows."""
     parts = (row.get(name) for name in ("record", "network", "guide"))
     record, network, guide = (part if isinstance(part, dict) else {} for part in parts)
+    against = found if isinstance(found := record.get("reference"), dict) else {}
     metric, images, nimg = row.get("metric"), record.get("images"), network.get("nimg")
     higher = higher_is_better(metric) if isinstance(metric, str) else None
     try:
@@ -120,6 +122,8 @@ def _read(session: Session, row: Mapping[str, Any]) -> dict[str, Any] | None:
         "metric": metric,
         "value": row["value"],
         "images": images,
+        "against": printable(against["name"])[:100] if isinstance(against.get("name"), str) else "",
+        "reference": key_of(against),
         "nimg": nimg if is_number(nimg) else None,
         "guide_nimg": guide["nimg"] if is_number(guide.get("nimg")) else None,
         "higher": higher,
