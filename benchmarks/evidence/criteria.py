@@ -1,8 +1,7 @@
 """How results are compared: scores, their spread, optima, and what makes a verdict (README.md)."""
 
 import itertools
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from claims import METRICS, Cell, Results, best, score, sweep, values_of
@@ -12,7 +11,14 @@ from unitgain.analysis.cost import network_cost
 
 AGREES, DOES_NOT, UNDECIDED, NOT_RUN = "agrees", "does not", "undecided", "not run yet"
 NEAR = 1.1  # times the lowest distance, for the width of an optimum
-Curves = dict[str, dict[str, list[tuple[float, float]]]]
+LABELS = {
+    "fd@effnet": "FD-EffNet",
+    "fd@classes": "FD-classes",
+    "kid@effnet": "KID-EffNet",
+    "kid@classes": "KID-classes",
+}
+Values = Sequence[Mapping[str, float]]  # scores of a setting by metric, one per seed
+Curves = dict[str, dict[str, list[tuple[float | str, float]]]]
 
 
 @dataclass
@@ -24,8 +30,9 @@ class Finding:
         header: of the table.
         rows: of the table.
         notes: sentences below it.
-        curves: by panel and label, points to draw.
+        curves: by panel, a metric, and label, points to draw.
         axis: name of their x axis.
+        quantity: what is drawn of a metric, where it is not its values.
     """
 
     verdict: str
@@ -34,10 +41,11 @@ class Finding:
     notes: list[str] = field(default_factory=list)
     curves: Curves = field(default_factory=dict)
     axis: str = "EMA length"
+    quantity: str = ""
 
 
 def judge(tests: Sequence[bool | None], expected: int, there: object = True) -> str:
-    """A verdict from tests, one per metric (and seed): None is a test within the spread, or one that is missing.
+    """A verdict from tests, one per metric and seed: None is a test within the spread, or one that is missing.
 
     Args:
         tests: whether the criterion holds.
@@ -48,7 +56,7 @@ def judge(tests: Sequence[bool | None], expected: int, there: object = True) -> 
         return NOT_RUN
     known = [test for test in tests if test is not None]
     if not known:
-        return UNDECIDED if tests and len(tests) >= expected else NOT_RUN
+        return UNDECIDED if tests else NOT_RUN
     if len(known) < expected or len(set(known)) > 1:
         return UNDECIDED
     return AGREES if known[0] else DOES_NOT
@@ -60,20 +68,46 @@ def scores(runs: Sequence[Run], nimg: int, results: Results, scale: Scale) -> li
     return [values for cell in cells if (values := values_of(results, cell))]
 
 
-def spread(groups: Sequence[Sequence[Mapping[str, float]]], metric: str) -> float | None:
+def spread(groups: Sequence[Values], metric: str) -> float | None:
     """The largest difference between seeds of one setting; None unless all have two."""
     if not groups or any(len(group) < len(SEEDS) for group in groups):
         return None
     return max(max(one[metric] for one in group) - min(one[metric] for one in group) for group in groups)
 
 
-def lower(a: Sequence[Mapping[str, float]], b: Sequence[Mapping[str, float]], metric: str) -> bool | None:
-    """Whether `a` is lower than `b` by more than their spread, or higher; None within it, or if one is missing."""
+def lower(a: Values, b: Values, metric: str) -> list[bool | None]:
+    """Of each seed, whether `a` is lower than `b` by more than their spread, or higher; None within it, or as long as
+    one is missing.
+    """
     within = spread([a, b], metric)
     if within is None:
-        return None
-    gap = statistics.mean(one[metric] for one in b) - statistics.mean(one[metric] for one in a)
-    return None if abs(gap) <= within else gap > 0
+        return [None] * len(SEEDS)
+    return [None if abs(gap) <= within else gap > 0 for gap in gaps(b, a, metric)]
+
+
+def not_above(a: Values, b: Values, metric: str) -> list[bool | None]:
+    """Of each seed, whether `a` is above `b` by no more than their spread; None if one is missing."""
+    known = spread([a, b], metric) is not None
+    return [test is not False if known else None for test in lower(a, b, metric)]
+
+
+def gaps(a: Values, b: Values, metric: str) -> list[float]:
+    """By how much `a` is above `b`, of each seed."""
+    return [one[metric] - other[metric] for one, other in zip(a, b, strict=True)]
+
+
+def all_of(tests: Iterable[bool | None]) -> bool | None:
+    """Whether all parts of a criterion hold: one that does not refutes it, one that is open leaves it open."""
+    known = set(tests)
+    return False if False in known else None if None in known else True
+
+
+def compared(a: Values, b: Values) -> str:
+    """By how much `a` is above `b` in each metric and seed, and the spread; empty if one is missing."""
+    if spread([a, b], METRICS[0]) is None:
+        return ""
+    told = {name: ", ".join(f"{gap:+.3g}" for gap in gaps(a, b, name)) for name in METRICS}
+    return "; ".join(f"{LABELS[name]} {told[name]}, spread {spread([a, b], name):.3g}" for name in METRICS)
 
 
 def short(name: str) -> str:
@@ -112,15 +146,31 @@ SCORE_HEADER = (
 )
 
 
+def by_setting(found: Mapping[str, Values]) -> Curves:
+    """Scores over settings, a panel per metric and a line per seed."""
+    return {
+        metric: {
+            f"seed {seed}": [(name, values[place][metric]) for name, values in found.items() if place < len(values)]
+            for place, seed in enumerate(SEEDS)
+        }
+        for metric in METRICS
+        if any(found.values())
+    }
+
+
 def curves_of(runs: Mapping[str, Sequence[Run]], nimg: int, results: Results, scale: Scale) -> Curves:
     """Distance over EMA length, a panel per metric, of the first seed that is there."""
+    return lines_of(
+        {short(name): sweep(one, nimg, scale) for name, runs_of in runs.items() for one in runs_of[:1]}, results
+    )
+
+
+def lines_of(cells: Mapping[str, Sequence[Cell]], results: Results) -> Curves:
+    """Distance over the length of cells, by their label."""
     curves: Curves = {metric: {} for metric in METRICS}
-    for name, of_seeds in runs.items():
-        for run in of_seeds[:1]:
-            for metric in METRICS:
-                points = points_of(sweep(run, nimg, scale), results, metric)
-                if points:
-                    curves[metric][short(name)] = points
+    for (label, of_label), metric in itertools.product(cells.items(), METRICS):
+        if points := points_of(of_label, results, metric):
+            curves[metric][label] = [*points]
     return curves if any(curves.values()) else {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from claims import Train, main_runs
-from criteria import NOT_RUN, Finding, short
+from criteria import LABELS, NOT_RUN, Finding, short
 from matplotlib.figure import Figure
 from run import Results
 from scaled import GROWING, Run, Scale
@@ -35,12 +35,7 @@ TITLES = {
     "guides": "A small unconditional guide is enough (EDM2, Table 4)",
     "posthoc": "Reconstructed averages are those that tracking gives (EDM2, Section 3.2)",
 }
-LABELS = {
-    "fd@effnet": "FD-EffNet",
-    "fd@classes": "FD-classes",
-    "kid@effnet": "KID-EffNet",
-    "kid@classes": "KID-classes",
-}
+MARKERS = ".^"  # a round of colours each
 COMMAND = "python benchmarks/evidence/run.py --only"
 
 
@@ -50,7 +45,7 @@ def table(finding: Finding) -> list[str]:
     if finding.rows:
         lines += ["", f"| {' | '.join(finding.header)} |", f"|{'---|' * len(finding.header)}"]
         lines += [f"| {' | '.join(LABELS.get(str(cell), str(cell)) for cell in row)} |" for row in finding.rows]
-    return [*lines, *([""] if finding.notes else []), *finding.notes]
+    return [*lines, *([""] if finding.notes else []), *(f"- {note}" for note in finding.notes)]
 
 
 def draw(finding: Finding, path: Path) -> bool:
@@ -58,10 +53,16 @@ def draw(finding: Finding, path: Path) -> bool:
     if not any(finding.curves.values()):
         return False
     figure = Figure(figsize=(4.2 * len(finding.curves), 3.4), layout="constrained")
-    for ax, (panel, lines) in zip(figure.subplots(1, len(finding.curves)), finding.curves.items(), strict=True):
-        for label, points in lines.items():
-            ax.plot(*zip(*points, strict=True), marker=".", label=label, linewidth=1.3)
-        ax.set(xlabel=finding.axis, ylabel=LABELS[panel], yscale="log")
+    axes = figure.subplots(1, len(finding.curves), squeeze=False)[0]
+    for ax, (panel, lines) in zip(axes, finding.curves.items(), strict=True):
+        for place, (label, points) in enumerate(lines.items()):
+            ax.plot(*zip(*points, strict=True), marker=MARKERS[place // 10], label=label, linewidth=1.3, markersize=5)
+        what = f"{finding.quantity}, by {LABELS[panel]}" if finding.quantity else LABELS[panel]
+        ax.set(xlabel=finding.axis, ylabel=what, yscale="log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
+        if isinstance(next(x for points in lines.values() for x, _ in points), str):
+            ax.tick_params("x", rotation=45)
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=7)
@@ -131,6 +132,7 @@ def totals(rows: list[dict[str, Any]]) -> list[str]:
     for row in (row for row in rows if row["kind"] == "floor"):
         told = ", ".join(f"{LABELS.get(name, name)} {value:.4g}" for name, value in row["values"].items())
         lines += ["", f"The floor, {row['images']:,} training images against the test split: {told}."]
+        lines += [f"Of the test images the classifier names {row['classifier']:.1%} right."]
     machines = [row["machine"] for row in rows if "machine" in row]
     told = dict.fromkeys(", ".join(f"{key} {value}" for key, value in one.items()) for one in machines)
     return [*lines, *(line for where in told for line in ("", f"Measured on: {where}."))]

@@ -22,22 +22,24 @@ from claims import (
     values_of,
 )
 from criteria import (
-    NOT_RUN,
     SCORE_HEADER,
-    UNDECIDED,
     Curves,
     Finding,
+    all_of,
+    by_setting,
+    compared,
     curves_of,
     growth,
     in_words,
     judge,
     lengths_of,
+    lines_of,
     lower,
+    not_above,
     points_of,
     score_rows,
     scores,
     short,
-    spread,
     width,
 )
 from scaled import (
@@ -69,30 +71,29 @@ def configs(results: Results, scale: Scale) -> Finding:
     runs = {name: main_runs(name, scale, results) for name in EDM2}
     found = {name: scores(runs[name], scale.images, results, scale) for name in EDM2}
     rows = score_rows(runs, scale.images, results, scale)
-    pairs = list(itertools.pairwise(EDM2))
-    steps = {metric: [lower(found[second], found[first], metric) for first, second in pairs] for metric in METRICS}
-    tests = []
-    for metric in METRICS:
-        whole = lower(found[G], found[EDM2[0]], metric)
-        complete = spread(list(found.values()), metric) is not None
-        tests.append(whole and False not in steps[metric] if complete and whole is not None else None)
-    notes = [
-        f"{short(first)} to {short(second)}: "
-        f"{judge([of_metric[place] for of_metric in steps.values()], len(METRICS), found[second])}."
-        for place, (first, second) in enumerate(pairs)
-    ]
+    steps, notes = list(itertools.pairwise(EDM2)), []
+    parts = {name: [lower(found[G], found[A], name)] for name in METRICS}
+    for first, second in steps:
+        for metric in METRICS:
+            parts[metric].append(not_above(found[second], found[first], metric))
+        tests = [test for metric in METRICS for test in lower(found[second], found[first], metric)]
+        verdict, told = judge(tests, len(tests), found[second]), compared(found[second], found[first])
+        notes.append(f"{short(first)} to {short(second)}: {verdict}" + (f" ({told})." if told else "."))
+    tests = [all_of(of_seed) for metric in METRICS for of_seed in zip(*parts[metric], strict=True)]
     for cell in heun_cells([*runs[A], *runs[G]], scale, results):
         if values := values_of(results, cell):
             usual = values_of(results, dataclasses.replace(cell, heun=False))
             told = ", ".join(f"{usual[metric]:.4g} becomes {values[metric]:.4g}" for metric in METRICS)
             name = short(cell.run.name.partition("-lr")[0])
             notes.append(f"{name}, seed {cell.run.seed}, by Heun's method at {scale.heun.steps} steps: {told}.")
-    return Finding(judge(tests, len(METRICS), rows), SCORE_HEADER, rows, notes)
+    curves = by_setting({short(name): values for name, values in found.items()})
+    return Finding(judge(tests, len(tests), rows), SCORE_HEADER, rows, notes, curves, axis="")
 
 
 def rates(results: Results, scale: Scale) -> Finding:
     """The grid of learning rates: what each config gets, not a claim."""
     eighth, coarse, rows = scale.images // 8, scale.coarse, []
+    curves: Curves = {FIRST_METRIC: {}}
     for name in EDM2:
         values = {}
         for lr in sorted(RATES[name]):
@@ -104,7 +105,8 @@ def rates(results: Results, scale: Scale) -> Finding:
             chosen = min(known, key=lambda lr: values[lr])
             edge = " (an end of the grid)" if chosen in (min(values), max(values)) else ""
             rows.append((short(name), "; ".join(told), f"{chosen:g}{edge}" if len(known) == len(values) else "not yet"))
-    return Finding("", ("config", "FD-EffNet by rate", "chosen"), rows)
+            curves[FIRST_METRIC][short(name)] = [(lr, value) for lr, value in values.items() if value is not None]
+    return Finding("", ("config", "FD-EffNet by rate", "chosen"), rows, curves=curves, axis="learning rate")
 
 
 def half(results: Results, scale: Scale) -> Finding:
@@ -115,17 +117,20 @@ def half(results: Results, scale: Scale) -> Finding:
     rows = score_rows(runs, nimg, results, coarse)
     a, star = PLUS[0], STAR
     ratio = network_cost(recipe(star).network).flops / network_cost(recipe(a).network).flops
-    tests = []
-    for metric in METRICS:
-        within = spread([found[a], found[star]], metric)
-        gap = None if within is None else lower(found[a], found[star], metric)
-        tests.append(None if within is None else gap is not True and 0.45 <= ratio <= 0.55)
+    quality = [test for metric in METRICS for test in not_above(found[star], found[a], metric)]
+    tests = [all_of([test, 0.45 <= ratio <= 0.55]) for test in quality]
     notes = [f"At the papers' size G* has {ratio:.1%} of A's multiply-adds."]
-    for run, cells in star_sweeps(scale):
+    for run, cells in [*((run, sweep(run, nimg, coarse)) for run in runs[a][:1]), *star_sweeps(scale)]:
         if cell := best(results, cells):
             told = ", ".join(f"{results[cell.key]['values'][metric]:.4g}" for metric in METRICS)
-            notes.append(f"{short(star)} at rate {run.recipe.lr:g}, seed 0, {scale.sweep:,} images: {told}.")
-    return Finding(judge(tests, len(METRICS), rows), SCORE_HEADER, rows, notes)
+            name = short(run.name.partition("-lr")[0])
+            notes.append(f"{name} at rate {run.recipe.lr:g}, seed 0, {scale.sweep:,} images: {told}.")
+    cost = {name: network_cost(runs[name][0].recipe.network).flops / 1e6 for name in PLUS if found[name]}
+    curves: Curves = {
+        metric: {short(name): [(cost[name], one[metric]) for one in found[name]] for name in cost} for metric in METRICS
+    }
+    verdict = judge(tests, len(tests), rows)
+    return Finding(verdict, SCORE_HEADER, rows, notes, curves, axis="M multiply-adds")
 
 
 def order(results: Results, scale: Scale) -> Finding:
@@ -135,16 +140,20 @@ def order(results: Results, scale: Scale) -> Finding:
     name = {key.split("-config-")[1]: key for key in PLUS}
     pairs = [(name[other], name["b"]) for other in name if other != "b"]
     pairs += [(name["f-bottleneck"], name["f"]), (name["g-bottleneck"], name["g"])]
-    tests = [lower(found[better], found[worse], metric) for better, worse in pairs for metric in METRICS]
+    by_metric = {metric: [lower(found[better], found[worse], metric) for better, worse in pairs] for metric in METRICS}
+    tests = [all_of(of_seed) for metric in METRICS for of_seed in zip(*by_metric[metric], strict=True)]
+    rows = [
+        (short(better), short(worse), *told.split("; "))
+        for better, worse in pairs
+        if (told := compared(found[better], found[worse]))
+    ]
     notes = []
     for star in ("f-bottleneck", "g-bottleneck"):
-        if found[name[star]] and found[name[f"{star}-ms"]]:
-            told = [lower(found[name[star]], found[name[f"{star}-ms"]], metric) for metric in METRICS]
-            words = {True: "lower", False: "higher", None: "within the spread"}
-            notes.append(
-                f"{short(name[star])}: modulation after the SiLU is {' and '.join(words[one] for one in told)}."
-            )
-    return Finding(judge(tests, len(tests), any(found.values())), notes=notes)
+        if told := compared(found[name[star]], found[name[f"{star}-ms"]]):
+            notes.append(f"{short(name[star])}, modulation after the SiLU against before: {told}.")
+    curves = by_setting({short(each).removeprefix("EDM2+ "): values for each, values in found.items() if values})
+    header = ("config", "should be below", "is above by", "and by")
+    return Finding(judge(tests, len(tests), any(found.values())), header, rows, notes, curves, axis="config of EDM2+")
 
 
 def magnitudes(results: Results, scale: Scale) -> Finding:
@@ -218,6 +227,7 @@ def time(results: Results, scale: Scale) -> Finding:
 def rate(results: Results, scale: Scale) -> Finding:
     """The best length of G over learning rate and decay."""
     rows, tests = [], []
+    curves: Curves = {metric: {} for metric in METRICS}
     for what, settings in rate_runs(scale).items():
         for seed in SEEDS:
             for metric in METRICS:
@@ -227,13 +237,18 @@ def rate(results: Results, scale: Scale) -> Finding:
                     falls = all(a >= b for a, b in itertools.pairwise(lengths))
                     tests.append(falls and lengths[-1] < lengths[0])
                     rows.append((what, seed, metric, in_words(lengths)))
+                    curves[metric][f"{what}, seed {seed}"] = [*zip((0.5, 1.0, 2.0), lengths, strict=True)]
     header = ("from low to high", "seed", "metric", "best length")
-    return Finding(judge(tests, 2 * len(SEEDS) * len(METRICS), rows), header, rows)
+    verdict = judge(tests, 2 * len(SEEDS) * len(METRICS), rows)
+    return Finding(
+        verdict, header, rows, [], curves, axis="lr or t_ref, over the middle one", quantity="best EMA length"
+    )
 
 
 def tensors(results: Results, scale: Scale) -> Finding:
     """What a length of its own for one tensor brings in B and in G."""
     gains, rows = {}, []
+    curves: Curves = {metric: {} for metric in METRICS}
     for name in (B, G):
         for run in main_runs(name, scale, results):
             base, cells = best(results, sweep(run, scale.images, scale)), tensor_cells(run, scale, results)
@@ -246,17 +261,28 @@ def tensors(results: Results, scale: Scale) -> Finding:
                     rows.append((short(name), run.seed, metric, f"{gain:.1%}", told, f"{len(there)} of {len(cells)}"))
                     if len(there) == len(cells):
                         gains[name, run.seed, metric] = gain
+                        lowest = [
+                            min(values[metric] for cell, values in there.items() if cell.pattern == pattern)
+                            for pattern in dict.fromkeys(cell.pattern for cell in cells)
+                        ]
+                        ratios = [value / values_of(results, base)[metric] for value in lowest]
+                        curves[metric][f"{short(name)}, seed {run.seed}"] = [*enumerate(ratios, 1)]
     pairs = [
         (seed, metric) for seed in SEEDS for metric in METRICS if {(B, seed, metric), (G, seed, metric)} <= gains.keys()
     ]
     tests = [gains[B, seed, metric] > gains[G, seed, metric] for seed, metric in pairs]
     header = ("config", "seed", "metric", "best improvement", "tensor", "measured")
-    return Finding(judge(tests, len(SEEDS) * len(METRICS), rows), header, rows)
+    verdict = judge(tests, len(SEEDS) * len(METRICS), rows)
+    axis, quantity = "tensor, from input to output", "distance over that without"
+    return Finding(verdict, header, rows, [], curves, axis, quantity)
 
 
 def guidance(results: Results, scale: Scale) -> Finding:
     """Best lengths with and without guidance."""
-    rows, tests = [], []
+    rows, notes = [], []
+    curves: Curves = {}
+    shorter = {metric: [] for metric in METRICS}
+    ends: tuple[list, list] = [], []  # scores alone and guided, per seed
     for run in main_runs(G, scale, results):
         for name, pair in pairs(run, scale).items():
             lone = sweep(pair.main, scale.images, scale.coarse if name == DROPOUT else scale)
@@ -264,24 +290,35 @@ def guidance(results: Results, scale: Scale) -> Finding:
             alone, chosen = best(results, lone), best(results, cells)
             if alone is None or chosen is None:
                 continue
-            free = best(results, [chosen, *free_cells(chosen, scale)]) if name == HALF else None
-            told = f"{free.guide_length:g}" if free else "-"
             values = [values_of(results, cell) for one in (alone, chosen) for cell in score(one, scale)]
             shown = [
                 " to ".join(f"{one[metric]:.3g}" if one else "-" for one in values) for metric in (*METRICS, "accuracy")
             ]
-            rows.append(
-                (run.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", told, *shown)
-            )
-            if name == HALF and all(values):
-                tests += [
-                    best(results, cells, metric).length < best(results, lone, metric).length
-                    and values[1][metric] < values[0][metric]
-                    for metric in METRICS
-                ]
-    header = ("seed", "guide", "best length alone", "best weight", "best length guided", "the guide's own")
+            rows.append((run.seed, name, f"{alone.length:g}", f"{chosen.guidance:g}", f"{chosen.length:g}", *shown))
+            if name != HALF:
+                continue
+            if free := best(results, [chosen, *free_cells(chosen, scale)]):
+                told = [f"{values_of(results, one)[metric]:.4g}" for metric in METRICS for one in (free, chosen)]
+                notes.append(
+                    f"Seed {run.seed}, the guide free in its own length, {scale.sweep:,} images: {free.guide_length:g} "
+                    f"for {chosen.length:g}, FD-EffNet {told[0]} for {told[1]}, FD-classes {told[2]} for {told[3]}."
+                )
+            by_weight = {f"weight {weight:g}": [c for c in cells if c.guidance == weight] for weight in scale.weights}
+            curves = curves or lines_of({"alone": lone, **by_weight}, results)
+            if all(values):
+                for found, one in zip(ends, values, strict=True):
+                    found.append(one)
+                for metric in METRICS:
+                    lengths = [best(results, of_weight, metric).length for of_weight in (cells, lone)]
+                    shorter[metric].append(lengths[0] < lengths[1])
+    tests = [
+        all_of(parts)
+        for metric in METRICS
+        for parts in zip(shorter[metric], lower(ends[1], ends[0], metric), strict=False)
+    ]
+    header = ("seed", "guide", "best length alone", "best weight", "best length guided")
     header = (*header, "FD-EffNet", "FD-classes", "accuracy")
-    return Finding(judge(tests, len(SEEDS) * len(METRICS), rows), header, rows)
+    return Finding(judge(tests, len(SEEDS) * len(METRICS), rows), header, rows, notes, curves)
 
 
 def small_guides(results: Results, scale: Scale) -> Finding:
@@ -296,10 +333,9 @@ def small_guides(results: Results, scale: Scale) -> Finding:
         (name, *(in_words([one[metric] for one in values]) for metric in METRICS)) for name, values in found.items()
     ]
     small, large = (found.get(name, []) for name in (HALF, "unconditional, twice"))
-    known = spread([small, large], FIRST_METRIC) is not None
-    tests = [lower(large, small, metric) is not True for metric in METRICS] if known else []
-    verdict = judge(tests, len(METRICS)) if tests else UNDECIDED if rows else NOT_RUN
-    return Finding(verdict, ("guide", "FD-EffNet", "FD-classes"), rows)
+    tests = [test for metric in METRICS for test in not_above(small, large, metric)]
+    verdict, curves = judge(tests, len(tests), rows), by_setting(found)
+    return Finding(verdict, ("guide", "FD-EffNet", "FD-classes"), rows, [], curves, axis="guide")
 
 
 def posthoc(results: Results, scale: Scale) -> Finding:
@@ -307,14 +343,18 @@ def posthoc(results: Results, scale: Scale) -> Finding:
     run, tracked = tracked_run(scale)
     jobs = [Compare(run, tracked, scale.images // 8, length, scale.sweep) for length in TRACKED]
     rows, tests = [], []
+    curves: Curves = {metric: {"tracked": [], "reconstructed": []} for metric in METRICS}
     for job in jobs:
         row = results.get(job.key, {})
         if "difference" in row:
             off = [row["reconstructed"][metric] / row["tracked"][metric] - 1 for metric in METRICS]
             rows.append((f"{job.length:g}", f"{row['difference']:.2e}", *(f"{value:+.2%}" for value in off)))
             tests.append(row["difference"] < 0.01 and all(abs(value) < 0.01 for value in off))
+            for metric in METRICS:
+                for what, points in curves[metric].items():
+                    points.append((job.length, row[what][metric]))
     header = ("length", "difference of weights", "of FD-EffNet", "of FD-classes")
-    return Finding(judge(tests, len(TRACKED), rows), header, rows)
+    return Finding(judge(tests, len(TRACKED), rows), header, rows, curves=curves if rows else {})
 
 
 FINDINGS: Mapping[str, Callable[[Results, Scale], Finding]] = {

@@ -11,6 +11,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "evidence"))
 
 import claims
+import criteria
 import judges
 import run
 from claims import METRICS, Cell, Compare, Picture, Train, jobs
@@ -187,17 +188,42 @@ def test_a_step_up_refutes_the_order_of_configs_and_a_missing_one_leaves_it_open
         for key, row in results.items()
     }
     found = configs(worse, scale)
-    assert found.verdict == "does not" and "EDM2 C to EDM2 D: does not." in found.notes
+    assert found.verdict == "does not" and any(note.startswith("EDM2 C to EDM2 D: does not (") for note in found.notes)
     ends = {key: row for key, row in results.items() if not key.startswith("score edm2-img512-config-d-")}
     found = configs(ends, scale)
     assert found.verdict == "undecided" and "EDM2 C to EDM2 D: not run yet." in found.notes
-    tied = {
-        key: {**row, "values": dict.fromkeys(row["values"], 1.0 + 0.1 * ("seed1" in key))}
-        if key.startswith("score ")
+    tied = with_scores(results, lambda key: 1.0 + 0.1 * ("seed1" in key))
+    assert configs(tied, scale).verdict == "undecided"
+    up_between = with_scores(tied, lambda key: 1.0 + 0.1 * ("seed1" in key) + ("config-b-" in key))
+    assert configs(up_between, scale).verdict == "does not"  # whatever G and A are
+
+
+def test_a_part_that_is_refuted_refutes_the_order_of_edm2plus():
+    scale, results = Scale(), made_up(Scale(), True)
+    order = FINDINGS["order"]
+    low = with_scores(results, lambda key: 0.1 + 0.001 * ("seed1" in key) if "img64-config-b-" in key else None)
+    assert order(low, scale).verdict == "does not"
+
+
+def test_differences_are_judged_seed_by_seed():
+    metric = METRICS[0]
+    a, b = (
+        [{metric: value} for value in values] for values in ((1.0, 1.4), (2.0, 1.5))
+    )  # spread 0.5, means 0.55 apart
+    assert criteria.lower(a, b, metric) == [True, None] and criteria.lower(b, a, metric) == [False, None]
+    assert criteria.not_above(a, b, metric) == [True, True] and criteria.not_above(b, a, metric) == [False, True]
+    assert criteria.lower(a, b[:1], metric) == criteria.not_above(a, b[:1], metric) == [None, None]
+    assert [criteria.all_of(parts) for parts in ([True, True], [True, None], [None, False])] == [True, None, False]
+
+
+def with_scores(results, value):
+    """Results with scores, and nothing else, of a value by key, in all metrics; None keeps what is there."""
+    return {
+        key: {**row, "values": dict.fromkeys(row["values"], value(key))}
+        if key.startswith("score ") and value(key) is not None
         else row
         for key, row in results.items()
     }
-    assert configs(tied, scale).verdict == "undecided"
 
 
 def made_up(scale, papers):
