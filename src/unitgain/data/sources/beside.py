@@ -47,7 +47,7 @@ class Beside:
     Args:
         name: of the source, for messages.
         options: name the conditions.
-        tables: by folder: the paths of tables there, and their rows.
+        tables: by folder: the names of tables there, for messages, and their rows.
         samples: cells by column of pictures, by the path of each.
 
     Attributes:
@@ -80,8 +80,8 @@ class Beside:
 
     @property
     def sheets(self) -> set[str]:
-        """Paths of the tables that hold some of it."""
-        return {path for each in self.tables.values() for path, _ in each}
+        """Names of the tables that hold some of it."""
+        return {name for each in self.tables.values() for name, _ in each}
 
     def values(self) -> set[str]:
         """Paths of the files that are values of conditions, and are named as pictures nowhere."""
@@ -95,40 +95,64 @@ class Beside:
             values |= {_path(posixpath.dirname(picture), line.get(one.column)) for one in self.wanted}
         return values - pictures - {""}
 
-    def cells(self, keys: Sequence[str], read: Callable[[str], bytes]) -> Cells:
+    def cells(self, keys: Sequence[str], read: Callable[[str], bytes], others: Sequence[str] = ()) -> Cells:
         """The cells of these pictures.
 
         Args:
             keys: paths of the pictures.
+            others: those of pictures that are left out.
             read: the bytes of a file of the source, by its path; any thread may call it.
 
         Raises:
             ValueError: if a table has rows for none of the pictures in its folder.
         """
-        found = {key: (posixpath.dirname(key), self.samples[key]) for key in keys if key in self.samples}
-        notes = list[str]()
-        for folder, own in below(self.tables, keys).items():
-            start, told = len(folder) + 1 if folder else 0, dict[str, Line]()
-            for path, lines in self.tables[folder]:
-                files, where = _files(lines) or "", f"{self.name}/{path}"
-                named = once(self._named(files, lines, where), where, "values")
-                places, left = look_up(named, [key[start:] for key in own], where, "rows")
-                told |= {
-                    key: {**line, **told.get(key, {})}
-                    for key, line in zip(own, places, strict=True)
-                    if line is not None
-                }
-                notes += left
-            found |= {key: (folder, line) for key, line in told.items()}
+        own = {key: (posixpath.dirname(key), self.samples[key]) for key in keys if key in self.samples}
+        rows, notes = rows_below(self.tables, keys, [one.column for one in self.wanted], others)
+        found = own | rows
         return Cells(self.wanted, [found.get(key) for key in keys], read, tuple(notes))
 
-    def _named(self, files: str, lines: Lines, where: str) -> Iterator[tuple[str, Line]]:
-        """The names of pictures in the rows of a table, and what these have of the conditions."""
-        for number, line in lines.rows:
-            name = str(line.get(files) or "").strip()
-            if not name:
-                raise ValueError(f"{where}, line {number}: file is missing")
-            yield name, {one.column: line[one.column] for one in self.wanted if one.column in line}
+
+def rows_below(
+    tables: Mapping[str, Sequence[tuple[str, Lines]]],
+    keys: Sequence[str],
+    columns: Sequence[str],
+    others: Sequence[str] = (),
+) -> tuple[dict[str, tuple[str, Line]], list[str]]:
+    """What tables say of pictures, by the path of each: the folder of the table, and cells by column; and notes.
+
+    Args:
+        tables: by folder, as for `Beside`.
+        keys: paths of the pictures.
+        columns: that are wanted.
+        others: paths of pictures that are left out, of which rows may speak, too.
+
+    Raises:
+        ValueError: if a table has rows for none of the pictures in its folder.
+    """
+    found, notes = dict[str, tuple[str, Line]](), list[str]()
+    apart = below(tables, others)
+    for folder, own in below(tables, keys).items():
+        start, told = len(folder) + 1 if folder else 0, dict[str, Line]()
+        for where, lines in tables[folder]:
+            named = once(_named(lines, columns, where), where, "values")
+            further = [key[start:] for key in apart.get(folder, ())]
+            places, left = look_up(named, [key[start:] for key in own], where, "rows", further)
+            told |= {
+                key: {**line, **told.get(key, {})} for key, line in zip(own, places, strict=True) if line is not None
+            }
+            notes += left
+        found |= {key: (folder, line) for key, line in told.items()}
+    return found, notes
+
+
+def _named(lines: Lines, columns: Sequence[str], where: str) -> Iterator[tuple[str, Line]]:
+    """The names of pictures in the rows of a table, and what these have in some columns."""
+    files = _files(lines) or ""
+    for number, line in lines.rows:
+        name = str(line.get(files) or "").strip()
+        if not name:
+            raise ValueError(f"{where}, line {number}: file is missing")
+        yield name, {column: line[column] for column in columns if column in line}
 
 
 def below(folders: Mapping[str, object], keys: Sequence[str]) -> dict[str, list[str]]:

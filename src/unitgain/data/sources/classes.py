@@ -1,6 +1,5 @@
 """The classes of the pictures in a folder or in archives: of files of labels, else of the folders they lie in."""
 
-import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -9,26 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.media import ARRAYS, AUDIO, VOLUMES
-from unitgain.data.sources.beside import Beside, below
-from unitgain.data.sources.labels import (
-    Label,
-    class_names,
-    is_number,
-    labels_of,
-    look_up,
-    number,
-    parse_labels,
-    read_labels,
-    same_name,
-)
-from unitgain.data.sources.lines import SUFFIXES as TABLES
-from unitgain.data.sources.lines import Line, Lines, parse_lines
-from unitgain.data.sources.listing import LABEL_FILES, TAR_SUFFIXES, Listing, Place
+from unitgain.data.sources.beside import Beside
+from unitgain.data.sources.labels import Label, is_number, number, same_name
+from unitgain.data.sources.lines import Line
+from unitgain.data.sources.listing import TAR_SUFFIXES, Listing, Place
 from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions, digest, few
-from unitgain.data.sources.splits import choose_folders
-from unitgain.text import printable
-
-GRID = "grid.png"  # all images on one sheet, beside those that this package drew
+from unitgain.data.sources.splits import choose_pictures
+from unitgain.data.sources.tables import Tables
 
 
 def classify(
@@ -40,8 +26,9 @@ def classify(
     beside: Mapping[str, Label] | None = None,
     samples: Mapping[str, Line] | None = None,
     further: Mapping[str, Place] | None = None,
+    named: bool = False,
 ) -> Indexed:
-    """Choose pictures, and find their classes and what else they have.
+    """Choose pictures, and find their classes and what else they have: the source, without a fingerprint.
 
     Args:
         listing: what there is.
@@ -52,31 +39,29 @@ def classify(
         beside: labels that the source itself gives, by path; these come first.
         samples: values of conditions that it gives likewise, by path and column.
         further: files that are no pictures, and may be such values.
-
-    Returns:
-        The source, without a fingerprint.
+        named: whether names of archives have chosen the split already.
 
     Raises:
         ValueError: if there are no pictures, several splits and none is chosen, or labels do not fit.
     """
-    tables = _Tables(listing, name, options, read)
+    tables = Tables(listing, name, options, read)
     told = Beside(name, options, tables.lines, samples or {})
     for table, why in tables.unused.items():
-        if table not in told.sheets:
+        if f"{name}/{table}" not in told.sheets:
             listing.notes.add(why, table)
     values = told.values() if told.wanted else set[str]()
-    keys = [key for key in listing.pictures if key not in tables.sheets and same_name(key) not in values]
-    if not keys:
+    every = [key for key in listing.pictures if key not in tables.sheets and same_name(key) not in values]
+    if not every:
         raise ValueError(_nothing(listing, name))
-    keys = _of_one_kind(keys, listing.notes)
-    _check_column(options.image_column, keys[0], name)
-    chosen, level = choose_folders(keys, options.split, name)
-    if len(chosen) < len(keys):
-        for key in np.delete(np.array(keys, dtype=object), chosen):
-            listing.notes.add("pictures are of other splits and were left out", key)
-    keys = [keys[index] for index in chosen]
+    every = _of_one_kind(every, listing.notes)
+    _check_column(options.image_column, every[0], name)
+    splits = tables.splits(every, samples or {})
+    chosen, level = choose_pictures(every, splits, options.split, name, named)
+    keys, others = [every[index] for index in chosen], np.delete(np.array(every, dtype=object), chosen).tolist()
+    for key in others:
+        listing.notes.add("pictures are of other splits and were left out", key)
     places = [listing.pictures[key] for key in keys]
-    labels, classes, more = _labels(keys, level, listing, name, options, tables, beside or {})
+    labels, classes, more = _labels(keys, others, level, listing, name, options, tables, beside or {})
     source = Indexed(
         kind=kind,
         name=name,
@@ -86,30 +71,27 @@ def classify(
         classes=classes,
         notes=(*listing.notes.lines(), *more),
         limits=options.limits,
+        split=options.split if splits is not None and others else None,
     )
-    return _told(source, told, {**(further or {}), **listing.pictures}, read) if told.wanted else source
+    return _told(source, others, told, {**(further or {}), **listing.pictures}, read) if told.wanted else source
 
 
 def _labels(
     keys: Sequence[str],
+    others: Sequence[str],
     level: int | None,
     listing: Listing,
     name: str,
     options: SourceOptions,
-    tables: "_Tables",
+    tables: Tables,
     beside: Mapping[str, Label],
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Labels, classes and notes: from where the user says, from beside the pictures, from tables, from folders."""
     if options.no_labels:
         return None, None, ()
-    if options.labels is not None:
-        where = str(options.labels)
-        rows, left = look_up(read_labels(options.labels, options.label_column), keys, where)
-        labels, classes, notes = number(rows, keys, where, options.classes)
-        return labels, classes, (*left, *notes)
-    if any(key in beside for key in keys):
+    if options.labels is None and any(key in beside for key in keys):
         return number([beside.get(key) for key in keys], keys, name, options.classes)
-    found = tables.labels(keys)
+    found = tables.labels(keys, others)
     if found is None and options.label_column is not None:
         raise ValueError(
             f"label column {options.label_column!r}: {name} has no table of labels, nor JSON beside pictures that has "
@@ -118,7 +100,9 @@ def _labels(
     return found or _by_folders(listing, keys, level, name, options)
 
 
-def _told(source: Indexed, told: Beside, files: Mapping[str, Place], read: Callable[[Place], bytes]) -> Indexed:
+def _told(
+    source: Indexed, others: Sequence[str], told: Beside, files: Mapping[str, Place], read: Callable[[Place], bytes]
+) -> Indexed:
     """The source with its conditions, whose values may be some of these files."""
     by_name = {same_name(name): place for name, place in files.items()}
 
@@ -127,7 +111,7 @@ def _told(source: Indexed, told: Beside, files: Mapping[str, Place], read: Calla
             raise FileNotFoundError(f"no picture or array {path!r} is there")
         return read(by_name[same_name(path)])
 
-    cells, values = told.cells(source.keys, file), told.values()
+    cells, values = told.cells(source.keys, file, others), told.values()
     source.conditioned = tuple(one.name for one in told.wanted)
     source.conditions = cells.of
     source.beside = tuple(sorted(name for name in files if same_name(name) in values))
@@ -135,74 +119,6 @@ def _told(source: Indexed, told: Beside, files: Mapping[str, Place], read: Calla
     rows = [place and (place[0], [place[1].get(one.column) for one in told.wanted]) for place in cells.places]
     source.fingerprint = digest([source.conditioned, rows])
     return source
-
-
-class _Tables:
-    """Files of labels that a source holds; each speaks of the pictures in its folder and below."""
-
-    def __init__(
-        self, listing: Listing[Place], name: str, options: SourceOptions, read: Callable[[Place], bytes]
-    ) -> None:
-        self.listing, self.name, self.options, self.read = listing, name, options, read
-        self.found: dict[str, tuple[str, dict[str, Label]]] = {}  # by folder
-        self.lines: dict[str, tuple[tuple[str, Lines], ...]] = {}  # likewise, of tables with rows
-        self.unused: dict[str, str] = {}  # tables whose labels are not used, and why
-        self.sheets = set[str]()
-        self.names: tuple[str, ...] | None = options.classes
-        for table in sorted(listing.tables, key=lambda table: LABEL_FILES.index(posixpath.basename(table).lower())):
-            self._add(table)
-
-    def _add(self, table: str) -> None:
-        folder, file = posixpath.split(table)
-        own = file.lower() == "manifest.json"
-        rows = file.lower().endswith(TABLES) and bool(self.options.conditions)
-        if not (self.options.wants_labels or own or rows):
-            return
-        if folder in self.found and not own:
-            self.unused[table] = "files of labels were not used: another beside them counts"
-            if not rows:
-                return
-        try:
-            data = self.read(self.listing.tables[table])
-        except Exception as error:  # of whatever the decompressors make of it
-            raise ValueError(f"{self.name}: {table} cannot be read: {printable(error)}") from error
-        where = f"{self.name}/{table}"
-        if rows:
-            lines = parse_lines(file, data, where)
-            self.lines[folder] = (*self.lines.get(folder, ()), (table, lines))
-            if not self.options.wants_labels or folder in self.found:
-                return
-            labels = labels_of(file, lines, where, self.options.label_column)
-        else:
-            labels = parse_labels(file, data, where, self.options.label_column)
-        if labels is None:
-            self.unused[table] = "files hold no labels and were not used"
-            return
-        if own:
-            self.sheets.add(posixpath.join(folder, GRID))
-        if self.options.wants_labels and folder not in self.found:
-            self.found[folder] = table, labels
-            if (own or file.lower() == "dataset.json") and self.names is None:
-                self.names = class_names(data)
-
-    def labels(
-        self, keys: Sequence[str]
-    ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]] | None:
-        """Labels, classes and notes; None if there is no file of labels."""
-        places = below(self.found, keys)
-        if not places:
-            return None
-        labels, more, where = dict[str, Label](), list[str](), ""
-        for folder, own in places.items():
-            table, rows = self.found[folder]
-            where = f"{self.name}/{table}"
-            start = len(folder) + 1 if folder else 0
-            values, notes = look_up(rows, [key[start:] for key in own], where)
-            labels |= {key: label for key, label in zip(own, values, strict=True) if label is not None}
-            more += notes
-        where = where if len(places) == 1 else f"{self.name}: {len(places)} files of labels"
-        numbers, classes, notes = number([labels.get(key) for key in keys], keys, where, self.names)
-        return numbers, classes, (*more, *notes)
 
 
 def _check_column(column: str | None, key: str, name: str) -> None:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, find_column
 from unitgain.data.sources.source import Indexed, Item, SourceOptions
+from unitgain.data.sources.splits import ALL, SPLIT
 from unitgain.extras import require
 from unitgain.trust import Limits, parse_json, read_regular
 
@@ -88,6 +92,33 @@ def find_columns(
             f"{name}: the labels in {label!r} are {kind}; one integer or text per picture (or --no-labels)"
         )
     return column, label, _class_names(features, label)
+
+
+def split_column(schema: Any, split: str | None) -> str | None:
+    """The column that says of which split a row is, where that matters: one of text, categories or whole numbers."""
+    import pyarrow as pa
+
+    name = None if split == ALL else find_column(schema.names, (SPLIT,))
+    if name is None:
+        return None
+    kind = schema.field(name).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return name if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind) else None
+
+
+def named_values(values: Iterable[Any], features: Any, column: str) -> list[Any]:
+    """The values of a column, numbers as the names that they stand for, if the table says these."""
+    names = _class_names(features, column) or []
+    return [names[one] if isinstance(one, int) and 0 <= one < len(names) else one for one in values]
+
+
+def take_rows(parts: Iterable[Any], rows: NDArray[np.int64]) -> Iterator[Any]:
+    """The rows of a column, in parts, that are of these numbers, in order."""
+    start = 0
+    for part in parts:
+        first, end = np.searchsorted(rows, (start, start + len(part))).tolist()
+        yield part if end - first == len(part) else part.take(rows[first:end] - start)
+        start += len(part)
 
 
 def features_of(schema: Any, name: str) -> Any:

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from unitgain.data.cells import Cell, Wanted, wanted_of
-from unitgain.data.sources.columns import features_of, find_columns, picture_bytes
+from unitgain.data.sources.columns import (
+    features_of,
+    find_columns,
+    named_values,
+    picture_bytes,
+    split_column,
+)
 from unitgain.data.sources.source import Item, Source, SourceOptions, digest
-from unitgain.data.sources.splits import choose_split
+from unitgain.data.sources.splits import ALL, choose_split, is_of
 from unitgain.extras import require
 from unitgain.text import printable
 
@@ -35,11 +41,14 @@ class Hub(Source):
     def read(self, start: int = 0) -> Iterator[Item]:
         """Rows from number `start` on."""
         numbers = {name: index for index, name in enumerate(self.classes or ())}
+        index = start - 1
         for index, row in enumerate(self._arriving(self.rows.skip(start)), start):
             key = f"{self.split}/{index:09d}"
             label = self._number(row[self.label_column], numbers, key) if self.label_column else None
             cells = tuple(Cell(one, functools.partial(row.get, one.column)) for one in self.wanted)
             yield Item(key, functools.partial(picture_bytes, row[self.column], None, self.limits), label, cells)
+        if index < 0:
+            raise ValueError(f"{self.name} has no rows" + "".join(f": {note}" for note in self.notes))
 
     def _arriving(self, rows: Iterable[Any]) -> Iterator[Any]:
         """The rows, and one kind of error for all that may happen on the way."""
@@ -67,7 +76,10 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
     with _opening(where):
         builder = datasets.load_dataset_builder(repository, options.config)
         splits = dict(builder.info.splits or {})
-    split = choose_split(list(splits), options.split, where) if splits else options.split or "train"
+    alone = len(splits) == 1 and options.split not in (None, *splits)  # rows of it may be of others
+    split = options.split or "train"
+    if splits:
+        split = choose_split(list(splits), None if alone else options.split, where)
     with _opening(where):
         rows = datasets.load_dataset(repository, options.config, split=split, streaming=True)
         schema = (builder.info.features or rows._resolve_features().features).arrow_schema
@@ -78,13 +90,21 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
             f"{where}: the column {label_column!r} does not name its classes, and a stream cannot number them before "
             "it ends: give --classes a b c, or --no-labels"
         )
+    told = split_column(schema, options.split)
+    if alone and told is None and options.split != ALL:
+        choose_split(list(splits), options.split, where)  # which it has not
     wanted = tuple(wanted_of(options.conditions or (), [name for name in schema.names if name != column], where))
-    names = dict.fromkeys(name for name in (column, label_column, *(one.column for one in wanted)) if name)
+    names = dict.fromkeys(name for name in (column, label_column, told, *(one.column for one in wanted)) if name)
     rows = rows.select_columns(list(names))
     for name in names:
         if isinstance(rows.features and rows.features.get(name), datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))
-    known = splits[split].num_examples if split in splits else None
+    known, notes = splits[split].num_examples if split in splits else None, ()
+    if told is not None:
+        known, chosen, features = None, options.split or split, features_of(schema, where)
+        of_split = functools.partial(_is_of, column=told, features=features, split=chosen, named=not alone)
+        rows = rows.filter(of_split, input_columns=[told])
+        notes = (f"rows are left out that say in the column {told!r} that they are of another split than {chosen!r}",)
     return Hub(
         name=f"{where} ({split})",
         rows=rows if options.limit is None else rows.take(options.limit),
@@ -96,8 +116,14 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         limits=options.limits,
         length=known if options.limit is None else min(known or options.limit, options.limit),
         classes=classes if label_column else None,
-        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes]),
+        notes=notes,
+        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes, *notes]),
     )
+
+
+def _is_of(value: Any, column: str, features: Any, split: str, named: bool) -> bool:
+    """Whether a row is of a split by what it has in the column that says so."""
+    return is_of(named_values([value], features, column)[0], split, named)
 
 
 @contextmanager

@@ -233,11 +233,12 @@ def _drawn(text: str) -> dict[str, Label] | None:
 
 
 def look_up(
-    found: Mapping[str, Value], keys: Sequence[str], where: str, what: str = "labels"
+    found: Mapping[str, Value], keys: Sequence[str], where: str, what: str = "labels", others: Iterable[str] = ()
 ) -> tuple[list[Value | None], tuple[str, ...]]:
     """The label of each picture by its path or, where that fails, its name alone; and notes on labels left over.
 
-    Anything else that pictures have does as well; `what` says what it is.
+    Anything else that pictures have does as well; `what` says what it is. `others` are pictures that are left out, of
+    which rows may speak, too.
 
     Accents match however they are composed, which differs among systems.
 
@@ -258,6 +259,8 @@ def look_up(
         used[row] = key
     if found and all(label is None for label in labels):
         raise ValueError(f"{where} names none of the pictures: it has {next(iter(found))!r}, they are as {keys[0]!r}")
+    for path in map(same_name, others):
+        used |= {path: path, path.rpartition("/")[2]: path}
     left = len(plain.keys() - used.keys())
     return labels, (f"{left} {what} of {where} name pictures that are not there",) if left > 0 else ()
 

@@ -9,10 +9,8 @@ from unitgain.data.cells import Cell, files_below, wanted_of
 from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, find_column, number
 from unitgain.data.sources.lines import Line, parse_lines
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, size_and_time, stamp
-from unitgain.data.sources.splits import ALL, choose_rows
+from unitgain.data.sources.splits import SPLIT, choose_rows
 from unitgain.trust import Limits, read_regular
-
-SPLIT = "split"  # column of the splits that rows are of
 
 
 def open_pairs(path: Path, options: SourceOptions) -> Indexed:
@@ -68,12 +66,11 @@ def _lines(path: Path, split: str | None) -> tuple[list[str], Sequence[tuple[int
     lines = parse_lines(path.name, read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes)), str(path))
     if not lines.rows:
         raise ValueError(f"{path} holds no rows")
-    rows = [(row, line) for row, (_, line) in enumerate(lines.rows, 1)]
     column = find_column(lines.names, (SPLIT,))
-    if column is None and split not in (None, ALL):
-        raise ValueError(f"{path} has no column {SPLIT!r}, which would say of which split a row is: leave --split out")
-    chosen = choose_rows([line.get(column) for _, line in rows] if column else [None] * len(rows), split, str(path))
-    return list(lines.names), [rows[index] for index in chosen]
+    rows = [(row, line) for row, (_, line) in enumerate(lines.rows, 1)]
+    values = None if column is None else [line.get(column) for _, line in rows]
+    chosen = choose_rows(values, split, str(path))
+    return list(lines.names), rows if chosen is None else [rows[index] for index in chosen]
 
 
 def _labels(path: Path, lines: Sequence[tuple[int, Line]], names: list[str], options: SourceOptions) -> list[Label]:

@@ -3,6 +3,7 @@
 import itertools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.cells import Cell, Wanted, files_below, wanted_of
-from unitgain.data.sources.columns import Table, fail, features_of, find_columns, picture_bytes
+from unitgain.data.sources.columns import (
+    Table,
+    fail,
+    features_of,
+    find_columns,
+    named_values,
+    picture_bytes,
+    split_column,
+    take_rows,
+)
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.pages import page_sizes
 from unitgain.data.sources.source import SourceOptions, digest, stamp
+from unitgain.data.sources.splits import choose_rows
 from unitgain.extras import require
 from unitgain.text import printable
 from unitgain.trust import LimitError, Limits, open_regular
@@ -24,35 +35,32 @@ LABELS = 8192
 LONGEST_LABEL = 4096  # characters
 
 
-def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
+def open_parquet(paths: Sequence[Path], options: SourceOptions, named: bool = False) -> Table:
     """Parquet files with a column of pictures (bytes, or a struct of bytes and path) and perhaps one of labels.
+
+    Args:
+        paths: of the files.
+        options: may name columns, and a split, which rows tell in the column `split`.
+        named: whether names of the files have chosen the split.
 
     Raises:
         ImportError: if pyarrow is missing.
-        ValueError: if one is damaged, there is no such column, or labels do not fit.
+        ValueError: if one is damaged, there is no such column, several splits and none is chosen, or labels do not fit.
     """
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
-    where: list[NDArray[np.int64]] = []
-    labels, wanted = list[Label](), list[Wanted]()
-    column = label_column = names = None
-    for index, path in enumerate(paths):
-        try:
-            table = _open(path)
-            groups, schema = _groups(path, table)
-            if column is None:
-                column, label_column, names = find_columns(schema, features_of(schema, name), name, options)
-                wanted = wanted_of(options.conditions, schema.names, name)
-            if label_column:
-                labels += _labels(path, table, label_column, options.limits)
-            _check_columns(wanted, schema.names, name)
-        except _TableError as error:
-            raise ValueError(f"{path} is no whole parquet file: {error}") from error
-        where += [_places(index, group, rows) for group, rows in enumerate(groups)]
-    places = np.concatenate(where) if where else np.empty((0, 3), np.int64)
-    if not len(places) or column is None:
+    with _whole(paths[0]):
+        _, schema = _groups(paths[0], _open(paths[0]))
+    column, label_column, names = find_columns(schema, features_of(schema, name), name, options)
+    wanted = wanted_of(options.conditions, schema.names, name)
+    scan = _Scan(paths, name, label_column, wanted, options)
+    if not len(scan.places):
         raise ValueError(f"{name} holds no rows")
-    keys = [f"{paths[file].name}/{index:09d}" for index, file in enumerate(places[:, 0].tolist())]
-    numbers, classes, notes = number(labels or [None] * len(keys), keys, name, options.classes or names)
+    chosen = choose_rows(scan.splits, options.split, name, named)
+    numbers = np.arange(len(scan.places)) if chosen is None else np.array(chosen)
+    places = scan.places[numbers]
+    keys = [f"{paths[file].name}/{row:09d}" for file, row in zip(places[:, 0].tolist(), numbers.tolist(), strict=True)]
+    own = [scan.labels[row] for row in numbers.tolist()] if label_column else [None] * len(keys)
+    labels, classes, notes = number(own, keys, name, options.classes or names)
     rows = _Rows(paths, column, options.limits)
     told = [(one, _Rows(paths, one.column, options.limits)) for one in wanted]
 
@@ -65,30 +73,76 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions) -> Table:
         files = files_below(paths[file].parent, options.limits)
         return tuple(Cell(one, _getter(column, file, group, row), files) for one, column in told)
 
-    def parts() -> Iterator[Any]:
-        for file, groups in itertools.groupby(np.unique(places[:, :2], axis=0).tolist(), lambda place: place[0]):
-            table = _open(paths[file])
-            for _, group in groups:
-                yield from _read(paths[file], table, group, column, options.limits, ROWS)
-
     return Table(
         kind="parquet",
         name=name,
         keys=keys,
         fetch=fetch,
-        parts=parts,
+        parts=lambda: _parts(paths, column, places, options.limits),
         limits=options.limits,
-        labels=numbers,
+        labels=labels,
         classes=classes,
         notes=notes,
-        fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
+        fingerprint=digest([*map(stamp, paths), column, label_column, classes, *([] if chosen is None else [numbers])]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )
 
 
+class _Scan:
+    """What is read of all rows of some files.
+
+    Attributes:
+        places: int64 [rows, 3]: file, row group, and row in it.
+        labels: one per row; none without a column.
+        splits: what each says of its split; None if no file has the column.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], name: str, label: str | None, wanted: Sequence[Wanted], options: SourceOptions
+    ) -> None:
+        places = list[NDArray[np.int64]]()
+        splits, told = list[Any](), False
+        self.labels = list[Label]()
+        for index, path in enumerate(paths):
+            with _whole(path):
+                table = _open(path)
+                groups, schema = _groups(path, table)
+                if label:
+                    self.labels += _labels(path, table, label, options.limits)
+                _check_columns(wanted, schema.names, name)
+                if split := split_column(schema, options.split):
+                    values = _labels(path, table, split, options.limits)
+                    splits += named_values(values, features_of(schema, name), split)
+                    told = True
+                else:
+                    splits += [None] * sum(groups)
+            places += [_places(index, group, rows) for group, rows in enumerate(groups)]
+        self.places = np.concatenate(places) if places else np.empty((0, 3), np.int64)
+        self.splits = splits if told else None
+
+
+def _parts(paths: Sequence[Path], column: str, places: NDArray[np.int64], limits: Limits) -> Iterator[Any]:
+    """The column of pictures at these places, in their order, some rows at a time."""
+    groups, starts = np.unique(places[:, :2], axis=0, return_index=True)
+    pairs = zip(groups.tolist(), np.split(places[:, 2], starts[1:]), strict=True)
+    for file, own in itertools.groupby(pairs, lambda pair: pair[0][0]):
+        table = _open(paths[file])
+        for (_, group), rows in own:
+            yield from take_rows(_read(paths[file], table, group, column, limits, ROWS), rows)
+
+
 class _TableError(Exception):
     """A file is no whole table."""
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """The error of users, for what is raised of a file that is no whole table."""
+    try:
+        yield
+    except _TableError as error:
+        raise ValueError(f"{path} is no whole parquet file: {error}") from error
 
 
 def _open(path: Path) -> Any:
@@ -131,6 +185,7 @@ def _check_columns(wanted: Sequence[Wanted], names: Sequence[str], name: str) ->
 
 
 def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
+    """The labels of a file's rows, or the splits that these are of."""
     labels: list[Label] = []
     known: dict[Label, Label] = {}
     for group in range(table.num_row_groups):
@@ -138,7 +193,7 @@ def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
             for label in part.to_pylist():
                 if isinstance(label, str) and len(label) > LONGEST_LABEL:
                     raise _TableError(
-                        f"a label of {len(label):,} characters: more than {LONGEST_LABEL:,} name no class"
+                        f"a label of {len(label):,} characters: more than {LONGEST_LABEL:,} name no class or split"
                     )
                 labels.append(known.setdefault(label, label))
     return labels

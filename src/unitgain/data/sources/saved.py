@@ -9,10 +9,18 @@ import numpy as np
 from unitgain.data.arrow import map_batches, read_schema
 from unitgain.data.cells import Cell, Wanted, files_below, wanted_of
 from unitgain.data.manifest import MANIFEST
-from unitgain.data.sources.columns import Table, features_of, find_columns, picture_bytes
+from unitgain.data.sources.columns import (
+    Table,
+    features_of,
+    find_columns,
+    named_values,
+    picture_bytes,
+    split_column,
+    take_rows,
+)
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.source import SourceOptions, digest, stamp
-from unitgain.data.sources.splits import choose_split
+from unitgain.data.sources.splits import choose_rows, choose_split
 from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, read_regular
 
 
@@ -24,32 +32,35 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         ValueError: if it is damaged, has several splits and none is chosen, or no column of pictures, or labels do not
             fit.
     """
-    folder, split = root, options.split
-    if (root / "dataset_dict.json").exists():
-        split = choose_split(_names(root / "dataset_dict.json", "splits"), split, str(root))
-        folder = root / split
+    folder, named = _choose_folder(root, options.split)
+    where = str(root) if folder == root else f"{root} ({folder.name})"
+    split = folder.name if named else options.split
     files = _files(folder)
     try:
         schema = read_schema(files[0])
         features = _features(folder) or features_of(schema, str(files[0]))
         column, label_column, names = find_columns(schema, features, str(root), options)
         wanted = _wanted(root, folder, [name for name in schema.names if name != column], options)
-        taken = dict.fromkeys([column, *filter(None, [label_column]), *(one.column for one in wanted)])
+        told = split_column(schema, split)
+        taken = dict.fromkeys([column, *filter(None, [label_column, told]), *(one.column for one in wanted)])
         batches = [batch for path in files for batch in map_batches(path, list(taken))]
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
-        count = int(starts[-1])
-        labels: list[Label] = [None] * count
-        if label_column:
-            labels = [label for batch in batches for label in batch.column(label_column).to_pylist()]
+        splits = None if told is None else named_values(_values(batches, told), features, told)
+        chosen = choose_rows(splits, split, where, named)
+        rows = np.arange(starts[-1]) if chosen is None else np.array(chosen)
+        labels: list[Label] = _values(batches, label_column) if label_column else [None] * int(starts[-1])
     except OSError as error:
         raise ValueError(f"{root} is damaged: {error}") from error
-    keys = [f"{index:09d}" for index in range(count)]
-    numbers, classes, notes = number(labels, keys, str(root), options.classes or names)
+    keys = [f"{row:09d}" for row in rows.tolist()]
+    numbers, classes, notes = number([labels[row] for row in rows.tolist()], keys, str(root), options.classes or names)
+    if len(rows) < starts[-1]:
+        notes += (f"{starts[-1] - len(rows):,} rows say that they are of other splits and were left out",)
 
     def value(name: str, index: int) -> Any:
-        part = int(np.searchsorted(starts, index, side="right")) - 1
-        return batches[part].column(name)[index - int(starts[part])].as_py()
+        row = int(rows[index])
+        part = int(np.searchsorted(starts, row, side="right")) - 1
+        return batches[part].column(name)[row - int(starts[part])].as_py()
 
     def cells(index: int) -> tuple[Cell, ...]:
         return tuple(Cell(one, functools.partial(value, one.column, index), files_of) for one in wanted)
@@ -58,18 +69,36 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
 
     return Table(
         kind="prepared",
-        name=str(root) if split is None else f"{root} ({split})",
+        name=where,
         keys=keys,
         fetch=lambda index: picture_bytes(value(column, index), folder, options.limits),
-        parts=lambda: iter(pictures),
+        parts=lambda: take_rows(pictures, rows),
         limits=options.limits,
         labels=numbers,
         classes=classes,
         notes=notes,
-        fingerprint=digest([*map(stamp, files), column, label_column, classes]),
+        fingerprint=digest([*map(stamp, files), column, label_column, classes, *([] if chosen is None else [rows])]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )
+
+
+def _choose_folder(root: Path, split: str | None) -> tuple[Path, bool]:
+    """The folder of a split, and whether its name tells of which: rows of the only one may be of others.
+
+    Raises:
+        ValueError: if it is not there, or there are several and none is "train".
+    """
+    if not (root / "dataset_dict.json").exists():
+        return root, False
+    splits = _names(root / "dataset_dict.json", "splits")
+    if len(splits) == 1 and split not in splits:
+        return root / splits[0], False
+    return root / choose_split(splits, split, str(root)), True
+
+
+def _values(batches: list[Any], column: str) -> list[Any]:
+    return [value for batch in batches for value in batch.column(column).to_pylist()]
 
 
 def _wanted(root: Path, folder: Path, columns: list[str], options: SourceOptions) -> list[Wanted]:

@@ -65,9 +65,9 @@ class SourceOptions:
     Args:
         labels: CSV file (columns file and label) or JSON in the official form with the class of each picture.
         no_labels: drop labels.
-        split: of a data set that has several, such as the folders train, val and test, or what rows of a table of text
-            have in the column split; all: take them together; by default train on the Hub and in a directory of the
-            datasets library; else it has to be said.
+        split: of a data set that has several, such as the folders train, val and test, or what rows have in a column
+            split, of metadata.csv too; all: take them together; by default train on the Hub and of the splits in a
+            directory of the datasets library; else it has to be said.
         config: of a data set on the Hub that has several.
         image_column: of the pictures in a table, or the array in files of several (NPZ, HDF5); found by its type and
             name by default.
@@ -146,6 +146,7 @@ class Indexed(Source):
         labels: int64, one per picture; None without.
         conditions: what else a picture has, by its number; nothing by default.
         beside: names of the files that hold it, where each is one of the source.
+        split: that a column chose some of its pictures by.
     """
 
     kind: Kind
@@ -154,6 +155,7 @@ class Indexed(Source):
     labels: NDArray[np.int64] | None = None
     conditions: Callable[[int], tuple[Cell, ...]] = lambda _: ()
     beside: tuple[str, ...] = ()
+    split: str | None = None
 
     def __post_init__(self) -> None:
         self.length = len(self.keys)

@@ -17,6 +17,7 @@ from unitgain.data.fit import ImageError
 from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names, npy
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.data.sources.splits import ALL, SPLIT, choose_rows
 from unitgain.extras import require
 from unitgain.npz import npz_names, read_npy, read_npz_member
 from unitgain.text import printable
@@ -35,6 +36,7 @@ class Stack:
         dtype: of its values.
         row: the values of a row, by its number; any thread may call it.
         labels: of the rows, where the file has them.
+        splits: that the rows are of, likewise.
         conditions: what else the rows have, each as `row`.
     """
 
@@ -42,6 +44,7 @@ class Stack:
     dtype: np.dtype
     row: Callable[[int], NDArray[Any]]
     labels: list[Label] | None = None
+    splits: list[Label] | None = None
     conditions: tuple[tuple[Wanted, Callable[[int], NDArray[Any]]], ...] = ()
 
 
@@ -50,47 +53,49 @@ def is_stack(path: Path, magic: bytes) -> bool:
     return magic[:4] in (NPY[:4], HDF5[:4]) or (magic[:2] == b"PK" and path.suffix.lower() == ".npz")
 
 
-def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str) -> Indexed:
+def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, named: bool = False) -> Indexed:
     """The rows of the arrays in files, one after the other.
 
     Args:
         paths: of the files.
         options: may name the array and the labels in files of several; `labels` may be an NPY file of them.
         name: of the source.
+        named: whether names of the files have chosen the split.
 
     Raises:
         ImportError: if a package is missing.
-        ValueError: if one is damaged, holds no array that is meant, or labels do not fit.
+        ValueError: if one is damaged, holds no array that is meant, several splits and none is chosen, or labels do not
+            fit.
     """
     stacks = [open_stack(path, options) for path in paths]
     counts = [stack.shape[0] for stack in stacks]
     starts = np.cumsum([0, *counts])
+    chosen = choose_rows(_joined([stack.splits for stack in stacks], counts), options.split, name, named)
+    rows = np.arange(starts[-1]) if chosen is None else np.array(chosen)
+
+    def at(index: int) -> tuple[int, int]:
+        place = int(np.searchsorted(starts, rows[index], side="right")) - 1
+        return place, int(rows[index] - starts[place])
+
     several = len(paths) > 1
-    keys = [
-        f"{path.name}/{row:09d}" if several else f"{row:09d}"
-        for path, count in zip(paths, counts, strict=True)
-        for row in range(count)
-    ]
-    own = [stack.labels for stack in stacks]
-    labels: list[Label] = [None] * len(keys)
+    keys = [f"{paths[place].name}/{row:09d}" if several else f"{row:09d}" for place, row in map(at, range(len(rows)))]
+    own: list[Label] | None = None
     if options.labels is not None:
-        labels = _read_labels(options.labels, len(keys))
-    elif not options.no_labels and any(label is not None for label in own):
-        labels = [label for one, count in zip(own, counts, strict=True) for label in one or [None] * count]
+        own = _read_labels(options.labels, int(starts[-1]))
+    elif not options.no_labels:
+        own = _joined([stack.labels for stack in stacks], counts)
+    labels = [None if own is None else own[row] for row in rows.tolist()]
     numbers, classes, notes = number(labels, keys, name, options.classes)
 
-    def at(index: int) -> tuple[Stack, int]:
-        place = int(np.searchsorted(starts, index, side="right")) - 1
-        return stacks[place], index - int(starts[place])
-
     def fetch(index: int) -> bytes:
-        stack, row = at(index)
-        return npy(stack.row(row))
+        place, row = at(index)
+        return npy(stacks[place].row(row))
 
     def cells(index: int) -> tuple[Cell, ...]:
-        stack, row = at(index)
-        return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stack.conditions)
+        place, row = at(index)
+        return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stacks[place].conditions)
 
+    picked = [] if chosen is None else [rows]
     return Indexed(
         kind="stack",
         name=name,
@@ -100,10 +105,17 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str) -> Ind
         classes=classes,
         notes=notes,
         limits=options.limits,
-        fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers]),
+        fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers, *picked]),
         conditioned=tuple(wanted.name for wanted, _ in stacks[0].conditions),
         conditions=cells,
     )
+
+
+def _joined(values: Sequence[list[Label] | None], counts: Sequence[int]) -> list[Label] | None:
+    """What the rows of files have, None in those without; None if none has any."""
+    if all(one is None for one in values):
+        return None
+    return [value for one, count in zip(values, counts, strict=True) for value in one or [None] * count]
 
 
 def open_stack(path: Path, options: SourceOptions) -> Stack:
@@ -161,25 +173,29 @@ def _mapped(path: Path) -> NDArray[Any]:
 def _npz(path: Path, options: SourceOptions) -> Stack:
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         read, names = functools.partial(read_npz_member, archive, limits=options.limits), npz_names(archive)
-        name, label = _columns(names, options)
+        name, label, split = _columns(names, options)
         array = read(name)
         labels = None if label is None else _as_labels(read(label))
+        told = None if split is None else read(split)
+        splits = None if told is None or not _are_labels(told, len(array)) else _as_labels(told)
         wanted = [(one, read(one.column)) for one in _wanted(names, options)]
         further = _further(wanted, len(array), options.limits)
-    return Stack(array.shape, array.dtype, array.__getitem__, labels, further)
+    return Stack(array.shape, array.dtype, array.__getitem__, labels, splits, further)
 
 
 def _hdf5(path: Path, options: SourceOptions) -> Stack:
     h5py = require("h5py", extra="hdf5")
     file = h5py.File(path, "r")
     names = hdf5_names(file)
-    name, label = _columns(names, options)
+    name, label, split = _columns(names, options)
     read = functools.partial(hdf5_array, file, limits=options.limits)
-    dataset = read(name)
-    labels = None if label is None else _hdf5_labels(read(label, text=True), options.limits, path.stat().st_size)
+    dataset, size = read(name), path.stat().st_size
+    labels = None if label is None else _hdf5_labels(read(label, text=True), options.limits, size)
+    told = None if split is None else read(split, text=True)
+    splits = None if told is None or not _are_labels(told, len(dataset)) else _hdf5_labels(told, options.limits, size)
     wanted = [(one, read(one.column)) for one in _wanted(names, options)]
     further = _further(wanted, len(dataset), options.limits)
-    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, further)
+    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, splits, further)
 
 
 def _hdf5_labels(dataset: Any, limits: Limits, size: int) -> list[Label]:
@@ -196,15 +212,16 @@ def _hdf5_labels(dataset: Any, limits: Limits, size: int) -> list[Label]:
     return labels
 
 
-def _columns(names: list[str], options: SourceOptions) -> tuple[str, str | None]:
-    """The names of the array and of its labels, which there may be none of."""
+def _columns(names: list[str], options: SourceOptions) -> tuple[str, str | None, str | None]:
+    """The names of the array, of its labels and of the splits of its rows, which there may be none of."""
     wanted = options.label_column
     label = find_column(names, (wanted,) if wanted else LABEL_NAMES)
     if wanted and label is None:
         raise ImageError(f"holds no array {wanted!r} of labels, but {printable(', '.join(names[:10]))}")
-    taken = {label, *(one.column for one in _wanted(names, options))}
+    split = find_column([name for name in names if name != options.image_column], (SPLIT,))
+    taken = {label, split, *(one.column for one in _wanted(names, options))}
     column = choose_array([name for name in names if name not in taken], options.image_column)
-    return column, label if options.wants_labels else None
+    return column, label if options.wants_labels else None, None if options.split == ALL else split
 
 
 def _wanted(names: list[str], options: SourceOptions) -> list[Wanted]:
@@ -248,5 +265,9 @@ def _as_labels(array: NDArray[Any]) -> list[Label]:
 
 
 def _check_labels(array: Any) -> None:
-    if not array.shape or array.shape[1:] not in ((), (1,)) or array.dtype.kind not in "iuUSO":
+    if not array.shape or not _are_labels(array, array.shape[0]):
         raise ImageError(f"has labels {array.dtype} {array.shape}: one class per array, as a number or a name")
+
+
+def _are_labels(array: Any, count: int) -> bool:
+    return array.shape in ((count,), (count, 1)) and array.dtype.kind in "iuUSO"

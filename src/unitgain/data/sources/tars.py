@@ -18,6 +18,7 @@ from unitgain.data.sources.classes import classify
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label
 from unitgain.data.sources.listing import LABEL_FILES, Listing, companions, plain_path, text
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, is_hidden, is_picture, stamp
+from unitgain.data.sources.splits import SPLIT
 from unitgain.files import atomic
 from unitgain.trust import Limits, open_regular, parse_json
 
@@ -30,7 +31,11 @@ Span = tuple[int, int, int]  # archive, offset, size
 
 
 def open_tars(
-    paths: Sequence[Path], scratch: Path, options: SourceOptions, names: Sequence[str] | None = None
+    paths: Sequence[Path],
+    scratch: Path,
+    options: SourceOptions,
+    names: Sequence[str] | None = None,
+    named: bool = False,
 ) -> Indexed:
     """Tar archives, plain or as WebDataset has them: files of one sample share their name up to the first dot.
 
@@ -43,12 +48,13 @@ def open_tars(
         scratch: folder for what has to be unpacked.
         options: what may have to be said about them.
         names: of the archives, paths within the folder that they lie in.
+        named: whether these have chosen the split.
 
     Raises:
         ValueError: if one is damaged, there are no pictures, or labels do not fit.
     """
-    columns = tuple(parse_wanted(text).column for text in options.conditions or ())
-    scan = TarScan(columns=columns, label=options.label_column)
+    columns = dict.fromkeys((*(parse_wanted(text).column for text in options.conditions or ()), SPLIT))
+    scan = TarScan(columns=tuple(columns), label=options.label_column)
     unpacked = [_uncompressed(path, scratch, index, options.limits) for index, path in enumerate(paths)]
     names = names or [path.name for path in paths]
     for index, (path, plain) in enumerate(zip(paths, unpacked, strict=True)):
@@ -67,8 +73,8 @@ def open_tars(
             file.seek(offset)
             return file.read(size)
 
-    source = classify(scan.all, "tar", name, options, read, scan.beside, scan.samples, scan.further)
-    source.fingerprint = digest([*map(stamp, paths), source.classes, source.labels])
+    source = classify(scan.all, "tar", name, options, read, scan.beside, scan.samples, scan.further, named)
+    source.fingerprint = digest([*map(stamp, paths), source.classes, source.labels, *filter(None, [source.split])])
     return source
 
 
@@ -78,10 +84,10 @@ class TarScan:
 
     Attributes:
         all: that all archives hold, each with its name before those of its files.
-        columns: of conditions: keys of the JSON beside a picture, or what the name of a file beside it ends in.
+        columns: of conditions and splits: keys of the JSON beside a picture, or what files beside it end in.
         label: that of its class in the JSON; by default `.cls` or a usual one.
         beside: labels of pictures.
-        samples: values of conditions of pictures, by column, those in files as their names.
+        samples: these of pictures, by column, those in files as their names.
         further: these files.
         count: of the archives.
     """

@@ -1,6 +1,5 @@
 """Tell what a source is by looking at it."""
 
-import dataclasses
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from unitgain.data.sources.pairs import open_pairs
 from unitgain.data.sources.parquet import open_parquet
 from unitgain.data.sources.saved import open_saved
 from unitgain.data.sources.source import Indexed, Notes, Source, SourceOptions
-from unitgain.data.sources.splits import ALL, choose_files
+from unitgain.data.sources.splits import choose_files
 from unitgain.data.sources.stacks import SUFFIXES as STACKS
 from unitgain.data.sources.stacks import is_stack, open_stacks
 from unitgain.data.sources.tars import open_tars
@@ -24,8 +23,6 @@ from unitgain.trust import open_regular
 HUB = "hub:"
 BELONG = {  # options that some sources alone heed, and which
     "labels": "files of labels go with folders, archives and stacked arrays; a table has a column (--label-column)",
-    "split": "splits are folders or files of their names, those of a set of `datasets` or the Hub, or the column "
-    "'split' of a table of text",
     "config": "sets on the Hub have configurations",
     "stacked": "folders of files of arrays may be stacked",
     "follow_links": "links are followed in folders",
@@ -76,7 +73,7 @@ def place_of(what: str) -> str:
 
 def _open(what: str, scratch: Path, options: SourceOptions) -> Source:
     if what.startswith(HUB):
-        _refuse_others(options, what, "a set on the Hub", "split", "config")
+        _refuse_others(options, what, "a set on the Hub", "config")
         return open_hub(what.removeprefix(HUB), options)
     path = Path(what)
     if not path.exists():
@@ -93,38 +90,37 @@ def _refuse_others(options: SourceOptions, what: object, kind: str, *heeded: str
     """
     for name, why in BELONG.items():
         value = getattr(options, name)
-        nothing = value in (None, False) or (name == "split" and value == ALL)
-        if not nothing and name not in heeded:
+        if value not in (None, False) and name not in heeded:
             given = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
             raise ValueError(f"{given}: {what} is {kind}, which does not heed it: {why}; leave it out")
 
 
 def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        several = (path / "dataset_dict.json").exists()
-        kind = "a directory of the datasets library" + (" with splits" if several else " without splits")
-        _refuse_others(options, path, kind, *(["split"] if several else []))
+        _refuse_others(options, path, "a directory of the datasets library")
         return open_saved(path, options)
     listing = list_folder(path, options)
     kinds = {"pictures": listing.pictures, "tar archives": listing.archives, "parquet files": listing.parquet}
     kind = _most(path, {kind: files for kind, files in kinds.items() if files})
     if kind == "pictures" and options.stacked:
         names = [name for name in listing.pictures if name.lower().endswith(STACKS)]
-        _refuse_others(options, path, "a folder of stacked arrays", "labels", "split", "stacked", "follow_links")
+        _refuse_others(options, path, "a folder of stacked arrays", "labels", "stacked", "follow_links")
         if not names:
             raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
-        chosen = [path / listing.pictures[names[index]] for index in choose_files(names, options.split, str(path))]
-        return open_stacks(chosen, options, str(path))
+        chosen, named = choose_files(names, options.split, str(path))
+        return open_stacks([path / listing.pictures[names[index]] for index in chosen], options, str(path), named)
     heeded = {"pictures": ("labels",), "tar archives": ("labels", "archives"), "parquet files": ()}[kind]
-    _refuse_others(options, path, f"a folder of {kind}", "split", "follow_links", *heeded)
+    _refuse_others(options, path, f"a folder of {kind}", "follow_links", *heeded)
     if kind == "pictures":
         return open_folder(path, options, listing)
     names = sorted(kinds[kind])
-    names = [names[index] for index in choose_files(names, options.split, str(path))]
-    if options.split != ALL:
-        options = dataclasses.replace(options, split=None)
+    chosen, named = choose_files(names, options.split, str(path))
+    names = [names[index] for index in chosen]
     paths = [path / kinds[kind][name] for name in names]
-    source = open_parquet(paths, options) if kind == "parquet files" else open_tars(paths, scratch, options, names)
+    if kind == "parquet files":
+        source = open_parquet(paths, options, named)
+    else:
+        source = open_tars(paths, scratch, options, names, named)
     left = Notes()
     for other in sorted(kinds.keys() - {kind}):
         for name in kinds[other]:
@@ -167,13 +163,13 @@ def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         _refuse_others(options, path, "a file of stacked arrays", "labels", "stacked")
         return open_stacks([path], options, str(path))
     if path.suffix.lower() in TABLES:
-        _refuse_others(options, path, "a table of text", "split")
+        _refuse_others(options, path, "a table of text")
         return open_pairs(path, options)
     if path.name.lower().endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
-        _refuse_others(options, path, "a tar archive", "labels", "split", "archives")
+        _refuse_others(options, path, "a tar archive", "labels", "archives")
         return open_tars([path], scratch, options)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
-        _refuse_others(options, path, "a zip archive", "labels", "split")
+        _refuse_others(options, path, "a zip archive", "labels")
         return open_zip(path, options)
     if PICKLE.fits(magic) and (instead := instead_of_snapshot(path)):
         raise ValueError(f"{path} {instead}")

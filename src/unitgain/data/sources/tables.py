@@ -1,0 +1,153 @@
+"""Tables and files of labels in a source, or that are named for it: classes of its pictures, and their splits."""
+
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.sources.beside import below, rows_below
+from unitgain.data.sources.labels import (
+    FILE_COLUMNS,
+    TABLE,
+    Label,
+    class_names,
+    find_column,
+    labels_of,
+    look_up,
+    number,
+    parse_labels,
+    read_labels,
+)
+from unitgain.data.sources.lines import SUFFIXES, Line, Lines, parse_lines
+from unitgain.data.sources.listing import LABEL_FILES, Listing, Place
+from unitgain.data.sources.source import SourceOptions
+from unitgain.data.sources.splits import ALL, SPLIT, count_kinds
+from unitgain.text import printable
+from unitgain.trust import read_regular
+
+GRID = "grid.png"  # all images on one sheet, beside those that this package drew
+
+
+class Tables:
+    """Tables and files of labels; each speaks of the pictures in its folder and below.
+
+    Args:
+        listing: what there is.
+        name: of the source.
+        options: may name another file of labels, or conditions and a split that tables tell.
+        read: the bytes of a file, by its place.
+
+    Attributes:
+        lines: by folder: the names of tables there, for messages, and their rows, where conditions are asked for.
+        unused: tables whose labels are not used, and why.
+        sheets: paths of pictures that hold others.
+
+    Raises:
+        ValueError: if one is damaged.
+    """
+
+    def __init__(
+        self, listing: Listing[Place], name: str, options: SourceOptions, read: Callable[[Place], bytes]
+    ) -> None:
+        self.listing, self.name, self.options, self.read = listing, name, options, read
+        self.lines: dict[str, tuple[tuple[str, Lines], ...]] = {}
+        self.unused: dict[str, str] = {}
+        self.sheets = set[str]()
+        self._labels: dict[str, tuple[str, dict[str, Label]]] = {}  # by folder
+        self._splits: dict[str, tuple[tuple[str, Lines], ...]] = {}  # likewise, of tables that tell of splits
+        self._names: tuple[str, ...] | None = options.classes
+        if options.labels is not None:
+            where = str(options.labels)
+            self._labels[""] = where, read_labels(options.labels, options.label_column)
+            if where.lower().endswith(SUFFIXES):
+                self._add_splits("", parse_lines(where, read_regular(options.labels, TABLE), where), where)
+        for table in sorted(listing.tables, key=lambda table: LABEL_FILES.index(posixpath.basename(table).lower())):
+            self._add(table)
+
+    def _add(self, table: str) -> None:
+        folder, file = posixpath.split(table)
+        own = file.lower() == "manifest.json"
+        rows = file.lower().endswith(SUFFIXES) and (bool(self.options.conditions) or self.options.split != ALL)
+        if not (self.options.wants_labels or own or rows):
+            return
+        wanted = self.options.wants_labels and folder not in self._labels
+        if self.options.wants_labels and not wanted and not own:
+            self.unused[table] = "files of labels were not used: another beside them counts"
+            if not rows:
+                return
+        try:
+            data = self.read(self.listing.tables[table])
+        except Exception as error:  # of whatever the decompressors make of it
+            raise ValueError(f"{self.name}: {table} cannot be read: {printable(error)}") from error
+        where, told = f"{self.name}/{table}", False
+        if rows:
+            lines = parse_lines(file, data, where)
+            told = self._add_splits(folder, lines, where)
+            if self.options.conditions:
+                self.lines[folder] = (*self.lines.get(folder, ()), (where, lines))
+            if not wanted:
+                return
+            labels = labels_of(file, lines, where, self.options.label_column)
+        else:
+            labels = parse_labels(file, data, where, self.options.label_column)
+        if labels is None:
+            if not told:
+                self.unused[table] = "files hold no labels and were not used"
+            return
+        if own:
+            self.sheets.add(posixpath.join(folder, GRID))
+        if wanted:
+            self._labels[folder] = where, labels
+            if (own or file.lower() == "dataset.json") and self._names is None:
+                self._names = class_names(data)
+
+    def _add_splits(self, folder: str, lines: Lines, where: str) -> bool:
+        """Keep what rows of a table say of the splits that pictures are of, and tell whether it has the column."""
+        file, split = find_column(lines.names, FILE_COLUMNS), find_column(lines.names, (SPLIT,))
+        if file is None or split is None or self.options.split == ALL:
+            return False
+        rows = ((row, {"file": line[file], SPLIT: line.get(split)}) for row, line in lines.rows if line.get(file))
+        self._splits[folder] = (*self._splits.get(folder, ()), (where, Lines(("file", SPLIT), tuple(rows))))
+        return True
+
+    def labels(
+        self, keys: Sequence[str], others: Sequence[str] = ()
+    ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]] | None:
+        """Labels, classes and notes; None if there is no file of labels. `others` are pictures that are left out."""
+        places, apart = below(self._labels, keys), below(self._labels, others)
+        if not places:
+            return None
+        labels, more, where = dict[str, Label](), list[str](), ""
+        for folder, own in places.items():
+            where, rows = self._labels[folder]
+            start = len(folder) + 1 if folder else 0
+            further = [key[start:] for key in apart.get(folder, ())]
+            values, notes = look_up(rows, [key[start:] for key in own], where, others=further)
+            labels |= {key: label for key, label in zip(own, values, strict=True) if label is not None}
+            more += notes
+        where = where if len(places) == 1 else f"{self.name}: {len(places)} files of labels"
+        numbers, classes, notes = number([labels.get(key) for key in keys], keys, where, self._names)
+        return numbers, classes, (*more, *notes)
+
+    def splits(self, keys: Sequence[str], samples: Mapping[str, Line]) -> list[object] | None:
+        """What rows say of the split that each picture is of, None of those without; None if nothing has to be chosen.
+
+        Args:
+            keys: paths of the pictures.
+            samples: what the source itself says of pictures, by column, by the path of each.
+
+        Raises:
+            ValueError: if a table tells of splits and names none of the pictures, or one twice with two splits.
+        """
+        split = self.options.split
+        own = {key: samples[key][SPLIT] for key in keys if SPLIT in samples.get(key, ())}
+        told = [line[SPLIT] for each in self._splits.values() for _, lines in each for _, line in lines.rows]
+        told += own.values()
+        if split == ALL or not told or (split is None and count_kinds(told) < 2):
+            return None
+        try:
+            rows, _ = rows_below(self._splits, keys, (SPLIT,))
+        except ValueError as error:
+            raise ValueError(f"{error}; or take all together with --split {ALL}") from error
+        return [rows[key][1][SPLIT] if key in rows else own.get(key) for key in keys]
