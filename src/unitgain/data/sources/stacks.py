@@ -72,13 +72,10 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, named:
     starts = np.cumsum([0, *counts])
     chosen = choose_rows(_joined([stack.splits for stack in stacks], counts), options.split, name, named)
     rows = np.arange(starts[-1]) if chosen is None else np.array(chosen)
-
-    def at(index: int) -> tuple[int, int]:
-        place = int(np.searchsorted(starts, rows[index], side="right")) - 1
-        return place, int(rows[index] - starts[place])
-
-    several = len(paths) > 1
-    keys = [f"{paths[place].name}/{row:09d}" if several else f"{row:09d}" for place, row in map(at, range(len(rows)))]
+    files = np.searchsorted(starts, rows, side="right") - 1
+    own_rows = rows - starts[files]
+    prefixes = [f"{path.name}/" if len(paths) > 1 else "" for path in paths]
+    keys = [f"{prefixes[file]}{row:09d}" for file, row in zip(files.tolist(), own_rows.tolist(), strict=True)]
     own: list[Label] | None = None
     if options.labels is not None:
         own = _read_labels(options.labels, int(starts[-1]))
@@ -88,12 +85,11 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, named:
     numbers, classes, notes = number(labels, keys, name, options.classes)
 
     def fetch(index: int) -> bytes:
-        place, row = at(index)
-        return npy(stacks[place].row(row))
+        return npy(stacks[files[index]].row(int(own_rows[index])))
 
     def cells(index: int) -> tuple[Cell, ...]:
-        place, row = at(index)
-        return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stacks[place].conditions)
+        row = int(own_rows[index])
+        return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stacks[files[index]].conditions)
 
     picked = [] if chosen is None else [rows]
     return Indexed(
