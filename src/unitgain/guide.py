@@ -8,13 +8,13 @@ levels where it does no good (Kynkaanniemi et al. 2024).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitgain.arch import NetworkSpec
+from unitgain.arch.spec import NetworkSpec, check_guide
 from unitgain.arch.values import Conditions
 from unitgain.denoiser import DenoiserLike, Label, Pictures
 from unitgain.ops import over_pixels
@@ -209,26 +209,14 @@ def _left_out(main: DenoiserLike, without: Sequence[str] | None) -> frozenset[st
 
 
 def _check_pair(main: DenoiserLike, guide: DenoiserLike) -> None:
+    check_guide(main.spec, guide.spec)
     same = {
-        "resolution": (main.spec.resolution, guide.spec.resolution, "they must denoise the same images"),
-        "channels": (main.spec.channels, guide.spec.channels, "they must denoise the same images"),
         "sigma_data": (main.sigma_data, guide.sigma_data, "they were trained on data of different scale"),
         "encoder": (main.encoder or guide.encoder, guide.encoder or main.encoder, "both must be of the same data"),
     }
     for name, (ours, theirs, why) in same.items():
         if ours != theirs:
             raise ValueError(f"the guide has {name} {theirs}, the main network {ours}: {why}")
-    for condition in guide.spec.conditions:
-        if replace(condition, dropout=0.0) not in [replace(one, dropout=0.0) for one in main.spec.conditions]:
-            raise ValueError(
-                f"the guide has the condition {condition.to_json()}, which the main network has not: a guide has the "
-                "same conditions or fewer"
-            )
-    if guide.spec.label_dim not in (0, main.spec.label_dim):
-        raise ValueError(
-            f"the guide knows {guide.spec.label_dim} classes, the main network {main.spec.label_dim}: "
-            "a guide has the same classes or none"
-        )
 
 
 def _check_weight(weight: Weight, classes: int) -> None:

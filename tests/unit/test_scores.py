@@ -9,7 +9,7 @@ from unitgain.checkpoint.writer import write_snapshot
 from unitgain.data.encoder import PixelEncoder
 from unitgain.denoiser import Denoiser
 from unitgain.recipes import recipe
-from unitgain.report.scores import PAPERS, measured, published, recipe_price, score_figure
+from unitgain.report.scores import PAPERS, measured, paper_points, published, recipe_price, score_figure
 from unitgain.serial import to_dict
 
 TABLE_4 = {"xs": (1.65, 38.9), "s": (1.80, 42.5), "m": (2.02, 47.4), "l": (2.30, 53.8), "xl": (2.64, 61.6)}
@@ -28,15 +28,33 @@ def test_the_command_prints_the_table(call):
     call("inspect", "edm2-img512-xxl", "--guide", "edm2-img512-xz-uncond", code=2)
 
 
+def test_a_pair_that_could_not_draw_has_no_price(call):
+    refused = call("inspect", "edm2-img512-xxl", "--guide", "edm2-img64-s", code=2)
+    assert "the guide has channels 3, the main network 4" in " ".join(refused.err.split())
+
+
 def test_published_points_are_those_of_recipes_with_labels():
     points = published(PAPERS["edm2"])
     fid = {(p.family, p.name, p.guided): p.value for p in points if p.metric == "FID"}
     assert fid["edm2-img512", "xxl", ""] == 1.91
     assert fid["edm2-img512", "xxl", "guided"] == 1.81
     assert fid["edm2-img512", "xxl", "autoguided"] == 1.25
-    assert fid["edm2-img512-config", "a", ""] == 8.00
+    assert fid["edm2-img512-config", "A", ""] == 8.00
     assert len(fid) == len([p for p in points if p.metric == "FID"])
     assert not [p for p in points if "uncond" in p.name]
+
+
+def test_the_figure_of_edm2plus_has_both_families_and_configs_without_a_line():
+    points = paper_points("edm2plus")
+    assert {point.metric for point in points} == {"FID"}
+    values = {(p.family, p.name, p.guided): (p.value, round(p.price.gflops)) for p in points}
+    assert values["edm2plus-img64", "s", ""] == (1.58, 50) and values["edm2-img64", "s", ""] == (1.58, 102)
+    assert values["edm2plus-img64", "xl", ""] == (1.33, 199) and values["edm2-img64", "xl", ""] == (1.33, 406)
+    assert values["edm2plus-img64-config", "G*", ""] == (1.58, 50)
+    axes = score_figure(points).axes[0]
+    joined = {line.get_label(): line.get_linestyle() != "None" for line in axes.get_lines()}
+    assert joined["edm2-img64"] and joined["edm2plus-img64"] and not joined["edm2plus-img64-config"]
+    assert {"A", "D*, F*", "G*"} <= {text.get_text() for text in axes.texts}
 
 
 def measurement(snapshot, **source):
@@ -61,6 +79,12 @@ def test_own_measurements_lie_beside_the_published(tmp_path, call, tiny_spec):
     assert (first.family, first.value, first.guided, second.guided) == ("own", 3.5, "", "guided")
     assert second.price.gflops == 2 * first.price.gflops
     assert second.price.parameters == first.price.parameters > 0
+    free, weak = (tmp_path / f"{name}.safetensors" for name in ("unconditional", "weak"))
+    for guide, spec in ((free, tiny_spec.replace(label_dim=0)), (weak, tiny_spec.replace(model_channels=8))):
+        write_snapshot(guide, SnapshotHeader(network=spec, **about), Denoiser(spec).state_dict())
+    others = [measurement(str(snapshot), guide=str(guide), sampler={"guidance": 2.0}) for guide in (free, weak)]
+    (tmp_path / "others.json").write_text(json.dumps(others))
+    assert [point.guided for point in measured(tmp_path / "others.json")] == ["guided", "autoguided"]
     drawn = {axes.get_ylabel() for axes in score_figure([first, second]).axes}
     assert "FD-EffNet" in drawn
     call("inspect", "--configs", "edm2plus", "--plot", tmp_path / "scores.svg", "--measured", path)

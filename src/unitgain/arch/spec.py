@@ -231,3 +231,25 @@ class NetworkSpec:
     def _require(self, name: str, holds: object, remedy: str) -> None:
         if not holds:
             raise ValueError(f"NetworkSpec.{name} = {repr(getattr(self, name))[:200]}: {remedy}")
+
+
+def check_guide(main: NetworkSpec, guide: NetworkSpec) -> None:
+    """Raise `ValueError` unless `guide` denoises what `main` does, and is told the same or less."""
+    for name in ("resolution", "channels"):
+        ours, theirs = getattr(main, name), getattr(guide, name)
+        if ours != theirs:
+            raise ValueError(
+                f"the guide has {name} {theirs}, the main network {ours}: they must denoise the same images"
+            )
+    known = [dataclasses.replace(condition, dropout=0.0) for condition in main.conditions]
+    for condition in guide.conditions:
+        if dataclasses.replace(condition, dropout=0.0) not in known:
+            raise ValueError(
+                f"the guide has the condition {condition.to_json()}, which the main network has not: a guide has the "
+                "same conditions or fewer"
+            )
+    if guide.label_dim not in (0, main.label_dim):
+        raise ValueError(
+            f"the guide knows {guide.label_dim} classes, the main network {main.label_dim}: "
+            "a guide has the same classes or none"
+        )

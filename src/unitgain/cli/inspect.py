@@ -15,7 +15,7 @@ from unitgain.data.manifest import read_manifest
 from unitgain.recipe import Recipe, Score
 from unitgain.recipes import DIGITS, RECIPES, recipe
 from unitgain.report.facts import describe, network_in, network_of, paper_rows
-from unitgain.report.scores import PAPERS, measured, published, recipe_price, score_figure
+from unitgain.report.scores import measured, paper_points, recipe_price, score_figure
 from unitgain.serial import from_dict, suggest, to_dict
 from unitgain.text import one_line
 
@@ -39,7 +39,8 @@ class Inspect:
 
     plot: Unset[Path] = None
     """Draw to this file, .svg, .png or .pdf, instead: the blocks of the network to scale; with --configs what the paper
-    reports as scores against GFLOPs, parameters, cost of an image and of training (EDM2, Figs. 1 and 8-10)."""
+    reports as scores against GFLOPs, parameters, cost of an image and of training (EDM2, Figs. 1 and 8-10; EDM2+,
+    Fig. 1)."""
 
     measured: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """File of `unitgain metrics NETWORK --out FILE`, to be drawn beside the scores of --configs; may be given again."""
@@ -69,7 +70,7 @@ class Inspect:
             from unitgain.figures import save
 
             own = [point for path in self.measured for point in measured(path)]
-            save(score_figure([*published(PAPERS[paper]), *own]), self.plot)
+            save(score_figure([*paper_points(paper), *own]), self.plot)
             say(f"wrote {self.plot}")
             return
         rows = paper_rows(paper)

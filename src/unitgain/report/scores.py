@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitgain.analysis.counts import Cost, recipe_costs, sampling_teraflops, training_zettaflops
+from unitgain.arch.spec import NetworkSpec, check_guide
 from unitgain.extras import require
 from unitgain.figures import colors, new_figure
-from unitgain.recipe import Recipe, Score
+from unitgain.recipe import Recipe
 from unitgain.recipes import RECIPES, recipe
 from unitgain.text import brief, plot_label
 from unitgain.trust import Limits, is_number, parse_json, read_regular
@@ -22,6 +23,12 @@ PAPERS = {
 }
 """Families of recipes by paper: what their names begin with, configs first."""
 
+BESIDE = {"edm2plus": ("edm2-img64-",)}
+"""Families of the other paper that the figure of one compares with."""
+
+STARRED = {"d-e4": "D*", "e-k7": "E°", "f-bottleneck": "F*", "g-bottleneck": "G*"}
+"""Configs of EDM2+ as Tables 1 and 2 call them, where that is no letter alone."""
+
 AXES = {
     "gflops": "GFLOPs of an evaluation",
     "parameters": "parameters",
@@ -30,7 +37,7 @@ AXES = {
 }
 """What can be counted, and how it is called: Fig. 1, Fig. 8, Fig. 9 and Fig. 10 of EDM2."""
 
-STYLES = {"": "-", "guided": "--", "autoguided": ":"}  # of lines, by how they are guided
+STYLES = {"": "o-", "guided": "s--", "autoguided": "^:"}  # of points and lines, by how they are guided
 MEASURED = Limits(max_item_bytes=2**24)  # of a file with measurements
 
 
@@ -62,6 +69,7 @@ class Point:
         value: of the metric.
         price: of the network.
         guided: how; empty for not at all.
+        joined: a line joins it with the others of its family, as it does sizes and not configs.
     """
 
     family: str
@@ -70,6 +78,7 @@ class Point:
     value: float
     price: Price
     guided: str = ""
+    joined: bool = True
 
 
 def recipe_price(what: Recipe, guide: str = "") -> Price:
@@ -80,10 +89,24 @@ def recipe_price(what: Recipe, guide: str = "") -> Price:
         guide: name of the guide's recipe; empty for none.
 
     Raises:
-        ValueError: if there is no such guide, naming the nearest.
+        ValueError: if there is no such guide, naming the nearest, or it cannot guide this network.
     """
-    other = _cost(recipe(guide)) if guide else None
+    other = None
+    if guide:
+        check_guide(what.network, recipe(guide).network)
+        other = _cost(recipe(guide))
     return _price(_cost(what), what.latents, what.duration, other)
+
+
+def paper_points(paper: str) -> list[Point]:
+    """What the figures of a paper show: scores of its configs and sizes, and those of what it compares them with.
+
+    Args:
+        paper: of `PAPERS`.
+    """
+    own = published(PAPERS[paper])
+    metrics = {point.metric for point in own}
+    return [*own, *(point for point in published(BESIDE.get(paper, ())) if point.metric in metrics)]
 
 
 def published(families: Iterable[str]) -> list[Point]:
@@ -94,16 +117,19 @@ def published(families: Iterable[str]) -> list[Point]:
     """
     points: dict[str, list[Point]] = {}
     for family in families:
+        joined = not family.endswith("-config-")
         for name, what in RECIPES.items():
             if name.startswith(family) and name not in points and what.network.label_dim:
+                own = name.removeprefix(family)
                 points[name] = [
                     Point(
                         family=family.rstrip("-"),
-                        name=name.removeprefix(family),
+                        name=own if joined else STARRED.get(own, own.upper()),
                         metric=score.metric,
                         value=score.value,
                         price=recipe_price(what, score.guide),
-                        guided=_guidance(score),
+                        guided=_guidance(what.network, recipe(score.guide).network) if score.guide else "",
+                        joined=joined,
                     )
                     for score in what.scores
                 ]
@@ -128,6 +154,8 @@ def measured(path: Path) -> list[Point]:
 def score_figure(points: Sequence[Point]) -> Any:
     """Scores against each cost: a row per metric, a column per cost, a line per family and kind of guidance.
 
+    Configs of a family are points without a line, with their names to the left.
+
     Returns:
         A matplotlib figure; costs are logarithmic.
 
@@ -139,7 +167,7 @@ def score_figure(points: Sequence[Point]) -> Any:
         raise ValueError("there are no scores to draw")
     ticker = require("matplotlib.ticker", extra="plot")
     metrics = list(dict.fromkeys(point.metric for point in points))
-    figure = new_figure(3.4 * len(AXES), 3.2 * len(metrics))
+    figure = new_figure(3.4 * len(AXES), 3.4 * len(metrics))
     panels = figure.subplots(len(metrics), len(AXES), squeeze=False, sharey="row")
     by_family = colors(list(dict.fromkeys(point.family for point in points)))
     for row, metric in zip(panels, metrics, strict=True):
@@ -150,32 +178,41 @@ def score_figure(points: Sequence[Point]) -> Any:
                     line = [point for point in own if point.family == family and point.guided == guided]
                     _draw_line(axes, line, cost, color)
             axes.set_xscale("log")
+            axes.margins(x=0.15)
             axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(ticker.EngFormatter(sep="") if cost == "parameters" else "{x:g}")
             axes.xaxis.set_minor_formatter(ticker.NullFormatter())
             axes.set_xlabel(title)
             axes.grid(alpha=0.25)
         row[0].set_ylabel(plot_label(metric))
-    panels[0, -1].legend(frameon=False, fontsize=7)
+    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
+    figure.legend(handles=[*lines.values()], loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     return figure
 
 
-def _guidance(score: Score) -> str:
-    if not score.guide:
-        return ""
-    return "guided" if score.guide.endswith("-uncond") else "autoguided"
+def _guidance(main: NetworkSpec, guide: NetworkSpec) -> str:
+    """Autoguided by a network that is told as much, guided by one that is told less."""
+    ours, theirs = ((spec.label_dim, {each.name for each in spec.conditions}) for spec in (main, guide))
+    return "autoguided" if ours == theirs else "guided"
 
 
 def _draw_line(axes: Any, points: Sequence[Point], cost: str, color: Any) -> None:
     places = [(getattr(point.price, cost), point) for point in points if getattr(point.price, cost)]
     if not places:
         return
-    label = ", ".join(filter(None, (points[0].family, points[0].guided)))
-    style = STYLES[points[0].guided]
+    one = points[0]
+    label = ", ".join(filter(None, (one.family, one.guided)))
     x, y = [place for place, _ in places], [point.value for _, point in places]
-    axes.plot(x, y, marker="o", markersize=4, linewidth=1, linestyle=style, color=color, label=plot_label(label))
-    for place, point in places:
-        axes.annotate(plot_label(point.name), (place, point.value), (3, 3), textcoords="offset points", fontsize=6)
+    look, size = (STYLES[one.guided], 4) if one.joined else ("D", 3)
+    axes.plot(x, y, look, markersize=size, linewidth=1, color=color, label=plot_label(label))
+    names: dict[tuple[float, float], list[str]] = {}
+    for place, point in places:  # those that lie on each other have one text
+        near = (at for at in names if at[1] == point.value and abs(at[0] / place - 1) < 0.01)
+        names.setdefault(next(near, (place, point.value)), []).append(point.name)
+    offset, side = ((3, 3), "left") if one.joined else ((-4, -2), "right")
+    for at, found in names.items():
+        text = plot_label(", ".join(found))
+        axes.annotate(text, at, offset, textcoords="offset points", fontsize=6, ha=side)
 
 
 def _cost(what: Recipe) -> Cost:
@@ -208,12 +245,14 @@ def _measured(path: Path, row: Any) -> Point:
         right = False
     if not right:
         raise ValueError(f"{path} is no list of measurements: `unitgain metrics NETWORK --out FILE` writes such")
-    header, guided = _header(path, name), sampler.get("guidance", 1) != 1
-    cost, guide = network_cost(header.network), source.get("guide")
-    other = None
-    if guided:  # by itself: evaluated twice
-        by_itself = guide in (None, "self")
-        other = replace(cost, parameters=0) if by_itself else network_cost(_header(path, guide).network)
+    header, guide = _header(path, name), source.get("guide")
+    cost, other, guided = network_cost(header.network), None, ""
+    if sampler.get("guidance", 1) != 1:
+        if guide in (None, "self"):  # evaluated twice
+            other, guided = replace(cost, parameters=0), "guided"
+        else:
+            by = _header(path, guide).network
+            other, guided = network_cost(by), _guidance(header.network, by)
     latents = isinstance(encoder_from_dict(header.encoder), LatentEncoder)
     return Point(
         family=path.stem,
@@ -221,7 +260,7 @@ def _measured(path: Path, row: Any) -> Point:
         metric=metric,
         value=float(value),
         price=_price(cost, latents, header.nimg, other),
-        guided="guided" if guided else "",
+        guided=guided,
     )
 
 
