@@ -5,6 +5,7 @@ import functools
 import gc
 import json
 import re
+import shutil
 import sys
 import weakref
 from collections.abc import Callable
@@ -385,6 +386,30 @@ def test_csv_and_pictures(tmp_path):
         plot_curves(results, tmp_path / "curves.gif")
     with pytest.raises(ValueError, match="no results"):
         plot_map([], tmp_path / "map.svg")
+
+
+def test_a_table_that_is_replaced_says_which_cells_are_not_in_it_any_more(tmp_path, capsys):
+    results, table = results_of(max), tmp_path / "sweep.csv"
+    write_csv(table, results[:4])
+    write_csv(table, results)
+    assert not capsys.readouterr().err
+    write_csv(table, results[3:])
+    assert "held 3 rows of other cells" in " ".join(capsys.readouterr().err.split())
+    assert len(list(csv.DictReader(table.open()))) == 6
+
+
+def test_tables_on_narrow_terminals_and_pictures_of_several_runs_tell_apart(runs, tmp_path, call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("main", "guide", "other"):
+        shutil.copytree(runs / ("main" if name == "main" else "guide"), tmp_path / name)
+    cells = ("--lengths", 0.1, "--images", 8, "--steps", 2, "--metric", "fd_pixels", "--reference", "digits")
+    names = [f"network.enc.8x8_block0.branch.{part}.weight" for part in ("conv0", "conv1")]
+    patterns = [word for name in names for word in ("--pattern", name)]
+    text = call("sweep", tmp_path / "main", *cells, "--base", 0.1, *patterns).out
+    assert all(name in text for name in names)
+    for other in ("guide", "other"):
+        call("sweep", tmp_path / "main", tmp_path / other, *cells)
+    assert len(list((tmp_path / "main" / "sweep").glob("runs*.svg"))) == 2
 
 
 @dataclass

@@ -92,8 +92,9 @@ class SweepCommand(Bench):
     """Sweep EMA lengths and guidance: draw, measure, keep what was measured, plot.
 
     Averages are reconstructed once per length, all cells share their seeds, and every finished cell is kept: call the
-    command again to go on after an interruption, to add cells or metrics. Under torchrun the processes share the cells.
-    Writes a table, plots and a picture of what the cells draw, sweep*.csv, .svg and .png, into RUN/sweep.
+    command again to go on after an interruption, or with more cells or metrics. Under torchrun the processes share the
+    cells. Writes a table, plots and a picture of what the cells of this call draw, sweep*.csv, .svg and .png, into
+    RUN/sweep.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -116,6 +117,7 @@ class SweepCommand(Bench):
         from unitgain.sweep.pictures import draw_pictures
         from unitgain.sweep.plots import plot_runs, write_results
         from unitgain.sweep.run import sweep, with_paper_tensors
+        from unitgain.sweep.table import key_of
 
         if not self.runs:
             raise ValueError("name the folder of a run")
@@ -146,7 +148,8 @@ class SweepCommand(Bench):
                     Console().print(_table(results))
                     say("\n".join(map(str, write_results(results, out, self.stem("sweep", times)))))
             if world.main and len(by_run) > 1:
-                path = next(iter(self.runs)) / "sweep" / f"{self.stem('runs', times)}.svg"
+                whose = key_of({"runs": sorted(str(run.resolve()) for run in self.runs)})[:8]
+                path = next(iter(self.runs)) / "sweep" / f"{self.stem('runs', times)}-{whose}.svg"
                 plot_runs(by_run, path)
                 say(path)
             for bench, results in shown:  # when the other processes have no more to wait for
@@ -212,17 +215,25 @@ class Tune(Bench):
 
 
 def _table(results: Sequence[CellResult]) -> Table:
-    """The best cell of each time and weight of guidance."""
-    several = len({result.nimg for result in results}) > 1
-    names = ("guidance", "best length", "guide's length", "pattern", "value", "±")
-    table = Table("metric", *(["images"] if several else []), *names, box=None)
-    for result in best_by(results, lambda one: (one.metric, one.nimg, one.cell.guidance, one.cell.pattern)).values():
-        cell = result.cell
-        guide_length = "" if cell.guide_length is None else f"{cell.guide_length:g}"
-        error = "" if result.error is None else f"{result.error:.2g}"
-        times = [f"{result.nimg:,.0f}"] if several else []
-        place = (*times, f"{cell.guidance:g}", f"{cell.length:g}", guide_length, cell.pattern)
-        table.add_row(result.metric, *place, f"{result.value:.4g}", error)
+    """The best cell of each time, weight of guidance and pattern; columns that would tell nothing are left out."""
+    found = best_by(results, lambda one: (one.metric, one.nimg, one.cell.guidance, one.cell.pattern)).values()
+    several, guided = len({one.nimg for one in found}) > 1, any(one.cell.guidance != 1 for one in found)
+    columns = {
+        "metric": [one.metric for one in found],
+        "images": [f"{one.nimg:,.0f}" if several else "" for one in found],
+        "guidance": [f"{one.cell.guidance:g}" if guided else "" for one in found],
+        "best\nlength": [f"{one.cell.length:g}" for one in found],
+        "guide's\nlength": ["" if one.cell.guide_length is None else f"{one.cell.guide_length:g}" for one in found],
+        "value": [f"{one.value:.4g}" for one in found],
+        "±": ["" if one.error is None else f"{one.error:.2g}" for one in found],
+        "pattern": [one.cell.pattern or "" for one in found],
+    }
+    told = {name: texts for name, texts in columns.items() if any(texts)}
+    table = Table(box=None)
+    for name in told:  # patterns differ in the middle and at their ends: none is cut
+        table.add_column(name, no_wrap=name != "pattern", overflow="fold")
+    for row in zip(*told.values(), strict=True):
+        table.add_row(*row)
     return table
 
 

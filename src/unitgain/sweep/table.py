@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unitgain.console import warn
 from unitgain.files import write_text
 from unitgain.sweep.cells import CellResult
 from unitgain.text import csv_cell
-from unitgain.trust import is_number, open_own, read_rows
+from unitgain.trust import Limits, is_number, open_own, read_regular, read_rows
 
 COLUMNS = (
     "metric",
@@ -26,6 +27,8 @@ COLUMNS = (
     "repeat",
     "images",
 )
+
+MOST = Limits(max_item_bytes=2**24)  # of a table that is replaced
 
 
 def key_of(identity: dict[str, Any]) -> str:
@@ -66,14 +69,37 @@ class Table:
 
 
 def write_csv(path: Path, results: Sequence[CellResult]) -> None:
-    """One line per cell and metric, atomically: the value is the best of the repetitions, beside it the worst."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    """One line per cell and metric, atomically: the value is the best of the repetitions, beside it the worst.
+
+    It replaces the table that is there; a warning says how many other rows that had, which stay in `cells-*.jsonl`.
+    """
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for result in results:
         cell = result.cell
         nimg = None if result.nimg is None else f"{result.nimg:.0f}"
         place = (result.metric, nimg, cell.length, cell.guidance, cell.guide_length, cell.pattern)
         row = (*place, result.value, result.worst, result.error, len(result.values), result.images)
-        writer.writerow(["" if each is None else csv_cell(each) for each in row])
+        rows.append(tuple("" if each is None else str(csv_cell(each)) for each in row))
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    if lost := len(_cells(path) - set(map(_cell, rows))):
+        warn(
+            f"{path} held {lost} rows of other cells or metrics, and now has those of this call alone: the others are "
+            "kept in cells-*.jsonl; name them too, and the table has all, without drawing them again"
+        )
     write_text(path, buffer.getvalue())
+
+
+def _cells(path: Path) -> set[tuple[str, ...]]:
+    """The cells of a table that is there; none of what is no table of ours."""
+    try:
+        lines = read_regular(path, MOST, below=path.parent).decode().splitlines()
+        rows = list(csv.reader(lines))
+    except (OSError, ValueError, csv.Error):
+        return set()
+    return set(map(_cell, rows)) if rows and tuple(rows[0]) == COLUMNS else set()
+
+
+def _cell(row: Sequence[str]) -> tuple[str, ...]:
+    """What a row is of: all that it says but what came out."""
+    return tuple(row[: COLUMNS.index("value")])
