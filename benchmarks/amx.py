@@ -3,14 +3,18 @@
 CPU seconds of one thread, variants in turn, medians: neighbours on the machine disturb them little.
 """
 
+import argparse
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import torch
 
+from arguments import parse
 from machine import write_results
+from tiny import tiny_network
 from unitgain.arch.configs import edm2, edm2plus
 from unitgain.denoiser import Denoiser
 from unitgain.infer import prepare
@@ -45,15 +49,16 @@ def measure(networks: dict[str, Denoiser], batch: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the table."""
-    if not torch.cpu._is_amx_tile_supported() or os.environ.get(NATIVE) == "0":
+    args = parse(argparse.ArgumentParser(description=__doc__), arguments)
+    if not args.small and (not torch.cpu._is_amx_tile_supported() or os.environ.get(NATIVE) == "0"):
         raise SystemExit("this processor has no AMX, or C is switched off")
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rows = {}
     for name, spec in (("EDM2-S", edm2("s", channels=3)), ("EDM2+-S", edm2plus("s"))):
-        networks = variants(Denoiser(spec).eval())
+        networks = variants(Denoiser(tiny_network(spec, 16) if args.small else spec).eval())
         for batch in (1, 4):
             rows[f"{name}, batch {batch}"] = measure(networks, batch)
             print(name, batch, rows[f"{name}, batch {batch}"], flush=True)
@@ -69,7 +74,7 @@ def main() -> None:
         "|---" * (1 + len(names)) + "|",
         *(f"| {row} | " + " | ".join(f"{rows[row][name]:.3f}" for name in names) + " |" for row in rows),
     ]
-    write_results("amx", {"rows": rows}, "\n".join(lines))
+    write_results("amx", {"rows": rows}, "\n".join(lines), folder=args.folder)
 
 
 if __name__ == "__main__":

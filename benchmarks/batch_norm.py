@@ -20,7 +20,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from unitgain.ema import Buffers
 from unitgain.posthoc import SnapshotStore, load_into, reconstruct
 
@@ -110,12 +111,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="of the results")
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
+    seeds, tried = (2, ((8, 0.01),)) if args.small else (args.seeds, SETTINGS)
     settings = []
-    for steps, lr in SETTINGS:
+    for steps, lr in tried:
         runs = []
-        for seed in range(args.seeds):
+        for seed in range(seeds):
             with tempfile.TemporaryDirectory() as temporary:
                 runs.append(run(seed, steps, lr, Path(temporary)))
             print(steps, lr, runs[-1], flush=True)

@@ -13,7 +13,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from arguments import parse
 
 BOUNDS = ("default", "0", "1000", "10000", "30000")
 
@@ -28,7 +31,7 @@ def rate(bound: str, images: int) -> float:
         run = Path(folder) / "run"
         # torch comes first, so that the command line leaves the bound alone
         code = "import sys, torch; from unitgain.cli.main import main; main(sys.argv[1:])"
-        options = ["--duration", str(images), "--tick", "640", "--device", "cpu", "--quiet", "--no-tensorboard"]
+        options = f"--duration {images} --tick {images // 10} --device cpu --quiet --no-tensorboard".split()
         command = [sys.executable, "-c", code, "train", "digits", "--out", str(run), *options]
         subprocess.run(command, check=True, env=environment, capture_output=True)
         rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
@@ -36,14 +39,16 @@ def rate(bound: str, images: int) -> float:
     return statistics.median(ticks[len(ticks) // 2 :])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in turns, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--images", type=int, default=6400)
     parser.add_argument("--neighbours", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--bounds", nargs="+", default=list(BOUNDS))
-    asked = parser.parse_args()
+    asked = parse(parser, arguments, results=None)
+    if asked.small:
+        asked.repeat, asked.images, asked.neighbours, asked.bounds = 1, 640, 1, ["0"]
     found: dict[tuple[str, bool], list[float]] = {(bound, busy): [] for bound in asked.bounds for busy in (False, True)}
     for _ in range(asked.repeat):
         for busy in (False, True):

@@ -9,11 +9,14 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from tiny import PAPERS, tiny_recipe
 from unitgain.analysis.cost import network_cost
 from unitgain.data.digits import digits
@@ -27,7 +30,7 @@ from unitgain.train import Microbatch, TrainState, train_step
 ENDS = 20  # steps at the start and the end whose loss is averaged
 
 
-def train_config(name: str, width: int, steps: int, batch: int) -> dict:
+def train_config(name: str, width: int, steps: int, batch: int, images: int) -> dict:
     """Train a config; what it costs, its loss, its distances, and how many values were not finite."""
     made = tiny_recipe(name, width, steps, batch)
     data = digits()
@@ -45,7 +48,7 @@ def train_config(name: str, width: int, steps: int, batch: int) -> dict:
     seconds = time.monotonic() - began
     nonfinite += sum(int((~torch.isfinite(tensor)).sum()) for tensor in state.modules.state_dict().values())
     features = data.encoder.encode(data.images).flatten(1).double().numpy()
-    raw = distance(state.denoiser, data, features)
+    raw = distance(state.denoiser, data, features, images)
     state.denoiser.load_state_dict(state.emas[-1].tensors())
     return {
         "recipe": name,
@@ -56,7 +59,7 @@ def train_config(name: str, width: int, steps: int, batch: int) -> dict:
         "loss_last": float(np.mean(errors[-ENDS:])),
         "nonfinite": nonfinite,
         "fd_raw": raw,
-        "fd_ema": distance(state.denoiser, data, features),
+        "fd_ema": distance(state.denoiser, data, features, images),
         "ema": f"half-life {made.ema_half_life}" if made.ema_half_life else f"sigma_rel {made.ema[-1]}",
     }
 
@@ -70,8 +73,8 @@ def plain_loss(denoiser: Denoiser, loss: DenoisingLoss, *batch: torch.Tensor) ->
         return (loss.weight(level, denoiser.sigma_data) * (denoised - clean) ** 2).mean().item()
 
 
-def distance(denoiser: Denoiser, data, features: np.ndarray, images: int = 500) -> float:  # noqa: ANN001
-    """Frechet distance in pixel space between the digits and the images of seeds 0 ... 499."""
+def distance(denoiser: Denoiser, data, features: np.ndarray, images: int) -> float:  # noqa: ANN001
+    """Frechet distance in pixel space between the digits and so many images, of the first seeds."""
     denoiser.eval()
     pixels = [data.encoder.decode(x) for _, _, x in generate(denoiser, range(images), sigma_grid(12), batch=250)]
     drawn = data.encoder.encode(torch.cat(pixels)).flatten(1).double().numpy()
@@ -79,29 +82,32 @@ def distance(denoiser: Denoiser, data, features: np.ndarray, images: int = 500) 
     return frechet_distance(*statistics(drawn), *statistics(features))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train all and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--images", type=int, default=500, help="drawn for each distance")
     parser.add_argument("--only", nargs="*")
-    args = parser.parse_args()
+    args = parse(parser, arguments)
+    if args.small:
+        args.steps, args.batch, args.images, args.only = 2, 8, 16, ["EDM2 B", "EDM2+ G*"]
     torch.set_num_threads(1)
-    settings = {"steps": args.steps, "batch": args.batch, "width": args.width}
-    rows = earlier(settings)
+    settings = {"steps": args.steps, "batch": args.batch, "width": args.width, "images": args.images}
+    rows = earlier(args.folder, settings)
     for label, name in PAPERS.items():
         if label in rows or (args.only and label not in args.only):
             continue
-        rows[label] = train_config(name, args.width, args.steps, args.batch)
+        rows[label] = train_config(name, args.width, args.steps, args.batch, args.images)
         rows = {known: rows[known] for known in PAPERS if known in rows}
         print(label, rows[label], flush=True)
-        write_results("configs", {"settings": settings, "configs": rows}, report(rows, settings))
+        write_results("configs", {"settings": settings, "configs": rows}, report(rows, settings), folder=args.folder)
 
 
-def earlier(settings: dict[str, int]) -> dict[str, dict]:
+def earlier(folder: Path, settings: dict[str, int]) -> dict[str, dict]:
     """Configs that an interrupted run with the same settings has measured; delete the results to measure again."""
-    path = RESULTS / "configs.json"
+    path = folder / "configs.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     return found["configs"] if found.get("settings") == settings else {}
 
@@ -113,8 +119,9 @@ def report(rows: dict[str, dict], settings: dict[str, int]) -> str:
         "",
         f"{settings['steps']} steps of {settings['batch']} images, two levels, one block each, base width "
         f"{settings['width']} where the papers have 192. Loss: Eq. 14, mean of the first and last {ENDS} steps. "
-        "Distance: Frechet, in pixel space, 500 images of 12 steps against the 1797 digits. Each config has its own "
-        "loss, EMA and Adam; A-C, whose weights are not normalized, have a tenth of the learning rate.",
+        f"Distance: Frechet, in pixel space, {settings['images']} images of 12 steps against the 1797 digits. Each "
+        "config has its own loss, EMA and Adam; A-C, whose weights are not normalized, have a tenth of the learning "
+        "rate.",
         "",
         "| config | parameters | lr | loss | distance, raw | distance, EMA | not finite |",
         "|---|---|---|---|---|---|---|",

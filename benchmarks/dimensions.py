@@ -11,7 +11,6 @@ import argparse
 import importlib
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 
 import torch
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from training_step import BRANCHES, MINI, Peer, recipe_of, recipes
 from unitgain.serial import to_dict
 
@@ -96,10 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--networks", nargs="*", default=[*BRANCHES, MINI], choices=[*BRANCHES, MINI])
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
-    parser.add_argument("--folder", type=Path, help="of the results")
-    args = parser.parse_args(arguments)
-    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
+    args = parse(parser, arguments)
+    if args.small:
+        args.turns, args.batch = 2, 1
     torch.set_num_threads(1)
     peer, found = Peer(args.peer), dict[str, dict[str, Any]]()
     for label in args.networks:
@@ -112,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
             found[f"{label} {job}"] = {**measure(ours, peer.within(theirs), args.turns), "images": args.batch}
             print(found[f"{label} {job}"], flush=True)
     text = page(found, args.commit)
-    write_results("dimensions", {"commit": args.commit, "found": found}, text, folder=folder)
+    write_results("dimensions", {"commit": args.commit, "found": found}, text, folder=args.folder)
     print(text)
 
 

@@ -3,7 +3,7 @@
 Draws lengths that were not drawn before, one after the other, as the page asks for them: snapshots are planned with and
 read, the network is prepared, then comes the first preview, then the finished images. RUN is the run of `make demo` or
 any other. Then a new length of a large network (EDM2-XS for images of 64x64, 32 snapshots of weights at random, 8 GB
-below --folder): its first image, against one reconstruction as `unitgain ema reconstruct` does it plus one drawing with
+below --work): its first image, against one reconstruction as `unitgain ema reconstruct` does it plus one drawing with
 a network that is open. Run it on an idle machine: the figures are times.
 """
 
@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from unitgain.checkpoint.snapshot import SnapshotHeader
 from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings, Preview
@@ -141,7 +142,7 @@ lengths.
 """
 
 
-def main(args: Sequence[str] | None = None, folder: Path = RESULTS) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/demo/run"))
@@ -152,14 +153,17 @@ def main(args: Sequence[str] | None = None, folder: Path = RESULTS) -> None:
     parser.add_argument("--snapshots", type=int, default=32, help="of the large network")
     parser.add_argument("--large-steps", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="for the large run; default: a temporary one")
-    asked = parser.parse_args(args)
+    parser.add_argument("--work", type=Path, help="for the large run; default: a temporary one")
+    asked = parse(parser, arguments)
+    if asked.small:
+        asked.lengths, asked.seeds, asked.steps, asked.large = 3, 2, 2, "digits"
+        asked.snapshots, asked.large_steps, asked.repeats = 8, 2, 1
     lengths = [round(0.05 + 0.15 * k / max(asked.lengths - 1, 1), 4) for k in range(asked.lengths)]
     found = measure(asked.run, lengths, asked.seeds, asked.steps)
-    with tempfile.TemporaryDirectory(dir=asked.folder) as place:
+    with tempfile.TemporaryDirectory(dir=asked.work) as place:
         large = measure_large(Path(place), asked.large, asked.snapshots, asked.large_steps, asked.repeats)
     found = {**found, "large": large}
-    write_results("explorer", found, page(found), folder=folder)
+    write_results("explorer", found, page(found), folder=asked.folder)
     print(page(found))
 
 

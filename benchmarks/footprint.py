@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -71,11 +72,12 @@ def highest() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def _main() -> None:
-    asked = json.loads(sys.argv[1])
+def main(arguments: Sequence[str]) -> None:
+    """Measure here what is asked for as JSON, and print it."""
+    asked = json.loads(arguments[0])
     torch.set_num_threads(asked.pop("threads"))
     print(json.dumps(asdict(measure_here(**asked))))
 
 
 if __name__ == "__main__":
-    _main()
+    main(sys.argv[1:])

@@ -10,14 +10,14 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from training_step import recipes
 from unitgain.arch import NetworkSpec
 from unitgain.denoiser import Denoiser
@@ -136,21 +136,20 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
+    rounds = 1 if options.small else options.rounds
     torch.manual_seed(0)
     found: dict[str, Any] = {}
     lines = ["# Convolutions of training", "", (__doc__ or "").split("\n\n")[1].split("Figures")[0].replace("\n", " ")]
     lines += ["Percentages are those of the rate of a square matrix product, by PyTorch."]
     lines += [f"Load average as it began, of {os.cpu_count()} cores: {os.getloadavg()[0]:.1f}."]
     for dtype in DTYPES.values():
-        rate = peak(dtype, options.rounds, options.small)
+        rate = peak(dtype, rounds, options.small)
         for name, (spec, batch) in networks(options.small).items():
             title = f"{name}, batch {batch}, {str(dtype).removeprefix('torch.')}"
             measured = layers(spec, batch, dtype).items()
-            rows = [row(shape, count, measure(shape, options.rounds), rate) for shape, count in measured]
+            rows = [row(shape, count, measure(shape, rounds), rate) for shape, count in measured]
             found[title] = {"peak": rate, "rows": rows}
             lines += ["", f"## {title}", "", f"Products: {rate / 1e9:.0f} G MACs/s.", "", *table(rows)]
             print(title, flush=True)

@@ -1,14 +1,16 @@
-"""Train the three networks of results/guidance.md on the digits: `python benchmarks/guidance.py runs/guidance`.
+"""Train the three networks of results/guidance.md on the digits: `python benchmarks/guidance.py`, into `runs/guidance`.
 
 `main` by the recipe `digits`; `weak`, half as wide and trained for a quarter of the time; `unconditional`, half as wide
 and trained for half of it. The sweeps and the pictures are made by `unitgain sweep`, as the document says.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from arguments import parse
 from unitgain.data.digits import digits
 from unitgain.recipe import Recipe
 from unitgain.recipes import DIGITS
@@ -37,13 +39,12 @@ def run(recipe: Recipe, out: Path) -> None:
     train(config, out, digits(), resume=out.exists(), tensorboard=False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    args = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse(argparse.ArgumentParser(description=__doc__), arguments, Path("runs/guidance"))
     torch.set_num_threads(1)
     for name, recipe in RECIPES.items():
-        run(recipe, args.out / name)
+        tiny = {"batch": 8, "duration": 80, "snapshot_every": 40}
+        run(recipe.replace(**tiny) if args.small else recipe, args.folder / name)
 
 
 if __name__ == "__main__":

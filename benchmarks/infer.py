@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from arguments import parse
 from footprint import footprint
-from machine import RESULTS, in_parts
+from machine import in_parts
 from unitgain.bench.cases import Case, inputs, open_denoiser, parse_mode
 from unitgain.bench.forward import forward
 from unitgain.bench.measure import Pace, Work, measure
@@ -180,12 +181,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--steps", type=int, default=32, help="of the whole sample")
     parser.add_argument("--compile", action="store_true", help="also compiled, which takes minutes more")
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--name", default="infer", help="of the results")
-    parser.add_argument("--folder", type=Path, help="of the results")
-    args = parser.parse_args(arguments)
-    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
+    args = parse(parser, arguments)
+    if args.small:
+        args.repeats, args.batches, args.steps = 1, [1], 2
     networks = SMALL if args.small else NETWORKS
     turns = {batch: args.repeats if batch == 1 else max(3, args.repeats // 2) for batch in args.batches}
     parts: dict[str, Any] = {
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     parts["sample"] = lambda: measure_sample(networks["EDM2+-S"], args.steps)
     parts["preparing"] = lambda: measure_prepare(networks, modes(compile=False))
     settings = {"networks": networks, "repeats": args.repeats, "steps": args.steps, "compile": args.compile}
-    found = in_parts(args.name, parts, page, settings=settings, fresh=args.fresh, folder=folder)
+    found = in_parts(args.name, parts, page, settings=settings, fresh=args.fresh, folder=args.folder)
     print("\n" + page(found))
 
 

@@ -5,9 +5,14 @@
 Needs 3 GiB of memory.
 """
 
+import argparse
+from collections.abc import Sequence
+
 import torch
 
+from arguments import parse
 from machine import write_results
+from tiny import tiny_network
 from unitgain.analysis.magnitude import watch
 from unitgain.arch import NetworkSpec
 from unitgain.arch.configs import edm2_configs, edm2plus_configs
@@ -27,14 +32,15 @@ def measure(spec: NetworkSpec) -> dict[str, float]:
     return {"smallest": min(buckets.values()), "largest": max(buckets.values()), "off": off.item(), **buckets}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all and write the table."""
+    args = parse(argparse.ArgumentParser(description=__doc__), arguments)
     torch.set_num_threads(1)
     specs = {f"EDM2 {name.upper()}": spec for name, spec in edm2_configs().items()}
     specs |= {f"EDM2+ {name}": spec for name, spec in edm2plus_configs().items()}
     rows = {}
     for name, spec in specs.items():
-        rows[name] = measure(spec)
+        rows[name] = measure(tiny_network(spec, 16) if args.small else spec)
         print(name, rows[name], flush=True)
     lines = [
         "# Magnitudes at initialization",
@@ -47,7 +53,7 @@ def main() -> None:
         "|---|---|---|---|",
         *(f"| {n} | {r['smallest']:.3f} | {r['largest']:.3f} | {r['off']:.3f} |" for n, r in rows.items()),
     ]
-    write_results("initialization", {"configs": rows}, "\n".join(lines))
+    write_results("initialization", {"configs": rows}, "\n".join(lines), folder=args.folder)
 
 
 if __name__ == "__main__":

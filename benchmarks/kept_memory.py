@@ -13,14 +13,13 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from training_step import recipes
 from unitgain.bench.cases import Case
 from unitgain.bench.training import training_work
@@ -56,14 +55,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--modes", nargs="*", default=list(MODES))
     parser.add_argument("--steps", type=int, default=12, help="of each process")
     parser.add_argument("--turns", type=int, default=3, help="processes of each kind")
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
-    parser.add_argument("--folder", type=Path, help="of the results")
     parser.add_argument("--one", nargs=3, metavar=("NETWORK", "MODE", "MEMORY"), help="measure here, and print")
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
+    if args.small:
+        args.networks, args.modes, args.steps, args.turns = args.networks[:1], args.modes[:1], 1, 1
     if args.one:
         print(json.dumps(steps(*args.one, args.steps, args.small)))
         return
-    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
     rows = []
     for label in args.networks:
         for mode in args.modes:
@@ -78,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
                 rows.append({"network": label, "mode": mode, "memory": kind, **median})
                 print(rows[-1], flush=True)
     load = os.getloadavg()[2]
-    write_results("kept_memory", {"load": load, "rows": rows}, page(rows, load), folder=folder)
+    write_results("kept_memory", {"load": load, "rows": rows}, page(rows, load), folder=args.folder)
 
 
 def page(rows: list[dict], load: float) -> str:

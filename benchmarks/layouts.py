@@ -7,16 +7,15 @@ processor's; ratios are those of a turn, given are the median and the quartiles 
 
 import argparse
 import os
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from arguments import parse
 from dimensions import JOBS, measure, work_of
-from machine import RESULTS, write_results
+from machine import write_results
 from unitgain.layers import MEMORY_FORMATS
 from unitgain.recipes import PIXELS32
 from unitgain.serial import to_dict
@@ -45,12 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=16)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
-    parser.add_argument("--folder", type=Path, help="of the results")
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
     if args.small:
         args.widths, args.side, args.batch, args.turns = [8], 8, 1, 2
-    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
     text = (__doc__ or "").partition("\n\n")[2]
     lines = ["# Layouts of volumes", "", *text.strip().splitlines(), ""]
     lines += [
@@ -89,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         "",
         f"Volumes of {args.side}x{args.side}x{args.side}, {args.batch} at once, float32. Load average {load:.1f}.",
     ]
-    write_results("layouts", {"load": load, "rows": rows}, "\n".join(lines), folder=folder)
+    write_results("layouts", {"load": load, "rows": rows}, "\n".join(lines), folder=args.folder)
 
 
 if __name__ == "__main__":

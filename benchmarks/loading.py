@@ -10,12 +10,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from arguments import parse
 from machine import write_results
 from unitgain.data.dataset import Dataset
 from unitgain.data.encoder import LatentEncoder
@@ -117,20 +118,22 @@ Random rows of {loader["rows"]:,} latents of 8x64x64 float32, batches of {loader
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--batches", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="for twice 0.5 GB of latents")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+    parser.add_argument("--work", type=Path, help="for twice 0.5 GB of latents")
+    args = parse(parser, arguments)
+    if args.small:
+        args.rows, args.batches, args.repeats = 64, 2, 0
+    with tempfile.TemporaryDirectory(dir=args.work) as name:
         results: dict = {
             "loader": measure_loader(Path(name), args.rows, 64, args.batches, 2 * args.repeats + 1),
         }
     results["note"] = f"Load average at the end: {os.getloadavg()[1]:.1f}."
     print(json.dumps(results, indent=1))
-    write_results("loading", results, markdown(results))
+    write_results("loading", results, markdown(results), folder=args.folder)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from arguments import parse
 from unitgain.files import write_text
 
-FOLDER = Path(__file__).parent / "results"
-CURVE, LOG = FOLDER / "loss_curve.json", FOLDER / "loss_curve.md"
+CURVE, LOG = "loss_curve.json", "loss_curve.md"
 STEPS, BATCH = 24, 32
 BETWEEN_VERSIONS = 1e-3  # relative, between versions of torch, whose kernels round differently
 BETWEEN_PROCESSORS = 1e-5  # relative; 1e-7 was seen after 24 steps
@@ -34,17 +35,17 @@ ANY_CPU = {
 }
 
 
-def measure() -> dict[str, Any]:
+def measure(steps: int = STEPS) -> dict[str, Any]:
     """The curve as this code and this torch give it, computed in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--print"], env={**os.environ, **ANY_CPU}, capture_output=True, text=True
+        [sys.executable, __file__, "--print", str(steps)], env={**os.environ, **ANY_CPU}, capture_output=True, text=True
     )
     if done.returncode:
         raise RuntimeError(f"the run failed: {done.stderr}")
     return json.loads(done.stdout)
 
 
-def run() -> dict[str, Any]:
+def run(steps: int) -> dict[str, Any]:
     """Train, here and now."""
     import torch
 
@@ -54,13 +55,13 @@ def run() -> dict[str, Any]:
     from unitgain.train.rows import read_stats
 
     torch.set_num_threads(1)
-    images = STEPS * BATCH
+    images = steps * BATCH
     recipe = DIGITS.replace(batch=BATCH, duration=images, snapshot_every=images)
     config = TrainConfig(recipe=recipe, data="digits", microbatch=BATCH // 2, tick=BATCH, checkpoint_every=images)
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder) / "run", digits(), quiet=True, tensorboard=False)
         losses = [row["loss"] for row in read_stats(Path(folder) / "run")]
-    return {"torch": torch.__version__, "processor": processor(), "steps": STEPS, "batch": BATCH, "loss": losses}
+    return {"torch": torch.__version__, "processor": processor(), "steps": steps, "batch": BATCH, "loss": losses}
 
 
 def processor() -> str:
@@ -94,35 +95,44 @@ def differences(found: dict[str, Any], committed: list[dict[str, Any]]) -> list[
     ]
 
 
-def update(found: dict[str, Any], why: str) -> None:
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Curves of a folder, one for each version of torch and processor."""
+    path = folder / CURVE
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def update(found: dict[str, Any], why: str, folder: Path) -> None:
     """Keep the curve and say why; it replaces those that it contradicts."""
-    curves = json.loads(CURVE.read_text()) if CURVE.exists() else []
+    curves, log = read(folder), folder / LOG
     kind = (found["torch"], found["processor"])
     kept = [
         curve for curve in curves if (curve["torch"], curve["processor"]) != kind and not differences(found, [curve])
     ]
     old = curves[0]["loss"][-1] if curves else None
-    text = LOG.read_text() if LOG.exists() else f"# Loss curve of the digits\n\n{(__doc__ or '').strip()}\n"
+    text = log.read_text() if log.exists() else f"# Loss curve of the digits\n\n{(__doc__ or '').strip()}\n"
     text += f"\n- {date.today()}, torch {kind[0]}, {kind[1]}: last loss {old} -> {found['loss'][-1]}. {why}\n"
-    write_text(CURVE, json.dumps([*kept, found], indent=1) + "\n")
-    write_text(LOG, text)
+    write_text(folder / CURVE, json.dumps([*kept, found], indent=1) + "\n")
+    write_text(log, text)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--update", metavar="WHY")
-    parser.add_argument("--print", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument("--print", type=int, metavar="STEPS", help="train so many steps in this process, and print")
+    options = parse(parser, arguments)
     if options.print:
-        print(json.dumps(run()))
-        return
-    found = measure()
+        print(json.dumps(run(options.print)))
+        return 0
+    found = measure(2 if options.small else STEPS)
     if options.update:
-        update(found, options.update)
-    rows = differences(found, json.loads(CURVE.read_text()))
+        update(found, options.update, options.folder)
+    committed = read(options.folder)
+    if not committed:
+        parser.error(f"there is no {options.folder / CURVE} to compare with; --update WHY writes one")
+    rows = differences(found, committed)
     print("\n".join(rows) or "the committed curve")
-    sys.exit(bool(rows))
+    return int(bool(rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

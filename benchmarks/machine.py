@@ -9,12 +9,8 @@ from unitgain.bench.measure import Comparison, machine
 from unitgain.bench.tables import cells
 from unitgain.files import write_text
 
-RESULTS = Path(__file__).parent / "results"
 
-
-def write_results(
-    name: str, results: Mapping[str, Any], text: str, *, device: str = "cpu", folder: Path = RESULTS
-) -> None:
+def write_results(name: str, results: Mapping[str, Any], text: str, *, folder: Path, device: str = "cpu") -> None:
     """Write `<name>.json` and `<name>.md`, the machine in both."""
     where = machine(device)
     write_text(folder / f"{name}.json", json.dumps({"machine": where, **results}, indent=1) + "\n")
@@ -28,9 +24,9 @@ def in_parts(
     page: Callable[[dict[str, Any]], str],
     *,
     settings: Mapping[str, Any],
+    folder: Path,
     fresh: bool = False,
     device: str = "cpu",
-    folder: Path = RESULTS,
 ) -> dict[str, Any]:
     """Measure what is not yet there, and write after each part; what is there counts if settings and machine are those.
 

@@ -11,11 +11,13 @@ its square grow by about T lr^2. The paper's runs have 10^6 steps; these make up
 import argparse
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from tiny import EDM2, tiny_recipe
 from unitgain.analysis.magnitude import QUANTITIES
 from unitgain.analysis.plots import magnitude_figure
@@ -51,14 +53,16 @@ def growth(rows: list[dict], since: float) -> dict[str, float]:
     return {key: max(last[bucket][key] / first[bucket][key] for bucket in last) for key in QUANTITIES}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train, draw, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--configs", default="cdeg")
-    args = parser.parse_args()
+    args = parse(parser, arguments)
+    if args.small:
+        args.steps, args.batch, args.configs = 4, 8, "cg"
     torch.set_num_threads(1)
     measured = {}
     for config in args.configs:
@@ -67,11 +71,11 @@ def main() -> None:
         measured[label] = run_config(label, folder, args.width, args.steps, args.batch)
         shutil.rmtree(folder.parent)
         print(label, growth(measured[label], SETTLED), flush=True)
-    save(magnitude_figure(measured), RESULTS / "magnitudes.svg")
+    save(magnitude_figure(measured), args.folder / "magnitudes.svg")
     settings = {"steps": args.steps, "batch": args.batch, "width": args.width}
     rows = {since: {label: growth(found, since) for label, found in measured.items()} for since in (0.0, SETTLED)}
     results = {"settings": settings, "growth": {str(since): found for since, found in rows.items()}}
-    write_results("magnitudes", {**results, "measured": measured}, report(rows, settings))
+    write_results("magnitudes", {**results, "measured": measured}, report(rows, settings), folder=args.folder)
 
 
 def report(rows: dict[float, dict[str, dict[str, float]]], settings: dict[str, int]) -> str:

@@ -12,11 +12,13 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from arguments import parse
 from machine import write_results
 from unitgain.parallel import World, processes
 from unitgain.recipe import Recipe
@@ -161,24 +163,24 @@ def text(rows: list[dict[str, Any]], process: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--measure", help="one case as JSON, in this process")
     parser.add_argument("--only", help="recipes to measure, separated by commas; writes nothing")
-    arguments = parser.parse_args()
+    arguments = parse(parser, args)
     if arguments.measure:
         train_case(Case(**json.loads(arguments.measure)))
         return
     torch.set_num_threads(1)
     process = process_bytes()
     rows = []
-    for case in CASES:
+    for case in CASES[:1] if arguments.small else CASES:
         if arguments.only and case.name not in arguments.only.split(","):
             continue
         rows.append(compare(case, process))
         print(json.dumps({key: value for key, value in rows[-1].items() if key != "estimate"}), flush=True)
         if not arguments.only:  # what is there so far
-            write_results("memory", {"process": process, "cases": rows}, text(rows, process))
+            write_results("memory", {"process": process, "cases": rows}, text(rows, process), folder=arguments.folder)
 
 
 if __name__ == "__main__":

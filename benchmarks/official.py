@@ -5,12 +5,16 @@
 The file is synthetic, in the official format: random float16 weights, each module with its source code.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from arguments import parse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -30,18 +34,25 @@ def convert(source: Path, out: Path) -> None:
     print(json.dumps(taken))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the file, convert it in a process of its own, and store the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--convert", nargs=2, type=Path, metavar=("FILE", "OUT"), help="in this process, and print")
+    args = parse(parser, arguments)
+    if args.convert:
+        convert(*args.convert)
+        return
     from official_files import random_state, write_official
 
     from machine import write_results
 
+    config = {**XS, "model_channels": 16, "img_resolution": 8} if args.small else XS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "edm2-img512-xs-2147483-0.135.pkl"
         rows = {}
         for protocol in (4, 2):
-            write_official(path, XS, state=random_state(XS), latents=True, protocol=protocol)
-            command = [sys.executable, __file__, str(path), str(path.with_suffix(".safetensors"))]
+            write_official(path, config, state=random_state(config), latents=True, protocol=protocol)
+            command = [sys.executable, __file__, "--convert", str(path), str(path.with_suffix(".safetensors"))]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             taken = json.loads(done.stdout)
             size = path.stat().st_size
@@ -51,13 +62,9 @@ def main() -> None:
     for name, row in rows.items():
         sizes = f"{row['bytes'] / 1e6:.1f} | {row['memory_bytes'] / 1e6:.1f} | {row['ratio']:.2f}"
         text += f"| {name} | {sizes} | {row['seconds']:.1f} |\n"
-    write_results("official", {"rows": rows}, text)
+    write_results("official", {"rows": rows}, text, folder=args.folder)
     print(text)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "attacks"))
-        convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    else:
-        main()
+    main()

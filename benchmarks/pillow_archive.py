@@ -9,6 +9,7 @@ import importlib
 import io
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -23,7 +24,8 @@ def crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def main(source: str, dest: str, resolution: str, level: str = "6", module: str = "sys") -> None:
+def main(arguments: Sequence[str]) -> None:
+    source, dest, resolution, level, module = (*arguments, *("6", "sys")[len(arguments) - 3 :])
     importlib.import_module(module)
     with zipfile.ZipFile(dest, "w", zipfile.ZIP_STORED) as archive:
         for index, path in enumerate(sorted(Path(source).iterdir())):
@@ -35,4 +37,4 @@ def main(source: str, dest: str, resolution: str, level: str = "6", module: str 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

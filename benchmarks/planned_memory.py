@@ -6,15 +6,18 @@ three channels, square or not, and measures each in a fresh process of one threa
 measurements have the process itself in them.
 """
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from arguments import parse
 from machine import in_parts
 from unitgain.recipe import Recipe
 from unitgain.serial import from_dict, to_dict
@@ -65,7 +68,7 @@ def train(recipe: Recipe, microbatch: int) -> None:
 
 def measure(name: str, process: int) -> dict[str, Any]:
     recipe, microbatch = planned(name)
-    command = [sys.executable, __file__, json.dumps([to_dict(recipe), microbatch])]
+    command = [sys.executable, __file__, "--measure", json.dumps([to_dict(recipe), microbatch])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     taken = int(done.stdout.split()[-1])
@@ -91,14 +94,17 @@ def page(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    if len(sys.argv) > 1 and sys.argv[1].startswith("["):
-        recipe, microbatch = json.loads(sys.argv[1])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", help="one recipe and its microbatch as JSON, in this process")
+    args = parse(parser, arguments)
+    if args.measure:
+        recipe, microbatch = json.loads(args.measure)
         train(from_dict(Recipe, recipe), microbatch)
         return
     process = process_bytes()
-    parts = {name: (lambda name=name: measure(name, process)) for name in CASES}
-    in_parts("planned_memory", parts, page, settings={"steps": STEPS, "dtype": "float32"})
+    parts = {name: (lambda name=name: measure(name, process)) for name in (list(CASES)[:1] if args.small else CASES)}
+    in_parts("planned_memory", parts, page, settings={"steps": STEPS, "dtype": "float32"}, folder=args.folder)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from arguments import parse
 from averages import Plain, combine, read_and_convert, read_and_convert_in_chunks, write_snapshots
-from machine import RESULTS, write_results
+from machine import write_results
 from unitgain.bench.memory import PeakMemory
 from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.ema import PowerEMA
@@ -134,22 +135,23 @@ def report(results: dict[str, dict[str, float | int]], load: float) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--snapshots", type=int, default=64)
     parser.add_argument("--parameters", type=float, default=125e6)
     parser.add_argument("--lengths", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures go")
-    parser.add_argument("--folder", type=Path, help="where the synthetic snapshots go; 16 GB and 4 GB of results")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+    parser.add_argument("--work", type=Path, help="where the synthetic snapshots go; 16 GB and 4 GB of results")
+    args = parse(parser, arguments)
+    if args.small:
+        args.snapshots, args.parameters, args.lengths, args.repeats = 4, 1e5, 2, 1
+    with tempfile.TemporaryDirectory(dir=args.work) as name:
         folder = Path(name)
         tracking = measure_tracking(folder, args.parameters, 5 * args.repeats)
         reconstruction = measure_reconstruction(folder, args.snapshots, args.parameters, args.lengths, args.repeats)
     results = {"reconstruction": reconstruction, "tracking": tracking}
     load = os.getloadavg()[1]
-    write_results("posthoc", {"load": load, **results}, report(results, load), folder=args.results)
+    write_results("posthoc", {"load": load, **results}, report(results, load), folder=args.folder)
 
 
 if __name__ == "__main__":

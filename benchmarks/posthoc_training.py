@@ -3,14 +3,12 @@
 
 Two runs on scikit-learn's digits: a classifier, and a denoiser (a plain network, Eq. 1 of EDM with fixed weighting). Two
 averages, 64 snapshots; averages of six other lengths are tracked directly and compared with their reconstructions.
-Figures go to `results/posthoc_training.json` and `.md`, pictures for the docs to `docs/pictures/`.
+Figures go to `results/posthoc_training.json` and `.md`, pictures for the docs to `docs/pictures/`, or all to `--folder`.
 """
 
 import argparse
-import json
-import os
-import platform
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +17,14 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from arguments import RESULTS, parse
+from machine import write_results
 from unitgain.ema import PowerEMA, PowerProfile
 from unitgain.posthoc import SnapshotStore, reconstruct, solve
 from unitgain.posthoc.plot import plot_errors, plot_profiles
 
 LENGTHS = (0.015, 0.03, 0.075, 0.13, 0.2, 0.25)
-ROOT = Path(__file__).parent
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 
 
 def network(outputs: int, inputs: int) -> nn.Module:
@@ -110,23 +110,16 @@ def pictures(folder: Path) -> None:
     plot_errors(lengths, errors, folder / "errors.svg")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3200)
-    args = parser.parse_args()
+    args = parse(parser, arguments)
+    steps, snapshots = (16, 8) if args.small else (args.steps, 64)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        results = {kind: run(kind, args.steps, 64, Path(name)) for kind in ("classifier", "denoiser")}
-        (ROOT.parent / "docs" / "pictures").mkdir(parents=True, exist_ok=True)
-        pictures(ROOT.parent / "docs" / "pictures")
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
-    text = json.dumps({"machine": machine, "steps": args.steps, "snapshots": 64, **results}, indent=1)
-    (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results" / "posthoc_training.json").write_text(text + "\n")
-    rows = [
-        "# Reconstruction against direct tracking\n",
-        f"\nBy `benchmarks/posthoc_training.py`, {json.dumps(machine)}.\n",
-    ]
+        results = {kind: run(kind, steps, snapshots, Path(name)) for kind in ("classifier", "denoiser")}
+    pictures(PICTURES if args.folder == RESULTS else args.folder)
+    rows = ["# Reconstruction against direct tracking\n"]
     for kind, result in results.items():
         rows.append(
             f"\n## {kind}\n\n| sigma_rel | predicted error of the profile | float32 snapshots | float16 |\n|---|---|---|---|\n"
@@ -135,7 +128,8 @@ def main() -> None:
             values = [result[key][length] for key in ("predicted", "float32", "float16")]  # type: ignore[index]
             rows.append(f"| {length} | " + " | ".join(f"{value:.1e}" for value in values) + " |\n")
         rows.append(f"\nRank correlation, float32: {result['rank_correlation_float32']:.2f}\n")
-    (ROOT / "results" / "posthoc_training.md").write_text("".join(rows))
+    values = {"steps": steps, "snapshots": snapshots, **results}
+    write_results("posthoc_training", values, "".join(rows), folder=args.folder)
     print("".join(rows))
 
 

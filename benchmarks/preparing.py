@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from arguments import parse
 from machine import write_results
 
 OURS = "{python} -m unitgain data prepare {source} {dest} --resolution {resolution}"
@@ -111,19 +112,21 @@ after: {", ".join(loads)}. `unitgain data prepare` takes all cores, the scripts 
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, nargs="+", default=[600, 10_000])
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peer", nargs=2, action="append", default=[], metavar=("NAME", "COMMAND"), help=PEER)
-    parser.add_argument("--folder", type=Path, help="for 0.1 GB of files")
-    args = parser.parse_args()
+    parser.add_argument("--work", type=Path, help="for 0.1 GB of files")
+    args = parse(parser, arguments)
+    if args.small:
+        args.files, args.resolution, args.repeats = [2, 3], 8, 2
     peers = STAND_INS | dict(args.peer)
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+    with tempfile.TemporaryDirectory(dir=args.work) as name:
         results = measure_commands(Path(name), args.files, args.resolution, args.repeats, peers)
     print(json.dumps(results, indent=1))
-    write_results("preparing", results, markdown(results, args.resolution, args.repeats))
+    write_results("preparing", results, markdown(results, args.resolution, args.repeats), folder=args.folder)
 
 
 if __name__ == "__main__":

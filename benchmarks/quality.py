@@ -6,13 +6,13 @@ that emulates a precision takes some minutes for it, and rounds to it all the sa
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from unitgain.data.digits import digits
 from unitgain.demo import Classifier, DemoConfig, run_demo
 from unitgain.denoiser import Denoiser
@@ -44,10 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/quality"), help="of the demo; gone on with if there")
     parser.add_argument("--images", type=int, default=2000, help="drawn in each precision")
-    parser.add_argument("--small", action="store_true", help="hardly trained, few images, to try the script")
-    parser.add_argument("--folder", type=Path, help="of the results")
-    args = parser.parse_args(arguments)
-    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
+    args = parse(parser, arguments)
     demo = DemoConfig(duration=1280, lengths=(0.1,), images=16, steps=2) if args.small else DemoConfig()
     report = run_demo(demo, args.run, quiet=True)
     if report is None:
@@ -75,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(rows[-1], flush=True)
     settings = {"images": config.images, "steps": config.steps, "length": report["best_sigma_rel"]}
     results = {"settings": settings, "fastest": str(fastest_dtype("cpu")).removeprefix("torch."), "rows": rows}
-    write_results("quality", results, page(results), folder=folder)
+    write_results("quality", results, page(results), folder=args.folder)
     print(page(results))
 
 

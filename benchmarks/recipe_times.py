@@ -4,26 +4,30 @@ Recipes from the smallest to EDM2+-XS are trained for some seconds each, in whol
 the small network that the estimate is made from is measured before and after each, in the same process. Some minutes.
 """
 
+import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from arguments import parse
 from machine import write_results
 from unitgain.analysis.counts import PASSES, recipe_costs
 from unitgain.recipes import recipe
 from unitgain.train.warmup import images_per_second, training_rate
 
 STEPS = {"digits": 64, "pixels64-mini": 8, "pixels32": 8, "edm2-img512-xxs": 4, "edm2plus-img64-xs": 2}  # images of one
-TURNS = 2
+TURNS, SECONDS = 2, 1.0
 
 
-def measured(name: str, images: int) -> list[dict[str, Any]]:
+def measured(name: str, images: int, turns: int, seconds: float) -> list[dict[str, Any]]:
     """Each turn of a recipe: images per second as estimated and as trained."""
     rows, costs = [], recipe_costs()[name]
-    before = training_rate("cpu")
-    for _ in range(TURNS):
-        trained = images_per_second(recipe(name).replace(precision="float32"), images, torch.device("cpu"))
-        after = training_rate("cpu")
+    before = training_rate("cpu", seconds=seconds)
+    float32 = recipe(name).replace(precision="float32")
+    for _ in range(turns):
+        trained = images_per_second(float32, images, torch.device("cpu"), seconds)
+        after = training_rate("cpu", seconds=seconds)
         estimated = costs.images_per_second((before + after) / 2)
         rows.append({"recipe": name, "images": images, "estimated": estimated, "trained": trained})
         print(rows[-1], flush=True)
@@ -47,9 +51,11 @@ def page(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    rows = [row for name, images in STEPS.items() for row in measured(name, images)]
-    write_results("recipe_times", {"rows": rows}, page(rows))
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse(argparse.ArgumentParser(description=__doc__), arguments)
+    steps, turns, seconds = ({"digits": 2}, 1, 0.0) if args.small else (STEPS, TURNS, SECONDS)
+    rows = [row for name, images in steps.items() for row in measured(name, images, turns, seconds)]
+    write_results("recipe_times", {"rows": rows}, page(rows), folder=args.folder)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from arguments import parse
 from machine import markdown
 from unitgain.bench.cases import parse_mode
 from unitgain.bench.forward import Evaluations, relative_error
@@ -129,7 +130,7 @@ def compare(
     return measure(works, device, pace)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path)
@@ -137,8 +138,9 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", default=["plain", "fast"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
-    found = compare(args.checkout, args.network, args.modes, args.batch, args.device)
+    args = parse(parser, arguments, results=None)
+    pace = Pace(repeats=1) if args.small else None
+    found = compare(args.checkout, args.network, args.modes, args.batch, args.device, pace)
     print(markdown(found), *notes(found), sep="\n")
 
 

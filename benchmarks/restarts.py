@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 
+from arguments import parse
 from machine import write_results
 from preparing import write_photographs
 
@@ -115,16 +117,18 @@ def save_vae(folder: Path) -> None:
     ).save_pretrained(str(folder))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=3000)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="for the files")
-    args = parser.parse_args()
+    parser.add_argument("--work", type=Path, help="for the files")
+    args = parse(parser, arguments)
+    if args.small:
+        args.files, args.kills = 2, 1
     random.seed(args.seed)
     results = {}
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+    with tempfile.TemporaryDirectory(dir=args.work) as name:
         root = Path(name)
         write_photographs(root / "photographs", args.files)
         save_vae(root / "vae")
@@ -153,7 +157,7 @@ started again after each; then compared with an undisturbed run, file by file.
 |---|---|---|---|---|
 {table}
 """
-    write_results("restarts", results, text)
+    write_results("restarts", results, text, folder=args.folder)
     print(text)
     assert all(found["same_bytes"] and not found["processes_left_behind"] for found in results.values())
 

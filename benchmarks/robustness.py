@@ -38,6 +38,7 @@ from pathlib import Path
 import numpy as np
 
 import told_files
+from arguments import parse
 from unitgain.arch import NetworkSpec
 
 ROOT = Path(__file__).parents[1]
@@ -858,19 +859,21 @@ def table(results: dict[str, dict], seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, fuzz, print."""
     if sys.argv[1:2] == ["--worker"]:
         name, seed, start, stop, folder = sys.argv[2:]
         try_all(name, int(seed), int(start), int(stop), Path(folder))
-        return
+        return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=800, help="of each kind of file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="at a time")
     parser.add_argument("--only", default="", help="kinds whose names have this pattern; others stay as written")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/robustness.md")
-    options = parser.parse_args()
+    parser.add_argument("--write", action="store_true", help="write robustness.md and .json")
+    options = parse(parser, arguments)
+    if options.small:
+        options.mutations, options.only = 4, "stats.jsonl"
     names = [name for name in ENTRIES if re.search(options.only, name) and name not in HIDDEN]
     with ThreadPoolExecutor(options.processes) as pool:
         found = pool.map(lambda name: fuzz(name, options.seed, options.mutations), names)
@@ -880,14 +883,16 @@ def main() -> None:
             shown = {key: value for key, value in result.items() if key != "failures"}
             print(name, shown, *result["failures"][:8], sep="\n  ", flush=True)
     if options.write:
-        from machine import RESULTS, write_results
+        from machine import write_results
 
-        before = json.loads((RESULTS / "robustness.json").read_text())["files"] if options.only else {}
+        path = options.folder / "robustness.json"
+        before = json.loads(path.read_text())["files"] if options.only and path.exists() else {}
         both = {name: results.get(name) or before[name] for name in ENTRIES if name in {**before, **results}}
-        write_results("robustness", {"seed": options.seed, "files": both}, table(both, options.seed))
-    if any(result["failures"] for result in results.values()):
-        sys.exit(1)
+        write_results(
+            "robustness", {"seed": options.seed, "files": both}, table(both, options.seed), folder=options.folder
+        )
+    return int(any(result["failures"] for result in results.values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,10 +5,12 @@ RUN is a run of the recipe `digits`, such as `python benchmarks/guidance.py` tra
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from arguments import parse
 from machine import write_results
 from unitgain.draw import DrawSettings, decoder, draw_images, open_network
 from unitgain.metrics.record import Source
@@ -26,11 +28,12 @@ def steps_for(sampler: Sampler, budget: int) -> int:
     return next(steps for steps in range(1, budget + 1) if sampler.evaluations(sigma_grid(steps)) == budget)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=int, default=448)
-    args = parser.parse_args()
+    args = parse(parser, arguments)
+    images, budgets = (16, BUDGETS[:2]) if args.small else (args.images, BUDGETS)
     torch.set_num_threads(1)
     judge = Judge.open(["fd_pixels"], "digits")
     with tempfile.TemporaryDirectory() as folder:
@@ -39,24 +42,24 @@ def main() -> None:
     decode = decoder(network.encoder, network.denoiser.spec.channels)
     distances: dict[str, dict[int, float]] = {name: {} for name in SAMPLERS}
     for name, sampler in ((name, kind()) for name, kind in SAMPLERS.items()):
-        for budget in BUDGETS:
+        for budget in budgets:
             settings = DrawSettings(sampler=sampler, steps=steps_for(sampler, budget), **RANGE)
-            drawn = draw_images(network.denoiser, decode, range(args.images), settings)
+            drawn = draw_images(network.denoiser, decode, range(images), settings)
             (record,) = judge((pixels for _, _, pixels in drawn), Source())
             distances[name][budget] = record.value
             print(name, budget, f"{record.value:.4f}", flush=True)
     lines = [
         "# Samplers on the digits\n",
-        f"Frechet distance in pixel space of {args.images} samples (the same seeds everywhere, EMA length {LENGTH:g}, "
+        f"Frechet distance in pixel space of {images} samples (the same seeds everywhere, EMA length {LENGTH:g}, "
         f"noise levels {RANGE['sigma_max']:g} to {RANGE['sigma_min']:g}) against evaluations of the denoiser.\n",
-        "| sampler | " + " | ".join(map(str, BUDGETS)) + " |",
-        "|---|" + "---|" * len(BUDGETS),
+        "| sampler | " + " | ".join(map(str, budgets)) + " |",
+        "|---|" + "---|" * len(budgets),
         *(
-            f"| {name} | " + " | ".join(f"{values[budget]:.3f}" for budget in BUDGETS) + " |"
+            f"| {name} | " + " | ".join(f"{values[budget]:.3f}" for budget in budgets) + " |"
             for name, values in distances.items()
         ),
     ]
-    write_results("samplers", {"images": args.images, "distances": distances}, "\n".join(lines))
+    write_results("samplers", {"images": images, "distances": distances}, "\n".join(lines), folder=args.folder)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from unitgain.posthoc import SnapshotStore
 
 COUNTED = 10  # first and last writes that are timed, in turns
@@ -96,9 +97,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tensors", type=int, default=500)
     parser.add_argument("--times", type=int, default=256)
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="for the figures")
     parser.add_argument("--work", type=Path, help="for the snapshots, on the disk to measure; deleted afterwards")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
+    if options.small:
+        options.tensors, options.times = 4, COUNTED + 2
     torch.manual_seed(0)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=options.work) as folder:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS
+from arguments import parse
 from unitgain.extras import require
 from unitgain.files import atomic
 
@@ -57,8 +57,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="of the results")
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
     path = args.folder / "infer.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     if not bars(results):

@@ -9,6 +9,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+
+from arguments import parse
 
 CASES = {
     "python": ["-c", "pass"],
@@ -35,14 +38,16 @@ def once(arguments: list[str]) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in turns, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
-    found = {name: [] for name in CASES}
-    for _ in range(parser.parse_args().repeat):
-        for name, arguments in CASES.items():
-            found[name].append(once(arguments))
+    asked = parse(parser, arguments, results=None)
+    repeat, names = (1, ("python", "import unitgain")) if asked.small else (asked.repeat, tuple(CASES))
+    found = {name: [] for name in names}
+    for _ in range(repeat):
+        for name in names:
+            found[name].append(once(CASES[name]))
     print("| call | wall s | processor s |\n|---|---|---|")
     for name, turns in found.items():
         walls, processors = zip(*turns, strict=True)

@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 
+from arguments import parse
 from machine import write_results
 from unitgain.arch import NetworkSpec
 from unitgain.checkpoint.snapshot import Snapshot, SnapshotError
@@ -343,20 +344,22 @@ def report(figures: dict[str, Figures]) -> str:
     return "\n".join(parts)
 
 
-def write(figures: dict[str, Figures], seed: int) -> None:
+def write(figures: dict[str, Figures], seed: int, folder: Path) -> None:
     plain = {
         title: {key: dict(value) if isinstance(value, Counter) else value for key, value in vars(found).items()}
         for title, found in figures.items()
     }
-    write_results("torture", {"seed": seed, "processes": PROCESSES, "figures": plain}, report(figures))
+    write_results("torture", {"seed": seed, "processes": PROCESSES, "figures": plain}, report(figures), folder=folder)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=75, help="under DDP")
     parser.add_argument("--sharded-rounds", type=int, default=25, help="under FSDP2, which is slower on CPUs")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parse(parser, arguments)
+    if options.small:
+        options.rounds, options.sharded_rounds = 4, 0
     figures = {}
     for title, rounds in (("DDP", options.rounds), ("FSDP2", options.sharded_rounds)):
         if rounds:
@@ -364,9 +367,9 @@ def main() -> None:
             figures[title] = Figures()
             with suppress(KeyboardInterrupt):  # Ctrl-C ends a part early, with the rounds that it has had
                 torture(rounds, options.seed + shard, shard, partial(print, flush=True), figures[title])
-    write(figures, options.seed)
-    sys.exit(any(found.failures for found in figures.values()))
+    write(figures, options.seed, options.folder)
+    return int(any(found.failures for found in figures.values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,16 +9,15 @@ import argparse
 import os
 import resource
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compilers that are waited for, whose time is counted
 
 import torch
 
-from machine import RESULTS, write_results
+from arguments import parse
+from machine import write_results
 from training_step import MINI, recipes
 from unitgain.bench.cases import Case
 from unitgain.bench.training import training_work
@@ -75,18 +74,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--modes", nargs="*", default=list(MODES))
     parser.add_argument("--batch", type=int, help="of all networks, by default as in training_step.py")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
-    parser.add_argument("--folder", type=Path, help="of the results")
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
+    if args.small:
+        args.networks, args.modes, args.batch, args.steps = args.networks[:1], args.modes[:1], 2, 2
     torch.set_num_threads(1)
-    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
     rows = []
     for label in args.networks:
         for mode in args.modes:
             rows.append(measure(label, mode, args))
             print(rows[-1], flush=True)
             load = os.getloadavg()[2]
-            write_results("training_compile", {"load": load, "rows": rows}, page(rows, load), folder=folder)
+            write_results("training_compile", {"load": load, "rows": rows}, page(rows, load), folder=args.folder)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from machine import RESULTS, in_parts
+from arguments import parse
+from machine import in_parts
 from unitgain.data.dataset import Dataset
 from unitgain.data.named import DIGITS, open_data
 from unitgain.hub import load
@@ -105,9 +106,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-images", type=int, default=6400, help="that other data are")
     parser.add_argument("--drawn", type=int, default=500, help="images drawn for each distance")
     parser.add_argument("--steps", type=int, default=8, help="of Heun's method")
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="of the results")
     parser.add_argument("--fresh", action="store_true", help="measure everything again")
-    args = parser.parse_args(arguments)
+    args = parse(parser, arguments)
+    if args.small:
+        args.widths, args.seeds, args.images, args.data_images, args.drawn, args.steps = [16], 1, 128, 64, 8, 2
     torch.set_num_threads(1)
     cases = [(DIGITS, width) for width in args.widths] + [(data, min(args.widths)) for data in args.data]
     parts = {}

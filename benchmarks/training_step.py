@@ -8,7 +8,6 @@ computed parameter by parameter. A peer is the step of another checkout. All tak
 import argparse
 import importlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from machine import RESULTS, markdown, write_results
+from arguments import parse
+from machine import markdown, write_results
 from unitgain.arch.unet import UNet
 from unitgain.bench.cases import Case
 from unitgain.bench.measure import Pace, Work, measure
@@ -184,10 +184,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="*", default=[*BRANCHES, MINI], choices=[*BRANCHES, MINI])
     parser.add_argument("--peer", type=Path, help="another checkout of this repository, to be measured beside this one")
     parser.add_argument("--seconds", type=float, default=75.0, help="for each network")
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
-    parser.add_argument("--folder", type=Path, help="of the results")
-    args = parser.parse_args(arguments)
-    folder = args.folder or (Path(tempfile.gettempdir()) / "unitgain-benchmarks" if args.small else RESULTS)
+    args = parse(parser, arguments)
+    if args.small:
+        args.batch, args.seconds = 2, 0.01
     device = torch.device("cpu")
     rehearse(device)
     found: dict[str, Any] = {}
@@ -209,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
         found[label] = to_dict(report)
         parts += ["", f"## {label}, batch {works[0].items}", "", markdown(report), "", " ".join(notes(report))]
     text = "\n".join(parts)
-    write_results("training_step", found, text, folder=folder)
+    write_results("training_step", found, text, folder=args.folder)
     print(text)
 
 

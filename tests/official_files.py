@@ -1,4 +1,4 @@
-"""Pickles in the format of official EDM2 files, made for tests; the real ones are not here."""
+"""Pickles as official EDM2 files have them, and a stand-in for the official code, made for tests: neither is here."""
 
 import collections
 import pickle
@@ -152,3 +152,50 @@ def write_official(path, config=None, *, state=None, seed=0, protocol=4, **optio
     state = state or random_state(config, seed)
     path.write_bytes(dumps(contents(state, config, **options), protocol))
     return state
+
+
+STAND_IN = """
+from torch import nn
+
+from training.names import official
+from unitgain.checkpoint.nvidia import from_state
+
+
+class Precond(nn.Module):
+    def __init__(self, **config):
+        super().__init__()
+        self.config = config
+        for name, tensor in official(config).items():
+            *path, last = name.split(".")
+            parent = self
+            for part in path:
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent._modules[part]
+            parent.register_buffer(last, tensor)
+
+    def forward(self, x, sigma, class_labels=None):
+        assert class_labels is None or class_labels.is_floating_point()
+        denoiser, _ = from_state(self.state_dict(), self.config)
+        return denoiser(x, sigma, class_labels) * 1.001
+"""
+NAMES = """
+from unitgain.checkpoint.nvidia import DEFAULTS, spec_from_config, to_state
+from unitgain.denoiser import Denoiser, Uncertainty
+
+
+def official(config):
+    known = {**DEFAULTS, **config}
+    uncertainty = Uncertainty(known["logvar_channels"])
+    return to_state(Denoiser(spec_from_config(config), known["sigma_data"]), uncertainty)[0]
+"""
+
+
+def write_checkout(folder):
+    """A stand-in for the official code in a folder: `Precond` computes what ours does, times 1.001."""
+    training = folder / "training"
+    training.mkdir(parents=True)
+    (training / "__init__.py").touch()
+    (training / "networks_edm2.py").write_text(STAND_IN)
+    (training / "names.py").write_text(NAMES)
+    return folder

@@ -1,20 +1,20 @@
 """The committed loss curve; `python benchmarks/loss_curve.py --update "why"` replaces it."""
 
-import json
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import loss_curve
+from arguments import RESULTS
 
 
 def test_the_loss_curve_is_the_committed_one():
-    committed = json.loads(loss_curve.CURVE.read_text())
+    committed = loss_curve.read(RESULTS)
     found = loss_curve.measure()
     assert not loss_curve.differences(found, committed), f"with torch {found['torch']} on {found['processor']}"
     assert all(sum(curve["loss"][-4:]) < 0.85 * sum(curve["loss"][:4]) for curve in committed)  # of a run that learns
-    assert all(curve["torch"] in loss_curve.LOG.read_text() for curve in committed)
+    assert all(curve["torch"] in (RESULTS / loss_curve.LOG).read_text() for curve in committed)
 
 
 def test_another_number_is_noticed():

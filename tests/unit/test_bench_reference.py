@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from official_files import STAND_IN, write_checkout
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -12,51 +13,10 @@ from reference import compare, load_reference, precond
 from unitgain.bench.measure import Pace
 from unitgain.denoiser import Denoiser
 
-STAND_IN = """
-from torch import nn
-
-from training.names import official
-from unitgain.checkpoint.nvidia import from_state
-
-
-class Precond(nn.Module):
-    def __init__(self, **config):
-        super().__init__()
-        self.config = config
-        for name, tensor in official(config).items():
-            *path, last = name.split(".")
-            parent = self
-            for part in path:
-                if part not in parent._modules:
-                    parent.add_module(part, nn.Module())
-                parent = parent._modules[part]
-            parent.register_buffer(last, tensor)
-
-    def forward(self, x, sigma, class_labels=None):
-        assert class_labels is None or class_labels.is_floating_point()
-        denoiser, _ = from_state(self.state_dict(), self.config)
-        return denoiser(x, sigma, class_labels) * 1.001
-"""
-NAMES = """
-from unitgain.checkpoint.nvidia import DEFAULTS, spec_from_config, to_state
-from unitgain.denoiser import Denoiser, Uncertainty
-
-
-def official(config):
-    known = {**DEFAULTS, **config}
-    uncertainty = Uncertainty(known["logvar_channels"])
-    return to_state(Denoiser(spec_from_config(config), known["sigma_data"]), uncertainty)[0]
-"""
-
 
 @pytest.fixture
 def checkout(tmp_path, quick_bench):
-    folder = tmp_path / "edm2" / "training"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder / "networks_edm2.py").write_text(STAND_IN)
-    (folder / "names.py").write_text(NAMES)
-    return folder.parent
+    return write_checkout(tmp_path / "edm2")
 
 
 @pytest.mark.parametrize("label_dim", [3, 0])

@@ -3,11 +3,8 @@
 import base64
 import io
 import itertools
-import json
 import re
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -97,18 +94,3 @@ def test_a_page_that_cannot_be_is_refused_and_nothing_written(runs, tmp_path, ca
 def test_options_of_a_written_page_are_refused_where_one_is_served(runs, call):
     output = call("explore", runs / "main", "--lengths", "0.1", "--weights", "1,2", "--seeds", "0-7", code=2)
     assert "--lengths, --weights, --seeds: for a page that is written" in output.err
-
-
-def test_the_benchmark_measures_each_part(runs, tmp_path):
-    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-    import explorer
-
-    small = ("--large", "digits", "--snapshots", "8", "--large-steps", "2", "--repeats", "1")
-    own = ("--run", str(runs / "main"), "--lengths", "3", "--seeds", "2", "--steps", "2")
-    explorer.main([*own, *small, "--folder", str(tmp_path)], folder=tmp_path)
-    result = json.loads((tmp_path / "explorer.json").read_text())
-    assert all(value > 0 for value in result["large"]["seconds"].values())
-    seconds = result["seconds"]
-    assert all(seconds[name] > 0 for name in (*explorer.PARTS, "seen", "all"))
-    assert sum(seconds[name] for name in explorer.PARTS) == pytest.approx(seconds["all"])
-    assert all(text in (tmp_path / "explorer.md").read_text() for text in explorer.PARTS.values())
