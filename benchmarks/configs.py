@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*")
     args = parse(parser, arguments)
     if args.small:
-        args.steps, args.batch, args.images, args.only = 2, 8, 16, ["EDM2 B", "EDM2+ G*"]
+        args.steps, args.images, args.only = 2, 16, ["EDM2 B", "EDM2+ G*"]
     torch.set_num_threads(1)
     settings = {"steps": args.steps, "batch": args.batch, "width": args.width, "images": args.images}
     rows = earlier(args.folder, settings)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from machine import write_results
 
-    config = {**XS, "model_channels": 16, "img_resolution": 8} if args.small else XS
+    config = {**XS, "model_channels": 64, "img_resolution": 8} if args.small else XS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "edm2-img512-xs-2147483-0.135.pkl"
         rows = {}
