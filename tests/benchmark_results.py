@@ -195,7 +195,6 @@ def check_archive(folder, printed):
 
 CHECKS = {
     "batch_norm": check_batch_norm,
-    "busy": lambda folder, printed: None,
     "counts": check_counts,
     "dimensions": check_dimensions,
     "explorer": check_explorer,
@@ -209,10 +208,8 @@ CHECKS = {
     "posthoc_training": check_posthoc_training,
     "preparing": check_preparing,
     "quality": check_quality,
-    "reference": lambda folder, printed: None,
     "snapshots": check_snapshots,
     "speed": check_speed,
-    "start": lambda folder, printed: None,
     "torture": check_torture,
     "training_compile": check_training_compile,
     "training_step": check_training_step,

@@ -39,6 +39,11 @@ def test_magnitudes_at_initialization():
     assert 0.5 < row["smallest"] <= row["Dec 8x8"] <= row["largest"] < 1.5
 
 
+def test_the_networks_whose_steps_are_measured():
+    full = training_step.recipes(small=False)["EDM2"].network
+    assert (full.resolution, full.model_channels, full.branch) == (32, 64, "s c m s c")
+
+
 def test_the_plain_step_is_our_step_written_out(tiny_recipe, monkeypatch):
     recipe, device = sized(tiny_recipe, 8), torch.device("cpu")
     states = []
