@@ -232,7 +232,7 @@ ROWS = {
     "posthoc_training": LENGTHS * 2,
     "recipe_times": ["digits"],
     "reference": ["reference", "plain", "fast"],
-    "restarts": ["prepare", "encode"],
+    "restarts": ["prepare"],  # encoding begins so slowly that whole runs alone have it
     "robustness": ["stats.jsonl of a run", "all 4"],
     "samplers": list(SAMPLERS),
     "start": ["python", "import unitgain"],
