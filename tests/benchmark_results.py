@@ -29,7 +29,7 @@ def rows(text):
     lines = text.splitlines()
     heads = {place + step for place, line in enumerate(lines) if re.fullmatch(r"\|[-:| ]+\|", line) for step in (-1, 0)}
     return [
-        [cell.strip(" `*") for cell in line.strip("|").split("|")]
+        [cell.strip(" `").removeprefix("**").removesuffix("**") for cell in line.strip("|").split("|")]
         for place, line in enumerate(lines)
         if line.startswith("|") and place not in heads
     ]
