@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/quality"), help="of the demo; gone on with if there")
-    parser.add_argument("--images", type=int, default=2000, help="drawn in each precision")
+    parser.add_argument("--images", type=int, default=1000, help="drawn in each precision")
     args = parse(parser, arguments)
     demo = DemoConfig(duration=1280, lengths=(0.1,), images=16, steps=2) if args.small else DemoConfig()
     report = run_demo(demo, args.run, quiet=True)
