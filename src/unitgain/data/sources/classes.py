@@ -26,7 +26,7 @@ def classify(
     beside: Mapping[str, Label] | None = None,
     samples: Mapping[str, Line] | None = None,
     further: Mapping[str, Place] | None = None,
-    named: bool = False,
+    known: Sequence[str] | None = (),
 ) -> Indexed:
     """Choose pictures, and find their classes and what else they have: the source, without a fingerprint.
 
@@ -39,7 +39,7 @@ def classify(
         beside: labels that the source itself gives, by path; these come first.
         samples: values of conditions that it gives likewise, by path and column.
         further: files that are no pictures, and may be such values.
-        named: whether names of archives have chosen the split already.
+        known: splits that names of archives tell of, as for `choose_rows`.
 
     Raises:
         ValueError: if there are no pictures, several splits and none is chosen, or labels do not fit.
@@ -56,7 +56,7 @@ def classify(
     every = _of_one_kind(every, listing.notes)
     _check_column(options.image_column, every[0], name)
     splits = tables.splits(every, samples or {})
-    chosen, level = choose_pictures(every, splits, options.split, name, named)
+    chosen, level = choose_pictures(every, splits, options.split, name, known)
     keys, others = [every[index] for index in chosen], np.delete(np.array(every, dtype=object), chosen).tolist()
     for key in others:
         listing.notes.add("pictures are of other splits and were left out", key)
@@ -71,7 +71,6 @@ def classify(
         classes=classes,
         notes=(*listing.notes.lines(), *more),
         limits=options.limits,
-        split=options.split if splits is not None and others else None,
     )
     return _told(source, others, told, {**(further or {}), **listing.pictures}, read) if told.wanted else source
 

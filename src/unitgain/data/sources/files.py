@@ -84,7 +84,7 @@ def open_zip(path: Path, options: SourceOptions) -> Indexed:
     for name in (*listing.archives, *listing.parquet):
         listing.notes.add("archives within it were left out: unpack it, and give the folder", name)
     source = classify(listing, "zip", str(path), options, read)
-    source.fingerprint = digest([stamp(path), source.classes, source.labels, *filter(None, [source.split])])
+    source.fingerprint = digest([stamp(path), source.classes, source.labels])
     return source
 
 

@@ -1,7 +1,7 @@
 """Sets of the Hugging Face Hub, streamed."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,13 @@ from unitgain.data.sources.columns import (
     split_column,
 )
 from unitgain.data.sources.source import Item, Source, SourceOptions, digest
-from unitgain.data.sources.splits import ALL, choose_split, is_of
+from unitgain.data.sources.splits import ALL, OneKind, SeveralSplitsError, choose_split, is_of, is_word
 from unitgain.extras import require
 from unitgain.text import printable
+
+ASK = f"choose one with --split, or take all together with --split {ALL}"
+OTHERS = "rows are left out that say in the column {told!r} that they are of another split than {chosen!r}"
+FILES = "download its files, and choose one of those"
 
 
 @dataclass(kw_only=True)
@@ -54,6 +58,8 @@ class Hub(Source):
         """The rows, and one kind of error for all that may happen on the way."""
         try:
             yield from rows
+        except SeveralSplitsError:
+            raise
         except Exception as error:  # of the network, the Hub or the format
             raise ValueError(f"{self.name} cannot be read on: {type(error).__name__}: {printable(error)}") from error
 
@@ -101,10 +107,13 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
             rows = rows.cast_column(name, datasets.Image(decode=False))
     known, notes = splits[split].num_examples if split in splits else None, ()
     if told is not None:
-        known, chosen, features = None, options.split or split, features_of(schema, where)
-        of_split = functools.partial(_is_of, column=told, features=features, split=chosen, named=not alone)
-        rows = rows.filter(of_split, input_columns=[told])
-        notes = (f"rows are left out that say in the column {told!r} that they are of another split than {chosen!r}",)
+        takes: Callable[[Any], bool] = OneKind(f"{where} ({split})", ASK if len(splits) == 1 else FILES)
+        chosen = options.split or split
+        if alone or is_word(chosen):
+            takes, known = functools.partial(is_of, split=chosen, named=not alone), None
+            notes = (OTHERS.format(told=told, chosen=chosen),)
+        heed = functools.partial(_takes, takes=takes, column=told, features=features_of(schema, where))
+        rows = rows.filter(heed, input_columns=[told])
     return Hub(
         name=f"{where} ({split})",
         rows=rows if options.limit is None else rows.take(options.limit),
@@ -117,13 +126,13 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         length=known if options.limit is None else min(known or options.limit, options.limit),
         classes=classes if label_column else None,
         notes=notes,
-        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes, *notes]),
+        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes]),
     )
 
 
-def _is_of(value: Any, column: str, features: Any, split: str, named: bool) -> bool:
-    """Whether a row is of a split by what it has in the column that says so."""
-    return is_of(named_values([value], features, column)[0], split, named)
+def _takes(value: Any, takes: Callable[[Any], bool], column: str, features: Any) -> bool:
+    """Whether a row is taken for what it has in the column of splits."""
+    return takes(named_values([value], features, column)[0])
 
 
 @contextmanager

@@ -81,8 +81,8 @@ def _as_given(
     return np.array(values, dtype=np.int64), known, ()
 
 
-def read_labels(path: Path, column: str | None = None) -> dict[str, Label]:
-    """The labels in a CSV, JSON Lines or `dataset.json` file, by the name of the picture.
+def read_labels(path: Path, column: str | None = None) -> tuple[dict[str, Label], Lines | None]:
+    """The labels in a CSV, JSON Lines or `dataset.json` file, by the name of the picture; and the rows of a table.
 
     Args:
         path: of the file.
@@ -94,23 +94,27 @@ def read_labels(path: Path, column: str | None = None) -> dict[str, Label]:
     """
     if not path.exists():
         raise FileNotFoundError(f"no file of labels at {path}{near(path)}")
-    found = parse_labels(path.name, read_regular(path, TABLE), str(path), column)
+    data, lines = read_regular(path, TABLE), None
+    if path.name.lower().endswith(".json"):
+        found = parse_labels(path.name, data, str(path))
+    else:
+        lines = parse_lines(path.name, data, str(path))
+        found = labels_of(path.name, lines, str(path), column)
     if found is None:
         raise ValueError(
             f"{path} holds no labels: expected columns of files ({', '.join(FILE_COLUMNS)}) and of labels "
             f"({', '.join(LABEL_COLUMNS)}, or --label-column)"
         )
-    return found
+    return found, lines
 
 
-def parse_labels(name: str, data: bytes, where: str, column: str | None = None) -> dict[str, Label] | None:
-    """The labels in a file that may hold some, by the name of the picture.
+def parse_labels(name: str, data: bytes, where: str) -> dict[str, Label] | None:
+    """The labels in a JSON file that may hold some, by the name of the picture.
 
     Args:
         name: of the file, which says what it is.
         data: its bytes.
         where: for messages.
-        column: as in `read_labels`.
 
     Returns:
         None if the file is of a kind that often holds none, and does not; empty if it says that there are none.
@@ -118,8 +122,6 @@ def parse_labels(name: str, data: bytes, where: str, column: str | None = None) 
     Raises:
         ValueError: if it is not what its name says.
     """
-    if not name.lower().endswith(".json"):
-        return labels_of(name, parse_lines(name, data, where), where, column)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ def open_pairs(path: Path, options: SourceOptions) -> Indexed:
     Raises:
         ValueError: if it is no table, has no column of files, lacks one in some row, or labels do not fit.
     """
-    names, lines = _lines(path, options.split)
+    names, lines, left = _lines(path, options.split)
     column = find_column(names, (options.image_column,) if options.image_column else FILE_COLUMNS)
     if column is None:
         raise ValueError(
@@ -47,7 +47,7 @@ def open_pairs(path: Path, options: SourceOptions) -> Indexed:
         fetch=lambda index: files(keys[index]),
         labels=numbers,
         classes=classes,
-        notes=notes,
+        notes=(*notes, *left),
         limits=options.limits,
         fingerprint=digest([stamp(path), *(size_and_time(root / key) for key in keys), classes, numbers]),
         conditioned=tuple(one.name for one in wanted),
@@ -61,16 +61,16 @@ def _file(value: Any, where: str) -> str:
     return value.strip()
 
 
-def _lines(path: Path, split: str | None) -> tuple[list[str], Sequence[tuple[int, Line]]]:
-    """Names of the columns, and the rows of a split with their numbers, from 1."""
+def _lines(path: Path, split: str | None) -> tuple[list[str], Sequence[tuple[int, Line]], tuple[str, ...]]:
+    """Names of the columns, the rows of a split with their numbers, from 1, and a note on the others."""
     lines = parse_lines(path.name, read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes)), str(path))
     if not lines.rows:
         raise ValueError(f"{path} holds no rows")
     column = find_column(lines.names, (SPLIT,))
     rows = [(row, line) for row, (_, line) in enumerate(lines.rows, 1)]
     values = None if column is None else [line.get(column) for _, line in rows]
-    chosen = choose_rows(values, split, str(path))
-    return list(lines.names), rows if chosen is None else [rows[index] for index in chosen]
+    chosen, left = choose_rows(values, len(rows), split, str(path))
+    return list(lines.names), [rows[index] for index in chosen.tolist()], left
 
 
 def _labels(path: Path, lines: Sequence[tuple[int, Line]], names: list[str], options: SourceOptions) -> list[Label]:

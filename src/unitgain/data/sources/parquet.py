@@ -35,13 +35,13 @@ LABELS = 8192
 LONGEST_LABEL = 4096  # characters
 
 
-def open_parquet(paths: Sequence[Path], options: SourceOptions, named: bool = False) -> Table:
+def open_parquet(paths: Sequence[Path], options: SourceOptions, known: Sequence[str] | None = ()) -> Table:
     """Parquet files with a column of pictures (bytes, or a struct of bytes and path) and perhaps one of labels.
 
     Args:
         paths: of the files.
         options: may name columns, and a split, which rows tell in the column `split`.
-        named: whether names of the files have chosen the split.
+        known: splits that names of the files tell of, as for `choose_rows`.
 
     Raises:
         ImportError: if pyarrow is missing.
@@ -55,8 +55,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, named: bool = Fa
     scan = _Scan(paths, name, label_column, wanted, options)
     if not len(scan.places):
         raise ValueError(f"{name} holds no rows")
-    chosen = choose_rows(scan.splits, options.split, name, named)
-    numbers = np.arange(len(scan.places)) if chosen is None else np.array(chosen)
+    numbers, left = choose_rows(scan.splits, len(scan.places), options.split, name, known)
     places = scan.places[numbers]
     keys = [f"{paths[file].name}/{row:09d}" for file, row in zip(places[:, 0].tolist(), numbers.tolist(), strict=True)]
     own = [scan.labels[row] for row in numbers.tolist()] if label_column else [None] * len(keys)
@@ -82,8 +81,8 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, named: bool = Fa
         limits=options.limits,
         labels=labels,
         classes=classes,
-        notes=notes,
-        fingerprint=digest([*map(stamp, paths), column, label_column, classes, *([] if chosen is None else [numbers])]),
+        notes=(*notes, *scan.notes, *left),
+        fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )
@@ -96,6 +95,7 @@ class _Scan:
         places: int64 [rows, 3]: file, row group, and row in it.
         labels: one per row; none without a column.
         splits: what each says of its split; None if no file has the column.
+        notes: on files whose column cannot be used.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class _Scan:
         places = list[NDArray[np.int64]]()
         splits, told = list[Any](), False
         self.labels = list[Label]()
+        self.notes: tuple[str, ...] = ()
         for index, path in enumerate(paths):
             with _whole(path):
                 table = _open(path)
@@ -111,15 +112,26 @@ class _Scan:
                 if label:
                     self.labels += _labels(path, table, label, options.limits)
                 _check_columns(wanted, schema.names, name)
-                if split := split_column(schema, options.split):
-                    values = _labels(path, table, split, options.limits)
-                    splits += named_values(values, features_of(schema, name), split)
+                if own := self._splits(path, table, schema, options):
                     told = True
-                else:
-                    splits += [None] * sum(groups)
+                splits += own or [None] * sum(groups)
             places += [_places(index, group, rows) for group, rows in enumerate(groups)]
         self.places = np.concatenate(places) if places else np.empty((0, 3), np.int64)
         self.splits = splits if told else None
+
+    def _splits(self, path: Path, table: Any, schema: Any, options: SourceOptions) -> list[Any] | None:
+        """What the rows of a file say of their split; None without a column that does, or one of longer texts."""
+        column = split_column(schema, options.split)
+        if column is None:
+            return None
+        features = features_of(schema, str(path))
+        try:
+            return named_values(_labels(path, table, column, options.limits), features, column)
+        except ValueError as error:
+            if options.split is not None:
+                raise
+            self.notes += (f"{error}; it tells of no splits",)
+            return None
 
 
 def _parts(paths: Sequence[Path], column: str, places: NDArray[np.int64], limits: Limits) -> Iterator[Any]:
@@ -185,15 +197,21 @@ def _check_columns(wanted: Sequence[Wanted], names: Sequence[str], name: str) ->
 
 
 def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
-    """The labels of a file's rows, or the splits that these are of."""
+    """The labels of a file's rows, or the splits that these are of.
+
+    Raises:
+        _TableError: if it is damaged.
+        ValueError: if one is longer than names of classes and splits are.
+    """
     labels: list[Label] = []
     known: dict[Label, Label] = {}
     for group in range(table.num_row_groups):
         for part in _read(path, table, group, column, limits, LABELS):
             for label in part.to_pylist():
                 if isinstance(label, str) and len(label) > LONGEST_LABEL:
-                    raise _TableError(
-                        f"a label of {len(label):,} characters: more than {LONGEST_LABEL:,} name no class or split"
+                    raise ValueError(
+                        f"{path}: column {printable(column)} has a text of {len(label):,} characters, and more than "
+                        f"{LONGEST_LABEL:,} name no class or split"
                     )
                 labels.append(known.setdefault(label, label))
     return labels

@@ -32,9 +32,9 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         ValueError: if it is damaged, has several splits and none is chosen, or no column of pictures, or labels do not
             fit.
     """
-    folder, named = _choose_folder(root, options.split)
+    folder, known = _choose_folder(root, options.split)
     where = str(root) if folder == root else f"{root} ({folder.name})"
-    split = folder.name if named else options.split
+    split = folder.name if known is None else options.split
     files = _files(folder)
     try:
         schema = read_schema(files[0])
@@ -47,15 +47,12 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
         splits = None if told is None else named_values(_values(batches, told), features, told)
-        chosen = choose_rows(splits, split, where, named)
-        rows = np.arange(starts[-1]) if chosen is None else np.array(chosen)
+        rows, left = choose_rows(splits, int(starts[-1]), split, where, known)
         labels: list[Label] = _values(batches, label_column) if label_column else [None] * int(starts[-1])
     except OSError as error:
         raise ValueError(f"{root} is damaged: {error}") from error
     keys = [f"{row:09d}" for row in rows.tolist()]
     numbers, classes, notes = number([labels[row] for row in rows.tolist()], keys, str(root), options.classes or names)
-    if len(rows) < starts[-1]:
-        notes += (f"{starts[-1] - len(rows):,} rows say that they are of other splits and were left out",)
 
     def value(name: str, index: int) -> Any:
         row = int(rows[index])
@@ -76,25 +73,25 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         limits=options.limits,
         labels=numbers,
         classes=classes,
-        notes=notes,
-        fingerprint=digest([*map(stamp, files), column, label_column, classes, *([] if chosen is None else [rows])]),
+        notes=(*notes, *left),
+        fingerprint=digest([*map(stamp, files), column, label_column, classes]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )
 
 
-def _choose_folder(root: Path, split: str | None) -> tuple[Path, bool]:
-    """The folder of a split, and whether its name tells of which: rows of the only one may be of others.
+def _choose_folder(root: Path, split: str | None) -> tuple[Path, tuple[str, ...] | None]:
+    """The folder of a split, and None if its name has told: else that name, and rows in it may be of others.
 
     Raises:
         ValueError: if it is not there, or there are several and none is "train".
     """
     if not (root / "dataset_dict.json").exists():
-        return root, False
+        return root, ()
     splits = _names(root / "dataset_dict.json", "splits")
     if len(splits) == 1 and split not in splits:
-        return root / splits[0], False
-    return root / choose_split(splits, split, str(root)), True
+        return root / splits[0], (splits[0],)
+    return root / choose_split(splits, split, str(root)), None
 
 
 def _values(batches: list[Any], column: str) -> list[Any]:

@@ -146,7 +146,6 @@ class Indexed(Source):
         labels: int64, one per picture; None without.
         conditions: what else a picture has, by its number; nothing by default.
         beside: names of the files that hold it, where each is one of the source.
-        split: that a column chose some of its pictures by.
     """
 
     kind: Kind
@@ -155,7 +154,6 @@ class Indexed(Source):
     labels: NDArray[np.int64] | None = None
     conditions: Callable[[int], tuple[Cell, ...]] = lambda _: ()
     beside: tuple[str, ...] = ()
-    split: str | None = None
 
     def __post_init__(self) -> None:
         self.length = len(self.keys)
@@ -233,7 +231,7 @@ def is_hidden(name: str) -> bool:
     return "/." in f"/{name}" or "/__MACOSX/" in f"/{name}/"
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: Sequence[str], most: int = 3) -> str:
     """The first of some names, as they are shown."""
-    shown = [one_line(name if len(name) <= SHOWN else f"{name[:SHOWN]}...") for name in names[:3]]
-    return ", ".join(shown) + (", ..." if len(names) > 3 else "")
+    shown = [one_line(name if len(name) <= SHOWN else f"{name[:SHOWN]}...") for name in names[:most]]
+    return ", ".join(shown) + (", ..." if len(names) > most else "")

@@ -5,8 +5,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from unitgain.data.sources.source import few
+
 ALL = "all"
 SPLIT = "split"  # column of the splits that rows are of
+SHOWN = 10  # splits that a message lists
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 WORDS |= {"test": "test", "testing": "test"}
 _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
@@ -28,10 +34,11 @@ def choose_split(splits: Sequence[str], wanted: str | None, where: str) -> str:
     raise ValueError(f"{where} has the splits {', '.join(splits)}: choose one with --split")
 
 
-def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[list[int], bool]:
-    """Numbers of the files that are of a split by their folders, or by a word of their names, and whether these told.
+def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[list[int], tuple[str, ...] | None]:
+    """Numbers of the files that are of a split by their folders, or by a word of their names.
 
-    Where they are of no two splits, and none is of the one that is wanted, what is in them may tell.
+    Where they are of no two splits, and none is of the one that is wanted, what is in them may tell: the splits that
+    they are called by come with them, None if these have chosen.
 
     Args:
         names: paths within a folder.
@@ -53,7 +60,7 @@ def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[l
         raise ValueError(_question(where, counts, "files"))
     everything = list(range(len(names)))
     if split in (None, ALL):
-        return everything, False
+        return everything, ()
     word = re.compile(_INSIDE.format(re.escape(split)), re.IGNORECASE)
 
     def is_chosen(name: str, folders: Sequence[str]) -> bool:
@@ -65,45 +72,100 @@ def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[l
     found = [index for index, pair in enumerate(zip(names, parts, strict=True)) if is_chosen(*pair)]
     if not found and several:
         raise ValueError(f"{where}: none of {len(names)} files is of the split {split!r}{_known(counts)}")
-    return found or everything, bool(found)
+    known = {*counts, *(folder for path in parts for folder in path if _FOLDER.fullmatch(folder))}
+    return (found, None) if found else (everything, tuple(sorted(known)))
 
 
-def choose_rows(values: Sequence[Any] | None, split: str | None, where: str, named: bool = False) -> list[int] | None:
-    """Numbers of the rows that are of a split, by what each has in the column of splits; None for all rows.
+def choose_rows(
+    values: Sequence[Any] | None, count: int, split: str | None, where: str, known: Sequence[str] | None = ()
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Numbers of the rows that are of a split, by what each has in the column of splits, and a note on the others.
 
     Args:
         values: one per row, None in those that have none; None if there is no such column.
+        count: of the rows.
         split: the one that is wanted; "all" for all of them; None if there are to be none.
         where: they are, for messages.
-        named: whether names of files or folders have chosen it already: rows that say no other split are of it, too.
+        known: splits that names of files or folders tell of, where none of them is the one that is wanted; None if they
+            have chosen it already: rows that say no other split are of it, too.
 
     Raises:
         ValueError: if there are several splits and none is chosen, none of that name, or nothing tells of splits.
     """
-    if split == ALL or (values is None and (split is None or named)):
-        return None
+    everything = np.arange(count), ()
+    if split == ALL or (values is None and (split is None or known is None)):
+        return everything
     if values is None:
+        if known:
+            raise ValueError(f"{where} has no split {split!r}{_known(known)}: choose one of these with --split")
         raise ValueError(f"{where} has no column {SPLIT!r}, which would say of which split a row is: leave --split out")
     counts = Counter(names := [_text(value) for value in values])
-    if split is None:
+    if split is None or (known is None and not is_word(split) and split not in counts):
         if count_kinds(counts) > 1:
             raise ValueError(_question(where, counts, "rows"))
-        return None
-    own = {name for name in counts if is_of(name, split, named)}
-    found = [index for index, name in enumerate(names) if name in own]
-    if not found:
+        return everything
+    own = {name for name in counts if is_of(name, split, known is None)}
+    found = np.array([index for index, name in enumerate(names) if name in own], dtype=np.int64)
+    if not len(found):
         raise ValueError(f"{where} has no rows of the split {split!r}{_known(counts)}")
-    return found if len(found) < len(names) else None
+    left = count - len(found)
+    return found, (f"{left:,} rows say that they are of other splits and were left out",) if left else ()
+
+
+def is_word(split: str) -> bool:
+    """Whether a name is that of a kind of split, not `full` or `fold1`, in which rows may be of several."""
+    return _kind(split) is not None
 
 
 def is_of(value: Any, split: str, named: bool) -> bool:
-    """Whether a row is of a split by what it has in the column of splits; `named` is as for `choose_rows`."""
-    kind = _kind(split)
-    return (kind is None or _kind(_text(value)) in (None, kind)) if named else _text(value) == split
+    """Whether a row is of a split by what it has in the column of splits.
+
+    Args:
+        value: that it has.
+        split: the one that is wanted.
+        named: whether names of files or folders have chosen it already: rows that say no other split are of it, too.
+    """
+    name, kind = _text(value), _kind(split)
+    return name == split or (named and (not name if kind is None else _kind(name) in (None, kind)))
+
+
+class OneKind:
+    """Takes rows that come one by one as long as they are of one kind of split: they cannot be counted beforehand.
+
+    Args:
+        where: they come from, for messages.
+        remedy: what to do about rows of several.
+    """
+
+    def __init__(self, where: str, remedy: str) -> None:
+        self._where, self._remedy = where, remedy
+        self._names: dict[str, str] = {}  # the first of each kind
+
+    def __call__(self, value: Any) -> bool:
+        """Take what a row has in the column of splits.
+
+        Raises:
+            SeveralSplitsError: if it is of another kind than one before.
+        """
+        name = _text(value)
+        if (kind := _kind(name)) is not None:
+            self._names.setdefault(kind, name)
+        if len(self._names) > 1:
+            listed = few(list(self._names.values()))
+            raise SeveralSplitsError(f"{self._where} has rows of the splits {listed}: {self._remedy}")
+        return True
+
+
+class SeveralSplitsError(ValueError):
+    """Rows turn out to be of several splits, and none was chosen."""
 
 
 def choose_pictures(
-    keys: Sequence[str], values: Sequence[Any] | None, split: str | None, where: str, named: bool = False
+    keys: Sequence[str],
+    values: Sequence[Any] | None,
+    split: str | None,
+    where: str,
+    known: Sequence[str] | None = (),
 ) -> tuple[list[int], int | None]:
     """Numbers of the pictures of a split, and the depth at which folders are named by splits, None if they are not.
 
@@ -115,7 +177,7 @@ def choose_pictures(
         values: what the column of splits has for each, as for `choose_rows`.
         split: the one that is wanted; "all" for all of them; None if there are to be none.
         where: of the pictures, for messages.
-        named: whether names of archives have chosen it already.
+        known: splits that names of archives tell of, as for `choose_rows`.
 
     Raises:
         ValueError: if there are several splits and none is chosen, or none of that name.
@@ -126,20 +188,20 @@ def choose_pictures(
     counts = Counter[str]() if level is None else _counts(parts, level)
     if split is None and level is not None:
         raise ValueError(_question(where, counts, "pictures"))
-    told = named or any(_text(value) == split for value in values or ())
+    told = known is None or any(_text(value) == split for value in values or ())
     if split not in (None, ALL) and not (level is None and told):
         for depth in range(_depth(parts)) if level is None else [level]:
             own = [index for index in found if len(parts[index]) > depth and parts[index][depth] == split]
             if own:
-                found, level, named = own, depth, True
+                found, level, known = own, depth, None
                 break
         else:
             if level is not None or values is None:
-                raise ValueError(f"{where} has no folder of the split {split!r}{_known(counts)}")
+                raise ValueError(f"{where} has no folder of the split {split!r}{_known([*counts, *(known or ())])}")
     if values is None:
         return found, level
-    rows = choose_rows([values[index] for index in found], split, where, named)
-    return found if rows is None else [found[row] for row in rows], level
+    rows, _ = choose_rows([values[index] for index in found], len(found), split, where, known)
+    return [found[row] for row in rows.tolist()], level
 
 
 def _depth(parts: Sequence[Sequence[str]]) -> int:
@@ -172,10 +234,16 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _known(counts: Counter[str]) -> str:
-    return f"; it has {', '.join(name or 'none' for name in sorted(counts))}" if counts else ""
+def _known(names: Iterable[str]) -> str:
+    listed = few([name or "none" for name in _sorted(names)], SHOWN)
+    return f"; it has {listed}" if listed else ""
 
 
 def _question(where: str, counts: Counter[str], what: str) -> str:
-    listed = ", ".join(f"{name or 'none'} ({count:,} {what})" for name, count in sorted(counts.items()))
+    listed = few([f"{name or 'none'} ({counts[name]:,} {what})" for name in _sorted(counts)], SHOWN)
     return f"{where} has the splits {listed}: choose one with --split, or take all together with --split {ALL}"
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """In order, those that are words for splits first: a column of identifiers has millions."""
+    return sorted(names, key=lambda name: (bool(name) and not is_word(name), name))

@@ -38,6 +38,7 @@ class Stack:
         labels: of the rows, where the file has them.
         splits: that the rows are of, likewise.
         conditions: what else the rows have, each as `row`.
+        notes: on what cannot be used.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +47,7 @@ class Stack:
     labels: list[Label] | None = None
     splits: list[Label] | None = None
     conditions: tuple[tuple[Wanted, Callable[[int], NDArray[Any]]], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def is_stack(path: Path, magic: bytes) -> bool:
@@ -53,14 +55,14 @@ def is_stack(path: Path, magic: bytes) -> bool:
     return magic[:4] in (NPY[:4], HDF5[:4]) or (magic[:2] == b"PK" and path.suffix.lower() == ".npz")
 
 
-def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, named: bool = False) -> Indexed:
+def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, known: Sequence[str] | None = ()) -> Indexed:
     """The rows of the arrays in files, one after the other.
 
     Args:
         paths: of the files.
         options: may name the array and the labels in files of several; `labels` may be an NPY file of them.
         name: of the source.
-        named: whether names of the files have chosen the split.
+        known: splits that names of the files tell of, as for `choose_rows`.
 
     Raises:
         ImportError: if a package is missing.
@@ -70,8 +72,8 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, named:
     stacks = [open_stack(path, options) for path in paths]
     counts = [stack.shape[0] for stack in stacks]
     starts = np.cumsum([0, *counts])
-    chosen = choose_rows(_joined([stack.splits for stack in stacks], counts), options.split, name, named)
-    rows = np.arange(starts[-1]) if chosen is None else np.array(chosen)
+    splits = _joined([stack.splits for stack in stacks], counts)
+    rows, left = choose_rows(splits, int(starts[-1]), options.split, name, known)
     files = np.searchsorted(starts, rows, side="right") - 1
     own_rows = rows - starts[files]
     prefixes = [f"{path.name}/" if len(paths) > 1 else "" for path in paths]
@@ -91,7 +93,6 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, named:
         row = int(own_rows[index])
         return tuple(Cell(wanted, functools.partial(get, row)) for wanted, get in stacks[files[index]].conditions)
 
-    picked = [] if chosen is None else [rows]
     return Indexed(
         kind="stack",
         name=name,
@@ -99,9 +100,9 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, named:
         fetch=fetch,
         labels=numbers,
         classes=classes,
-        notes=notes,
+        notes=(*notes, *(note for stack in stacks for note in stack.notes), *left),
         limits=options.limits,
-        fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers, *picked]),
+        fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers]),
         conditioned=tuple(wanted.name for wanted, _ in stacks[0].conditions),
         conditions=cells,
     )
@@ -172,11 +173,10 @@ def _npz(path: Path, options: SourceOptions) -> Stack:
         name, label, split = _columns(names, options)
         array = read(name)
         labels = None if label is None else _as_labels(read(label))
-        told = None if split is None else read(split)
-        splits = None if told is None or not _are_labels(told, len(array)) else _as_labels(told)
+        splits, notes = _splits(path, split, len(array), options, read, _as_labels)
         wanted = [(one, read(one.column)) for one in _wanted(names, options)]
         further = _further(wanted, len(array), options.limits)
-    return Stack(array.shape, array.dtype, array.__getitem__, labels, splits, further)
+    return Stack(array.shape, array.dtype, array.__getitem__, labels, splits, further, notes)
 
 
 def _hdf5(path: Path, options: SourceOptions) -> Stack:
@@ -185,13 +185,37 @@ def _hdf5(path: Path, options: SourceOptions) -> Stack:
     names = hdf5_names(file)
     name, label, split = _columns(names, options)
     read = functools.partial(hdf5_array, file, limits=options.limits)
-    dataset, size = read(name), path.stat().st_size
-    labels = None if label is None else _hdf5_labels(read(label, text=True), options.limits, size)
-    told = None if split is None else read(split, text=True)
-    splits = None if told is None or not _are_labels(told, len(dataset)) else _hdf5_labels(told, options.limits, size)
+    dataset, read_text = read(name), functools.partial(read, text=True)
+    texts = functools.partial(_hdf5_labels, limits=options.limits, size=path.stat().st_size)
+    labels = None if label is None else texts(read_text(label))
+    splits, notes = _splits(path, split, len(dataset), options, read_text, texts)
     wanted = [(one, read(one.column)) for one in _wanted(names, options)]
     further = _further(wanted, len(dataset), options.limits)
-    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, splits, further)
+    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, splits, further, notes)
+
+
+def _splits(
+    path: Path,
+    name: str | None,
+    count: int,
+    options: SourceOptions,
+    read: Callable[[str], Any],
+    texts: Callable[[Any], list[Label]],
+) -> tuple[list[Label] | None, tuple[str, ...]]:
+    """The splits of the rows, None without an array of text or whole numbers that tells, and a note on one of objects.
+
+    Raises:
+        ValueError: if it cannot be read, and a split is asked for.
+    """
+    if name is None:
+        return None, ()
+    try:
+        array = read(name)
+        return texts(array) if _are_labels(array, count) else None, ()
+    except ValueError as error:
+        if options.split is not None:
+            raise ImageError(f"has an array {name!r} of splits that cannot be read: {error}") from error
+        return None, (f"{path}: the array {name!r} cannot be read and tells of no splits: {printable(error)}",)
 
 
 def _hdf5_labels(dataset: Any, limits: Limits, size: int) -> list[Label]:

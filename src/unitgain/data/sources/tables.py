@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from unitgain.data.sources.beside import below, rows_below
 from unitgain.data.sources.labels import (
     FILE_COLUMNS,
-    TABLE,
     Label,
     class_names,
     find_column,
@@ -24,7 +23,6 @@ from unitgain.data.sources.listing import LABEL_FILES, Listing, Place
 from unitgain.data.sources.source import SourceOptions
 from unitgain.data.sources.splits import ALL, SPLIT, count_kinds
 from unitgain.text import printable
-from unitgain.trust import read_regular
 
 GRID = "grid.png"  # all images on one sheet, beside those that this package drew
 
@@ -59,9 +57,10 @@ class Tables:
         self._names: tuple[str, ...] | None = options.classes
         if options.labels is not None:
             where = str(options.labels)
-            self._labels[""] = where, read_labels(options.labels, options.label_column)
-            if where.lower().endswith(SUFFIXES):
-                self._add_splits("", parse_lines(where, read_regular(options.labels, TABLE), where), where)
+            labels, lines = read_labels(options.labels, options.label_column)
+            self._labels[""] = where, labels
+            if lines is not None:
+                self._add_splits("", lines, where)
         for table in sorted(listing.tables, key=lambda table: LABEL_FILES.index(posixpath.basename(table).lower())):
             self._add(table)
 
@@ -72,25 +71,31 @@ class Tables:
         if not (self.options.wants_labels or own or rows):
             return
         wanted = self.options.wants_labels and folder not in self._labels
-        if self.options.wants_labels and not wanted and not own:
+        apart = self.options.wants_labels and not wanted and not own
+        if apart:
             self.unused[table] = "files of labels were not used: another beside them counts"
             if not rows:
                 return
-        try:
-            data = self.read(self.listing.tables[table])
-        except Exception as error:  # of whatever the decompressors make of it
-            raise ValueError(f"{self.name}: {table} cannot be read: {printable(error)}") from error
         where, told = f"{self.name}/{table}", False
-        if rows:
-            lines = parse_lines(file, data, where)
+        try:
+            data = self._bytes(table)
+            lines = parse_lines(file, data, where) if file.lower().endswith(SUFFIXES) else None
+        except ValueError:
+            if wanted or own or self.options.conditions or self.options.split is not None:
+                raise
+            self.unused[table] = "files cannot be read, and tell of no splits"
+            return
+        if lines is not None:
             told = self._add_splits(folder, lines, where)
+            if told and apart:
+                del self.unused[table]
             if self.options.conditions:
                 self.lines[folder] = (*self.lines.get(folder, ()), (where, lines))
             if not wanted:
                 return
             labels = labels_of(file, lines, where, self.options.label_column)
         else:
-            labels = parse_labels(file, data, where, self.options.label_column)
+            labels = parse_labels(file, data, where)
         if labels is None:
             if not told:
                 self.unused[table] = "files hold no labels and were not used"
@@ -101,6 +106,12 @@ class Tables:
             self._labels[folder] = where, labels
             if (own or file.lower() == "dataset.json") and self._names is None:
                 self._names = class_names(data)
+
+    def _bytes(self, table: str) -> bytes:
+        try:
+            return self.read(self.listing.tables[table])
+        except Exception as error:  # of whatever the decompressors make of it
+            raise ValueError(f"{self.name}: {table} cannot be read: {printable(error)}") from error
 
     def _add_splits(self, folder: str, lines: Lines, where: str) -> bool:
         """Keep what rows of a table say of the splits that pictures are of, and tell whether it has the column."""

@@ -35,7 +35,7 @@ def open_tars(
     scratch: Path,
     options: SourceOptions,
     names: Sequence[str] | None = None,
-    named: bool = False,
+    known: Sequence[str] | None = (),
 ) -> Indexed:
     """Tar archives, plain or as WebDataset has them: files of one sample share their name up to the first dot.
 
@@ -48,7 +48,7 @@ def open_tars(
         scratch: folder for what has to be unpacked.
         options: what may have to be said about them.
         names: of the archives, paths within the folder that they lie in.
-        named: whether these have chosen the split.
+        known: splits that these tell of, as for `choose_rows`.
 
     Raises:
         ValueError: if one is damaged, there are no pictures, or labels do not fit.
@@ -73,8 +73,8 @@ def open_tars(
             file.seek(offset)
             return file.read(size)
 
-    source = classify(scan.all, "tar", name, options, read, scan.beside, scan.samples, scan.further, named)
-    source.fingerprint = digest([*map(stamp, paths), source.classes, source.labels, *filter(None, [source.split])])
+    source = classify(scan.all, "tar", name, options, read, scan.beside, scan.samples, scan.further, known)
+    source.fingerprint = digest([*map(stamp, paths), source.classes, source.labels])
     return source
 
 

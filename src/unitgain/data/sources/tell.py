@@ -107,20 +107,20 @@ def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         _refuse_others(options, path, "a folder of stacked arrays", "labels", "stacked", "follow_links")
         if not names:
             raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
-        chosen, named = choose_files(names, options.split, str(path))
-        return open_stacks([path / listing.pictures[names[index]] for index in chosen], options, str(path), named)
+        chosen, known = choose_files(names, options.split, str(path))
+        return open_stacks([path / listing.pictures[names[index]] for index in chosen], options, str(path), known)
     heeded = {"pictures": ("labels",), "tar archives": ("labels", "archives"), "parquet files": ()}[kind]
     _refuse_others(options, path, f"a folder of {kind}", "follow_links", *heeded)
     if kind == "pictures":
         return open_folder(path, options, listing)
     names = sorted(kinds[kind])
-    chosen, named = choose_files(names, options.split, str(path))
+    chosen, known = choose_files(names, options.split, str(path))
     names = [names[index] for index in chosen]
     paths = [path / kinds[kind][name] for name in names]
     if kind == "parquet files":
-        source = open_parquet(paths, options, named)
+        source = open_parquet(paths, options, known)
     else:
-        source = open_tars(paths, scratch, options, names, named)
+        source = open_tars(paths, scratch, options, names, known)
     left = Notes()
     for other in sorted(kinds.keys() - {kind}):
         for name in kinds[other]:
