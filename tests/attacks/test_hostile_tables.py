@@ -117,7 +117,7 @@ def test_headers_of_pages(header):
 def test_labels_of_megabytes_are_none(tmp_path):
     columns = {"image": [encoded(picture(0, 8, 8))] * 100, "label": ["x" * 2**20] * 100}
     kind, text = outcome(prepared, parquet_of(tmp_path / "a.parquet", columns), tmp_path)
-    assert kind == "ValueError" and "a.parquet" in text and "a label of 1,048,576 characters" in text
+    assert kind == "ValueError" and "a.parquet" in text and "a text of 1,048,576 characters" in text
 
 
 DESCRIBED = [

@@ -239,7 +239,11 @@ def test_a_directory_whose_split_is_no_word_for_one_may_hold_several(tmp_path):
     for options in ({}, {"split": "full"}):
         with pytest.raises(ValueError, match="choose one with --split"):
             opened(tmp_path / "set", **options)
-    assert loaded(opened(tmp_path / "set", split="train")) == [0, 2]
+    assert (
+        loaded(opened(tmp_path / "set", split="train"))
+        == loaded(opened(tmp_path / "set" / "full", split="train"))
+        == [0, 2]
+    )
 
 
 @pytest.mark.parametrize("splits", [SPLITS, ["train", "b", "train", "train"]])

@@ -21,7 +21,7 @@ from unitgain.text import printable
 
 ASK = f"choose one with --split, or take all together with --split {ALL}"
 OTHERS = "rows are left out that say in the column {told!r} that they are of another split than {chosen!r}"
-FILES = "download its files, and choose one of those"
+FILES = "download its files, and choose among the rows of these with --split"
 
 
 @dataclass(kw_only=True)

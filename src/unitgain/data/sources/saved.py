@@ -47,7 +47,7 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
         splits = None if told is None else named_values(_values(batches, told), features, told)
-        rows, left = choose_rows(splits, int(starts[-1]), split, where, known)
+        rows, left = choose_rows(splits, int(starts[-1]), split, str(folder), known)
         labels: list[Label] = _values(batches, label_column) if label_column else [None] * int(starts[-1])
     except OSError as error:
         raise ValueError(f"{root} is damaged: {error}") from error
