@@ -107,8 +107,11 @@ def picture_lines(rows: list[dict[str, Any]], source: Path, folder: Path) -> Ite
     newest = {row["run"]: row for row in rows if row["kind"] == "picture" and "file" in row}
     for name, row in newest.items():
         target = f"evidence-{name}.png"
+        took = [one for one in rows if one["kind"] == "train" and one.get("run") == name and one["nimg"] <= row["nimg"]]
+        share = sum(one["processor"] for one in took) / sum(one["images"] for one in took)
         shutil.copyfile(source / "pictures" / row["file"], folder / target)
-        about = [f"After {row['nimg']:,} images", f"EMA length {row['length']:g}"]
+        hours = share * row["nimg"] / 3600  # what was trained twice, after a process was killed, has no row
+        about = [f"After {row['nimg']:,} images, {hours:.1f} hours of one core", f"EMA length {row['length']:g}"]
         if row["guide_nimg"]:
             about += [f"guided by itself after {row['guide_nimg']:,} (weight {row['guidance']:g})"]
         below = "; below each row of samples their nearest training images" if "emoji" in name else ""

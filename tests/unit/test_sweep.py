@@ -396,6 +396,8 @@ def test_a_table_that_is_replaced_says_which_cells_are_not_in_it_any_more(tmp_pa
     write_csv(table, results[3:])
     assert "held 3 rows of other cells" in " ".join(capsys.readouterr().err.split())
     assert len(list(csv.DictReader(table.open()))) == 6
+    write_csv(table, [replace(result, images=result.images + 1) for result in results[3:]])
+    assert "held 6 rows of other cells" in " ".join(capsys.readouterr().err.split())
 
 
 def test_tables_on_narrow_terminals_and_pictures_of_several_runs_tell_apart(runs, tmp_path, call, monkeypatch):

@@ -138,7 +138,7 @@ def convert_folder(
         out: folder for the snapshots; those that are there, whole and as asked for here are kept.
         recipe: name of the recipe; by default that of the official run, if a name says it.
         classes: names of the classes.
-        dtype: of the snapshots; as in the files by default.
+        dtype: of the snapshots; by default as in the files, and those that are there are kept in whichever they have.
         on_progress: called with (files done, in all).
         on_skip: called with a line for each `.pkl` that is left out: those taken before the first step, and those whose
             names do not say what they are.

@@ -16,7 +16,7 @@ from unitgain.sample.samplers import SAMPLERS
 from unitgain.serial import from_dict
 from unitgain.sweep.cells import Cell
 from unitgain.sweep.run import Sweep
-from unitgain.sweep.table import Table, key_of
+from unitgain.sweep.table import Table, reference_of
 from unitgain.text import printable
 from unitgain.train.run import load_config
 from unitgain.trust import is_number
@@ -123,7 +123,7 @@ def _read(session: Session, row: Mapping[str, Any]) -> dict[str, Any] | None:
         "value": row["value"],
         "images": images,
         "against": printable(against["name"])[:100] if isinstance(against.get("name"), str) else "",
-        "reference": key_of(against),
+        "reference": printable(reference_of(record))[:100],
         "nimg": nimg if is_number(nimg) else None,
         "guide_nimg": guide["nimg"] if is_number(guide.get("nimg")) else None,
         "higher": higher,

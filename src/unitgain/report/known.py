@@ -10,7 +10,7 @@ from unitgain.draw.networks import SELF
 from unitgain.ema import file_name
 from unitgain.hub import MODEL
 from unitgain.metrics.metric import METRICS, higher_is_better
-from unitgain.sweep.table import Table
+from unitgain.sweep.table import Table, reference_of
 from unitgain.text import one_line
 from unitgain.train.rows import read_stats
 from unitgain.trust import is_number
@@ -118,9 +118,7 @@ def _swept(run: Path) -> dict[Key, list[Choice]]:
                 continue
             interval, without = _interval(settings.get("interval")), _names(settings.get("without"))
             choice = replace(choice, guide=guide, guidance=weight, interval=interval, without=without)
-        reference = _object(record.get("reference"))
-        against = (reference.get(one) for one in ("fingerprint", "hash", "name"))
-        found.setdefault((metric, images, str(next(filter(None, against), None))), []).append(choice)
+        found.setdefault((metric, images, reference_of(record)), []).append(choice)
     return found
 
 

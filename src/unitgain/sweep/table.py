@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,13 @@ class Table:
             file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
 
+def reference_of(record: Mapping[str, Any]) -> str:
+    """What tells the reference of a value from others: equal images are one, whatever their name."""
+    about = record.get("reference")
+    told = (about.get(one) for one in ("fingerprint", "hash", "name")) if isinstance(about, dict) else ()
+    return str(next(filter(None, told), None))
+
+
 def write_csv(path: Path, results: Sequence[CellResult]) -> None:
     """One line per cell and metric, atomically: the value is the best of the repetitions, beside it the worst.
 
@@ -84,8 +91,8 @@ def write_csv(path: Path, results: Sequence[CellResult]) -> None:
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     if lost := len(_cells(path) - set(map(_cell, rows))):
         warn(
-            f"{path} held {lost} rows of other cells or metrics, and now has those of this call alone: the others are "
-            "kept in cells-*.jsonl; name them too, and the table has all, without drawing them again"
+            f"{path} held {lost} rows of other cells, metrics or numbers of images, and has those of this call: the "
+            "others are in cells-*.jsonl, and a sweep that names them too has all in its table, none drawn again"
         )
     write_text(path, buffer.getvalue())
 
@@ -102,4 +109,4 @@ def _cells(path: Path) -> set[tuple[str, ...]]:
 
 def _cell(row: Sequence[str]) -> tuple[str, ...]:
     """What a row is of: all that it says but what came out."""
-    return tuple(row[: COLUMNS.index("value")])
+    return (*row[: COLUMNS.index("value")], row[-1])

@@ -19,21 +19,23 @@ function tell(found) {
 }
 
 // Lengths across, weights of guidance downwards. Of how many images a value is, and against what, has a say in it, so that
-// the best is one of those of the most images, and of one reference: the one measured against last.
+// the best are those of the most images, one of each reference.
 function map() {
   const own = cells.filter((cell) => cell.metric === at("metric").value), table = at("cells");
   table.replaceChildren();
   if (!own.length) { table.createTBody().insertRow().insertCell().textContent = "nothing was measured yet"; return; }
   const better = own[0].higher ? "higher" : "lower", sorted = (key) => [...new Set(own.map((cell) => cell[key]))].sort((a, b) => a - b);
-  const { reference, against } = own.at(-1), same = own.filter((cell) => cell.reference === reference);
-  const most = Math.max(...same.map((cell) => cell.images)), alike = same.filter((cell) => cell.images === most);
-  const best = alike.reduce((a, b) => ((own[0].higher ? b.value > a.value : b.value < a.value) ? b : a));
-  const lengths = sorted("length"), weights = sorted("guidance"), caption = `${own[0].metric}, ${better} is better; the best of ${most} images${against && ` against ${against}`} has a bold frame`;
+  const references = [...new Set(own.map((cell) => cell.reference))], best = references.map((reference) => {
+    const same = own.filter((cell) => cell.reference === reference), most = Math.max(...same.map((cell) => cell.images));
+    return same.filter((cell) => cell.images === most).reduce((a, b) => ((a.higher ? b.value > a.value : b.value < a.value) ? b : a));
+  });
+  const which = references.length === 1 ? `the best of ${best[0].images} images has` : "the best against each reference have";
+  const lengths = sorted("length"), weights = sorted("guidance"), caption = `${own[0].metric}, ${better} is better; ${which} a bold frame`;
   const places = tabulate(table, caption, "weight", lengths.map((length) => `EMA ${short(length)}`), weights.map(short));
   for (const cell of own) {
     const text = cell.value.toPrecision(4), label = `${text}: EMA ${short(cell.length)}, guidance ${short(cell.guidance)}, ${cell.images} images${cell.against && ` against ${cell.against}`}`;
     const button = make("button", text, { type: "button", "aria-label": label, title: label });
-    button.classList.toggle("best", cell === best);
+    button.classList.toggle("best", best.includes(cell));
     button.addEventListener("click", () => take(cell));
     places[weights.indexOf(cell.guidance)][lengths.indexOf(cell.length)].append(button);
   }
