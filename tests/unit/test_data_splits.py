@@ -31,6 +31,7 @@ from split_sets import (
     saved,
     saved_with_one_split,
     table,
+    tar,
     two_saved,
     two_stacks,
     write,
@@ -293,7 +294,7 @@ def test_arrays_and_texts_that_cannot_be_splits_tell_of_none(tmp_path):
     pq.write_table(pa.table(rows_of(["train", "test", "x" * 5000, "val"])), tmp_path / "a.parquet")
     for name in ("a.npz", "a.parquet"):
         (note,) = opened(tmp_path / name, no_labels=True).notes
-        assert "tells of no splits" in note and "split" in note and name in note
+        assert note.startswith("1 files have a column 'split'") and note.endswith(f"tell of no splits: {name}")
         with pytest.raises(ValueError, match=r"objects are not read|a text of 5,000 characters") as caught:
             opened(tmp_path / name, split="train")
         assert "no whole parquet" not in str(caught.value)
@@ -309,3 +310,18 @@ def test_a_column_of_identifiers_is_not_listed_whole(tmp_path):
     path = write(tmp_path, {"a.csv": "file,split\n" + rows}) / "a.csv"
     with pytest.raises(ValueError, match=r"it has train, 0000, .*, 0008, \.\.\.$"):
         opened(path, split="test")
+
+
+@pytest.mark.parametrize("kind", [parquet, table, arrays, tar])
+def test_the_name_of_a_file_that_is_given_tells_as_in_a_folder(tmp_path, kind):
+    path = kind(tmp_path, None)
+    path = path.rename(path.with_stem("cats-train-0"))
+    assert loaded(opened(path)) == loaded(opened(path, split="train")) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="split 'test'; it has train"):
+        opened(path, split="test")
+
+
+def test_a_folder_of_one_split_alone_has_no_other(tmp_path):
+    root = write(tmp_path / "set", {"train/cat/0.png": PICTURES[0], "train/dog/1.png": PICTURES[1]})
+    with pytest.raises(ValueError, match="no folder of the split 'test'; it has train"):
+        opened(root, split="test")

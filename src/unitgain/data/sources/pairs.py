@@ -13,17 +13,18 @@ from unitgain.data.sources.splits import SPLIT, choose_rows
 from unitgain.trust import Limits, read_regular
 
 
-def open_pairs(path: Path, options: SourceOptions) -> Indexed:
+def open_pairs(path: Path, options: SourceOptions, known: Sequence[str] | None = ()) -> Indexed:
     """The rows of a table; paths in it are relative to its folder, and lead nowhere out of that.
 
     Args:
         path: of the table.
-        options: may name the columns of pictures, labels and conditions.
+        options: may name the columns of pictures, labels and conditions, and a split.
+        known: splits that the name of the file tells of, as for `choose_rows`.
 
     Raises:
         ValueError: if it is no table, has no column of files, lacks one in some row, or labels do not fit.
     """
-    names, lines, left = _lines(path, options.split)
+    names, lines, left = _lines(path, options.split, known)
     column = find_column(names, (options.image_column,) if options.image_column else FILE_COLUMNS)
     if column is None:
         raise ValueError(
@@ -61,7 +62,9 @@ def _file(value: Any, where: str) -> str:
     return value.strip()
 
 
-def _lines(path: Path, split: str | None) -> tuple[list[str], Sequence[tuple[int, Line]], tuple[str, ...]]:
+def _lines(
+    path: Path, split: str | None, known: Sequence[str] | None
+) -> tuple[list[str], Sequence[tuple[int, Line]], tuple[str, ...]]:
     """Names of the columns, the rows of a split with their numbers, from 1, and a note on the others."""
     lines = parse_lines(path.name, read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes)), str(path))
     if not lines.rows:
@@ -69,7 +72,7 @@ def _lines(path: Path, split: str | None) -> tuple[list[str], Sequence[tuple[int
     column = find_column(lines.names, (SPLIT,))
     rows = [(row, line) for row, (_, line) in enumerate(lines.rows, 1)]
     values = None if column is None else [line.get(column) for _, line in rows]
-    chosen, left = choose_rows(values, len(rows), split, str(path))
+    chosen, left = choose_rows(values, len(rows), split, str(path), known)
     return list(lines.names), [rows[index] for index in chosen.tolist()], left
 
 

@@ -24,8 +24,8 @@ from unitgain.data.sources.columns import (
 )
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.pages import page_sizes
-from unitgain.data.sources.source import SourceOptions, digest, stamp
-from unitgain.data.sources.splits import choose_rows
+from unitgain.data.sources.source import Notes, SourceOptions, digest, stamp
+from unitgain.data.sources.splits import UNREAD, choose_rows
 from unitgain.extras import require
 from unitgain.text import printable
 from unitgain.trust import LimitError, Limits, open_regular
@@ -81,7 +81,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, known: Sequence[
         limits=options.limits,
         labels=labels,
         classes=classes,
-        notes=(*notes, *scan.notes, *left),
+        notes=(*notes, *scan.notes.lines(), *left),
         fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
@@ -95,7 +95,7 @@ class _Scan:
         places: int64 [rows, 3]: file, row group, and row in it.
         labels: one per row; none without a column.
         splits: what each says of its split; None if no file has the column.
-        notes: on files whose column cannot be used.
+        notes: on files whose column tells of none.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class _Scan:
         places = list[NDArray[np.int64]]()
         splits, told = list[Any](), False
         self.labels = list[Label]()
-        self.notes: tuple[str, ...] = ()
+        self.notes = Notes()
         for index, path in enumerate(paths):
             with _whole(path):
                 table = _open(path)
@@ -127,10 +127,10 @@ class _Scan:
         features = features_of(schema, str(path))
         try:
             return named_values(_labels(path, table, column, options.limits), features, column)
-        except ValueError as error:
+        except ValueError:
             if options.split is not None:
                 raise
-            self.notes += (f"{error}; it tells of no splits",)
+            self.notes.add(UNREAD, path.name)
             return None
 
 

@@ -12,6 +12,7 @@ from unitgain.data.sources.source import few
 
 ALL = "all"
 SPLIT = "split"  # column of the splits that rows are of
+UNREAD = f"files have a column {SPLIT!r} that cannot be read or holds no names, and tell of no splits"
 SHOWN = 10  # splits that a message lists
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 WORDS |= {"test": "test", "testing": "test"}
@@ -72,8 +73,7 @@ def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[l
     found = [index for index, pair in enumerate(zip(names, parts, strict=True)) if is_chosen(*pair)]
     if not found and several:
         raise ValueError(f"{where}: none of {len(names)} files is of the split {split!r}{_known(counts)}")
-    known = {*counts, *(folder for path in parts for folder in path if _FOLDER.fullmatch(folder))}
-    return (found, None) if found else (everything, tuple(sorted(known)))
+    return (found, None) if found else (everything, tuple(sorted({*counts, *_words(parts)})))
 
 
 def choose_rows(
@@ -197,11 +197,18 @@ def choose_pictures(
                 break
         else:
             if level is not None or values is None:
-                raise ValueError(f"{where} has no folder of the split {split!r}{_known([*counts, *(known or ())])}")
+                raise ValueError(
+                    f"{where} has no folder of the split {split!r}{_known({*counts, *(known or ()), *_words(parts)})}"
+                )
     if values is None:
         return found, level
     rows, _ = choose_rows([values[index] for index in found], len(found), split, where, known)
     return [found[row] for row in rows.tolist()], level
+
+
+def _words(parts: Sequence[Sequence[str]]) -> set[str]:
+    """Names of folders that are those of splits."""
+    return {folder for path in parts for folder in path if _FOLDER.fullmatch(folder)}
 
 
 def _depth(parts: Sequence[Sequence[str]]) -> int:

@@ -16,8 +16,8 @@ from unitgain.data.cells import Cell, Wanted, wanted_of
 from unitgain.data.fit import ImageError
 from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names, npy
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
-from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
-from unitgain.data.sources.splits import ALL, SPLIT, choose_rows
+from unitgain.data.sources.source import Indexed, Notes, SourceOptions, digest, stamp
+from unitgain.data.sources.splits import ALL, SPLIT, UNREAD, choose_rows
 from unitgain.extras import require
 from unitgain.npz import npz_names, read_npy, read_npz_member
 from unitgain.text import printable
@@ -38,7 +38,7 @@ class Stack:
         labels: of the rows, where the file has them.
         splits: that the rows are of, likewise.
         conditions: what else the rows have, each as `row`.
-        notes: on what cannot be used.
+        unread: whether it has an array of splits that cannot be read.
     """
 
     shape: tuple[int, ...]
@@ -47,7 +47,7 @@ class Stack:
     labels: list[Label] | None = None
     splits: list[Label] | None = None
     conditions: tuple[tuple[Wanted, Callable[[int], NDArray[Any]]], ...] = ()
-    notes: tuple[str, ...] = ()
+    unread: bool = False
 
 
 def is_stack(path: Path, magic: bytes) -> bool:
@@ -72,6 +72,10 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, known:
     stacks = [open_stack(path, options) for path in paths]
     counts = [stack.shape[0] for stack in stacks]
     starts = np.cumsum([0, *counts])
+    unread = Notes()
+    for path, stack in zip(paths, stacks, strict=True):
+        if stack.unread:
+            unread.add(UNREAD, path.name)
     splits = _joined([stack.splits for stack in stacks], counts)
     rows, left = choose_rows(splits, int(starts[-1]), options.split, name, known)
     files = np.searchsorted(starts, rows, side="right") - 1
@@ -100,7 +104,7 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, known:
         fetch=fetch,
         labels=numbers,
         classes=classes,
-        notes=(*notes, *(note for stack in stacks for note in stack.notes), *left),
+        notes=(*notes, *unread.lines(), *left),
         limits=options.limits,
         fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers]),
         conditioned=tuple(wanted.name for wanted, _ in stacks[0].conditions),
@@ -173,10 +177,10 @@ def _npz(path: Path, options: SourceOptions) -> Stack:
         name, label, split = _columns(names, options)
         array = read(name)
         labels = None if label is None else _as_labels(read(label))
-        splits, notes = _splits(path, split, len(array), options, read, _as_labels)
+        splits, unread = _splits(split, len(array), options, read, _as_labels)
         wanted = [(one, read(one.column)) for one in _wanted(names, options)]
         further = _further(wanted, len(array), options.limits)
-    return Stack(array.shape, array.dtype, array.__getitem__, labels, splits, further, notes)
+    return Stack(array.shape, array.dtype, array.__getitem__, labels, splits, further, unread)
 
 
 def _hdf5(path: Path, options: SourceOptions) -> Stack:
@@ -188,34 +192,33 @@ def _hdf5(path: Path, options: SourceOptions) -> Stack:
     dataset, read_text = read(name), functools.partial(read, text=True)
     texts = functools.partial(_hdf5_labels, limits=options.limits, size=path.stat().st_size)
     labels = None if label is None else texts(read_text(label))
-    splits, notes = _splits(path, split, len(dataset), options, read_text, texts)
+    splits, unread = _splits(split, len(dataset), options, read_text, texts)
     wanted = [(one, read(one.column)) for one in _wanted(names, options)]
     further = _further(wanted, len(dataset), options.limits)
-    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, splits, further, notes)
+    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, splits, further, unread)
 
 
 def _splits(
-    path: Path,
     name: str | None,
     count: int,
     options: SourceOptions,
     read: Callable[[str], Any],
     texts: Callable[[Any], list[Label]],
-) -> tuple[list[Label] | None, tuple[str, ...]]:
-    """The splits of the rows, None without an array of text or whole numbers that tells, and a note on one of objects.
+) -> tuple[list[Label] | None, bool]:
+    """The splits of the rows, None without an array of text or whole numbers that tells; whether one cannot be read.
 
     Raises:
-        ValueError: if it cannot be read, and a split is asked for.
+        ImageError: if it cannot be read, and a split is asked for.
     """
     if name is None:
-        return None, ()
+        return None, False
     try:
         array = read(name)
-        return texts(array) if _are_labels(array, count) else None, ()
-    except ValueError as error:
+        return texts(array) if _are_labels(array, count) else None, False
+    except Exception as error:  # of whatever the libraries make of it
         if options.split is not None:
-            raise ImageError(f"has an array {name!r} of splits that cannot be read: {error}") from error
-        return None, (f"{path}: the array {name!r} cannot be read and tells of no splits: {printable(error)}",)
+            raise ImageError(f"has an array {name!r} of splits that cannot be read: {printable(error)}") from error
+        return None, True
 
 
 def _hdf5_labels(dataset: Any, limits: Limits, size: int) -> list[Label]:

@@ -156,18 +156,19 @@ def _size(path: Path) -> int:
 def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     with open_regular(path) as file:
         magic = file.read(4)
+    _, known = choose_files([path.name], options.split, str(path))
     if magic == b"PAR1":
         _refuse_others(options, path, "a parquet file")
-        return open_parquet([path], options)
+        return open_parquet([path], options, known)
     if is_stack(path, magic):
         _refuse_others(options, path, "a file of stacked arrays", "labels", "stacked")
-        return open_stacks([path], options, str(path))
+        return open_stacks([path], options, str(path), known)
     if path.suffix.lower() in TABLES:
         _refuse_others(options, path, "a table of text")
-        return open_pairs(path, options)
+        return open_pairs(path, options, known)
     if path.name.lower().endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
         _refuse_others(options, path, "a tar archive", "labels", "archives")
-        return open_tars([path], scratch, options)
+        return open_tars([path], scratch, options, known=known)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
         _refuse_others(options, path, "a zip archive", "labels")
         return open_zip(path, options)
