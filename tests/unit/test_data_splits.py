@@ -20,6 +20,7 @@ from split_sets import (
     folder,
     folder_of_captions,
     folder_of_two_tables,
+    hdf5,
     library,
     loaded,
     opened,
@@ -310,6 +311,15 @@ def test_a_column_of_identifiers_is_not_listed_whole(tmp_path):
     path = write(tmp_path, {"a.csv": "file,split\n" + rows}) / "a.csv"
     with pytest.raises(ValueError, match=r"it has train, 0000, .*, 0008, \.\.\.$"):
         opened(path, split="test")
+
+
+def test_lists_in_hdf5_tell_of_no_splits(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(hdf5(tmp_path, None), "a") as file:
+        file.create_dataset("split", (4,), h5py.vlen_dtype(np.int64))
+    assert "tell of no splits: a.h5" in opened(tmp_path / "a.h5").notes[0]
+    with pytest.raises(ValueError, match="'split' of splits that cannot be read"):
+        opened(tmp_path / "a.h5", split="train")
 
 
 @pytest.mark.parametrize("kind", [parquet, table, arrays, tar])
