@@ -82,8 +82,8 @@ MISTAKES = {
     f"sample run {DRAW} 0..3": ("write 7, 1,2,5 or a range as 0-63", f"sample run {DRAW} 0-3"),
     "watch empty": ("empty is not the folder of a run", "watch run"),
     "report rum --no-samples --out right.html": ("rum is not the folder of a run", ANSWERED),
-    "report run --no-samples --lengths 0.1 --out right.html": (
-        "--lengths: of samples, which --no-samples leaves out",
+    "report run --no-samples --times 3 --lengths 0.1 --out right.html": (
+        "--times, --lengths: of samples, which --no-samples leaves out",
         "report run --no-samples --out right.html",
     ),
     "metrics pictres --metrics fd_pixels --reference pictures": ("no images at pictres: name a folder", ANSWERED),

@@ -33,8 +33,8 @@ class Report:
     seeds: Unset[str] = None
     """Seeds to draw, such as 0-7 or 1,5,9, also where the run left grids. Default: 0-7."""
 
-    times: int = 6
-    """At how many times to show samples, at most."""
+    times: Unset[int] = None
+    """At how many times to show samples, at most. Default: 6."""
 
     sigma_rel: Unset[float] = None
     """EMA length to draw with, also where the run left grids. Default: the longest that the run stores."""
@@ -60,9 +60,10 @@ class Report:
         lengths = None if self.lengths is None else parse_lengths(self.lengths)
         for length in lengths or ():
             check_sigma_rel(length)
-        if self.times < 1:
-            raise ValueError(f"--times {self.times}: must be at least 1")
-        asked = {"--seeds": self.seeds, "--sigma-rel": self.sigma_rel, "--lengths": self.lengths}
+        times = 6 if self.times is None else self.times
+        if times < 1:
+            raise ValueError(f"--times {times}: must be at least 1")
+        asked = {"--seeds": self.seeds, "--times": self.times, "--sigma-rel": self.sigma_rel, "--lengths": self.lengths}
         if self.no_samples and (unused := [option for option, value in asked.items() if value is not None]):
             raise ValueError(f"{', '.join(unused)}: of samples, which --no-samples leaves out")
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
@@ -75,7 +76,7 @@ class Report:
         if not self.no_samples:
             with bar("samples", "images", quiet=self.quiet) as progress:
                 drawings, note = samples_of(
-                    history, self.times, seeds, self.sigma_rel, device=pick_device(self.device), on_images=progress
+                    history, times, seeds, self.sigma_rel, device=pick_device(self.device), on_images=progress
                 )
             with bar("samples over EMA lengths", "images", quiet=self.quiet, late=True) as progress:
                 averages = lengths_of(history, lengths, seeds, device=pick_device(self.device), on_images=progress)

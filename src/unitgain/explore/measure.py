@@ -31,7 +31,7 @@ def measured(session: Session) -> list[dict[str, Any]]:
     Returns:
         Of each, as JSON: `length` and `guidance`; `guide`, by its name in `session.guides`, and `guide_length`, None
         where there is none; `metric`, one of the library's, `value`, whether `higher` is better, and `images` that were
-        drawn for it; `against`, the name of the reference, and `reference`, which tells it from others of that name;
+        drawn for it; `against`, the name of the reference, and `reference`, the same for equal images;
         `nimg` and `guide_nimg`, where the averages end, None where that is not known; `how`, what else of a view its
         images depend on, as far as it is known.
     """
