@@ -2,7 +2,8 @@
 
 Small recipes at 3x32x32, base width 64, at batch 16, and `pixels64-mini`, at batch 8. The plain step gives the same
 numbers in float32, contiguous, each function by itself, with weights projected, gradients cleaned, Adam and averages
-computed parameter by parameter. A peer is the step of another checkout. All take turns in one process.
+computed parameter by parameter; `autocast` is the same under torch's autocast to bfloat16. A peer is the step of
+another checkout. All take turns in one process.
 """
 
 import argparse
@@ -39,7 +40,8 @@ from unitgain.train.warmup import microbatches
 WIDTH = 64
 BRANCHES = {"EDM2": "s c m s c", "EDM2+": PIXELS32.network.branch}
 MINI = "pixels64-mini"
-MODES = ("plain", "float32", "bfloat16")
+PLAIN = ("plain", "autocast")
+MODES = (*PLAIN, "float32", "bfloat16")
 
 
 def recipes(small: bool) -> dict[str, Recipe]:
@@ -115,18 +117,20 @@ def _library() -> dict[str, ModuleType]:
     return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "unitgain"}
 
 
-def plain_work(name: str, recipe: Recipe, batch: int | None) -> Work:
-    """The plain step on the images that ours is measured on."""
+def plain_work(name: str, recipe: Recipe, batch: int | None, *, autocast: bool = False) -> Work:
+    """The plain step on the images that ours is measured on, in float32 or under autocast."""
     device, recipe = torch.device("cpu"), sized(recipe, batch)
     parts = microbatches(recipe, recipe.batch, device)
     torch.manual_seed(0)
     with PeakMemory() as memory:
-        step = plain_step(recipe, device)
+        step = plain_step(recipe, device, autocast=autocast)
         step(parts)
     return Work(name=name, run=lambda: step(parts), items=recipe.batch, held=memory.kept)
 
 
-def plain_step(recipe: Recipe, device: torch.device) -> Callable[[Sequence[Microbatch]], object]:
+def plain_step(
+    recipe: Recipe, device: torch.device, *, autocast: bool = False
+) -> Callable[[Sequence[Microbatch]], object]:
     """A step with the same results, written as the papers' formulas read."""
     state = TrainState.start(recipe, device)
     split_passes(state.denoiser)
@@ -140,7 +144,8 @@ def plain_step(recipe: Recipe, device: torch.device) -> Callable[[Sequence[Micro
             project(state)
         total = torch.zeros((), device=device)
         for microbatch in microbatches:
-            loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label).loss
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                loss = state.objective(microbatch.clean, microbatch.sigma, microbatch.noise, microbatch.label).loss
             (loss.sum() * (recipe.loss_scaling / recipe.batch)).backward()
             total += loss.detach().mean() * (len(microbatch.clean) / recipe.batch)
         for parameter in parameters:
@@ -179,7 +184,7 @@ def average(state: TrainState, recipe: Recipe) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--modes", nargs="*", default=list(MODES), help="plain, or as in `unitgain bench train`")
+    parser.add_argument("--modes", nargs="*", default=MODES, help="plain, autocast, or those of `unitgain bench train`")
     parser.add_argument("--batch", type=int, help="of all networks; 16, and 8 for pixels64-mini, by default")
     parser.add_argument("--networks", nargs="*", default=[*BRANCHES, MINI], choices=[*BRANCHES, MINI])
     parser.add_argument("--peer", type=Path, help="another checkout of this repository, to be measured beside this one")
@@ -196,13 +201,13 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = recipes(args.small)[label]
         print(f"{label} ...", flush=True)
         works = [
-            plain_work(f"{label} plain", recipe, args.batch)
-            if mode == "plain"
+            plain_work(f"{label} {mode}", recipe, args.batch, autocast=mode == "autocast")
+            if mode in PLAIN
             else training_work(Case(recipe, mode, f"{label} {mode}"), args.batch, device)
             for mode in args.modes
         ]
         if peer:
-            works += [peer.work(label, mode, args.small, args.batch) for mode in args.modes if mode != "plain"]
+            works += [peer.work(label, mode, args.small, args.batch) for mode in args.modes if mode not in PLAIN]
         with kept_memory():  # as training does; for all of them, as it is one process
             report = measure(works, pace=Pace(seconds=args.seconds))
         found[label] = to_dict(report)

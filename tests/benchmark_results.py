@@ -99,7 +99,7 @@ def check_snapshots(folder, printed):
 def check_training_step(folder, printed):
     found, page = saved(folder, "training_step")
     for label in ("EDM2", "EDM2+", "pixels64-mini"):
-        names = [f"{label} {mode}" for mode in ("plain", "float32", "float32 of the peer")]
+        names = [f"{label} {mode}" for mode in ("plain", "autocast", "float32", "float32 of the peer")]
         assert [row["name"] for row in found[label]["rows"]] == names
         assert f"| {label} float32 |" in page
 

@@ -66,6 +66,19 @@ def test_the_plain_step_is_our_step_written_out(tiny_recipe, monkeypatch):
         assert all(relative_error(one.tensors()[name], tensor) < 1e-4 for name, tensor in other.tensors().items())
 
 
+def test_under_autocast_the_plain_step_is_off_by_rounding_to_bfloat16(tiny_recipe, monkeypatch):
+    recipe = sized(tiny_recipe, 8)
+    states = []
+    start = TrainState.start
+    monkeypatch.setattr(TrainState, "start", lambda *args, **how: states.append(start(*args, **how)) or states[-1])
+    works = [training_step.plain_work("plain", recipe, 8, autocast=autocast) for autocast in (False, True)]
+    losses = [float(work.run()) for work in works]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    for plain, cast in zip(*(state.modules.parameters() for state in states), strict=True):
+        assert cast.dtype == plain.dtype == torch.float32
+
+
 def test_memory_in_a_process_of_its_own():
     found = footprint("digits", "float32", batch=64)
     assert found.process > 5e7

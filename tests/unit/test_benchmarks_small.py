@@ -123,7 +123,7 @@ def inputs(name, folder, tmp_path, request):
         "robustness": ["--write"],
         "torture": ["--seed", 8],
         "training_peer": ["--peer", ROOT],
-        "training_step": ["--peer", ROOT, "--modes", "plain", "float32"],
+        "training_step": ["--peer", ROOT, "--modes", "plain", "autocast", "float32"],
     }
     if name in ("explorer", "samplers"):
         run = request.getfixturevalue("runs") / "main"
