@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cells import Cell, Compare, Job, Picture, Results, Train, best, score, sweep
 from scaled import (
     DROPOUT,
     EDM2,
+    F_STAR,
     HALF,
     PLUS,
     RATES,
@@ -31,116 +33,13 @@ from scaled import (
 )
 
 from unitgain.denoiser import Denoiser
+from unitgain.recipes import recipe
 
-METRICS = ("fd@effnet", "fd@classes")  # of every claim, the one that lengths and rates are chosen by first
-FIRST_METRIC = METRICS[0]
 TENSOR_LENGTHS = (0.02, 0.07, 0.24)
 
 TENSORS = 8
 
 SHARES = (8, 2, 1)  # of the images of pictures, after which one is drawn
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a run up to so many images."""
-
-    run: Run
-    nimg: int
-
-    @property
-    def key(self) -> str:
-        """Name of the result."""
-        return f"train {self.run.name} {self.nimg}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Draw and measure images of one average.
-
-    Guided by itself where the weight is not 1 and no guide is named; with `heun` by far more evaluations.
-    """
-
-    run: Run
-    nimg: int
-    length: float
-    images: int
-    first_seed: int = 0
-    guidance: float = 1.0
-    guide: Run | None = None
-    guide_nimg: int = 0
-    guide_length: float = 0.0
-    pattern: str = ""
-    pattern_length: float = 0.0
-    heun: bool = False
-
-    @property
-    def key(self) -> str:
-        """Name of the result."""
-        guide = f"{self.guide.name} {self.guide_nimg} {self.guide_length:g}" if self.guide else "self"
-        more = [f" guide {guide} {self.guidance:g}"] if self.guidance != 1 else []
-        more += [f" {self.pattern} {self.pattern_length:g}"] if self.pattern else []
-        more += [" heun"] if self.heun else []
-        kind = "score" if self.first_seed else "cell"
-        return f"{kind} {self.run.name} {self.nimg} {self.length:g}{''.join(more)} x{self.images}"
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Compare a reconstructed average with the one that another run with the same weights tracked."""
-
-    run: Run
-    tracked: Run
-    nimg: int
-    length: float
-    images: int
-
-    @property
-    def key(self) -> str:
-        """Name of the result."""
-        return f"compare {self.run.name} {self.nimg} {self.length:g}"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Draw a picture of samples, a row for each class; guided, where the weight is not 1, by an earlier average."""
-
-    run: Run
-    nimg: int
-    length: float
-    guidance: float = 1.0
-    guide_nimg: int = 0
-
-    @property
-    def key(self) -> str:
-        """Name of the result."""
-        return f"picture {self.run.name} {self.nimg}"
-
-
-Job = Train | Cell | Compare | Picture
-Results = Mapping[str, Mapping[str, Any]]  # by key
-
-
-def best(results: Results, cells: Sequence[Cell], metric: str = FIRST_METRIC) -> Cell | None:
-    """The cell with the lowest value; None as long as one is missing, and where all failed."""
-    if not cells or any(cell.key not in results for cell in cells):
-        return None
-    there = {cell: values for cell in cells if (values := values_of(results, cell))}
-    return min(there, key=lambda cell: there[cell][metric], default=None)
-
-
-def values_of(results: Results, cell: Cell) -> Mapping[str, float] | None:
-    """What a cell measured; None if it is not there, or failed."""
-    return results.get(cell.key, {}).get("values")
-
-
-def sweep(run: Run, nimg: int, scale: Scale, **guided: Any) -> list[Cell]:
-    """A cell per length; a guide has the length of the main network where it is given none."""
-    tied = guided.get("guide") is not None and "guide_length" not in guided
-    return [
-        Cell(run, nimg, length, scale.sweep, **guided, **({"guide_length": length} if tied else {}))
-        for length in scale.lengths
-    ]
 
 
 def heun_cells(runs: Sequence[Run], scale: Scale, results: Results) -> list[Cell]:
@@ -155,9 +54,41 @@ def star_sweeps(scale: Scale) -> list[tuple[Run, list[Cell]]]:
     return [(run, sweep(run, scale.images // 2, scale.coarse)) for run in runs]
 
 
-def score(cell: Cell | None, scale: Scale) -> list[Cell]:
-    """More images of a cell, of other seeds; none as long as there is no cell."""
-    return [] if cell is None else [dataclasses.replace(cell, images=scale.score, first_seed=1_000_000)]
+@dataclass(frozen=True)
+class Try:
+    """A run with something changed, to find out why a claim does not hold.
+
+    Attributes:
+        what: was changed.
+        run: with the change, seed 0.
+        nimg: images of the run.
+    """
+
+    what: str
+    run: Run
+    nimg: int
+
+
+def tries(claim: str, scale: Scale, results: Results) -> list[Try]:
+    """What was tried on a claim; nothing as long as the rates of its configs are not known."""
+    found = []
+    if claim == "configs" and (of_a := main_runs(A, scale, results)) and (of_b := main_runs(B, scale, results)):
+        (lr_a, lr_b), low = (runs[0].recipe.lr for runs in (of_a, of_b)), min(RATES[B]) / 2
+        runs = {
+            "A, attention at 8x8 alone, as in B": config_run(A, lr_a, 0, scale, label="-attn8", attn_resolutions=(8,)),
+            f"B, half the lowest rate of the grid, {low:g}": config_run(B, low, 0, scale),
+            "B, the noise levels of the paper's B": config_run(B, lr_b, 0, scale, label="-levels", loss=recipe(B).loss),
+        }
+        found = [Try(what, run, scale.images) for what, run in runs.items()]
+    if claim in ("half", "order") and (of_g := main_runs(G, scale, results)):
+        deeper = functools.partial(
+            config_run, lr=of_g[0].recipe.lr, seed=0, scale=scale, label="-blocks2", num_blocks=2
+        )
+        names = {"A": PLUS[0], "G*": STAR, "F*": F_STAR, "B": PLUS[3]}
+        found = [Try(f"{short}, two blocks", deeper(name), scale.images // 2) for short, name in names.items()]
+    if claim == "rate":
+        found = [Try(f"lr {lr:g}", config_run(G, lr, 0, scale), scale.images) for lr in sorted(RATES[G])]
+    return found
 
 
 def measured(run: Run, nimg: int, scale: Scale, results: Results) -> list[Job]:
@@ -278,6 +209,12 @@ def stages(scale: Scale, results: Results) -> Iterator[tuple[tuple[str, ...], It
     yield ("half",), every([Train(run, scale.images // 2), *cells] for run, cells in star_sweeps(scale))
     for share in SHARES:
         yield ("pictures",), picture_jobs(scale, results, share)
+    for one in tries("rate", scale, results):
+        yield ("rate",), iter([Train(one.run, one.nimg), *sweep(one.run, one.nimg, scale)])
+    for one in tries("configs", scale, results):
+        yield ("configs",), iter(measured(one.run, one.nimg, scale, results))
+    for one in tries("half", scale, results):
+        yield ("half", "order"), iter(measured(one.run, one.nimg, coarse, results))
 
 
 def posthoc_jobs(scale: Scale) -> list[Job]:

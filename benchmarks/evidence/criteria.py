@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from claims import METRICS, Cell, Results, best, score, sweep, values_of
+from cells import METRICS, Cell, Results, best, score, sweep, values_of
+from claims import tries
 from scaled import SEEDS, Run, Scale, config_run
 
 from unitgain.analysis.cost import network_cost
@@ -122,6 +123,27 @@ def in_words(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values) or "-"
 
 
+def told_length(length: float, scale: Scale) -> str:
+    """A best length, which says so where it is at an end of a grid of more than ends."""
+    ends = (scale.lengths[0], scale.lengths[-1]) if len(scale.lengths) > 2 else ()
+    return f"{length:g}{' (an end)' if length in ends else ''}"
+
+
+def told_lengths(lengths: Sequence[float], scale: Scale) -> str:
+    """Best lengths of seeds, times or settings."""
+    return ", ".join(told_length(length, scale) for length in lengths) or "-"
+
+
+def tried(claim: str, scale: Scale, results: Results) -> list[str]:
+    """A sentence for each change of a run that was tried to find out why a claim does not hold, and has a score."""
+    told = []
+    for one in tries(claim, scale, results):
+        for values in scores([one.run], one.nimg, results, scale):
+            by_metric = ", ".join(f"{LABELS[metric]} {values[metric]:.4g}" for metric in METRICS)
+            told.append(f"Tried, seed 0: {one.what}: {by_metric}.")
+    return told
+
+
 def score_rows(runs: Mapping[str, Sequence[Run]], nimg: int, results: Results, scale: Scale) -> list[Sequence[object]]:
     """A row for each config that has a score."""
     found = {name: scores(of_seeds, nimg, results, scale) for name, of_seeds in runs.items()}
@@ -135,7 +157,7 @@ def _score_row(
     cost = network_cost(config_run(name, 1.0, 0, scale).recipe.network)
     lengths = [cell.length for run in runs if (cell := best(results, sweep(run, nimg, scale)))]
     row: list[object] = [short(name), f"{cost.parameters / 1e6:.3f}", f"{cost.flops / 1e6:.1f}"]
-    row += [f"{runs[0].recipe.lr:g}" if runs else "-", in_words(lengths)]
+    row += [f"{runs[0].recipe.lr:g}" if runs else "-", told_lengths(lengths, scale)]
     shown = (*METRICS, "kid@effnet", "accuracy")
     return [*row, *(in_words([one[metric] for one in found]) for metric in shown)]
 
@@ -181,9 +203,19 @@ def points_of(cells: Sequence[Cell], results: Results, metric: str) -> list[tupl
 
 def growth(rows: Sequence[Mapping], quantity: str) -> float:
     """The last measurement over that at 10 % of the run, the largest over resolutions."""
-    first = next(row for row in rows if row["nimg"] >= 0.1 * rows[-1]["nimg"])["magnitudes"]
-    last = rows[-1]["magnitudes"]
+    first, last = _ends(rows)
     return max(last[bucket][quantity] / first[bucket][quantity] for bucket in last)
+
+
+def growth_of_largest(rows: Sequence[Mapping], quantity: str) -> float:
+    """Likewise, of the largest of all resolutions, whichever it is at either time."""
+    first, last = (max(bucket[quantity] for bucket in buckets.values()) for buckets in _ends(rows))
+    return last / first
+
+
+def _ends(rows: Sequence[Mapping]) -> tuple[Mapping, Mapping]:
+    first = next(row for row in rows if row["nimg"] >= 0.1 * rows[-1]["nimg"])
+    return first["magnitudes"], rows[-1]["magnitudes"]
 
 
 def width(points: Sequence[tuple[float, float]]) -> float:

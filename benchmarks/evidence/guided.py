@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 
-from claims import METRICS, Results, best, free_cells, guided_cells, main_runs, score, sweep, values_of
+from cells import METRICS, Results, best, score, sweep, values_of
+from claims import free_cells, guided_cells, main_runs
 from criteria import (
+    LABELS,
     Curves,
     Finding,
     all_of,
     by_setting,
+    compared,
     in_words,
     judge,
     lines_of,
     lower,
     not_above,
+    told_length,
 )
 from scaled import DROPOUT, HALF, SEEDS, G, Scale, pairs
 
@@ -51,6 +55,10 @@ def guidance(results: Results, scale: Scale) -> Finding:
                 for metric in METRICS:
                     lengths = [best(results, of_weight, metric).length for of_weight in (cells, lone)]
                     shorter[metric].append(lengths[0] < lengths[1])
+                    told = f"{told_length(lengths[1], scale)} alone, {told_length(lengths[0], scale)} guided"
+                    notes.append(f"Seed {run.seed}, {name}: best length by {LABELS[metric]} {told}.")
+    if told := compared(ends[1], ends[0]):
+        notes.append(f"Guided by {HALF}, above alone by {told}.")
     tests = [
         all_of(parts)
         for metric in METRICS
@@ -74,5 +82,7 @@ def small_guides(results: Results, scale: Scale) -> Finding:
     ]
     small, large = (found.get(name, []) for name in (HALF, "unconditional, twice"))
     tests = [test for metric in METRICS for test in not_above(small, large, metric)]
+    told = compared(small, large)
+    notes = [f"Half the width is above twice the width by {told}."] if told else []
     verdict, curves = judge(tests, len(tests), rows), by_setting(found)
-    return Finding(verdict, ("guide", "FD-EffNet", "FD-classes"), rows, [], curves, axis="guide")
+    return Finding(verdict, ("guide", "FD-EffNet", "FD-classes"), rows, notes, curves, axis="guide")

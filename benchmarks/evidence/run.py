@@ -21,7 +21,8 @@ from typing import Any
 
 import judges
 import torch
-from claims import CLAIMS, METRICS, Cell, Compare, Job, Picture, Train, jobs
+from cells import METRICS, Cell, Compare, Job, Picture, Train
+from claims import CLAIMS, jobs
 from scaled import Run, Scale
 from sets import open_set
 from torch import Tensor
@@ -174,8 +175,7 @@ class Workplace:
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Draw the images of a cell, and measure them."""
         names = judges.NAMES if cell.first_seed else METRICS
-        main, guide = self.networks(cell)
-        return {"values": self.values(main, guide, cell, names)}
+        return {"values": self.values(*self.networks(cell), cell, names)}
 
     def values(self, main: Network, guide: Network | None, cell: Cell, names: tuple[str, ...]) -> dict[str, float]:
         """Values by name, accuracy among them where the network has classes."""
@@ -224,7 +224,7 @@ class Workplace:
         path = self.folder / "pictures" / f"{job.run.data}-{job.nimg}.png"
         path.parent.mkdir(exist_ok=True)
         grid(pixels, COLUMNS).save(path)
-        return {"file": path.name}
+        return {"file": path.name, "precision": job.run.recipe.precision}
 
 
 def weights_of(snapshot: Path | str) -> Tensor:

@@ -37,7 +37,7 @@ PLUS = tuple(
 )
 
 A, B, G = EDM2[0], EDM2[1], EDM2[-1]
-STAR = PLUS[1]
+STAR, F_STAR = PLUS[1], PLUS[11]
 
 GROWING = (*EDM2[2:5], G)  # whose magnitudes are told
 
@@ -51,6 +51,8 @@ DROPOUT = "label dropout"
 TRACKED = (0.03, 0.13, 0.20)
 
 PIXELS = recipe("edm2-img64-s").loss  # noise levels of the paper's pixels, which the configs were not printed with
+
+OF_NETWORK = ("label_dim", "num_blocks", "attn_resolutions")  # what may be changed besides the recipe
 
 COMMON: dict[str, Any] = {"latents": False, "scores": ()}  # of all recipes
 
@@ -137,19 +139,23 @@ def config_run(
         scale: of everything.
         width: times that of the scale.
         label: added to the name.
-        changes: of the recipe; `label_dim` of its network.
+        changes: of the recipe; `label_dim`, `num_blocks` and `attn_resolutions` of its network.
     """
     paper = recipe(name)
     base = int(scale.width * width)
+    settings_of_network: dict[str, Any] = {
+        "label_dim": 10,
+        "num_blocks": 1,
+        "attn_resolutions": (16, 8) if 32 in paper.network.attn_resolutions else (8,),
+        **{key: changes.pop(key) for key in OF_NETWORK if key in changes},
+    }
     network = paper.network.replace(
         resolution=16,
         channels=1,
-        label_dim=changes.pop("label_dim", 10),
         model_channels=base * paper.network.model_channels // PAPER_WIDTH,
         channel_mult=(1, 2),
-        num_blocks=1,
-        attn_resolutions=(16, 8) if 32 in paper.network.attn_resolutions else (8,),
         channels_per_head=min(base, 16),
+        **settings_of_network,
     )
     settings: dict[str, Any] = {
         "lr": lr,

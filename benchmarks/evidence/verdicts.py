@@ -4,21 +4,10 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 
-from claims import (
-    FIRST_METRIC,
-    METRICS,
-    Compare,
-    Results,
-    Train,
-    best,
-    heun_cells,
-    main_runs,
-    star_sweeps,
-    sweep,
-    tensor_cells,
-    values_of,
-)
+from cells import FIRST_METRIC, METRICS, Compare, Results, Train, best, sweep, values_of
+from claims import heun_cells, main_runs, star_sweeps, tensor_cells, tries
 from criteria import (
+    LABELS,
     SCORE_HEADER,
     Curves,
     Finding,
@@ -27,7 +16,7 @@ from criteria import (
     compared,
     curves_of,
     growth,
-    in_words,
+    growth_of_largest,
     judge,
     lengths_of,
     lower,
@@ -36,6 +25,9 @@ from criteria import (
     score_rows,
     scores,
     short,
+    told_length,
+    told_lengths,
+    tried,
     width,
 )
 from guided import guidance, small_guides
@@ -74,12 +66,15 @@ def configs(results: Results, scale: Scale) -> Finding:
         verdict, told = judge(tests, len(tests), found[second]), compared(found[second], found[first])
         notes.append(f"{short(first)} to {short(second)}: {verdict}" + (f" ({told})." if told else "."))
     tests = [all_of(of_seed) for metric in METRICS for of_seed in zip(*parts[metric], strict=True)]
+    if told := compared(found[G], found[A]):
+        notes.append(f"{short(A)} to {short(G)}: {told}.")
     for cell in heun_cells([*runs[A], *runs[G]], scale, results):
         if values := values_of(results, cell):
             usual = values_of(results, dataclasses.replace(cell, heun=False))
-            told = ", ".join(f"{usual[metric]:.4g} becomes {values[metric]:.4g}" for metric in METRICS)
-            name = short(cell.run.name.partition("-lr")[0])
-            notes.append(f"{name}, seed {cell.run.seed}, by Heun's method at {scale.heun.steps} steps: {told}.")
+            told = ", ".join(f"{LABELS[one]} {usual[one]:.4g} becomes {values[one]:.4g}" for one in METRICS)
+            name = f"{short(cell.run.name.partition('-lr')[0])}, seed {cell.run.seed}, {scale.sweep:,} images"
+            notes.append(f"{name}, by Heun's method at {scale.heun.steps} steps: {told}.")
+    notes += tried("configs", scale, results)
     curves = by_setting({short(name): values for name, values in found.items()})
     return Finding(judge(tests, len(tests), rows), SCORE_HEADER, rows, notes, curves, axis="")
 
@@ -114,11 +109,14 @@ def half(results: Results, scale: Scale) -> Finding:
     quality = [test for metric in METRICS for test in not_above(found[star], found[a], metric)]
     tests = [all_of([test, 0.45 <= ratio <= 0.55]) for test in quality]
     notes = [f"At the papers' size G* has {ratio:.1%} of A's multiply-adds."]
+    if told := compared(found[star], found[a]):
+        notes.append(f"{short(star)} is above {short(a)} by {told}.")
     for run, cells in [*((run, sweep(run, nimg, coarse)) for run in runs[a][:1]), *star_sweeps(scale)]:
         if cell := best(results, cells):
-            told = ", ".join(f"{results[cell.key]['values'][metric]:.4g}" for metric in METRICS)
+            told = ", ".join(f"{LABELS[one]} {results[cell.key]['values'][one]:.4g}" for one in METRICS)
             name = short(run.name.partition("-lr")[0])
             notes.append(f"{name} at rate {run.recipe.lr:g}, seed 0, {scale.sweep:,} images: {told}.")
+    notes += tried("half", coarse, results)
     cost = {name: network_cost(runs[name][0].recipe.network).flops / 1e6 for name in PLUS if found[name]}
     curves: Curves = {
         metric: {short(name): [(cost[name], one[metric]) for one in found[name]] for name in cost} for metric in METRICS
@@ -137,7 +135,7 @@ def order(results: Results, scale: Scale) -> Finding:
     by_metric = {metric: [lower(found[better], found[worse], metric) for better, worse in pairs] for metric in METRICS}
     tests = [all_of(of_seed) for metric in METRICS for of_seed in zip(*by_metric[metric], strict=True)]
     rows = [
-        (short(better), short(worse), *told.split("; "))
+        (short(better), short(worse), *(part.partition(" ")[2] for part in told.split("; ")))
         for better, worse in pairs
         if (told := compared(found[better], found[worse]))
     ]
@@ -145,14 +143,15 @@ def order(results: Results, scale: Scale) -> Finding:
     for star in ("f-bottleneck", "g-bottleneck"):
         if told := compared(found[name[star]], found[name[f"{star}-ms"]]):
             notes.append(f"{short(name[star])}, modulation after the SiLU against before: {told}.")
+    notes += tried("order", coarse, results)
     curves = by_setting({short(each).removeprefix("EDM2+ "): values for each, values in found.items() if values})
-    header = ("config", "should be below", "is above by", "and by")
+    header = ("config", "should be below", "difference in FD-EffNet", "in FD-classes")
     return Finding(judge(tests, len(tests), any(found.values())), header, rows, notes, curves, axis="config of EDM2+")
 
 
 def magnitudes(results: Results, scale: Scale) -> Finding:
     """Growth of activations and weights in C, D, E and G."""
-    header = ("config", "seed", "activations", "weights")
+    header = ("config", "seed", "activations", "weights", "activations, largest of all", "weights, largest of all")
     rows, by_seed = [], {seed: {} for seed in SEEDS}
     for name in GROWING:
         for run in main_runs(name, scale, results):
@@ -161,6 +160,8 @@ def magnitudes(results: Results, scale: Scale) -> Finding:
                 pair = growth(measured, "activation_max"), growth(measured, "weight_max")
                 by_seed[run.seed][name] = pair
                 rows.append((short(name), run.seed, f"x {pair[0]:.2f}", f"x {pair[1]:.3f}"))
+                of_all = [growth_of_largest(measured, quantity) for quantity in ("activation_max", "weight_max")]
+                rows[-1] += (f"x {of_all[0]:.2f}", f"x {of_all[1]:.3f}")
     tests = [magnitudes_hold(pairs) for pairs in by_seed.values() if len(pairs) == 4]
     return Finding(judge(tests, len(SEEDS), rows), header, rows)
 
@@ -186,8 +187,7 @@ def optimum(results: Results, scale: Scale) -> Finding:
                     chosen = min(points, key=lambda point: point[1])[0]
                     at[name, run.seed, metric] = scale.lengths.index(chosen)
                     sharp[name, run.seed, metric] = width(points)
-                    edge = " (an end)" if chosen in (scale.lengths[0], scale.lengths[-1]) else ""
-                    rows.append((short(name), run.seed, metric, f"{chosen:g}{edge}", f"{width(points):.2f}"))
+                    rows.append((short(name), run.seed, metric, told_length(chosen, scale), f"{width(points):.2f}"))
     for seed in SEEDS:
         for metric in METRICS:
             places = [at[name, seed, metric] for name in EDM2[1:] if (name, seed, metric) in at]
@@ -209,7 +209,7 @@ def time(results: Results, scale: Scale) -> Finding:
             if len(lengths) == len(times):
                 tests.append(lengths[-1] > lengths[0])
             if lengths:
-                rows.append((run.seed, metric, in_words(lengths)))
+                rows.append((run.seed, metric, told_lengths(lengths, scale)))
             for nimg in times:
                 if run.seed == SEEDS[0] and (points := points_of(sweep(run, nimg, scale), results, metric)):
                     curves[metric][f"{nimg:,} images"] = points
@@ -230,12 +230,19 @@ def rate(results: Results, scale: Scale) -> Finding:
                 if len(lengths) == len(settings):
                     falls = all(a >= b for a, b in itertools.pairwise(lengths))
                     tests.append(falls and lengths[-1] < lengths[0])
-                    rows.append((what, seed, metric, in_words(lengths)))
+                    rows.append((what, seed, metric, told_lengths(lengths, scale)))
                     curves[metric][f"{what}, seed {seed}"] = [*zip((0.5, 1.0, 2.0), lengths, strict=True)]
+    notes = []
+    for metric in METRICS:
+        whole = [(one.run, one.nimg) for one in tries("rate", scale, results)]
+        lengths = lengths_of(whole, results, scale, metric)
+        if len(lengths) == len(whole):
+            told = told_lengths(lengths, scale)
+            notes.append(f"Tried, whole runs of seed 0, lr from low to high, by {LABELS[metric]}: {told}.")
     header = ("from low to high", "seed", "metric", "best length")
     verdict = judge(tests, 2 * len(SEEDS) * len(METRICS), rows)
     return Finding(
-        verdict, header, rows, [], curves, axis="lr or t_ref, over the middle one", quantity="best EMA length"
+        verdict, header, rows, notes, curves, axis="lr or t_ref, over the middle one", quantity="best EMA length"
     )
 
 

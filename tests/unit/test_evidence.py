@@ -14,9 +14,10 @@ import claims
 import criteria
 import judges
 import run
-from claims import METRICS, Cell, Compare, Picture, Train, jobs
+from cells import METRICS, Cell, Compare, Picture, Train
+from claims import jobs
 from report import report
-from scaled import DROPOUT, HALF, PAPER_T_REF, Scale, pairs, tracked_run
+from scaled import DROPOUT, HALF, PAPER_T_REF, Scale, pairs, rate_runs, tracked_run
 from verdicts import FINDINGS
 
 from unitgain.draw.settings import DrawSettings
@@ -145,7 +146,9 @@ def test_pictures(folder, tmp_path, monkeypatch):
     assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [8, 32, 64]
     page = report(folder, tmp_path, SMALL)
     assert "In all 64 images trained and 156 drawn" in page and page.count("Measured on: ") == 1
-    assert "After 64 images" in page and page.rstrip().endswith("Not run, to see this.")
+    assert "`emoji32`, after 64 images: " in page and "Smileys & Emotion, People & Body" in page
+    assert "in float32" in page or "in bfloat16" in page
+    assert page.rstrip().endswith("Not run, to see this.")
     assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
     assert page.count("| not run yet |") == len(FINDINGS)
 
@@ -203,6 +206,40 @@ def test_a_part_that_is_refuted_refutes_the_order_of_edm2plus():
     order = FINDINGS["order"]
     low = with_scores(results, lambda key: 0.1 + 0.001 * ("seed1" in key) if "img64-config-b-" in key else None)
     assert order(low, scale).verdict == "does not"
+
+
+def test_what_was_tried_is_told_and_decides_nothing():
+    scale = Scale()
+    results = made_up(scale, False)
+    for claim, count in {"configs": 3, "half": 4, "order": 4, "rate": len(METRICS)}.items():
+        found = FINDINGS[claim](results, scale)
+        assert sum(note.startswith("Tried, ") for note in found.notes) == count
+        keys = {one.run.name for one in claims.tries(claim, scale, results)}
+        usual = {run.name for of_setting in rate_runs(scale)["lr"] for run in of_setting}
+        without = {
+            key: row
+            for key, row in results.items()
+            if not any(name in key and (name not in usual or str(scale.images) in key) for name in keys)
+        }
+        if claim != "rate":  # whose whole run at the middle rate is that of other claims
+            assert not any(note.startswith("Tried, ") for note in FINDINGS[claim](without, scale).notes)
+        assert FINDINGS[claim](without, scale).verdict == found.verdict == "does not"
+    labels = [one.what for one in claims.tries("configs", scale, results)]
+    assert "B, half the lowest rate of the grid, 0.001" in labels
+    deeper = [one.run.recipe.network.num_blocks for one in claims.tries("half", scale, results)]
+    assert deeper == [2] * 4
+
+
+def test_lengths_at_an_end_say_so_and_magnitudes_are_told_by_largest_too():
+    scale = Scale()
+    assert criteria.told_lengths((0.02, 0.1, 0.24), scale) == "0.02 (an end), 0.1, 0.24 (an end)"
+    assert criteria.told_lengths((0.04,), scale.coarse) == "0.04"  # both are ends
+    rows = [
+        {"nimg": nimg, "magnitudes": {"a": {"weight_max": a}, "b": {"weight_max": b}}}
+        for nimg, a, b in ((1, 9.0, 9.0), (10, 1.0, 4.0), (100, 3.0, 4.0))
+    ]
+    assert criteria.growth(rows, "weight_max") == 3.0
+    assert criteria.growth_of_largest(rows, "weight_max") == 1.0
 
 
 def test_differences_are_judged_seed_by_seed():
