@@ -260,7 +260,7 @@ def test_any_byte_of_an_archive_may_be_wrong(tmp_path, kind):
             path.write_bytes(content)
             try:
                 source = open_source(str(path), tmp_path / "scratch", SourceOptions())
-                rows = [fit_item(item, FIT, source.limits) for item in source.read()]
+                rows = [fit_item(item, FIT, source.options.limits) for item in source.read()]
                 assert all(row.data or row.error for row in rows)
             except ValueError as error:
                 assert path.name in str(error), repr(error)

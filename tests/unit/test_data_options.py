@@ -150,6 +150,56 @@ def test_a_picture_has_one_value_of_a_condition(tmp_path):
         opened(root, tmp_path, conditions=("age",))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "file,label,label\na.png,cat,dog\n"),
+        ("metadata.csv", "file_name,split,text,split\na.png,train,x,test\n"),
+        ("metadata.jsonl", '{"file_name": "a.png", "label": 0, "label": 1}\n'),
+        ("dataset.json", '{"labels": {"a.png": 0, "a.png": 1}}'),
+        ("set.tsv", "file\tlabel\tlabel\na.png\t0\t1\n"),
+    ],
+)
+def test_a_table_has_each_column_once(tmp_path, name, text):
+    root = tmp_path / "a"
+    root.mkdir()
+    (root / "a.png").write_bytes(PNG)
+    (root / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}.*'(label|split|a\.png)' twice"):
+        opened(root / name if name == "set.tsv" else root, tmp_path)
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "set.csv").write_text("file,label,,\na.png,cat,,\n")
+    assert opened(tmp_path / "set.csv", tmp_path).classes == ("cat",)
+
+
+def test_parquet_files_have_each_column_once(tmp_path):
+    columns = [pa.array([PNG]), pa.array([0]), pa.array([1])]
+    pq.write_table(pa.table(columns, names=["image", "label", "label"]), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"b\.parquet.*'label' twice"):
+        opened(tmp_path / "b.parquet", tmp_path)
+    pq.write_table(pa.table(columns[:2], names=["image", "label"]), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"b\.parquet.*'label' twice"):
+        opened(tmp_path, tmp_path)
+
+
+def test_json_beside_a_picture_that_cannot_be_read_is_noted(tmp_path):
+    files = {"a.png": PNG, "a.json": b'{"label": 0, "label": 1}', "b.png": PNG, "b.json": b"{"}
+    (note,) = opened(tar_of(tmp_path / "a.tar", files), tmp_path).notes
+    assert note.startswith("2 files") and note.endswith(": a.json, b.json")
+
+
+def test_each_parquet_file_is_opened_once(tmp_path, monkeypatch):
+    for name in "ab":
+        pq.write_table(pa.table({"image": [PNG], "label": [0]}), tmp_path / f"{name}.parquet")
+    read, paths = pq.ParquetFile, []
+    monkeypatch.setattr(pq, "ParquetFile", lambda path, **options: paths.append(path.name) or read(path, **options))
+    assert len(opened(tmp_path, tmp_path)) == 2
+    assert paths == ["a.parquet", "b.parquet"]
+
+
 def test_lines_end_where_lines_end(tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     odd = "a\u2028b\u2029c\x85d\x0be\x0cf"
@@ -181,7 +231,8 @@ def test_a_cell_holds_as_many_tokens_as_text_encoders_give(tmp_path):
     torch.testing.assert_close(value[0], torch.from_numpy(tokens).float())
 
 
-def test_an_interrupted_call_goes_on_with_the_same_rows_alone(tmp_path):
+@pytest.mark.parametrize("named", [True, False])
+def test_an_interrupted_call_goes_on_with_the_same_rows_alone(tmp_path, named):
     root = tmp_path / "arrays"
     root.mkdir()
     for row in range(4):
@@ -189,7 +240,9 @@ def test_an_interrupted_call_goes_on_with_the_same_rows_alone(tmp_path):
     (root / "3.npz").write_bytes(b"PK")
 
     def prepare(what, folder, **options):
-        prepare_data(str(what), folder, Fit(resolution=None), options=SourceOptions(**options), workers=1, shard=2)
+        source = str(what) if named else opened(what, tmp_path, **options)
+        options = SourceOptions(**options) if named else None
+        prepare_data(source, folder, Fit(resolution=None), options=options, workers=1, shard=2)
 
     with pytest.raises(BrokenPictureError):
         prepare(root, tmp_path / "data", image_column="a")
@@ -201,6 +254,14 @@ def test_an_interrupted_call_goes_on_with_the_same_rows_alone(tmp_path):
         prepare(splits, tmp_path / "pixels", split="train", no_labels=True)
     with pytest.raises(ValueError, match="split: 'train' -> 'val'"):
         prepare(splits, tmp_path / "pixels", split="val", no_labels=True)
+    with pytest.raises(ValueError, match="limit: None -> 3"):
+        prepare(splits, tmp_path / "pixels", split="train", no_labels=True, limit=3)
+
+
+def test_a_source_that_is_opened_takes_what_is_missing_as_absent(tmp_path):
+    files = {"a.png": PNG, "b.png": PNG, "a.json": b'{"age": 3}'}
+    source = opened(tar_of(tmp_path / "a.tar", files), tmp_path, conditions=("age",), allow_missing=True)
+    assert prepare_data(source, tmp_path / "data", WHOLE, workers=1).rows == 2
 
 
 def test_a_column_of_files_is_none_of_the_arrays_in_them(tmp_path):

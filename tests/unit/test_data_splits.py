@@ -188,9 +188,42 @@ def test_files_of_which_some_tell_of_splits(tmp_path):
     assert list(opened(tmp_path / "set", split="test").keys) == ["b.parquet/000000005"]
 
 
-@pytest.mark.parametrize("values", [[["train"], ["test"], [], []], [0.1, 0.2, 0.3, 0.4], [{"a": 1}] * 4])
+LISTS = [["train"], ["test"], [], []]
+
+
+@pytest.mark.parametrize("values", [LISTS, [0.1, 0.2, 0.3, 0.4], [{"a": 1}] * 4])
 def test_a_column_that_is_neither_text_nor_numbers_tells_of_no_split(tmp_path, values):
-    assert loaded(opened(parquet(tmp_path, values))) == [0, 1, 2, 3]
+    path = parquet(tmp_path, values)
+    datasets.Dataset.from_dict(rows_of(values)).save_to_disk(tmp_path / "set")
+    for what, name in ((path, path.name), (tmp_path / "set", "set")):
+        source = opened(what)
+        assert loaded(source) == [0, 1, 2, 3]
+        assert source.notes == (
+            f"1 files have a column 'split' that cannot be read or holds no names, and tell of no splits: {name}",
+        )
+        with pytest.raises(ValueError, match=r"column 'split'.*(double|list|struct).*text or whole numbers"):
+            opened(what, split="train")
+    path = path.rename(path.with_name("train.parquet"))
+    for options in ({}, {"split": "train"}):
+        assert (loaded(opened(path, **options)), len(opened(path, **options).notes)) == ([0, 1, 2, 3], 1)
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2, 0.3, 0.4], [[1, 2]] * 4, ["train"] * 3])
+def test_an_array_that_is_no_text_nor_a_number_per_row_tells_of_no_split(tmp_path, values):
+    path = arrays(tmp_path, values)
+    source = opened(path)
+    assert (loaded(source), len(source.notes)) == ([0, 1, 2, 3], 1)
+    with pytest.raises(ValueError, match="'split' of splits that cannot be read"):
+        opened(path, split="train")
+    path = path.rename(path.with_name("train.npz"))
+    assert loaded(opened(path, split="train")) == [0, 1, 2, 3]
+
+
+def test_a_column_of_a_stream_that_holds_no_names_is_noted(tmp_path):
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows_of(LISTS)).to_parquet(tmp_path / "set" / "train-00000-of-00001.parquet")
+    source = open_source(f"hub:{tmp_path / 'set'}", tmp_path, SourceOptions(no_labels=True))
+    assert (loaded(source), len(source.notes)) == ([0, 1, 2, 3], 1)
 
 
 def test_prepared_data_have_no_column_of_splits(tmp_path):

@@ -79,34 +79,34 @@ def prepare_data(
     check_names(source.classes or ())
     for note in source.notes:
         say(note)
-    column = source.array_name(options.image_column) if options is not None and isinstance(source, Indexed) else None
-    size = shard or _rows_per_shard(source, fit, column)
-    writer = ShardWriter(folder, _settings(what, source, fit, size, options))
+    size = shard or _rows_per_shard(source, fit)
+    writer = ShardWriter(folder, _settings(what, source, fit, size))
     if writer.finished is not None:
         return writer.finished
     job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
     try:
-        job.run(fit, size, workers, column, options is not None and options.allow_missing)
+        job.run(fit, size, workers)
         return job.finish()
     except BaseException:
         writer.abandon()
         raise
 
 
-def _settings(what: str | Source, source: Source, fit: Fit, size: int, options: SourceOptions | None) -> dict[str, Any]:
+def _settings(what: str | Source, source: Source, fit: Fit, size: int) -> dict[str, Any]:
     """What another call has to have in common with one that was interrupted, as JSON values."""
+    options = source.options
     name, place = (what.name, what.name) if isinstance(what, Source) else (what, place_of(what))
     settings: dict[str, Any] = {
         "source": name,
         "source_fingerprint": digest([place, source.fingerprint]),
-        "limit": None if options is None else options.limit,
+        "limit": options.limit,
         "shard": size,
         "fit": to_dict(fit),
     }
     for name in ("image_column", "split"):  # what else chooses rows, and arrays in files, shows in the fingerprint
-        if (value := getattr(options, name, None)) is not None:
+        if (value := getattr(options, name)) is not None:
             settings[name] = value
-    if source.conditioned and options is not None:
+    if source.conditioned:
         named = None if options.conditions is None else list(options.conditions)
         settings |= {"conditions": named, "allow_missing": options.allow_missing}
     return settings
@@ -120,8 +120,8 @@ class _Job:
         shapes = [shape_of(shard) for shard in writer.shards.values() if shard.rows]
         self.shape = functools.reduce(Shape.joined, shapes) if shapes else None
 
-    def run(self, fit: Fit, size: int, workers: int, column: str | None = None, allow_missing: bool = False) -> None:
-        """Make the shards that are missing, of `size` pictures each; the rest is for `fit_item`."""
+    def run(self, fit: Fit, size: int, workers: int) -> None:
+        """Make the shards that are missing, of `size` pictures each."""
         there = dict(self.writer.shards)
         first = next(shard for shard in itertools.count() if shard not in there)
         if first and there[first - 1].items < size:
@@ -129,8 +129,10 @@ class _Job:
         items = enumerate(self.source.read(first * size), first * size)
         missing = ((number // size, item) for number, item in items if number // size not in there)
 
+        options, column = self.source.options, self.source.array_name
+
         def make(task: tuple[int, Item]) -> tuple[int, Row]:
-            return task[0], fit_item(task[1], fit, self.source.limits, column, allow_missing)
+            return task[0], fit_item(task[1], fit, options.limits, column, options.allow_missing)
 
         count = itertools.count(sum(shard.items for shard in there.values()) + 1)
         # Writing waits for the disk: the next shard is made meanwhile. What was begun is finished, whatever happens.
@@ -203,12 +205,12 @@ class _Job:
         return self.writer.finish(described, classes=classes, conditions=shape.conditions, **entry)
 
 
-def _rows_per_shard(source: Source, fit: Fit, column: str | None) -> int:
+def _rows_per_shard(source: Source, fit: Fit) -> int:
     """So many that a file takes about `SHARD_BYTES`: by the size of pictures, or by the first array."""
     stack = isinstance(source, Indexed) and source.kind == "stack"
     first = source.item(0) if isinstance(source, Indexed) and len(source) else None
     if first is not None and (stack or is_array(first.key) or first.key.lower().endswith(".npy")):
-        row = fit_item(first, fit, source.limits, column)
+        row = fit_item(first, fit, source.options.limits, source.array_name)
         if row.data is not None and row.shape.kind == "array":
             return max(1, min(SHARD_ROWS, SHARD_BYTES // len(row.data)))
     return max(16, min(SHARD_ROWS, SHARD_BYTES // (3 * math.prod(sides_of(fit.resolution or 512)))))

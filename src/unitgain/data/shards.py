@@ -29,7 +29,7 @@ Column = list[bytes] | list[str] | list[int]
 
 
 # Changes nothing of what is there: whether source and VAE are others shows in their fingerprints.
-HARMLESS = ("source: ", "vae: ", "batch: ", "allow_missing: False -> True")
+HARMLESS = ("source: ", "vae: ", "batch: ", "allow_missing: False -> True", "allow_missing: None -> ")
 
 
 class ShardWriter:

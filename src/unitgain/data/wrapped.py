@@ -65,8 +65,9 @@ def from_torch(
             the key, NAME=KEY, or with what its values are NAME:KIND or NAME=KEY:KIND (scalar, vector, image or tokens).
         classes: names of the classes, where items have one; by default their numbers.
         normalize: "official": floating numbers as the network is to see them, pictures from -1 to 1, and pixels, uint8
-            of 1 or 3 channels, brought there; "measured": each channel with mean 0 and standard deviation 0.5. Other
-            whole numbers are measured in any case.
+            of 1 or 3 channels, brought there; "measured": mean 0 and standard deviation 0.5, over all channels of such
+            pixels, for each channel of all else. Other whole numbers are measured in any case. What is measured and no
+            such pixels, floating pictures too, is drawn as arrays of numbers (NPY), not as PNG.
 
     Raises:
         ValueError: if these are no items by number, there are none, one is something else, has another shape or type

@@ -34,7 +34,6 @@ class FileImages:
         files: where they are.
         source: what they are.
         layout: of arrays in NPY files; told from their shapes by default.
-        column: of the array in files of several.
         scratch: what `files` has unpacked, which goes with this object.
 
     Raises:
@@ -47,12 +46,10 @@ class FileImages:
         source: Source,
         *,
         layout: Layout | None = None,
-        column: str | None = None,
         scratch: tempfile.TemporaryDirectory | None = None,
     ) -> None:
         self.files, self.source, self._scratch = files, source, scratch
         self.layout: Layout | None = layout
-        self.column = column
         self.scale: Scale | None = None
         self.arrays = self._arrays()
 
@@ -62,7 +59,7 @@ class FileImages:
     def _arrays(self) -> bool:
         """Whether these are arrays, by the first of them."""
         try:
-            return not are_pictures(self._decode(self.files.item(0), self.files.limits)[None])
+            return not are_pictures(self._decode(self.files.item(0), self.files.options.limits)[None])
         except ImageError:  # which is said when it is its turn
             return False
 
@@ -75,7 +72,7 @@ class FileImages:
         waiting: list[Tensor] = []
         images = in_order(self._ahead, map(self.files.item, numbers), min(cores(), READERS))
         for number, image in zip(numbers, images, strict=True):
-            whole = self._decode(image, self.files.limits) if isinstance(image, Item) else image
+            whole = self._decode(image, self.files.options.limits) if isinstance(image, Item) else image
             if self.arrays == are_pictures(whole[None]):
                 mixed = "a picture among arrays" if self.arrays else "an array among pictures"
                 raise ImageError(f"{self.source.name}: {self.files.keys[number]} is {mixed}: measure them apart")
@@ -93,7 +90,7 @@ class FileImages:
 
     def _ahead(self, item: Item) -> Tensor | Item:
         """A picture, or one that would take too much of the memory while it waits, to be decoded later."""
-        limits = self.files.limits
+        limits = self.files.options.limits
         try:
             return self._decode(item, dataclasses.replace(limits, max_item_bytes=min(WAITING, limits.max_item_bytes)))
         except ImageError as error:
@@ -103,7 +100,7 @@ class FileImages:
 
     def _decode(self, item: Item, limits: Limits) -> Tensor:
         try:
-            return decode(item.load(), limits, name=item.key, layout=self.layout, column=self.column)
+            return decode(item.load(), limits, name=item.key, layout=self.layout, column=self.files.array_name)
         except ImportError:
             raise
         except ImageError as error:

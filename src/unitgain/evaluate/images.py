@@ -132,16 +132,16 @@ def open_images(
         say(note)
     source = Source(kind=files.kind, name=files.name, formats=_formats(files), **_drawn(_manifest(files, path)))
     layout = None if source.seeds is None else "channels-first"  # as samples are written
-    return FileImages(files, source, layout=layout, column=files.array_name(column), scratch=scratch)
+    return FileImages(files, source, layout=layout, scratch=scratch)
 
 
 def _manifest(files: Indexed, path: Path) -> bytes | None:
     """What lies beside images that this package drew."""
     if files.kind == "folder" and (path / MANIFEST).is_file():
-        return read_regular(path / MANIFEST, files.limits, below=path)
+        return read_regular(path / MANIFEST, files.options.limits, below=path)
     if files.kind == "zip":
         with zipfile.ZipFile(path) as archive:
-            return read_member(archive, MANIFEST, files.limits) if MANIFEST in archive.namelist() else None
+            return read_member(archive, MANIFEST, files.options.limits) if MANIFEST in archive.namelist() else None
     return None
 
 

@@ -70,7 +70,6 @@ def classify(
         labels=labels,
         classes=classes,
         notes=(*listing.notes.lines(), *more),
-        limits=options.limits,
     )
     return _told(source, others, told, {**(further or {}), **listing.pictures}, read) if told.wanted else source
 

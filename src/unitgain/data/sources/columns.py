@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, find_column
+from unitgain.data.sources.lines import check_columns
 from unitgain.data.sources.source import Indexed, Item, SourceOptions
 from unitgain.data.sources.splits import ALL, SPLIT
 from unitgain.extras import require
@@ -52,10 +53,11 @@ def find_columns(
         options: may name columns, or want no labels.
 
     Raises:
-        ValueError: if there is no such column, or labels are neither numbers nor text.
+        ValueError: if there is no such column, one is there twice, or labels are neither numbers nor text.
     """
     import pyarrow as pa
 
+    check_columns(schema.names, name)
     paths = {name for name in (options.image_column, *FILE_COLUMNS) if name in schema.names}
 
     def holds_pictures(name: str, kind: Any) -> bool:
@@ -94,8 +96,12 @@ def find_columns(
     return column, label, _class_names(features, label)
 
 
-def split_column(schema: Any, split: str | None) -> str | None:
-    """The column that says of which split a row is, where that matters: one of text, categories or whole numbers."""
+def split_column(schema: Any, split: str | None, where: str) -> str | None:
+    """The column that says of which split a row is, where there is one and that matters.
+
+    Raises:
+        ValueError: if it holds no names: neither text nor categories nor whole numbers.
+    """
     import pyarrow as pa
 
     name = None if split == ALL else find_column(schema.names, (SPLIT,))
@@ -103,7 +109,9 @@ def split_column(schema: Any, split: str | None) -> str | None:
         return None
     kind = schema.field(name).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return name if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind) else None
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+        raise ValueError(f"{where}: the column {name!r} holds {kind}; names of splits are text or whole numbers")
+    return name
 
 
 def named_values(values: Iterable[Any], features: Any, column: str) -> list[Any]:

@@ -14,8 +14,8 @@ from unitgain.data.sources.columns import (
     picture_bytes,
     split_column,
 )
-from unitgain.data.sources.source import Item, Source, SourceOptions, digest
-from unitgain.data.sources.splits import ALL, OneKind, SeveralSplitsError, choose_split, is_of, is_word
+from unitgain.data.sources.source import Item, Notes, Source, SourceOptions, digest
+from unitgain.data.sources.splits import ALL, UNREAD, OneKind, SeveralSplitsError, choose_split, is_of, is_word
 from unitgain.extras import require
 from unitgain.text import printable
 
@@ -50,7 +50,7 @@ class Hub(Source):
             key = f"{self.split}/{index:09d}"
             label = self._number(row[self.label_column], numbers, key) if self.label_column else None
             cells = tuple(Cell(one, functools.partial(row.get, one.column)) for one in self.wanted)
-            yield Item(key, functools.partial(picture_bytes, row[self.column], None, self.limits), label, cells)
+            yield Item(key, functools.partial(picture_bytes, row[self.column], None, self.options.limits), label, cells)
         if index < 0:
             raise ValueError(f"{self.name} has no rows" + "".join(f": {note}" for note in self.notes))
 
@@ -96,7 +96,12 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
             f"{where}: the column {label_column!r} does not name its classes, and a stream cannot number them before "
             "it ends: give --classes a b c, or --no-labels"
         )
-    told = split_column(schema, options.split)
+    unread = Notes()
+    try:
+        told = split_column(schema, options.split, where)
+    except ValueError:
+        told = None
+        unread.add(UNREAD, split)
     if alone and told is None and options.split != ALL:
         choose_split(list(splits), options.split, where)  # which it has not
     wanted = tuple(wanted_of(options.conditions or (), [name for name in schema.names if name != column], where))
@@ -105,7 +110,7 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
     for name in names:
         if isinstance(rows.features and rows.features.get(name), datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))
-    known, notes = splits[split].num_examples if split in splits else None, ()
+    known, notes = splits[split].num_examples if split in splits else None, unread.lines()
     if told is not None:
         takes: Callable[[Any], bool] = OneKind(f"{where} ({split})", ASK if len(splits) == 1 else FILES)
         chosen = options.split or split
@@ -122,7 +127,6 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         label_column=label_column,
         wanted=wanted,
         conditioned=tuple(one.name for one in wanted),
-        limits=options.limits,
         length=known if options.limit is None else min(known or options.limit, options.limit),
         classes=classes if label_column else None,
         notes=notes,

@@ -137,8 +137,8 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Label] | None:
     """
     form = 'expected {"labels": [["name.png", 3], ...]} or {"labels": null}'
     try:
-        labels = read_json(text, where)["labels"]
-    except (ValueError, KeyError, TypeError) as error:
+        labels = read_json(text, where, unique=True)["labels"]
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{where} is not in the official form: {form}") from error
     if labels is None:
         return None

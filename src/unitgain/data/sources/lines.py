@@ -4,11 +4,13 @@ import csv
 import io
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from unitgain.text import brief
 from unitgain.trust import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -38,7 +40,7 @@ def parse_lines(name: str, data: bytes, where: str) -> Lines:
         where: for messages.
 
     Raises:
-        ValueError: if it is not what its name says.
+        ValueError: if it is not what its name says, or has a column twice.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -52,7 +54,7 @@ def _objects(text: str, where: str) -> Lines:
     rows = list[tuple[int, Line]]()
     for line, entry in enumerate(io.StringIO(text, newline=None), 1):
         if entry.strip():
-            row = parse_json(entry, f"{where}, line {line}")
+            row = parse_json(entry, f"{where}, line {line}", unique=True)
             if not isinstance(row, dict):
                 raise ValueError(f"{where}, line {line} is {type(row).__name__}; expected an object per picture")
             rows.append((line, row))
@@ -65,6 +67,7 @@ def _cells(text: str, where: str, tabs: bool) -> Lines:
     try:
         with _cells_of_any_length(len(text)):
             names = next(reader, [])
+            check_columns(names, where)
             line = reader.line_num + 1
             for cells in reader:
                 if cells:  # a line of nothing is no row
@@ -73,6 +76,13 @@ def _cells(text: str, where: str, tabs: bool) -> Lines:
     except csv.Error as error:
         raise ValueError(f"{where}, line {reader.line_num} is no CSV: {error}") from error
     return Lines(tuple(names), tuple(rows))
+
+
+def check_columns(names: Sequence[str], where: str) -> None:
+    """Raise `ValueError` if a table has a column twice; those without a name may be several."""
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where} has the column {brief(twice[0])} twice: rename one, or leave it out")
 
 
 @contextmanager

@@ -49,7 +49,6 @@ def open_pairs(path: Path, options: SourceOptions, known: Sequence[str] | None =
         labels=numbers,
         classes=classes,
         notes=(*notes, *left),
-        limits=options.limits,
         fingerprint=digest([stamp(path), *(size_and_time(root / key) for key in keys), classes, numbers]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,

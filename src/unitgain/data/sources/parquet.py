@@ -23,9 +23,10 @@ from unitgain.data.sources.columns import (
     take_rows,
 )
 from unitgain.data.sources.labels import Label, number
+from unitgain.data.sources.lines import check_columns
 from unitgain.data.sources.pages import page_sizes
-from unitgain.data.sources.source import Notes, SourceOptions, digest, stamp
-from unitgain.data.sources.splits import UNREAD, choose_rows
+from unitgain.data.sources.source import SourceOptions, digest, stamp
+from unitgain.data.sources.splits import RowSplits
 from unitgain.extras import require
 from unitgain.text import printable
 from unitgain.trust import LimitError, Limits, open_regular
@@ -48,20 +49,15 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, known: Sequence[
         ValueError: if one is damaged, there is no such column, several splits and none is chosen, or labels do not fit.
     """
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
-    with _whole(paths[0]):
-        _, schema = _groups(paths[0], _open(paths[0]))
-    column, label_column, names = find_columns(schema, features_of(schema, name), name, options)
-    wanted = wanted_of(options.conditions, schema.names, name)
-    scan = _Scan(paths, name, label_column, wanted, options)
-    if not len(scan.places):
-        raise ValueError(f"{name} holds no rows")
-    numbers, left = choose_rows(scan.splits, len(scan.places), options.split, name, known)
+    scan = _Scan(paths, name, options, known)
+    column, label_column, names = scan.columns
+    numbers, left = scan.splits.choose(name)
     places = scan.places[numbers]
     keys = [f"{paths[file].name}/{row:09d}" for file, row in zip(places[:, 0].tolist(), numbers.tolist(), strict=True)]
     own = [scan.labels[row] for row in numbers.tolist()] if label_column else [None] * len(keys)
     labels, classes, notes = number(own, keys, name, options.classes or names)
     rows = _Rows(paths, column, options.limits)
-    told = [(one, _Rows(paths, one.column, options.limits)) for one in wanted]
+    told = [(one, _Rows(paths, one.column, options.limits)) for one in scan.wanted]
 
     def fetch(index: int) -> bytes:
         file, group, row = places[index].tolist()
@@ -78,12 +74,11 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, known: Sequence[
         keys=keys,
         fetch=fetch,
         parts=lambda: _parts(paths, column, places, options.limits),
-        limits=options.limits,
         labels=labels,
         classes=classes,
-        notes=(*notes, *scan.notes.lines(), *left),
+        notes=(*notes, *left),
         fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
-        conditioned=tuple(one.name for one in wanted),
+        conditioned=tuple(one.name for one in scan.wanted),
         conditions=cells,
     )
 
@@ -92,46 +87,36 @@ class _Scan:
     """What is read of all rows of some files.
 
     Attributes:
+        columns: of pictures and labels, and names of classes, as from `find_columns`, by the first file.
+        wanted: the conditions, likewise.
         places: int64 [rows, 3]: file, row group, and row in it.
         labels: one per row; none without a column.
-        splits: what each says of its split; None if no file has the column.
-        notes: on files whose column tells of none.
+        splits: that the rows say that they are of.
+
+    Raises:
+        ValueError: as of `open_parquet`.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], name: str, label: str | None, wanted: Sequence[Wanted], options: SourceOptions
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], name: str, options: SourceOptions, known: Sequence[str] | None) -> None:
         places = list[NDArray[np.int64]]()
-        splits, told = list[Any](), False
         self.labels = list[Label]()
-        self.notes = Notes()
+        self.splits = RowSplits(options.split, known)
         for index, path in enumerate(paths):
             with _whole(path):
                 table = _open(path)
                 groups, schema = _groups(path, table)
-                if label:
+                check_columns(schema.names, str(path))
+                if not index:
+                    self.columns = find_columns(schema, features_of(schema, name), name, options)
+                    self.wanted = wanted_of(options.conditions, schema.names, name)
+                _check_wanted(self.wanted, schema.names, name)
+                if label := self.columns[1]:
                     self.labels += _labels(path, table, label, options.limits)
-                _check_columns(wanted, schema.names, name)
-                if own := self._splits(path, table, schema, options):
-                    told = True
-                splits += own or [None] * sum(groups)
+                self.splits.add(path.name, sum(groups), partial(_splits, path, table, schema, options))
             places += [_places(index, group, rows) for group, rows in enumerate(groups)]
-        self.places = np.concatenate(places) if places else np.empty((0, 3), np.int64)
-        self.splits = splits if told else None
-
-    def _splits(self, path: Path, table: Any, schema: Any, options: SourceOptions) -> list[Any] | None:
-        """What the rows of a file say of their split; None without a column that does, or one of longer texts."""
-        column = split_column(schema, options.split)
-        if column is None:
-            return None
-        features = features_of(schema, str(path))
-        try:
-            return named_values(_labels(path, table, column, options.limits), features, column)
-        except ValueError:
-            if options.split is not None:
-                raise
-            self.notes.add(UNREAD, path.name)
-            return None
+        if not places:
+            raise ValueError(f"{name} holds no rows")
+        self.places = np.concatenate(places)
 
 
 def _parts(paths: Sequence[Path], column: str, places: NDArray[np.int64], limits: Limits) -> Iterator[Any]:
@@ -190,7 +175,7 @@ def _groups(path: Path, table: Any) -> tuple[list[int], Any]:
     return groups, schema
 
 
-def _check_columns(wanted: Sequence[Wanted], names: Sequence[str], name: str) -> None:
+def _check_wanted(wanted: Sequence[Wanted], names: Sequence[str], name: str) -> None:
     """Raise unless a file has the columns of conditions that the first one has."""
     if lacking := [one.column for one in wanted if one.column not in names]:
         raise _TableError(f"it has no column {lacking[0]!r}, as others of {name} have")
@@ -215,6 +200,18 @@ def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
                     )
                 labels.append(known.setdefault(label, label))
     return labels
+
+
+def _splits(path: Path, table: Any, schema: Any, options: SourceOptions) -> list[Any] | None:
+    """What the rows of a file say of their split; None without a column of splits.
+
+    Raises:
+        ValueError: if it holds no names, or longer texts.
+    """
+    column = split_column(schema, options.split, str(path))
+    if column is None:
+        return None
+    return named_values(_labels(path, table, column, options.limits), features_of(schema, str(path)), column)
 
 
 def _places(file: int, group: int, rows: int) -> NDArray[np.int64]:

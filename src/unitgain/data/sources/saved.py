@@ -18,9 +18,9 @@ from unitgain.data.sources.columns import (
     split_column,
     take_rows,
 )
-from unitgain.data.sources.labels import Label, number
+from unitgain.data.sources.labels import Label, find_column, number
 from unitgain.data.sources.source import SourceOptions, digest, stamp
-from unitgain.data.sources.splits import choose_rows, choose_split
+from unitgain.data.sources.splits import SPLIT, RowSplits, choose_split
 from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, read_regular
 
 
@@ -41,13 +41,14 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         features = _features(folder) or features_of(schema, str(files[0]))
         column, label_column, names = find_columns(schema, features, str(root), options)
         wanted = _wanted(root, folder, [name for name in schema.names if name != column], options)
-        told = split_column(schema, split)
+        told = find_column(schema.names, (SPLIT,))
         taken = dict.fromkeys([column, *filter(None, [label_column, told]), *(one.column for one in wanted)])
         batches = [batch for path in files for batch in map_batches(path, list(taken))]
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
-        splits = None if told is None else named_values(_values(batches, told), features, told)
-        rows, left = choose_rows(splits, int(starts[-1]), split, str(folder), known)
+        splits = RowSplits(split, known)
+        splits.add(folder.name, int(starts[-1]), lambda: _splits(schema, features, batches, split, str(folder)))
+        rows, left = splits.choose(str(folder))
         labels: list[Label] = _values(batches, label_column) if label_column else [None] * int(starts[-1])
     except OSError as error:
         raise ValueError(f"{root} is damaged: {error}") from error
@@ -70,7 +71,6 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         keys=keys,
         fetch=lambda index: picture_bytes(value(column, index), folder, options.limits),
         parts=lambda: take_rows(pictures, rows),
-        limits=options.limits,
         labels=numbers,
         classes=classes,
         notes=(*notes, *left),
@@ -96,6 +96,11 @@ def _choose_folder(root: Path, split: str | None) -> tuple[Path, tuple[str, ...]
 
 def _values(batches: list[Any], column: str) -> list[Any]:
     return [value for batch in batches for value in batch.column(column).to_pylist()]
+
+
+def _splits(schema: Any, features: Any, batches: list[Any], split: str | None, where: str) -> list[Any] | None:
+    told = split_column(schema, split, where)
+    return None if told is None else named_values(_values(batches, told), features, told)
 
 
 def _wanted(root: Path, folder: Path, columns: list[str], options: SourceOptions) -> list[Wanted]:

@@ -118,7 +118,7 @@ class Source(ABC):
         classes: their names; None without labels.
         fingerprint: changes when the source does.
         notes: what the user should know, such as files that were left out.
-        limits: what an item may take.
+        options: that it was opened with.
         conditioned: names of the conditions that its items have.
     """
 
@@ -127,12 +127,17 @@ class Source(ABC):
     classes: tuple[str, ...] | None = None
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
-    limits: Limits = DEFAULT_LIMITS
+    options: SourceOptions = SourceOptions()
     conditioned: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, start: int = 0) -> Iterator[Item]:
         """Pictures from number `start` on."""
+
+    @property
+    def array_name(self) -> str | None:
+        """The array that is meant in each file, where there may be several; None if the only or usual one is."""
+        return None
 
 
 @dataclass(kw_only=True)
@@ -161,9 +166,10 @@ class Indexed(Source):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def array_name(self, column: str | None) -> str | None:
-        """The column of images, where it is that of the array in each file, not that of the files in a table."""
-        return column if self.kind in ("folder", "zip", "tar") else None
+    @property
+    def array_name(self) -> str | None:
+        """As in `Source`; in a table the column of images is that of the files, not that of an array in each."""
+        return self.options.image_column if self.kind in ("folder", "zip", "tar") else None
 
     def item(self, number: int) -> Item:
         """A picture."""

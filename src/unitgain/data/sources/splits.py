@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.sources.source import few
+from unitgain.data.sources.source import Notes, few
 
 ALL = "all"
 SPLIT = "split"  # column of the splits that rows are of
@@ -74,6 +74,47 @@ def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[l
     if not found and several:
         raise ValueError(f"{where}: none of {len(names)} files is of the split {split!r}{_known(counts)}")
     return (found, None) if found else (everything, tuple(sorted({*counts, *_words(parts)})))
+
+
+class RowSplits:
+    """What the rows of some files say of the splits that they are of.
+
+    Args:
+        split: the one that is wanted, as for `choose_rows`.
+        known: splits that names of the files tell of, likewise.
+    """
+
+    def __init__(self, split: str | None, known: Sequence[str] | None) -> None:
+        self._split, self._known = split, known
+        self._values, self._told = list[Any](), False
+        self._unread = Notes()
+
+    def add(self, file: str, count: int, read: Callable[[], Sequence[Any] | None]) -> None:
+        """The rows of one more file.
+
+        Args:
+            file: its name, for a note if its column cannot be read.
+            count: of its rows.
+            read: gives what each says; None if there is no such column.
+
+        Raises:
+            ValueError: that of `read`, where nothing else tells of the split that is wanted.
+        """
+        values = None
+        try:
+            values = read()
+        except ValueError:
+            if self._split is not None and self._known is not None:
+                raise
+            self._unread.add(UNREAD, file)
+        self._values += [None] * count if values is None else values
+        self._told = self._told or values is not None
+
+    def choose(self, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """As `choose_rows`, of all files, with notes on those whose column cannot be read."""
+        values = self._values if self._told else None
+        rows, left = choose_rows(values, len(self._values), self._split, where, self._known)
+        return rows, (*self._unread.lines(), *left)
 
 
 def choose_rows(

@@ -16,8 +16,8 @@ from unitgain.data.cells import Cell, Wanted, wanted_of
 from unitgain.data.fit import ImageError
 from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names, npy
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
-from unitgain.data.sources.source import Indexed, Notes, SourceOptions, digest, stamp
-from unitgain.data.sources.splits import ALL, SPLIT, UNREAD, choose_rows
+from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
+from unitgain.data.sources.splits import ALL, SPLIT, RowSplits
 from unitgain.extras import require
 from unitgain.npz import npz_names, read_npy, read_npz_member
 from unitgain.text import printable
@@ -36,18 +36,14 @@ class Stack:
         dtype: of its values.
         row: the values of a row, by its number; any thread may call it.
         labels: of the rows, where the file has them.
-        splits: that the rows are of, likewise.
         conditions: what else the rows have, each as `row`.
-        unread: whether it has an array of splits that cannot be read.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     row: Callable[[int], NDArray[Any]]
     labels: list[Label] | None = None
-    splits: list[Label] | None = None
     conditions: tuple[tuple[Wanted, Callable[[int], NDArray[Any]]], ...] = ()
-    unread: bool = False
 
 
 def is_stack(path: Path, magic: bytes) -> bool:
@@ -69,15 +65,11 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, known:
         ValueError: if one is damaged, holds no array that is meant, several splits and none is chosen, or labels do not
             fit.
     """
-    stacks = [open_stack(path, options) for path in paths]
+    splits = RowSplits(options.split, known)
+    stacks = [open_stack(path, options, splits) for path in paths]
     counts = [stack.shape[0] for stack in stacks]
     starts = np.cumsum([0, *counts])
-    unread = Notes()
-    for path, stack in zip(paths, stacks, strict=True):
-        if stack.unread:
-            unread.add(UNREAD, path.name)
-    splits = _joined([stack.splits for stack in stacks], counts)
-    rows, left = choose_rows(splits, int(starts[-1]), options.split, name, known)
+    rows, left = splits.choose(name)
     files = np.searchsorted(starts, rows, side="right") - 1
     own_rows = rows - starts[files]
     prefixes = [f"{path.name}/" if len(paths) > 1 else "" for path in paths]
@@ -104,8 +96,7 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, known:
         fetch=fetch,
         labels=numbers,
         classes=classes,
-        notes=(*notes, *unread.lines(), *left),
-        limits=options.limits,
+        notes=(*notes, *left),
         fingerprint=digest([*map(stamp, paths), options.image_column, classes, numbers]),
         conditioned=tuple(wanted.name for wanted, _ in stacks[0].conditions),
         conditions=cells,
@@ -119,8 +110,8 @@ def _joined(values: Sequence[list[Label] | None], counts: Sequence[int]) -> list
     return [value for one, count in zip(values, counts, strict=True) for value in one or [None] * count]
 
 
-def open_stack(path: Path, options: SourceOptions) -> Stack:
-    """The array in a file, and labels beside it.
+def open_stack(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
+    """The array in a file, and labels beside it; what its rows say of their splits is added to `splits`.
 
     Raises:
         ImportError: if a package is missing.
@@ -130,11 +121,11 @@ def open_stack(path: Path, options: SourceOptions) -> Stack:
         with open_regular(path) as file:
             magic = file.read(8)
         if magic[:6] == NPY:
-            stack = _npy(path, options)
+            stack = _npy(path, options, splits)
         elif magic == HDF5:
-            stack = _hdf5(path, options)
+            stack = _hdf5(path, options, splits)
         elif magic[:2] == b"PK":
-            stack = _npz(path, options)
+            stack = _npz(path, options, splits)
         else:
             raise ImageError("is empty" if not magic else "is no NPY, NPZ or HDF5 file")
         if stack.dtype.kind not in "biuf":
@@ -153,12 +144,13 @@ def open_stack(path: Path, options: SourceOptions) -> Stack:
         raise ValueError(f"{path} cannot be read: {printable(error) or type(error).__name__}") from error
 
 
-def _npy(path: Path, options: SourceOptions) -> Stack:
+def _npy(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
     named = {"image column": options.image_column, "label column": options.label_column}
     for what, name in named.items():
         if name is not None:
             raise ImageError(f"is one array, which has no name: leave the {what} {name!r} out")
     array = _mapped(path)
+    splits.add(path.name, sum(array.shape[:1]), lambda: None)
     return Stack(array.shape, array.dtype, array.__getitem__)
 
 
@@ -171,19 +163,19 @@ def _mapped(path: Path) -> NDArray[Any]:
         raise ImageError(f"is no readable NPY file: {error}") from error
 
 
-def _npz(path: Path, options: SourceOptions) -> Stack:
+def _npz(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         read, names = functools.partial(read_npz_member, archive, limits=options.limits), npz_names(archive)
         name, label, split = _columns(names, options)
         array = read(name)
         labels = None if label is None else _as_labels(read(label))
-        splits, unread = _splits(split, len(array), options, read, _as_labels)
+        splits.add(path.name, len(array), lambda: _splits(split, len(array), read, _as_labels))
         wanted = [(one, read(one.column)) for one in _wanted(names, options)]
         further = _further(wanted, len(array), options.limits)
-    return Stack(array.shape, array.dtype, array.__getitem__, labels, splits, further, unread)
+    return Stack(array.shape, array.dtype, array.__getitem__, labels, further)
 
 
-def _hdf5(path: Path, options: SourceOptions) -> Stack:
+def _hdf5(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
     h5py = require("h5py", extra="hdf5")
     file = h5py.File(path, "r")
     names = hdf5_names(file)
@@ -192,33 +184,29 @@ def _hdf5(path: Path, options: SourceOptions) -> Stack:
     dataset, read_text = read(name), functools.partial(read, text=True)
     texts = functools.partial(_hdf5_labels, limits=options.limits, size=path.stat().st_size)
     labels = None if label is None else texts(read_text(label))
-    splits, unread = _splits(split, len(dataset), options, read_text, texts)
+    splits.add(path.name, len(dataset), lambda: _splits(split, len(dataset), read_text, texts))
     wanted = [(one, read(one.column)) for one in _wanted(names, options)]
     further = _further(wanted, len(dataset), options.limits)
-    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, splits, further, unread)
+    return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, further)
 
 
 def _splits(
-    name: str | None,
-    count: int,
-    options: SourceOptions,
-    read: Callable[[str], Any],
-    texts: Callable[[Any], list[Label]],
-) -> tuple[list[Label] | None, bool]:
-    """The splits of the rows, None without an array of text or whole numbers that tells; whether one cannot be read.
+    name: str | None, count: int, read: Callable[[str], Any], texts: Callable[[Any], list[Label]]
+) -> list[Label] | None:
+    """The splits of the rows, None without an array of them.
 
     Raises:
-        ImageError: if it cannot be read, and a split is asked for.
+        ValueError: if it cannot be read, or is not of text or whole numbers, one per row.
     """
     if name is None:
-        return None, False
+        return None
     try:
         array = read(name)
-        return texts(array) if _are_labels(array, count) else None, False
+        if not _are_labels(array, count):
+            raise ImageError(f"holds {array.dtype} {array.shape}, where {count} names or whole numbers are expected")
+        return texts(array)
     except Exception as error:  # of whatever the libraries make of it
-        if options.split is not None:
-            raise ImageError(f"has an array {name!r} of splits that cannot be read: {printable(error)}") from error
-        return None, True
+        raise ValueError(f"has an array {name!r} of splits that cannot be read: {printable(error)}") from error
 
 
 def _hdf5_labels(dataset: Any, limits: Limits, size: int) -> list[Label]:

@@ -153,14 +153,19 @@ class TarScan:
             if is_picture(name):
                 own.notes.add("files are devices, pipes or sparse and were left out", text(name))
         elif _is_beside(member):
-            stream, plain = archive.extractfile(member), plain_path(name)
-            label, values = _read_beside(name, stream.read() if stream else b"", self.label)
-            if plain and not is_hidden(plain):
-                sample = _sample(text(plain))
-                if label is not None:
-                    labels.setdefault(sample, label)
-                if cells := {column: values[column] for column in self.columns if column in values}:
-                    told.setdefault(sample, {}).update(cells)
+            plain, stream = plain_path(name), archive.extractfile(member)
+            if not plain or is_hidden(plain) or not stream:
+                return
+            try:
+                label, values = _read_beside(name, stream.read(), self.label)
+            except ValueError:
+                own.notes.add("files beside pictures are no JSON, or have a key twice, and were not used", text(plain))
+                return
+            sample = _sample(text(plain))
+            if label is not None:
+                labels.setdefault(sample, label)
+            if cells := {column: values[column] for column in self.columns if column in values}:
+                told.setdefault(sample, {}).update(cells)
         else:
             own.add(name, (self.count, member.offset_data, member.size))
 
@@ -195,14 +200,15 @@ def _is_beside(member: tarfile.TarInfo) -> bool:
 
 
 def _read_beside(name: str, data: bytes, column: str | None) -> tuple[Label, dict[str, Any]]:
-    """The label of the picture that a file lies beside, by this key of JSON, and all that it says, if it is JSON."""
+    """The label of the picture that a file lies beside, by this key of JSON, and all that it says, if it is JSON.
+
+    Raises:
+        ValueError: if it should be JSON and cannot be read.
+    """
     text = data.decode("utf-8", errors="replace").strip()
     if name.endswith(".cls"):
         return (text or None) if column is None else None, {}
-    try:
-        values = parse_json(text, name)
-    except ValueError:
-        return None, {}
+    values = parse_json(text, name, unique=True)
     if not isinstance(values, dict):
         return None, {}
     found = (values.get(key) for key in ((column,) if column else LABEL_COLUMNS))

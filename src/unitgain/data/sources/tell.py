@@ -52,6 +52,7 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
     if options.no_labels and options.labels is not None:
         raise ValueError(f"labels {options.labels}, and none are wanted (--no-labels): give one of these")
     source = _open(what, scratch, options)
+    source.options = options
     if options.classes is not None and source.classes is None:
         raise ValueError(
             f"classes {', '.join(options.classes)}: {what} has no labels: name them with --labels or --label-column "
