@@ -153,7 +153,7 @@ def open_told(path: Path) -> None:
     source = open_source(str(path.parent if folder else path), path.parent, options)
     fit = Fit(resolution=None if path.suffix in (".npz", ".h5") else 8, layout=None)
     for item in source.read():
-        fit_item(item, fit, source.limits, None, True)
+        fit_item(item, fit, source.options.limits, None, True)
 
 
 def prepared(folder: Path) -> Path:

@@ -147,9 +147,14 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Label] | None:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} is not in the official form: {form}") from error
     for name, label in rows:
-        if isinstance(label, bool) or not isinstance(label, int | str):
-            raise ValueError(f"{where}: {name} has label {label!r}; one class per picture, as a number or a name")
+        check_label(label, f"{where}: {name} has")
     return once(rows, where, "label")
+
+
+def check_label(label: object, where: str) -> None:
+    """Raise `ValueError` if a label is none."""
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise ValueError(f"{where} label {label!r}; one class per picture, as a number or a name")
 
 
 def class_names(text: str | bytes) -> tuple[str, ...] | None:
@@ -185,8 +190,7 @@ def labels_of(name: str, lines: Lines, where: str, column: str | None = None) ->
         path, value = row.get(file), row.get(label)
         if not path or value in (None, ""):
             raise ValueError(f"{where}, line {line}: file or label is missing")
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError(f"{where}, line {line}: label {value!r}; one class per picture, as a number or a name")
+        check_label(value, f"{where}, line {line}:")
         found.append((str(path).strip(), value.strip() if isinstance(value, str) else value))
     return once(found, where, "label")
 

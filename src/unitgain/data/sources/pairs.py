@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.data.cells import Cell, files_below, wanted_of
-from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, find_column, number
+from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, check_label, find_column, number
 from unitgain.data.sources.lines import Line, parse_lines
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, size_and_time, stamp
-from unitgain.data.sources.splits import SPLIT, choose_rows
+from unitgain.data.sources.splits import SPLIT, RowSplits
 from unitgain.trust import Limits, read_regular
 
 
-def open_pairs(path: Path, options: SourceOptions, known: Sequence[str] | None = ()) -> Indexed:
+def open_pairs(path: Path, options: SourceOptions, splits: RowSplits) -> Indexed:
     """The rows of a table; paths in it are relative to its folder, and lead nowhere out of that.
 
     Args:
         path: of the table.
         options: may name the columns of pictures, labels and conditions, and a split.
-        known: splits that the name of the file tells of, as for `choose_rows`.
+        splits: what the file is called by, as from `choose_files`.
 
     Raises:
         ValueError: if it is no table, has no column of files, lacks one in some row, or labels do not fit.
     """
-    names, lines, left = _lines(path, options.split, known)
+    names, lines, left = _lines(path, splits)
     column = find_column(names, (options.image_column,) if options.image_column else FILE_COLUMNS)
     if column is None:
         raise ValueError(
@@ -61,17 +61,15 @@ def _file(value: Any, where: str) -> str:
     return value.strip()
 
 
-def _lines(
-    path: Path, split: str | None, known: Sequence[str] | None
-) -> tuple[list[str], Sequence[tuple[int, Line]], tuple[str, ...]]:
+def _lines(path: Path, splits: RowSplits) -> tuple[list[str], Sequence[tuple[int, Line]], tuple[str, ...]]:
     """Names of the columns, the rows of a split with their numbers, from 1, and a note on the others."""
     lines = parse_lines(path.name, read_regular(path, Limits(max_item_bytes=TABLE.max_item_bytes)), str(path))
     if not lines.rows:
         raise ValueError(f"{path} holds no rows")
     column = find_column(lines.names, (SPLIT,))
     rows = [(row, line) for row, (_, line) in enumerate(lines.rows, 1)]
-    values = None if column is None else [line.get(column) for _, line in rows]
-    chosen, left = choose_rows(values, len(rows), split, str(path), known)
+    splits.add(path.name, len(rows), lambda: None if column is None else [line.get(column) for _, line in rows])
+    chosen, left = splits.choose(str(path))
     return list(lines.names), [rows[index] for index in chosen.tolist()], left
 
 
@@ -84,6 +82,6 @@ def _labels(path: Path, lines: Sequence[tuple[int, Line]], names: list[str], opt
         return [None] * len(lines)
     values = [line.get(column) for _, line in lines]
     for (row, _), value in zip(lines, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int | str | None):
-            raise ValueError(f"{path}, row {row}: label {value!r}; one class per picture, as a number or a name")
+        if value is not None:
+            check_label(value, f"{path}, row {row}:")
     return [(value.strip() or None) if isinstance(value, str) else value for value in values]

@@ -36,22 +36,22 @@ LABELS = 8192
 LONGEST_LABEL = 4096  # characters
 
 
-def open_parquet(paths: Sequence[Path], options: SourceOptions, known: Sequence[str] | None = ()) -> Table:
+def open_parquet(paths: Sequence[Path], options: SourceOptions, splits: RowSplits) -> Table:
     """Parquet files with a column of pictures (bytes, or a struct of bytes and path) and perhaps one of labels.
 
     Args:
         paths: of the files.
         options: may name columns, and a split, which rows tell in the column `split`.
-        known: splits that names of the files tell of, as for `choose_rows`.
+        splits: what the files are called by, as from `choose_files`.
 
     Raises:
         ImportError: if pyarrow is missing.
         ValueError: if one is damaged, there is no such column, several splits and none is chosen, or labels do not fit.
     """
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
-    scan = _Scan(paths, name, options, known)
+    scan = _Scan(paths, name, options, splits)
     column, label_column, names = scan.columns
-    numbers, left = scan.splits.choose(name)
+    numbers, left = splits.choose(name)
     places = scan.places[numbers]
     keys = [f"{paths[file].name}/{row:09d}" for file, row in zip(places[:, 0].tolist(), numbers.tolist(), strict=True)]
     own = [scan.labels[row] for row in numbers.tolist()] if label_column else [None] * len(keys)
@@ -91,16 +91,14 @@ class _Scan:
         wanted: the conditions, likewise.
         places: int64 [rows, 3]: file, row group, and row in it.
         labels: one per row; none without a column.
-        splits: that the rows say that they are of.
 
     Raises:
         ValueError: as of `open_parquet`.
     """
 
-    def __init__(self, paths: Sequence[Path], name: str, options: SourceOptions, known: Sequence[str] | None) -> None:
+    def __init__(self, paths: Sequence[Path], name: str, options: SourceOptions, splits: RowSplits) -> None:
         places = list[NDArray[np.int64]]()
         self.labels = list[Label]()
-        self.splits = RowSplits(options.split, known)
         for index, path in enumerate(paths):
             with _whole(path):
                 table = _open(path)
@@ -112,7 +110,7 @@ class _Scan:
                 _check_wanted(self.wanted, schema.names, name)
                 if label := self.columns[1]:
                     self.labels += _labels(path, table, label, options.limits)
-                self.splits.add(path.name, sum(groups), partial(_splits, path, table, schema, options))
+                splits.add(path.name, sum(groups), partial(_splits, path, table, schema, options))
             places += [_places(index, group, rows) for group, rows in enumerate(groups)]
         if not places:
             raise ValueError(f"{name} holds no rows")

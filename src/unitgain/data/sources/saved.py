@@ -32,9 +32,8 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         ValueError: if it is damaged, has several splits and none is chosen, or no column of pictures, or labels do not
             fit.
     """
-    folder, known = _choose_folder(root, options.split)
+    folder, splits = _choose_folder(root, options.split)
     where = str(root) if folder == root else f"{root} ({folder.name})"
-    split = folder.name if known is None else options.split
     files = _files(folder)
     try:
         schema = read_schema(files[0])
@@ -46,8 +45,8 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         batches = [batch for path in files for batch in map_batches(path, list(taken))]
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
-        splits = RowSplits(split, known)
-        splits.add(folder.name, int(starts[-1]), lambda: _splits(schema, features, batches, split, str(folder)))
+        told_by = functools.partial(_splits, schema, features, batches, splits.split, str(folder))
+        splits.add(folder.name, int(starts[-1]), told_by)
         rows, left = splits.choose(str(folder))
         labels: list[Label] = _values(batches, label_column) if label_column else [None] * int(starts[-1])
     except OSError as error:
@@ -80,18 +79,19 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
     )
 
 
-def _choose_folder(root: Path, split: str | None) -> tuple[Path, tuple[str, ...] | None]:
-    """The folder of a split, and None if its name has told: else that name, and rows in it may be of others.
+def _choose_folder(root: Path, split: str | None) -> tuple[Path, RowSplits]:
+    """The folder of a split, and how to choose rows in it, which may be of others.
 
     Raises:
         ValueError: if it is not there, or there are several and none is "train".
     """
     if not (root / "dataset_dict.json").exists():
-        return root, ()
+        return root, RowSplits(split)
     splits = _names(root / "dataset_dict.json", "splits")
     if len(splits) == 1 and split not in splits:
-        return root / splits[0], (splits[0],)
-    return root / choose_split(splits, split, str(root)), None
+        return root / splits[0], RowSplits(split, splits)
+    chosen = choose_split(splits, split, str(root))
+    return root / chosen, RowSplits(chosen, None)
 
 
 def _values(batches: list[Any], column: str) -> list[Any]:

@@ -35,11 +35,10 @@ def choose_split(splits: Sequence[str], wanted: str | None, where: str) -> str:
     raise ValueError(f"{where} has the splits {', '.join(splits)}: choose one with --split")
 
 
-def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[list[int], tuple[str, ...] | None]:
-    """Numbers of the files that are of a split by their folders, or by a word of their names.
+def choose_files(names: Sequence[str], split: str | None, where: str) -> "tuple[list[int], RowSplits]":
+    """Numbers of the files that are of a split by their folders, or by a word of their names; and how to choose rows.
 
-    Where they are of no two splits, and none is of the one that is wanted, what is in them may tell: the splits that
-    they are called by come with them, None if these have chosen.
+    Where they are of no two splits, and none is of the one that is wanted, what is in them may tell.
 
     Args:
         names: paths within a folder.
@@ -61,7 +60,7 @@ def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[l
         raise ValueError(_question(where, counts, "files"))
     everything = list(range(len(names)))
     if split in (None, ALL):
-        return everything, ()
+        return everything, RowSplits(split)
     word = re.compile(_INSIDE.format(re.escape(split)), re.IGNORECASE)
 
     def is_chosen(name: str, folders: Sequence[str]) -> bool:
@@ -73,19 +72,21 @@ def choose_files(names: Sequence[str], split: str | None, where: str) -> tuple[l
     found = [index for index, pair in enumerate(zip(names, parts, strict=True)) if is_chosen(*pair)]
     if not found and several:
         raise ValueError(f"{where}: none of {len(names)} files is of the split {split!r}{_known(counts)}")
-    return (found, None) if found else (everything, tuple(sorted({*counts, *_words(parts)})))
+    if found:
+        return found, RowSplits(split, None)
+    return everything, RowSplits(split, sorted({*counts, *_words(parts)}))
 
 
 class RowSplits:
-    """What the rows of some files say of the splits that they are of.
+    """The split that is wanted of some files, and what their rows say of it.
 
-    Args:
+    Attributes:
         split: the one that is wanted, as for `choose_rows`.
         known: splits that names of the files tell of, likewise.
     """
 
-    def __init__(self, split: str | None, known: Sequence[str] | None) -> None:
-        self._split, self._known = split, known
+    def __init__(self, split: str | None, known: Sequence[str] | None = ()) -> None:
+        self.split, self.known = split, known
         self._values, self._told = list[Any](), False
         self._unread = Notes()
 
@@ -104,7 +105,7 @@ class RowSplits:
         try:
             values = read()
         except ValueError:
-            if self._split is not None and self._known is not None:
+            if self.split is not None and self.known is not None:
                 raise
             self._unread.add(UNREAD, file)
         self._values += [None] * count if values is None else values
@@ -113,7 +114,7 @@ class RowSplits:
     def choose(self, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """As `choose_rows`, of all files, with notes on those whose column cannot be read."""
         values = self._values if self._told else None
-        rows, left = choose_rows(values, len(self._values), self._split, where, self._known)
+        rows, left = choose_rows(values, len(self._values), self.split, where, self.known)
         return rows, (*self._unread.lines(), *left)
 
 

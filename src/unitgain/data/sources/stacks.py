@@ -51,21 +51,20 @@ def is_stack(path: Path, magic: bytes) -> bool:
     return magic[:4] in (NPY[:4], HDF5[:4]) or (magic[:2] == b"PK" and path.suffix.lower() == ".npz")
 
 
-def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, known: Sequence[str] | None = ()) -> Indexed:
+def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, splits: RowSplits) -> Indexed:
     """The rows of the arrays in files, one after the other.
 
     Args:
         paths: of the files.
         options: may name the array and the labels in files of several; `labels` may be an NPY file of them.
         name: of the source.
-        known: splits that names of the files tell of, as for `choose_rows`.
+        splits: what the files are called by, as from `choose_files`.
 
     Raises:
         ImportError: if a package is missing.
         ValueError: if one is damaged, holds no array that is meant, several splits and none is chosen, or labels do not
             fit.
     """
-    splits = RowSplits(options.split, known)
     stacks = [open_stack(path, options, splits) for path in paths]
     counts = [stack.shape[0] for stack in stacks]
     starts = np.cumsum([0, *counts])

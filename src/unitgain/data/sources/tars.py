@@ -18,7 +18,7 @@ from unitgain.data.sources.classes import classify
 from unitgain.data.sources.labels import LABEL_COLUMNS, Label
 from unitgain.data.sources.listing import LABEL_FILES, Listing, companions, plain_path, text
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, is_hidden, is_picture, stamp
-from unitgain.data.sources.splits import SPLIT
+from unitgain.data.sources.splits import SPLIT, RowSplits
 from unitgain.files import atomic
 from unitgain.trust import Limits, open_regular, parse_json
 
@@ -34,8 +34,8 @@ def open_tars(
     paths: Sequence[Path],
     scratch: Path,
     options: SourceOptions,
+    splits: RowSplits,
     names: Sequence[str] | None = None,
-    known: Sequence[str] | None = (),
 ) -> Indexed:
     """Tar archives, plain or as WebDataset has them: files of one sample share their name up to the first dot.
 
@@ -47,8 +47,8 @@ def open_tars(
         paths: the archives.
         scratch: folder for what has to be unpacked.
         options: what may have to be said about them.
+        splits: what they are called by, as from `choose_files`.
         names: of the archives, paths within the folder that they lie in.
-        known: splits that these tell of, as for `choose_rows`.
 
     Raises:
         ValueError: if one is damaged, there are no pictures, or labels do not fit.
@@ -73,7 +73,7 @@ def open_tars(
             file.seek(offset)
             return file.read(size)
 
-    source = classify(scan.all, "tar", name, options, read, scan.beside, scan.samples, scan.further, known)
+    source = classify(scan.all, "tar", name, options, read, scan.beside, scan.samples, scan.further, splits.known)
     source.fingerprint = digest([*map(stamp, paths), source.classes, source.labels])
     return source
 

@@ -108,20 +108,20 @@ def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         _refuse_others(options, path, "a folder of stacked arrays", "labels", "stacked", "follow_links")
         if not names:
             raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
-        chosen, known = choose_files(names, options.split, str(path))
-        return open_stacks([path / listing.pictures[names[index]] for index in chosen], options, str(path), known)
+        chosen, splits = choose_files(names, options.split, str(path))
+        return open_stacks([path / listing.pictures[names[index]] for index in chosen], options, str(path), splits)
     heeded = {"pictures": ("labels",), "tar archives": ("labels", "archives"), "parquet files": ()}[kind]
     _refuse_others(options, path, f"a folder of {kind}", "follow_links", *heeded)
     if kind == "pictures":
         return open_folder(path, options, listing)
     names = sorted(kinds[kind])
-    chosen, known = choose_files(names, options.split, str(path))
+    chosen, splits = choose_files(names, options.split, str(path))
     names = [names[index] for index in chosen]
     paths = [path / kinds[kind][name] for name in names]
     if kind == "parquet files":
-        source = open_parquet(paths, options, known)
+        source = open_parquet(paths, options, splits)
     else:
-        source = open_tars(paths, scratch, options, names, known)
+        source = open_tars(paths, scratch, options, splits, names)
     left = Notes()
     for other in sorted(kinds.keys() - {kind}):
         for name in kinds[other]:
@@ -157,19 +157,19 @@ def _size(path: Path) -> int:
 def _open_file(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
     with open_regular(path) as file:
         magic = file.read(4)
-    _, known = choose_files([path.name], options.split, str(path))
+    _, splits = choose_files([path.name], options.split, str(path))
     if magic == b"PAR1":
         _refuse_others(options, path, "a parquet file")
-        return open_parquet([path], options, known)
+        return open_parquet([path], options, splits)
     if is_stack(path, magic):
         _refuse_others(options, path, "a file of stacked arrays", "labels", "stacked")
-        return open_stacks([path], options, str(path), known)
+        return open_stacks([path], options, str(path), splits)
     if path.suffix.lower() in TABLES:
         _refuse_others(options, path, "a table of text")
-        return open_pairs(path, options, known)
+        return open_pairs(path, options, splits)
     if path.name.lower().endswith(TAR_SUFFIXES) or tarfile.is_tarfile(path):
         _refuse_others(options, path, "a tar archive", "labels", "archives")
-        return open_tars([path], scratch, options, known=known)
+        return open_tars([path], scratch, options, splits)
     if magic[:2] == b"PK" or path.suffix == ".zip" or zipfile.is_zipfile(path):
         _refuse_others(options, path, "a zip archive", "labels")
         return open_zip(path, options)
