@@ -177,6 +177,7 @@ def report(source: Path, folder: Path, scale: Scale) -> str:
         "## Pictures",
         "",
         *picture_lines(rows, source, folder),
+        *said.get("pictures", []),
     ]
     lines += section("Learning rates", rates(done, scale), "rates", folder)
     for name, finding in found.items():
