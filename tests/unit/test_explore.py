@@ -305,6 +305,8 @@ def test_a_preset_brings_its_guide_and_weight(runs, monkeypatch):
         view = session.start()
         assert (view.guide, view.settings.guidance) == (str(guide), PRESETS[name].guidance)
         assert len(session.pictures(view)) == len(view.seeds)
+        of_class = session.start(View(settings=FAST.replace(label=3)))
+        assert of_class == view.with_settings(label=3)
 
 
 def test_work_that_fails_tells_all_who_wait_and_can_be_tried_again():

@@ -80,6 +80,7 @@ def test_names_with_markup_stay_text(runs, tmp_path, call):
         (("--weights", "2"), "needs a guide"),
         (("--guidance", "2"), "--weights 2"),
         (("--guide", "self"), "no weight of guidance but 1"),
+        (("--interval", "0.2", "1"), "--interval and no weight of guidance but 1"),
         (("--guide-length", "0.1"), "--guide-length: for a --guide that is the folder of a run"),
         (("--port", "1", "--token", "x"), "--port, --token: for a page that is served"),
         (("--seeds", "0-9999"), "seeds"),
@@ -94,3 +95,10 @@ def test_a_page_that_cannot_be_is_refused_and_nothing_written(runs, tmp_path, ca
 def test_options_of_a_written_page_are_refused_where_one_is_served(runs, call):
     output = call("explore", runs / "main", "--lengths", "0.1", "--weights", "1,2", "--seeds", "0-7", code=2)
     assert "--lengths, --weights, --seeds: for a page that is written" in output.err
+
+
+@pytest.mark.parametrize("options", [("--guide-length", "0.1"), ("--guide-nimg", "64"), ("--interval", "0.2", "1")])
+@pytest.mark.parametrize("weight", [(), ("--guidance", "1")])
+def test_what_is_said_of_guidance_is_refused_where_a_page_begins_without(runs, call, options, weight):
+    output = call("explore", runs / "main", "--guide", runs / "guide", *weight, *options, code=2)
+    assert f"{options[0]}" in output.err and "as in --guidance 1.5" in " ".join(output.err.split())

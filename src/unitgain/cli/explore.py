@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from unitgain.explore.session import Session
     from unitgain.explore.views import View
 
+UNGUIDED = "for a page that begins guided; say how much, as in --guidance 1.5, or choose it on the page"
+
 
 @dataclass(frozen=True)
 class Explore(Drawing):
@@ -47,10 +49,11 @@ class Explore(Drawing):
     """Where the averages end, in images seen. Default: at the last snapshot."""
 
     guide_length: Unset[float] = None
-    """EMA length of the guide, where that is a run. Default: the longest that it stores."""
+    """EMA length of the guide, where that is a run; of a page that is served, with --guidance. Default: the longest that
+    it stores."""
 
     guide_nimg: Unset[float] = None
-    """Where the average of the guide ends. Default: at its last snapshot."""
+    """Where the average of the guide ends; likewise. Default: at its last snapshot."""
 
     lengths: Annotated[tuple[float, ...], NUMBERS] = ()
     """EMA lengths of the page: a list 0.05,0.1 or a range 0.02:0.2:0.02. Default: those of 0.02 to 0.25 that the run
@@ -93,14 +96,18 @@ class Explore(Drawing):
             refuse_idle(self, ["host", "port", "token"], f"for a page that is served; {self.export} is written")
         if self.guide is None or not is_run(Path(self.guide)):
             refuse_idle(self, ["guide_length", "guide_nimg"], "for a --guide that is the folder of a run")
+        if self.export is None and self.guidance in (None, 1):
+            refuse_idle(self, ["guide_length", "guide_nimg"], UNGUIDED)
 
     def _serve(self, session: "Session") -> None:
         from unitgain.explore.answers import Answers
         from unitgain.explore.server import LOCAL, Server, new_token
 
         token = self.token or (None if self.host in LOCAL else new_token())
-        own = (self.guide, self.guidance, self.classes, self.nimg, self.guide_length, self.guide_nimg)
-        start = session.start() if all(one is None for one in own) else session.check(self._view(session))
+        said = self.guide is not None or self.guidance is not None
+        start = (session.check if said else session.start)(self._view(session))
+        if self.settings.interval is not None and not start.guided:
+            raise ValueError(f"--interval: {UNGUIDED}")
         answers = Answers(session, start)
         with Server(answers, self.host, self.port, token) as server:
             say(f"look at {server.url}\nCtrl-C ends it")

@@ -109,6 +109,8 @@ def open_networks(
         raise ValueError(f"--guide {guide} without --guidance: say how much, as in --guidance 1.5")
     if guide is None and (guidance not in (None, 1) or settings.interval is not None):
         raise ValueError("--guidance and --interval need a --guide: a network, or self")
+    if guidance == 1 and settings.interval is not None:
+        raise ValueError("--interval says where guidance acts, and --guidance 1 is none: leave --interval out")
     main = open_network(network, device, settings)
     other = None if guide in (None, SELF) else open_network(str(guide), device, settings)
     return main, other, settings.replace(guidance=1.0 if guidance is None else guidance)

@@ -71,13 +71,16 @@ def export_page(
         on_images: called with (images drawn, images in all).
 
     Raises:
-        ValueError: as `Session.draw`, if none of the lengths is within reach, or a guide has no weight to guide by.
+        ValueError: as `Session.draw`, if none of the lengths is within reach, or what is said of guidance has no weight
+            to go for.
     """
     guided = next((weight for weight in config.weights if weight != 1), 1.0)
-    if guided == 1 and config.view.guide is not None:
+    settings = config.view.settings
+    said = {"guide": config.view.guide, "interval": settings.interval, "without": settings.without}
+    if guided == 1 and (idle := " and ".join(f"--{name}" for name, value in said.items() if value)):
         raise ValueError(
-            f"a guide, {config.view.guide}, and no weight of guidance but 1, which is none: name others (--weights "
-            "1,1.5,2), or leave it out"
+            f"{idle} and no weight of guidance but 1, which is none: name others (--weights 1,1.5,2), or leave {idle} "
+            "out"
         )
     base = session.check(config.view.replace(seeds=config.seeds[:1]).with_settings(guidance=guided))
     lengths = _lengths(session, config)

@@ -131,14 +131,13 @@ class Session:
         """Of the networks that are kept."""
         return self._networks.nbytes
 
-    def start(self) -> View:
-        """A first view: the newest average; of a preset with its own guide and weight."""
-        name = self.source.name
-        settings, guide = self.settings, None
-        if name in PRESETS and PRESETS[name].guide is not None and len(self.guides) > 0:
+    def start(self, view: View | None = None) -> View:
+        """A first view: by default the newest average; without guidance, of a preset with its own guide and weight."""
+        name, view = self.source.name, view or View(settings=self.settings)
+        if name in PRESETS and PRESETS[name].guide is not None and not view.guided and len(self.guides) > 0:
             guide = next(one for one in self.guides if one != SELF)
-            settings = settings.replace(guidance=PRESETS[name].guidance)
-        return self.check(View(settings=settings, guide=guide))
+            view = view.replace(guide=guide).with_settings(guidance=PRESETS[name].guidance)
+        return self.check(view)
 
     def check(self, view: View) -> View:
         """The view with everything said that it leaves open, and nothing that does not count; reads headers alone.
