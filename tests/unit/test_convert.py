@@ -271,6 +271,17 @@ def test_a_conversion_that_is_asked_for_otherwise_is_done_again(tmp_path, raw_sn
         assert path.stat().st_mtime_ns == before
 
 
+def test_what_was_there_is_named_with_its_precision(tmp_path, raw_snapshots, call):
+    folder, _ = raw_snapshots
+    for path in sorted(folder.iterdir())[2:]:
+        path.unlink()
+    assert "stay in" not in call("convert", folder, tmp_path / "run", "--all", "--dtype", "float32").out
+    (first, second) = sorted((tmp_path / "run").glob("*.safetensors"))
+    second.unlink()
+    said = " ".join(call("convert", folder, tmp_path / "run", "--all").out.split())
+    assert f"stay in float32: {first.name} 2 snapshots" in said
+
+
 def test_folders_that_do_not_fit(tmp_path, raw_snapshots):
     folder, _ = raw_snapshots
     with pytest.raises(FileNotFoundError, match="no raw snapshots"):
@@ -365,7 +376,10 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
         (["a.pkl", "a.txt", "--nimg", "8", "--sigma-rel", "0.1"], "cannot tell what"),
         (["a.pkl", "a", "--all"], "no folder: leave out --all"),
         ([".", "a"], "add --all"),
-        ([".", "a", "--all", "--nimg", "3"], "of one file"),
+        ([".", "a", "--all", "--nimg", "3"], "--nimg: no use here, for with --all the names"),
+        (["a.pkl", "a.safetensors", "--metric", "fid"], "--metric: no use here, for"),
+        (["reference.pkl", "a.npz", "--dtype", "float32"], "--dtype: no use here, for this makes reference"),
+        (["a.pkl", "a.safetensors", "--device", "cpu"], "--device: of a training state"),
         (["none.pkl", "a.safetensors", "--nimg", "8", "--sigma-rel", "0.1"], "no file at"),
         (["a.pkl", "a.safetensors", "--nimg", "8", "--sigma-rel", "0.9"], "sigma_rel"),
         (["reference.pkl", "a.safetensors", "--nimg", "8", "--sigma-rel", "0.1"], "become a .npz file"),

@@ -3,6 +3,8 @@
 import csv
 import functools
 import gc
+import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -23,6 +25,8 @@ from unitgain.denoiser import Denoiser
 from unitgain.draw import DrawSettings
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import open_network
+from unitgain.draw.rows import DataRows
+from unitgain.extras import source_hash
 from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
@@ -188,6 +192,37 @@ def test_a_metric_of_ones_own_is_measured_again_when_its_code_changes(runs, tmp_
 
     assert [measured("own_one", 10), measured("own_one", 2000), measured("own_two", 30)] == [14, 2004, 34]
     assert measured("own_one", 10) == 14 and len(Table(tmp_path / "out").rows()) == 3
+
+
+def test_code_of_ones_own_is_told_by_all_that_it_imports_from_beside_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_pack").mkdir()
+    (tmp_path / "own_alone.py").write_text("import json\nimport torch\n")
+    (tmp_path / "own_code.py").write_text("import json\nimport own_pack.parts\n")
+    (tmp_path / "own_pack" / "__init__.py").write_text("")
+    (tmp_path / "own_pack" / "parts.py").write_text("def late():\n    from . import deep\n    import own_code\n")
+    (tmp_path / "own_pack" / "deep.py").write_text("VALUE = 1\n")
+    (tmp_path / "own_other.py").write_text("")
+    alone, code = (importlib.import_module(name).__name__ for name in ("own_alone", "own_code"))
+    assert source_hash(alone) == hashlib.sha256((tmp_path / "own_alone.py").read_bytes()).hexdigest()
+    seen = [source_hash(code)]
+    for file in ("own_pack/deep.py", "own_pack/__init__.py", "own_code.py"):
+        (tmp_path / file).write_text((tmp_path / file).read_text() + "# changed\n")
+        seen.append(source_hash(code))
+    assert len(set(seen)) == 4
+    (tmp_path / "own_other.py").write_text("# changed\n")
+    assert source_hash(code) == seen[-1]
+
+
+def test_cells_know_conditions_by_what_is_in_them_and_not_by_where_they_lie(runs, judge, tmp_path, told):
+    cell = Cell(length=0.1)
+    values = told.conditions | {"style": told.conditions["style"].flip(0)}
+    keys = []
+    for data in (told, replace(told, name="./elsewhere"), replace(told, conditions=values)):
+        one = bench(runs, judge, tmp_path, settings=SETTINGS.replace(conditions=DataRows(data, [3, 4])))
+        one.reconstruct([cell])
+        keys.append(one.keys(cell, range(8)))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_an_interrupted_sweep_goes_on(runs, judge, tmp_path, monkeypatch):

@@ -130,6 +130,7 @@ def convert_folder(
     dtype: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_skip: Callable[[str], None] | None = None,
+    on_keep: Callable[[Path, str], None] | None = None,
 ) -> list[Path]:
     """Write a snapshot per raw snapshot of a folder, as a run that post-hoc EMA reads. An interrupted call goes on.
 
@@ -142,6 +143,7 @@ def convert_folder(
         on_progress: called with (files done, in all).
         on_skip: called with a line for each `.pkl` that is left out: those taken before the first step, and those whose
             names do not say what they are.
+        on_keep: called with each snapshot that is there and kept, and the precision of its parameters.
 
     Returns:
         The snapshots, by images seen and length.
@@ -160,7 +162,9 @@ def convert_folder(
         target = out / file_name(of.nimg or 0, _profile(of.sigma_rel))
         if target in written:
             raise ValueError(f"{path.name} and another file here would both become {target.name}: convert it by itself")
-        header = _kept(target, of, dtype) or convert_network(path, target, of, dtype)
+        header, precision = _kept(target, of, dtype) or (convert_network(path, target, of, dtype), None)
+        if precision is not None and on_keep is not None:
+            on_keep(target, precision)
         first = first or header
         if (header.network, header.sigma_data, header.encoder) != (first.network, first.sigma_data, first.encoder):
             target.unlink()
@@ -183,8 +187,8 @@ def intact_header(path: Path) -> SnapshotHeader | None:
         return None
 
 
-def _kept(path: Path, origin: Origin, dtype: str | None) -> SnapshotHeader | None:
-    """The header of a snapshot that an earlier call wrote, if it is whole, and as this call would have it."""
+def _kept(path: Path, origin: Origin, dtype: str | None) -> tuple[SnapshotHeader, str] | None:
+    """Header and precision of a snapshot that an earlier call wrote, if it is whole, and as this call would have it."""
     header = intact_header(path) if uncertainty_path(path).is_file() else None
     if header is None:
         return None
@@ -192,7 +196,9 @@ def _kept(path: Path, origin: Origin, dtype: str | None) -> SnapshotHeader | Non
         dtypes = {snapshot.entries[name].dtype for name in snapshot.names if name not in snapshot.buffers}
     told = header.recipe, header.classes, header.license, header.data
     same = told == (origin.recipe, origin.classes, origin.license, origin.data)
-    return header if same and (dtype is None or dtypes == {DTYPES[dtype]}) else None
+    if not same or (dtype is not None and dtypes != {DTYPES[dtype]}):
+        return None
+    return header, " and ".join(sorted(str(one).removeprefix("torch.") for one in dtypes))
 
 
 def _profile(sigma_rel: float | None) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from unitgain.classes import read_names
-from unitgain.cli.arguments import Device, Unset, draw_next
+from unitgain.cli.arguments import Device, Unset, draw_next, names_of, refuse_idle
 from unitgain.console import bar, next_step, note, say
 from unitgain.files import near
 from unitgain.kinds import ZIP, read_head
@@ -77,25 +77,37 @@ class Convert:
         dtype = None if self.dtype == "stored" else self.dtype
         if not self.source.exists():
             raise FileNotFoundError(f"no file at {self.source}{near(self.source)}")
-        is_state = not (self.all or self.source.is_dir() or self.out.suffix) and ZIP.fits(read_head(self.source))
-        if not is_state and (settings := self._settings()):
-            raise ValueError(f"{_options(settings)}: of a training state, training-state-*.pt, whose OUT is a folder")
         if self.all:
+            self._heed("recipe", "class_names", "dtype", why="with --all the names of the files say what they are")
             self._folder(dtype)
         elif self.source.is_dir():
             raise ValueError(f"{self.source} is a folder: add --all to convert the raw snapshots in it")
         elif self.source.suffix == ".safetensors":
+            self._heed(why="a snapshot becomes the weights and settings that it has")
             self._back()
-        elif is_state:
+        elif not self.out.suffix and ZIP.fits(read_head(self.source)):
+            own = ("recipe", "data", "batch", "lr", "microbatch", "device")
+            self._heed(*own, why="a training state says itself what it is of")
             self._training_state()
         elif self.out.suffix == ".npz":
+            self._heed("metric", why="this makes reference statistics")
             self._reference()
         elif self.out.suffix == ".pkl" and self.source.suffix == ".npz":
+            self._heed("metric", why="this makes reference statistics")
             self._reference_back()
         elif self.out.suffix == ".safetensors":
+            self._heed("nimg", "sigma_rel", "recipe", "class_names", "dtype", why=f"{self.out} will be a snapshot")
             self._network(dtype)
         else:
             raise ValueError(f"cannot tell what {self.out} is to be: name a .safetensors file, a .npz file, or --all")
+
+    def _heed(self, *names: str, why: str) -> None:
+        """Refuse options but these; those of training states, where this is none, are said to be theirs."""
+        states = ("data", "batch", "lr", "microbatch", "device")
+        if "data" not in names:
+            refuse_idle(self, states, "of a training state, training-state-*.pt, whose OUT is a folder")
+        rest = set(names_of(Convert)) - {"source", "out", "all", *states, *names}
+        refuse_idle(self, sorted(rest), f"no use here, for {why}; leave it out")
 
     def _network(self, dtype: str | None) -> None:
         from unitgain.checkpoint.convert import convert_network
@@ -176,10 +188,9 @@ class Convert:
     def _folder(self, dtype: str | None) -> None:
         from unitgain.checkpoint.convert import convert_folder
 
-        if self.nimg is not None or self.sigma_rel is not None:
-            raise ValueError("--nimg and --sigma-rel are of one file; with --all the names of the files say them")
         if not self.source.is_dir():
             raise ValueError(f"{self.source} is no folder: leave out --all to convert a file")
+        kept: dict[str, list[str]] = {}
         with bar("converting", "snapshots") as progress:
             written = convert_folder(
                 self.source,
@@ -189,7 +200,10 @@ class Convert:
                 dtype=dtype,
                 on_progress=progress,
                 on_skip=note,
+                on_keep=lambda path, precision: kept.setdefault(precision, []).append(path.name),
             )
+        for precision, names in kept.items():
+            say(f"were there, and stay in {precision}: {', '.join(names)}")
         say(f"{len(written)} snapshots in {self.out}")
         next_step("look at them", "ema", "list", self.out)
 

@@ -49,8 +49,8 @@ class Explore(Drawing):
     """Where the averages end, in images seen. Default: at the last snapshot."""
 
     guide_length: Unset[float] = None
-    """EMA length of the guide, where that is a run; of a page that is served, with --guidance. Default: the longest that
-    it stores."""
+    """EMA length of the guide, where that is a run; without --export with --guidance. Default: the longest that it
+    stores."""
 
     guide_nimg: Unset[float] = None
     """Where the average of the guide ends; likewise. Default: at its last snapshot."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unitgain.draw.archive import MANIFEST, Archive
 from unitgain.draw.files import FileKind, file_kind
+from unitgain.draw.rows import without_place
 from unitgain.files import require_empty, write_text
 from unitgain.sample.seeds import SEEDS
 from unitgain.serial import differences
@@ -190,7 +191,6 @@ def _identity(about: dict[str, Any]) -> dict[str, Any]:
     for key in ("network", "guide"):
         if isinstance(one := same.get(key), dict) and "sha256" in one:
             same[key] = {name: each for name, each in one.items() if name != "name"}
-    settings = same.get("settings")
-    if isinstance(settings, dict) and isinstance(rows := settings.get("conditions"), dict) and rows.get("fingerprint"):
-        same["settings"] = settings | {"conditions": {name: each for name, each in rows.items() if name != "data"}}
+    if isinstance(settings := same.get("settings"), dict):
+        same["settings"] = without_place(settings)
     return same

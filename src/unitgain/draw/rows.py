@@ -202,6 +202,14 @@ def check_told(spec: "NetworkSpec", settings: "DrawSettings") -> None:
         )
 
 
+def without_place(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`DrawSettings.record` without the path of data that have a fingerprint: they are the same wherever they lie."""
+    told = record.get("conditions")
+    if not isinstance(told, dict) or not told.get("fingerprint"):
+        return dict(record)
+    return {**record, "conditions": {name: value for name, value in told.items() if name != "data"}}
+
+
 @functools.lru_cache(maxsize=4)
 def _open(text: str) -> DataRows:
     return DataRows.open(text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.draw.networks import SELF, Network, open_network
+from unitgain.draw.rows import without_place
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.judge import Judge
@@ -110,7 +111,7 @@ class Sweep:
             "device": self.world.device.type,
             "main": {"sha256": _sha256(self.main.path(cell.target()))},
             "guide": guide if guide in (None, SELF) else _sha256(locate(str(guide))),
-            "settings": self.settings_of(cell).record(self.world.device),
+            "settings": without_place(self.settings_of(cell).record(self.world.device)),
             "seeds": [seeds.start, seeds.stop],
         }
         return {name: key_of({**about, "judged": identity}) for name, identity in self.judge.identities.items()}
