@@ -88,6 +88,11 @@ def test_configs_have_a_row_per_config(capsys):
         (["inspect", "digits", "--measured", "x.json"], "beside the scores of a paper"),
         (["inspect", "digits", "--plot", "x.jpeg"], "ends in one of .svg, .png, .pdf"),
         (["magnitudes"], "name the folder of a run"),
+        (["magnitudes", "nowhere", "--samples", "8", "--P-mean", "0"], "--samples, --P-mean: for snapshots"),
+        (["magnitudes", "nowhere", "--plot", "m.svg", "--json"], "--json: for what is printed"),
+        (["compare", "nowhere", "--plot", "m.svg", "--json"], "--json: for what is printed"),
+        (["inspect", "digits", "--plot", "m.svg", "--json"], "--json: for what is printed"),
+        (["fetch", "--offline", "--mirror", "https://example.org"], "--offline, --mirror: name what to fetch"),
         (["magnitudes", "nowhere"], "not the folder of a run"),
     ],
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_SEEDS = 10_000_000
 T = TypeVar("T")
+PICTURE = "for what is printed, and --plot draws instead; leave out one of them"
 # An option that need not be given. What holds then is said in its own words: "(default: None)" would contradict them.
 _hint = tyro.conf.arg(help_behavior_hint=lambda text: "" if text == "None" else f"(default: {text})")
 Unset = Annotated[T | None, _hint]
@@ -37,10 +38,11 @@ class Shown:
     """Print all of it as JSON instead of a table."""
 
     def check_plot(self) -> None:
-        """Raise `ValueError` unless a picture can be written where it is to be."""
+        """Raise `ValueError` unless a picture can be written where it is to be, and is all that is asked for."""
         from unitgain.figures import check_picture
 
         if self.plot is not None:
+            refuse_idle(self, ["json"], PICTURE)
             check_picture(self.plot)
 
     def show(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Unset, draw_next
+from unitgain.cli.arguments import Unset, draw_next, refuse_idle
 from unitgain.console import byte_bar, say
 from unitgain.files import cache_folder
 
@@ -42,7 +42,8 @@ class Fetch:
         from unitgain.presets import BASE_URL, NOTICE, REFERENCES, fetch, preset
 
         if not self.preset:
-            _list()
+            refuse_idle(self, ["offline", "discard", "mirror"], "name what to fetch; the list needs no network")
+            _list(cache_folder() if self.cache is None else self.cache)
             return
         if self.preset in REFERENCES:
             self._reference()
@@ -88,7 +89,7 @@ class Fetch:
         say(f"for metrics, sweep and tune: --reference {shlex.quote(str(path))}")
 
 
-def _list() -> None:
+def _list(cache: Path) -> None:
     from unitgain.presets import NOTICE, PRESETS, REFERENCES
 
     width = max(map(len, PRESETS))
@@ -96,4 +97,4 @@ def _list() -> None:
         guide = "" if one.guide is None else f"  {one.guidance:.2f} x {one.guide.stem}"
         say(f"{one.name:<{width}}  {one.metric:<9} {one.score:>6.2f}  sigma_rel {one.network.sigma_rel:.3f}{guide}")
     say(f"{'  '.join(REFERENCES):<{width}}  reference statistics, FID and FD-DINOv2")
-    say(f"{NOTICE}\nCache: {cache_folder()}")
+    say(f"{NOTICE}\nCache: {cache}")

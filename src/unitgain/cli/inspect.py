@@ -8,7 +8,7 @@ import tyro
 from rich.table import Table
 
 from unitgain.arch.conditions import Condition
-from unitgain.cli.arguments import Unset, draw_next
+from unitgain.cli.arguments import PICTURE, Unset, draw_next, refuse_idle
 from unitgain.cli.memory import MemoryOptions, memory_table
 from unitgain.console import Console, next_step, say, show_json
 from unitgain.data.manifest import read_manifest
@@ -54,6 +54,8 @@ class Inspect:
         """Print or draw it."""
         if (self.what is None) == (self.configs is None):
             raise ValueError("name one thing: unitgain inspect NAME, or unitgain inspect --configs edm2plus")
+        if self.plot is not None:
+            refuse_idle(self, ["json"], PICTURE)
         if self.memory.given and (self.configs is not None or self.plot is not None):
             raise ValueError(f"{', '.join(self.memory.given)}: the memory of training is that of one recipe: name it")
         if self.measured and (self.configs is None or self.plot is None):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from unitgain.cli.arguments import Device, Shown, Unset, pick_device
+from unitgain.cli.arguments import Device, Shown, Unset, pick_device, refuse_idle
 from unitgain.console import bar
 from unitgain.draw.options import options_of
 from unitgain.loss import EDMLoss
@@ -56,6 +56,9 @@ class Magnitudes(Shown):
             raise ValueError("name the folder of a run, such as: unitgain magnitudes runs/digits --plot magnitudes.svg")
         self.check_plot()
         snapshots = [path for path in self.what if path.is_file()]
+        if not snapshots:
+            told = ("data", "samples", "batch", "P_mean", "P_std", "device")
+            refuse_idle(self, told, "for snapshots, which are measured; what runs have was measured in training")
         measured = {str(run): _magnitudes(run) for run in self.what if run not in snapshots}
         if snapshots:
             measured |= self._measure(snapshots)
