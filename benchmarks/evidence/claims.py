@@ -78,6 +78,7 @@ def tries(claim: str, scale: Scale, results: Results) -> list[Try]:
             "A, attention at 8x8 alone, as in B": config_run(A, lr_a, 0, scale, label="-attn8", attn_resolutions=(8,)),
             f"B, half the lowest rate of the grid, {low:g}": config_run(B, low, 0, scale),
             "B, the noise levels of the paper's B": config_run(B, lr_b, 0, scale, label="-levels", loss=recipe(B).loss),
+            "B, the noise levels of A": config_run(B, lr_b, 0, scale, label="-levels-a", loss=recipe(A).loss),
         }
         found = [Try(what, run, scale.images) for what, run in runs.items()]
     if claim in ("half", "order") and (of_g := main_runs(G, scale, results)):

@@ -211,7 +211,7 @@ def test_a_part_that_is_refuted_refutes_the_order_of_edm2plus():
 def test_what_was_tried_is_told_and_decides_nothing():
     scale = Scale()
     results = made_up(scale, False)
-    for claim, count in {"configs": 3, "half": 4, "order": 4, "rate": len(METRICS)}.items():
+    for claim, count in {"configs": 4, "half": 4, "order": 4, "rate": len(METRICS)}.items():
         found = FINDINGS[claim](results, scale)
         assert sum(note.startswith("Tried, ") for note in found.notes) == count
         keys = {one.run.name for one in claims.tries(claim, scale, results)}
