@@ -39,8 +39,8 @@ TITLES = {
 }
 READING = """FD-EffNet and FD-classes are Frechet distances to the test split, the lower the better: in features of a
 network that was trained on ImageNet, and of a small classifier of the set. Two numbers with a comma between them are
-seeds 0 and 1. Scores are of 3,000 images; lengths are chosen and rates compared with 1,000, which alone raises
-FD-EffNet by about 45 (the floors below)."""
+seeds 0 and 1. Scores are of 3,000 images; lengths are chosen and rates compared with 1,000, which alone raises both
+(compare the floors below)."""
 MARKERS = ".^"  # a round of colours each
 COMMAND = "python benchmarks/evidence/run.py --only"
 

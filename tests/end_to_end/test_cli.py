@@ -299,6 +299,7 @@ def test_demo_refuses_nonsense_before_it_trains(tmp_path, call, options):
         (["--steps", "0"], "num_steps >= 1"),
         (["--batch", "0"], "batch must be at least 1"),
         (["--guidance", "2"], "need a --guide"),
+        (["--guide", "self", "--guidance", "1", "--interval", "0.2", "1"], "--guidance 1 is none"),
         (["--guide", "self"], "without --guidance"),
         (["--guide", "self", "--guidance", "nan"], "guidance = nan"),
         (["--guide", "self", "--guidance", "2", "--interval", "2", "1"], "0 <= lo < hi"),

@@ -271,15 +271,15 @@ def test_a_conversion_that_is_asked_for_otherwise_is_done_again(tmp_path, raw_sn
         assert path.stat().st_mtime_ns == before
 
 
-def test_what_was_there_is_named_with_its_precision(tmp_path, raw_snapshots, call):
+def test_what_was_there_is_counted_with_its_precision(tmp_path, raw_snapshots, call):
     folder, _ = raw_snapshots
     for path in sorted(folder.iterdir())[2:]:
         path.unlink()
-    assert "stay in" not in call("convert", folder, tmp_path / "run", "--all", "--dtype", "float32").out
-    (first, second) = sorted((tmp_path / "run").glob("*.safetensors"))
+    assert "already there" not in call("convert", folder, tmp_path / "run", "--all", "--dtype", "float32").out
+    _, second = sorted((tmp_path / "run").glob("*.safetensors"))
     second.unlink()
     said = " ".join(call("convert", folder, tmp_path / "run", "--all").out.split())
-    assert f"stay in float32: {first.name} 2 snapshots" in said
+    assert "already there, and kept in float32: 1 2 snapshots" in said
 
 
 def test_folders_that_do_not_fit(tmp_path, raw_snapshots):

@@ -1,6 +1,7 @@
 """`unitgain convert`."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,7 +191,7 @@ class Convert:
 
         if not self.source.is_dir():
             raise ValueError(f"{self.source} is no folder: leave out --all to convert a file")
-        kept: dict[str, list[str]] = {}
+        kept = Counter[str]()
         with bar("converting", "snapshots") as progress:
             written = convert_folder(
                 self.source,
@@ -200,10 +201,10 @@ class Convert:
                 dtype=dtype,
                 on_progress=progress,
                 on_skip=note,
-                on_keep=lambda path, precision: kept.setdefault(precision, []).append(path.name),
+                on_keep=lambda _, precision: kept.update([precision]),
             )
-        for precision, names in kept.items():
-            say(f"were there, and stay in {precision}: {', '.join(names)}")
+        for precision, count in kept.items():
+            say(f"already there, and kept in {precision}: {count}")
         say(f"{len(written)} snapshots in {self.out}")
         next_step("look at them", "ema", "list", self.out)
 

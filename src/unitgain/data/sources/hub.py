@@ -96,12 +96,7 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
             f"{where}: the column {label_column!r} does not name its classes, and a stream cannot number them before "
             "it ends: give --classes a b c, or --no-labels"
         )
-    unread = Notes()
-    try:
-        told = split_column(schema, options.split, where)
-    except ValueError:
-        told = None
-        unread.add(UNREAD, split)
+    told, notes = _split_column(schema, options.split, where, split)
     if alone and told is None and options.split != ALL:
         choose_split(list(splits), options.split, where)  # which it has not
     wanted = tuple(wanted_of(options.conditions or (), [name for name in schema.names if name != column], where))
@@ -110,7 +105,7 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
     for name in names:
         if isinstance(rows.features and rows.features.get(name), datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))
-    known, notes = splits[split].num_examples if split in splits else None, unread.lines()
+    known = splits[split].num_examples if split in splits else None
     if told is not None:
         takes: Callable[[Any], bool] = OneKind(f"{where} ({split})", ASK if len(splits) == 1 else FILES)
         chosen = options.split or split
@@ -132,6 +127,16 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         notes=notes,
         fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes]),
     )
+
+
+def _split_column(schema: Any, wanted: str | None, where: str, name: str) -> tuple[str | None, tuple[str, ...]]:
+    """The column that tells of which split a row is, and a note where there is one that holds no names."""
+    notes = Notes()
+    try:
+        return split_column(schema, wanted, where), ()
+    except ValueError:
+        notes.add(UNREAD, name)
+        return None, notes.lines()
 
 
 def _takes(value: Any, takes: Callable[[Any], bool], column: str, features: Any) -> bool:
