@@ -27,6 +27,7 @@ from scaled import (
     Scale,
     config_run,
     pairs,
+    picture_images,
     picture_run,
     rate_runs,
     tracked_run,
@@ -138,7 +139,8 @@ def picture_jobs(scale: Scale, results: Results, share: int) -> Iterator[Job]:
     The guide is the network itself after the first share of its images.
     """
     for data in scale.pictures:
-        run, nimg, first = picture_run(data, scale), scale.picture_images // share, scale.picture_images // SHARES[0]
+        run, whole = picture_run(data, scale), picture_images(data, scale)
+        nimg, first = whole // share, whole // SHARES[0]
         cells = [Cell(run, nimg, length, scale.measured) for length in (0.05, 0.10, 0.15)]
         yield Train(run, nimg)
         yield from cells

@@ -14,14 +14,15 @@ import itertools
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from sets import open_set
+from sets import SETS, open_set
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -131,24 +132,26 @@ class Judges:
     """Detectors and references of one set.
 
     Attributes:
-        detectors: `effnet` and `classes`.
+        detectors: `effnet` and, of sets with many images of each class, `classes`.
         references: the test split in the features of each.
-        classifier: names classes.
-        accuracy: of the classifier, on the test split.
+        namer: the class of each image, int64 `[N]`.
+        accuracy: share of the test split that is named right.
     """
 
     detectors: tuple[Function, ...]
     references: dict[str, Reference]
-    classifier: Classifier
+    namer: Callable[[Tensor], Tensor]
     accuracy: float
 
     @torch.inference_mode()
     def named(self, images: Tensor) -> Tensor:
         """Class of each image, int64 `[N]`."""
-        return self.classifier(images).argmax(1)
+        return self.namer(images)
 
     def __call__(self, batches: Iterator[Tensor], names: tuple[str, ...]) -> dict[str, float]:
-        """Values by name of the metric, of uint8 images."""
+        """Values by name of the metric, of uint8 images; of those metrics whose detector is there."""
+        known = {detector.info.name for detector in self.detectors}
+        names = tuple(name for name in names if METRICS[name].detector in known)
         metrics = [METRICS[name] for name in names]
         with torch.inference_mode():
             records: list[Record] = measure(batches, self.detectors, metrics, self.references)
@@ -168,24 +171,43 @@ def open_classifier(train: ArrayDataset, folder: Path) -> tuple[Classifier, Path
 def open_judges(name: str, folder: Path) -> Judges:
     """The judges of a set; the classifier is trained where it is not there.
 
+    Where there are a few images of each class, there is none: the nearest training image names, in features of the
+    ImageNet network.
+
     Args:
         name: of the set.
         folder: of the evidence.
     """
     train, test = open_set(name, folder / "data")
-    classifier, path = open_classifier(train, folder)
     find_packages(folder / "data")
-    detectors = (
-        Function(effnet, "effnet", sha256(Path(effnet_weights()))),
-        Function(classifier.features, "classes", sha256(path)),
-    )
+    detectors = [Function(effnet, "effnet", sha256(Path(effnet_weights())))]
+    if SETS[name].styled:
+        namer = nearest_namer(train)
+    else:
+        classifier, path = open_classifier(train, folder)
+        detectors.append(Function(classifier.features, "classes", sha256(path)))
+        namer = partial(classified, classifier)
     path = folder / "data" / f"{name}-reference.npz"
     with torch.inference_mode():
         if not path.exists():
             summaries = summarize([test.images], detectors, rows=[detector.info.name for detector in detectors])
             save_references(path, summaries, test.name, None)
-        right = classifier(test.images).argmax(1) == test.labels
-    return Judges(detectors, load_references(path), classifier, right.float().mean().item())
+        right = namer(test.images) == test.labels
+    return Judges(tuple(detectors), load_references(path), namer, right.float().mean().item())
+
+
+def classified(classifier: Classifier, images: Tensor) -> Tensor:
+    """Class of each image by a classifier, int64 `[N]`."""
+    return classifier(images).argmax(1)
+
+
+def nearest_namer(train: ArrayDataset) -> Callable[[Tensor], Tensor]:
+    """Gives each image the class of the training image whose features point most nearly the same way, int64 `[N]`."""
+    assert train.labels is not None
+    labels = train.labels
+    with torch.inference_mode():
+        known = functional.normalize(effnet(train.images))
+    return lambda images: labels[(functional.normalize(effnet(images)) @ known.T).argmax(1)]
 
 
 def effnet_weights() -> str:
@@ -209,7 +231,7 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.sets:
         judges, (train, test) = open_judges(name, args.folder), open_set(name, args.folder / "data")
-        print(f"{name}: the classifier names {judges.accuracy:.1%} of the test split right")
+        print(f"{name}: {judges.accuracy:.1%} of the test split are named right")
         print(floor(judges, train, min(len(test), 10_000), NAMES))
 
 

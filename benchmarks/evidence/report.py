@@ -15,7 +15,7 @@ from criteria import LABELS, NOT_RUN, Finding, short
 from matplotlib.figure import Figure
 from run import Results
 from scaled import GROWING, Run, Scale
-from sets import EMOJI_CLASSES, FASHION_CLASSES
+from sets import EMOJI_CLASSES, FASHION_CLASSES, SETS
 from verdicts import FINDINGS, rates
 
 from unitgain.analysis.plots import magnitude_figure
@@ -122,13 +122,37 @@ def picture_lines(rows: list[dict[str, Any]], source: Path, folder: Path) -> Ite
         about += [f"EMA length {row['length']:g}"]
         if row["guide_nimg"]:
             about += [f"guided by itself after {row['guide_nimg']:,} (weight {row['guidance']:g})"]
-        emoji = data.startswith("emoji")
-        below = ", below each row of samples their nearest training images" if emoji else ""
-        classes = ", ".join(EMOJI_CLASSES if emoji else FASHION_CLASSES)
-        yield from ("", f"{', '.join(about)}. A row per class{below}: {classes}.")
+        yield from ("", f"{', '.join(about)}. {seen_in(data)}")
+        if "real" in row:
+            yield named_line(row, rows)
         yield from ("", f"![Samples of {name}]({target})")
     if not newest:
         yield "**not run yet** (`python benchmarks/evidence/run.py --only pictures`)"
+
+
+def seen_in(data: str) -> str:
+    """What the rows of a picture are."""
+    if SETS[data].styled:
+        return (
+            "Each three rows are samples, the drawings that they are to be (kept from training: that emoji in that "
+            "style), and the nearest training images of the samples."
+        )
+    emoji = data.startswith("emoji")
+    below = ", below each row of samples their nearest training images" if emoji else ""
+    return f"A row per class{below}: {', '.join(EMOJI_CLASSES if emoji else FASHION_CLASSES)}."
+
+
+def named_line(picture: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """How many of the samples, and of the real images, the judge names right."""
+    same = ("run", "nimg", "length", "guidance", "guide_nimg")
+    cells = [row for row in rows if row["kind"] == "cell" and "values" in row]
+    (cell,) = [row for row in cells if all(row[key] == picture[key] for key in same)]
+    names = SETS[picture["run"].removeprefix("pictures-")].label_dim
+    return (
+        f"By its nearest training image in features of the ImageNet network {cell['values']['accuracy']:.0%} of "
+        f"{cell['images']:,} samples have the right name among {names}; of the drawings kept from training, "
+        f"{picture['real']:.0%}."
+    )
 
 
 def totals(rows: list[dict[str, Any]]) -> list[str]:

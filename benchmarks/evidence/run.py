@@ -24,7 +24,7 @@ import torch
 from cells import METRICS, Cell, Compare, Job, Picture, Train
 from claims import CLAIMS, jobs
 from scaled import Run, Scale
-from sets import open_set
+from sets import SETS, open_set
 from torch import Tensor
 
 from unitgain.bench.measure import machine
@@ -35,16 +35,17 @@ from unitgain.data.images import grid
 from unitgain.draw.decode import decoder
 from unitgain.draw.images import draw_images
 from unitgain.draw.networks import Network, guide_by, open_network
+from unitgain.draw.rows import DataRows
 from unitgain.draw.settings import DrawSettings
 from unitgain.lock import FolderInUseError, hold
 from unitgain.posthoc.targets import Length, Target
-from unitgain.sample import generate
 from unitgain.sweep.averages import Averages
 from unitgain.train import TrainConfig, train
 from unitgain.train.errors import TrainingError
 from unitgain.train.rows import read_stats
 
 COLUMNS = 8  # of pictures
+STYLED_COLUMNS = 11  # where each is of another class
 WAIT = 2.0  # seconds, where other processes have all jobs
 
 
@@ -180,6 +181,7 @@ class Workplace:
     def values(self, main: Network, guide: Network | None, cell: Cell, names: tuple[str, ...]) -> dict[str, float]:
         """Values by name, accuracy among them where the network has classes."""
         settings = (self.scale.heun if cell.heun else self.scale.sampling).replace(guidance=cell.guidance)
+        settings = self.told(cell.run.data, settings)
         decode = decoder(main.encoder, main.denoiser.spec.channels)
         judge, right = self.judges(cell.run.data), []
         seeds = range(cell.first_seed, cell.first_seed + cell.images)
@@ -192,6 +194,11 @@ class Workplace:
 
         values = judge(batches(), names)
         return {**values, "accuracy": torch.cat(right).float().mean().item()} if right else values
+
+    def told(self, name: str, settings: DrawSettings) -> DrawSettings:
+        """Settings that ask for the test images of a set in turn, where networks are told more than a class."""
+        test = self.data(name)[1]
+        return settings.replace(conditions=DataRows(test)) if test.condition_shapes else settings
 
     def compare(self, job: Compare) -> dict[str, Any]:
         """How far a reconstructed average is from the tracked one, in weights and in what it draws."""
@@ -206,25 +213,33 @@ class Workplace:
         return {"difference": difference, "reconstructed": values[0], "tracked": values[1]}
 
     def picture(self, job: Picture) -> dict[str, Any]:
-        """Draw samples, a row for each class; where there are few images, the nearest one below each."""
-        settings = self.scale.picture_sampling.replace(guidance=job.guidance)
+        """Draw samples, a row for each class, or what each test image is; below them what may be compared."""
+        settings = self.told(job.run.data, self.scale.picture_sampling.replace(guidance=job.guidance))
         network, *guides = (
             open_network(str(self.average(job.run, nimg, Target(sigma_rel=job.length))), settings=settings)
             for nimg in (job.nimg, job.guide_nimg)
             if nimg
         )
         drawing = guide_by(network, guides[0] if guides else None, settings)
-        train_set = self.data(job.run.data)[0]
-        labels = [label for label in range(train_set.label_dim) for _ in range(COLUMNS)]
-        drawn = generate(drawing, range(len(labels)), settings.sigmas(), label=labels)
-        pixels = torch.cat([train_set.encoder.decode(images) for _, _, images in drawn])
-        if job.run.data.startswith("emoji"):
-            rows = zip(pixels.split(COLUMNS), nearest(pixels, train_set).split(COLUMNS), strict=True)
-            pixels = torch.cat([part for pair in rows for part in pair])
+        (train_set, test), about_set = self.data(job.run.data), SETS[job.run.data]
+        columns = STYLED_COLUMNS if about_set.styled else COLUMNS
+        labels = None if about_set.styled else [label for label in range(train_set.label_dim) for _ in range(columns)]
+        seeds = range(len(test) if labels is None else len(labels))
+        drawn = draw_images(drawing, train_set.encoder.decode, seeds, settings, label=labels)
+        pixels = torch.cat([images for _, _, images in drawn])
+        below = [test.images] if about_set.styled else []
+        below += [nearest(pixels, train_set)] if about_set.channels == 3 else []
+        rows = zip(*(images.split(columns) for images in (pixels, *below)), strict=True)
         path = self.folder / "pictures" / f"{job.run.data}-{job.nimg}.png"
         path.parent.mkdir(exist_ok=True)
-        grid(pixels, COLUMNS).save(path)
-        return {"file": path.name, "precision": job.run.recipe.precision}
+        grid(torch.cat([padded(part, columns) for row in rows for part in row]), columns).save(path)
+        named = {"real": self.judges(job.run.data).accuracy} if about_set.styled else {}
+        return {"file": path.name, "precision": job.run.recipe.precision, **named}
+
+
+def padded(images: Tensor, count: int) -> Tensor:
+    """So many pictures, white ones behind those that are there."""
+    return torch.cat([images, images.new_full((count - len(images), *images.shape[1:]), 255)])
 
 
 def weights_of(snapshot: Path | str) -> Tensor:

@@ -5,6 +5,9 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+from sets import SETS, STYLES
+
+from unitgain.arch.conditions import Vector
 from unitgain.draw.settings import DrawSettings
 from unitgain.infer import fastest_precision
 from unitgain.recipe import Recipe
@@ -82,6 +85,7 @@ class Scale:
         pictures: sets that pictures are made of.
         picture_width: base channels of their networks.
         picture_images: of their runs.
+        styled_images: likewise, of sets of which styles are known.
         measured: images drawn to choose the EMA length of pictures.
         picture_sampling: how pictures are drawn.
     """
@@ -97,9 +101,10 @@ class Scale:
     sampling: DrawSettings = SAMPLING
     heun: DrawSettings = HEUN
     data: str = "fashion16"
-    pictures: tuple[str, ...] = ("fashion32", "emoji32")
+    pictures: tuple[str, ...] = ("fashion32", "emoji32", "animals32", "food32")
     picture_width: int = 32
     picture_images: int = 2**18
+    styled_images: int = 3 * 2**16
     measured: int = 1000
     picture_sampling: DrawSettings = PICTURE_SAMPLING
 
@@ -176,13 +181,19 @@ def config_run(
     return Run(f"{name}{label}-lr{lr:g}-seed{seed}", scaled, scale.data, seed, magnitudes_every=every)
 
 
+def picture_images(data: str, scale: Scale) -> int:
+    """Images that the network for pictures of a set is trained for."""
+    return scale.styled_images if SETS[data].styled else scale.picture_images
+
+
 def picture_run(data: str, scale: Scale) -> Run:
-    """A network for pictures: config G, three levels."""
-    paper = recipe(G)
+    """A network for pictures: config G, three levels; told the style, where it is known."""
+    paper, images = recipe(G), picture_images(data, scale)
     network = paper.network.replace(
         resolution=32,
-        channels=3 if data.startswith("emoji") else 1,
-        label_dim=9 if data.startswith("emoji") else 10,
+        channels=SETS[data].channels,
+        label_dim=SETS[data].label_dim,
+        conditions=(Vector(name="style", dim=len(STYLES)),) if SETS[data].styled else (),
         model_channels=scale.picture_width,
         channel_mult=(1, 2, 2),
         num_blocks=1,
@@ -194,10 +205,10 @@ def picture_run(data: str, scale: Scale) -> Run:
         precision=fastest_precision("cpu"),
         loss=PIXELS,
         lr=0.02,
-        duration=scale.picture_images,
-        t_ref=scale.picture_images / 15 / scale.batch,
-        rampup=scale.picture_images // 200,
-        snapshot_every=scale.picture_images // 64,
+        duration=images,
+        t_ref=images / 15 / scale.batch,
+        rampup=images // 200,
+        snapshot_every=images // 64,
         **{**COMMON, "batch": scale.batch},
     )
     return Run(f"pictures-{data}", scaled, data)

@@ -1,4 +1,4 @@
-"""The images: Fashion-MNIST from a Debian package, emoji from an npm package; split into training and test.
+"""The images: Fashion-MNIST from a Debian package, emoji from npm packages; split into training and test.
 
     python benchmarks/evidence/sets.py --folder runs/evidence/data     # fetch them, and say what is there
 
@@ -6,13 +6,16 @@ Nothing is installed: `apt-get download` and `npm pack` need no root, and `dpkg 
 """
 
 import argparse
+import functools
 import gzip
 import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,8 +52,48 @@ EMOJI_CLASSES = (
     "Flags",
 )
 EVERY = 10  # emoji of which the last is for test
+EVERY_DRAWING = 11  # drawings of emoji in styles, likewise: no multiple of the styles
 
-Split = tuple[Tensor, Tensor]  # uint8 [N, C, H, W], int64 [N]
+STYLES = {  # name: npm package, where its pictures lie
+    "Noto": (EMOJI, "package/img/google/64/{}.png"),
+    "Twemoji": ("emoji-datasource-twitter@16.0.0", "package/img/twitter/64/{}.png"),
+    "EmojiOne": ("emojione@2.2.7", "package/assets/png_128x128/{}.png"),
+    "Fluent": ("@lobehub/fluent-emoji-3d@1.1.0", "package/assets/{}.webp"),
+}
+
+
+class Split(NamedTuple):
+    """Training images or test images.
+
+    Attributes:
+        images: uint8 `[N, C, H, W]`.
+        labels: int64 `[N]`.
+        styles: number of the style of each, int64 `[N]`; none where there is one style.
+    """
+
+    images: Tensor
+    labels: Tensor
+    styles: Tensor = torch.empty(0, dtype=torch.int64)
+
+
+Made = tuple[Split, Split, Sequence[str]]  # training, test, names of the classes
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set.
+
+    Attributes:
+        make: from packages in a folder.
+        channels: of its images.
+        label_dim: number of its classes.
+        styled: whether the style of a drawing is known, as the condition `style`: one-hot, of `STYLES`.
+    """
+
+    make: Callable[[Path], Made]
+    channels: int
+    label_dim: int
+    styled: bool = False
 
 
 def open_set(name: str, folder: Path) -> tuple[ArrayDataset, ArrayDataset]:
@@ -63,24 +106,36 @@ def open_set(name: str, folder: Path) -> tuple[ArrayDataset, ArrayDataset]:
     Raises:
         FileNotFoundError: if the program that fetches the package is missing.
         subprocess.CalledProcessError: if it fails.
+        ValueError: if the packages have other classes than are expected.
     """
     path = folder / f"{name}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        train, test = SETS[name][0](folder)
+        *splits, classes = SETS[name].make(folder)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, *(part.numpy() for part in (*train, *test)))
+        np.savez(partial, *(part.numpy() for split in splits for part in split), classes=np.array(classes))
         partial.rename(path)
     with np.load(path) as arrays:
-        images, labels, test_images, test_labels = (torch.from_numpy(arrays[key]) for key in arrays.files)
-    encoder, classes = PixelEncoder.measure(images), SETS[name][1]
-    return (
-        ArrayDataset(name=name, images=images, labels=labels, classes=classes, encoder=encoder),
-        ArrayDataset(name=f"{name}-test", images=test_images, labels=test_labels, classes=classes, encoder=encoder),
+        classes = tuple(arrays["classes"].tolist())
+        parts = [torch.from_numpy(arrays[f"arr_{number}"]) for number in range(6)]
+    if len(classes) != SETS[name].label_dim:
+        raise ValueError(f"{path}: {len(classes)} classes, where {SETS[name].label_dim} are expected")
+    encoder, width = PixelEncoder.measure(parts[0]), len(Split._fields)
+    train, test = (
+        ArrayDataset(
+            name=f"{name}{suffix}",
+            images=split.images,
+            labels=split.labels,
+            classes=classes,
+            encoder=encoder,
+            conditions={"style": functional.one_hot(split.styles, len(STYLES)).float()} if SETS[name].styled else {},
+        )
+        for suffix, split in (("", Split(*parts[:width])), ("-test", Split(*parts[width:])))
     )
+    return train, test
 
 
-def fashion(folder: Path) -> tuple[Split, Split]:
+def fashion(folder: Path) -> Made:
     """Fashion-MNIST, padded to 32x32."""
     root = folder / FASHION
     if not root.exists():
@@ -92,48 +147,100 @@ def fashion(folder: Path) -> tuple[Split, Split]:
 
     def split(part: str) -> Split:
         images = read_idx(files / f"{part}-images-idx3-ubyte.gz")[:, None]
-        return functional.pad(images, (2, 2, 2, 2)), read_idx(files / f"{part}-labels-idx1-ubyte.gz").long()
+        return Split(functional.pad(images, (2, 2, 2, 2)), read_idx(files / f"{part}-labels-idx1-ubyte.gz").long())
 
-    return split("train"), split("t10k")
+    return split("train"), split("t10k"), FASHION_CLASSES
 
 
-def fashion16(folder: Path) -> tuple[Split, Split]:
+def fashion16(folder: Path) -> Made:
     """Fashion-MNIST at 16x16."""
-    train, test = fashion(folder)
-    return (halved(train[0]), train[1]), (halved(test[0]), test[1])
+    train, test, classes = fashion(folder)
+    return train._replace(images=halved(train.images)), test._replace(images=halved(test.images)), classes
 
 
-def emoji(folder: Path) -> tuple[Split, Split]:
+def emoji(folder: Path) -> Made:
     """Noto emoji on white, 32x32; each with its skin tones in one split."""
-    archives = list(folder.glob("emoji-datasource-google-*.tgz"))
-    if not archives:
-        fetch("npm", "pack", EMOJI, "--silent", folder=folder)
-        archives = list(folder.glob("emoji-datasource-google-*.tgz"))
-    with tarfile.open(archives[0]) as archive:
-        listed = list(pictures(archive))
-    parts = []
-    for test in (False, True):
-        chosen = [(image, label) for number, image, label in listed if (number % EVERY == EVERY - 1) is test]
-        parts.append((halved(torch.stack([image for image, _ in chosen])), torch.tensor([at for _, at in chosen])))
-    return parts[0], parts[1]
+    package, place = STYLES["Noto"]
+    found: list[tuple[int, Tensor, int]] = []
+    with tarfile.open(packed(package, folder)) as archive:
+        paths = paths_of(archive, place)
+        for number, each in enumerate(listed(folder)):
+            if each["category"] in EMOJI_CLASSES:
+                tones = (each, *(each.get("skin_variations") or {}).values())
+                paths_of_tones = [paths[key] for one in tones if (key := code(one["unified"])) in paths]
+                label = EMOJI_CLASSES.index(each["category"])
+                found += [(number, picture(archive, path), label) for path in paths_of_tones]
+    train, test = ([one for one in found if (one[0] % EVERY == EVERY - 1) is last] for last in (False, True))
+    return split_of(train), split_of(test), EMOJI_CLASSES
 
 
-def pictures(archive: tarfile.TarFile) -> Iterator[tuple[int, Tensor, int]]:
-    """Number of the emoji in the order of keyboards, picture of one of its skin tones at 64x64, class."""
-    members = {member.name: member for member in archive}
-    listed = archive.extractfile(members["package/emoji.json"])
-    assert listed is not None
-    for number, each in enumerate(sorted(json.load(listed), key=lambda emoji: emoji["sort_order"])):
-        if each["category"] not in EMOJI_CLASSES:
-            continue
-        for one in (each, *(each.get("skin_variations") or {}).values()):
-            member = members.get(f"package/img/google/64/{one['image']}")
-            file = archive.extractfile(member) if member and one["has_img_google"] else None
-            if file is not None:
-                picture = Image.open(file).convert("RGBA")
-                white = Image.new("RGBA", picture.size, "white")
-                pixels = np.asarray(Image.alpha_composite(white, picture).convert("RGB").resize((64, 64)))
-                yield number, torch.from_numpy(pixels.copy()).permute(2, 0, 1), EMOJI_CLASSES.index(each["category"])
+def drawings(folder: Path, category: str) -> Made:
+    """Emoji of a category in each of the styles that has them, on white, 32x32; every so many are for test.
+
+    Classes are the emoji.
+    """
+    chosen = [each for each in listed(folder) if each["category"] == category]
+    by_style: list[dict[str, Tensor]] = []
+    for package, place in STYLES.values():
+        with tarfile.open(packed(package, folder)) as archive:
+            paths = paths_of(archive, place)
+            codes = [key for each in chosen if (key := code(each["unified"])) in paths]
+            by_style.append({key: picture(archive, paths[key]) for key in codes})
+    found = [
+        (style, pictures[key], label)
+        for label, key in enumerate(code(each["unified"]) for each in chosen)
+        for style, pictures in enumerate(by_style)
+        if key in pictures
+    ]
+    test = found[EVERY_DRAWING - 1 :: EVERY_DRAWING]
+    train = [one for number, one in enumerate(found) if number % EVERY_DRAWING != EVERY_DRAWING - 1]
+    return split_of(train, styled=True), split_of(test, styled=True), [each["name"].lower() for each in chosen]
+
+
+def listed(folder: Path) -> list[dict[str, Any]]:
+    """What is known of all emoji, in the order of keyboards."""
+    with tarfile.open(packed(EMOJI, folder)) as archive:
+        file = archive.extractfile("package/emoji.json")
+        assert file is not None
+        return sorted(json.load(file), key=lambda emoji: emoji["sort_order"])
+
+
+def packed(package: str, folder: Path) -> Path:
+    """The archive of an npm package, fetched where it is not there."""
+    name, _, version = package.rpartition("@")
+    path = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+    if not path.exists():
+        fetch("npm", "pack", package, "--silent", folder=folder)
+    return path
+
+
+def code(unified: str) -> str:
+    """Code points of an emoji in lower case, without those that only ask for colour."""
+    return "-".join(point for point in unified.lower().split("-") if point != "fe0f")
+
+
+def paths_of(archive: tarfile.TarFile, place: str) -> Mapping[str, tarfile.TarInfo]:
+    """The pictures of an archive by the code of their emoji."""
+    before, after = place.split("{}")
+    files = [member for member in archive if member.name.startswith(before) and member.name.endswith(after)]
+    return {code(member.name[len(before) : -len(after)]): member for member in files}
+
+
+def picture(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Tensor:
+    """A picture on white, uint8 `[3, 64, 64]`."""
+    file = archive.extractfile(member)
+    assert file is not None
+    drawn = Image.open(file).convert("RGBA")
+    white = Image.new("RGBA", drawn.size, "white")
+    pixels = np.asarray(Image.alpha_composite(white, drawn).convert("RGB").resize((64, 64)))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def split_of(found: list[tuple[int, Tensor, int]], styled: bool = False) -> Split:
+    """A split of numbers of styles (or of anything), pictures of 64x64, and labels."""
+    numbers, images, labels = zip(*found, strict=True)
+    styles = [torch.tensor(numbers)] if styled else []
+    return Split(halved(torch.stack(images)), torch.tensor(labels), *styles)
 
 
 def halved(images: Tensor) -> Tensor:
@@ -155,10 +262,12 @@ def fetch(*command: str, folder: Path) -> None:
     subprocess.run(command, cwd=folder, check=True)
 
 
-SETS: dict[str, tuple[Callable[[Path], tuple[Split, Split]], tuple[str, ...]]] = {
-    "fashion16": (fashion16, FASHION_CLASSES),
-    "fashion32": (fashion, FASHION_CLASSES),
-    "emoji32": (emoji, EMOJI_CLASSES),
+SETS: dict[str, ImageSet] = {
+    "fashion16": ImageSet(fashion16, channels=1, label_dim=10),
+    "fashion32": ImageSet(fashion, channels=1, label_dim=10),
+    "emoji32": ImageSet(emoji, channels=3, label_dim=9),
+    "animals32": ImageSet(functools.partial(drawings, category="Animals & Nature"), 3, 159, styled=True),
+    "food32": ImageSet(functools.partial(drawings, category="Food & Drink"), 3, 131, styled=True),
 }
 
 

@@ -14,6 +14,7 @@ import claims
 import criteria
 import judges
 import run
+import sets
 from cells import METRICS, Cell, Compare, Picture, Train
 from claims import jobs
 from report import report
@@ -34,9 +35,10 @@ SMALL = Scale(
     weights=(2.0,),
     sampling=DrawSettings(steps=2),
     heun=DrawSettings(steps=3),
-    pictures=("emoji32",),
+    pictures=("emoji32", "food32"),
     picture_width=8,
     picture_images=64,
+    styled_images=64,
     measured=12,
     picture_sampling=DrawSettings(steps=2, dtype="auto"),
 )
@@ -47,12 +49,13 @@ def folder(tmp_path, monkeypatch):
     """A folder with sets of noise, judged by the means of their pixels and by a classifier of hardly any training."""
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
-    for name, channels, edge, classes in (("fashion16", 1, 16, 10), ("emoji32", 3, 32, 9)):
-        parts = []
+    for name, edge in (("fashion16", 16), ("emoji32", 32), ("food32", 32)):
+        parts, about = [], sets.SETS[name]
         for count in (40, 20):
-            labels = np.arange(count) % classes
-            parts += [rng.integers(0, 255, (count, channels, edge, edge)).astype(np.uint8), labels]
-        np.savez(tmp_path / "data" / f"{name}.npz", *parts)
+            pixels = rng.integers(0, 255, (count, about.channels, edge, edge)).astype(np.uint8)
+            parts += [pixels, np.arange(count) % about.label_dim, np.arange(count) % len(sets.STYLES)]
+        classes = np.array([f"class {number}" for number in range(about.label_dim)])
+        np.savez(tmp_path / "data" / f"{name}.npz", *parts, classes=classes)
     weights = tmp_path / "weights"
     weights.write_bytes(b"none")
     monkeypatch.setattr(judges, "find_packages", lambda folder: None)
@@ -143,20 +146,20 @@ def test_pictures(folder, tmp_path, monkeypatch):
     run.work(folder, SMALL, "pictures")
     results = run.Results(folder / "results.jsonl")
     assert [row["key"] for row in results.rows if "failed" in row] == []
-    assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [8, 32, 64]
+    assert [row["nimg"] for row in results.rows if row["kind"] == "picture"] == [8, 8, 32, 32, 64, 64]
     page = report(folder, tmp_path, SMALL)
-    assert "In all 64 images trained and 156 drawn" in page and page.count("Measured on: ") == 1
+    assert "In all 128 images trained and 312 drawn" in page and page.count("Measured on: ") == 1
     assert "`emoji32`, after 64 images: " in page and "Smileys & Emotion, People & Body" in page
+    assert "have the right name among 131; of the drawings kept from training, " in page
     assert "in float32" in page or "in bfloat16" in page
     assert page.rstrip().endswith("Not run, to see this.")
     assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
+    assert (tmp_path / "evidence-pictures-food32.png").stat().st_size > 1000
     assert page.count("| not run yet |") == len(FINDINGS)
 
 
 def test_nearest_images_and_idx(tmp_path):
     import gzip
-
-    import sets
 
     data = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
     with gzip.open(tmp_path / "x.gz", "wb") as file:
