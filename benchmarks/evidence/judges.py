@@ -135,7 +135,7 @@ class Judges:
         detectors: `effnet` and, of sets with many images of each class, `classes`.
         references: the test split in the features of each.
         namer: the class of each image, int64 `[N]`.
-        accuracy: share of the test split that is named right.
+        accuracy: share of real images, of the test split where it does not name itself, that is named right.
     """
 
     detectors: tuple[Function, ...]
@@ -171,8 +171,8 @@ def open_classifier(train: ArrayDataset, folder: Path) -> tuple[Classifier, Path
 def open_judges(name: str, folder: Path) -> Judges:
     """The judges of a set; the classifier is trained where it is not there.
 
-    Where there are a few images of each class, there is none: the nearest training image names, in features of the
-    ImageNet network.
+    Where there are a few images of each class, there is none: the nearest test image names, in features of the ImageNet
+    network. How well is measured on the training images of the same classes.
 
     Args:
         name: of the set.
@@ -181,8 +181,10 @@ def open_judges(name: str, folder: Path) -> Judges:
     train, test = open_set(name, folder / "data")
     find_packages(folder / "data")
     detectors = [Function(effnet, "effnet", sha256(Path(effnet_weights())))]
+    images, labels = test.images, test.labels
     if SETS[name].styled:
-        namer = nearest_namer(train)
+        namer, drawn = nearest_namer(test), torch.isin(train.labels, test.labels)
+        images, labels = train.images[drawn], train.labels[drawn]
     else:
         classifier, path = open_classifier(train, folder)
         detectors.append(Function(classifier.features, "classes", sha256(path)))
@@ -192,7 +194,7 @@ def open_judges(name: str, folder: Path) -> Judges:
         if not path.exists():
             summaries = summarize([test.images], detectors, rows=[detector.info.name for detector in detectors])
             save_references(path, summaries, test.name, None)
-        right = namer(test.images) == test.labels
+        right = namer(images) == labels
     return Judges(tuple(detectors), load_references(path), namer, right.float().mean().item())
 
 
@@ -201,12 +203,12 @@ def classified(classifier: Classifier, images: Tensor) -> Tensor:
     return classifier(images).argmax(1)
 
 
-def nearest_namer(train: ArrayDataset) -> Callable[[Tensor], Tensor]:
-    """Gives each image the class of the training image whose features point most nearly the same way, int64 `[N]`."""
-    assert train.labels is not None
-    labels = train.labels
+def nearest_namer(dataset: ArrayDataset) -> Callable[[Tensor], Tensor]:
+    """Gives each image the class of the image of a set whose features point most nearly the same way, int64 `[N]`."""
+    assert dataset.labels is not None
+    labels = dataset.labels
     with torch.inference_mode():
-        known = functional.normalize(effnet(train.images))
+        known = functional.normalize(effnet(dataset.images))
     return lambda images: labels[(functional.normalize(effnet(images)) @ known.T).argmax(1)]
 
 
@@ -231,7 +233,7 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.sets:
         judges, (train, test) = open_judges(name, args.folder), open_set(name, args.folder / "data")
-        print(f"{name}: {judges.accuracy:.1%} of the test split are named right")
+        print(f"{name}: {judges.accuracy:.1%} of real images are named right")
         print(floor(judges, train, min(len(test), 10_000), NAMES))
 
 

@@ -147,11 +147,10 @@ def named_line(picture: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     same = ("run", "nimg", "length", "guidance", "guide_nimg")
     cells = [row for row in rows if row["kind"] == "cell" and "values" in row]
     (cell,) = [row for row in cells if all(row[key] == picture[key] for key in same)]
-    names = SETS[picture["run"].removeprefix("pictures-")].label_dim
     return (
-        f"By its nearest training image in features of the ImageNet network {cell['values']['accuracy']:.0%} of "
-        f"{cell['images']:,} samples have the right name among {names}; of the drawings kept from training, "
-        f"{picture['real']:.0%}."
+        f"In features of the ImageNet network {cell['values']['accuracy']:.0%} of {cell['images']:,} samples are "
+        "nearest, of all drawings kept from training, to the one that they are to be; of the other styles' drawings of "
+        f"the same emoji, {picture['real']:.0%}."
     )
 
 

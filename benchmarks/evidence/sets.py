@@ -207,11 +207,16 @@ def listed(folder: Path) -> list[dict[str, Any]]:
 
 def packed(package: str, folder: Path) -> Path:
     """The archive of an npm package, fetched where it is not there."""
-    name, _, version = package.rpartition("@")
-    path = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+    path = packed_path(package, folder)
     if not path.exists():
         fetch("npm", "pack", package, "--silent", folder=folder)
     return path
+
+
+def packed_path(package: str, folder: Path) -> Path:
+    """Where npm puts the archive of a package."""
+    name, _, version = package.rpartition("@")
+    return folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
 
 
 def code(unified: str) -> str:

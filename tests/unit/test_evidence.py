@@ -1,12 +1,17 @@
 """The evidence in small: its jobs end and resume, and its verdicts are those of the protocol's criteria."""
 
+import gzip
+import io
+import json
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "evidence"))
 
@@ -150,7 +155,7 @@ def test_pictures(folder, tmp_path, monkeypatch):
     page = report(folder, tmp_path, SMALL)
     assert "In all 128 images trained and 312 drawn" in page and page.count("Measured on: ") == 1
     assert "`emoji32`, after 64 images: " in page and "Smileys & Emotion, People & Body" in page
-    assert "have the right name among 131; of the drawings kept from training, " in page
+    assert "drawings kept from training, to the one that they are to be; " in page
     assert "in float32" in page or "in bfloat16" in page
     assert page.rstrip().endswith("Not run, to see this.")
     assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
@@ -159,8 +164,6 @@ def test_pictures(folder, tmp_path, monkeypatch):
 
 
 def test_nearest_images_and_idx(tmp_path):
-    import gzip
-
     data = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
     with gzip.open(tmp_path / "x.gz", "wb") as file:
         file.write(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]) + data.numpy().tobytes())
@@ -168,6 +171,44 @@ def test_nearest_images_and_idx(tmp_path):
     assert sets.halved(torch.tensor([[[[0, 4], [8, 12]]]], dtype=torch.uint8)).item() == 6
     dataset = sets.ArrayDataset(name="x", images=torch.tensor([0, 100, 200], dtype=torch.uint8).reshape(3, 1, 1, 1))
     assert run.nearest(torch.tensor([[[[140]]]], dtype=torch.uint8), dataset).item() == 100
+
+
+def test_drawings_kept_from_training_have_others_in_it(tmp_path):
+    """Of packages made up: the colour of a picture says its emoji and its style; EmojiOne lacks every other emoji."""
+    known = [{"unified": f"1F4{n:02X}-FE0F", "category": "Food & Drink", "name": f"DISH {n}"} for n in range(12)]
+    known.append({"unified": "1F600", "category": "Smileys & Emotion", "name": "FACE"})
+    listed = [{**each, "sort_order": -number} for number, each in enumerate(known)]
+    for style, (package, place) in enumerate(sets.STYLES.values()):
+        files = {"package/emoji.json": json.dumps(listed).encode()}
+        for number, each in enumerate(known):
+            if not (package.startswith("emojione") and number % 2):
+                buffer, name = io.BytesIO(), each["unified"].lower().removesuffix("-fe0f")
+                shape = Image.new("RGBA", (128, 128), (10 * number, 60 * style, 0, 255))
+                shape.save(buffer, format="webp" if place.endswith("webp") else "png", lossless=True)
+                files[place.format(name)] = buffer.getvalue()
+        with tarfile.open(sets.packed_path(package, tmp_path), "w:gz") as archive:
+            for path, data in files.items():
+                about = tarfile.TarInfo(path)
+                about.size = len(data)
+                archive.addfile(about, io.BytesIO(data))
+    train, test, classes = sets.drawings(tmp_path, "Food & Drink")
+    assert list(classes) == [f"dish {number}" for number in reversed(range(12))]
+    assert (len(train.images), len(test.images)) == (42 - 42 // 11, 42 // 11)
+    for split in (train, test):
+        assert split.images.shape[1:] == (3, 32, 32)
+        assert (split.images[:, 0, 5, 5] == 10 * (11 - split.labels)).all()
+        assert (split.images[:, 1, 5, 5] == 60 * split.styles).all()
+    pairs_of = [set(zip(part.labels.tolist(), part.styles.tolist(), strict=True)) for part in (train, test)]
+    assert not pairs_of[0] & pairs_of[1] and len(pairs_of[0] | pairs_of[1]) == 42
+    assert set(test.labels.tolist()) <= set(train.labels.tolist())
+
+
+def test_the_nearest_names(monkeypatch):
+    monkeypatch.setattr(judges, "effnet", lambda images: images.float().flatten(1))
+    pixels = torch.tensor([[1, 9], [9, 1]], dtype=torch.uint8).reshape(2, 1, 1, 2)
+    known = sets.ArrayDataset(name="x", images=pixels, labels=torch.tensor([3, 1]), classes=tuple("abcd"))
+    namer = judges.nearest_namer(known)
+    assert namer(torch.tensor([[50, 40], [0, 200], [2, 1]]).reshape(3, 1, 1, 2)).tolist() == [1, 3, 1]
 
 
 @pytest.mark.parametrize(("papers", "verdict"), [(True, "agrees"), (False, "does not")])
