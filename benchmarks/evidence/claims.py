@@ -139,9 +139,9 @@ def picture_jobs(scale: Scale, results: Results, share: int) -> Iterator[Job]:
     The guide is the network itself after the first share of its images.
     """
     for data in scale.pictures:
-        run, whole = picture_run(data, scale), picture_images(data, scale)
+        run, (whole, drawn) = picture_run(data, scale), picture_images(data, scale)
         nimg, first = whole // share, whole // SHARES[0]
-        cells = [Cell(run, nimg, length, scale.measured) for length in (0.05, 0.10, 0.15)]
+        cells = [Cell(run, nimg, length, drawn) for length in (0.05, 0.10, 0.15)]
         yield Train(run, nimg)
         yield from cells
         chosen = best(results, cells)

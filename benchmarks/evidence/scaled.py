@@ -87,6 +87,7 @@ class Scale:
         picture_images: of their runs.
         styled_images: likewise, of sets of which styles are known.
         measured: images drawn to choose the EMA length of pictures.
+        styled_measured: likewise, of sets of which styles are known.
         picture_sampling: how pictures are drawn.
     """
 
@@ -106,6 +107,7 @@ class Scale:
     picture_images: int = 2**18
     styled_images: int = 3 * 2**16
     measured: int = 1000
+    styled_measured: int = 256
     picture_sampling: DrawSettings = PICTURE_SAMPLING
 
     @property
@@ -181,14 +183,16 @@ def config_run(
     return Run(f"{name}{label}-lr{lr:g}-seed{seed}", scaled, scale.data, seed, magnitudes_every=every)
 
 
-def picture_images(data: str, scale: Scale) -> int:
-    """Images that the network for pictures of a set is trained for."""
-    return scale.styled_images if SETS[data].styled else scale.picture_images
+def picture_images(data: str, scale: Scale) -> tuple[int, int]:
+    """Images that the network for pictures of a set is trained for, and those drawn to choose how it draws."""
+    if SETS[data].styled:
+        return scale.styled_images, scale.styled_measured
+    return scale.picture_images, scale.measured
 
 
 def picture_run(data: str, scale: Scale) -> Run:
     """A network for pictures: config G, three levels; told the style, where it is known."""
-    paper, images = recipe(G), picture_images(data, scale)
+    paper, (images, _) = recipe(G), picture_images(data, scale)
     network = paper.network.replace(
         resolution=32,
         channels=SETS[data].channels,

@@ -208,6 +208,7 @@ def test_data_say_what_a_network_is_told(tiny_data, tiny_recipe):
         ((Tokens(name="text", dim=5),), None, r"'text' are \[N, T, 6\]"),
         ((Scalar(name="age"),), None, "have style, small, text, which the network does not know"),
         ((Scalar(name="age"),), ("age", "text"), "which the network does not know"),
+        ((Scalar(name="age"),), ("age", "wieght"), "have no condition 'wieght'"),
     ],
 )
 def test_networks_and_data_that_differ_are_refused(tiny_data, tiny_recipe, conditions, names, message):

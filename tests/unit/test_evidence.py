@@ -45,6 +45,7 @@ SMALL = Scale(
     picture_images=64,
     styled_images=64,
     measured=12,
+    styled_measured=12,
     picture_sampling=DrawSettings(steps=2, dtype="auto"),
 )
 

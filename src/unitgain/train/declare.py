@@ -34,9 +34,7 @@ def declared(
         ValueError: if the data have none of a name, or the shape of one is none that a network can be told.
     """
     shapes, kept = dataset.condition_shapes, {one.name: one for one in known}
-    for name in names or ():
-        if name not in shapes:
-            raise ValueError(f"data {dataset.name} have no condition {name!r}; {suggest(name, shapes)}")
+    _check_there(dataset, names)
     wanted = shapes if names is None else names
     return tuple(kept.get(name) or _declared(dataset, name, shapes[name]) for name in wanted)
 
@@ -50,7 +48,8 @@ def check_told(network: NetworkSpec, dataset: Dataset, names: Sequence[str] | No
         names: of conditions of the data that are wanted; None for all.
 
     Raises:
-        ValueError: if the data lack one, have it in another shape, or have one that the network does not know.
+        ValueError: if the data lack one, have it in another shape, or have one that the network does not know, or have
+            none of a name.
     """
     shapes, known = dataset.condition_shapes, {one.name: one for one in network.conditions}
     where = f"data {dataset.name}"
@@ -66,12 +65,22 @@ def check_told(network: NetworkSpec, dataset: Dataset, names: Sequence[str] | No
                 f"{where}: values of {name!r} are {show_shape(shapes[name])}, the network's {condition.kind} takes "
                 f"{condition.shape} for images of {'x'.join(map(str, network.size))}"
             )
+    _check_there(dataset, names)
     unknown = [name for name in shapes if name not in known]
     if unknown and (names is None or set(unknown) & set(names)):
         raise ValueError(
             f"{where} have {', '.join(unknown)}, which the network does not know: declare it "
             f"(unitgain.train.fit does), or leave it out on purpose: --conditions {','.join(known) or 'none'}"
         )
+
+
+def _check_there(dataset: Dataset, names: Sequence[str] | None) -> None:
+    """Raise `ValueError` if the data have no condition of one of these names."""
+    shapes = dataset.condition_shapes
+    for name in names or ():
+        if name not in shapes:
+            there = suggest(name, shapes) if shapes else "they have none: leave --conditions out"
+            raise ValueError(f"data {dataset.name} have no condition {name!r}; {there}")
 
 
 def fits(condition: Condition, shape: Shape, size: Sequence[int]) -> bool:

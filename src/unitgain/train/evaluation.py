@@ -72,6 +72,11 @@ class Evaluation(Observer):
         self.classes = dataset.classes if self.recipe.network.label_dim else None
         self.average = average_of(config)
         settings = self.settings
+        if settings.reference and not settings.metrics:
+            raise ValueError(
+                f"evaluation.reference = {settings.reference!r}: nothing is measured against it; name the metrics "
+                "(--metrics fid), or leave it out (--metrics-reference None)"
+            )
         spec = self.recipe.network
         rows = DataRows.mixed(dataset) if spec.conditions else None
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae, conditions=rows)
