@@ -1,11 +1,12 @@
 """Puts samples of the evidence's pictures side by side: `python docs/pictures/real.py`.
 
-The picture is `real.png` beside this file: the first four samples of each class of clothes, and all eight of those
-kinds of emoji that can be named; `benchmarks/results/evidence-pictures-emoji32.png` has the others. Both sets were
-trained and drawn by `benchmarks/evidence/run.py`.
+The picture is `real.png` beside this file: the first four samples of each class of clothes, and the first twenty of
+animals and of food, above the drawings that they are to be. The sets were trained and drawn by
+`benchmarks/evidence/run.py`; the pictures of `benchmarks/results/evidence.md` have all.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -13,34 +14,48 @@ from PIL import Image, ImageDraw, ImageFont
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS / "evidence"))
 
-from sets import EMOJI_CLASSES, FASHION_CLASSES  # noqa: E402
+from run import STYLED_COLUMNS  # noqa: E402
+from sets import FASHION_CLASSES  # noqa: E402
 
 TILE, GAP, STEP, HEAD = 64, 2, 66, 22  # pixels, the first three as in the pictures
-ROWS = 4
-NAMED = ("Smileys & Emotion", "People & Body", "Symbols", "Flags")
-SETS = (  # name, classes, those that are shown, columns and rows in the picture of each
-    ("fashion32", FASHION_CLASSES, FASHION_CLASSES, 1, 1),
-    ("emoji32", EMOJI_CLASSES, NAMED, 2, 2),
-)
+ACROSS = len(FASHION_CLASSES)
+CLOTHES = 4  # rows
+STYLED = {"animals32": "Animals and plants", "food32": "Food"}
+KEPT = ": drawn by name and style, and below each the real drawing, kept from the network"
+Move = tuple[int, int, int, int]  # column and row in a picture of the results, column and row here
+
+
+def clothes() -> Iterator[Move]:
+    """A row per class there, a column here."""
+    for label in range(ACROSS):
+        for row in range(CLOTHES):
+            yield row, label, label, row
+
+
+def styled() -> Iterator[Move]:
+    """Three rows there, of samples, of what they are to be, and of their nearest training images; two of them here."""
+    for place in range(2 * ACROSS):
+        (there, left), (here, across) = divmod(place, STYLED_COLUMNS), divmod(place, ACROSS)
+        for row in range(2):
+            yield left, 3 * there + row, across, 2 * here + row
 
 
 def draw(results: Path, out: Path) -> None:
     """Write the picture."""
-    height, width = HEAD + ROWS * STEP, len(FASHION_CLASSES) * STEP
-    canvas = Image.new("RGB", (width, len(SETS) * height), "white")
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
-    for number, (name, classes, shown, columns, rows) in enumerate(SETS):
-        margin = (width - len(shown) * columns * STEP) // 2
+    parts = [("fashion32", clothes(), CLOTHES), *((name, styled(), 4) for name in STYLED)]
+    canvas = Image.new("RGB", (ACROSS * STEP, sum(HEAD + rows * STEP for *_, rows in parts)), "white")
+    pen, font, top = ImageDraw.Draw(canvas), ImageFont.load_default(12), 0
+    for name, moves, rows in parts:
+        told = [STYLED[name] + KEPT] if name in STYLED else FASHION_CLASSES
+        for place, words in enumerate(told):
+            middle = (place + 0.5) * ACROSS * STEP / len(told)
+            pen.text((middle, top + HEAD / 2), words, fill="black", font=font, anchor="mm")
         with Image.open(results / f"evidence-pictures-{name}.png") as picture:
-            for place, label in enumerate(shown):
-                left, top = margin + place * columns * STEP, number * height
-                middle = (left + columns * STEP / 2, top + HEAD / 2)
-                pen.text(middle, label.partition(" & ")[0], fill="black", font=font, anchor="mm")
-                for sample in range(ROWS * columns):
-                    x, y = GAP + sample * STEP, GAP + rows * classes.index(label) * STEP
-                    row, column = divmod(sample, columns)
-                    tile = picture.crop((x, y, x + TILE, y + TILE))
-                    canvas.paste(tile, (left + column * STEP, top + HEAD + row * STEP))
+            for column, row, left, down in moves:
+                x, y = GAP + column * STEP, GAP + row * STEP
+                tile = picture.crop((x, y, x + TILE, y + TILE))
+                canvas.paste(tile, (left * STEP, top + HEAD + down * STEP))
+        top += HEAD + rows * STEP
     canvas.save(out, optimize=True)
 
 
