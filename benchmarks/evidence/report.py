@@ -114,6 +114,7 @@ def picture_lines(rows: list[dict[str, Any]], source: Path, folder: Path) -> Ite
     for name, row in newest.items():
         target = f"evidence-{name}.png"
         took = [one for one in rows if one["kind"] == "train" and one.get("run") == name and one["nimg"] <= row["nimg"]]
+        took = [one for one in took if "images" in one]
         share = sum(one["processor"] for one in took) / sum(one["images"] for one in took)
         shutil.copyfile(source / "pictures" / row["file"], folder / target)
         hours = share * row["nimg"] / 3600  # what was trained twice, after a process was killed, has no row
@@ -130,12 +131,19 @@ def picture_lines(rows: list[dict[str, Any]], source: Path, folder: Path) -> Ite
         yield "**not run yet** (`python benchmarks/evidence/run.py --only pictures`)"
 
 
+CREDIT = (
+    "Drawings, scaled down: Noto (Google, Apache-2.0), [Twemoji](https://github.com/jdecked/twemoji) and "
+    "[EmojiOne 2](https://www.npmjs.com/package/emojione/v/2.2.7) (both [CC BY 4.0]"
+    "(https://creativecommons.org/licenses/by/4.0/)), Fluent (Microsoft, MIT)."
+)
+
+
 def seen_in(data: str) -> str:
     """What the rows of a picture are."""
     if SETS[data].styled:
         return (
-            "Each three rows are samples, the drawings that they are to be (kept from training: that emoji in that "
-            "style), and the nearest training images of the samples."
+            "Every three rows are samples, the drawings that they are to be (kept from training: that emoji in that "
+            f"style), and the nearest training images of the samples. {CREDIT}"
         )
     emoji = data.startswith("emoji")
     below = ", below each row of samples their nearest training images" if emoji else ""
@@ -144,13 +152,14 @@ def seen_in(data: str) -> str:
 
 def named_line(picture: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """How many of the samples, and of the real images, the judge names right."""
-    same = ("run", "nimg", "length", "guidance", "guide_nimg")
+    same = ("run", "nimg", "length", "guidance", "guide_nimg")  # a guide has the length of what it guides
     cells = [row for row in rows if row["kind"] == "cell" and "values" in row]
-    (cell,) = [row for row in cells if all(row[key] == picture[key] for key in same)]
+    cell = [row for row in cells if all(row[key] == picture[key] for key in same)][-1]
     return (
-        f"In features of the ImageNet network {cell['values']['accuracy']:.0%} of {cell['images']:,} samples are "
-        "nearest, of all drawings kept from training, to the one that they are to be; of the other styles' drawings of "
-        f"the same emoji, {picture['real']:.0%}."
+        f"Of the {cell['images']:,} samples that length and weight were chosen by, drawn of the same drawings, "
+        f"{cell['values']['accuracy']:.0%} are nearest to the one that they are to be, of all those kept from training, "
+        f"in features of the ImageNet network; of the other styles' drawings of the same emoji, {picture['real']:.0%}; by "
+        f"chance, {1 / picture['kept']:.0%}."
     )
 
 

@@ -233,7 +233,7 @@ class Workplace:
         path = self.folder / "pictures" / f"{job.run.data}-{job.nimg}.png"
         path.parent.mkdir(exist_ok=True)
         grid(torch.cat([padded(part, columns) for row in rows for part in row]), columns).save(path)
-        named = {"real": self.judges(job.run.data).accuracy} if about_set.styled else {}
+        named = {"real": self.judges(job.run.data).accuracy, "kept": len(test)} if about_set.styled else {}
         return {"file": path.name, "precision": job.run.recipe.precision, **named}
 
 

@@ -21,7 +21,7 @@ TILE, GAP, STEP, HEAD = 64, 2, 66, 22  # pixels, the first three as in the pictu
 ACROSS = len(FASHION_CLASSES)
 CLOTHES = 4  # rows
 STYLED = {"animals32": "Animals and plants", "food32": "Food"}
-KEPT = ": drawn by name and style, and below each the real drawing, kept from the network"
+KEPT = ": drawn from name and style, and below each the real drawing, kept from training"
 Move = tuple[int, int, int, int]  # column and row in a picture of the results, column and row here
 
 

@@ -193,12 +193,13 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, tiny_r
             "16 features of pixels, .*images have 64",
         ),
         ({"metrics": ("fid",)}, ValueError, "fid needs a reference in the features of inception; given: pixels"),
-        ({"metrics": (), "metrics_every": None}, ValueError, "nothing is measured against it; name the metrics"),
         ({"metrics": ("is",), "inception": "none.pt"}, FileNotFoundError, "none.pt"),
         ({"metrics": ("is@pixels",)}, ValueError, "names no classes"),
         ({"reference": str(tmp_path / "other.npz")}, ValueError, "features of single images"),
         ({"ema": 0.07}, ValueError, r"--evaluate-ema 0.07: the recipe tiny keeps averages of lengths 0.05, 0.1"),
     ]
+    nothing = {"metrics": (), "metrics_every": None, "samples_every": 0, "samples": None}
+    wrong.append((nothing, ValueError, "nothing is measured against it; name the metrics"))
     for changes, error, text in wrong:
         settings = Evaluation(**{**vars(evaluation), **changes})
         with pytest.raises(error, match=text):

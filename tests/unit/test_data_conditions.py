@@ -17,7 +17,7 @@ from unitgain.parallel import World
 from unitgain.train import TrainConfig, fit
 from unitgain.train.batches import Batches, dropped
 from unitgain.train.declare import declared
-from unitgain.train.fitting import check_data
+from unitgain.train.fitting import check_data, complete
 
 ROWS = 29
 
@@ -40,6 +40,14 @@ def told(tiny_data, **changes):
 
 def config(tiny_recipe, network, **changes):
     return TrainConfig(recipe=tiny_recipe.replace(network=network), data="tiny", **changes)
+
+
+def test_names_that_data_lack_are_refused_but_by_runs_that_had_them_before(tiny_data, tiny_recipe):
+    wrong = config(tiny_recipe, tiny_recipe.network, conditions=("wieght",))
+    for data, text in ((tiny_data, "they have none: leave --conditions out"), (told(tiny_data), "known: age, small")):
+        with pytest.raises(ValueError, match=f"have no condition 'wieght'; {text}"):
+            complete(wrong, data, torch.device("cpu"))
+    assert complete(wrong, tiny_data, torch.device("cpu"), saved=wrong).conditions == wrong.conditions
 
 
 def test_values_come_as_networks_see_them(tiny_data):
@@ -208,7 +216,6 @@ def test_data_say_what_a_network_is_told(tiny_data, tiny_recipe):
         ((Tokens(name="text", dim=5),), None, r"'text' are \[N, T, 6\]"),
         ((Scalar(name="age"),), None, "have style, small, text, which the network does not know"),
         ((Scalar(name="age"),), ("age", "text"), "which the network does not know"),
-        ((Scalar(name="age"),), ("age", "wieght"), "have no condition 'wieght'"),
     ],
 )
 def test_networks_and_data_that_differ_are_refused(tiny_data, tiny_recipe, conditions, names, message):

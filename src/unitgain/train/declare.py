@@ -34,7 +34,7 @@ def declared(
         ValueError: if the data have none of a name, or the shape of one is none that a network can be told.
     """
     shapes, kept = dataset.condition_shapes, {one.name: one for one in known}
-    _check_there(dataset, names)
+    check_there(dataset, names)
     wanted = shapes if names is None else names
     return tuple(kept.get(name) or _declared(dataset, name, shapes[name]) for name in wanted)
 
@@ -48,8 +48,7 @@ def check_told(network: NetworkSpec, dataset: Dataset, names: Sequence[str] | No
         names: of conditions of the data that are wanted; None for all.
 
     Raises:
-        ValueError: if the data lack one, have it in another shape, or have one that the network does not know, or have
-            none of a name.
+        ValueError: if the data lack one, have it in another shape, or have one that the network does not know.
     """
     shapes, known = dataset.condition_shapes, {one.name: one for one in network.conditions}
     where = f"data {dataset.name}"
@@ -65,7 +64,6 @@ def check_told(network: NetworkSpec, dataset: Dataset, names: Sequence[str] | No
                 f"{where}: values of {name!r} are {show_shape(shapes[name])}, the network's {condition.kind} takes "
                 f"{condition.shape} for images of {'x'.join(map(str, network.size))}"
             )
-    _check_there(dataset, names)
     unknown = [name for name in shapes if name not in known]
     if unknown and (names is None or set(unknown) & set(names)):
         raise ValueError(
@@ -74,7 +72,7 @@ def check_told(network: NetworkSpec, dataset: Dataset, names: Sequence[str] | No
         )
 
 
-def _check_there(dataset: Dataset, names: Sequence[str] | None) -> None:
+def check_there(dataset: Dataset, names: Sequence[str] | None) -> None:
     """Raise `ValueError` if the data have no condition of one of these names."""
     shapes = dataset.condition_shapes
     for name in names or ():

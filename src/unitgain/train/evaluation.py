@@ -72,11 +72,6 @@ class Evaluation(Observer):
         self.classes = dataset.classes if self.recipe.network.label_dim else None
         self.average = average_of(config)
         settings = self.settings
-        if settings.reference and not settings.metrics:
-            raise ValueError(
-                f"evaluation.reference = {settings.reference!r}: nothing is measured against it; name the metrics "
-                "(--metrics fid), or leave it out (--metrics-reference None)"
-            )
         spec = self.recipe.network
         rows = DataRows.mixed(dataset) if spec.conditions else None
         self.drawing = DrawSettings(steps=settings.steps, dtype=settings.dtype, vae=settings.vae, conditions=rows)
@@ -258,7 +253,17 @@ def turns(world: World, total: int, batch: int, listen: Callable[[], object]) ->
 def open_evaluation(
     config: TrainConfig, dataset: Dataset, folder: Path, world: World, limits: Limits = DEFAULT_LIMITS
 ) -> Evaluation | None:
-    """The evaluation of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others."""
+    """The evaluation of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others.
+
+    Raises:
+        ValueError: if there is a reference, and nothing that is measured against it; and as `Evaluation` does.
+    """
+    settings = config.evaluation
+    if settings.reference and not settings.metrics:
+        raise ValueError(
+            f"evaluation.reference = {settings.reference!r}: nothing is measured against it; name the metrics "
+            "(--metrics fid), or leave it out (--metrics-reference None)"
+        )
     if not any(config.evaluation.intervals(config.recipe.snapshot_every)):
         return None
 

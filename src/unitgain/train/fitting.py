@@ -13,7 +13,7 @@ from unitgain.infer import fastest_precision
 from unitgain.recipe import Precision
 from unitgain.size import show_size
 from unitgain.train.config import TrainConfig
-from unitgain.train.declare import check_told, declared
+from unitgain.train.declare import check_there, check_told, declared
 from unitgain.train.rules import sized
 
 
@@ -76,7 +76,7 @@ def complete(
         quiet: do not say what was chosen.
 
     Raises:
-        ValueError: if a batch does not divide by the processes.
+        ValueError: if a batch does not divide by the processes, or the data lack a condition that is asked for.
     """
     recipe, microbatch = config.recipe, config.microbatch
     if (best := precision_on(device, recipe.precision)) != recipe.precision:
@@ -93,6 +93,8 @@ def complete(
             )
         microbatch = recipe.batch // processes
     told = config.conditions
+    if saved is None:
+        check_there(dataset, told)
     if told is None and dataset.condition_shapes:
         told = tuple(one.name for one in recipe.network.conditions)
     return replace(
