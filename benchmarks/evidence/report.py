@@ -158,8 +158,8 @@ def named_line(picture: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return (
         f"Of the {cell['images']:,} samples that length and weight were chosen by, drawn of the same drawings, "
         f"{cell['values']['accuracy']:.0%} are nearest to the one that they are to be, of all those kept from training, "
-        f"in features of the ImageNet network; of the other styles' drawings of the same emoji, {picture['real']:.0%}; by "
-        f"chance, {1 / picture['kept']:.0%}."
+        f"in features of the ImageNet network; of the other styles' drawings of the same emoji, {picture['real']:.0%}; "
+        f"by chance, {1 / picture['kept']:.0%}."
     )
 
 
