@@ -155,11 +155,11 @@ def named_line(picture: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     same = ("run", "nimg", "length", "guidance", "guide_nimg")  # a guide has the length of what it guides
     cells = [row for row in rows if row["kind"] == "cell" and "values" in row]
     cell = [row for row in cells if all(row[key] == picture[key] for key in same)][-1]
+    named, drawn = cell["values"]["accuracy"], cell["images"]
     return (
-        f"Of the {cell['images']:,} samples that length and weight were chosen by, drawn of the same drawings, "
-        f"{cell['values']['accuracy']:.0%} are nearest to the one that they are to be, of all those kept from training, "
-        f"in features of the ImageNet network; of the other styles' drawings of the same emoji, {picture['real']:.0%}; "
-        f"by chance, {1 / picture['kept']:.0%}."
+        f"Of the {drawn:,} samples that length and weight were chosen by, drawn of the same drawings, {named:.0%} are "
+        "nearest to the one that they are to be, of all those kept from training, in features of the ImageNet network; "
+        f"of the other styles' drawings of the same emoji, {picture['real']:.0%}; by chance, {1 / picture['kept']:.0%}."
     )
 
 

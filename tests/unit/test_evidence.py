@@ -156,7 +156,7 @@ def test_pictures(folder, tmp_path, monkeypatch):
     page = report(folder, tmp_path, SMALL)
     assert "In all 128 images trained and 312 drawn" in page and page.count("Measured on: ") == 1
     assert "`emoji32`, after 64 images: " in page and "Smileys & Emotion, People & Body" in page
-    assert "drawings kept from training, to the one that they are to be; " in page
+    assert "are nearest to the one that they are to be, of all those kept from training" in page
     assert "in float32" in page or "in bfloat16" in page
     assert page.rstrip().endswith("Not run, to see this.")
     assert (tmp_path / "evidence-pictures-emoji32.png").stat().st_size > 1000
