@@ -16,7 +16,6 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +107,10 @@ class Classifier(nn.Module):
         """Logits."""
         return self.output(functional.silu(self.features(images)))
 
+    def named(self, images: Tensor) -> Tensor:
+        """Class of each image, int64 `[N]`."""
+        return self(images).argmax(1)
+
 
 def train_classifier(dataset: ArrayDataset) -> Classifier:
     """Train by Adam with a rate that falls linearly to 0; the same network from the same data."""
@@ -189,7 +192,7 @@ def open_judges(name: str, folder: Path) -> Judges:
     else:
         classifier, path = open_classifier(train, folder)
         detectors.append(Function(classifier.features, "classes", sha256(path)))
-        namer = partial(classified, classifier)
+        namer = classifier.named
     path = folder / "data" / f"{name}-reference.npz"
     with torch.inference_mode():
         if not path.exists():
@@ -197,11 +200,6 @@ def open_judges(name: str, folder: Path) -> Judges:
             save_references(path, summaries, test.name, None)
         right = namer(images) == labels
     return Judges(tuple(detectors), load_references(path), namer, right.float().mean().item())
-
-
-def classified(classifier: Classifier, images: Tensor) -> Tensor:
-    """Class of each image by a classifier, int64 `[N]`."""
-    return classifier(images).argmax(1)
 
 
 def nearest_namer(dataset: ArrayDataset) -> Callable[[Tensor], Tensor]:
@@ -235,7 +233,7 @@ def main() -> None:
     for name in args.sets:
         judges, (train, test) = open_judges(name, args.folder), open_set(name, args.folder / "data")
         print(f"{name}: {judges.accuracy:.1%} of real images are named right")
-        values = floor(judges, train, min(len(test), 10_000), NAMES)
+        values = floor(judges, train, len(train) if SETS[name].styled else min(len(test), 10_000), NAMES)
         if SETS[name].styled:  # most classes of the training images have no test image that could name them
             del values["accuracy"]
         print(values)

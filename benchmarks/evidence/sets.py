@@ -12,7 +12,7 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,18 +160,17 @@ def fashion16(folder: Path) -> Made:
 
 def emoji(folder: Path) -> Made:
     """Noto emoji on white, 32x32; each with its skin tones in one split."""
-    package, place = STYLES["Noto"]
-    found: list[tuple[int, Tensor, int]] = []
-    with tarfile.open(packed(package, folder)) as archive:
-        paths = paths_of(archive, place)
-        for number, each in enumerate(listed(folder)):
-            if each["category"] in EMOJI_CLASSES:
-                tones = (each, *(each.get("skin_variations") or {}).values())
-                paths_of_tones = [paths[key] for one in tones if (key := code(one["unified"])) in paths]
-                label = EMOJI_CLASSES.index(each["category"])
-                found += [(number, picture(archive, path), label) for path in paths_of_tones]
-    train, test = ([one for one in found if (one[0] % EVERY == EVERY - 1) is last] for last in (False, True))
-    return split_of(train), split_of(test), EMOJI_CLASSES
+    known = [(number, each) for number, each in enumerate(listed(folder)) if each["category"] in EMOJI_CLASSES]
+    tones = [
+        (code(one["unified"]), number, EMOJI_CLASSES.index(each["category"]))
+        for number, each in known
+        for one in (each, *(each.get("skin_variations") or {}).values())
+    ]
+    drawn = pictures("Noto", {key for key, *_ in tones}, folder)
+    there = [(drawn[key], number, label) for key, number, label in tones if key in drawn]
+    images, numbers, labels = zip(*there, strict=True)
+    whole = Split(halved(torch.stack(images)), torch.tensor(labels))
+    return *parted(whole, torch.tensor(numbers), EVERY), EMOJI_CLASSES
 
 
 def drawings(folder: Path, category: str) -> Made:
@@ -180,21 +179,24 @@ def drawings(folder: Path, category: str) -> Made:
     Classes are the emoji.
     """
     chosen = [each for each in listed(folder) if each["category"] == category]
-    by_style: list[dict[str, Tensor]] = []
-    for package, place in STYLES.values():
-        with tarfile.open(packed(package, folder)) as archive:
-            paths = paths_of(archive, place)
-            codes = [key for each in chosen if (key := code(each["unified"])) in paths]
-            by_style.append({key: picture(archive, paths[key]) for key in codes})
-    found = [
-        (style, pictures[key], label)
-        for label, key in enumerate(code(each["unified"]) for each in chosen)
-        for style, pictures in enumerate(by_style)
-        if key in pictures
+    codes = [code(each["unified"]) for each in chosen]
+    by_style = [pictures(style, set(codes), folder) for style in STYLES]
+    there = [
+        (drawn[key], label, style)
+        for label, key in enumerate(codes)
+        for style, drawn in enumerate(by_style)
+        if key in drawn
     ]
-    test = found[EVERY_DRAWING - 1 :: EVERY_DRAWING]
-    train = [one for number, one in enumerate(found) if number % EVERY_DRAWING != EVERY_DRAWING - 1]
-    return split_of(train, styled=True), split_of(test, styled=True), [each["name"].lower() for each in chosen]
+    images, labels, styles = zip(*there, strict=True)
+    whole = Split(halved(torch.stack(images)), torch.tensor(labels), torch.tensor(styles))
+    return *parted(whole, torch.arange(len(there)), EVERY_DRAWING), [each["name"].lower() for each in chosen]
+
+
+def parted(whole: Split, numbers: Tensor, every: int) -> tuple[Split, Split]:
+    """Training and test: the last of so many numbers."""
+    test = numbers % every == every - 1
+    train, kept = (Split(*(part[rows] if len(part) else part for part in whole)) for rows in (~test, test))
+    return train, kept
 
 
 def listed(folder: Path) -> list[dict[str, Any]]:
@@ -224,28 +226,24 @@ def code(unified: str) -> str:
     return "-".join(point for point in unified.lower().split("-") if point != "fe0f")
 
 
-def paths_of(archive: tarfile.TarFile, place: str) -> Mapping[str, tarfile.TarInfo]:
-    """The pictures of an archive by the code of their emoji."""
-    before, after = place.split("{}")
-    files = [member for member in archive if member.name.startswith(before) and member.name.endswith(after)]
-    return {code(member.name[len(before) : -len(after)]): member for member in files}
-
-
-def picture(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Tensor:
-    """A picture on white, uint8 `[3, 64, 64]`."""
-    file = archive.extractfile(member)
-    assert file is not None
-    drawn = Image.open(file).convert("RGBA")
-    white = Image.new("RGBA", drawn.size, "white")
-    pixels = np.asarray(Image.alpha_composite(white, drawn).convert("RGB").resize((64, 64)))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-
-
-def split_of(found: list[tuple[int, Tensor, int]], styled: bool = False) -> Split:
-    """A split of numbers of styles (or of anything), pictures of 64x64, and labels."""
-    numbers, images, labels = zip(*found, strict=True)
-    styles = [torch.tensor(numbers)] if styled else []
-    return Split(halved(torch.stack(images)), torch.tensor(labels), *styles)
+def pictures(style: str, codes: Collection[str], folder: Path) -> dict[str, Tensor]:
+    """By their code, those emoji that are there in a style, on white, uint8 `[3, 64, 64]`; the archive is read once."""
+    package, place = STYLES[style]
+    (before, after), found = place.split("{}"), dict[str, Tensor]()
+    with tarfile.open(packed(package, folder)) as archive:
+        for member in archive:
+            if not (member.name.startswith(before) and member.name.endswith(after)):
+                continue
+            key = code(member.name[len(before) : -len(after)])
+            if key not in codes:
+                continue
+            file = archive.extractfile(member)
+            assert file is not None
+            drawn = Image.open(file).convert("RGBA")
+            white = Image.new("RGBA", drawn.size, "white")
+            pixels = np.asarray(Image.alpha_composite(white, drawn).convert("RGB").resize((64, 64)))
+            found[key] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    return found
 
 
 def halved(images: Tensor) -> Tensor:

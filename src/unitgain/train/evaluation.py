@@ -264,7 +264,7 @@ def open_evaluation(
             f"evaluation.reference = {settings.reference!r}: nothing is measured against it; name the metrics "
             "(--metrics fid), or leave it out (--metrics-reference None)"
         )
-    if not any(config.evaluation.intervals(config.recipe.snapshot_every)):
+    if not any(settings.intervals(config.recipe.snapshot_every)):
         return None
 
     def opened() -> Evaluation:
