@@ -1,6 +1,7 @@
 """Options of `unitgain train` that carry a run out: limits, checkpoints, memory, and several processes' messages."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -65,6 +66,15 @@ def test_lack_of_memory_is_said_with_a_remedy(capsys, error):
     assert "--microbatch" in said
     assert "frame" not in said
     assert "not expected" not in said
+
+
+def test_a_system_without_what_unix_has_is_told_of_wsl(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    with pytest.raises(ImportError) as caught:
+        import resource  # noqa: F401
+    assert explain(caught.value) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "run it in WSL" in said and "resource" in said
 
 
 def read(*arguments):

@@ -9,7 +9,7 @@ from unitgain.analysis.cost import network_cost
 from unitgain.arch.configs import edm2_configs
 from unitgain.arch.unet import MPUNet
 from unitgain.bench.cases import Case, Mode, inputs, open_denoiser, parse_case, parse_mode
-from unitgain.bench.forward import forward
+from unitgain.bench.forward import forward, tensor_float32
 from unitgain.bench.measure import Pace
 from unitgain.bench.memory import PeakMemory, in_use
 from unitgain.bench.sampling import sampling
@@ -192,17 +192,14 @@ def test_memory_that_is_kept_for_the_next_images_counts_as_theirs():
             assert 0.9 * 2**24 < memory.gained < 1.5 * 2**24
 
 
-def test_tf32_holds_while_it_measures(quick_bench, monkeypatch):
-    seen = []
-
-    def measured(works, device, pace):
-        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+def test_tf32_holds_for_as_long_as_it_is_asked_for():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with pytest.raises(InterruptedError), tensor_float32():
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
         raise InterruptedError
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
 
-    monkeypatch.setattr("unitgain.bench.forward.measure", measured)
-    before = torch.get_float32_matmul_precision()
-    for tf32 in (True, False):
-        with pytest.raises(InterruptedError):
-            forward([Case("digits", "exact")], tf32=tf32)
-    assert seen[0] == ("high", True)
-    assert seen[1][0] == torch.get_float32_matmul_precision() == before
+
+def test_tf32_is_for_gpus(quick_bench):
+    with pytest.raises(ValueError, match="only GPUs round to TF32"):
+        forward([Case("digits", "exact")], tf32=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 import zipfile
 
@@ -213,6 +214,46 @@ def test_parquet(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "b.parquet")
     with pytest.raises(ValueError, match="no column of encoded pictures; its columns are a"):
         opened(tmp_path / "b.parquet", tmp_path)
+
+
+def test_labels_of_parquet_may_be_categories(tmp_path):
+    """As pandas writes them."""
+    numbers = [index // 3 for index in range(9)]
+    names = pa.array([CLASSES[index] for index in numbers]).dictionary_encode()
+    for part in range(3):
+        rows = {"image": list(FILES.values())[3 * part :][:3], "label": names[3 * part :][:3]}
+        pq.write_table(pa.table(rows), tmp_path / f"{part}.parquet")
+    source = opened(tmp_path, tmp_path)
+    assert items(source) == expected()
+    assert source.classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"label": [["dog"]]}, "1.parquet: the labels in 'label' are list"),
+        ({"label": [1.5]}, "1.parquet: the labels in 'label' are double"),
+        ({"kind": ["dog"]}, "1.parquet has no column 'label', which files before it have"),
+        ({"label": ["dog"], "image": None}, "1.parquet has no column 'image'"),
+    ],
+)
+def test_files_of_a_parquet_set_have_the_columns_of_the_first(tmp_path, second, words):
+    picture = next(iter(FILES.values()))
+    pq.write_table(pa.table({"image": [picture], "label": ["dog"]}), tmp_path / "0.parquet")
+    rows = {"image": [picture], **second}
+    pq.write_table(pa.table({name: value for name, value in rows.items() if value is not None}), tmp_path / "1.parquet")
+    with pytest.raises(ValueError, match=re.escape(words)):
+        opened(tmp_path, tmp_path)
+
+
+def test_files_of_a_parquet_set_number_the_same_classes(tmp_path):
+    for part, names in enumerate((("dog", "cat"), ("cat", "dog"))):
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))})
+        picture = {"bytes": next(iter(FILES.values())), "path": None}
+        rows = datasets.Dataset.from_dict({"image": [picture], "label": [0]}, features=features)
+        rows.to_parquet(tmp_path / f"{part}.parquet")
+    with pytest.raises(ValueError, match=r"1\.parquet has the classes \['cat', 'dog'\], and files before it"):
+        opened(tmp_path, tmp_path)
 
 
 def test_a_directory_of_datasets(tmp_path):

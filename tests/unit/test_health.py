@@ -11,6 +11,7 @@ from unitgain.data.loader import Loader
 from unitgain.denoiser import Denoiser
 from unitgain.parallel import World
 from unitgain.train import Microbatch, Observer, TrainConfig, TrainState, train, train_step
+from unitgain.train import speed as speeds
 from unitgain.train.parts import SMALL, StepProbe, weight_part
 from unitgain.train.run import Window
 from unitgain.train.speed import Speed, peak_memory
@@ -176,9 +177,26 @@ def test_speed_is_counted_from_what_is_known(tiny_recipe, tiny_data):
         assert row["data_wait_share"] == 0
 
 
+def test_a_peak_that_a_busy_machine_reached_is_measured_again(tiny_data, monkeypatch):
+    rates, asked = [8.0, 20.0, 20.5, 99.0], []
+
+    def peak(device, dtype, *, again):
+        asked.append(again)
+        return rates[len(asked) - 1]
+
+    monkeypatch.setattr(speeds, "matrix_peak", peak)
+    with Loader(tiny_data, 0) as loader:
+        speed = Speed(flops=1, precision=torch.float32, loader=loader, world=World())
+        assert speed.row(8, seconds=1.0)["peak_share"] == 1  # possible
+        assert speed.row(16, seconds=1.0)["peak_share"] == pytest.approx(16 / 20)  # not at a peak of 8
+        assert speed.row(24, seconds=1.0)["peak_share"] == pytest.approx(24 / 20.5)  # fewer products than are counted
+        assert speed.row(24, seconds=1.0)["peak_share"] == pytest.approx(24 / 20.5)
+    assert asked == [False, True, True]
+
+
 def test_waiting_for_data_is_measured_where_it_happens(tiny_spec, tiny_data, monkeypatch):
     with Loader(tiny_data, 0) as loader:
-        speed = Speed(flops=1, peak=1, loader=loader, world=World())
+        speed = Speed(flops=1, precision=torch.float32, loader=loader, world=World())
         read = loader._read
         monkeypatch.setattr(loader, "_read", lambda *request: (time.sleep(0.05), read(*request))[1])
         loader.fetch(0, 4)

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.checkpoint.snapshot import Snapshot, list_snapshots
 from unitgain.cli.sweep import SweepCommand
 from unitgain.data.digits import digits
 from unitgain.denoiser import Denoiser
@@ -27,6 +27,7 @@ from unitgain.draw.images import draw_images
 from unitgain.draw.networks import open_network
 from unitgain.draw.rows import DataRows
 from unitgain.extras import source_hash
+from unitgain.hub import MODEL, save_pretrained
 from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.posthoc import reconstruct
@@ -259,6 +260,18 @@ def test_each_length_is_reconstructed_once(runs, judge, tmp_path, monkeypatch):
     assert [(r.cell.guidance, r.cell.guide_length) for r in one] == [(1.0, None), (2.0, 0.05), (2.0, 0.2)]
     sweep(bench(runs, judge, tmp_path, guide=str(runs / "guide")), config(guidance=(1.0, 2.0), lengths=(0.1, 0.15)))
     assert asked[2:] == [["0.150"], ["0.100", "0.150"]]
+
+
+def test_a_folder_with_one_model_guides_as_that_model(runs, judge, tmp_path):
+    """As `save_pretrained` writes it: no run, though it holds a snapshot."""
+    single = save_pretrained(list_snapshots(runs / "guide")[-1].path, tmp_path / "model")
+    told = config(guidance=(2.0,), lengths=(0.1,))
+    by_folder = sweep(bench(runs, judge, tmp_path / "out", guide=str(single)), told)
+    by_file = sweep(bench(runs, judge, tmp_path / "out", guide=str(single / MODEL)), told)
+    assert by_folder == by_file
+    assert len(Table(tmp_path / "out").rows()) == 1  # and the same cell
+    with pytest.raises(ValueError, match="guide that is the folder of a run"):
+        bench(runs, judge, tmp_path / "out", guide=str(single), guide_t=128)
 
 
 def test_lengths_that_agree_in_three_decimals_are_cells_of_their_own(runs, judge, tmp_path):

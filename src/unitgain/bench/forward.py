@@ -28,7 +28,7 @@ def forward(
     Args:
         cases: networks in modes of `parse_mode`; ratios are to the first.
         batch: images of an evaluation.
-        tf32: round products and convolutions of float32 to TF32 on GPUs; else as torch does by itself.
+        tf32: round products and convolutions of float32 to TF32, which GPUs do; else as torch does by itself.
         device: where.
         pace: how long.
 
@@ -37,10 +37,12 @@ def forward(
         `prepare_seconds`; where the first evaluation compiles, tunes or records, `compile_seconds` of that.
 
     Raises:
-        ValueError: if a network or mode is unknown.
+        ValueError: if a network or mode is unknown, or TF32 is asked for on a CPU.
     """
     if batch < 1:
         raise ValueError(f"batch = {batch}: must be at least 1")
+    if tf32 and torch.device(device).type == "cpu":
+        raise ValueError("tf32 on a CPU: only GPUs round to TF32; leave it out, or name a GPU with --device")
     modes = [parse_mode(case.mode, device) for case in cases]
     networks = dict.fromkeys(case.network for case in cases)
     evaluations = {network: Evaluations(network, batch, device) for network in networks}

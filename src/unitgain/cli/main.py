@@ -23,6 +23,7 @@ CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf
 HELP = ("-h", "--help")
 LONGEST = 4000  # characters of an error
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of what this user may fill of it, of a file
+POSIX = ("fcntl", "resource")  # modules of Python that Windows lacks
 # How long a thread that waits turns around before it sleeps: turns of GNU's OpenMP, milliseconds of Intel's. By itself
 # GNU's does so for seconds, which takes from whoever computes beside it, and so from the run (benchmarks/busy.py).
 SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
@@ -137,6 +138,8 @@ def explain(error: Exception) -> int:
     text = str(error) if known else f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno in FULL:
         text = f"no space is left for {error.filename}: make room, and give the command again ({error.strerror})"
+    if isinstance(error, ImportError) and error.name in POSIX:
+        text = f"unitgain needs Linux or another Unix: on Windows, run it in WSL ({error})"
     if not known and _lacks_memory(error):
         known, first = True, (str(error).splitlines() or [""])[0]
         text = f"memory ran out: take smaller batches (--batch, --microbatch), or a smaller network. {first}".strip()

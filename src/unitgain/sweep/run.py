@@ -13,7 +13,7 @@ from unitgain.draw.rows import without_place
 from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.generated import Generated
 from unitgain.evaluate.judge import Judge
-from unitgain.hub import locate
+from unitgain.hub import locate, names_network
 from unitgain.metrics.metric import Metric
 from unitgain.parallel import World
 from unitgain.posthoc.targets import Target
@@ -61,12 +61,13 @@ class Sweep:
         check_batch(self.batch)
         folder = self.out / "averages"
         self.main = Averages(self.run, folder, self.t)
-        is_run = self.guide not in (None, SELF) and Path(str(self.guide)).is_dir()
+        guide = Path(str(self.guide))
+        is_run = self.guide not in (None, SELF) and guide.is_dir() and not names_network(str(guide))
         if self.guide_t is not None and not is_run:
             raise ValueError(
                 f"{self.guide_t:g} images seen of the guide (--guide-nimg) need a guide that is the folder of a run"
             )
-        self.guide_averages = Averages(Path(str(self.guide)), folder, self.guide_t) if is_run else None
+        self.guide_averages = Averages(guide, folder, self.guide_t) if is_run else None
         self.table = Table(self.out, self.world.rank)
         self._open = functools.lru_cache(maxsize=2)(open_network)
 

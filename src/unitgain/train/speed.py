@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ MACHINE = (
 )
 """What a line of `stats.jsonl` says of the machine rather than of the numbers of the run."""
 
+SAME = 1.05  # times a peak: what it is at most when it is measured again, if no other work slowed it
+
 
 @dataclass(kw_only=True)
 class Speed:
@@ -33,43 +35,55 @@ class Speed:
 
     Args:
         flops: multiply-adds that training on one image takes.
-        peak: multiply-adds per second of matrix products, of all processes together.
+        precision: in which the network computes.
         loader: of the data; it is asked how long it was waited for.
-        world: the processes.
+        world: the processes; all must make this together, and call its methods.
+
+    Attributes:
+        peak: multiply-adds per second of matrix products, the best seen of all processes together (0.2 seconds). Where
+            training is faster than that, as the machine did other work, it is measured again.
     """
 
     flops: float
-    peak: float
+    precision: torch.dtype
     loader: Loader
     world: World
+    peak: float = field(init=False)
     _waited: float = 0.0
+    _idle: bool = False  # the last two times the peak was about the same
+
+    def __post_init__(self) -> None:
+        self.world.barrier()
+        self.peak = self._products(again=False)
 
     @classmethod
     def measure(cls, recipe: Recipe, loader: Loader, world: World, recompute: bool = False) -> "Speed":
-        """Count the network's operations and measure the peak, on all processes at once (0.2 seconds).
+        """Count the operations of a run's network.
 
         Args:
             recipe: of the run.
             loader: of the data.
-            world: the processes; all must call this together.
+            world: the processes.
             recompute: a step runs the forward pass twice.
         """
-        world.barrier()
-        peak = torch.tensor([matrix_peak(world.device, DTYPES[recipe.precision])], dtype=torch.float64)
-        world.sum([peak])
         return cls(
             flops=(PASSES + recompute) * network_cost(recipe.network).flops,
-            peak=peak.item(),
+            precision=DTYPES[recipe.precision],
             loader=loader,
             world=world,
         )
 
+    def _products(self, again: bool) -> float:
+        peak = torch.tensor([matrix_peak(self.world.device, self.precision, again=again)], dtype=torch.float64)
+        self.world.sum([peak])
+        return peak.item()
+
     def row(self, images: int, seconds: float) -> dict[str, float]:
-        """What was reached since the last call; all processes must call this together.
+        """What was reached since the last call.
 
         Args:
             images: trained on.
-            seconds: that it took.
+            seconds: that it took; the first process's count.
 
         Returns:
             `flops_per_second` and `peak_share` over all processes; of the process with the most: `data_wait_share`, the
@@ -77,9 +91,12 @@ class Speed:
         """
         waited, self._waited = self.loader.waited - self._waited, self.loader.waited
         seconds = max(seconds, 1e-9)
-        ours = min(waited / seconds, 1.0), peak_memory(self.world.device)
-        shares, memory = zip(*self.world.gather(ours), strict=True)
-        rate = images * self.flops / seconds
+        ours = seconds, min(waited / seconds, 1.0), peak_memory(self.world.device)
+        times, shares, memory = zip(*self.world.gather(ours), strict=True)
+        rate = images * self.flops / times[0]
+        if rate > self.peak and not self._idle:
+            before, self.peak = self.peak, self._products(again=True)
+            self._idle = self.peak < SAME * before
         return {
             "flops_per_second": rate,
             "peak_share": rate / self.peak,

@@ -53,7 +53,8 @@ def find_columns(
         options: may name columns, or want no labels.
 
     Raises:
-        ValueError: if there is no such column, one is there twice, or labels are neither numbers nor text.
+        ValueError: if there is no such column, one is there twice, or labels are neither whole numbers nor text nor
+            categories of these.
     """
     import pyarrow as pa
 
@@ -88,12 +89,17 @@ def find_columns(
         return column, None, None
     if label not in schema.names:
         raise ValueError(f"{name} has no column {label!r}; {known}")
-    kind = schema.field(label).type
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    check_labels(schema, label, name)
+    return column, label, class_names(features, label)
+
+
+def check_labels(schema: Any, column: str, where: str) -> None:
+    """Raise `ValueError` if the values of a column can name no classes."""
+    kind = schema.field(column).type
+    if not _is_name(kind):
         raise ValueError(
-            f"{name}: the labels in {label!r} are {kind}; one integer or text per picture (or --no-labels)"
+            f"{where}: the labels in {column!r} are {kind}; one integer, text or category per picture (or --no-labels)"
         )
-    return column, label, _class_names(features, label)
 
 
 def split_column(schema: Any, split: str | None, where: str) -> str | None:
@@ -102,21 +108,26 @@ def split_column(schema: Any, split: str | None, where: str) -> str | None:
     Raises:
         ValueError: if it holds no names: neither text nor categories nor whole numbers.
     """
-    import pyarrow as pa
-
     name = None if split == ALL else find_column(schema.names, (SPLIT,))
     if name is None:
         return None
     kind = schema.field(name).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+    if not _is_name(kind):
         raise ValueError(f"{where}: the column {name!r} holds {kind}; names of splits are text or whole numbers")
     return name
 
 
+def _is_name(kind: Any) -> bool:
+    """Whether values of this type of Arrow can name classes or splits: text, whole numbers, or categories of them."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+
+
 def named_values(values: Iterable[Any], features: Any, column: str) -> list[Any]:
     """The values of a column, numbers as the names that they stand for, if the table says these."""
-    names = _class_names(features, column) or []
+    names = class_names(features, column) or []
     return [names[one] if isinstance(one, int) and 0 <= one < len(names) else one for one in values]
 
 
@@ -145,7 +156,8 @@ def _chosen(names: Sequence[str], wanted: str | None, usual: Sequence[str]) -> s
     return find_column(names, (wanted,)) or wanted if wanted is not None else find_column(names, usual)
 
 
-def _class_names(features: Any, label: str) -> list[str] | None:
+def class_names(features: Any, label: str) -> list[str] | None:
+    """The names of a column's numbers, as the `datasets` library describes it; None where it does not."""
     feature = features.get(label) if isinstance(features, dict) else None
     names = feature.get("names") if isinstance(feature, dict) else None
     return names if isinstance(names, list) and names and all(isinstance(name, str) for name in names) else None

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unitgain.data.cells import Cell, Wanted, files_below, wanted_of
+from unitgain.data.cells import Cell, files_below, wanted_of
 from unitgain.data.sources.columns import (
     Table,
+    check_labels,
+    class_names,
     fail,
     features_of,
     find_columns,
@@ -28,7 +30,7 @@ from unitgain.data.sources.pages import page_sizes
 from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.data.sources.splits import RowSplits
 from unitgain.extras import require
-from unitgain.text import printable
+from unitgain.text import brief, printable
 from unitgain.trust import LimitError, Limits, open_regular
 
 ROWS = 32  # at a time, where they are small
@@ -107,7 +109,7 @@ class _Scan:
                 if not index:
                     self.columns = find_columns(schema, features_of(schema, name), name, options)
                     self.wanted = wanted_of(options.conditions, schema.names, name)
-                _check_wanted(self.wanted, schema.names, name)
+                self._check(schema, path)
                 if label := self.columns[1]:
                     self.labels += _labels(path, table, label, options.limits)
                 splits.add(path.name, sum(groups), partial(_splits, path, table, schema, options))
@@ -115,6 +117,18 @@ class _Scan:
         if not places:
             raise ValueError(f"{name} holds no rows")
         self.places = np.concatenate(places)
+
+    def _check(self, schema: Any, path: Path) -> None:
+        """Raise unless a file has the columns that the first one has, with labels of the same meaning."""
+        column, label, classes = self.columns
+        needed = [column, *([label] if label else []), *(one.column for one in self.wanted)]
+        if lacking := [one for one in needed if one not in schema.names]:
+            raise ValueError(f"{path} has no column {lacking[0]!r}, which files before it have")
+        if label:
+            check_labels(schema, label, str(path))
+            own = class_names(features_of(schema, str(path)), label)
+            if own and classes and own != classes:
+                raise ValueError(f"{path} has the classes {brief(own)}, and files before it {brief(classes)}")
 
 
 def _parts(paths: Sequence[Path], column: str, places: NDArray[np.int64], limits: Limits) -> Iterator[Any]:
@@ -171,12 +185,6 @@ def _groups(path: Path, table: Any) -> tuple[list[int], Any]:
     if min(groups, default=0) < 0 or sum(groups) > size:
         raise _TableError(f"it says that it holds {sum(groups):,} rows in {size:,} bytes")
     return groups, schema
-
-
-def _check_wanted(wanted: Sequence[Wanted], names: Sequence[str], name: str) -> None:
-    """Raise unless a file has the columns of conditions that the first one has."""
-    if lacking := [one.column for one in wanted if one.column not in names]:
-        raise _TableError(f"it has no column {lacking[0]!r}, as others of {name} have")
 
 
 def _labels(path: Path, table: Any, column: str, limits: Limits) -> list[Label]:
