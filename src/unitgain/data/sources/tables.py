@@ -66,45 +66,41 @@ class Tables:
 
     def _add(self, table: str) -> None:
         folder, file = posixpath.split(table)
-        own = file.lower() == "manifest.json"
-        rows = file.lower().endswith(SUFFIXES) and (bool(self.options.conditions) or self.options.split != ALL)
-        if not (self.options.wants_labels or own or rows):
-            return
-        wanted = self.options.wants_labels and folder not in self._labels
-        apart = self.options.wants_labels and not wanted and not own
-        if apart:
+        file, where, options = file.lower(), f"{self.name}/{table}", self.options
+        is_table, is_own = file.endswith(SUFFIXES), file == "manifest.json"
+        for_labels = options.wants_labels and folder not in self._labels
+        for_rows = is_table and (bool(options.conditions) or options.split != ALL)
+        if options.wants_labels and not for_labels and not is_own:
             self.unused[table] = "files of labels were not used: another beside them counts"
-            if not rows:
-                return
-        where, told = f"{self.name}/{table}", False
+        if not (for_labels or for_rows or is_own):
+            return
         try:
             data = self._bytes(table)
-            lines = parse_lines(file, data, where) if file.lower().endswith(SUFFIXES) else None
+            lines = parse_lines(file, data, where) if is_table else None
         except ValueError:
-            if wanted or own or self.options.conditions or self.options.split is not None:
+            if for_labels or is_own or options.conditions or options.split is not None:
                 raise
             self.unused[table] = "files cannot be read, and tell of no splits"
             return
-        if lines is not None:
-            told = self._add_splits(folder, lines, where)
-            if told and apart:
-                del self.unused[table]
-            if self.options.conditions:
-                self.lines[folder] = (*self.lines.get(folder, ()), (where, lines))
-            if not wanted:
-                return
-            labels = labels_of(file, lines, where, self.options.label_column)
-        else:
-            labels = parse_labels(file, data, where)
+        tells_splits = lines is not None and self._add_splits(folder, lines, where)
+        if tells_splits:
+            self.unused.pop(table, None)
+        if lines is not None and options.conditions:
+            self.lines[folder] = (*self.lines.get(folder, ()), (where, lines))
+        if not (for_labels or is_own):
+            return
+        labels = (
+            parse_labels(file, data, where) if lines is None else labels_of(file, lines, where, options.label_column)
+        )
         if labels is None:
-            if not told:
+            if not tells_splits:
                 self.unused[table] = "files hold no labels and were not used"
             return
-        if own:
+        if is_own:
             self.sheets.add(posixpath.join(folder, GRID))
-        if wanted:
+        if for_labels:
             self._labels[folder] = where, labels
-            if (own or file.lower() == "dataset.json") and self._names is None:
+            if (is_own or file == "dataset.json") and self._names is None:
                 self._names = class_names(data)
 
     def _bytes(self, table: str) -> bytes:
