@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import tarfile
 import zipfile
 
@@ -268,6 +269,19 @@ def test_a_directory_of_datasets(tmp_path):
     assert items(opened(tmp_path / "b", tmp_path, split="test")) == expected()[4:5]
     with pytest.raises(ValueError, match="has the splits train, test: choose one"):
         opened(tmp_path / "b", tmp_path, split="valid")
+
+
+def test_files_of_a_directory_of_datasets_have_the_types_of_the_first(tmp_path):
+    pictures = [{"bytes": data, "path": None} for data in FILES.values()][:2]
+    for name, label in (("a", [0, 1]), ("b", [[0], [1]])):
+        datasets.Dataset.from_dict({"image": pictures, "label": label}).save_to_disk(tmp_path / name)
+    state = json.loads((tmp_path / "a" / "state.json").read_text())
+    other = json.loads((tmp_path / "b" / "state.json").read_text())["_data_files"][0]["filename"]
+    shutil.copy(tmp_path / "b" / other, tmp_path / "a" / "other.arrow")
+    state["_data_files"].append({"filename": "other.arrow"})
+    (tmp_path / "a" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="columns image, label are of other types in some of its files"):
+        opened(tmp_path / "a", tmp_path)
 
 
 def test_a_stream_of_the_hub(tmp_path):

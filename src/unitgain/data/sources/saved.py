@@ -43,6 +43,9 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         told = find_column(schema.names, (SPLIT,))
         taken = dict.fromkeys([column, *filter(None, [label_column, told]), *(one.column for one in wanted)])
         batches = [batch for path in files for batch in map_batches(path, list(taken))]
+        kinds = [schema.field(one).type for one in taken]
+        if any(batch.schema.types != kinds for batch in batches):
+            raise ValueError(f"{folder} is damaged: columns {', '.join(taken)} are of other types in some of its files")
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
         told_by = functools.partial(_splits, schema, features, batches, splits.split, str(folder))
