@@ -96,6 +96,7 @@ def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str
     average = {
         "power": f"power function, sigma_rel {length_text(header.profile.get('sigma_rel', 0))}",
         "exponential": f"exponential, half-life {header.profile.get('half_life', 0):,.0f} images",
+        "uniform": "the plain mean of the weights over a time",
         "unknown": "of a length that is not known",
     }.get(kind, "none: the weights of the last step")
     facts = {
@@ -112,7 +113,7 @@ def _facts(header: SnapshotHeader, parameters: int, dtype: str) -> dict[str, str
     if header.encoder.get("kind") == "latents":
         facts["sees"] = f"latents of {header.encoder.get('vae')}"
     else:
-        facts["sees"] = "pixels"
+        facts["sees"] = header.encoder.get("kind", "pixels")
     if header.license is not None:
         facts["license"] = header.license
     if header.classes is not None:

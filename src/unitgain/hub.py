@@ -55,6 +55,7 @@ def load(
         FileNotFoundError: if there is no file, and `what` is no name of anything else.
         SnapshotError: if it is no snapshot, such as a pickle, which has to be converted first, or damaged.
         HubError: if the repository or its file is not there or cannot be reached.
+        ValueError: if there is a revision, or a file within it, to what is no repository.
     """
     with Snapshot(locate(what, file=file, revision=revision, token=token)) as snapshot:
         return snapshot.denoiser(mapped)
@@ -65,6 +66,9 @@ def locate(
 ) -> Path:
     """The snapshot that `load` would open; arguments and errors as there."""
     path = Path(what)
+    if path.exists() and (revision is not None or (path.is_file() and file != MODEL)):
+        asked = f"file {file!r}" if revision is None else f"revision {revision!r}"
+        raise ValueError(f"{what} is on this machine, where {asked} means nothing: it is for repositories of the Hub")
     if path.is_dir():
         if not (path / file).is_file():
             found = sorted(path.glob("[!.]*.safetensors")) or sorted((path / "snapshots").glob("[!.]*.safetensors"))
@@ -94,7 +98,7 @@ def save_pretrained(
     folder: Path | str,
     *,
     header: SnapshotHeader | None = None,
-    dtype: str = "float16",
+    dtype: str | None = None,
     data: str | None = None,
     license: str | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -107,7 +111,8 @@ def save_pretrained(
             denoiser.
         folder: must be empty or not there.
         header: what the snapshot says of itself; needed for a denoiser, and only for one.
-        dtype: of the parameters of a denoiser in the file: "float16", "bfloat16" or "float32".
+        dtype: of the parameters of a denoiser in the file: "float16", the default, "bfloat16" or "float32"; a snapshot
+            has its own.
         data: what it was trained on, for the card; by default what the snapshot says.
         license: of the weights, for the card; by default what the snapshot says.
         metrics: measured results, for the card, by name.
@@ -136,7 +141,7 @@ def save_pretrained(
     return folder
 
 
-def _write_model(target: Path, source: Path | str | Denoiser, header: SnapshotHeader | None, dtype: str) -> None:
+def _write_model(target: Path, source: Path | str | Denoiser, header: SnapshotHeader | None, dtype: str | None) -> None:
     """The snapshot of a folder: a copy of what is there, or of a denoiser."""
     if isinstance(source, Prepared):
         raise ValueError("a prepared denoiser has no parameters to save: save the one that it was made from")
@@ -146,10 +151,10 @@ def _write_model(target: Path, source: Path | str | Denoiser, header: SnapshotHe
                 "a denoiser does not know how it was trained: give header=SnapshotHeader(...) with its network "
                 "and sigma_data, or save the snapshot it came from, by its path"
             )
-        write_snapshot(target, header, source.state_dict(), dtype)
+        write_snapshot(target, header, source.state_dict(), dtype or "float16")
         return
-    if header is not None:
-        raise ValueError("a snapshot has a header of its own: leave out header")
+    if header is not None or dtype is not None:
+        raise ValueError("a snapshot has a header and a dtype of its own, and is copied as it is: leave these out")
     path = locate(source)
     if not path.is_file():
         raise FileNotFoundError(f"no snapshot at {path}")

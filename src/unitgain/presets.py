@@ -156,8 +156,8 @@ def fetch(
             download(file.url(base), pickle, kind=PICKLE, accept=read_network, offline=offline, on_progress=on_progress)
             say(f"converting {pickle.name}")
             convert_network(pickle, out, origin(pickle))
-            if discard:
-                pickle.unlink()
+        if discard:
+            out.with_suffix(".pkl").unlink(missing_ok=True)
     return tuple(snapshot_path(file, cache) for file in files)
 
 

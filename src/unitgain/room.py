@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
-RESERVED = 2**29  # bytes of address space that threads and libraries still to come reserve, most of it without using it
+# Bytes of address space that threads and libraries still to come reserve, most of it without using it. Builds of torch
+# for GPUs start eight threads with the first gradients, also without a GPU, and each has an arena of the allocator.
+RESERVED = 2**30 if torch.version.cuda or torch.version.hip else 2**29
 UNLIMITED = 2**60  # what control groups say for no limit is larger
 
 

@@ -13,6 +13,7 @@ import torch
 from unitgain.data.digits import digits
 from unitgain.parallel import World
 from unitgain.recipes import DIGITS
+from unitgain.room import RESERVED
 from unitgain.train import Observer, TrainConfig, train
 from unitgain.train.accumulation import check_memory, fitting
 from unitgain.train.config import Execution
@@ -38,12 +39,13 @@ def limited(room, *arguments):
 def test_a_limited_address_space_refuses_and_its_remedy_trains(tmp_path):
     batch = ["--batch", 1024, "--duration", 1024, "--snapshot-every", 1024, "--device", "cpu"]
     quick = [*batch, "--out", tmp_path / "run", "--quiet", "--no-tensorboard"]
-    done = limited(2**30 + 2**28, *quick)
+    room = RESERVED + 3 * 2**28
+    done = limited(room, *quick)
     assert done.returncode == 2, done.stderr
     assert "ulimit -v" in done.stderr and not (tmp_path / "run").exists()
     remedy = re.search(r"Add (--microbatch \d+):", done.stderr)
     assert remedy, done.stderr
-    done = limited(2**30 + 2**28, *quick, *remedy[1].split())
+    done = limited(room, *quick, *remedy[1].split())
     assert done.returncode == 0, done.stderr
     assert load_config(tmp_path / "run").microbatch < 1024
 

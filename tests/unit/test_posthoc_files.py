@@ -122,7 +122,7 @@ def test_lengths_by_pattern_and_sharded_output(run, tmp_path):
     found = {name: tensor for path in average.paths for name, tensor in load_file(path).items()}
     for name, index in (("0.weight", 0), ("2.weight", 1), ("2.bias", 2)):
         torch.testing.assert_close(found[name], load_file(plain[index].path)[name])
-    with pytest.raises(ValueError, match="no tensor is named like"):
+    with pytest.raises(ValueError, match="no averaged tensor is named like"):
         plan(run, [Target(sigma_rel=0.1, overrides={"decoder.*": Length(sigma_rel=0.2)})])
 
 
@@ -715,7 +715,7 @@ def test_the_command_adds_lengths_to_those_that_are_there(run, tmp_path, capsys,
     (out / "model.safetensors").touch()
     assert "model.safetensors was not reconstructed: choose another folder" in refused("0.14")
     out = run  # the snapshots themselves
-    assert "was not reconstructed: choose another folder" in refused("0.13")
+    assert "holds the snapshots that averages are made of: choose another folder" in refused("0.13")
     out = run / "file"
     out.touch()
     assert "is a file: choose another folder" in refused("0.13")

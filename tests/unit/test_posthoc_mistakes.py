@@ -1,14 +1,15 @@
 """What post-hoc EMA could lose without a word: tensors, files of one name, files of two at once."""
 
+import shutil
 import threading
 
 import pytest
 import torch
 from torch import nn
 
-from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.snapshot import list_snapshots
 from unitgain.ema import ExponentialEMA, PowerEMA
+from unitgain.ema.names import tracked_names
 from unitgain.posthoc import SnapshotStore, reconstruct
 from unitgain.posthoc.convert import Source, convert, find_sources
 from unitgain.posthoc.targets import parse_lengths
@@ -150,8 +151,12 @@ def test_stored_averages_are_never_replaced_by_reconstructions(tmp_path):
     store = SnapshotStore(tmp_path, nn.Linear(2, 2), every=1, dtype="float32")
     steps(store, 8, 1)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FileExistsError, match=r"0000000008-0\.050\.safetensors .*another folder"):
+    with pytest.raises(FileExistsError, match="another folder"):
         reconstruct(tmp_path, [0.05, 0.07], tmp_path)
+    copy = shutil.copytree(tmp_path, tmp_path / "copy")
+    with pytest.raises(FileExistsError, match=r"0000000008-0\.050\.safetensors .*another folder"):
+        reconstruct(tmp_path, [0.05, 0.07], copy)
+    shutil.rmtree(copy)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
     for _ in range(2):
         reconstruct(tmp_path, [0.05, 0.07], tmp_path / "ema", dtype="float32")

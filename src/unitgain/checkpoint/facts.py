@@ -21,7 +21,7 @@ from unitgain.checkpoint.tensors import Layout, header_bytes, places
 from unitgain.classes import Classes
 from unitgain.ema import check_description, file_name, is_statistic, profile_of
 from unitgain.serial import from_dict, to_dict
-from unitgain.text import printable
+from unitgain.text import brief, printable
 
 FORMAT = "unitgain/2"
 KEY = "unitgain"  # of the one value in the metadata
@@ -112,7 +112,13 @@ def facts_of(
         buffers: names of tensors that are not averages.
         header: of a denoiser; its `nimg` and `profile` do not count.
         extra: text of one's own by name.
+
+    Raises:
+        ValueError: if `extra` is anything else.
     """
+    if others := {name: value for name, value in (extra or {}).items() if not isinstance(value, str)}:
+        name, value = next(iter(others.items()))
+        raise ValueError(f"what a file says beside is text by name: {name!r} is {brief(value)}, write it as text")
     facts = {
         "format": FORMAT,
         "t": int(t) if float(t).is_integer() else t,

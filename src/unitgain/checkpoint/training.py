@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from unitgain.checkpoint.archive import open_archive
-from unitgain.checkpoint.names import canonical
 from unitgain.checkpoint.nvidia import check_tensors, infer_config, on_meta, rename
 from unitgain.checkpoint.origin import images_seen
 from unitgain.checkpoint.records import Call, Refused
 from unitgain.checkpoint.storage import PARAMETER, TENSOR, Reader
 from unitgain.ema import SIGMA_REL_MAX
+from unitgain.ema.names import canonical
 
 NAME = re.compile(r"((?:.*\.)?)((?:unet|logvar_\w+)\..+)", re.DOTALL)  # of a tensor, after what may stand before it
 AVERAGE = re.compile(r"ema|average|avg", re.IGNORECASE)

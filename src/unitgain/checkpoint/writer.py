@@ -16,8 +16,8 @@ from unitgain.checkpoint.facts import (
     is_buffer,
     sealed_header,
 )
-from unitgain.checkpoint.names import canonical
 from unitgain.checkpoint.tensors import CODES, Layout, aligned, checksum, raw_bytes
+from unitgain.ema.names import canonical
 from unitgain.files import atomic, sync_folder
 from unitgain.text import printable
 from unitgain.trust import open_own
@@ -158,6 +158,8 @@ def write_average(
 
 def shard(tensors: Layout, limit: int | None) -> list[dict[str, tuple[torch.dtype, tuple[int, ...]]]]:
     """Split tensors in the order of names into shards of at most `limit` bytes (a larger tensor has its own)."""
+    if limit is not None and not limit > 0:
+        raise ValueError(f"shard_bytes = {limit}: the largest size of a file must be positive")
     shards: list[dict[str, tuple[torch.dtype, tuple[int, ...]]]] = [{}]
     size = 0
     for name in sorted(tensors):

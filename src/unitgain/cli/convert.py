@@ -100,7 +100,10 @@ class Convert:
             self._heed("nimg", "sigma_rel", "recipe", "class_names", "dtype", why=f"{self.out} will be a snapshot")
             self._network(dtype)
         else:
-            raise ValueError(f"cannot tell what {self.out} is to be: name a .safetensors file, a .npz file, or --all")
+            raise ValueError(
+                f"cannot tell what {self.out} is to be: name a .safetensors file, a .npz file, or --all; of a training "
+                "state, a folder whose name has no dot"
+            )
 
     def _heed(self, *names: str, why: str) -> None:
         """Refuse options but these; those of training states, where this is none, are said to be theirs."""

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -94,6 +95,8 @@ class Reconstruct(OfRun):
         from unitgain.posthoc.reconstruct import reconstruct
         from unitgain.posthoc.targets import Target, parse_overrides, parse_targets
 
+        if self.shard_gb is not None and not 0 < self.shard_gb < inf:
+            raise ValueError(f"--shard-gb {self.shard_gb:g}: the largest size of a file must be positive, and finite")
         overrides = parse_overrides(self.override)
         lengths = parse_targets(self.lengths)
         targets = [
@@ -160,7 +163,7 @@ class Responses:
     """Draw how averages of some lengths weigh the past, without a run (EDM2, Fig. 24)."""
 
     lengths: Annotated[str, tyro.conf.Positional] = "0.05:0.25:0.05"
-    """Lengths, as for `reconstruct`."""
+    """Lengths sigma_rel: one, a list or a range, as for `reconstruct`."""
 
     out: Path = Path("responses.svg")
     """The picture: .svg, .png or .pdf."""
@@ -179,7 +182,7 @@ class Error(OfRun):
     """Tell how well averages of a range of lengths can be reconstructed from what a run has stored."""
 
     lengths: Annotated[str, tyro.conf.Positional] = "0.01:0.28:0.01"
-    """Lengths, as for `reconstruct`."""
+    """Lengths sigma_rel: one, a list or a range, as for `reconstruct`."""
 
     t: Unset[float] = None
     """Where the averages end. Default: at the last snapshot."""

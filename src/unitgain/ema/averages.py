@@ -57,7 +57,7 @@ class ExponentialEMA(EMA):
     ) -> None:
         if not 0 < half_life < math.inf:
             raise ValueError(f"half_life must be positive and finite, not {half_life}")
-        self.half_life = half_life
+        self.half_life = half_life if type(half_life) in (int, float) else float(half_life)  # as JSON takes it
         super().__init__(module, buffers=buffers, device=device)
 
     def profile_at(self, t: float) -> ExponentialProfile:

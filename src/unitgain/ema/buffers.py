@@ -2,10 +2,10 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Buffers = Literal["statistics", "copy", "average"]
 STATISTICS = frozenset({"running_mean", "running_var", "running_std"})  # as normalization layers call them
@@ -26,6 +26,16 @@ def is_number(tensor: Tensor) -> bool:
 def is_averaged(name: str, buffer: Tensor, buffers: Buffers) -> bool:
     """Whether a buffer is averaged, where `buffers` says so of all."""
     return is_number(buffer) and (buffers == "average" or (buffers == "statistics" and is_statistic(name)))
+
+
+def passing_buffers(module: nn.Module) -> set[str]:
+    """Names of the buffers that do not persist: no file holds them."""
+    parts: list[tuple[str, Any]] = list(cast(Any, module).named_modules())
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, part in parts
+        for name in part._non_persistent_buffers_set  # which torch tells nowhere else
+    }
 
 
 class Unknown:

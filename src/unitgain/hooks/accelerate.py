@@ -7,7 +7,6 @@ from torch import nn
 
 from unitgain.extras import require
 from unitgain.hooks.whole import check_whole
-from unitgain.posthoc.estimate import PAIR
 from unitgain.posthoc.store import SnapshotStore
 
 
@@ -22,8 +21,7 @@ class PostHocEMA(SnapshotStore):
         model: what `accelerator.prepare` returned for the model.
         folder: for the snapshots.
         every: time between snapshots.
-        lengths: sigma_rel to track; the pair of the paper by default.
-        options: more for `SnapshotStore`: update_every, buffers, device, dtype, keep, budget, ...
+        options: more for `SnapshotStore`: track, update_every, buffers, device, dtype, keep, budget, ...
 
     Raises:
         ImportError: if accelerate is not installed.
@@ -37,18 +35,20 @@ class PostHocEMA(SnapshotStore):
         folder: Path | str,
         *,
         every: float,
-        lengths: tuple[float, ...] = PAIR,
         **options: Any,
     ) -> None:
         require("accelerate", extra="accelerate")
         plain = accelerator.unwrap_model(model)
         check_whole(plain)
-        super().__init__(folder, plain, every=every, track=lengths, main=accelerator.is_main_process, **options)
+        super().__init__(folder, plain, every=every, main=accelerator.is_main_process, **options)
         self._accelerator = accelerator
         accelerator.register_for_checkpointing(self)
 
     def update(self, t: float, dt: float) -> bool:
-        """As `SnapshotStore.update`; does nothing while gradients accumulate, so it may be called every iteration."""
+        """As `SnapshotStore.update`; does nothing while gradients accumulate, so it may be called every iteration.
+
+        Time passes with updates alone: `ema.update(t=ema.t + 1, dt=1)` counts the steps of the optimizer.
+        """
         if not self._accelerator.sync_gradients:
             return False
         return super().update(t, dt)

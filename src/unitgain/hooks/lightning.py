@@ -1,13 +1,11 @@
 """Post-hoc EMA as a callback of PyTorch Lightning."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unitgain.extras import require
 from unitgain.hooks.whole import check_whole
-from unitgain.posthoc.estimate import PAIR
 from unitgain.posthoc.store import SnapshotStore
 
 try:
@@ -24,13 +22,12 @@ class PostHocEMA(Callback):
     Args:
         folder: for the snapshots.
         every: steps between snapshots.
-        lengths: sigma_rel to track; the pair of the paper by default.
-        options: more for `SnapshotStore`: update_every, buffers, device, dtype, keep, budget, ...
+        options: more for `SnapshotStore`: track, update_every, buffers, device, dtype, keep, budget, ...
     """
 
-    def __init__(self, folder: Path | str, *, every: int, lengths: Sequence[float] = PAIR, **options: Any) -> None:
+    def __init__(self, folder: Path | str, *, every: int, **options: Any) -> None:
         super().__init__()
-        self._open = partial(SnapshotStore, Path(folder), every=every, track=lengths, **options)
+        self._open = partial(SnapshotStore, Path(folder), every=every, **options)
         self.store: SnapshotStore | None = None
         self._state: dict[str, Any] | None = None
 
@@ -57,6 +54,11 @@ class PostHocEMA(Callback):
         assert self.store is not None
         if trainer.global_step > self.store.t:
             self.store.update(t=trainer.global_step, dt=trainer.global_step - self.store.t)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Store the averages as they are at the end."""
+        assert self.store is not None
+        self.store.close()
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoints."""

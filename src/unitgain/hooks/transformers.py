@@ -1,6 +1,5 @@
 """Post-hoc EMA as a callback of the Hugging Face Trainer."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from unitgain.extras import require
 from unitgain.files import atomic
 from unitgain.hooks.whole import check_whole
-from unitgain.posthoc.estimate import PAIR
 from unitgain.posthoc.store import SnapshotStore
 
 TrainerCallback: Any = require("transformers", extra="transformers").TrainerCallback
@@ -25,12 +23,11 @@ class PostHocEMA(TrainerCallback):
     Args:
         folder: for the snapshots.
         every: steps between snapshots.
-        lengths: sigma_rel to track; the pair of the paper by default.
-        options: more for `SnapshotStore`: update_every, buffers, device, dtype, keep, budget, ...
+        options: more for `SnapshotStore`: track, update_every, buffers, device, dtype, keep, budget, ...
     """
 
-    def __init__(self, folder: Path | str, *, every: int, lengths: Sequence[float] = PAIR, **options: Any) -> None:
-        self._open = partial(SnapshotStore, Path(folder), every=every, track=lengths, **options)
+    def __init__(self, folder: Path | str, *, every: int, **options: Any) -> None:
+        self._open = partial(SnapshotStore, Path(folder), every=every, **options)
         self.store: SnapshotStore | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -63,6 +60,11 @@ class PostHocEMA(TrainerCallback):
         """Update after every optimizer step."""
         assert self.store is not None
         self.store.update(t=state.global_step, dt=state.global_step - self.store.t)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Store the averages as they are at the end."""
+        assert self.store is not None
+        self.store.close()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the state of the averages into the trainer's checkpoint."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from unitgain.checkpoint.facts import DTYPES, facts_of
+from unitgain.checkpoint.facts import average_dtype, facts_of
 from unitgain.checkpoint.writer import stored, write_average
 from unitgain.ema import RAW, check_names, describe, file_name
 from unitgain.files import staged
@@ -23,6 +23,7 @@ TIMES = (
     re.compile(r"epochs?[-_=]?(\d+)(?![\d.]*\d)", re.ASCII | re.IGNORECASE),
     re.compile(r"(?<![\d.])(\d+)(?!\.?\d)", re.ASCII),
 )
+STEPS, EPOCHS = 0, 1  # what the first two find
 DEPTH = 3  # folders below the one that is named
 
 
@@ -57,8 +58,11 @@ def find_sources(
 
     Raises:
         FileNotFoundError: if there are none, or one that the table names is not there.
-        ValueError: if a time is no number, is negative, or comes twice, or the times of the table are not increasing.
+        ValueError: if a time is no number, is negative, or comes twice; if some names tell steps and others epochs; if
+            the times of the table are not increasing, or there is a pattern beside it.
     """
+    if pattern is not None and table is not None:
+        raise ValueError("a pattern and a table both say the times: give one of them")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder of checkpoints")
     sources = _from_table(folder, table) if table else _from_names(folder, pattern, on_skip or (lambda _: None))
@@ -123,7 +127,10 @@ def convert(
                 wrong = next(iter(sorted(set(own.items()) ^ set(shapes.items()))))[0]
                 raise ValueError(f"{source.path} and {sources[0].path} hold different networks: they differ in {wrong}")
             shapes = own
-            tensors = {name: stored(name, tensor, DTYPES[dtype] if dtype else None) for name, tensor in state.items()}
+            tensors = {
+                name: stored(name, tensor, average_dtype(name, tensor.dtype, dtype) if dtype else None)
+                for name, tensor in state.items()
+            }
             buffers = [name for name, one in state.items() if not (one.is_floating_point() or one.is_complex())]
             facts = facts_of(source.t, profile, buffers, extra={"source": source.path.name})
             written += write_average(partial / name, facts, tensors)
@@ -140,13 +147,20 @@ def _from_names(folder: Path, pattern: str | None, on_skip: Callable[[str], None
     if not all(expression.groups for expression in expressions):
         raise ValueError(f"the pattern {pattern!r} has no group for the time: put it in parentheses, as in (\\d+)")
     sources: list[Source] = []
+    units: dict[int, str] = {}  # by the number of the expression: a file whose time it found
     for path in _units(folder, DEPTH):
         where = path.relative_to(folder).as_posix()
-        text = _time(SHARD.sub("", where), expressions, anywhere=pattern is not None)
-        if text is None:
+        found = _time(SHARD.sub("", where), expressions, anywhere=pattern is not None)
+        if found is None:
             on_skip(where)
         else:
-            sources.append(Source(path, _number(text, where)))
+            sources.append(Source(path, _number(found[1], where)))
+            units.setdefault(found[0], where)
+    if units.keys() >= {STEPS, EPOCHS}:
+        raise ValueError(
+            f"{one_line(units[STEPS])} tells a step and {one_line(units[EPOCHS])} an epoch, which do not go together: "
+            "say by a pattern of paths which to take: --pattern 'step_(\\d+)'"
+        )
     return sorted(sources, key=lambda source: source.t)
 
 
@@ -155,7 +169,7 @@ def _remedy(folder: Path, one: str, other: str) -> str:
     same = set(re.findall(r"\d+", one, re.ASCII)) & set(re.findall(r"\d+", other, re.ASCII))
     for path in sorted((one, other), key=lambda path: "ema" not in path):
         path = SHARD.sub("", path)
-        parts, time = re.split(r"(\d+)", path, flags=re.ASCII), _time(path, TIMES, anywhere=False)
+        parts, (_, time) = re.split(r"(\d+)", path, flags=re.ASCII), _time(path, TIMES, anywhere=False) or (0, None)
         texts = [r"\d+" if part in same else re.escape(part).replace(r"\-", "-") for part in parts]
         for place in (place for place, part in enumerate(parts) if part == time):
             pattern = "".join([*texts[:place], r"(\d+)", *texts[place + 1 :]])
@@ -174,13 +188,13 @@ def _units(folder: Path, depth: int) -> list[Path]:
     return units
 
 
-def _time(where: str, expressions: Sequence[re.Pattern[str]], anywhere: bool) -> str | None:
-    """The time in a path: anywhere in it, or in its last part that has one."""
+def _time(where: str, expressions: Sequence[re.Pattern[str]], anywhere: bool) -> tuple[int, str] | None:
+    """The time in a path, anywhere in it or in its last part that has one, and the number of what finds it."""
     parts = [where] if anywhere else [re.sub(r"\.[a-z]+$", "", part) for part in reversed(where.split("/"))]
-    for expression in expressions:
+    for number, expression in enumerate(expressions):
         for part in parts:
             if matches := list(expression.finditer(part)):
-                return matches[-1][1]
+                return number, matches[-1][1]
     return None
 
 

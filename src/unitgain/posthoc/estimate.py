@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unitgain.checkpoint.facts import average_dtype
-from unitgain.checkpoint.names import tracked_names
 from unitgain.ema import EMA, PowerProfile, Profile
+from unitgain.ema.names import tracked_names
 from unitgain.posthoc.thin import LENGTHS, errors, thin
 
 PAIR = (0.05, 0.10)  # the lengths that the paper stores

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 
 from unitgain.checkpoint.archive import stored_members
-from unitgain.checkpoint.names import without_wrappers
 from unitgain.checkpoint.records import Refused
 from unitgain.checkpoint.tensors import MAX_TENSORS
+from unitgain.ema.names import without_wrappers
 from unitgain.kinds import ZIP, read_head
 from unitgain.text import one_line, printable
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)", re.ASCII)
 # What lies beside weights and is none.
-OTHERS = re.compile(r"optim|sched|scaler|rng_state|random_states|training_args|trainer_state|sampler", re.IGNORECASE)
+OTHERS = re.compile(
+    r"optim(?!al|um|i[sz]ed)|sched|scaler|rng_state|random_states|training_args|trainer_state|sampler", re.IGNORECASE
+)
 SHARED = 100  # times that the tensors of a file may be larger than it, by being the same ones
 NAMED = 3  # arrays in a warning
 DEPTH, MOST = 4, 30  # of mappings in a checkpoint that are looked into, and mappings in one
@@ -103,6 +105,9 @@ def _named(found: Mapping[str, Tensor], prefix: str, strip: str, path: Path) -> 
     for cut in ("module.", prefix):
         if cut and (cut == prefix or all(name.startswith(cut) for name in names.values())):
             names = {name: short.removeprefix(cut) for name, short in names.items() if short.startswith(cut)}
+    if strip and not any(short.startswith(strip) for short in names.values()):
+        there = ", ".join(one_line(short) for short in sorted(names.values())[:NAMED])
+        raise ValueError(f"{path}: no name begins with {strip!r}, to be stripped; there are {there}, ...")
     names = {name: short.removeprefix(strip) for name, short in names.items()}
     tops = {short.partition(".")[0] for short in names.values()}
     averaged = sorted(top for top in tops if re.search(r"(^|_)ema(_|$)", top))

@@ -42,13 +42,12 @@ class Kept:
         room: the number of times that the budget allows; None without one.
         profiles_at: the profiles stored at a time.
         lengths: sigma_rel that the thinning cares for.
-        resumed: the run goes on from a checkpoint.
 
     Attributes:
         thinnings: what the budget has cost so far.
 
     Raises:
-        ValueError: if `keep` is fewer than 2.
+        ValueError: if `keep` says nothing, or is fewer than 2.
     """
 
     def __init__(
@@ -58,27 +57,39 @@ class Kept:
         room: int | None,
         profiles_at: Callable[[float], Sequence[Profile]],
         lengths: Sequence[float],
-        resumed: bool,
     ) -> None:
+        if not (keep == "all" or isinstance(keep, int) or callable(keep)):
+            raise ValueError(f'keep = {keep!r}: must be "all", a number of times, or a function of the times there are')
         if isinstance(keep, int) and keep < 2:
             raise ValueError(f"keep = {keep}: averages of other lengths need at least 2 snapshots")
         self.folder, self.keep, self.room = folder, keep, room
         self.profiles_at, self.lengths = profiles_at, lengths
         self.thinnings: list[Thinning] = []
-        self._resumed, self._last = resumed, 0.0  # time of the last one that this run wrote
+        self._from: float | None = None  # time that the run goes on from
+        self._last = 0.0  # of the last one that this run wrote
         self._there: dict[float, list[Path]] | None = None  # files by time, once they are known
 
-    def resume(self) -> None:
-        """The run goes on from a checkpoint: what is of a later time is replaced as training comes to it again."""
-        self._resumed, self._last, self._there = True, 0.0, None
+    def resume(self, t: float) -> None:
+        """The run goes on from a checkpoint of the time `t`: what is there of a later one is not of this run."""
+        self._from, self._last, self._there = _as_named(t), 0.0, None
+
+    def check(self) -> None:
+        """Raise `ValueError` if the folder holds snapshots that this run has not written, and it does not go on."""
+        there = self._known()
+        if there and not self._last and self._from is None:
+            raise ValueError(
+                f"{there[min(there)][0]} is of another run, or of this one without its state: choose an empty folder "
+                "for a new run; to go on, load the state of the store (load_state_dict), or say resumed=True where the "
+                "trackers have theirs"
+            )
 
     def begin(self, now: float) -> None:
         """Make way for snapshots of the time `now`.
 
         Raises:
-            ValueError: if the folder holds snapshots of another run, or the last one is of this time too, as names have
-                it.
+            ValueError: as `check`, and if the last one is of this time too, as names have it.
         """
+        self.check()
         there, exact, now = self._known(), now, _as_named(now)
         if now <= self._last:
             raise ValueError(
@@ -86,13 +97,8 @@ class Kept:
                 "thousandths, so that they would be one file; count t in a smaller unit, such as steps, or store less "
                 "often"
             )
-        if there and not self._last and not self._resumed:
-            raise ValueError(
-                f"{there[min(there)][0]} is of another run, or of this one without its state: choose an empty folder "
-                "for a new run; to go on, load the state of the store (load_state_dict), or say resumed=True where the "
-                "trackers have theirs"
-            )
-        for t in [t for t in there if t >= now]:  # written after the checkpoint that the run was resumed from
+        after = [] if self._from is None else [t for t in there if t > self._from]
+        for t in {*after, *(t for t in there if t >= now)}:  # which came after that checkpoint, in a training given up
             self._delete(t)
 
     def add(self, t: float, paths: Sequence[Path]) -> None:
@@ -106,7 +112,7 @@ class Kept:
         Raises:
             ValueError: if that is the newest.
         """
-        self._resumed = False
+        self._from = None
         times = sorted(self._known())
         if self.room is not None:
             kept = thin(times, self.room, self.profiles_at, self.lengths)
@@ -127,7 +133,7 @@ class Kept:
     def _known(self) -> dict[float, list[Path]]:
         if self._there is None:
             sweep(self.folder)  # what a process that was killed while it wrote has left
-            for path in unfinished(self.folder) if self._resumed else ():
+            for path in unfinished(self.folder) if self._from is not None else ():
                 path.unlink()
             self._there = {}
             for path in sorted(self.folder.glob("*.safetensors")):

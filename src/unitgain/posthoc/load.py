@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from unitgain.checkpoint.names import tracked_names
 from unitgain.checkpoint.snapshot import Snapshot
+from unitgain.ema.names import tracked_names
 from unitgain.parallel import is_sharded, reshard
 from unitgain.text import printable
 
@@ -69,7 +69,7 @@ def _matched(names: Mapping[str, str], found: Mapping[str, Tensor], own: Mapping
             raise ValueError(f"tensor {name} is {there} in the file and {here} in the model")
         if target in values and not torch.equal(values[target], value):
             raise ValueError(f"tensor {name} is tied to another one in the model, from which it differs in the file")
-        if not torch.isfinite(value.to(old.dtype)).all():
+        if (torch.isfinite(value) & ~torch.isfinite(value.to(old.dtype))).any():
             raise ValueError(f"tensor {name} has values that are not finite in {old.dtype}, its dtype in the model")
         if name.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(

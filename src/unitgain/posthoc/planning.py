@@ -145,6 +145,8 @@ def usable(averages: Sequence[Snapshot], run: Path) -> tuple[list[Snapshot], lis
         if len(set(times)) < len(times):
             raise ValueError(f"two raw snapshots in {run} have the same time: keep one of them")
         chosen = [average for average in chosen if average.t > 0]
+        if not chosen:
+            raise ValueError(f"the only snapshot in {run} is of t = 0, before training: nothing can be averaged")
         times = [average.t for average in chosen]
         starts = [0.0, *((a + b) / 2 for a, b in pairwise(times))]
         ends = [*starts[1:], times[-1]] if times else []
@@ -185,7 +187,6 @@ def check_same_network(averages: Sequence[Snapshot]) -> None:
 def _check_overrides(targets: Sequence[Target], average: Snapshot) -> None:
     for target in targets:
         for pattern in target.overrides:
-            if not any(fnmatchcase(name, pattern) for name in average.entries):
-                raise ValueError(
-                    f"no tensor is named like {pattern!r}; there are {', '.join(sorted(average.entries)[:5])}, ..."
-                )
+            if not any(fnmatchcase(name, pattern) and average.averaged(name) for name in average.entries):
+                there = sorted(filter(average.averaged, average.entries))
+                raise ValueError(f"no averaged tensor is named like {pattern!r}; there are {', '.join(there[:5])}, ...")

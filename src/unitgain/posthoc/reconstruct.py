@@ -41,7 +41,7 @@ class Reconstruction:
 
 def reconstruct(
     run: Path | str,
-    targets: Sequence[float | Length],
+    targets: Sequence[float | Length] | float | Length,
     out: Path | str,
     *,
     t: float | None = None,
@@ -63,7 +63,7 @@ def reconstruct(
 
     Args:
         run: folder of a run, or of snapshots.
-        targets: relative lengths, each in (0, 0.2886), or `Target`s that say more.
+        targets: relative lengths, each in (0, 0.2886), or `Target`s that say more; one, or several.
         out: folder for the results, named as snapshots are.
         t: end of the averages; that of the last snapshot by default.
         dtype: of the results: "float16", "bfloat16" or "float32"; None for what each tensor has in the last snapshot.
@@ -80,7 +80,8 @@ def reconstruct(
         What was written, in the order of `targets`.
 
     Raises:
-        FileExistsError: as `add` says, and if a result would replace a snapshot that is no reconstruction.
+        FileExistsError: as `add` says; if `out` is where the snapshots are, or a result would replace one that is no
+            reconstruction.
         FileNotFoundError: if there are no snapshots.
         SnapshotError: if one is damaged; nothing is written.
         ValueError: as `plan`, and if two results would have one name, or one has values that are not finite in `dtype`.
@@ -88,8 +89,11 @@ def reconstruct(
     """
     if dtype is not None:
         check_dtype(dtype)
+    targets = (targets,) if isinstance(targets, int | float | Length) else targets
     planned = plan(run, targets, t=t, normalize=normalize, max_error=max_error)
     out, identities = Path(out), _identities(planned, dtype, shard_bytes)
+    if out.resolve() in {source.path.parent.resolve() for source in planned.sources}:
+        raise FileExistsError(f"{out} holds the snapshots that averages are made of: choose another folder")
     named = list(zip(planned.targets, identities.items(), strict=True))
 
     def missing() -> tuple[Target, ...]:

@@ -1,5 +1,6 @@
 """Snapshots of running averages, written while training by a callback for any loop."""
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from unitgain.checkpoint.facts import SnapshotHeader, average_dtype, facts_of
-from unitgain.checkpoint.names import tracked_names
+from unitgain.checkpoint.tensors import places
 from unitgain.checkpoint.writer import check_dtype, check_finite, write_average
-from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, check_names, describe, file_name
+from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, check_names, check_sigma_rel, describe, file_name
+from unitgain.ema.names import tracked_names
 from unitgain.ema.tracker import check_step
 from unitgain.parallel import full, reshard
 from unitgain.posthoc.estimate import PAIR, Estimate, estimate, snapshot_bytes
@@ -45,9 +47,12 @@ class SnapshotStore:
         shard_bytes: largest size of a file; None for one file per average.
         metadata: more of one's own for the headers: text by name.
         header: what snapshots of a denoiser say of themselves, but for time and profile.
-        resumed: the trackers go on from a checkpoint: snapshots of a later time are replaced as training comes to them
-            again. `load_state_dict` says so too.
+        resumed: the trackers go on from a checkpoint: the first snapshot replaces those of a later time than theirs,
+            which training comes to again. `load_state_dict` says so too.
         main: whether this process writes; all processes must make the same calls where parameters are sharded.
+
+    Raises:
+        ValueError: if an argument is out of range or says nothing, or the module has tensors that no file holds.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class SnapshotStore:
         emas: Sequence[EMA] | nn.Module,
         *,
         every: float,
-        track: Sequence[float] = PAIR,
+        track: Sequence[float] | float = PAIR,
         buffers: Buffers = "statistics",
         device: torch.device | str | None = None,
         update_every: int = 1,
@@ -70,36 +75,48 @@ class SnapshotStore:
         resumed: bool = False,
         main: bool = True,
     ) -> None:
-        if not every > 0:
-            raise ValueError(f"every = {every}: the time between snapshots must be positive")
-        if update_every < 1:
+        if not 0 < every < math.inf:
+            raise ValueError(f"every = {every}: the time between snapshots must be positive, and finite")
+        if not (update_every >= 1 and update_every == int(update_every)):
             raise ValueError(f"update_every = {update_every}: must be a number of steps, 1 or more")
         check_dtype(dtype)
         if keep != "all" and budget is not None:
             raise ValueError("keep and budget both say what to delete: give one of them")
         self.folder = Path(folder)
+        track = (track,) if isinstance(track, int | float) else track
         if isinstance(emas, nn.Module):
             self.emas: list[EMA] = [PowerEMA(emas, length, buffers=buffers, device=device) for length in track]
         elif (tuple(track), buffers, device) != (PAIR, "statistics", None):
             raise ValueError("track, buffers and device are for a module: trackers have theirs")
         else:
             self.emas = list(emas)
+        if others := [type(one).__name__ for one in self.emas if not hasattr(one, "average")]:
+            raise ValueError(f"a store is given a module or trackers of one, not a sequence of {others[0]}")
         profiles = self.profiles_at(1.0)
         if not profiles or len(set(profiles)) < len(profiles):
             raise ValueError("give at least one tracker, and no two of the same length")
         check_names([file_name(1.0, describe(profile)) for profile in profiles])
+        for profile in profiles:
+            facts_of(1.0, describe(profile), (), header, metadata)  # whether files can say so
+        for length in lengths:
+            check_sigma_rel(length)
         self.every, self.update_every, self.dtype, self.budget = every, update_every, dtype, budget
         self._steps, self._behind = 0, 0.0  # since the last update of the averages: steps, and the time that they took
         self.lengths, self.shard_bytes, self.main = tuple(lengths), shard_bytes, main
         self.metadata, self.header = dict(metadata or {}), header
         self._names = tracked_names(self.emas[0].module)
+        stored = self.emas[0].average | self.emas[0].buffers
+        places({name: (stored[own].dtype, stored[own].shape) for name, own in self._names.items()})
         if budget is not None and budget < 2 * self.snapshot_bytes:
             raise ValueError(
                 f"a budget of {budget} bytes holds fewer than 2 snapshots of {self.snapshot_bytes} bytes: give more, "
                 "or store in a smaller dtype"
             )
         room = None if budget is None else budget // self.snapshot_bytes
-        self._kept = Kept(self.folder, keep, room, self.profiles_at, self.lengths, resumed)
+        self._kept = Kept(self.folder, keep, room, self.profiles_at, self.lengths)
+        self._resumed, self._begun = resumed, False
+        self._stored = 0.0  # time of the last snapshot that was taken
+        self._go_on()
 
     @property
     def thinnings(self) -> list[Thinning]:
@@ -130,17 +147,37 @@ class SnapshotStore:
             ValueError: as `EMA.update`, and as `write`.
             OSError: if it cannot be written.
         """
-        before = self.t
+        t, dt, before = float(t), float(dt), self.t
         check_step(t, dt, before)
         self.emas[0].check_online()
-        self._steps, self._behind = self._steps + 1, t - self.emas[0].t
+        self._begin()
         # The fraction of a step: times such as 0.1 + 0.2 do not fall exactly on what they are meant to.
         due = (t + 1e-6 * dt) // self.every > (before + 1e-6 * dt) // self.every
+        behind = self._steps, self._behind
+        self._steps, self._behind = self._steps + 1, t - self.emas[0].t
         if self._steps >= self.update_every:
-            self.catch_up()
+            try:
+                self.catch_up()
+            except ValueError:  # nothing was updated, and the step can be tried again
+                self._steps, self._behind = behind
+                raise
         if due:
             self.write()
         return due
+
+    def _begin(self) -> None:
+        """Look, before the first step, at what there is in the folder."""
+        if not self._begun:
+            self._begun = True
+            self._go_on()
+            if self.main:
+                self._kept.check()
+
+    def _go_on(self) -> None:
+        """Take the trackers' time for the one that the run goes on from, once they have one."""
+        if self._resumed and self.t > 0:
+            self._resumed = False
+            self._kept.resume(self.t)
 
     def catch_up(self) -> None:
         """Take the weights as they are now into the averages, for all steps since their last update."""
@@ -183,6 +220,11 @@ class SnapshotStore:
         """
         self.take()()
 
+    def close(self) -> None:
+        """Write the averages at the end of training, if there were steps after the last snapshot; as `write`."""
+        if self.t > self._stored:
+            self.write()
+
     def take(self, raw: bool = False) -> Callable[[], None]:
         """Copy the averages as they are now; what is returned writes them as `write` does, once, from any thread.
 
@@ -193,8 +235,10 @@ class SnapshotStore:
             raw: the weights of the module itself instead, in their own dtypes.
         """
         self.emas[0].check_online()
+        self._begin()
         self.catch_up()
         t = self.t
+        self._stored = self._stored if raw else t
         if raw:
             module = self.emas[0].module
             reshard(module)
@@ -225,17 +269,22 @@ class SnapshotStore:
         return {"emas": emas, "steps": self._steps, "behind": self._behind}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; snapshots of a later time are replaced as training comes to them again.
+        """Go on from a checkpoint: the first snapshot replaces those of a later time, which training comes to again.
 
         Raises:
-            ValueError: if the state is of other trackers.
+            ValueError: if the state is none of a store, or of other trackers; nothing is changed then.
         """
+        if "emas" not in state:
+            raise ValueError("this is no state of a store: give what its state_dict() returned")
         if len(state["emas"]) != len(self.emas):
             raise ValueError(f"the state has {len(state['emas'])} trackers, but there are {len(self.emas)}")
         for ema, own in zip(self.emas, state["emas"], strict=True):
+            ema.matched(own)
+        for ema, own in zip(self.emas, state["emas"], strict=True):
             ema.load_state_dict(own)
         self._steps, self._behind = int(state.get("steps", 0)), float(state.get("behind", 0.0))
-        self._kept.resume()
+        self._kept.resume(self.t)
+        self._begun = True
 
     def _average(self, ema: EMA) -> dict[str, Tensor]:
         whole = {
@@ -252,7 +301,8 @@ class SnapshotStore:
         averaged = self.emas[0].average
         buffers = [name for name, own in self._names.items() if own not in averaged]
         for name, tensor in (item for _, tensors in files for item in tensors.items()):
-            check_finite(name, tensor)
+            if name not in buffers:  # which may be masks of -inf
+                check_finite(name, tensor)
         raw = files[0][0] is RAW
         if not raw:
             self._kept.begin(t)

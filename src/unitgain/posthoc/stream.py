@@ -115,6 +115,9 @@ def _read(job: Job, start: int, size: int, files: Mapping[Path, Tensor]) -> Tens
 def _turn(job: Job, start: int, size: int, files: Mapping[Path, Tensor], sink: Sink, verify: bool) -> Sums:
     """One run of elements."""
     if job.weights is None:
+        if not size:  # of a tensor without values
+            sink(job.name, start, torch.empty(len(job.entries), 0, dtype=job.dtype))
+            return [0] * len(job.entries), [0] * len(job.entries)
         begin, width = start * job.dtype.itemsize, size * job.dtype.itemsize
         data = torch.stack([files[e.path][e.offset + begin : e.offset + begin + width] for e in job.entries])
         sums = [checksum(row, begin // PAGE) for row in data]
@@ -192,6 +195,8 @@ def _files(work: Sequence[Job]) -> Mapping[Path, Tensor]:
 @contextmanager
 def _pool(threads: int) -> Generator[tuple[ThreadPoolExecutor, int], None, None]:
     """Threads that each compute alone, while torch's own threads rest."""
+    if threads < 0:
+        raise ValueError(f"threads = {threads}: must be a number of threads, or 0 for one per processor")
     count = threads or cores()
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "reconstruct", initializer=torch.set_num_threads, initargs=(1,))

@@ -1,5 +1,8 @@
 """Names of tensors, whatever has wrapped the model that they are of."""
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -32,11 +35,7 @@ def tracked_names(module: nn.Module) -> dict[str, str]:
     """
     reshard(module)
     own = {id(tensor): name for name, tensor in [*module.named_buffers(), *module.named_parameters()]}
-    wrapped = {
-        f"{path}.module".lstrip(".")
-        for path, part in module.named_modules(remove_duplicate=False)
-        if isinstance(part, DistributedDataParallel | DataParallel | AveragedModel)
-    }
+    wrapped = _wrapped(module)
     names: dict[str, str] = {}
     others: list[str] = []
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -56,6 +55,36 @@ def tracked_names(module: nn.Module) -> dict[str, str]:
             "(fully_shard)"
         )
     return names
+
+
+def plain_names(module: nn.Module) -> dict[str, str]:
+    """By canonical name, the name that `named_parameters` or `named_buffers` gives; tied ones under the first alone."""
+    wrapped = _wrapped(module)
+    own = [name for name, _ in [*module.named_buffers(), *module.named_parameters()]]
+    return {_without_modules(name, wrapped): name for name in own}
+
+
+def own_name(name: str, names: Mapping[str, str]) -> str:
+    """What a module calls a tensor that has this name where other wrappers are around it.
+
+    Args:
+        name: with the wrappers of then.
+        names: of the module, as from `plain_names`.
+    """
+    if name in names.values():
+        return name
+    plain = without_wrappers(name)
+    return names.get(plain) or names.get(plain.removeprefix("module.")) or name
+
+
+def _wrapped(module: nn.Module) -> set[str]:
+    """Paths of those parts called `module` that DDP and the like have inside."""
+    parts: list[tuple[str, nn.Module]] = list(cast(Any, module).named_modules(remove_duplicate=False))
+    return {
+        f"{path}.module".lstrip(".")
+        for path, part in parts
+        if isinstance(part, DistributedDataParallel | DataParallel | AveragedModel)
+    }
 
 
 def _without_modules(name: str, wrapped: set[str]) -> str:
