@@ -106,6 +106,8 @@ def _settings(what: str | Source, source: Source, fit: Fit, size: int) -> dict[s
     for name in ("image_column", "split"):  # what else chooses rows, and arrays in files, shows in the fingerprint
         if (value := getattr(options, name)) is not None:
             settings[name] = value
+    if isinstance(source, Indexed):
+        settings["source_rows"] = source.chosen
     if source.conditioned:
         named = None if options.conditions is None else list(options.conditions)
         settings |= {"conditions": named, "allow_missing": options.allow_missing}

@@ -28,8 +28,11 @@ EXTRA = "data"
 Column = list[bytes] | list[str] | list[int]
 
 
-# Changes nothing of what is there: whether source and VAE are others shows in their fingerprints.
-HARMLESS = ("source: ", "vae: ", "batch: ", "allow_missing: False -> True", "allow_missing: None -> ")
+# Changes nothing of what is there: whether source and VAE are others shows in their fingerprints. Jobs of versions that
+# did not know a setting go on.
+HARMLESS = ("source: ", "vae: ", "batch: ", "source_rows: None -> ", "allow_missing: False -> True")
+HARMLESS += ("allow_missing: None -> ",)
+ROWS_CHANGED = "source_rows: other pictures are chosen, or have other classes, or files that they name changed"
 
 
 class ShardWriter:
@@ -77,6 +80,7 @@ class ShardWriter:
     def _refuse(self, saved: dict[str, Any], what: str) -> None:
         changes = differences(saved, self.settings)
         if not all(one.startswith(HARMLESS) for one in changes):
+            changes = [ROWS_CHANGED if one.startswith("source_rows: ") else one for one in changes]
             raise ValueError(
                 f"{self.folder} holds {what} with other settings ({'; '.join(changes)}): use these, delete the folder, "
                 "or choose another"
