@@ -10,10 +10,11 @@ import pytest
 from pictures import encoded, picture, tar_of
 
 from unitgain.data.fit import Fit
-from unitgain.data.prepare import prepare_data
+from unitgain.data.prepare import BrokenPictureError, prepare_data
 from unitgain.data.prepared import PreparedDataset
 from unitgain.data.settings import OnError
 from unitgain.data.sources import SourceOptions
+from unitgain.trust import Limits
 
 FIT = Fit(resolution=8)
 PICTURES = {f"{number}.png": encoded(picture(number, 8, 8)) for number in range(8)}
@@ -153,7 +154,7 @@ def forget(path, *names):
     path.write_text(json.dumps(about))
 
 
-NEW = ("source_rows",)
+NEW = ("source_rows", "max_item_bytes")
 
 
 def test_data_of_before_go_on(tmp_path):
@@ -165,3 +166,49 @@ def test_data_of_before_go_on(tmp_path):
     forget(tmp_path / "data" / "unitgain.json", *NEW)
     assert make(what, tmp_path / "data").fingerprint == manifest.fingerprint
     assert len(PreparedDataset(tmp_path / "data")) == 8
+
+
+def with_gaps(root):
+    """A table in which every other row has no age."""
+    write(root, PICTURES)
+    rows = (f"{name},{'' if number % 2 else number}\n" for number, name in enumerate(PICTURES))
+    (root / "set.csv").write_text("file,age\n" + "".join(rows))
+    return root / "set.csv"
+
+
+def of_two_sizes(root):
+    """Pictures of which every other one takes more than 500 bytes."""
+    return write(root, {name: encoded(picture(1, 8 if number % 2 else 16, 8)) for number, name in enumerate(PICTURES)})
+
+
+AGES, MISSING = SourceOptions(conditions=("age",)), SourceOptions(conditions=("age",), allow_missing=True)
+FEW, MANY = (SourceOptions(limits=Limits(max_item_bytes=most)) for most in (300, 1000))
+SKIPPING = ((with_gaps, AGES, MISSING, "allow_missing"), (of_two_sizes, FEW, MANY, "max_item_bytes"))
+
+
+@pytest.mark.parametrize(("source", "narrow", "wide", "setting"), SKIPPING)
+def test_rows_that_were_left_out_are_left_out_to_the_end(tmp_path, source, narrow, wide, setting):
+    what = source(tmp_path / "source")
+    interrupt(what, tmp_path / "data", options=narrow, on_error="skip")
+    with pytest.raises(ValueError, match=rf"holds an unfinished job with other settings \({setting}: "):
+        make(what, tmp_path / "data", wide, on_error="skip")
+    assert make(what, tmp_path / "data", narrow, on_error="skip").skipped == 4
+    with pytest.raises(ValueError, match=rf"made with other settings \({setting}: "):
+        make(what, tmp_path / "data", wide, on_error="skip")
+
+
+def test_where_nothing_was_left_out_more_may_be_taken(tmp_path):
+    what = write(tmp_path / "pictures", PICTURES)
+    interrupt(what, tmp_path / "data", options=FEW, on_error="skip")
+    assert make(what, tmp_path / "data", MANY).rows == 8
+    with pytest.raises(ValueError, match="max_item_bytes: 1000 -> 300"):
+        make(what, tmp_path / "data", FEW)
+
+
+def test_what_was_left_out_is_an_error_where_it_is_to_be_one(tmp_path):
+    what = write(tmp_path / "pictures", {**PICTURES, "1.png": b"broken"})
+    interrupt(what, tmp_path / "data", on_error="skip")
+    with pytest.raises(BrokenPictureError, match=r"1\.png cannot be decoded.*was left out.*--on-error skip, or delete"):
+        make(what, tmp_path / "data")
+    assert make(what, tmp_path / "data", on_error="skip").skipped == 1
+    assert make(what, tmp_path / "data").skipped == 1  # finished, as it was asked for

@@ -20,7 +20,7 @@ from unitgain.data.manifest import UNFINISHED, Manifest, Skipped
 from unitgain.data.media import is_array
 from unitgain.data.rows import Row, Shape, fit_item, shape_of, sum_rows
 from unitgain.data.settings import OnError
-from unitgain.data.shards import Column, ShardWriter, check_destination, features, moments
+from unitgain.data.shards import LIMIT, Column, ShardWriter, check_destination, features, moments
 from unitgain.data.sources import Indexed, Item, Source, SourceOptions, open_source
 from unitgain.data.sources.tell import place_of
 from unitgain.data.workers import count_threads, in_order
@@ -83,6 +83,12 @@ def prepare_data(
     writer = ShardWriter(folder, _settings(what, source, fit, size))
     if writer.finished is not None:
         return writer.finished
+    skipped = next((row for _, part in sorted(writer.shards.items()) for row in part.skipped), None)
+    if skipped is not None and on_error == "fail":
+        raise BrokenPictureError(
+            f"{source.name}: {skipped.key} {skipped.error}, and was left out by the call that was interrupted; go on "
+            f"with --on-error skip, or delete {folder} and start again"
+        )
     job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
     try:
         job.run(fit, size, workers)
@@ -102,6 +108,7 @@ def _settings(what: str | Source, source: Source, fit: Fit, size: int) -> dict[s
         "limit": options.limit,
         "shard": size,
         "fit": to_dict(fit),
+        LIMIT: options.limits.max_item_bytes,
     }
     for name in ("image_column", "split"):  # what else chooses rows, and arrays in files, shows in the fingerprint
         if (value := getattr(options, name)) is not None:
