@@ -175,6 +175,28 @@ def test_columns_without_a_name_may_be_several(tmp_path):
     assert opened(tmp_path / "set.csv", tmp_path).classes == ("cat",)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('file,label\na.png,"cat\na.png,dog\n', "line 2 is no CSV: .*a quote"),
+        ('file,label\na.png,cat\na.png,"dog\na.png,cat\na.png,"eel"\n', "line 3 is no CSV: .*a quote"),
+        ("file,age,label\na.png,1,5,cat\n", "line 2 has 4 cells, and the header names 3 columns: put quotes"),
+        ('file,label\n"a.png","cat\nblack"\na.png,dog,2\n', "line 4 has 3 cells, and the header names 2 columns"),
+    ],
+)
+def test_a_table_of_which_something_would_be_lost_is_refused(tmp_path, text, why):
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "set.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"set\.csv, {why}"):
+        opened(tmp_path / "set.csv", tmp_path)
+
+
+def test_cells_of_nothing_beyond_the_header_are_left_out(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "set.csv").write_text('file,label\na.png,"a ""cat"", black",, \n')
+    assert opened(tmp_path / "set.csv", tmp_path).classes == ('a "cat", black',)
+
+
 def test_parquet_files_have_each_column_once(tmp_path):
     columns = [pa.array([PNG]), pa.array([0]), pa.array([1])]
     pq.write_table(pa.table(columns, names=["image", "label", "label"]), tmp_path / "b.parquet")
