@@ -18,7 +18,7 @@ from unitgain.classes import check_names
 from unitgain.data.fit import Fit
 from unitgain.data.manifest import UNFINISHED, Manifest, Skipped
 from unitgain.data.media import is_array
-from unitgain.data.rows import Row, Shape, fit_item, shape_of, sum_rows
+from unitgain.data.rows import Row, Shape, check_heeded, fit_item, shape_of, sum_rows
 from unitgain.data.settings import OnError
 from unitgain.data.shards import LIMIT, Column, ShardWriter, check_destination, features, moments
 from unitgain.data.sources import Indexed, Item, Source, SourceOptions, open_source
@@ -89,9 +89,9 @@ def prepare_data(
             f"{source.name}: {skipped.key} {skipped.error}, and was left out by the call that was interrupted; go on "
             f"with --on-error skip, or delete {folder} and start again"
         )
-    job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
+    job = _Job(writer, source, fit, on_error, on_progress or (lambda *_: None))
     try:
-        job.run(fit, size, workers)
+        job.run(size, workers)
         return job.finish()
     except BaseException:
         writer.abandon()
@@ -124,12 +124,12 @@ def _settings(what: str | Source, source: Source, fit: Fit, size: int) -> dict[s
 class _Job:
     """Has threads make rows, and collects these into shards."""
 
-    def __init__(self, writer: ShardWriter, source: Source, on_error: OnError, progress: Progress) -> None:
-        self.writer, self.source, self.on_error, self.progress = writer, source, on_error, progress
+    def __init__(self, writer: ShardWriter, source: Source, fit: Fit, on_error: OnError, progress: Progress) -> None:
+        self.writer, self.source, self.fit, self.on_error, self.progress = writer, source, fit, on_error, progress
         shapes = [shape_of(shard) for shard in writer.shards.values() if shard.rows]
         self.shape = functools.reduce(Shape.joined, shapes) if shapes else None
 
-    def run(self, fit: Fit, size: int, workers: int) -> None:
+    def run(self, size: int, workers: int) -> None:
         """Make the shards that are missing, of `size` pictures each."""
         there = dict(self.writer.shards)
         first = next(shard for shard in itertools.count() if shard not in there)
@@ -138,7 +138,7 @@ class _Job:
         items = enumerate(self.source.read(first * size), first * size)
         missing = ((number // size, item) for number, item in items if number // size not in there)
 
-        options, column = self.source.options, self.source.array_name
+        options, column, fit = self.source.options, self.source.array_name, self.fit
 
         def make(task: tuple[int, Item]) -> tuple[int, Row]:
             return task[0], fit_item(task[1], fit, options.limits, column, options.allow_missing)
@@ -165,9 +165,19 @@ class _Job:
                 f"{self.source.name}: {row.key} {row.error}; repair or remove it, or go on without such pictures with "
                 "--on-error skip"
             )
+        if row.data is not None and self.shape is None:
+            self._check_heeded(row)
         if row.data is not None:
             self.shape = row.shape if self.shape is None else self.shape.joined(row.shape)
         return row
+
+    def _check_heeded(self, row: Row) -> None:
+        """Refuse what would be ignored of `fit`, by the first row; arrays beside pictures may heed it."""
+        keys = self.source.keys if isinstance(self.source, Indexed) else ()
+        mixed = row.layout_told and any(key.lower().endswith(".npy") for key in keys)
+        check_heeded(
+            row, dataclasses.replace(self.fit, layout=None) if mixed else self.fit, bool(self.source.conditioned)
+        )
 
     def write(self, shard: int, rows: Sequence[Row]) -> None:
         """Write rows as a shard."""
