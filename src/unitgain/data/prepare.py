@@ -83,12 +83,8 @@ def prepare_data(
     writer = ShardWriter(folder, _settings(what, source, fit, size))
     if writer.finished is not None:
         return writer.finished
-    skipped = next((row for _, part in sorted(writer.shards.items()) for row in part.skipped), None)
-    if skipped is not None and on_error == "fail":
-        raise BrokenPictureError(
-            f"{source.name}: {skipped.key} {skipped.error}, and was left out by the call that was interrupted; go on "
-            f"with --on-error skip, or delete {folder} and start again"
-        )
+    if on_error == "fail":
+        _refuse_skipped(writer, source)
     job = _Job(writer, source, fit, on_error, on_progress or (lambda *_: None))
     try:
         job.run(size, workers)
@@ -119,6 +115,16 @@ def _settings(what: str | Source, source: Source, fit: Fit, size: int) -> dict[s
         named = None if options.conditions is None else list(options.conditions)
         settings |= {"conditions": named, "allow_missing": options.allow_missing}
     return settings
+
+
+def _refuse_skipped(writer: ShardWriter, source: Source) -> None:
+    """Raise `BrokenPictureError` if the call that was interrupted has left out a picture."""
+    skipped = next((row for _, part in sorted(writer.shards.items()) for row in part.skipped), None)
+    if skipped is not None:
+        raise BrokenPictureError(
+            f"{source.name}: {skipped.key} {skipped.error}, and was left out by the call that was interrupted; go on "
+            f"with --on-error skip, or delete {writer.folder} and start again"
+        )
 
 
 class _Job:

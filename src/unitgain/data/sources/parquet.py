@@ -3,7 +3,7 @@
 import itertools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,21 +144,18 @@ def _parts(paths: Sequence[Path], column: str, places: NDArray[np.int64], limits
 
 
 def _stamps(paths: Sequence[Path], column: str, further: Sequence[str], limits: Limits) -> Iterator[Stamp]:
-    """Stamps of the files that rows name, of pictures and of values of conditions."""
+    """Stamps of the files that rows name, of pictures and of values of conditions, as far as these can be read."""
     for path, name in itertools.product(paths, dict.fromkeys((column, *further))):
-        table = _open(path)
-        kind = str(table.schema_arrow.field(name).type)
-        own = f"{name}.path" if kind.startswith("struct") else name
-        if own == name and kind not in ("string", "large_string"):
-            continue
-        for group in range(table.num_row_groups):
-            if _has_all(table.metadata.row_group(group), f"{name}.bytes"):
+        with suppress(Exception):  # of whatever pyarrow makes of it, and again of each row, when it is read
+            table = _open(path)
+            kind = str(table.schema_arrow.field(name).type)
+            own = f"{name}.path" if kind.startswith("struct") else name
+            if own == name and kind not in ("string", "large_string"):
                 continue
-            try:
-                for part in _read(path, table, group, own, limits, LABELS):
-                    yield from stamps_of(path.parent, part, name != column)
-            except (_TableError, LimitError):  # an error of each row, when it is read
-                continue
+            for group in range(table.num_row_groups):
+                if not _has_all(table.metadata.row_group(group), f"{name}.bytes"):
+                    for part in _read(path, table, group, own, limits, LABELS):
+                        yield from stamps_of(path.parent, part, name != column)
 
 
 def _has_all(group: Any, column: str) -> bool:

@@ -126,7 +126,8 @@ def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         if not names:
             raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
         chosen, splits = choose_files(names, options.split, str(path))
-        return open_stacks([path / listing.pictures[names[index]] for index in chosen], options, str(path), splits)
+        names = [names[index] for index in chosen]
+        return open_stacks([path / listing.pictures[name] for name in names], options, str(path), splits, names)
     heeded = {"pictures": ("labels",), "tar archives": ("labels", "archives"), "parquet files": ()}[kind]
     _refuse_others(options, path, f"a folder of {kind}", "follow_links", *heeded)
     if kind == "pictures":
