@@ -201,8 +201,10 @@ def test_where_nothing_was_left_out_more_may_be_taken(tmp_path):
     what = write(tmp_path / "pictures", PICTURES)
     interrupt(what, tmp_path / "data", options=FEW, on_error="skip")
     assert make(what, tmp_path / "data", MANY).rows == 8
+    assert make(what, tmp_path / "data", FEW).rows == 8  # which are all there are
+    interrupt(what, tmp_path / "begun", options=MANY, on_error="skip")
     with pytest.raises(ValueError, match="max_item_bytes: 1000 -> 300"):
-        make(what, tmp_path / "data", FEW)
+        make(what, tmp_path / "begun", FEW, on_error="skip")
 
 
 def test_what_was_left_out_is_an_error_where_it_is_to_be_one(tmp_path):

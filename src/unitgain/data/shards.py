@@ -83,8 +83,8 @@ class ShardWriter:
         """Raise if the settings are not those of what is there; `skipped` says whether rows of it were left out."""
         changes, harmless = differences(saved, self.settings), HARMLESS
         if not skipped:
-            raised = self.settings.get(LIMIT, 0) >= saved.get(LIMIT, 0)
-            harmless += (*WIDER, *((f"{LIMIT}: ",) if raised else ()))
+            kept = self.finished is not None or self.settings.get(LIMIT, 0) >= saved.get(LIMIT, 0)
+            harmless += (*WIDER, *((f"{LIMIT}: ",) if kept else ()))
         if not all(one.startswith(harmless) for one in changes):
             changes = [ROWS_CHANGED if one.startswith("source_rows: ") else one for one in changes]
             raise ValueError(
