@@ -195,6 +195,8 @@ def test_rows_that_were_left_out_are_left_out_to_the_end(tmp_path, source, narro
     assert make(what, tmp_path / "data", narrow, on_error="skip").skipped == 4
     with pytest.raises(ValueError, match=rf"made with other settings \({setting}: "):
         make(what, tmp_path / "data", wide, on_error="skip")
+    forget(tmp_path / "data" / "unitgain.json", setting)
+    assert make(what, tmp_path / "data", narrow, on_error="skip").skipped == 4  # as of before it was a setting
 
 
 def test_where_nothing_was_left_out_more_may_be_taken(tmp_path):

@@ -32,7 +32,8 @@ Column = list[bytes] | list[str] | list[int]
 # Changes nothing of what is there: whether source and VAE are others shows in their fingerprints. Jobs of versions that
 # did not know a setting go on.
 HARMLESS = ("source: ", "vae: ", "batch: ", "source_rows: None -> ", f"{LIMIT}: None -> ")
-WIDER = ("allow_missing: False -> True", "allow_missing: None -> ")  # so is this, where nothing was left out
+HARMLESS += ("allow_missing: None -> False",)
+WIDER = ("allow_missing: False -> True", "allow_missing: None -> True")  # so is this, where nothing was left out
 ROWS_CHANGED = "source_rows: other pictures are chosen, or have other classes, or files that they name changed"
 
 
