@@ -236,6 +236,16 @@ def test_sixteen_bits_are_cut_to_eight():
     assert pixels(file(wide, "TIFF"), channels=1).tolist() == [[0, 0], [1, 255]]
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_dark_pictures_of_sixteen_bits_are_dark(format):
+    dark = Image.fromarray(np.full((2, 2), 200, np.uint16))
+    assert pixels(file(dark.convert("I") if format == "PPM" else dark, format), channels=1).max() == 0
+
+
+def test_black_pictures_of_32_bits_are_black():
+    assert pixels(file(Image.fromarray(np.zeros((2, 2), np.int32)), "TIFF"), channels=1).max() == 0
+
+
 def rgb_png_of_16_bits(values):
     """Pillow does not write these."""
     import zlib
@@ -289,6 +299,10 @@ def test_what_is_stored_comes_back(format):
         (file(noise(64, 64))[:5000], "cannot be decoded"),
         (file(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"), "floating-point"),
         (file(Image.fromarray(np.full((2, 2), 10**6, np.int32)), "TIFF"), "32-bit pixels from 1000000"),
+        (
+            file(Image.fromarray(np.full((2, 2), 200, np.int32)), "TIFF"),
+            "32-bit pixels from 200 to 200: convert it to 8",
+        ),
         (b"\x93NUMPY rubbish", "no readable NPY"),
     ],
 )

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pictures import encoded, folder_of, picture, tar_of
+from samples import folder_of_arrays, folder_of_volumes
 
 from unitgain.data.fit import Fit
 from unitgain.data.prepare import BrokenPictureError, prepare_data
@@ -88,6 +89,84 @@ def test_what_a_source_would_ignore_is_refused(tmp_path, kind):
 def test_labels_and_none_at_once_are_refused(tmp_path):
     with pytest.raises(ValueError, match="none are wanted"):
         opened(folder_of(tmp_path / "a", each=1), tmp_path, no_labels=True, labels=tmp_path / "x.csv")
+
+
+def test_a_column_of_labels_goes_with_labels_in_columns(tmp_path):
+    root = folder_of(tmp_path / "a", each=1)
+    (tmp_path / "x.json").write_text('{"labels": {"cat/0.png": 0, "dog/0.png": 1, "eel/0.png": 0}}')
+    with pytest.raises(ValueError, match="label column 'y', and no labels are wanted"):
+        opened(root, tmp_path, no_labels=True, label_column="y")
+    with pytest.raises(ValueError, match=r"label column 'y': labels .*x\.json is no table"):
+        opened(root, tmp_path, labels=tmp_path / "x.json", label_column="y")
+    np.savez(tmp_path / "b.npz", x=np.zeros((2, 3, 8, 8), np.uint8), y=np.arange(2))
+    np.save(tmp_path / "x.npy", np.arange(2))
+    with pytest.raises(ValueError, match=r"label column 'y': labels .*x\.npy is no table"):
+        opened(tmp_path / "b.npz", tmp_path, labels=tmp_path / "x.npy", label_column="y")
+
+
+def test_missing_values_are_those_of_conditions(tmp_path):
+    with pytest.raises(ValueError, match=r"--allow-missing: .*a has no conditions"):
+        opened(folder_of(tmp_path / "a", each=1), tmp_path, allow_missing=True)
+
+
+def of_pictures(root):
+    return folder_of(root, each=1)
+
+
+def of_arrays(root):
+    return folder_of_arrays(root, (2, 16), each=1)
+
+
+def of_volumes(root):
+    return folder_of_volumes(root, each=1)
+
+
+@pytest.mark.parametrize(
+    ("source", "fit", "why"),
+    [
+        (
+            of_pictures,
+            Fit(resolution=8, layout="channels-first"),
+            r"--layout channels-first .*cat/0\.png: its file says",
+        ),
+        (of_pictures, Fit(resolution=8, layout="latents"), "--layout latents would be ignored"),
+        (of_pictures, Fit(resolution=None, fit="pad"), "--fit pad .*without --resolution"),
+        (of_volumes, Fit(resolution=None, layout="channels-last"), "--layout channels-last would be ignored"),
+        (
+            of_arrays,
+            Fit(resolution=None, format="webp"),
+            "--format webp .*it is no picture but array of 2 channels, 16",
+        ),
+        (of_arrays, Fit(resolution=None, background="red"), "--background red .*it is no picture but array"),
+        (of_arrays, Fit(resolution=None, fit="stretch"), "--fit stretch .*without --resolution"),
+    ],
+)
+def test_what_pictures_or_arrays_would_ignore_is_refused(tmp_path, source, fit, why):
+    what = str(source(tmp_path / "a"))
+    with pytest.raises(ValueError, match=why):
+        prepare_data(what, tmp_path / "data", fit, workers=1)
+    plain = Fit(resolution=fit.resolution)
+    assert prepare_data(what, tmp_path / "data", plain, workers=1).rows > 0  # nothing is left of the other
+
+
+def test_a_layout_counts_for_arrays_among_pictures(tmp_path):
+    root = folder_of(tmp_path / "a", classes=("",), each=1)
+    np.save(root / "1.npy", np.zeros((14, 20, 3), np.uint8))
+    fit = Fit(resolution=8, layout="channels-last")
+    assert prepare_data(str(root), tmp_path / "data", fit, workers=1).rows == 2
+
+
+def test_a_layout_and_a_background_count_for_conditions(tmp_path):
+    """Those of pictures may be arrays, and those of arrays pictures."""
+    root = folder_of(tmp_path / "a", classes=("",), each=1, width=8, height=8)
+    np.save(root / "1.npy", np.zeros((2, 8, 8), np.float32))
+    asked = SourceOptions(conditions=("told",))
+    (root / "set.csv").write_text("file,told\n0.png,1.npy\n")
+    fit = Fit(resolution=None, layout="channels-first")
+    assert prepare_data(str(root / "set.csv"), tmp_path / "pictures", fit, options=asked, workers=1).rows == 1
+    (root / "set.csv").write_text("file,told\n1.npy,0.png\n")
+    fit = Fit(resolution=None, layout="channels-first", background="black")
+    assert prepare_data(str(root / "set.csv"), tmp_path / "arrays", fit, options=asked, workers=1).kind == "array"
 
 
 def test_rows_of_a_table_are_of_their_split(tmp_path):
@@ -173,6 +252,28 @@ def test_columns_without_a_name_may_be_several(tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "set.csv").write_text("file,label,,\na.png,cat,,\n")
     assert opened(tmp_path / "set.csv", tmp_path).classes == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('file,label\na.png,"cat\na.png,dog\n', "line 2 is no CSV: .*a quote"),
+        ('file,label\na.png,cat\na.png,"dog\na.png,cat\na.png,"eel"\n', "line 3 is no CSV: .*a quote"),
+        ("file,age,label\na.png,1,5,cat\n", "line 2 has 4 cells, and the header names 3 columns: put quotes"),
+        ('file,label\n"a.png","cat\nblack"\na.png,dog,2\n', "line 4 has 3 cells, and the header names 2 columns"),
+    ],
+)
+def test_a_table_of_which_something_would_be_lost_is_refused(tmp_path, text, why):
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "set.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"set\.csv, {why}"):
+        opened(tmp_path / "set.csv", tmp_path)
+
+
+def test_cells_of_nothing_beyond_the_header_are_left_out(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "set.csv").write_text('file,label\na.png,"a ""cat"", black",, \n')
+    assert opened(tmp_path / "set.csv", tmp_path).classes == ('a "cat", black',)
 
 
 def test_parquet_files_have_each_column_once(tmp_path):

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -361,3 +362,12 @@ def test_labels_that_are_far_apart_are_numbered(tmp_path):
     )
     with pytest.raises(ValueError, match="has label -1000000000, but classes"):
         opened(root, tmp_path)
+
+
+def test_stacked_files_of_one_name_have_keys_of_their_own(tmp_path):
+    for name in ("p/a", "q/a", "q/b"):
+        path = tmp_path / "set" / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.zeros((1, 3, 8, 8), np.uint8))
+    source = open_source(str(tmp_path / "set"), tmp_path, SourceOptions(stacked=True))
+    assert [item.key for item in source.read()] == [f"{name}.npy/000000000" for name in ("p/a", "q/a", "b")]

@@ -5,7 +5,7 @@ Which condition a column is: `NAME`, `NAME=COLUMN`, or with what its values are,
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,15 @@ def parse_cell(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return number if isinstance(number, list | int | float) else text
+
+
+def path_of(cell: Any) -> str | None:
+    """The path of the file that a cell names; None if it holds something else."""
+    if isinstance(cell, Mapping):  # as the datasets library has files
+        cell = cell.get("path") if cell.get("bytes") is None else None
+    text = cell.strip() if isinstance(cell, str) else ""
+    value = None if text[:1] == "[" and text[-1:] == "]" else parse_cell(text)  # long lists are parsed once, when read
+    return value if isinstance(value, str) else None
 
 
 def _of_file(

@@ -30,6 +30,7 @@ WHOLE = 2**25  # pixels; larger pictures than that are cut before they are enlar
 MOST = 4  # times the square that is cut out of it
 AROUND = 8  # pixels that bicubic needs around a part, when it shrinks to no less than half
 ICON = b"\0\0\1\0"
+TIFF_BITS = 258  # tag of the bits of each channel
 _lock = threading.Lock()  # of Pillow's limit, which is one for all threads
 
 
@@ -278,7 +279,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F" or not math.isfinite(values.max()):
         raise ImageError("has floating-point pixels, whose range is unknown: convert it to 8 or 16 bits")
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
+    bits = getattr(image, "tag_v2", {}).get(TIFF_BITS)  # 16 bits may be opened as 32, too
+    if low < 0 or high > 65535 or (bits == (32,) and 0 < high <= 255):
         raise ImageError(f"has 32-bit pixels from {low} to {high}: convert it to 8 or 16 bits")
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))  # as Pillow does for 16-bit RGB
 

@@ -18,9 +18,9 @@ from unitgain.classes import check_names
 from unitgain.data.fit import Fit
 from unitgain.data.manifest import UNFINISHED, Manifest, Skipped
 from unitgain.data.media import is_array
-from unitgain.data.rows import Row, Shape, fit_item, shape_of, sum_rows
+from unitgain.data.rows import Row, Shape, check_heeded, fit_item, shape_of, sum_rows
 from unitgain.data.settings import OnError
-from unitgain.data.shards import Column, ShardWriter, check_destination, features, moments
+from unitgain.data.shards import LIMIT, Column, ShardWriter, check_destination, features, moments
 from unitgain.data.sources import Indexed, Item, Source, SourceOptions, open_source
 from unitgain.data.sources.tell import place_of
 from unitgain.data.workers import count_threads, in_order
@@ -83,9 +83,11 @@ def prepare_data(
     writer = ShardWriter(folder, _settings(what, source, fit, size))
     if writer.finished is not None:
         return writer.finished
-    job = _Job(writer, source, on_error, on_progress or (lambda *_: None))
+    if on_error == "fail":
+        _refuse_skipped(writer, source)
+    job = _Job(writer, source, fit, on_error, on_progress or (lambda *_: None))
     try:
-        job.run(fit, size, workers)
+        job.run(size, workers)
         return job.finish()
     except BaseException:
         writer.abandon()
@@ -102,25 +104,38 @@ def _settings(what: str | Source, source: Source, fit: Fit, size: int) -> dict[s
         "limit": options.limit,
         "shard": size,
         "fit": to_dict(fit),
+        LIMIT: options.limits.max_item_bytes,
     }
     for name in ("image_column", "split"):  # what else chooses rows, and arrays in files, shows in the fingerprint
         if (value := getattr(options, name)) is not None:
             settings[name] = value
+    if isinstance(source, Indexed):
+        settings["source_rows"] = source.chosen
     if source.conditioned:
         named = None if options.conditions is None else list(options.conditions)
         settings |= {"conditions": named, "allow_missing": options.allow_missing}
     return settings
 
 
+def _refuse_skipped(writer: ShardWriter, source: Source) -> None:
+    """Raise `BrokenPictureError` if the call that was interrupted has left out a picture."""
+    skipped = next((row for _, part in sorted(writer.shards.items()) for row in part.skipped), None)
+    if skipped is not None:
+        raise BrokenPictureError(
+            f"{source.name}: {skipped.key} {skipped.error}, and was left out by the call that was interrupted; go on "
+            f"with --on-error skip, or delete {writer.folder} and start again"
+        )
+
+
 class _Job:
     """Has threads make rows, and collects these into shards."""
 
-    def __init__(self, writer: ShardWriter, source: Source, on_error: OnError, progress: Progress) -> None:
-        self.writer, self.source, self.on_error, self.progress = writer, source, on_error, progress
+    def __init__(self, writer: ShardWriter, source: Source, fit: Fit, on_error: OnError, progress: Progress) -> None:
+        self.writer, self.source, self.fit, self.on_error, self.progress = writer, source, fit, on_error, progress
         shapes = [shape_of(shard) for shard in writer.shards.values() if shard.rows]
         self.shape = functools.reduce(Shape.joined, shapes) if shapes else None
 
-    def run(self, fit: Fit, size: int, workers: int) -> None:
+    def run(self, size: int, workers: int) -> None:
         """Make the shards that are missing, of `size` pictures each."""
         there = dict(self.writer.shards)
         first = next(shard for shard in itertools.count() if shard not in there)
@@ -129,7 +144,7 @@ class _Job:
         items = enumerate(self.source.read(first * size), first * size)
         missing = ((number // size, item) for number, item in items if number // size not in there)
 
-        options, column = self.source.options, self.source.array_name
+        options, column, fit = self.source.options, self.source.array_name, self.fit
 
         def make(task: tuple[int, Item]) -> tuple[int, Row]:
             return task[0], fit_item(task[1], fit, options.limits, column, options.allow_missing)
@@ -156,9 +171,19 @@ class _Job:
                 f"{self.source.name}: {row.key} {row.error}; repair or remove it, or go on without such pictures with "
                 "--on-error skip"
             )
+        if row.data is not None and self.shape is None:
+            self._check_heeded(row)
         if row.data is not None:
             self.shape = row.shape if self.shape is None else self.shape.joined(row.shape)
         return row
+
+    def _check_heeded(self, row: Row) -> None:
+        """Refuse what would be ignored of `fit`, by the first row; arrays beside pictures may heed it."""
+        keys = self.source.keys if isinstance(self.source, Indexed) else ()
+        mixed = row.layout_told and any(key.lower().endswith(".npy") for key in keys)
+        check_heeded(
+            row, dataclasses.replace(self.fit, layout=None) if mixed else self.fit, bool(self.source.conditioned)
+        )
 
     def write(self, shard: int, rows: Sequence[Row]) -> None:
         """Write rows as a shard."""

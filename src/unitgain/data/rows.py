@@ -107,6 +107,7 @@ class Row:
         squares: sums of their squares.
         enlarged: whether it had to be enlarged.
         conditions: the bytes of what else there is, by name; none of what is missing.
+        layout_told: whether its file is of a kind that says what its axes are.
     """
 
     key: str
@@ -118,6 +119,7 @@ class Row:
     squares: tuple[float, ...] = ()
     enlarged: bool = False
     conditions: Mapping[str, bytes] = field(default_factory=dict)
+    layout_told: bool = False
 
 
 def shape_of(shard: Shard) -> Shape:
@@ -152,12 +154,13 @@ def _fitted(item: Item, fit: Fit, limits: Limits, column: str | None) -> tuple[R
         if raw is not None and data[:6] == NPY and (moments := read_moments(raw.array, fit)) is not None:
             return _latent_row(item, moments), Frame(moments.shape[1:], moments.shape[1:], fit)
         sample = data if raw is None else sample_of(raw, fit)
+        told = raw is None or raw.media != "array"
         if isinstance(sample, Sample):
-            after = sample.array.shape[1:]
-            return _array_row(item, sample), Frame(sample.before, after, fit, layout=sample.layout)
+            frame = Frame(sample.before, sample.array.shape[1:], fit, layout=sample.layout)
+            return dataclasses.replace(_array_row(item, sample), layout_told=told), frame
         image, enlarged, before = fit_image(sample, fit, limits)
         frame = Frame(before, (image.height, image.width), fit, pixels=True, layout=fit.layout)
-        return _image_row(item, image, enlarged, fit), frame
+        return dataclasses.replace(_image_row(item, image, enlarged, fit), layout_told=told), frame
     except ImageError as error:
         return Row(item.key, item.label, error=str(error)), None
     except ImportError:
@@ -185,6 +188,33 @@ def _with_conditions(row: Row, frame: Frame, item: Item, limits: Limits, allow_m
         return dataclasses.replace(row, shape=shape, conditions=found)
     except (ImageError, ValueError) as error:
         return Row(item.key, item.label, error=str(error))
+
+
+def check_heeded(row: Row, fit: Fit, conditioned: bool) -> None:
+    """Check that all that is asked of a row counts for it.
+
+    Args:
+        row: one that can be used.
+        fit: what is asked.
+        conditioned: whether it has conditions, which may be pictures or arrays where it is none.
+
+    Raises:
+        ValueError: naming what would be ignored, and why.
+    """
+    idle = {
+        f"--fit {fit.fit}": (fit.fit != "crop" and fit.resolution is None, "it keeps its size without --resolution"),
+        f"--layout {fit.layout}": (
+            fit.layout is not None and row.layout_told and (fit.layout == "latents" or not conditioned),
+            "its file says what its axes are",
+        ),
+    }
+    if row.shape.kind != "image":
+        why = f"it is no picture but {row.shape}"
+        idle[f"--format {fit.format}"] = fit.format != "png", why
+        idle[f"--background {fit.background}"] = fit.background != "white" and not conditioned, why
+    for option, (ignored, why) in idle.items():
+        if ignored:
+            raise ValueError(f"{option} would be ignored: {row.key}: {why}; leave it out")
 
 
 def sum_rows(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:

@@ -25,11 +25,16 @@ from unitgain.serial import differences, digest, from_dict, to_dict
 SKIPPED = "skipped.jsonl"
 SETTINGS = "settings.json"
 EXTRA = "data"
+LIMIT = "max_item_bytes"
 Column = list[bytes] | list[str] | list[int]
 
 
-# Changes nothing of what is there: whether source and VAE are others shows in their fingerprints.
-HARMLESS = ("source: ", "vae: ", "batch: ", "allow_missing: False -> True", "allow_missing: None -> ")
+# Changes nothing of what is there: whether source and VAE are others shows in their fingerprints. Jobs of versions that
+# did not know a setting go on.
+HARMLESS = ("source: ", "vae: ", "batch: ", "source_rows: None -> ", f"{LIMIT}: None -> ")
+HARMLESS += ("allow_missing: None -> False",)
+WIDER = ("allow_missing: False -> True", "allow_missing: None -> True")  # so is this, where nothing was left out
+ROWS_CHANGED = "source_rows: other pictures are chosen, or have other classes, or files that they name changed"
 
 
 class ShardWriter:
@@ -53,18 +58,19 @@ class ShardWriter:
         self.journal = folder / UNFINISHED
         self.finished = read_manifest(folder) if (folder / MANIFEST).is_file() else None
         if self.finished is not None:
-            self._refuse(self.finished.settings, "prepared data made")
+            self._refuse(self.finished.settings, "prepared data made", self.finished.skipped > 0)
             shutil.rmtree(self.journal, ignore_errors=True)
             self.shards = dict(enumerate(self.finished.shards))
             return
         check_destination(folder)
-        self._begin()
-        self.shards = self._read_journal()
+        journal = self._read_journal()
+        self._begin(any(shard.skipped for shard in journal.values()))
+        self.shards = {index: shard for index, shard in journal.items() if not damage(folder, shard)}
 
-    def _begin(self) -> None:
+    def _begin(self, skipped: bool) -> None:
         path = self.journal / SETTINGS
         if path.exists():
-            self._refuse(read_json(path), "an unfinished job")
+            self._refuse(read_json(path), "an unfinished job", skipped)
         write_text(path, json.dumps(self.settings, indent=1) + "\n")
         sweep(self.folder)
         sweep(self.journal)
@@ -74,9 +80,14 @@ class ShardWriter:
         if not any(self.journal.glob("[0-9]*.json")):
             (self.journal / SETTINGS).unlink(missing_ok=True)
 
-    def _refuse(self, saved: dict[str, Any], what: str) -> None:
-        changes = differences(saved, self.settings)
-        if not all(one.startswith(HARMLESS) for one in changes):
+    def _refuse(self, saved: dict[str, Any], what: str, skipped: bool) -> None:
+        """Raise if the settings are not those of what is there; `skipped` says whether rows of it were left out."""
+        changes, harmless = differences(saved, self.settings), HARMLESS
+        if not skipped:
+            kept = self.finished is not None or self.settings.get(LIMIT, 0) >= saved.get(LIMIT, 0)
+            harmless += (*WIDER, *((f"{LIMIT}: ",) if kept else ()))
+        if not all(one.startswith(harmless) for one in changes):
+            changes = [ROWS_CHANGED if one.startswith("source_rows: ") else one for one in changes]
             raise ValueError(
                 f"{self.folder} holds {what} with other settings ({'; '.join(changes)}): use these, delete the folder, "
                 "or choose another"
@@ -89,8 +100,7 @@ class ShardWriter:
                 shard = from_dict(Shard, read_json(path))
             except ValueError as error:
                 raise DataError(f"{path} is damaged: delete {self.folder} and start again; {error}") from error
-            if not damage(self.folder, shard):
-                shards[int(path.stem)] = shard
+            shards[int(path.stem)] = shard
         return shards
 
     def write(self, index: int, columns: Mapping[str, Column], **entry: Any) -> Shard:

@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unitgain.data.cells import Cell, Wanted, parse_cell, wanted_of
+from unitgain.data.cells import Cell, Wanted, path_of, wanted_of
 from unitgain.data.sources.labels import FILE_COLUMNS, find_column, look_up, once, same_name
 from unitgain.data.sources.lines import Line, Lines
 from unitgain.data.sources.listing import parents, plain_path
@@ -171,6 +171,5 @@ def _files(lines: Lines) -> str | None:
 
 def _path(folder: str, cell: object) -> str:
     """The path of the file that a cell names; empty if it names none."""
-    text = cell.strip() if isinstance(cell, str) else ""
-    value = None if text.startswith("[") else parse_cell(text)
-    return same_name(plain_path(posixpath.join(folder, value), False) or "") if isinstance(value, str) else ""
+    value = path_of(cell) if isinstance(cell, str) else None
+    return same_name(plain_path(posixpath.join(folder, value), False) or "") if value else ""

@@ -40,7 +40,7 @@ def parse_lines(name: str, data: bytes, where: str) -> Lines:
         where: for messages.
 
     Raises:
-        ValueError: if it is not what its name says, or has a column twice.
+        ValueError: if it is not what its name says, has a column twice, or a row with more cells than columns.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -62,19 +62,27 @@ def _objects(text: str, where: str) -> Lines:
 
 
 def _cells(text: str, where: str, tabs: bool) -> Lines:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",")
-    rows = list[tuple[int, Line]]()
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", strict=True)
+    rows, line = list[tuple[int, Line]](), 1
     try:
         with _cells_of_any_length(len(text)):
             names = next(reader, [])
             check_columns(names, where)
             line = reader.line_num + 1
             for cells in reader:
+                if any(cell.strip() for cell in cells[len(names) :]):
+                    raise ValueError(
+                        f"{where}, line {line} has {len(cells)} cells, and the header names {len(names)} columns: put "
+                        f"quotes around a cell that has {'tabs' if tabs else 'commas'} in it, or name the columns"
+                    )
                 if cells:  # a line of nothing is no row
                     rows.append((line, dict(itertools.zip_longest(names, cells[: len(names)]))))
                 line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{where}, line {reader.line_num} is no CSV: {error}") from error
+        raise ValueError(
+            f'{where}, line {line} is no CSV: {error}; a quote (") that opens a cell closes it, too, and is doubled '
+            "within it"
+        ) from error
     return Lines(tuple(names), tuple(rows))
 
 

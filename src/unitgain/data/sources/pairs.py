@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unitgain.data.cells import Cell, files_below, wanted_of
+from unitgain.data.cells import Cell, files_below, path_of, wanted_of
 from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, check_label, find_column, number
 from unitgain.data.sources.lines import Line, parse_lines
+from unitgain.data.sources.paths import stamps
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, size_and_time, stamp
 from unitgain.data.sources.splits import SPLIT, RowSplits
 from unitgain.trust import Limits, read_regular
@@ -50,6 +51,7 @@ def open_pairs(path: Path, options: SourceOptions, splits: RowSplits) -> Indexed
         classes=classes,
         notes=(*notes, *left),
         fingerprint=digest([stamp(path), *(size_and_time(root / key) for key in keys), classes, numbers]),
+        stamps=lambda: stamps(root, (path_of(line.get(one.column)) for _, line in lines for one in wanted)),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )

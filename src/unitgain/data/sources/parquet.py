@@ -3,7 +3,7 @@
 import itertools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from unitgain.data.sources.columns import (
 from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.lines import check_columns
 from unitgain.data.sources.pages import page_sizes
+from unitgain.data.sources.paths import Stamp, stamps_of
 from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.data.sources.splits import RowSplits
 from unitgain.extras import require
@@ -80,6 +81,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, splits: RowSplit
         classes=classes,
         notes=(*notes, *left),
         fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
+        stamps=lambda: _stamps(paths, column, [one.column for one in scan.wanted], options.limits),
         conditioned=tuple(one.name for one in scan.wanted),
         conditions=cells,
     )
@@ -139,6 +141,27 @@ def _parts(paths: Sequence[Path], column: str, places: NDArray[np.int64], limits
         table = _open(paths[file])
         for (_, group), rows in own:
             yield from take_rows(_read(paths[file], table, group, column, limits, ROWS), rows)
+
+
+def _stamps(paths: Sequence[Path], column: str, further: Sequence[str], limits: Limits) -> Iterator[Stamp]:
+    """Stamps of the files that rows name, of pictures and of values of conditions, as far as these can be read."""
+    for path, name in itertools.product(paths, dict.fromkeys((column, *further))):
+        with suppress(Exception):  # of whatever pyarrow makes of it, and again of each row, when it is read
+            table = _open(path)
+            kind = str(table.schema_arrow.field(name).type)
+            own = f"{name}.path" if kind.startswith("struct") else name
+            if own == name and kind not in ("string", "large_string"):
+                continue
+            for group in range(table.num_row_groups):
+                if not _has_all(table.metadata.row_group(group), f"{name}.bytes"):
+                    for part in _read(path, table, group, own, limits, LABELS):
+                        yield from stamps_of(path.parent, part, name != column)
+
+
+def _has_all(group: Any, column: str) -> bool:
+    """Whether no row of a group lacks a value in a column, as far as the file tells."""
+    chunks = [chunk for chunk in map(group.column, range(group.num_columns)) if chunk.path_in_schema == column]
+    return bool(chunks) and all(chunk.is_stats_set and chunk.statistics.null_count == 0 for chunk in chunks)
 
 
 class _TableError(Exception):

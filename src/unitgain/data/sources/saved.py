@@ -1,6 +1,7 @@
 """Directories that the `datasets` library saved."""
 
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from unitgain.data.sources.columns import (
     take_rows,
 )
 from unitgain.data.sources.labels import Label, find_column, number
+from unitgain.data.sources.paths import stamps_of
 from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.data.sources.splits import SPLIT, RowSplits, choose_split
 from unitgain.trust import DEFAULT_LIMITS, parse_json, plain_name, read_regular
@@ -77,6 +79,11 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         classes=classes,
         notes=(*notes, *left),
         fingerprint=digest([*map(stamp, files), column, label_column, classes]),
+        stamps=lambda: itertools.chain.from_iterable(
+            stamps_of(folder, batch.column(name), name != column)
+            for name in dict.fromkeys((column, *(one.column for one in wanted)))
+            for batch in batches
+        ),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )

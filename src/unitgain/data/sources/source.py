@@ -151,6 +151,7 @@ class Indexed(Source):
         labels: int64, one per picture; None without.
         conditions: what else a picture has, by its number; nothing by default.
         beside: names of the files that hold it, where each is one of the source.
+        stamps: names, sizes and times of files that rows name by paths, where the fingerprint has none of these.
     """
 
     kind: Kind
@@ -159,12 +160,18 @@ class Indexed(Source):
     labels: NDArray[np.int64] | None = None
     conditions: Callable[[int], tuple[Cell, ...]] = lambda _: ()
     beside: tuple[str, ...] = ()
+    stamps: Callable[[], Iterable[Any]] = tuple
 
     def __post_init__(self) -> None:
         self.length = len(self.keys)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def chosen(self) -> str:
+        """A fingerprint of the pictures that were chosen, in their order, of their classes, and of files they name."""
+        return digest([*self.keys, self.labels, self.classes, *self.stamps()])
 
     @property
     def array_name(self) -> str | None:
@@ -223,7 +230,7 @@ def size_and_time(path: Path) -> tuple[int, int]:
     """Size and time of a file; -1 of one that cannot be had, which is an error of this picture when it is read."""
     try:
         return stamp(path)[1:]
-    except OSError:
+    except (OSError, ValueError):  # of a name that is none
         return -1, -1
 
 

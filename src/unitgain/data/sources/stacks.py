@@ -4,6 +4,7 @@ import functools
 import math
 import mmap
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,9 @@ def is_stack(path: Path, magic: bytes) -> bool:
     return magic[:4] in (NPY[:4], HDF5[:4]) or (magic[:2] == b"PK" and path.suffix.lower() == ".npz")
 
 
-def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, splits: RowSplits) -> Indexed:
+def open_stacks(
+    paths: Sequence[Path], options: SourceOptions, name: str, splits: RowSplits, names: Sequence[str] | None = None
+) -> Indexed:
     """The rows of the arrays in files, one after the other.
 
     Args:
@@ -59,6 +62,7 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, splits
         options: may name the array and the labels in files of several; `labels` may be an NPY file of them.
         name: of the source.
         splits: what the files are called by, as from `choose_files`.
+        names: of the files, paths within the folder that they lie in.
 
     Raises:
         ImportError: if a package is missing.
@@ -71,7 +75,7 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, splits
     rows, left = splits.choose(name)
     files = np.searchsorted(starts, rows, side="right") - 1
     own_rows = rows - starts[files]
-    prefixes = [f"{path.name}/" if len(paths) > 1 else "" for path in paths]
+    prefixes = [f"{file}/" for file in _short_names(paths, names)] if len(paths) > 1 else [""]
     keys = [f"{prefixes[file]}{row:09d}" for file, row in zip(files.tolist(), own_rows.tolist(), strict=True)]
     own: list[Label] | None = None
     if options.labels is not None:
@@ -100,6 +104,13 @@ def open_stacks(paths: Sequence[Path], options: SourceOptions, name: str, splits
         conditioned=tuple(wanted.name for wanted, _ in stacks[0].conditions),
         conditions=cells,
     )
+
+
+def _short_names(paths: Sequence[Path], names: Sequence[str] | None) -> list[str]:
+    """The name of each file, or its path within the folder where others have that name, too."""
+    counts = Counter(path.name for path in paths)
+    pairs = zip(paths, names or [path.name for path in paths], strict=True)
+    return [path.name if counts[path.name] == 1 else name for path, name in pairs]
 
 
 def _joined(values: Sequence[list[Label] | None], counts: Sequence[int]) -> list[Label] | None:

@@ -21,6 +21,7 @@ from unitgain.kinds import PICKLE, UNKNOWN, instead_of_snapshot, kind_of, read_h
 from unitgain.trust import open_regular
 
 HUB = "hub:"
+COLUMNLESS = (".json", ".npy")  # files of labels
 BELONG = {  # options that some sources alone heed, and which
     "labels": "files of labels go with folders, archives and stacked arrays; a table has a column (--label-column)",
     "config": "sets on the Hub have configurations",
@@ -51,12 +52,18 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
         raise ValueError(f"limit {options.limit}: must be at least 1 image")
     if options.no_labels and options.labels is not None:
         raise ValueError(f"labels {options.labels}, and none are wanted (--no-labels): give one of these")
+    if options.label_column is not None:
+        _check_label_column(options, options.label_column)
     source = _open(what, scratch, options)
     source.options = options
     if options.classes is not None and source.classes is None:
         raise ValueError(
             f"classes {', '.join(options.classes)}: {what} has no labels: name them with --labels or --label-column "
             "where it has some, or leave the classes out"
+        )
+    if options.allow_missing and not source.conditioned:
+        raise ValueError(
+            f"--allow-missing: {what} has no conditions that could be missing (--conditions); leave it out"
         )
     if options.conditions and not source.conditioned:
         raise ValueError(
@@ -70,6 +77,16 @@ def open_source(what: str, scratch: Path, options: SourceOptions | None = None) 
 def place_of(what: str) -> str:
     """A source that is named, in one of the ways to spell it: the whole path of a folder or a file."""
     return what if what.startswith(HUB) else str(Path(what).resolve())
+
+
+def _check_label_column(options: SourceOptions, column: str) -> None:
+    """Raise `ValueError` if nothing could have the column of labels that is named."""
+    if options.no_labels:
+        raise ValueError(f"label column {column!r}, and no labels are wanted (--no-labels): give one of these")
+    if options.labels is not None and options.labels.suffix.lower() in COLUMNLESS:
+        raise ValueError(
+            f"label column {column!r}: labels {options.labels} is no table and has no columns: leave it out"
+        )
 
 
 def _open(what: str, scratch: Path, options: SourceOptions) -> Source:
@@ -109,7 +126,8 @@ def _open_folder(path: Path, scratch: Path, options: SourceOptions) -> Indexed:
         if not names:
             raise ValueError(f"{path} holds no files of stacked arrays ({', '.join(STACKS)})")
         chosen, splits = choose_files(names, options.split, str(path))
-        return open_stacks([path / listing.pictures[names[index]] for index in chosen], options, str(path), splits)
+        names = [names[index] for index in chosen]
+        return open_stacks([path / listing.pictures[name] for name in names], options, str(path), splits, names)
     heeded = {"pictures": ("labels",), "tar archives": ("labels", "archives"), "parquet files": ()}[kind]
     _refuse_others(options, path, f"a folder of {kind}", "follow_links", *heeded)
     if kind == "pictures":
