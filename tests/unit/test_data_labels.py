@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import tarfile
 import zipfile
@@ -94,6 +95,18 @@ def test_classes_that_data_name_keep_their_names_in_any_order(tmp_path, make):
         assert source.classes == (given or NAMES)
         assert told(what, tmp_path, classes=given) == ["cat", "dog"]
     refused("has the class 'dog', which is none of the 2 of --classes", what, tmp_path, classes=("cat", "eel"))
+
+
+@pytest.mark.parametrize("make", [lambda root, *rest: parquet(root / "a.parquet", *rest), saved])
+def test_fingerprints_tell_what_numbers_stand_for(tmp_path, make):
+    """Data that were prepared with other labels are not taken for these."""
+    found = set()
+    for place, names in (("a", NAMES), ("b", NAMES[::-1])):
+        what = make(tmp_path / place, [0, 1], names)
+        for path in (tmp_path / place).rglob("*.*"):
+            os.utime(path, (10**9, 10**9))
+        found.add(open_source(str(what), tmp_path, SourceOptions(classes=NAMES)).fingerprint)
+    assert len(found) == 2
 
 
 def test_classes_that_data_name_by_their_numbers_alone_can_be_named(tmp_path):

@@ -99,6 +99,7 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
             "it ends: give --classes a b c, or --no-labels"
         )
     classes, places = places_of(options.classes, names, where) if label_column else (None, {})
+    ordered = [names] if options.classes and names else []
     told, notes = _split_column(schema, options.split, where, split)
     if alone and told is None and options.split != ALL:
         choose_split(list(splits), options.split, where)  # which it has not
@@ -129,7 +130,7 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         length=known if options.limit is None else min(known or options.limit, options.limit),
         classes=classes,
         notes=notes,
-        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes]),
+        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes, *ordered]),
     )
 
 

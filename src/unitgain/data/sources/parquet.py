@@ -56,6 +56,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, splits: RowSplit
     places = scan.places[numbers]
     keys = [f"{paths[file].name}/{row:09d}" for file, row in zip(places[:, 0].tolist(), numbers.tolist(), strict=True)]
     labels, classes, notes = scan.number(numbers, keys, name, options.classes)
+    ordered = [labels] if options.classes and any(one.names for one in scan.told) else []
     rows = _Rows(paths, column, options.limits)
     told = [(one, _Rows(paths, one.column, options.limits)) for one in scan.wanted]
 
@@ -77,7 +78,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, splits: RowSplit
         labels=labels,
         classes=classes,
         notes=(*notes, *left),
-        fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
+        fingerprint=digest([*map(stamp, paths), column, label_column, classes, *ordered]),
         conditioned=tuple(one.name for one in scan.wanted),
         conditions=cells,
     )

@@ -58,6 +58,7 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
     keys = [f"{row:09d}" for row in rows.tolist()]
     (own,), names = by_name([Told(str(root), [values[row] for row in rows.tolist()], names)])
     numbers, classes, notes = number(own, keys, str(root), options.classes, names)
+    ordered = [numbers] if options.classes and names else []
 
     def value(name: str, index: int) -> Any:
         row = int(rows[index])
@@ -78,7 +79,7 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         labels=numbers,
         classes=classes,
         notes=(*notes, *left),
-        fingerprint=digest([*map(stamp, files), column, label_column, classes]),
+        fingerprint=digest([*map(stamp, files), column, label_column, classes, *ordered]),
         conditioned=tuple(one.name for one in wanted),
         conditions=cells,
     )
