@@ -104,13 +104,16 @@ NAN[2, 0, 3] = torch.nan
         (["x"], {}, "item 0 is str; expected a tensor"),
         ([(IMAGES[0], 0), (IMAGES[1], 1.5)], {}, "item 1 has the class 1.5: a whole number in all items, or none"),
         ([(IMAGES[0], 0), (IMAGES[1], None)], {}, "item 1 has the class None"),
-        ([(IMAGES[0], 5)], {"classes": ("a",)}, "classes 5 to 5, where 1 are named"),
+        ([(IMAGES[0], 5)], {"classes": ("a",)}, "item 0 has label 5, but classes are numbered 0 to 0, or named .'a'"),
         ([{"image": IMAGES[0]}], {"conditions": ("vector",)}, "item 0 has no 'vector', but image"),
         ([{"img": IMAGES[0]}], {}, "item 0 has no 'image', but img"),
         ([{"image": IMAGES[0], "y": 1}], {"label": "Y"}, "item 0 has no 'Y', but image, y"),
         ([{"image": IMAGES[0], "y": None}], {"label": "y"}, "label 'y', and no item has a class"),
         ([(IMAGES[0], 1)], {"label": "y"}, "expected a dict with 'y'"),
         (list(IMAGES), {"classes": ("a", "b")}, "classes a, b, and no item has a class"),
+        ([(IMAGES[0], -1)], {}, "item 0 has label -1, but classes are numbered from 0"),
+        ([(IMAGES[0], 0)], {"classes": ("a", "a")}, "classes 0 and 1 are both called 'a'"),
+        ([(IMAGES[0], 0)], {"classes": "ab"}, r"give a list of names, \['ab'\]"),
         ([{"image": "a.png"}], {}, "has str for a tensor: convert it"),
         (
             [{"image": IMAGES[0], "vector": torch.zeros(2)}, {"image": IMAGES[0], "vector": torch.zeros(3)}],
@@ -233,3 +236,8 @@ def test_plans_measure_pixels():
     assert measured.encoder == from_torch(list(UNIT.mul(90).byte()), normalize="measured").encoder
     assert measured.fingerprint != dark.fingerprint and dark.encoder == PixelEncoder()
     assert normalization(measured) == "official" and normalized(measured, "measured").encoder == measured.encoder
+
+
+def test_classes_that_are_far_apart_are_numbered_in_order():
+    data = from_torch([(IMAGES[0], 10**9), (IMAGES[1], 3)])
+    assert data.classes == ("3", str(10**9)) and data.labels.tolist() == [1, 0]

@@ -248,16 +248,6 @@ def test_files_of_a_parquet_set_have_the_columns_of_the_first(tmp_path, second, 
         opened(tmp_path, tmp_path)
 
 
-def test_files_of_a_parquet_set_number_the_same_classes(tmp_path):
-    for part, names in enumerate((("dog", "cat"), ("cat", "dog"))):
-        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))})
-        picture = {"bytes": next(iter(FILES.values())), "path": None}
-        rows = datasets.Dataset.from_dict({"image": [picture], "label": [0]}, features=features)
-        rows.to_parquet(tmp_path / f"{part}.parquet")
-    with pytest.raises(ValueError, match=r"1\.parquet has the classes \['cat', 'dog'\], and files before it"):
-        opened(tmp_path, tmp_path)
-
-
 def test_a_directory_of_datasets(tmp_path):
     numbers = [index // 3 for index in range(9)]
     rows = datasets.Dataset.from_dict(table(numbers), features=saved_features())

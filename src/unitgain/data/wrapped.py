@@ -22,6 +22,7 @@ from unitgain.data.encoder import ArrayEncoder, Encoder, PixelEncoder
 from unitgain.data.numbers import ArrayType, Numbers
 from unitgain.data.settings import Normalize
 from unitgain.data.shards import array_sums
+from unitgain.data.sources.numbering import number
 from unitgain.serial import suggest, to_dict
 from unitgain.size import MOST_SIDES
 
@@ -63,7 +64,8 @@ def from_torch(
         conditions: keys of what else networks are told: amounts, vectors `[dim]`, images `[C, *size]`, tokens
             `[T, dim]`, which may be a list of vectors; None where an item has no value. As for `data prepare`, each is
             the key, NAME=KEY, or with what its values are NAME:KIND or NAME=KEY:KIND (scalar, vector, image or tokens).
-        classes: names of the classes, where items have one; by default their numbers.
+        classes: names of the classes, where items have one; by default their numbers, and where these are far apart
+            (the highest 100,000 or more, and ten times as many as there are), those that are there, in order.
         normalize: "official": floating numbers as the network is to see them, pictures from -1 to 1, and pixels, uint8
             of 1 or 3 channels, brought there; "measured": mean 0 and standard deviation 0.5, over all channels of such
             pixels, for each channel of all else. Other whole numbers are measured in any case. What is measured and no
@@ -78,6 +80,8 @@ def from_torch(
         raise ValueError(f"normalize {normalize!r}: {suggest(str(normalize), get_args(Normalize))}")
     if isinstance(conditions, str):
         raise ValueError(f"conditions {conditions!r}: give a list of keys, [{conditions!r}]")
+    if isinstance(classes, str):
+        raise ValueError(f"classes {classes!r}: give a list of names, [{classes!r}]")
     if isinstance(dataset, IterableDataset | Mapping | str | bytes) or not isinstance(dataset, Items):
         raise ValueError(
             f"data {name}: {type(dataset).__name__} is no map-style data set, with a length and items by number, "
@@ -114,12 +118,9 @@ class WrappedDataset(Dataset):
         self.classes = None
         self.labels = None
         if labels is not None:
-            self.labels = torch.tensor(labels, dtype=torch.int64)
-            self.classes = tuple(classes or map(str, range(max(labels) + 1)))
-            if min(labels) < 0 or max(labels) >= len(self.classes):
-                raise ValueError(
-                    f"data {name}: classes {min(labels)} to {max(labels)}, where {len(self.classes)} are named"
-                )
+            items_named = [f"item {index}" for index in range(len(labels))]
+            numbers, self.classes, _ = number(labels, items_named, f"data {name}", classes and list(classes))
+            self.labels = torch.from_numpy(numbers)
         self.encoder = self._encoder(normalize)
 
     def __len__(self) -> int:

@@ -3,15 +3,17 @@
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unitgain.data.media import ARRAYS, AUDIO, VOLUMES
 from unitgain.data.sources.beside import Beside
-from unitgain.data.sources.labels import Label, is_number, number, same_name
+from unitgain.data.sources.labels import same_name
 from unitgain.data.sources.lines import Line
 from unitgain.data.sources.listing import TAR_SUFFIXES, Listing, Place
+from unitgain.data.sources.numbering import GIVEN, class_names, is_number, number
 from unitgain.data.sources.source import SUFFIXES, Indexed, Kind, Notes, SourceOptions, digest, few
 from unitgain.data.sources.splits import choose_pictures
 from unitgain.data.sources.tables import Tables
@@ -23,7 +25,7 @@ def classify(
     name: str,
     options: SourceOptions,
     read: Callable[[Place], bytes],
-    beside: Mapping[str, Label] | None = None,
+    beside: Mapping[str, Any] | None = None,
     samples: Mapping[str, Line] | None = None,
     further: Mapping[str, Place] | None = None,
     known: Sequence[str] | None = (),
@@ -36,7 +38,7 @@ def classify(
         name: of the source.
         options: may choose a split, name another file of labels, or want none.
         read: the bytes of a file, by its place; threads may call it.
-        beside: labels that the source itself gives, by path; these come first.
+        beside: labels that the source itself gives, by path, anything at all; these come first.
         samples: values of conditions that it gives likewise, by path and column.
         further: files that are no pictures, and may be such values.
         known: splits that names of archives tell of, as for `choose_rows`.
@@ -82,7 +84,7 @@ def _labels(
     name: str,
     options: SourceOptions,
     tables: Tables,
-    beside: Mapping[str, Label],
+    beside: Mapping[str, Any],
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Labels, classes and notes: from where the user says, from beside the pictures, from tables, from folders."""
     if options.no_labels:
@@ -218,7 +220,7 @@ def by_folder(
         )
     names = sorted({part[depth] for part in parts})
     if classes is not None:
-        known = [unicodedata.normalize("NFC", name) for name in classes]
+        known = list(class_names(classes, GIVEN) or ())
         if other := [name for name in names if name not in known]:
             raise ValueError(
                 f"{where}: the folders {few(other)} are none of the {len(known)} classes named, {few(known)}: name "

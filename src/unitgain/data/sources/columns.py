@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, find_column
 from unitgain.data.sources.lines import check_columns
+from unitgain.data.sources.numbering import class_names
 from unitgain.data.sources.source import Indexed, Item, SourceOptions
 from unitgain.data.sources.splits import ALL, SPLIT
 from unitgain.extras import require
@@ -43,7 +44,7 @@ class Table(Indexed):
 
 def find_columns(
     schema: Any, features: Any, name: str, options: SourceOptions
-) -> tuple[str, str | None, list[str] | None]:
+) -> tuple[str, str | None, tuple[str, ...] | None]:
     """The columns of pictures and labels, and the names of the classes if the table says them.
 
     Args:
@@ -90,7 +91,7 @@ def find_columns(
     if label not in schema.names:
         raise ValueError(f"{name} has no column {label!r}; {known}")
     check_labels(schema, label, name)
-    return column, label, class_names(features, label)
+    return column, label, names_of(features, label, name)
 
 
 def check_labels(schema: Any, column: str, where: str) -> None:
@@ -127,7 +128,7 @@ def _is_name(kind: Any) -> bool:
 
 def named_values(values: Iterable[Any], features: Any, column: str) -> list[Any]:
     """The values of a column, numbers as the names that they stand for, if the table says these."""
-    names = class_names(features, column) or []
+    names = _names(features, column) or []
     return [names[one] if isinstance(one, int) and 0 <= one < len(names) else one for one in values]
 
 
@@ -156,9 +157,17 @@ def _chosen(names: Sequence[str], wanted: str | None, usual: Sequence[str]) -> s
     return find_column(names, (wanted,)) or wanted if wanted is not None else find_column(names, usual)
 
 
-def class_names(features: Any, label: str) -> list[str] | None:
-    """The names of a column's numbers, as the `datasets` library describes it; None where it does not."""
-    feature = features.get(label) if isinstance(features, dict) else None
+def names_of(features: Any, column: str, where: str) -> tuple[str, ...] | None:
+    """The names of the classes that a column's numbers stand for, by its description; None where it has none.
+
+    Raises:
+        ValueError: if two have the same.
+    """
+    return class_names(_names(features, column), f"{where}: {column!r}")
+
+
+def _names(features: Any, column: str) -> list[str] | None:
+    feature = features.get(column) if isinstance(features, dict) else None
     names = feature.get("names") if isinstance(feature, dict) else None
     return names if isinstance(names, list) and names and all(isinstance(name, str) for name in names) else None
 

@@ -14,10 +14,11 @@ from unitgain.data.sources.columns import (
     picture_bytes,
     split_column,
 )
+from unitgain.data.sources.numbering import Label, places_of
 from unitgain.data.sources.source import Item, Notes, Source, SourceOptions, digest
 from unitgain.data.sources.splits import ALL, UNREAD, OneKind, SeveralSplitsError, choose_split, is_of, is_word
 from unitgain.extras import require
-from unitgain.text import printable
+from unitgain.text import brief, printable
 
 ASK = f"choose one with --split, or take all together with --split {ALL}"
 OTHERS = "rows are left out that say in the column {told!r} that they are of another split than {chosen!r}"
@@ -33,6 +34,7 @@ class Hub(Source):
         split: that they are of.
         column: of the pictures.
         label_column: None without labels.
+        places: the number of each class, by what labels say of it.
         wanted: the conditions.
     """
 
@@ -40,15 +42,15 @@ class Hub(Source):
     split: str
     column: str
     label_column: str | None
+    places: Mapping[Label, int]
     wanted: tuple[Wanted, ...] = ()
 
     def read(self, start: int = 0) -> Iterator[Item]:
         """Rows from number `start` on."""
-        numbers = {name: index for index, name in enumerate(self.classes or ())}
         index = start - 1
         for index, row in enumerate(self._arriving(self.rows.skip(start)), start):
             key = f"{self.split}/{index:09d}"
-            label = self._number(row[self.label_column], numbers, key) if self.label_column else None
+            label = self._number(row[self.label_column], key) if self.label_column else None
             cells = tuple(Cell(one, functools.partial(row.get, one.column)) for one in self.wanted)
             yield Item(key, functools.partial(picture_bytes, row[self.column], None, self.options.limits), label, cells)
         if index < 0:
@@ -63,11 +65,12 @@ class Hub(Source):
         except Exception as error:  # of the network, the Hub or the format
             raise ValueError(f"{self.name} cannot be read on: {type(error).__name__}: {printable(error)}") from error
 
-    def _number(self, label: Any, numbers: Mapping[str, int], key: str) -> int:
-        value = numbers.get(label) if isinstance(label, str) else label
-        if not isinstance(value, int) or not 0 <= value < len(numbers):
-            raise ValueError(f"{self.name}: {key} has label {label!r}, which is none of the {len(numbers)} classes")
-        return value
+    def _number(self, label: Any, key: str) -> int:
+        if isinstance(label, bool) or not isinstance(label, int | str) or label not in self.places:
+            raise ValueError(
+                f"{self.name}: {key} has label {brief(label)}, which is none of the {len(self.classes or ())} classes"
+            )
+        return self.places[label]
 
 
 def open_hub(repository: str, options: SourceOptions) -> Hub:
@@ -90,12 +93,13 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         rows = datasets.load_dataset(repository, options.config, split=split, streaming=True)
         schema = (builder.info.features or rows._resolve_features().features).arrow_schema
     column, label_column, names = find_columns(schema, features_of(schema, where), where, options)
-    classes = options.classes or (tuple(names) if names else None)
-    if label_column and classes is None:
+    if label_column and not (options.classes or names):
         raise ValueError(
             f"{where}: the column {label_column!r} does not name its classes, and a stream cannot number them before "
             "it ends: give --classes a b c, or --no-labels"
         )
+    classes, places = places_of(options.classes, names, where) if label_column else (None, {})
+    ordered = [names] if options.classes and names else []
     told, notes = _split_column(schema, options.split, where, split)
     if alone and told is None and options.split != ALL:
         choose_split(list(splits), options.split, where)  # which it has not
@@ -120,12 +124,13 @@ def open_hub(repository: str, options: SourceOptions) -> Hub:
         split=split,
         column=column,
         label_column=label_column,
+        places=places,
         wanted=wanted,
         conditioned=tuple(one.name for one in wanted),
         length=known if options.limit is None else min(known or options.limit, options.limit),
-        classes=classes if label_column else None,
+        classes=classes,
         notes=notes,
-        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes]),
+        fingerprint=digest([repository, options.config, split, builder.hash, column, label_column, classes, *ordered]),
     )
 
 

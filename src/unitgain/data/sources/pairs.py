@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from unitgain.data.cells import Cell, files_below, path_of, wanted_of
-from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, Label, check_label, find_column, number
+from unitgain.data.sources.labels import FILE_COLUMNS, LABEL_COLUMNS, TABLE, find_column
 from unitgain.data.sources.lines import Line, parse_lines
+from unitgain.data.sources.numbering import Label, check_label, number
 from unitgain.data.sources.paths import stamps
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, size_and_time, stamp
 from unitgain.data.sources.splits import SPLIT, RowSplits
@@ -86,4 +87,4 @@ def _labels(path: Path, lines: Sequence[tuple[int, Line]], names: list[str], opt
     for (row, _), value in zip(lines, values, strict=True):
         if value is not None:
             check_label(value, f"{path}, row {row}:")
-    return [(value.strip() or None) if isinstance(value, str) else value for value in values]
+    return [value.strip() if isinstance(value, str) else value for value in values]

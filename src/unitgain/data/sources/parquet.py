@@ -15,28 +15,27 @@ from unitgain.data.cells import Cell, files_below, wanted_of
 from unitgain.data.sources.columns import (
     Table,
     check_labels,
-    class_names,
     fail,
     features_of,
     find_columns,
     named_values,
+    names_of,
     picture_bytes,
     split_column,
     take_rows,
 )
-from unitgain.data.sources.labels import Label, number
 from unitgain.data.sources.lines import check_columns
+from unitgain.data.sources.numbering import LONGEST_LABEL, Label, Told, by_name, number
 from unitgain.data.sources.pages import page_sizes
 from unitgain.data.sources.paths import Stamp, stamps_of
 from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.data.sources.splits import RowSplits
 from unitgain.extras import require
-from unitgain.text import brief, printable
+from unitgain.text import printable
 from unitgain.trust import LimitError, Limits, open_regular
 
 ROWS = 32  # at a time, where they are small
 LABELS = 8192
-LONGEST_LABEL = 4096  # characters
 
 
 def open_parquet(paths: Sequence[Path], options: SourceOptions, splits: RowSplits) -> Table:
@@ -53,12 +52,12 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, splits: RowSplit
     """
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
     scan = _Scan(paths, name, options, splits)
-    column, label_column, names = scan.columns
+    column, label_column = scan.columns
     numbers, left = splits.choose(name)
     places = scan.places[numbers]
     keys = [f"{paths[file].name}/{row:09d}" for file, row in zip(places[:, 0].tolist(), numbers.tolist(), strict=True)]
-    own = [scan.labels[row] for row in numbers.tolist()] if label_column else [None] * len(keys)
-    labels, classes, notes = number(own, keys, name, options.classes or names)
+    labels, classes, notes = scan.number(numbers, keys, name, options.classes)
+    ordered = [labels] if options.classes and any(one.names for one in scan.told) else []
     rows = _Rows(paths, column, options.limits)
     told = [(one, _Rows(paths, one.column, options.limits)) for one in scan.wanted]
 
@@ -80,7 +79,7 @@ def open_parquet(paths: Sequence[Path], options: SourceOptions, splits: RowSplit
         labels=labels,
         classes=classes,
         notes=(*notes, *left),
-        fingerprint=digest([*map(stamp, paths), column, label_column, classes]),
+        fingerprint=digest([*map(stamp, paths), column, label_column, classes, *ordered]),
         stamps=lambda: _stamps(paths, column, [one.column for one in scan.wanted], options.limits),
         conditioned=tuple(one.name for one in scan.wanted),
         conditions=cells,
@@ -91,10 +90,10 @@ class _Scan:
     """What is read of all rows of some files.
 
     Attributes:
-        columns: of pictures and labels, and names of classes, as from `find_columns`, by the first file.
+        columns: of pictures and labels, as from `find_columns`, by the first file.
         wanted: the conditions, likewise.
         places: int64 [rows, 3]: file, row group, and row in it.
-        labels: one per row; none without a column.
+        told: of each file what it says of classes; none without a column.
 
     Raises:
         ValueError: as of `open_parquet`.
@@ -102,35 +101,48 @@ class _Scan:
 
     def __init__(self, paths: Sequence[Path], name: str, options: SourceOptions, splits: RowSplits) -> None:
         places = list[NDArray[np.int64]]()
-        self.labels = list[Label]()
+        self.told = list[Told]()
         for index, path in enumerate(paths):
             with _whole(path):
                 table = _open(path)
                 groups, schema = _groups(path, table)
                 check_columns(schema.names, str(path))
                 if not index:
-                    self.columns = find_columns(schema, features_of(schema, name), name, options)
+                    self.columns = find_columns(schema, features_of(schema, name), name, options)[:2]
                     self.wanted = wanted_of(options.conditions, schema.names, name)
                 self._check(schema, path)
                 if label := self.columns[1]:
-                    self.labels += _labels(path, table, label, options.limits)
+                    names = names_of(features_of(schema, str(path)), label, str(path))
+                    self.told.append(Told(str(path), _labels(path, table, label, options.limits), names))
                 splits.add(path.name, sum(groups), partial(_splits, path, table, schema, options))
             places += [_places(index, group, rows) for group, rows in enumerate(groups)]
         if not places:
             raise ValueError(f"{name} holds no rows")
         self.places = np.concatenate(places)
 
+    def number(
+        self, rows: NDArray[np.int64], keys: Sequence[str], name: str, classes: Sequence[str] | None
+    ) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None, tuple[str, ...]]:
+        """Labels of these rows, classes, and notes, as from `unitgain.data.sources.numbering.number`."""
+        if not self.told:
+            return None, None, ()
+        told, start = list[Told](), 0
+        for one in self.told:
+            first, end = np.searchsorted(rows, (start, start + len(one.labels)))
+            own = [one.labels[row] for row in (rows[first:end] - start).tolist()]
+            told.append(Told(one.where, own, one.names))
+            start += len(one.labels)
+        each, names = by_name(told)
+        return number(list(itertools.chain.from_iterable(each)), keys, name, classes, names)
+
     def _check(self, schema: Any, path: Path) -> None:
-        """Raise unless a file has the columns that the first one has, with labels of the same meaning."""
-        column, label, classes = self.columns
+        """Raise unless a file has the columns that the first one has, with labels that name classes."""
+        column, label = self.columns
         needed = [column, *([label] if label else []), *(one.column for one in self.wanted)]
         if lacking := [one for one in needed if one not in schema.names]:
             raise ValueError(f"{path} has no column {lacking[0]!r}, which files before it have")
         if label:
             check_labels(schema, label, str(path))
-            own = class_names(features_of(schema, str(path)), label)
-            if own and classes and own != classes:
-                raise ValueError(f"{path} has the classes {brief(own)}, and files before it {brief(classes)}")
 
 
 def _parts(paths: Sequence[Path], column: str, places: NDArray[np.int64], limits: Limits) -> Iterator[Any]:

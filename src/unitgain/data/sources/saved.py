@@ -19,7 +19,8 @@ from unitgain.data.sources.columns import (
     split_column,
     take_rows,
 )
-from unitgain.data.sources.labels import Label, find_column, number
+from unitgain.data.sources.labels import find_column
+from unitgain.data.sources.numbering import Label, Told, by_name, number
 from unitgain.data.sources.paths import stamps_of
 from unitgain.data.sources.source import SourceOptions, digest, stamp
 from unitgain.data.sources.splits import SPLIT, RowSplits, choose_split
@@ -53,11 +54,13 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         told_by = functools.partial(_splits, schema, features, batches, splits.split, str(folder))
         splits.add(folder.name, int(starts[-1]), told_by)
         rows, left = splits.choose(str(folder))
-        labels: list[Label] = _values(batches, label_column) if label_column else [None] * int(starts[-1])
+        values: list[Label] = _values(batches, label_column) if label_column else [None] * int(starts[-1])
     except OSError as error:
         raise ValueError(f"{root} is damaged: {error}") from error
     keys = [f"{row:09d}" for row in rows.tolist()]
-    numbers, classes, notes = number([labels[row] for row in rows.tolist()], keys, str(root), options.classes or names)
+    (own,), names = by_name([Told(str(root), [values[row] for row in rows.tolist()], names)])
+    numbers, classes, notes = number(own, keys, str(root), options.classes, names)
+    ordered = [numbers] if options.classes and names else []
 
     def value(name: str, index: int) -> Any:
         row = int(rows[index])
@@ -78,7 +81,7 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         labels=numbers,
         classes=classes,
         notes=(*notes, *left),
-        fingerprint=digest([*map(stamp, files), column, label_column, classes]),
+        fingerprint=digest([*map(stamp, files), column, label_column, classes, *ordered]),
         stamps=lambda: itertools.chain.from_iterable(
             stamps_of(folder, batch.column(name), name != column)
             for name in dict.fromkeys((column, *(one.column for one in wanted)))

@@ -72,8 +72,8 @@ class SourceOptions:
         image_column: of the pictures in a table, or the array in files of several (NPZ, HDF5); found by its type and
             name by default.
         label_column: of the labels in a table, metadata.csv too, or their key in the JSON beside a picture in a tar
-            archive; found by its name by default.
-        classes: names of the classes, in order; where folders are the classes, their names.
+            archive, cls for `.cls`, too; found by its name by default.
+        classes: names of the classes, in order; where the source names them, as folders do, these are its own.
         conditions: columns of a table, metadata.csv too, keys of the JSON beside a picture in a tar archive, or arrays
             of a file of several, that are conditions: name, name=column, or with what its values are, name=column:kind
             (scalar, vector, image or tokens). Default: those called vector, condition or tokens, none of files of

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from unitgain.data.cells import Cell, Wanted, wanted_of
 from unitgain.data.fit import ImageError
 from unitgain.data.media import ARRAYS, HDF5, NPY, choose_array, hdf5_array, hdf5_names, npy
-from unitgain.data.sources.labels import LABEL_COLUMNS, Label, find_column, number
+from unitgain.data.sources.labels import LABEL_COLUMNS, find_column
+from unitgain.data.sources.numbering import Label, number
 from unitgain.data.sources.source import Indexed, SourceOptions, digest, stamp
 from unitgain.data.sources.splits import ALL, SPLIT, RowSplits
 from unitgain.extras import require
+from unitgain.files import near
 from unitgain.npz import npz_names, read_npy, read_npz_member
 from unitgain.text import printable
 from unitgain.trust import Limits, open_regular, read_regular
@@ -140,8 +142,6 @@ def open_stack(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
             raise ImageError("is empty" if not magic else "is no NPY, NPZ or HDF5 file")
         if stack.dtype.kind not in "biuf":
             raise ImageError(f"holds {stack.dtype}: whole or floating numbers are expected")
-        if len(stack.shape) < 2 or 0 in stack.shape:
-            raise ImageError(f"holds one array of shape {stack.shape}: arrays are stacked along the first axis")
         options.limits.check_item("one of its arrays", stack.dtype.itemsize * math.prod(stack.shape[1:]))
         if stack.labels is not None and len(stack.labels) != stack.shape[0]:
             raise ImageError(f"holds {len(stack.labels)} labels for {stack.shape[0]} arrays")
@@ -160,7 +160,7 @@ def _npy(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
         if name is not None:
             raise ImageError(f"is one array, which has no name: leave the {what} {name!r} out")
     array = _mapped(path)
-    splits.add(path.name, sum(array.shape[:1]), lambda: None)
+    splits.add(path.name, _count(array), lambda: None)
     return Stack(array.shape, array.dtype, array.__getitem__)
 
 
@@ -178,10 +178,11 @@ def _npz(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
         read, names = functools.partial(read_npz_member, archive, limits=options.limits), npz_names(archive)
         name, label, split = _columns(names, options)
         array = read(name)
+        count = _count(array)
         labels = None if label is None else _as_labels(read(label))
-        splits.add(path.name, len(array), lambda: _splits(split, len(array), read, _as_labels))
+        splits.add(path.name, count, lambda: _splits(split, count, read, _as_labels))
         wanted = [(one, read(one.column)) for one in _wanted(names, options)]
-        further = _further(wanted, len(array), options.limits)
+        further = _further(wanted, count, options.limits)
     return Stack(array.shape, array.dtype, array.__getitem__, labels, further)
 
 
@@ -192,12 +193,24 @@ def _hdf5(path: Path, options: SourceOptions, splits: RowSplits) -> Stack:
     name, label, split = _columns(names, options)
     read = functools.partial(hdf5_array, file, limits=options.limits)
     dataset, read_text = read(name), functools.partial(read, text=True)
+    count = _count(dataset)
     texts = functools.partial(_hdf5_labels, limits=options.limits, size=path.stat().st_size)
     labels = None if label is None else texts(read_text(label))
-    splits.add(path.name, len(dataset), lambda: _splits(split, len(dataset), read_text, texts))
+    splits.add(path.name, count, lambda: _splits(split, count, read_text, texts))
     wanted = [(one, read(one.column)) for one in _wanted(names, options)]
-    further = _further(wanted, len(dataset), options.limits)
+    further = _further(wanted, count, options.limits)
     return Stack(dataset.shape, dataset.dtype, dataset.__getitem__, labels, further)
+
+
+def _count(array: Any) -> int:
+    """How many arrays are stacked in one.
+
+    Raises:
+        ImageError: if there are none.
+    """
+    if len(array.shape) < 2 or 0 in array.shape:
+        raise ImageError(f"holds one array of shape {array.shape}: arrays are stacked along the first axis")
+    return array.shape[0]
 
 
 def _splits(
@@ -222,12 +235,12 @@ def _splits(
 def _hdf5_labels(dataset: Any, limits: Limits, size: int) -> list[Label]:
     """Labels in a file of `size` bytes, which each text in it may be as long as, and all may be the same one."""
     limits.check_item("its labels", dataset.size * dataset.dtype.itemsize)
-    if dataset.dtype.kind in "biuf":
-        return _as_labels(dataset[:])
     _check_labels(dataset)
+    if dataset.dtype.kind in "iu":
+        return _as_labels(dataset[:])
     labels, total, step = list[Label](), 0, max(limits.max_item_bytes // size, 1)
     for first in range(0, len(dataset), step):
-        labels += _as_labels(dataset.asstr(errors="replace")[first : first + step])
+        labels += _as_labels(dataset[first : first + step], first)
         total += sum(len(str(label)) for label in labels[first:])
         limits.check_item("its labels", total)
     return labels
@@ -268,26 +281,36 @@ def _further(
 def _read_labels(path: Path, count: int) -> list[Label]:
     if path.suffix.lower() != ".npy":
         raise ValueError(f"labels {path}: those of stacked arrays are an NPY file with one for each")
-    labels = _as_labels(read_npy(read_regular(path, Limits())))
+    if not path.exists():
+        raise FileNotFoundError(f"no file of labels at {path}{near(path)}")
+    try:
+        labels = _as_labels(read_npy(read_regular(path, Limits())))
+    except (ImageError, ValueError) as error:
+        raise ValueError(f"labels {path} cannot be used: {error}") from error
     if len(labels) != count:
         raise ValueError(f"labels {path}: {len(labels)} for {count} arrays")
     return labels
 
 
-def _as_labels(array: NDArray[Any]) -> list[Label]:
-    """One class per row, as a number or a name.
+def _as_labels(array: NDArray[Any], first: int = 0) -> list[Label]:
+    """One class per row, as a number or a name; rows are numbered from `first` on in messages.
 
     Raises:
         ImageError: if they are anything else.
     """
     _check_labels(array)
     values = array.reshape(len(array)).tolist()
-    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
+    for row, value in enumerate(values):
+        try:
+            values[row] = value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError as error:
+            raise ImageError(f"has a label that is no text in UTF-8, {value[:40]!r} in row {first + row}") from error
+    return values
 
 
 def _check_labels(array: Any) -> None:
     if not array.shape or not _are_labels(array, array.shape[0]):
-        raise ImageError(f"has labels {array.dtype} {array.shape}: one class per array, as a number or a name")
+        raise ImageError(f"has labels {array.dtype} {array.shape}; one class per array, as a number or a name")
 
 
 def _are_labels(array: Any, count: int) -> bool:

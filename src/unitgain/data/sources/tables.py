@@ -9,18 +9,17 @@ from numpy.typing import NDArray
 from unitgain.data.sources.beside import below, rows_below
 from unitgain.data.sources.labels import (
     FILE_COLUMNS,
-    Label,
-    class_names,
+    LabelFile,
     find_column,
     labels_of,
     look_up,
-    number,
     parse_labels,
     read_labels,
 )
 from unitgain.data.sources.lines import SUFFIXES, Line, Lines, parse_lines
 from unitgain.data.sources.listing import LABEL_FILES, Listing, Place
-from unitgain.data.sources.source import SourceOptions
+from unitgain.data.sources.numbering import Label, Told, by_name, number
+from unitgain.data.sources.source import SourceOptions, few
 from unitgain.data.sources.splits import ALL, SPLIT, count_kinds
 from unitgain.text import printable
 
@@ -52,15 +51,12 @@ class Tables:
         self.lines: dict[str, tuple[tuple[str, Lines], ...]] = {}
         self.unused: dict[str, str] = {}
         self.sheets = set[str]()
-        self._labels: dict[str, tuple[str, dict[str, Label]]] = {}  # by folder
+        self._labels: dict[str, LabelFile] = {}  # by folder
         self._splits: dict[str, tuple[tuple[str, Lines], ...]] = {}  # likewise, of tables that tell of splits
-        self._names: tuple[str, ...] | None = options.classes
         if options.labels is not None:
-            where = str(options.labels)
-            labels, lines = read_labels(options.labels, options.label_column)
-            self._labels[""] = where, labels
+            self._labels[""], lines = read_labels(options.labels, options.label_column)
             if lines is not None:
-                self._add_splits("", lines, where)
+                self._add_splits("", lines, str(options.labels))
         for table in sorted(listing.tables, key=lambda table: LABEL_FILES.index(posixpath.basename(table).lower())):
             self._add(table)
 
@@ -99,9 +95,7 @@ class Tables:
         if is_own:
             self.sheets.add(posixpath.join(folder, GRID))
         if for_labels:
-            self._labels[folder] = where, labels
-            if (is_own or file == "dataset.json") and self._names is None:
-                self._names = class_names(data)
+            self._labels[folder] = labels
 
     def _bytes(self, table: str) -> bytes:
         try:
@@ -125,17 +119,23 @@ class Tables:
         places, apart = below(self._labels, keys), below(self._labels, others)
         if not places:
             return None
-        labels, more, where = dict[str, Label](), list[str](), ""
+        told, more = list[Told](), list[str]()
         for folder, own in places.items():
-            where, rows = self._labels[folder]
-            start = len(folder) + 1 if folder else 0
+            file, start = self._labels[folder], len(folder) + 1 if folder else 0
             further = [key[start:] for key in apart.get(folder, ())]
-            values, notes = look_up(rows, [key[start:] for key in own], where, others=further)
-            labels |= {key: label for key, label in zip(own, values, strict=True) if label is not None}
+            values, notes = look_up(file.labels, [key[start:] for key in own], file.where, others=further)
+            told.append(Told(file.where, values, file.names))
             more += notes
-        where = where if len(places) == 1 else f"{self.name}: {len(places)} files of labels"
-        numbers, classes, notes = number([labels.get(key) for key in keys], keys, where, self._names)
-        return numbers, classes, (*more, *notes)
+        each, names = by_name(told)
+        labels = dict[str, Label]()
+        for own, values in zip(places.values(), each, strict=True):
+            labels |= {key: label for key, label in zip(own, values, strict=True) if label is not None}
+        where = told[0].where if len(told) == 1 else f"{self.name}: {len(told)} files of labels"
+        if len(told) > 1:
+            where += f" ({few([file.where.removeprefix(f'{self.name}/') for file in told])})"
+        classes = self.options.classes
+        numbers, known, notes = number([labels.get(key) for key in keys], keys, where, classes, names)
+        return numbers, known, (*more, *notes)
 
     def splits(self, keys: Sequence[str], samples: Mapping[str, Line]) -> list[object] | None:
         """What rows say of the split that each picture is of, None of those without; None if nothing has to be chosen.
