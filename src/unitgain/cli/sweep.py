@@ -65,10 +65,11 @@ class Bench(Sampling, Batched, Measuring):
 
     def say_best(self, bench: "Sweep", results: Sequence[CellResult]) -> None:
         """Say how to draw with the best of the first metric."""
-        cell = best([one for one in results if one.metric == results[0].metric]).cell
+        cell = bench.drawn_as(best([one for one in results if one.metric == results[0].metric]).cell)
         network, guide = bench.main.path(cell.target()), bench.guide_of(cell)
         folder = bench.out / f"{network.stem}-w{cell.guidance:g}"
-        draw_next(network, folder, *self.drawn_by(guide, cell.guidance), aim="draw with the best")
+        weight = None if guide is None else cell.guidance
+        draw_next(network, folder, *self.drawn_by(guide, weight), aim="draw with the best")
 
     def open(self, run: Path, out: Path, judge: "Judge", world: "World", nimg: float | None) -> "Sweep":
         """A run ready to be swept, its averages up to so many images."""
