@@ -7,7 +7,7 @@ levels where it does no good (Kynkaanniemi et al. 2024).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unitgain.arch.spec import NetworkSpec, check_guide
 from unitgain.arch.values import Conditions
 from unitgain.denoiser import DenoiserLike, Label, Pictures
+from unitgain.given import settle, several
 from unitgain.ops import over_pixels
 from unitgain.serial import suggest
 
@@ -26,10 +27,13 @@ class PerClass:
     """A weight of guidance for each class.
 
     Args:
-        weights: `[classes]`, floating.
+        weights: `[classes]`, a tensor or numbers.
     """
 
     weights: Float[Tensor, " classes"]
+
+    def __post_init__(self) -> None:
+        settle(self, weights=torch.as_tensor(self.weights, dtype=torch.float32))
 
     def of(self, label: Label) -> Float[Tensor, " n"]:
         """The weight of each label, `[N]`; of a mixture of classes the mean.
@@ -54,8 +58,8 @@ class Guided(Pictures, nn.Module):
         main: what is guided.
         guide: away from which; None for `main` without its label and what else it was trained to do without. A guide
             gets of the label and the conditions of `main` those that it knows.
-        weight: w; 1 is no guidance. A number; a tensor `[N]`, one per sample; a `PerClass`; or a function of sigma,
-            which it gets as a tensor, a scalar or `[N]`, and answers with one of these shapes or a number.
+        weight: w; 1 is no guidance. A number; a tensor or a list `[N]`, one per sample; a `PerClass`; or a function of
+            sigma, which it gets as a tensor, a scalar or `[N]`, and answers with one of these shapes or a number.
         interval: noise levels `lo < sigma <= hi` that are guided; all by default.
         without: what `main` does without where it guides itself: names of conditions, and "label". By default all that
             were left out of some images in training.
@@ -85,8 +89,10 @@ class Guided(Pictures, nn.Module):
         without: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(weight, PerClass | Tensor) and not callable(weight):
+            weight = torch.as_tensor(weight, dtype=torch.float32) if isinstance(weight, Sized) else float(weight)
         _check_weight(weight, main.spec.label_dim)
-        if interval is not None and not 0 <= interval[0] < interval[1]:
+        if interval is not None and not (len(interval) == 2 and 0 <= interval[0] < interval[1]):
             raise ValueError(f"interval = {interval}: noise levels (lo, hi) with 0 <= lo < hi")
         if guide is None:
             self.without: frozenset[str] = _left_out(main, without)
@@ -199,6 +205,7 @@ def _left_out(main: DenoiserLike, without: Sequence[str] | None) -> frozenset[st
     dropped = {condition.name for condition in main.spec.conditions if condition.dropout}
     if "label" in known and getattr(main, "label_dropout", None) != 0:
         dropped.add("label")
+    without = None if without is None else several(without, "without")
     for name in without or ():
         if name not in known:
             raise ValueError(f"guidance without {name!r}, which the network is not told; {suggest(name, known)}")

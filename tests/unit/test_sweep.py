@@ -416,6 +416,10 @@ def test_files_of_sweeps_with_other_guides_and_times_have_names_of_their_own(tmp
     guides = [tmp_path / name for name in ("weak-0.1.safetensors", "weak-0.2.safetensors", "a/weak", "b/weak")]
     for guide in guides[2:]:
         guide.mkdir(parents=True)
+    ends = [
+        SweepCommand(runs=(), metric="fid", guide="run", guide_nimg=nimg).stem("sweep", ()) for nimg in (256, 2.56e2)
+    ]
+    assert ends[0] == ends[1]
     asked = [{"guide": str(guide)} for guide in guides] + [{"guide": str(guides[2]), "guide_nimg": 80}, {}]
     asked += [{"nimg": times} for times in ((80.0,), (80.0, 240.0), (80.0, 160.0, 240.0), (80.0, 120.0, 240.0))]
     commands = [SweepCommand(runs=(tmp_path,), metric="fid", **one) for one in asked]

@@ -36,7 +36,7 @@ class Bench(Sampling, Batched, Measuring):
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
     network without its label."""
 
-    guide_nimg: Unset[int] = None
+    guide_nimg: Unset[float] = None
     """Where the averages of the guide end, in images seen. Default: at its last snapshot."""
 
     def stem(self, name: str, times: Sequence[float]) -> str:
@@ -52,7 +52,8 @@ class Bench(Sampling, Batched, Measuring):
         words = [name, *([] if guide is None else [guide.name.removesuffix(".safetensors")]), *ends]
         if self.guide not in (None, SELF) or list(map(float, ends)) != list(times):
             where = str(guide.resolve()) if guide is not None and guide.exists() else self.guide
-            words.append(key_of({"guide": where, "guide_nimg": self.guide_nimg, "times": list(times)})[:8])
+            ends_at = self.guide_nimg if self.guide_nimg is None or self.guide_nimg % 1 else int(self.guide_nimg)
+            words.append(key_of({"guide": where, "guide_nimg": ends_at, "times": list(times)})[:8])
         return "-".join(words)
 
     def judge(self, world: "World") -> "Judge":

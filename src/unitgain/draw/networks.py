@@ -55,6 +55,7 @@ def open_network(name: str, device: torch.device | str = "cpu", settings: DrawSe
         HubError: if the repository cannot be reached.
         ValueError: if kernels or graphs are asked for where they cannot be.
     """
+    name = str(name)  # of a path, too
     with Snapshot(locate(name)) as snapshot:
         denoiser, header = snapshot.denoiser(mapped=not settings.exact), snapshot.header
         facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
@@ -103,6 +104,7 @@ def open_networks(
         ValueError: if guide and weight do not go together, or the guide is the network itself; and whatever
             `open_network` raises.
     """
+    network, guide = str(network), None if guide is None else str(guide)
     named = guide is not None or guidance is not None or Path(network).exists()
     if not named and network in PRESETS and PRESETS[network].guide is not None:
         guide, guidance = str(preset_files(network)[1]), PRESETS[network].guidance

@@ -10,6 +10,7 @@ from unitgain.denoiser import Denoiser
 from unitgain.draw.images import DEFAULTS, sample_arrays
 from unitgain.draw.rows import DataRows
 from unitgain.draw.settings import DrawSettings
+from unitgain.given import several
 from unitgain.guide import Guided
 from unitgain.serial import suggest
 
@@ -46,13 +47,16 @@ def draw_heeded(
         Samples `[N, C, *size]` for each, on the CPU: 8-bit pixels of pictures, else the numbers of the data.
 
     Raises:
-        ValueError: if there is one row only, or none of such a number, or data or network lack a condition.
+        ValueError: if there is one row only, or none of such a number, or data or network lack a condition, or `names`
+            has none.
     """
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} rows: the wrong conditions are those of other rows, so give two or more")
     half = len(rows) // 2
     right = DataRows(dataset, rows).of(range(len(rows)), denoiser.spec, denoiser.classes)
     others = DataRows(dataset, [*rows[half:], *rows[:half]]).of(range(len(rows)), denoiser.spec, denoiser.classes)
+    if names is not None and not (names := several(names, "names")):
+        raise ValueError("names = []: no condition would be exchanged or left out; name some, or None for all")
     for name in names or ():
         if name not in right.values:
             raise ValueError(f"no condition {name!r} that data and network have; {suggest(name, right.values)}")

@@ -44,7 +44,7 @@ class Sweep:
 
     Raises:
         FileNotFoundError: if there is no run or no guide.
-        ValueError: if `batch` is not positive, or `guide_t` is given and the guide has no averages.
+        ValueError: if the run is a file, `batch` is not positive, or `guide_t` is given and the guide has no averages.
     """
 
     run: Path
@@ -59,6 +59,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_batch(self.batch)
+        self.run, self.out = Path(self.run), Path(self.out)
+        if self.run.is_file():
+            raise ValueError(f"{self.run} is a file, and no run: name the folder of a run, with its snapshots")
         folder = self.out / "averages"
         self.main = Averages(self.run, folder, self.t)
         guide = Path(str(self.guide))
