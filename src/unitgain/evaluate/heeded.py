@@ -55,12 +55,7 @@ def draw_heeded(
     half = len(rows) // 2
     right = DataRows(dataset, rows).of(range(len(rows)), denoiser.spec, denoiser.classes)
     others = DataRows(dataset, [*rows[half:], *rows[:half]]).of(range(len(rows)), denoiser.spec, denoiser.classes)
-    if names is not None and not (names := several(names, "names")):
-        raise ValueError("names = []: no condition would be exchanged or left out; name some, or None for all")
-    for name in names or ():
-        if name not in right.values:
-            raise ValueError(f"no condition {name!r} that data and network have; {suggest(name, right.values)}")
-    changed = right.values.keys() if names is None else set(names)
+    changed = right.values.keys() if names is None else _chosen(names, right)
     kept = right.only({"label", *right.values} - changed)
     told = {"right": right, "wrong": _joined(kept, others.only(changed)), "none": kept}
     label = None if right.label is None else right.label.tolist()
@@ -76,6 +71,16 @@ def draw_heeded(
         )
         for name, one in told.items()
     }
+
+
+def _chosen(names: Sequence[str], known: Conditions) -> set[str]:
+    chosen = set(several(names, "names"))
+    if not chosen:
+        raise ValueError("names = []: no condition would be exchanged or left out; name some, or None for all")
+    for name in chosen:
+        if name not in known.values:
+            raise ValueError(f"no condition {name!r} that data and network have; {suggest(name, known.values)}")
+    return chosen
 
 
 def _joined(first: Conditions, second: Conditions) -> Conditions:

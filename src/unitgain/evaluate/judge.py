@@ -124,9 +124,7 @@ class Judge:
         """
         world = world or World()
         asked = parse_metrics(metrics, UNNAMED)
-        if detector is not None and all(metric.detector != UNNAMED for metric in asked):
-            named = ", ".join(metric.label for metric in asked)
-            raise ValueError(f"--detector {detector} is for metrics that name none, and {named} do: leave it out")
+        _check_detector(asked, detector)
         against = _open_reference(asked, reference, limits)
         arrays = (scale is not None and isinstance(scale[0], tuple)) or (isinstance(against, Images) and against.arrays)
         only = against.source.kind == "digits" if isinstance(against, Images) else against.keys() == {"pixels"}
@@ -268,6 +266,13 @@ def _open_reference(
     if isinstance(given, str | Path):
         return open_references(Path(given)) if Path(given).suffix in SUFFIXES else open_images(str(given), limits)
     return given
+
+
+def _check_detector(metrics: Sequence[Metric], detector: str | None) -> None:
+    """Raise `ValueError` if a detector is chosen, and each metric names its own."""
+    if detector is not None and all(metric.detector != UNNAMED for metric in metrics):
+        named = ", ".join(metric.label for metric in metrics)
+        raise ValueError(f"--detector {detector} is for metrics that name none, and {named} do: leave it out")
 
 
 def _check_references(metrics: Sequence[Metric], references: Mapping[str, Reference]) -> None:
