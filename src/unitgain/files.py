@@ -91,6 +91,20 @@ def make_folder(path: Path) -> None:
         raise type(error)(error.errno, f"cannot make this folder ({why}): choose another place", str(path)) from error
 
 
+def check_file(path: Path, example: str) -> None:
+    """Raise `ValueError` if a folder is at `path`, or a file where a folder above it would be.
+
+    Args:
+        path: of the file.
+        example: a name for it.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file, such as {path / example}")
+    above = next(one for one in path.absolute().parents if os.path.lexists(one))
+    if not above.is_dir():
+        raise ValueError(f"{path}: {above} is no folder, so nothing can be written in it: choose another place")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in UTF-8, atomically."""
     with atomic(path) as temporary:

@@ -7,7 +7,7 @@ levels where it does no good (Kynkaanniemi et al. 2024).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unitgain.arch.spec import NetworkSpec, check_guide
 from unitgain.arch.values import Conditions
 from unitgain.denoiser import DenoiserLike, Label, Pictures
+from unitgain.given import settle, several
 from unitgain.ops import over_pixels
 from unitgain.serial import suggest
 
@@ -26,10 +27,13 @@ class PerClass:
     """A weight of guidance for each class.
 
     Args:
-        weights: `[classes]`, floating.
+        weights: `[classes]`, a tensor or numbers.
     """
 
     weights: Float[Tensor, " classes"]
+
+    def __post_init__(self) -> None:
+        settle(self, weights=torch.as_tensor(self.weights, dtype=torch.float32))
 
     def of(self, label: Label) -> Float[Tensor, " n"]:
         """The weight of each label, `[N]`; of a mixture of classes the mean.
@@ -52,10 +56,10 @@ class Guided(Pictures, nn.Module):
 
     Args:
         main: what is guided.
-        guide: away from which; None, or `main` itself, for `main` without its label and what else it was trained to do
-            without. A guide gets of the label and the conditions of `main` those that it knows.
-        weight: w; 1 is no guidance. A number; a tensor `[N]`, one per sample; a `PerClass`; or a function of sigma,
-            which it gets as a tensor, a scalar or `[N]`, and answers with one of these shapes or a number.
+        guide: away from which; None for `main` without its label and what else it was trained to do without. A guide
+            gets of the label and the conditions of `main` those that it knows.
+        weight: w; 1 is no guidance. A number; a tensor or a list `[N]`, one per sample; a `PerClass`; or a function of
+            sigma, which it gets as a tensor, a scalar or `[N]`, and answers with one of these shapes or a number.
         interval: noise levels `lo < sigma <= hi` that are guided; all by default.
         without: what `main` does without where it guides itself: names of conditions, and "label". By default all that
             were left out of some images in training.
@@ -72,8 +76,8 @@ class Guided(Pictures, nn.Module):
 
     Raises:
         ValueError: if the networks do not fit each other in resolution, channels, sigma_data, encoder or classes, if
-            `main` is to guide itself and never saw images without labels, or the weight or the interval is out of
-            range.
+            the guide is `main`, which led away from itself is unguided, if `main` is to guide itself and never saw
+            images without labels, if `without` is said of another guide, or the weight or the interval is out of range.
     """
 
     def __init__(
@@ -85,14 +89,19 @@ class Guided(Pictures, nn.Module):
         without: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(weight, PerClass | Tensor) and not callable(weight):
+            weight = torch.as_tensor(weight, dtype=torch.float32) if isinstance(weight, Sized) else float(weight)
         _check_weight(weight, main.spec.label_dim)
-        if interval is not None and not 0 <= interval[0] < interval[1]:
+        if interval is not None and not (len(interval) == 2 and 0 <= interval[0] < interval[1]):
             raise ValueError(f"interval = {interval}: noise levels (lo, hi) with 0 <= lo < hi")
-        if guide is None or guide is main:
-            guide = None
+        if guide is None:
             self.without: frozenset[str] = _left_out(main, without)
         else:
             _check_pair(main, guide)
+            if without is not None:
+                raise ValueError(
+                    f"without = {without}: of a network that guides itself; leave it out, or pass no guide"
+                )
             self.without = frozenset()
         self.spec, self.sigma_data, self.encoder = main.spec, main.sigma_data, main.encoder
         self.label_dropout: float | None = getattr(main, "label_dropout", None)  # someone else's may not say
@@ -121,13 +130,16 @@ class Guided(Pictures, nn.Module):
 
     def with_networks(self, main: DenoiserLike, guide: DenoiserLike | None) -> "Guided":
         """The same guidance of other networks; no guide is `main` without its label."""
-        return Guided(main, guide, self.weight, self.interval, sorted(self.without) if guide is None else None)
+        return self._of(main, guide, self.weight)
 
     def of_samples(self, rows: slice) -> "Guided":
         """The same with the weights of these samples, where they have weights of their own."""
         if not isinstance(self.weight, Tensor):
             return self
-        return Guided(self.main, self.guide, self.weight[rows], self.interval, sorted(self.without))
+        return self._of(self.main, self.guide, self.weight[rows])
+
+    def _of(self, main: DenoiserLike, guide: DenoiserLike | None, weight: Weight) -> "Guided":
+        return Guided(main, guide, weight, self.interval, sorted(self.without) if guide is None else None)
 
     def check_samples(self, samples: int) -> None:
         """Raise `ValueError` if there are weights per sample, and not as many as samples."""
@@ -193,6 +205,7 @@ def _left_out(main: DenoiserLike, without: Sequence[str] | None) -> frozenset[st
     dropped = {condition.name for condition in main.spec.conditions if condition.dropout}
     if "label" in known and getattr(main, "label_dropout", None) != 0:
         dropped.add("label")
+    without = None if without is None else several(without, "without")
     for name in without or ():
         if name not in known:
             raise ValueError(f"guidance without {name!r}, which the network is not told; {suggest(name, known)}")
@@ -209,6 +222,11 @@ def _left_out(main: DenoiserLike, without: Sequence[str] | None) -> frozenset[st
 
 
 def _check_pair(main: DenoiserLike, guide: DenoiserLike) -> None:
+    if guide is main:
+        raise ValueError(
+            "the guide is the main network, which led away from itself is unguided: pass None to guide it by itself "
+            "without its label, or another network"
+        )
     check_guide(main.spec, guide.spec)
     same = {
         "sigma_data": (main.sigma_data, guide.sigma_data, "they were trained on data of different scale"),

@@ -193,8 +193,9 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, tiny_r
             "16 features of pixels, .*images have 64",
         ),
         ({"metrics": ("fid",)}, ValueError, "fid needs a reference in the features of inception; given: pixels"),
-        ({"metrics": ("is",), "inception": "none.pt"}, FileNotFoundError, "none.pt"),
-        ({"metrics": ("is@pixels",)}, ValueError, "names no classes"),
+        ({"metrics": ("is",), "inception": "none.pt", "reference": None}, FileNotFoundError, "none.pt"),
+        ({"metrics": ("is@pixels",), "reference": None}, ValueError, "names no classes"),
+        ({"metrics": ("is",)}, ValueError, "a reference, and is compare with none"),
         ({"reference": str(tmp_path / "other.npz")}, ValueError, "features of single images"),
         ({"ema": 0.07}, ValueError, r"--evaluate-ema 0.07: the recipe tiny keeps averages of lengths 0.05, 0.1"),
     ]

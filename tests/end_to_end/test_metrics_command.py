@@ -158,7 +158,40 @@ def test_processes_share_the_work(call, place):
             2,
             "is no unitgain.metrics.metric",
         ),
-        (["images", "--reference", "real.npz", "--metrics", "is", "--detector", "pixels"], 2, "names no classes"),
+        (["images", "--metrics", "is", "--detector", "pixels"], 2, "names no classes"),
+        (["images", "--reference", "nothere.npz", "--metrics", "is"], 2, "a reference, and is compare with none"),
+        (
+            ["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--detector", "dinov2"],
+            2,
+            "--detector dinov2 is for metrics that name none, and fd_pixels do",
+        ),
+        (
+            ["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--inception", "none.pt"],
+            2,
+            "--inception is of the detector inception, and what is measured needs pixels alone",
+        ),
+        (
+            ["reference", "digits", "--out", "new.npz", "--detectors", "pixels", "--inception-sha256", "1"],
+            2,
+            "--inception-sha256 is of the detector inception",
+        ),
+        (
+            ["reference", "digits", "--out", "new.npz", "--detectors", "pixels", "--dinov2", "folder"],
+            2,
+            "--dinov2 is of the detector dinov2",
+        ),
+        (["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--out", "images"], 2, "images is a folder"),
+        (
+            ["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--out", "real.npz/records.json"],
+            2,
+            "real.npz is no folder",
+        ),
+        (["reference", "digits", "--out", "folder.npz", "--detectors", "pixels"], 2, "folder.npz is a folder"),
+        (
+            ["digits.safetensors", "--reference", "real.npz", "--guide", "self", "--guidance", "1"],
+            2,
+            "--guidance 1 is none: leave --guide out",
+        ),
         (["images", "--reference", "broken.npz", "--metrics", "fd_pixels"], 1, "damaged or no reference"),
         (["images", "--reference", "stack.npz"], 1, "data prepare stack.npz DATA"),
         (["images", "--reference", "real.npz", "--metrics", "fd_pixels", "--repeat", "0"], 2, "--repeat 0"),
@@ -197,9 +230,23 @@ def test_processes_share_the_work(call, place):
 )
 def test_wrong_use_is_explained(call, monkeypatch, place, arguments, code, message):
     monkeypatch.chdir(place)
+    monkeypatch.setattr("unitgain.metrics.summary.summarize", lambda *_, **__: pytest.fail("measured"))
+    (place / "folder.npz").mkdir(exist_ok=True)
     (place / "broken.npz").write_text("no archive")
     np.savez(place / "stack.npz", images=np.zeros((3, 8, 8), np.uint8))
     assert message in call("metrics", *arguments, code=code).err
+
+
+def test_records_that_cannot_be_written_are_printed(call, monkeypatch, place):
+    monkeypatch.chdir(place)
+
+    def full(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr("unitgain.cli.metrics.write_text", full)
+    words = ("metrics", "images", "--reference", "real.npz", "--metrics", "fd_pixels", "--out", "records.json")
+    output = call(*words, code=1)
+    assert "fd_pixels" in output.out and "no space" in output.err
 
 
 def test_one_of_several_arrays_is_measured(call, monkeypatch, place):

@@ -73,7 +73,10 @@ def test_report_without_samples_with_those_of_the_run_and_with_others(run, call,
     assert "stores no averages of length 0.300" in call("report", run, "--sigma-rel", "0.3", code=2).err
     assert "must be at least 1" in call("report", run, "--times", "0", code=2).err
     assert "0.9" in call("report", run, "--lengths", "0.9", code=2).err
-    said = call("report", run, "--out", out, "--lengths", "0.01,0.1", "--seeds", "3", "--times", "1", "--device", "cpu")
+    said = call(
+        "report", run, "--out", out, "--lengths", "0.01,0.1,0.1", "--seeds", "3", "--times", "1", "--device", "cpu"
+    )
+    assert "out of reach" in said.err and len(pictures(out.read_text())) == 3  # of the run, one length, the data
     assert "out of reach of the snapshots in" in said.err and "left out: length 0.01\n" in said.err
     assert "left out: length" not in call("report", run, "--out", out, "--times", "1", "--device", "cpu").err
 

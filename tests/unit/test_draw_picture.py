@@ -278,12 +278,40 @@ def test_a_path_ends_with_the_images(sample, tmp_path):
         (["--path", "--seeds", "0-999999"], "name fewer seeds"),
         (["--mask", "mask.png"], "--from PICTURE"),
         (["--from", "nowhere.png"], "there is no picture at nowhere.png"),
+        (["--from", "black.png", "--sigma-max", "5"], "sigma_start (--sigma-start 5)"),
+        (
+            ["--from", "black.png", "--mask", "white.png", "--sigma-start", "3", "--sigma-max", "5"],
+            "sigma_start (--sigma-start 3)",
+        ),
+        (["--path", "--out", "dir.gif"], "dir.gif is a folder: name a file"),
+        (["--interpolate", "3,7", "--out", "dir.gif"], "dir.gif is a folder: name a file"),
+        (["--path", "--fps", "5", "--out", "strip.png"], "a strip of pictures, which has no speed"),
+        (["--guide", "self", "--guidance", "2", "--interval", "90", "100"], "guides nothing"),
+        (["--guide", "self", "--guidance", "1"], "--guidance 1 is none: leave --guide out"),
+        (["--seeds", ""], "cannot read the seeds ''"),
     ],
 )
 def test_wrong_options_are_refused_in_a_line_before_anything_is_drawn(sample, tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "dir.gif").mkdir()
+    for name, color in (("black.png", 0), ("white.png", 255)):
+        Image.new("L", (4, 4), color).save(name)
     assert words in sample(*options, code=2).err.replace("\n", " ")
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"dir.gif", "black.png", "white.png"}
+    assert not list((tmp_path / "dir.gif").iterdir())
+
+
+def test_the_highest_noise_level_is_free_where_the_mask_hides_what_is_under_it(sample, tmp_path):
+    for name, color in (("black.png", 0), ("white.png", 255)):
+        Image.new("L", (4, 4), color).save(tmp_path / name)
+    masked = ("--from", tmp_path / "black.png", "--mask", tmp_path / "white.png")
+    sample(*masked, "--sigma-max", 5, "--seeds", 0, "--out", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["sigma_max"] == 5
+
+
+def test_a_path_of_fewer_frames_than_asked_for_says_why(sample, tmp_path):
+    said = sample("--path", "--seeds", "0", "--frames", "9", "--out", tmp_path / "path.gif").out
+    assert "3 frames" in said and "no more noise levels (--steps)" in said
 
 
 def test_a_path_that_is_too_large_is_refused_before_it_is_drawn(denoiser, tmp_path, monkeypatch):

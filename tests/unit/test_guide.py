@@ -67,8 +67,16 @@ def test_eq_152(main, guide):
 
 
 def test_classifier_free_leaves_the_label_out(main):
-    for guide in (None, main):
-        torch.testing.assert_close(Guided(main, guide, 2.5)(X, 0.7, LABEL), mixed(main, main, 2.5, guide_label=None))
+    torch.testing.assert_close(Guided(main, None, 2.5)(X, 0.7, LABEL), mixed(main, main, 2.5, guide_label=None))
+
+
+def test_a_network_led_away_from_itself_and_what_a_guide_would_be_without_are_refused(main, guide):
+    with pytest.raises(ValueError, match="led away from itself is unguided: pass None"):
+        Guided(main, main, 2.5)
+    with pytest.raises(ValueError, match=r"without = .*of a network that guides itself"):
+        Guided(main, guide, 2.5, without=["nonsense"])
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert Guided(main, guide, weights).of_samples(slice(1, 3)).weight.tolist() == [2.0, 3.0]
 
 
 def test_weights_per_sample_per_class_and_as_a_function(main, guide):
@@ -169,9 +177,8 @@ def test_a_network_that_never_was_without_labels_does_not_guide_itself(main, gui
     main.label_dropout = label_dropout
     others = [main, prepare(main), Guided(main, guide, 2.0)]
     for other in others if known else []:
-        for itself in (None, other):
-            with pytest.raises(ValueError, match=r"label dropout 0.*--guide NETWORK\), or use one that was trained"):
-                Guided(other, itself, 1.5)
+        with pytest.raises(ValueError, match=r"label dropout 0.*--guide NETWORK\), or use one that was trained"):
+            Guided(other, None, 1.5)
     if not known:
         assert [Guided(other, None, 1.5).label_dropout for other in others] == [label_dropout] * 3
     Guided(main, guide, 1.5)  # another network may guide it

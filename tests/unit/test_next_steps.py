@@ -31,7 +31,8 @@ def trained(tmp_path_factory):
         metrics=("fd_pixels",), metrics_every=64, metrics_images=32, reference="digits", ema=0.05, steps=2
     )
     for name, evaluation in (("plain", Evaluation()), ("measured", measured)):
-        config = TrainConfig(recipe=recipe, data="digits", tick=64, checkpoint_every=128, evaluation=evaluation)
+        own = recipe.replace(lr=recipe.lr / (1 + len(evaluation.metrics)))  # or each would be the other
+        config = TrainConfig(recipe=own, data="digits", tick=64, checkpoint_every=128, evaluation=evaluation)
         train(config, folder / name, digits(), quiet=True, tensorboard=False)
     return folder
 
@@ -50,8 +51,11 @@ def test_a_run_that_nothing_is_known_of_is_drawn_with_its_newest_average(trained
     assert is_run(run) and not is_run(tmp_path)
     newest = run / "snapshots" / "0000000128-0.100.safetensors"
     assert best_known(run).network == newest
-    call("sample", run, "--guide", run, "--guidance", 2, "--out", tmp_path / "guided", "--seeds", "0", "--steps", 2)
-    assert json.loads((tmp_path / "guided" / "manifest.json").read_text())["guide"]["name"] == str(newest)
+    guided = ("sample", run, "--guidance", 2, "--out", tmp_path / "guided", "--seeds", "0", "--steps", 2)
+    call(*guided, "--guide", run.with_name("measured"))
+    name = json.loads((tmp_path / "guided" / "manifest.json").read_text())["guide"]["name"]
+    assert name == str(run.with_name("measured") / "snapshots" / newest.name)
+    assert "guide itself, which is no guidance" in call(*guided, "--guide", run, code=2).err
     output = call("sample", run, "--out", tmp_path / "drawn", "--seeds", "0-3", "--steps", 2, "--class", "3")
     assert "0000000128-0.100.safetensors, the newest average" in output.err
     again = next_of(output)
@@ -143,6 +147,22 @@ def test_the_best_is_guided_without_what_it_was_measured_without(runs, tmp_path,
     assert (settings["guidance"], settings["without"]) == (2, ["label"])
     assert "--without" in sample_options(DrawSettings(without=("label",)), "self", 2)
     assert not sample_options(DrawSettings(dtype="auto", without=("label",)))  # of the best that is not guided
+
+
+def test_a_weight_that_is_named_is_said_and_passed_on(runs, tmp_path, call, monkeypatch):
+    run, out = guiding_itself(runs / "main", tmp_path / "run"), tmp_path / "out"
+    fast = ("--sampler", "euler", "--steps", 2)
+    swept = ("--lengths", 0.1, "--reference", "digits", "--metric", "fd_pixels", "--images", 4)
+    call("sweep", run, *swept, *fast, "--guide", "self", "--guidance", 2)
+    unguided = call("sample", run, *fast, "--seeds", 0, "--guidance", 1, "--out", out)
+    assert "not guided, as you say" in unguided.err
+    call(*next_of(unguided))  # which would refuse images that were drawn otherwise
+    assert json.loads((out / "manifest.json").read_text())["guide"] is None
+    measured = ("metrics", run, *fast, "--seeds", "0-3", "--guidance", 1)
+    words = next_of(call(*measured, "--metrics", "fd_pixels", "--reference", "digits"))
+    assert words[words.index("--guidance") + 1] == "1"
+    stronger = call("sample", run, *fast, "--seeds", 0, "--guide", "self", "--guidance", 3, "--out", tmp_path / "3")
+    assert "guided by self, w = 3, as you say" in stronger.err and "w = 2" not in stronger.err
 
 
 def test_the_best_is_known_by_the_metric_that_counts_most_and_against_the_same_images(tmp_path):

@@ -274,6 +274,45 @@ def test_a_folder_with_one_model_guides_as_that_model(runs, judge, tmp_path):
         bench(runs, judge, tmp_path / "out", guide=str(single), guide_t=128)
 
 
+def test_cells_guided_by_their_own_network_are_those_without_guidance(runs, judge, tmp_path, monkeypatch):
+    told = config(lengths=(0.1, 0.15), guidance=(1.0, 3.0), guide_lengths=(0.1,), images=16)
+    out = tmp_path / "out"
+    drawn = count_images(monkeypatch)
+    found = sweep(bench(runs, judge, out, guide=str(runs / "main")), told)
+    values = {(one.cell.length, one.cell.guidance): one.value for one in found}
+    assert values[0.1, 3.0] == values[0.1, 1.0] and values[0.15, 3.0] != values[0.15, 1.0]
+    assert len(drawn) == 3  # what is known is not drawn again
+    rows = list(Table(out).rows().values())
+    assert [row["guide"] is None for row in rows] == [row["cell"]["guidance"] == 1 for row in rows]
+    copied = shutil.copytree(runs / "main", tmp_path / "copy" / "main")
+    drawn.clear()
+    assert sweep(bench(runs, judge, out, guide=str(copied)), told) == found and not drawn
+    (file,) = bench(runs, judge, out).main.folder.glob("*-0.100.safetensors")
+    tuned = tune(bench(runs, judge, out, guide=str(file)), replace(told, guide_lengths=None), evaluations=4)
+    assert {one.value for one in tuned if one.cell.length == 0.1} == {values[0.1, 1.0]} and not drawn
+
+
+def test_rows_of_networks_guided_by_themselves_do_not_count(runs, judge, tmp_path):
+    sweep(bench(runs, judge, tmp_path, guide=str(runs / "guide")), config(lengths=(0.1,), guidance=(2.0,), images=16))
+    table = tmp_path / "cells-0.jsonl"
+    row = json.loads(table.read_text())
+    assert len(Table(tmp_path).rows()) == 1
+    table.write_text(json.dumps(row | {"guide": row["network"]}) + "\n")
+    assert not Table(tmp_path).rows()
+
+
+@pytest.mark.parametrize("changes", [{}, {"guide_lengths": (0.1,), "lengths": (0.1,)}])
+def test_a_run_that_guides_each_of_its_averages_by_itself_is_refused(runs, judge, tmp_path, changes):
+    for job in (sweep, functools.partial(tune, evaluations=1)):
+        with pytest.raises(ValueError, match="leaves it unguided: name another one, or --guide self"):
+            job(bench(runs, judge, tmp_path, guide=str(runs / "main")), config(guidance=(1.0, 2.0), **changes))
+    assert not list(tmp_path.glob("*"))
+    copied = shutil.copytree(runs / "main", tmp_path / "copy" / "main")
+    with pytest.raises(ValueError, match="leaves it unguided"):
+        sweep(bench(runs, judge, tmp_path, guide=str(copied)), config(guidance=(1.0, 2.0), **changes))
+    assert not list(tmp_path.glob("cells*"))
+
+
 def test_lengths_that_agree_in_three_decimals_are_cells_of_their_own(runs, judge, tmp_path):
     given = bench(runs, judge, tmp_path)
     first, second, third = sweep(given, config(lengths=(0.1204, 0.12, 0.1196)))
@@ -377,6 +416,10 @@ def test_files_of_sweeps_with_other_guides_and_times_have_names_of_their_own(tmp
     guides = [tmp_path / name for name in ("weak-0.1.safetensors", "weak-0.2.safetensors", "a/weak", "b/weak")]
     for guide in guides[2:]:
         guide.mkdir(parents=True)
+    ends = [
+        SweepCommand(runs=(), metric="fid", guide="run", guide_nimg=nimg).stem("sweep", ()) for nimg in (256, 2.56e2)
+    ]
+    assert ends[0] == ends[1]
     asked = [{"guide": str(guide)} for guide in guides] + [{"guide": str(guides[2]), "guide_nimg": 80}, {}]
     asked += [{"nimg": times} for times in ((80.0,), (80.0, 240.0), (80.0, 160.0, 240.0), (80.0, 120.0, 240.0))]
     commands = [SweepCommand(runs=(tmp_path,), metric="fid", **one) for one in asked]

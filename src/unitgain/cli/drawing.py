@@ -16,6 +16,7 @@ from unitgain.draw.options import sample_options
 from unitgain.draw.settings import DrawSettings
 from unitgain.sample.samplers import SAMPLERS, Heun, Sampler
 from unitgain.serial import suggest
+from unitgain.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +78,11 @@ class Sampling(Sampled):
         return {"settings": DrawSettings(sampler=sampler, dtype="auto")}
 
     def drawn_by(self, guide: str | None, guidance: float | None) -> list[str]:
-        """Options of `unitgain sample` that draw as this command does, guided so."""
-        return sample_options(self.settings, guide, guidance)
+        """Options of `unitgain sample` that draw as this command does, guided so; a weight of 1 that is given is among
+        them, for runs and presets bring guides.
+        """
+        unguided = ["--guidance", "1"] if guide is None and guidance == 1 else []
+        return unguided + sample_options(self.settings, guide, guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,8 @@ class Drawing(Sampling):
                 drawing = drawing.replace(interval=interval, without=without)
             network = str(choice.network)
             if os.environ.get("RANK", "0") == "0":
-                note(f"{choice.why}" if by == choice.guide else f"{choice.network}, guided as you say")
+                as_known = by == choice.guide and weight in (choice.guidance, 1.0 if by is None else None)
+                note(choice.why if as_known else f"{one_line(choice.network.name)}, {_guided(by, weight)}, as you say")
         if by is not None and is_run(Path(by)):
             by = str(newest_average(Path(by)))
         main, guide, settings = open_networks(network, device, drawing, guide=by, guidance=weight)
@@ -125,3 +130,8 @@ class Drawing(Sampling):
     def label(self, known: "Classes") -> tuple[int, ...] | None:
         """The classes that are to be drawn, of those that the network knows; None for one that each seed draws."""
         return None if self.classes is None else known.parse(self.classes)
+
+
+def _guided(guide: str | None, guidance: float | None) -> str:
+    """How a network is guided, in words."""
+    return "not guided" if guide is None else f"guided by {guide}" + ("" if guidance is None else f", w = {guidance:g}")

@@ -14,7 +14,7 @@ from unitgain.cli.arguments import Device, Unset, draw_next, names_of, parse_see
 from unitgain.cli.drawing import Batched, Drawing
 from unitgain.console import Console, bar, byte_bar, label, next_step, note, say, show_json
 from unitgain.draw.options import options_of
-from unitgain.files import write_text
+from unitgain.files import check_file, write_text
 from unitgain.metrics.weights import Weights
 from unitgain.trust import Limits
 
@@ -144,6 +144,8 @@ class Metrics(Drawing, Batched, Measuring):
         """Measure and print."""
         from unitgain.parallel import processes
 
+        if self.out is not None:
+            check_file(self.out, "metrics.json")
         with processes(pick_device(self.device)) as world:
             images = self._open(world)
             judge = self.open_judge(self.metrics, world, detector=self.detector, scale=images.scale)
@@ -171,14 +173,14 @@ class Metrics(Drawing, Batched, Measuring):
         return Generated(main, guide, settings, seeds, device=world.device, batch=self.batch)
 
     def _report(self, results: "Sequence[Measurement]") -> None:
-        if self.out is not None:
-            text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
-            write_text(self.out, text + "\n")
-            note(f"the records are in {self.out}")
         if self.json:
             show_json([result.to_dict() for result in results])
         else:
             show(results)
+        if self.out is not None:
+            text = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
+            write_text(self.out, text + "\n")
+            note(f"the records are in {self.out}")
 
     def _go_on(self, results: "Sequence[Measurement]") -> None:
         """Say how to look at images of a network, or how a reference is made once for many measurements."""
@@ -240,7 +242,9 @@ class MetricsReference(Seeing):
 
         if self.out.suffix != ".npz":
             raise ValueError(f"--out {self.out}: a reference is an .npz file")
+        check_file(self.out, "real.npz")
         names = list(dict.fromkeys(name for name in self.detectors.split(",") if name))
+        self.weights.check_used(names)
         with processes(pick_device(self.device)) as world:
             images = self.pictures(self.data, self.split, world)
             if images.arrays:

@@ -9,7 +9,7 @@ import tyro
 from unitgain.cli.arguments import Device, Unset, draw_next, parse_seeds, pick_device
 from unitgain.console import bar, say
 from unitgain.extras import require
-from unitgain.files import write_text
+from unitgain.files import check_file, write_text
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Report:
         from unitgain.report.run import run_page
         from unitgain.report.samples import lengths_of, real_pictures, samples_of
 
-        lengths = None if self.lengths is None else parse_lengths(self.lengths)
+        lengths = None if self.lengths is None else list(dict.fromkeys(parse_lengths(self.lengths)))
         for length in lengths or ():
             check_sigma_rel(length)
         times = 6 if self.times is None else self.times
@@ -69,8 +69,7 @@ class Report:
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
         history = read_history(self.folder)
         out = self.out or self.folder / "report.html"
-        if out.is_dir():
-            raise ValueError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
+        check_file(out, "report.html")
         require("matplotlib.figure", extra="plot")  # now rather than after the samples
         drawings, note, averages, real = [], "", [], None
         if not self.no_samples:

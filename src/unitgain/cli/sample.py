@@ -165,10 +165,10 @@ class Sample(Drawing, Batched):
             raise ValueError("--frames and --fps are for animations: name one (--path, --interpolate 3,7)")
         if self._moves and (self.grid or self.columns is not None):
             raise ValueError("--grid and --columns are for a folder of images, not for an animation")
-        if self.interpolate is not None and (self.seeds or self.per_class) is not None:
+        if self.interpolate is not None and (self.seeds is not None or self.per_class is not None):
             raise ValueError(f"--interpolate {self.interpolate} names its seeds: leave out --seeds and --per-class")
         if self.interpolate is None:
-            return parse_seeds(self.seeds or SEEDS)
+            return parse_seeds(SEEDS if self.seeds is None else self.seeds)
         return [seed for part in self.interpolate.split(",") for seed in parse_seeds(part)]
 
     def _animate(
@@ -192,4 +192,5 @@ class Sample(Drawing, Batched):
                 batch=self.batch,
                 on_images=lambda done: progress(done, None),
             )
-        say(f"{frames} frames in {out}")
+        most = "; there are no more noise levels (--steps)" if frames < (self.animation.frames or 0) else ""
+        say(f"{frames} frames in {out}{most}")

@@ -36,7 +36,7 @@ class Bench(Sampling, Batched, Measuring):
     """What guides: the folder of another run, whose averages are reconstructed too; a network by path; or self, the
     network without its label."""
 
-    guide_nimg: Unset[int] = None
+    guide_nimg: Unset[float] = None
     """Where the averages of the guide end, in images seen. Default: at its last snapshot."""
 
     def stem(self, name: str, times: Sequence[float]) -> str:
@@ -52,7 +52,8 @@ class Bench(Sampling, Batched, Measuring):
         words = [name, *([] if guide is None else [guide.name.removesuffix(".safetensors")]), *ends]
         if self.guide not in (None, SELF) or list(map(float, ends)) != list(times):
             where = str(guide.resolve()) if guide is not None and guide.exists() else self.guide
-            words.append(key_of({"guide": where, "guide_nimg": self.guide_nimg, "times": list(times)})[:8])
+            ends_at = self.guide_nimg if self.guide_nimg is None or self.guide_nimg % 1 else int(self.guide_nimg)
+            words.append(key_of({"guide": where, "guide_nimg": ends_at, "times": list(times)})[:8])
         return "-".join(words)
 
     def judge(self, world: "World") -> "Judge":
@@ -65,10 +66,11 @@ class Bench(Sampling, Batched, Measuring):
 
     def say_best(self, bench: "Sweep", results: Sequence[CellResult]) -> None:
         """Say how to draw with the best of the first metric."""
-        cell = best([one for one in results if one.metric == results[0].metric]).cell
+        cell = bench.drawn_as(best([one for one in results if one.metric == results[0].metric]).cell)
         network, guide = bench.main.path(cell.target()), bench.guide_of(cell)
         folder = bench.out / f"{network.stem}-w{cell.guidance:g}"
-        draw_next(network, folder, *self.drawn_by(guide, cell.guidance), aim="draw with the best")
+        weight = None if guide is None else cell.guidance
+        draw_next(network, folder, *self.drawn_by(guide, weight), aim="draw with the best")
 
     def open(self, run: Path, out: Path, judge: "Judge", world: "World", nimg: float | None) -> "Sweep":
         """A run ready to be swept, its averages up to so many images."""

@@ -14,11 +14,13 @@ from unitgain.draw.images import draw_images
 from unitgain.draw.picture import picture_shape
 from unitgain.draw.preview import Preview, beside
 from unitgain.draw.settings import Animation, DrawSettings
-from unitgain.files import atomic
+from unitgain.files import atomic, check_file
 from unitgain.guide import Guided
 from unitgain.sample import Step, interpolate
+from unitgain.sample.seeds import as_seeds
 from unitgain.text import evenly
 
+DEFAULTS = Animation()
 FRAMES = 16  # from one seed to the next
 HOLD = 1.5  # seconds that the end of a path is looked at
 MOST_PIXELS = 2**24  # of a frame: GIF and WebP hold all of them in memory
@@ -50,11 +52,13 @@ def write_interpolation(
         Number of frames.
 
     Raises:
-        ValueError: if there are fewer than two seeds or frames, or `out` has another ending.
+        ValueError: if there are fewer than two seeds or frames, `out` has another ending or is a folder, or a strip is
+            to have a speed.
         OSError: if it cannot be written.
     """
-    kind = _kind(out)
+    kind = _kind(out := Path(out), animation)
     frames = animation.frames or FRAMES
+    seeds = as_seeds(seeds)
     points = interpolate(seeds, frames)
     decode = painter_of(denoiser, settings.vae)
     drawn = draw_images(denoiser, decode, points, settings, batch=batch, on_images=on_images)
@@ -91,10 +95,12 @@ def write_path(
         Number of frames.
 
     Raises:
-        ValueError: if a frame would be too large, or `out` has another ending.
+        ValueError: if there are no seeds, or a frame would be too large; and as `write_interpolation` of `out`.
         OSError: if it cannot be written.
     """
-    _kind(out)
+    _kind(out := Path(out), animation)
+    if not (seeds := as_seeds(seeds)):
+        raise ValueError("no seeds, so no way to show: give one or more whole numbers")
     height, width = _frame_size(denoiser, settings)
     if 2 * len(seeds) * height * width > MOST_PIXELS:
         size = f"{len(seeds)} images of {width}x{height}"
@@ -124,10 +130,10 @@ def save_path(noisy: Sequence[Tensor], denoised: Sequence[Tensor], out: Path, an
         animation: how fast.
 
     Raises:
-        ValueError: if `out` has another ending.
+        ValueError: as `write_interpolation` of `out`.
         OSError: if it cannot be written.
     """
-    kind = _kind(out)
+    kind = _kind(out := Path(out), animation)
     if kind == "PNG":
         rows = [torch.stack(list(one)) for one in (noisy, denoised)]  # [frames, n, c, h, w] each
         strip = torch.stack(rows, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
@@ -170,9 +176,12 @@ def keep_step(steps: list[Step], step: Step) -> None:
         steps.append(step)
 
 
-def _kind(out: Path) -> str:
+def _kind(out: Path, animation: Animation) -> str:
     if out.suffix.lower() not in FORMATS:
         raise ValueError(f"{out} must end in {', '.join(FORMATS)}: an animation, or for .png a strip of pictures")
+    check_file(out, "path.gif")
+    if out.suffix.lower() == ".png" and animation.fps != DEFAULTS.fps:
+        raise ValueError(f"{out} is a strip of pictures, which has no speed: leave out fps (--fps), or name a .gif")
     return FORMATS[out.suffix.lower()]
 
 

@@ -85,6 +85,11 @@ class Archive:
         return zipfile.ZipFile(self.path)
 
 
+def is_archive(out: Path) -> bool:
+    """Whether images that go there make an archive, not a folder."""
+    return out.suffix.lower() == ".zip"
+
+
 def _info(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, EPOCH)
     info.external_attr = 0o644 << 16

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unitgain.draw.archive import MANIFEST, Archive
+from unitgain.draw.archive import MANIFEST, Archive, is_archive
 from unitgain.draw.files import FileKind, file_kind
 from unitgain.draw.rows import without_place
 from unitgain.files import require_empty, write_text
@@ -48,7 +48,7 @@ class ImageFolder:
 
     def __init__(self, out: Path, about: dict[str, Any], rank: int = 0, kind: FileKind = PNG) -> None:
         self.out, self.kind = out, kind
-        self.archive = Archive(out) if out.suffix == ".zip" else None
+        self.archive = Archive(out) if is_archive(out) else None
         self.root = out if self.archive is None else out.with_name(f".{out.name}.parts")
         self.about = json.loads(json.dumps(about, allow_nan=False))
         self._journal = self.root / f".journal-{rank}.jsonl"

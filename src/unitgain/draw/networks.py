@@ -55,6 +55,7 @@ def open_network(name: str, device: torch.device | str = "cpu", settings: DrawSe
         HubError: if the repository cannot be reached.
         ValueError: if kernels or graphs are asked for where they cannot be.
     """
+    name = str(name)  # of a path, too
     with Snapshot(locate(name)) as snapshot:
         denoiser, header = snapshot.denoiser(mapped=not settings.exact), snapshot.header
         facts = {"recipe": header.recipe, "nimg": header.nimg, "profile": header.profile}
@@ -100,8 +101,10 @@ def open_networks(
         guidance: weight; 1 is none.
 
     Raises:
-        ValueError: if guide and weight do not go together; and whatever `open_network` raises.
+        ValueError: if guide and weight do not go together, or the guide is the network itself; and whatever
+            `open_network` raises.
     """
+    network, guide = str(network), None if guide is None else str(guide)
     named = guide is not None or guidance is not None or Path(network).exists()
     if not named and network in PRESETS and PRESETS[network].guide is not None:
         guide, guidance = str(preset_files(network)[1]), PRESETS[network].guidance
@@ -109,10 +112,16 @@ def open_networks(
         raise ValueError(f"--guide {guide} without --guidance: say how much, as in --guidance 1.5")
     if guide is None and (guidance not in (None, 1) or settings.interval is not None):
         raise ValueError("--guidance and --interval need a --guide: a network, or self")
-    if guidance == 1 and settings.interval is not None:
-        raise ValueError("--interval says where guidance acts, and --guidance 1 is none: leave --interval out")
+    for option, value in (("guide", guide), ("interval", settings.interval)):
+        if guidance == 1 and value is not None:
+            raise ValueError(f"--{option} is for guidance, and --guidance 1 is none: leave --{option} out")
     main = open_network(network, device, settings)
     other = None if guide in (None, SELF) else open_network(str(guide), device, settings)
+    if other is not None and other.record["sha256"] == main.record["sha256"]:
+        raise ValueError(
+            f"{other.name} is to guide itself, which is no guidance: w D + (1 - w) D = D. Name another network as the "
+            f"guide, or --guide {SELF} for the network without its label"
+        )
     return main, other, settings.replace(guidance=1.0 if guidance is None else guidance)
 
 

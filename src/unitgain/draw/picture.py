@@ -73,6 +73,11 @@ def from_picture(denoiser: Denoiser | Guided, start: FromPicture, settings: Draw
     require_pictures(denoiser.encoder, "drawing from a picture")
     encoder, device = _encoder(denoiser, settings), next(denoiser.parameters()).device
     channels, height, width = picture_shape(denoiser, settings)
+    if settings.sigma_max != DEFAULTS.sigma_max and (start.mask is None or start.sigma_start is not None):
+        raise ValueError(
+            f"sigma_max = {settings.sigma_max:g}: drawing from a picture starts at the noise level sigma_start "
+            f"(--sigma-start {start.sigma_start or settings.sigma_max:g}); say that alone, and leave out --sigma-max"
+        )
     pixels = _picture(start.picture, channels, (height, width), fitted=start.mask is None)
     free = None if start.mask is None else _mask(start.mask, (height, width))
     sigma_start = start.sigma_start or (START * denoiser.sigma_data if free is None else settings.sigma_max)

@@ -17,8 +17,9 @@ from unitgain.arch.values import Conditions
 from unitgain.classes import Classes
 from unitgain.data.images import pairs
 from unitgain.data.order import indices
+from unitgain.given import settle, several, whole
 from unitgain.sample.seeds import Between, Seed
-from unitgain.text import ranges
+from unitgain.text import brief, ranges
 
 if TYPE_CHECKING:
     from unitgain.arch import NetworkSpec
@@ -46,6 +47,8 @@ class DataRows:
 
     def __post_init__(self) -> None:
         where, count = f"data {self.dataset.name}", len(self.dataset)
+        if self.rows is not None and not isinstance(self.rows, range):
+            settle(self, rows=[whole(row, "row") for row in several(self.rows, "rows")])
         if not self.dataset.condition_shapes:
             raise ValueError(f"{where} have no conditions, only images{' and labels' * bool(self.dataset.classes)}")
         if self.rows is not None and not len(self.rows):
@@ -53,6 +56,19 @@ class DataRows:
         for row in self.rows or ():
             if not 0 <= row < count:
                 raise ValueError(f"{where}: there is no row {row}, only 0 to {count - 1}")
+
+    @classmethod
+    def given(cls, conditions: Any) -> "DataRows":
+        """Rows as they are, or all of a data set.
+
+        Raises:
+            ValueError: if it is neither; and as `DataRows`.
+        """
+        if isinstance(conditions, cls):
+            return conditions
+        if not hasattr(conditions, "conditions_of"):
+            raise ValueError(f"conditions = {brief(conditions)}: expected the name of data, a data set or DataRows")
+        return cls(conditions)
 
     @classmethod
     def open(cls, text: str) -> "DataRows":

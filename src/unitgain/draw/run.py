@@ -11,6 +11,7 @@ from torch import Tensor
 from unitgain.data.encoder import encoder_from_dict
 from unitgain.data.preview import pictures_of
 from unitgain.denoiser import classes_of
+from unitgain.draw.archive import is_archive
 from unitgain.draw.decode import Decode, decoder_of
 from unitgain.draw.files import file_kind
 from unitgain.draw.folder import CLASSES, GRID, ImageFolder
@@ -22,7 +23,7 @@ from unitgain.draw.sheet import draw_sheet
 from unitgain.files import atomic
 from unitgain.parallel import World
 from unitgain.sample.generation import check_batch
-from unitgain.sample.seeds import check_seeds
+from unitgain.sample.seeds import as_seeds
 from unitgain.version import __version__
 
 GRID_MOST = 400  # images of a contact sheet
@@ -64,7 +65,7 @@ def write_images(
         main: the network.
         guide: what guides it; None for itself without its label. Not used at a guidance of 1.
         settings: how.
-        seeds: one image each.
+        seeds: one image each; what comes twice is drawn once.
         out: a folder, or a file that ends in .zip.
         world: the processes that share the work; each has opened the networks on its device.
         batch: images in flight at a time in each process; does not change the images.
@@ -79,8 +80,9 @@ def write_images(
             `columns` is not positive.
         OSError: if something cannot be written; the next call goes on.
     """
-    world = world or World()
-    _check(seeds, batch, columns)
+    world, out = world or World(), Path(out)
+    seeds = list(dict.fromkeys(as_seeds(seeds)))
+    _check(batch, columns)
     settings = settings.with_classes(classes_of(main.denoiser))
     denoiser, decode = guide_by(main, guide, settings), decoder_of(main.denoiser, settings.vae)
     names = {} if main.denoiser.classes is None else {CLASSES: main.denoiser.classes}
@@ -103,7 +105,7 @@ def write_images(
 
 def sheet_of(out: Path) -> Path:
     """Where the contact sheet of a folder or an archive of images is."""
-    return out.with_suffix(".png") if out.suffix == ".zip" else out / GRID
+    return out.with_suffix(".png") if is_archive(out) else out / GRID
 
 
 def describe(main: Network, guide: Network | None, settings: DrawSettings, device: torch.device) -> dict[str, Any]:
@@ -118,8 +120,7 @@ def describe(main: Network, guide: Network | None, settings: DrawSettings, devic
     }
 
 
-def _check(seeds: Sequence[int], batch: int, columns: int | None) -> None:
-    check_seeds(seeds)
+def _check(batch: int, columns: int | None) -> None:
     check_batch(batch)
     if columns is not None and columns < 1:
         raise ValueError(f"columns = {columns}: must be at least 1")

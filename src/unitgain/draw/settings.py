@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from unitgain.classes import Class, Classes
+from unitgain.given import real, settle, several, whole
 from unitgain.recipe import Precision
 from unitgain.sample.samplers import Heun, Sampler
 from unitgain.sample.schedule import check_schedule, sigma_grid
@@ -55,7 +56,7 @@ class DrawSettings:
         vae: folder or Hub id of the VAE that decodes latents. Default: the one that the network names.
         conditions: data whose rows say what is drawn, beside the class: seed s gets row s, or of some rows, DATA[0:16]
             or DATA[3,5,7], number s modulo how many they are, and its label, unless a class is named. none for no
-            conditions. In Python also `unitgain.draw.DataRows`.
+            conditions. In Python also `unitgain.draw.DataRows`, or a data set for all of its rows.
         without: what the network does without where it guides itself: names of conditions, and label. Default: all
             that training left out of some images.
 
@@ -82,6 +83,7 @@ class DrawSettings:
     without: Annotated[tuple[str, ...], UNSET] = ()
 
     def __post_init__(self) -> None:
+        self._settle()
         if not isinstance(self.sampler, Sampler):
             raise ValueError(f"sampler = {self.sampler!r}: a sampler with its settings, such as Heun()")
         own = dataclasses.fields(self.sampler) if dataclasses.is_dataclass(self.sampler) else ()
@@ -98,9 +100,36 @@ class DrawSettings:
             raise ValueError("compile and graph exclude each other: a compiled network has no graph recorded of it")
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance = {self.guidance}: must be finite")
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1] < math.inf:
+        if self.interval is not None and not (
+            len(self.interval) == 2 and 0 <= self.interval[0] < self.interval[1] < math.inf
+        ):
             raise ValueError(f"interval = {self.interval}: finite noise levels (lo, hi) with 0 <= lo < hi")
         check_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
+        if self.interval is not None and not (self.interval[0] < self.sigma_max and self.interval[1] >= self.sigma_min):
+            raise ValueError(
+                f"interval = {self.interval}: guides nothing, for the noise levels are from sigma_min = "
+                f"{self.sigma_min:g} to sigma_max = {self.sigma_max:g}"
+            )
+
+    def _settle(self) -> None:
+        """Let plain values stand for what was given, such as arrays, and numbers of NumPy."""
+        settle(self, steps=whole(self.steps, "steps"), without=several(self.without, "without"))
+        for name in ("guidance", "sigma_min", "sigma_max", "rho"):
+            settle(self, **{name: real(getattr(self, name), name)})
+        if self.interval is not None:
+            settle(self, interval=tuple(real(each, "interval") for each in several(self.interval, "interval")))
+        label: Any = self.label
+        label = label.tolist() if hasattr(label, "tolist") else label
+        if label is not None and not isinstance(label, str):
+            settle(self, label=several(label, "label") if isinstance(label, Iterable) else whole(label, "label"))
+        if self.vae is not None:
+            settle(self, vae=str(self.vae))
+        if self.conditions == "":
+            raise ValueError("conditions = '': name data, or none for no conditions")
+        if self.conditions is not None and not isinstance(self.conditions, str):
+            from unitgain.draw.rows import DataRows
+
+            settle(self, conditions=DataRows.given(self.conditions))
 
     def sigmas(self) -> "Tensor":
         """The noise levels, `[steps + 1]`, float64."""
@@ -190,6 +219,10 @@ class FromPicture:
     resample: Annotated[int | None, UNSET] = None
 
     def __post_init__(self) -> None:
+        if self.sigma_start is not None:
+            settle(self, sigma_start=real(self.sigma_start, "sigma_start"))
+        if self.resample is not None:
+            settle(self, resample=whole(self.resample, "resample"))
         for name, value in (("sigma_start", self.sigma_start), ("mask", self.mask)):
             if self.picture is None and value is not None:
                 raise ValueError(f"{name} is for drawing from a picture, and there is none: name it (--from PICTURE)")
@@ -215,6 +248,7 @@ class Animation:
     fps: float = 12.0
 
     def __post_init__(self) -> None:
+        settle(self, frames=self.frames and whole(self.frames, "frames"), fps=real(self.fps, "fps"))
         if self.frames is not None and not 2 <= self.frames <= MOST_FRAMES:
             raise ValueError(f"frames = {self.frames}: must be 2 to {MOST_FRAMES}")
         if not 0.1 <= self.fps <= 100:

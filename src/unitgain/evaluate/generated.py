@@ -18,7 +18,7 @@ from unitgain.draw.settings import DrawSettings
 from unitgain.evaluate.images import as_ranges, drawn, scale_of_encoder
 from unitgain.metrics.record import Source
 from unitgain.metrics.summary import as_seen
-from unitgain.sample.seeds import check_seeds
+from unitgain.sample.seeds import as_seeds
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Generated:
     on_images: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
-        check_seeds(self.seeds)
+        self.seeds = as_seeds(self.seeds)
         main = self.main.denoiser
         self.settings, self.device = self.settings.with_classes(classes_of(main)), torch.device(self.device)
         check_told(main.spec, self.settings)

@@ -10,6 +10,7 @@ from unitgain.denoiser import Denoiser
 from unitgain.draw.images import DEFAULTS, sample_arrays
 from unitgain.draw.rows import DataRows
 from unitgain.draw.settings import DrawSettings
+from unitgain.given import several
 from unitgain.guide import Guided
 from unitgain.serial import suggest
 
@@ -46,17 +47,15 @@ def draw_heeded(
         Samples `[N, C, *size]` for each, on the CPU: 8-bit pixels of pictures, else the numbers of the data.
 
     Raises:
-        ValueError: if there is one row only, or none of such a number, or data or network lack a condition.
+        ValueError: if there is one row only, or none of such a number, or data or network lack a condition, or `names`
+            has none.
     """
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} rows: the wrong conditions are those of other rows, so give two or more")
     half = len(rows) // 2
     right = DataRows(dataset, rows).of(range(len(rows)), denoiser.spec, denoiser.classes)
     others = DataRows(dataset, [*rows[half:], *rows[:half]]).of(range(len(rows)), denoiser.spec, denoiser.classes)
-    for name in names or ():
-        if name not in right.values:
-            raise ValueError(f"no condition {name!r} that data and network have; {suggest(name, right.values)}")
-    changed = right.values.keys() if names is None else set(names)
+    changed = right.values.keys() if names is None else _chosen(names, right)
     kept = right.only({"label", *right.values} - changed)
     told = {"right": right, "wrong": _joined(kept, others.only(changed)), "none": kept}
     label = None if right.label is None else right.label.tolist()
@@ -72,6 +71,16 @@ def draw_heeded(
         )
         for name, one in told.items()
     }
+
+
+def _chosen(names: Sequence[str], known: Conditions) -> set[str]:
+    chosen = set(several(names, "names"))
+    if not chosen:
+        raise ValueError("names = []: no condition would be exchanged or left out; name some, or None for all")
+    for name in chosen:
+        if name not in known.values:
+            raise ValueError(f"no condition {name!r} that data and network have; {suggest(name, known.values)}")
+    return chosen
 
 
 def _joined(first: Conditions, second: Conditions) -> Conditions:

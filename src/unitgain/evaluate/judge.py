@@ -25,6 +25,8 @@ from unitgain.parallel import World
 from unitgain.serial import to_dict
 from unitgain.trust import DEFAULT_LIMITS, Limits
 
+UNNAMED = "unnamed"  # the detector of metrics that leave it to others
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -117,20 +119,23 @@ class Judge:
             FileNotFoundError: if there is no reference, or no weights.
             ReferenceFileError: if the reference is damaged.
             DownloadError: if weights cannot be fetched.
-            ValueError: if a metric is unknown, has nothing to be measured against, or a detector that sees pictures
-                alone is to measure arrays.
+            ValueError: if a metric is unknown, has nothing to be measured against, a detector that sees pictures alone
+                is to measure arrays, or a reference, a detector or weights are given that no metric needs.
         """
         world = world or World()
-        against = _open_reference(parse_metrics(metrics, detector or "unknown"), reference, limits)
+        asked = parse_metrics(metrics, UNNAMED)
+        _check_detector(asked, detector)
+        against = _open_reference(asked, reference, limits)
         arrays = (scale is not None and isinstance(scale[0], tuple)) or (isinstance(against, Images) and against.arrays)
         only = against.source.kind == "digits" if isinstance(against, Images) else against.keys() == {"pixels"}
         chosen = parse_metrics(metrics, detector or ("pixels" if arrays or only else "inception"))
         names = dict.fromkeys(metric.detector for metric in chosen)
         if arrays:
             check_arrays(names)
+        (weights := weights or Weights()).check_used(names)
         if not isinstance(against, Images):
             _check_references(chosen, against)
-        weights = (weights or Weights()).fetch(names, world, on_bytes)
+        weights = weights.fetch(names, world, on_bytes)
         chosen = [dataclasses.replace(metric, detector=name_of(metric.detector)) for metric in chosen]
         if isinstance(against, Images):
             scale = against.scale or (scale if arrays else None)
@@ -246,6 +251,12 @@ def _open_reference(
     """What metrics are measured against, opened: references, or images to make them of."""
     compared = [one for one in metrics if one.reference]
     if not compared:
+        if given is not None and not (isinstance(given, Mapping) and not given):
+            names = ", ".join(metric.name for metric in metrics)
+            raise ValueError(
+                f"a reference, and {names} compare with none: leave out --reference (--metrics-reference in training), "
+                "or name metrics that do, such as fid"
+            )
         return {}
     if given is None:
         raise ValueError(
@@ -255,6 +266,13 @@ def _open_reference(
     if isinstance(given, str | Path):
         return open_references(Path(given)) if Path(given).suffix in SUFFIXES else open_images(str(given), limits)
     return given
+
+
+def _check_detector(metrics: Sequence[Metric], detector: str | None) -> None:
+    """Raise `ValueError` if a detector is chosen, and each metric names its own."""
+    if detector is not None and all(metric.detector != UNNAMED for metric in metrics):
+        named = ", ".join(metric.label for metric in metrics)
+        raise ValueError(f"--detector {detector} is for metrics that name none, and {named} do: leave it out")
 
 
 def _check_references(metrics: Sequence[Metric], references: Mapping[str, Reference]) -> None:

@@ -1,8 +1,7 @@
 """The engine of the explorer: pictures of any average of a run, at once where they were drawn before."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -158,6 +157,14 @@ class Session:
         guide = self.guides[view.guide]
         return view.replace(guide_average=Average() if guide is None else guide.resolve(view.guide_average))
 
+    def drawn_as(self, view: View) -> View:
+        """As `check`, and not guided where the guide is the very network that it guides, whose images those are."""
+        view = self.check(view)
+        guide = None if view.guide is None else self.guides[view.guide]
+        if guide is None or guide.key(view.guide_average) != self.source.key(view.average):
+            return view
+        return self.check(view.with_settings(guidance=1.0))
+
     def fit(self, average: Average, guide: str | None = None) -> float | None:
         """Relative error of an average's profile, of the source or of a guide; None of a network as it is.
 
@@ -184,7 +191,7 @@ class Session:
             ValueError: as `check`, if an average is out of reach, or network, guide and settings do not fit.
             FileNotFoundError, SnapshotError: if the run has gone, or is damaged.
         """
-        view = self.check(view)
+        view = self.drawn_as(view)
         key = self._key(view)
         missing = []
         for seed in view.seeds:
@@ -216,7 +223,7 @@ class Session:
         Raises:
             ValueError: also if so many images at so many noise levels would take too much memory.
         """
-        view = self.check(view)
+        view = self.drawn_as(view)
         if len(view.seeds) * view.settings.steps > MOST_PATH:
             raise ValueError(
                 f"{len(view.seeds)} images at {view.settings.steps} noise levels are too much for a path, which keeps "
@@ -248,10 +255,7 @@ class Session:
         source = None if view.guide is None else self.guides[view.guide]
         if source is None:
             return main, None
-        guide = yield from self._network(source, view.guide_average, view.settings)
-        if guide is main:  # two names of one average: `Guided` takes the same object for the network without its label
-            guide = replace(guide, denoiser=copy(guide.denoiser))
-        return main, guide
+        return main, (yield from self._network(source, view.guide_average, view.settings))
 
     def _network(self, source: Source, average: Average, settings: DrawSettings) -> Generator[Event, None, Network]:
         key = source.key(average), *(getattr(settings, name) for name in ("dtype", "exact", *PREPARED))

@@ -32,7 +32,7 @@ def command_lines(session: Session, view: View, out: str = OUT) -> list[list[str
     Raises:
         ValueError: as `Session.check`.
     """
-    view = session.check(view)
+    view = session.drawn_as(view)
     commands = [
         ["unitgain", "ema", "reconstruct", source.name, number(average.length or 0), "--t", number(average.t or 0)]
         for source, average in _averages(session, view)
@@ -58,7 +58,7 @@ def python(session: Session, view: View) -> str:
     Raises:
         ValueError: as `Session.check`.
     """
-    view = session.check(view)
+    view = session.drawn_as(view)
     settings, sampler = view.settings, type(view.settings.sampler).__name__
     lines = ["import unitgain", "from unitgain.draw import DrawSettings, guide_by, open_networks"]
     lines += [f"from unitgain.sample import {sampler}", ""]

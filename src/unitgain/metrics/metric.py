@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unitgain.extras import import_named, source_hash
+from unitgain.given import several
 from unitgain.metrics.weights import SCRIPTS
 from unitgain.sample.seeds import check_seeds
 from unitgain.serial import suggest, to_dict
@@ -276,7 +277,7 @@ def parse_metrics(names: Sequence[str | Metric], default: str = "inception") -> 
         ValueError: if there is none, one is unknown or cannot be imported, or one comes twice.
     """
     metrics = []
-    for one in names:
+    for one in several(names, "metrics"):
         if not isinstance(one, Metric):
             name, detector = split_name(one)
             one = _imported(name) if ":" in name else METRICS[name]

@@ -42,6 +42,17 @@ class Weights:
     inception_sha256: str | None = None
     dinov2: str = DINOV2
 
+    def check_used(self, detectors: Iterable[str]) -> None:
+        """Raise `ValueError` if something is said of a network that is none of these detectors."""
+        known = {"inception": "inception", "inception_sha256": "inception", "dinov2": "dinov2"}
+        names = set(detectors)
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) != field.default and known[field.name] not in names:
+                raise ValueError(
+                    f"--{field.name.replace('_', '-')} is of the detector {known[field.name]}, and what is measured "
+                    f"needs {', '.join(sorted(names)) or 'none'} alone: leave it out"
+                )
+
     def fetch(
         self, detectors: Iterable[str], world: "World", on_bytes: Callable[[int, int], None] | None = None
     ) -> "Weights":

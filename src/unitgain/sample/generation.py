@@ -4,7 +4,6 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,11 +16,10 @@ from unitgain.denoiser import ClassLabel, DenoiserLike, Label, classes_of
 from unitgain.guide import Guided
 from unitgain.sample.generators import SampleGenerators
 from unitgain.sample.samplers import Denoise, Heun, Sampler
-from unitgain.sample.seeds import Seed, check_seeds
+from unitgain.sample.seeds import AnySeed, Seed, as_seeds
 from unitgain.sample.tiles import tiled
 
 HEUN = Heun()
-AnySeed = TypeVar("AnySeed", bound=Seed)  # whole numbers alone stay whole numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +85,7 @@ def generate(
             not as many labels, conditions or weights of guidance as seeds, or `batch` is not positive, or `shape` is
             missing.
     """
-    check_seeds(seeds)
+    seeds = as_seeds(seeds)
     check_batch(batch)
     spec, shape = _spec_and_shape(denoiser, shape)
     per_seed = None if label is None else _per_seed(denoiser, label, len(seeds))

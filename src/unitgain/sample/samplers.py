@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unitgain.given import real, settle
 from unitgain.serial import from_dict, suggest
 from unitgain.text import brief
 
@@ -163,9 +164,12 @@ class StochasticHeun(Heun):
 
     def __post_init__(self) -> None:
         for name in ("S_churn", "S_min", "S_max", "S_noise"):
-            value = getattr(self, name)
+            value = real(getattr(self, name), name)
+            settle(self, **{name: value})
             if not value >= 0 or (value == math.inf and name != "S_max"):
                 raise ValueError(f"{name} = {value}: must not be negative, and finite")
+        if self.S_min > self.S_max:
+            raise ValueError(f"S_min = {self.S_min:g} is above S_max = {self.S_max:g}: no noise level is between them")
 
     def __call__(self, denoise: Denoise, noise: "Tensor", sigmas: "Tensor", randn: Randn | None = None) -> "Tensor":
         """As `Sampler` says.

@@ -5,7 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
+from typing import TypeVar, cast
 
+from unitgain.given import real, settle, several
 from unitgain.text import brief
 
 SEEDS = 2**32  # as many as official generators tell apart, which take a seed modulo this
@@ -33,7 +35,8 @@ class Between:
     t: float
 
     def __post_init__(self) -> None:
-        check_seeds([self.first, self.last])
+        first, last = as_seeds([self.first, self.last])
+        settle(self, first=first, last=last, t=real(self.t, "t"))
         if not 0 <= self.t <= 1:
             raise ValueError(f"t = {self.t}: a point between two seeds has 0 <= t <= 1")
 
@@ -44,6 +47,7 @@ class Between:
 
 
 Seed = int | Between
+AnySeed = TypeVar("AnySeed", bound=Seed)  # whole numbers alone stay whole numbers
 
 
 def interpolate(seeds: Sequence[int], frames: int = 16) -> list[Between]:
@@ -56,6 +60,7 @@ def interpolate(seeds: Sequence[int], frames: int = 16) -> list[Between]:
     Raises:
         ValueError: if there are fewer than two seeds, or frames.
     """
+    seeds = as_seeds(seeds)
     if len(seeds) < 2:
         raise ValueError(f"to interpolate takes two seeds or more, such as 3,7, not {len(seeds)}")
     if frames < 2:
@@ -63,6 +68,16 @@ def interpolate(seeds: Sequence[int], frames: int = 16) -> list[Between]:
     legs = list(itertools.pairwise(seeds))
     points = [Between(first, last, i / (frames - 1)) for first, last in legs for i in range(frames - 1)]
     return [*points, Between(*legs[-1], 1.0)]
+
+
+def as_seeds(seeds: Sequence[AnySeed]) -> Sequence[AnySeed]:
+    """Seeds as plain whole numbers and points between them, of an array or a tensor too; errors as `check_seeds`."""
+    if isinstance(seeds, range):
+        check_seeds(seeds)
+        return cast(Sequence[AnySeed], seeds)
+    given = several(seeds, "seeds")
+    check_seeds(given)
+    return cast(Sequence[AnySeed], [one if isinstance(one, Between) else int(index(one)) for one in given])
 
 
 def check_seeds(seeds: Sequence[Seed], what: str = "seed") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from unitgain.ema import check_sigma_rel
+from unitgain.given import real, settle, several, whole
 from unitgain.sample.seeds import check_seeds
 
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ class SweepConfig:
     repeat: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("lengths", "guidance", "guide_lengths"):
+            if (values := getattr(self, name)) is not None:
+                settle(self, **{name: tuple(real(one, name) for one in several(values, name))})
+        settle(self, patterns=several(self.patterns, "patterns"))
+        for name in ("images", "first_seed", "repeat"):
+            settle(self, **{name: whole(getattr(self, name), name)})
         for length in (*self.lengths, *(self.guide_lengths or ()), *([] if self.base is None else [self.base])):
             check_sigma_rel(length)
         if not self.lengths or not self.guidance or self.guide_lengths == ():

@@ -44,7 +44,7 @@ class Sweep:
 
     Raises:
         FileNotFoundError: if there is no run or no guide.
-        ValueError: if `batch` is not positive, or `guide_t` is given and the guide has no averages.
+        ValueError: if the run is a file, `batch` is not positive, or `guide_t` is given and the guide has no averages.
     """
 
     run: Path
@@ -59,6 +59,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_batch(self.batch)
+        self.run, self.out = Path(self.run), Path(self.out)
+        if self.run.is_file():
+            raise ValueError(f"{self.run} is a file, and no run: name the folder of a run, with its snapshots")
         folder = self.out / "averages"
         self.main = Averages(self.run, folder, self.t)
         guide = Path(str(self.guide))
@@ -111,7 +114,7 @@ class Sweep:
         about = {
             "device": self.world.device.type,
             "main": {"sha256": _sha256(self.main.path(cell.target()))},
-            "guide": guide if guide in (None, SELF) else _sha256(locate(str(guide))),
+            "guide": guide if guide in (None, SELF) else _sha256(self._located(str(guide))),
             "settings": without_place(self.settings_of(cell).record(self.world.device)),
             "seeds": [seeds.start, seeds.stop],
         }
@@ -119,11 +122,22 @@ class Sweep:
 
     def settings_of(self, cell: Cell) -> DrawSettings:
         """How the images of a cell are drawn: what is said of guidance goes for cells that are guided."""
+        cell = self.drawn_as(cell)
         guided = self.settings.replace(guidance=cell.guidance)
         return guided.replace(interval=None, without=()) if cell.guidance == 1 else guided
 
     def guide_of(self, cell: Cell) -> str | None:
         """Name of the network that guides a cell; None for no guidance."""
+        return self._named_guide(cell) if self.drawn_as(cell).guidance != 1 else None
+
+    def drawn_as(self, cell: Cell) -> Cell:
+        """The cell without guidance in the place of one that is guided by its own network, whose images it has."""
+        guide = self._named_guide(cell)
+        if guide in (None, SELF) or not self._is_main(cell, self._located(str(guide))):
+            return cell
+        return replace(cell, guidance=1.0, guide_length=None)
+
+    def _named_guide(self, cell: Cell) -> str | None:
         if cell.guidance == 1:
             return None
         if self.guide is None:
@@ -131,6 +145,18 @@ class Sweep:
         if self.guide_averages is not None:
             return str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
         return self.guide
+
+    def _is_main(self, cell: Cell, guide: Path) -> bool:
+        """Whether a guide is the network of a cell: the same file, or where both are there one of the same contents."""
+        main = self.main.path(cell.target())
+        return main == guide or (main.is_file() and guide.is_file() and _sha256(main) == _sha256(guide))
+
+    def _located(self, guide: str) -> Path:
+        return Path(guide) if self.tied else self._fixed_guide
+
+    @functools.cached_property
+    def _fixed_guide(self) -> Path:
+        return locate(str(self.guide))
 
     def release(self) -> None:
         """Let go of the networks that were opened last, which are kept for cells that have one in common."""
@@ -156,7 +182,7 @@ class Sweep:
         began = time.monotonic()
         images = self.images(cell, seeds, on_images)
         records = self.judge(images.batches(range(len(seeds))), images.source)
-        about = {"cell": to_dict(cell), **images.about}
+        about = {"cell": to_dict(self.drawn_as(cell)), **images.about}
         seconds = round(time.monotonic() - began, 3)
         return [
             {"key": key, "metric": name, "value": record.value, "seconds": seconds, **about, "record": to_dict(record)}
@@ -180,7 +206,9 @@ def with_paper_tensors(bench: Sweep, config: SweepConfig) -> SweepConfig:
 
 
 def check(bench: Sweep, config: SweepConfig) -> None:
-    """Raise `ValueError` if cells are guided and nothing guides, or what is said of guidance has no cell to go for."""
+    """Raise `ValueError` if cells are guided and nothing guides, each is guided by its own network, as far as they are
+    there, or what is said of guidance has no cell to go for.
+    """
     guided = any(weight != 1 for weight in config.guidance)
     if guided and bench.guide is None:
         raise ValueError("weights of guidance other than 1 need a guide: a run, a network, or self")
@@ -190,6 +218,17 @@ def check(bench: Sweep, config: SweepConfig) -> None:
     if not guided and (idle := " and ".join(f"--{name}" for name, value in said.items() if value)):
         raise ValueError(
             f"{idle} without guidance, as all weights are 1: name others, as in --guidance 1,1.5,2, or leave {idle} out"
+        )
+    _check_guides(bench, config)
+
+
+def _check_guides(bench: Sweep, config: SweepConfig) -> None:
+    guided = [cell for cell in config.cells(tied=bench.tied) if cell.guidance != 1]
+    if guided and all(bench.drawn_as(cell).guidance == 1 for cell in guided):
+        raise ValueError(
+            f"the guide {bench.guide} is the network of every cell that it is to guide, which leaves it unguided: name "
+            f"another one, or --guide {SELF} for the network without its label, or other averages of it "
+            "(--guide-lengths, --guide-nimg)"
         )
 
 
@@ -214,8 +253,13 @@ def remaining(
 
     def left() -> list[tuple[Cell, range]]:
         bench.reconstruct([cell for cell, _ in work], on_bytes)
-        known = bench.table.rows()
-        return [(cell, seeds) for cell, seeds in work if not all(k in known for k in bench.keys(cell, seeds).values())]
+        _check_guides(bench, config)  # now that the networks are there
+        known, once = bench.table.rows(), dict[tuple[str, ...], tuple[Cell, range]]()
+        for cell, seeds in work:
+            keys = tuple(bench.keys(cell, seeds).values())
+            if not all(key in known for key in keys):
+                once.setdefault(keys, (cell, seeds))
+        return list(once.values())
 
     return bench.world.on_main(left)
 

@@ -49,11 +49,14 @@ class Table:
         self._own = folder / f"cells-{rank}.jsonl"
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """All rows that are whole, by key."""
+        """All rows that are whole, by key.
+
+        Without those of networks guided by themselves, which earlier versions measured without their labels.
+        """
         rows: dict[str, dict[str, Any]] = {}
         for path in sorted(self.folder.glob("cells-*.jsonl")):
             for row in read_rows(path):  # without one that was cut short when the process was killed
-                if isinstance(row.get("key"), str) and is_number(row.get("value")):
+                if isinstance(row.get("key"), str) and is_number(row.get("value")) and not _led_by_itself(row):
                     rows[row["key"]] = row
         return rows
 
@@ -66,6 +69,13 @@ class Table:
                 if file.read() != b"\n":
                     file.write(b"\n")
             file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+
+
+def _led_by_itself(row: Mapping[str, Any]) -> bool:
+    network, guide = row.get("network"), row.get("guide")
+    if not (isinstance(network, dict) and isinstance(guide, dict)):
+        return False
+    return isinstance(guide.get("name"), str) and guide["name"] == network.get("name")
 
 
 def reference_of(record: Mapping[str, Any]) -> str:
