@@ -102,6 +102,15 @@ def test_intervals_are_whole_batches_and_follow_one_another(tmp_path):
     assert config.evaluation.intervals(DIGITS.snapshot_every) == (DIGITS.snapshot_every, DIGITS.snapshot_every)
 
 
+def test_options_are_the_same_with_underscores(tmp_path):
+    def network(*options):
+        return read("digits", "--out", tmp_path, *options).recipe.network
+
+    assert network("--model_channels", "48") == network("--model-channels=48") == network("--width", "48")
+    with pytest.raises(ValueError, match="--label-dropout leaves out labels"):
+        network("--classes", "none", "--label_dropout", "0.3")
+
+
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_a_file_holds_what_options_say_and_options_come_before_it(tmp_path, form):
     settings = {"recipe": {"name": "digits", "lr": 0.5, "network": {"channel_mult": [1, 1]}}, "seed": 3}

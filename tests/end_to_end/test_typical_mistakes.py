@@ -40,6 +40,14 @@ MISTAKES = {
         "--label-dropout leaves out labels, and --classes none trains without any",
         f"train digits --classes none --out right {SHORT}",
     ),
+    f"{RUN} --resume --out right": (
+        "--out is given twice, --out run and --out right: leave one out",
+        f"{RUN} --resume",
+    ),
+    f"sample run --sampler euler {DRAW} 0 --sampler heun": (
+        "--sampler is given twice",
+        f"sample run --sampler euler {DRAW} 0",
+    ),
     "train digits --data pictures --out right": ("pictures holds no prepared data", ANSWERED),
     "train --resume --out rum --quiet": ("rum holds no run to resume", ANSWERED),
     "data prepare pictures pictures --resolution 8": (

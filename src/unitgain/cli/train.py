@@ -12,6 +12,7 @@ import tyro
 
 from unitgain.classes import Classes
 from unitgain.cli.arguments import Unset, draw_next
+from unitgain.cli.words import options, recipe_name
 from unitgain.console import next_step, note, say
 from unitgain.files import near
 from unitgain.recipe import Recipe
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from unitgain.data.dataset import Dataset
 
 HELP = ("-h", "--help")
+SWITCHES = ("resume", "quiet")  # which the name of a recipe may follow
 SETTINGS = Limits(max_item_bytes=2**18)  # of --config; all settings of a run take some kilobytes
 T = TypeVar("T")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -89,7 +91,7 @@ class Train:
             ValueError: if it does not say what to train, or the file cannot be read.
             FileNotFoundError: if there is no run to resume.
         """
-        name, rest = _recipe_name(args)
+        name, rest = recipe_name(args, RECIPES, SWITCHES)
         settings = TrainConfig(recipe=recipe(name) if name is not None else DIGITS)
         default = cls(recipe=name, words=tuple(rest), settings=settings, execution=Execution(device="auto"))
         return default.parsed() if set(HELP) & set(rest) else default.started().parsed()
@@ -258,10 +260,7 @@ class Train:
 
     def _said(self, option: str) -> str | None:
         """What follows an option on the command line, before anything is read of it that depends on the rest."""
-        for place, word in enumerate(self.words):
-            if word.partition("=")[0] == f"--{option}":
-                return word.partition("=")[2] or next(iter(self.words[place + 1 :]), None)
-        return None
+        return next(iter(options(self.words).get(option, ())), None)
 
 
 def _hours(word: str) -> float:
@@ -276,15 +275,6 @@ def _understood(read: Callable[[str], T], word: str | None) -> T | None:
         return None if word is None else read(word)
     except ValueError:
         return None
-
-
-def _recipe_name(args: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The name of the recipe, which comes first, or last where it cannot be the value of an option; and the rest."""
-    if args and not args[0].startswith("-"):
-        return args[0], list(args[1:])
-    if len(args) > 2 and args[-1] in RECIPES and (not args[-2].startswith("-") or args[-2] in ("--resume", "--quiet")):
-        return args[-1], list(args[:-1])
-    return None, list(args)
 
 
 def _saved(folder: Path) -> TrainConfig | None:
