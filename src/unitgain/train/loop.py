@@ -33,7 +33,7 @@ from unitgain.train.rows import read_stats
 from unitgain.train.run import Window, clear_leftovers, refuse_changes, save_config, saved_config
 from unitgain.train.saver import Checkpoints
 from unitgain.train.signals import REASONS, StopSignal
-from unitgain.train.snapshots import Snapshots
+from unitgain.train.snapshots import Snapshots, store_of
 from unitgain.train.state import TrainState
 from unitgain.train.statistics import Magnitudes, Statistics
 from unitgain.train.step import Observer, StepReport, train_step
@@ -209,14 +209,15 @@ def _begin(
         batches = Batches(config, dataset, world)
         stack.callback(batches.loader.close)
         state = _open_state(config, execution, inheritance, world)
+        store_of(config, folder, dataset, state, resume)  # which refuses a budget before anything is written
         window = resume_from_newest(config, state, folder) if resume else Window()
 
         def prepare() -> StatsLog:
             clear_leftovers(folder)
             clear_partial(folder / "checkpoints")
             check_disk(state, config, folder)
-            save_config(config, folder)
             shown = boards(folder, state.nimg, to_dict(config), execution.tensorboard, execution.wandb, execution.quiet)
+            save_config(config, folder)  # last: what was refused left the folder to the next
             return StatsLog(folder, state.nimg, shown)
 
         log = world.together("preparing the run folder", lambda: prepare() if world.main else None)
