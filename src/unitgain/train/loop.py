@@ -23,7 +23,7 @@ from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig, restarted
 from unitgain.train.context import Run
 from unitgain.train.errors import LostProcessError, is_shared
-from unitgain.train.evaluation import Evaluation, open_evaluation
+from unitgain.train.evaluation import Evaluation, open_evaluation, refuse_idle
 from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.fitting import check_data, complete, data_of
 from unitgain.train.log import StatsLog, TrainProgress
@@ -180,6 +180,7 @@ def _settle(
         settled = complete(config, data, world.device, world.size, saved, execution.quiet or not world.main)
         if saved is not None:
             refuse_changes(settled, saved, run)
+        refuse_idle(settled, saved)
         check_data(settled, data)
         if execution.check_memory:
             check_memory(settled, execution, world, resumes=saved is not None)
