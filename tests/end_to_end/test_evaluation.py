@@ -7,6 +7,7 @@ import signal
 import weakref
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -236,6 +237,19 @@ def test_what_is_said_of_an_evaluation_that_is_none_is_refused(tmp_path, tiny_re
         run(idle, tmp_path / "run", tiny_data, resume=True)
     save_config(replace(load_config(tmp_path / "run"), evaluation=idle.evaluation), tmp_path / "run")
     assert run(idle, tmp_path / "run", tiny_data, resume=True).finished  # a run that began so goes on
+
+
+def test_a_text_alone_is_not_taken_apart(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it before
+    with pytest.raises(ValueError, match="metrics = 'fid': expected several"):
+        Evaluation(metrics="fid")
+    with pytest.raises(ValueError, match="conditions = 'style': expected several"):
+        TrainConfig(recipe=tiny_recipe, conditions="style")
+
+
+def test_the_folder_may_be_text(tmp_path, tiny_recipe, tiny_data):
+    assert run(config(tiny_recipe), str(tmp_path / "run"), tiny_data).finished
+    assert load_config(tmp_path / "run").tick == 16
 
 
 def test_a_run_may_stop_measuring(tmp_path, tiny_recipe, tiny_data, evaluation):

@@ -28,6 +28,9 @@ def test_a_run_in_parts_with_every_option(tmp_path, call_train):
     assert "stopped by --max-time" in said and "--resume" in said
     said = call_train("--out", run, "--resume", "--max-time", "soon", code=2).err
     assert "cannot read the time 'soon'" in said
+    for budget in ("inf", "nan", "-1", "much"):
+        said = call_train("--out", run, "--resume", "--snapshot-budget", budget, code=2).err
+        assert f"cannot read the size '{budget}'" in said
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(config.replace('"tick": ', '"tick": 1'))
     said = call_train("--out", run, "--resume", code=1).err

@@ -180,8 +180,13 @@ class Train:
             )
         prog = f"unitgain train {self.recipe or '[RECIPE]'}"
         parsed = tyro.cli(Train, default=self, args=self.words, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
-        if parsed.classes == "none" and parsed._said("label-dropout") and parsed.settings.recipe.label_dropout:
-            raise ValueError("--label-dropout leaves out labels, and --classes none trains without any: leave one out")
+        base = parsed.settings.recipe
+        for option, value, why in (
+            ("label-dropout", base.label_dropout, "leaves out labels"),
+            ("label-dim", base.network.label_dim, "says how many classes there are"),
+        ):
+            if parsed.classes == "none" and self._said(option) and value:
+                raise ValueError(f"--{option} {why}, and --classes none trains without any: leave one out")
         return parsed
 
     def heeding(self, settings: TrainConfig, file: dict[str, Any]) -> TrainConfig:
@@ -225,6 +230,7 @@ class Train:
         """Where to train, what, and on which data, which have their say in it."""
         from unitgain.train.finetune import open_init
         from unitgain.train.fitting import data_of
+        from unitgain.train.run import CONFIG
 
         config, out = self.settings, self.out or Path("runs") / str(self.recipe)
         dataset = data_of(config)
@@ -232,6 +238,9 @@ class Train:
         # A run that is resumed needs the snapshot no more, but it must be no other one.
         if self.init is not None and (config.init is None or config.init.name != self.init):
             changes["init"], _ = open_init(self.init)
+        # Left open, they are those of the run; all may be others.
+        if self.resume and self._said("conditions") == "all" and (out / CONFIG).exists():
+            changes["conditions"] = tuple(dataset.condition_shapes)
         return out, dataclasses.replace(config, **changes), dataset
 
     def _fit(self, base: Recipe, dataset: "Dataset") -> Recipe:

@@ -14,7 +14,7 @@ from unitgain.data.dataset import Dataset
 from unitgain.data.order import derive
 from unitgain.lock import hold
 from unitgain.native.memory import kept_memory
-from unitgain.parallel import World, is_lost, processes
+from unitgain.parallel import World, is_lost, pick_device, processes
 from unitgain.serial import to_dict
 from unitgain.text import one_line
 from unitgain.train.accumulation import check_memory
@@ -63,7 +63,7 @@ class TrainResult:
 
 def train(
     config: TrainConfig,
-    run: Path,
+    run: Path | str,
     dataset: Dataset | None = None,
     *,
     resume: bool = False,
@@ -100,7 +100,7 @@ def train(
         CheckpointError: if a checkpoint cannot be written, or none of those there is intact.
         OSError: if something else cannot be written; the last checkpoint is intact.
     """
-    execution = replace(execution or Execution(), **how)
+    execution, run = replace(execution or Execution(), **how), Path(run)
     resume = resume or restarted()
     with (
         StopSignal(execution.max_time, execution.quiet) as stop,
@@ -181,6 +181,8 @@ def _settle(
         if saved is not None:
             refuse_changes(settled, saved, run)
         refuse_idle(settled, saved)
+        if execution.ema_device:
+            pick_device(execution.ema_device, "--ema-device")
         check_data(settled, data)
         if execution.check_memory:
             check_memory(settled, execution, world, resumes=saved is not None)
