@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
@@ -12,6 +12,7 @@ import tyro
 
 from unitgain.classes import Classes
 from unitgain.cli.arguments import Unset, draw_next
+from unitgain.cli.settings import merged, read_settings
 from unitgain.cli.words import options, recipe_name
 from unitgain.console import next_step, note, say
 from unitgain.files import near
@@ -22,14 +23,12 @@ from unitgain.size import read_size
 from unitgain.text import brief, printable
 from unitgain.train.config import Execution, TrainConfig, restarted
 from unitgain.train.rules import sized
-from unitgain.trust import Limits, parse_yaml, read_regular
 
 if TYPE_CHECKING:
     from unitgain.data.dataset import Dataset
 
 HELP = ("-h", "--help")
 SWITCHES = ("resume", "quiet")  # which the name of a recipe may follow
-SETTINGS = Limits(max_item_bytes=2**18)  # of --config; all settings of a run take some kilobytes
 T = TypeVar("T")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -98,7 +97,7 @@ class Train:
 
     def started(self) -> "Train":
         """With the defaults of the run that is resumed, or of the recipe, the snapshot or the plan, and of the file."""
-        out, init, file = self._said("out"), self._said("init"), _read(self._said("config"))
+        out, init, file = self._said("out"), self._said("init"), read_settings(self._said("config"))
         named = file.get("recipe")
         name = self.recipe or (named.get("name") if isinstance(named, dict) else named)
         if not isinstance(name, str | None):
@@ -116,9 +115,7 @@ class Train:
         start = _saved(folder) if resume else None
         if start is None and name is None and init is None and data is None:
             raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json{near(folder)}")
-        execution = from_dict(
-            Execution, _merged(to_dict(self.execution), file.pop("execution", {})), "config.execution"
-        )
+        execution = from_dict(Execution, merged(to_dict(self.execution), file.pop("execution", {})), "config.execution")
         started = dataclasses.replace(self, recipe=name, out=folder, execution=execution)
         if start is None and name is None and init is None:
             return started.planned(str(data), file)
@@ -191,7 +188,7 @@ class Train:
 
     def heeding(self, settings: TrainConfig, file: dict[str, Any]) -> TrainConfig:
         """Settings, changed as the file has it."""
-        return from_dict(TrainConfig, _merged(to_dict(settings), file), "config") if file else settings
+        return from_dict(TrainConfig, merged(to_dict(settings), file), "config") if file else settings
 
     def run(self) -> None:
         """Train, and say how it ended.
@@ -323,25 +320,3 @@ def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
     if text and not quiet:
         note(text)
     return base.with_network(fit(header.network, open_data(data))).replace(sigma_data=header.sigma_data)
-
-
-def _read(file: str | None) -> dict[str, Any]:
-    """The settings in a YAML or JSON file."""
-    if file is None:
-        return {}
-    settings = parse_yaml(read_regular(Path(file), SETTINGS), f"--config {file}")
-    if not isinstance(settings, dict):
-        raise ValueError(f"--config {file}: expected named settings, as in the config.json of a run")
-    return settings
-
-
-def _merged(old: Any, new: Any) -> Any:
-    """JSON with some values replaced; numbers that YAML takes for text, such as 1e-3, are numbers where these were."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
-    if isinstance(old, float) and isinstance(new, str):
-        try:
-            return float(new)
-        except ValueError:
-            return new
-    return new
