@@ -80,6 +80,10 @@ def test_training_takes_the_conditions_that_are_named(tmp_path, call_train, told
     assert "no condition 'weight'" in said
     call_train("--out", tmp_path / "age", "--resume", "--device", "cpu", "--duration", 48)
     assert json.loads((tmp_path / "age" / "config.json").read_text())["conditions"] == ["age"]
+    on = ("--resume", "--device", "cpu", "--conditions", "all")
+    assert "conditions: [] -> " in call_train("--out", tmp_path / "none", *on, code=2).err
+    call_train("digits", *options, *size, "--out", tmp_path / "all")
+    call_train("--out", tmp_path / "all", *on)
 
 
 def test_from_a_table_to_images_for_its_rows(tmp_path, call, call_train):

@@ -7,6 +7,7 @@ import signal
 import weakref
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,7 @@ from unitgain.train import Evaluation, TrainConfig, train
 from unitgain.train import evaluation as module
 from unitgain.train.evaluation import turns
 from unitgain.train.rows import read_stats
+from unitgain.train.run import load_config, save_config
 from unitgain.train.speed import MACHINE
 
 
@@ -200,7 +202,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, tiny_r
         ({"ema": 0.07}, ValueError, r"--evaluate-ema 0.07: the recipe tiny keeps averages of lengths 0.05, 0.1"),
     ]
     nothing = {"metrics": (), "metrics_every": None, "samples_every": 0, "samples": None}
-    wrong.append((nothing, ValueError, "nothing is measured against it; name the metrics"))
+    wrong.append((nothing, ValueError, r"evaluation.reference = '.*': nothing is drawn or measured"))
     for changes, error, text in wrong:
         settings = Evaluation(**{**vars(evaluation), **changes})
         with pytest.raises(error, match=text):
@@ -214,6 +216,47 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, tiny_r
     ):
         with pytest.raises(ValueError, match=text):
             Evaluation(**{**vars(evaluation), **changes})
+
+
+IDLE = [
+    ({"steps": 8, "vae": "here"}, r"evaluation.steps = 8, evaluation.vae = 'here': nothing is drawn or measured; give"),
+    ({"dinov2": "here"}, r"evaluation.dinov2 = 'here': nothing is drawn or measured"),
+    ({"metrics_images": 64, "samples": 4, "steps": 2}, "evaluation.metrics_images = 64: nothing is measured; name"),
+    ({"metrics": ("is",), "metrics_every": 0}, "nothing is measured; give another --metrics-every"),
+    ({"samples": 4, "samples_every": 0}, "evaluation.samples = 4: nothing is drawn; give another --samples-every"),
+]
+
+
+@pytest.mark.parametrize(("said", "words"), IDLE)
+def test_what_is_said_of_an_evaluation_that_is_none_is_refused(tmp_path, tiny_recipe, tiny_data, said, words):
+    idle = config(tiny_recipe, Evaluation(**said))
+    with pytest.raises(ValueError, match=words):
+        run(idle, tmp_path / "run", tiny_data)
+    assert not (tmp_path / "run").exists()
+    run(config(tiny_recipe), tmp_path / "run", tiny_data)
+    with pytest.raises(ValueError, match=words):
+        run(idle, tmp_path / "run", tiny_data, resume=True)
+    save_config(replace(load_config(tmp_path / "run"), evaluation=idle.evaluation), tmp_path / "run")
+    assert run(idle, tmp_path / "run", tiny_data, resume=True).finished  # a run that began so goes on
+
+
+def test_a_text_alone_is_not_taken_apart(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it before
+    with pytest.raises(ValueError, match="metrics = 'fid': expected several"):
+        Evaluation(metrics="fid")
+    with pytest.raises(ValueError, match="conditions = 'style': expected several"):
+        TrainConfig(recipe=tiny_recipe, conditions="style")
+
+
+def test_the_folder_may_be_text(tmp_path, tiny_recipe, tiny_data):
+    assert run(config(tiny_recipe), str(tmp_path / "run"), tiny_data).finished
+    assert load_config(tmp_path / "run").tick == 16
+
+
+def test_a_run_may_stop_measuring(tmp_path, tiny_recipe, tiny_data, evaluation):
+    run(config(tiny_recipe, evaluation), tmp_path / "run", tiny_data)
+    quiet = replace(evaluation, metrics_every=0, samples_every=0)
+    assert run(config(tiny_recipe, quiet), tmp_path / "run", tiny_data, resume=True).finished
 
 
 def test_all_processes_take_as_many_turns():

@@ -28,6 +28,9 @@ def test_a_run_in_parts_with_every_option(tmp_path, call_train):
     assert "stopped by --max-time" in said and "--resume" in said
     said = call_train("--out", run, "--resume", "--max-time", "soon", code=2).err
     assert "cannot read the time 'soon'" in said
+    for budget in ("inf", "nan", "-1", "much"):
+        said = call_train("--out", run, "--resume", "--snapshot-budget", budget, code=2).err
+        assert f"cannot read the size '{budget}'" in said
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(config.replace('"tick": ', '"tick": 1'))
     said = call_train("--out", run, "--resume", code=1).err
@@ -100,6 +103,15 @@ def test_intervals_are_whole_batches_and_follow_one_another(tmp_path):
     config = read("digits", "--out", tmp_path, "--metrics", "fd_pixels,kid@pixels", "--samples", "9")
     assert config.evaluation.metrics == ("fd_pixels", "kid@pixels")
     assert config.evaluation.intervals(DIGITS.snapshot_every) == (DIGITS.snapshot_every, DIGITS.snapshot_every)
+
+
+def test_options_are_the_same_with_underscores(tmp_path):
+    def network(*options):
+        return read("digits", "--out", tmp_path, *options).recipe.network
+
+    assert network("--model_channels", "48") == network("--model-channels=48") == network("--width", "48")
+    with pytest.raises(ValueError, match="--label-dropout leaves out labels"):
+        network("--classes", "none", "--label_dropout", "0.3")
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])

@@ -40,6 +40,27 @@ MISTAKES = {
         "--label-dropout leaves out labels, and --classes none trains without any",
         f"train digits --classes none --out right {SHORT}",
     ),
+    f"{RUN} --resume --out right": (
+        "--out is given twice, --out run and --out right: leave one out",
+        f"{RUN} --resume",
+    ),
+    f"sample run --sampler euler {DRAW} 0 --sampler heun": (
+        "--sampler is given twice",
+        f"sample run --sampler euler {DRAW} 0",
+    ),
+    f"train digits --classes none --label-dim 7 --out right {SHORT}": (
+        "--label-dim says how many classes there are, and --classes none trains without any",
+        f"train digits --classes none --out right {SHORT}",
+    ),
+    f"train digits --ema-device nonsense --out right {SHORT}": (
+        "--ema-device nonsense: torch knows no such device",
+        f"train digits --ema-device cpu --out right {SHORT}",
+    ),
+    "watch run --once --every 2": ("--every: between looks, and --once looks once", "watch run --once"),
+    "report run --no-samples --device cpu --out right.html": (
+        "--device: of samples, which --no-samples leaves out",
+        "report run --no-samples --out right.html",
+    ),
     "train digits --data pictures --out right": ("pictures holds no prepared data", ANSWERED),
     "train --resume --out rum --quiet": ("rum holds no run to resume", ANSWERED),
     "data prepare pictures pictures --resolution 8": (

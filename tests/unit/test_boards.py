@@ -1,5 +1,6 @@
 """What TensorBoard and W&B are told; W&B is a stub at the border of the library."""
 
+import dataclasses
 import json
 import sys
 from types import ModuleType, SimpleNamespace
@@ -93,6 +94,25 @@ def test_a_resumed_run_is_the_same_run_of_wandb(tmp_path, tiny_recipe, tiny_data
     assert first.finished and second.finished
     train(config, tmp_path / "b", tiny_data, **how)
     assert wandb[2].options["id"] != first.options["id"]
+
+
+@pytest.mark.parametrize(
+    ("wandb_project", "budget", "words"),
+    [("closed", None, "No API key configured"), (None, -1, "a budget of -1 bytes holds fewer than 2 snapshots")],
+)
+def test_what_is_refused_leaves_the_folder_to_the_next_run(
+    tmp_path, tiny_recipe, tiny_data, wandb, wandb_project, budget, words
+):
+    config = TrainConfig(recipe=tiny_recipe.replace(duration=16), data="tiny")
+    bad = dataclasses.replace(config, snapshot_budget=budget, tick=8)
+    with pytest.raises(ValueError, match=words):
+        train(bad, tmp_path, tiny_data, quiet=True, wandb=wandb_project)
+    assert not [*tmp_path.iterdir()]
+    train(config, tmp_path, tiny_data, quiet=True, tensorboard=False)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=words):
+        train(bad, tmp_path, tiny_data, quiet=True, wandb=wandb_project, resume=True)
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_a_resumed_run_remembers_its_project(tmp_path, wandb, capsys, monkeypatch):

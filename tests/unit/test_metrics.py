@@ -1,5 +1,8 @@
 """Each metric against an independent implementation; moments over batches and processes; one pass over images."""
 
+import json
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +11,14 @@ from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from unitgain.data.digits import digits
+from unitgain.evaluate.judge import Measurement
 from unitgain.metrics import neighbours
 from unitgain.metrics.detectors import Function, Pixels
 from unitgain.metrics.frechet import frechet_distance, statistics
 from unitgain.metrics.inception_score import inception_score
 from unitgain.metrics.kernel import kernel_distance, mmd2
 from unitgain.metrics.measure import measure
-from unitgain.metrics.metric import KernelDistance, parse_metrics
+from unitgain.metrics.metric import KernelDistance, Metric, parse_metrics
 from unitgain.metrics.moments import Moments
 from unitgain.metrics.neighbours import neighbourhoods, radii
 from unitgain.metrics.record import Record, Source
@@ -286,3 +290,45 @@ def test_metrics_by_name():
     for wrong in (["fid@pixels"], [], ["kid@"], ["kid", KernelDistance(size=7)]):
         with pytest.raises(ValueError):
             parse_metrics(wrong)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(Metric):
+    kind, reference, what = "given", False, None
+
+    def score(self, pair):
+        return self.what
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (np.float32(0.5), (0.5, None)),
+        (torch.tensor(2), (2.0, None)),
+        ((np.float64(0.5), 1), (0.5, 1.0)),
+        ((0.5, float("nan")), (0.5, None)),
+        (None, None),
+        ("3", None),
+        ((1.0, 2.0, 3.0), None),
+        (torch.zeros(2), None),
+    ],
+)
+def test_scores_are_numbers_of_any_type(monkeypatch, score, expected):
+    monkeypatch.setattr(Given, "what", score)
+    if expected is None:
+        with pytest.raises(ValueError, match=r"the score of given@pixels is .*: expected a number"):
+            measure([pictures(9)], Pixels(), [Given()])
+        return
+    (record,) = measure([pictures(9)], Pixels(), [Given()])
+    assert (record.value, record.deviation) == expected
+    assert [type(one) for one in (record.value, record.deviation) if one is not None] == [float] * (
+        1 + (expected[1] is not None)
+    )
+
+
+def test_what_is_not_finite_is_null_in_json_and_named_in_a_warning(monkeypatch):
+    monkeypatch.setattr(Given, "what", float("nan"))
+    (record,) = measure([pictures(9)], Pixels(), [Given()])
+    assert any("given@pixels is nan" in line for line in record.warnings)
+    written = json.loads(json.dumps(Measurement((record,)).to_dict(), allow_nan=False))
+    assert (written["best"], written["records"][0]["value"]) == (None, None)

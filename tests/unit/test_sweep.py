@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +32,7 @@ from unitgain.extras import source_hash
 from unitgain.hub import MODEL, save_pretrained
 from unitgain.infer import prepare
 from unitgain.metrics.frechet import frechet_distance, statistics
+from unitgain.metrics.metric import Metric
 from unitgain.posthoc import reconstruct
 from unitgain.posthoc.targets import Length, Target
 from unitgain.recipes import recipe
@@ -179,6 +182,32 @@ class Own(Metric):
     def score(self, pair):
         return {value} + pair.images.n
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lacking(Metric):
+    """None for images of a guided network; numbers are NumPy's."""
+
+    kind, reference, values = "lacking", False, (np.float32(1), np.float32("nan"), np.float32(3))
+    seen: ClassVar[list] = []
+
+    def score(self, pair):
+        self.seen.append(pair.images.n)
+        return self.values[(len(self.seen) - 1) % 3], np.float32("nan")
+
+
+def test_a_metric_that_is_not_finite_is_named_and_costs_no_other_value(runs, tmp_path, monkeypatch):
+    judge = Judge.open([Lacking(detector="pixels"), "fd_pixels"], "digits")
+    monkeypatch.setattr(Lacking, "seen", [])
+    sweeping = bench(runs, judge, tmp_path)
+    with pytest.raises(ValueError, match=r"lacking@pixels is nan at length 0.1, .*: leave out what has no figure"):
+        sweep(sweeping, config())
+    assert [row["metric"] for row in Table(tmp_path).rows().values()].count("lacking@pixels") == 2
+    assert len(Table(tmp_path).rows()) == 5
+    drawn = count_images(monkeypatch)
+    found = sweep(sweeping, config(lengths=(0.05, 0.15)))
+    assert [result.values for result in found[:2]] == [(1.0,), (3.0,)]
+    assert not drawn
 
 
 def test_a_metric_of_ones_own_is_measured_again_when_its_code_changes(runs, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from unitgain.cli.arguments import Unset
+from unitgain.cli.words import options
 from unitgain.console import note
 from unitgain.draw.options import sample_options
 from unitgain.draw.settings import DrawSettings
@@ -42,9 +43,7 @@ class Sampled(ABC):
         Raises:
             ValueError: if there is no such sampler.
         """
-        words = [part for word in args for part in (word.split("=", 1) if word.startswith("--sampler=") else [word])]
-        after = words.index("--sampler") + 1 if "--sampler" in words else len(words)
-        name = words[after] if after < len(words) else Heun.name
+        name = next(iter(options(args).get("sampler", ())), Heun.name)
         if name not in SAMPLERS:
             raise ValueError(f"unknown sampler {name!r}; {suggest(name, SAMPLERS)}")
         defaults = cls.with_sampler(SAMPLERS[name]())

@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 
 from unitgain.cli.commands import COMMANDS, GROUPS
+from unitgain.cli.words import refuse_repeated
 from unitgain.console import Console, label, say, warn
 from unitgain.serial import suggest
 from unitgain.version import __version__
@@ -90,9 +91,11 @@ def read(args: Sequence[str]) -> Any:
         chosen = COMMANDS[name].load()
         reader = getattr(chosen, "read", None)  # one whose defaults depend on what is given reads for itself
         if reader is not None:
+            refuse_repeated(rest, chosen)
             return reader(rest)
         shape = getattr(chosen, "for_arguments", None)  # one that has options of the sampler that is named
         chosen = shape(rest) if shape else chosen
+        refuse_repeated(rest, chosen)
         return tyro.cli(chosen, prog=f"unitgain {name}", args=rest, config=CONFIG)
     if first not in GROUPS:
         raise ValueError(f"unknown command {first!r}; {suggest(first, _firsts())}")

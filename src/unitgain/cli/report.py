@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from unitgain.cli.arguments import Device, Unset, draw_next, parse_seeds, pick_device
+from unitgain.cli.arguments import Device, Unset, draw_next, parse_seeds, pick_device, refuse_idle
 from unitgain.console import bar, say
 from unitgain.extras import require
 from unitgain.files import check_file, write_text
@@ -63,9 +63,9 @@ class Report:
         times = 6 if self.times is None else self.times
         if times < 1:
             raise ValueError(f"--times {times}: must be at least 1")
-        asked = {"--seeds": self.seeds, "--times": self.times, "--sigma-rel": self.sigma_rel, "--lengths": self.lengths}
-        if self.no_samples and (unused := [option for option, value in asked.items() if value is not None]):
-            raise ValueError(f"{', '.join(unused)}: of samples, which --no-samples leaves out")
+        if self.no_samples:
+            idle = ["seeds", "times", "sigma_rel", "lengths", "device"]
+            refuse_idle(self, idle, "of samples, which --no-samples leaves out")
         seeds = None if self.seeds is None else parse_seeds(self.seeds)
         history = read_history(self.folder)
         out = self.out or self.folder / "report.html"

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
@@ -12,6 +12,8 @@ import tyro
 
 from unitgain.classes import Classes
 from unitgain.cli.arguments import Unset, draw_next
+from unitgain.cli.settings import merged, read_settings
+from unitgain.cli.words import options, recipe_name
 from unitgain.console import next_step, note, say
 from unitgain.files import near
 from unitgain.recipe import Recipe
@@ -21,13 +23,12 @@ from unitgain.size import read_size
 from unitgain.text import brief, printable
 from unitgain.train.config import Execution, TrainConfig, restarted
 from unitgain.train.rules import sized
-from unitgain.trust import Limits, parse_yaml, read_regular
 
 if TYPE_CHECKING:
     from unitgain.data.dataset import Dataset
 
 HELP = ("-h", "--help")
-SETTINGS = Limits(max_item_bytes=2**18)  # of --config; all settings of a run take some kilobytes
+SWITCHES = ("resume", "quiet")  # which the name of a recipe may follow
 T = TypeVar("T")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -89,14 +90,14 @@ class Train:
             ValueError: if it does not say what to train, or the file cannot be read.
             FileNotFoundError: if there is no run to resume.
         """
-        name, rest = _recipe_name(args)
+        name, rest = recipe_name(args, RECIPES, SWITCHES)
         settings = TrainConfig(recipe=recipe(name) if name is not None else DIGITS)
         default = cls(recipe=name, words=tuple(rest), settings=settings, execution=Execution(device="auto"))
         return default.parsed() if set(HELP) & set(rest) else default.started().parsed()
 
     def started(self) -> "Train":
         """With the defaults of the run that is resumed, or of the recipe, the snapshot or the plan, and of the file."""
-        out, init, file = self._said("out"), self._said("init"), _read(self._said("config"))
+        out, init, file = self._said("out"), self._said("init"), read_settings(self._said("config"))
         named = file.get("recipe")
         name = self.recipe or (named.get("name") if isinstance(named, dict) else named)
         if not isinstance(name, str | None):
@@ -114,9 +115,7 @@ class Train:
         start = _saved(folder) if resume else None
         if start is None and name is None and init is None and data is None:
             raise FileNotFoundError(f"{folder} holds no run to resume: it has no config.json{near(folder)}")
-        execution = from_dict(
-            Execution, _merged(to_dict(self.execution), file.pop("execution", {})), "config.execution"
-        )
+        execution = from_dict(Execution, merged(to_dict(self.execution), file.pop("execution", {})), "config.execution")
         started = dataclasses.replace(self, recipe=name, out=folder, execution=execution)
         if start is None and name is None and init is None:
             return started.planned(str(data), file)
@@ -178,13 +177,18 @@ class Train:
             )
         prog = f"unitgain train {self.recipe or '[RECIPE]'}"
         parsed = tyro.cli(Train, default=self, args=self.words, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
-        if parsed.classes == "none" and parsed._said("label-dropout") and parsed.settings.recipe.label_dropout:
-            raise ValueError("--label-dropout leaves out labels, and --classes none trains without any: leave one out")
+        base = parsed.settings.recipe
+        for option, value, why in (
+            ("label-dropout", base.label_dropout, "leaves out labels"),
+            ("label-dim", base.network.label_dim, "says how many classes there are"),
+        ):
+            if parsed.classes == "none" and self._said(option) and value:
+                raise ValueError(f"--{option} {why}, and --classes none trains without any: leave one out")
         return parsed
 
     def heeding(self, settings: TrainConfig, file: dict[str, Any]) -> TrainConfig:
         """Settings, changed as the file has it."""
-        return from_dict(TrainConfig, _merged(to_dict(settings), file), "config") if file else settings
+        return from_dict(TrainConfig, merged(to_dict(settings), file), "config") if file else settings
 
     def run(self) -> None:
         """Train, and say how it ended.
@@ -223,6 +227,7 @@ class Train:
         """Where to train, what, and on which data, which have their say in it."""
         from unitgain.train.finetune import open_init
         from unitgain.train.fitting import data_of
+        from unitgain.train.run import CONFIG
 
         config, out = self.settings, self.out or Path("runs") / str(self.recipe)
         dataset = data_of(config)
@@ -230,6 +235,9 @@ class Train:
         # A run that is resumed needs the snapshot no more, but it must be no other one.
         if self.init is not None and (config.init is None or config.init.name != self.init):
             changes["init"], _ = open_init(self.init)
+        # Left open, they are those of the run; all may be others.
+        if self.resume and self._said("conditions") == "all" and (out / CONFIG).exists():
+            changes["conditions"] = tuple(dataset.condition_shapes)
         return out, dataclasses.replace(config, **changes), dataset
 
     def _fit(self, base: Recipe, dataset: "Dataset") -> Recipe:
@@ -258,10 +266,7 @@ class Train:
 
     def _said(self, option: str) -> str | None:
         """What follows an option on the command line, before anything is read of it that depends on the rest."""
-        for place, word in enumerate(self.words):
-            if word.partition("=")[0] == f"--{option}":
-                return word.partition("=")[2] or next(iter(self.words[place + 1 :]), None)
-        return None
+        return next(iter(options(self.words).get(option, ())), None)
 
 
 def _hours(word: str) -> float:
@@ -276,15 +281,6 @@ def _understood(read: Callable[[str], T], word: str | None) -> T | None:
         return None if word is None else read(word)
     except ValueError:
         return None
-
-
-def _recipe_name(args: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The name of the recipe, which comes first, or last where it cannot be the value of an option; and the rest."""
-    if args and not args[0].startswith("-"):
-        return args[0], list(args[1:])
-    if len(args) > 2 and args[-1] in RECIPES and (not args[-2].startswith("-") or args[-2] in ("--resume", "--quiet")):
-        return args[-1], list(args[:-1])
-    return None, list(args)
 
 
 def _saved(folder: Path) -> TrainConfig | None:
@@ -324,25 +320,3 @@ def _of_snapshot(init: str, data: str, quiet: bool) -> Recipe:
     if text and not quiet:
         note(text)
     return base.with_network(fit(header.network, open_data(data))).replace(sigma_data=header.sigma_data)
-
-
-def _read(file: str | None) -> dict[str, Any]:
-    """The settings in a YAML or JSON file."""
-    if file is None:
-        return {}
-    settings = parse_yaml(read_regular(Path(file), SETTINGS), f"--config {file}")
-    if not isinstance(settings, dict):
-        raise ValueError(f"--config {file}: expected named settings, as in the config.json of a run")
-    return settings
-
-
-def _merged(old: Any, new: Any) -> Any:
-    """JSON with some values replaced; numbers that YAML takes for text, such as 1e-3, are numbers where these were."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
-    if isinstance(old, float) and isinstance(new, str):
-        try:
-            return float(new)
-        except ValueError:
-            return new
-    return new

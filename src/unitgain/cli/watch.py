@@ -9,7 +9,7 @@ import tyro
 from rich.console import RenderableType
 from rich.live import Live
 
-from unitgain.cli.arguments import draw_next
+from unitgain.cli.arguments import draw_next, refuse_idle
 from unitgain.console import Console, next_step
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Watch:
         """Show it."""
         from unitgain.report.history import read_history
 
+        if self.once:
+            refuse_idle(self, ["every"], "between looks, and --once looks once; leave one out")
         if not self.every > 0:
             raise ValueError(f"--every {self.every}: must be a positive number of seconds")
         console = Console()

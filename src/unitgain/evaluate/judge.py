@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,14 +52,14 @@ class Measurement:
         return max(values) - min(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON: best, spread and the records."""
+        """As JSON: best, spread and the records; None for what is not finite, which JSON lacks."""
         first = self.records[0]
         return {
             "metric": first.metric,
             "detector": first.detector.name,
-            "best": self.best,
-            "spread": self.spread,
-            "records": [to_dict(record) for record in self.records],
+            "best": _finite(self.best),
+            "spread": _finite(self.spread),
+            "records": [{**to_dict(record), "value": _finite(record.value)} for record in self.records],
         }
 
 
@@ -289,6 +290,10 @@ def _part(images: Images, numbers: range) -> Mapping[str, Any]:
     whole, every = len(numbers) == len(images), "" if numbers.step == 1 else f", by {numbers.step}"
     part = f"{images.source.name} [{numbers[0]}-{numbers[-1]}{every}]"
     return {} if whole else {"seeds": None, "name": part}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _digest(summary: Summary) -> str:

@@ -1,5 +1,6 @@
 """Measure images: `measure` reads them once and returns a record per metric."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from unitgain.metrics.record import Record, Source, jpeg_warning
 from unitgain.metrics.reference import Reference
 from unitgain.metrics.summary import Summary, summarize
 from unitgain.parallel import World
+from unitgain.text import brief
 
 T = TypeVar("T")
 References = Reference | Mapping[str, Reference]
@@ -163,8 +165,10 @@ def evaluate(
 
 def _record(metric: Metric, pair: Pair, source: Source) -> Record:
     score, images, reference = metric.score(pair), pair.images, pair.reference
-    value, deviation = score if isinstance(score, tuple) else (score, None)
+    value, deviation = _numbers(metric, score)
     warnings = metric.warnings(pair)
+    if not math.isfinite(value):
+        warnings.append(f"{metric.label} is {value}, which is no figure to compare")
     if source.formats.get("jpeg"):
         warnings.append(jpeg_warning(source))
     if reference is not None and None in (reference.summary.detector.hash, images.detector.hash):
@@ -182,3 +186,22 @@ def _record(metric: Metric, pair: Pair, source: Source) -> Record:
         source=source,
         warnings=tuple(warnings),
     )
+
+
+def _numbers(metric: Metric, score: Any) -> tuple[float, float | None]:
+    """A value and its deviation, if that is known, of any type of numbers.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    both: tuple[Any, Any] = score if isinstance(score, tuple) and len(score) == 2 else (score, None)
+    value, deviation = both
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        spread = None if deviation is None else float(deviation)
+        return float(value), spread if spread is not None and math.isfinite(spread) else None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the score of {metric.label} is {brief(score)}: expected a number, or a number and its deviation"
+        ) from error

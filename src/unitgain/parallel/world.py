@@ -258,8 +258,12 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def pick_device(device: torch.device | str) -> torch.device:
+def pick_device(device: torch.device | str, option: str = "--device") -> torch.device:
     """The device of that name; "auto" is the GPU where there is one.
+
+    Args:
+        device: or its name.
+        option: that gave it, for errors.
 
     Raises:
         ValueError: if torch knows no device of this name, or a GPU is asked for that it does not find.
@@ -271,12 +275,12 @@ def pick_device(device: torch.device | str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
-            f"--device {device}: torch knows no such device; use auto, cpu, cuda or cuda:NUMBER"
+            f"{option} {device}: torch knows no such device; use auto, cpu, cuda or cuda:NUMBER"
         ) from error
     if chosen.type == "cuda" and not count:
-        raise ValueError(f"--device {device}: torch finds no GPU here; use --device cpu")
+        raise ValueError(f"{option} {device}: torch finds no GPU here; use {option} cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= count:
-        raise ValueError(f"--device {device}: torch finds {count} GPUs here; use cuda:0 to cuda:{count - 1}")
+        raise ValueError(f"{option} {device}: torch finds {count} GPUs here; use cuda:0 to cuda:{count - 1}")
     return chosen
 
 

@@ -1,6 +1,7 @@
 """Evaluate the cells of a sweep, each once."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -168,11 +169,18 @@ class Sweep:
     def evaluate(
         self, cell: Cell, seeds: range, on_images: Callable[[float], None] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Rows of the table by name of the metric: from it where they are there, else measured and added."""
+        """Rows of the table by name of the metric: from it where they are there, else measured and added.
+
+        Raises:
+            NoFigureError: if a metric is not finite; the others are in the table.
+        """
         keys, known = self.keys(cell, seeds), self.table.rows()
         if not all(key in known for key in keys.values()):
-            rows = self._measure(cell, seeds, keys, on_images)
+            found = self._measure(cell, seeds, keys, on_images)
+            rows = [row for row in found if math.isfinite(row["value"])]
             self.table.add(rows)
+            if odd := [f"{row['metric']} is {row['value']}" for row in found if not math.isfinite(row["value"])]:
+                raise NoFigureError(f"{' and '.join(odd)} at {_place(cell)}")
             known |= {row["key"]: row for row in rows}
         return {name: known[key] for name, key in keys.items()}
 
@@ -188,6 +196,16 @@ class Sweep:
             {"key": key, "metric": name, "value": record.value, "seconds": seconds, **about, "record": to_dict(record)}
             for (name, key), record in zip(keys.items(), records, strict=True)
         ]
+
+
+class NoFigureError(ValueError):
+    """A metric of a cell is not finite."""
+
+
+def _place(cell: Cell) -> str:
+    """A cell in words."""
+    said = {name: value for name, value in to_dict(cell).items() if value is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
 
 
 def with_paper_tensors(bench: Sweep, config: SweepConfig) -> SweepConfig:
@@ -278,21 +296,32 @@ def sweep(
 
     Returns:
         A result per cell and metric, by metric first, in every process.
+
+    Raises:
+        NoFigureError: if a metric of some cells is not finite, when all others are in the table.
     """
     world = bench.world
     left = remaining(bench, config, on_bytes=on_bytes)
     if left:
         bench.images(*left[0])  # what does not fit is refused before anything is drawn
     total = sum(len(seeds) for _, seeds in left)
-    done = 0
+    done, odd = 0, []
     for cell, seeds in world.share(left):
         progress = world.progress(on_images if world.main else None, total, before=done * world.size)
-        bench.evaluate(cell, seeds, progress)
+        try:
+            bench.evaluate(cell, seeds, progress)
+        except NoFigureError as error:
+            odd.append(str(error))
         done += len(seeds)
     bench.release()
     if on_images is not None and world.main:
         on_images(total, total)
-    world.barrier()
+    if odd := [text for texts in world.gather(odd) for text in texts]:
+        more = f"; and {len(odd) - 3} more" if len(odd) > 3 else ""
+        raise NoFigureError(
+            f"{'; '.join(odd[:3])}{more}: leave out what has no figure; all others are kept in {bench.out}, and none "
+            "is drawn again"
+        )
     return world.on_main(lambda: list(_results(bench, config)))
 
 

@@ -54,8 +54,6 @@ def boards(
         ValueError: if W&B does not take the run. Where the project is only remembered, both are warnings.
     """
     shown: list[Board] = []
-    if tensorboard and importlib.util.find_spec("tensorboard"):
-        shown.append(TensorBoard(run, nimg))
     if wandb is not None or (run / WANDB).exists():
         try:
             shown.append(WandB(run, wandb, config, quiet))
@@ -63,6 +61,8 @@ def boards(
             if wandb is not None:
                 raise
             warn(f"this run was in W&B before and goes on without it: {error}. Delete {run / WANDB} not to be told")
+    if tensorboard and importlib.util.find_spec("tensorboard"):  # last, as it begins to write
+        shown.append(TensorBoard(run, nimg))
     return shown
 
 
@@ -131,10 +131,11 @@ class WandB:
     def __init__(self, run: Path, project: str | None, config: Mapping[str, Any], quiet: bool = False) -> None:
         wandb = require("wandb", extra="track")
         identity = run / WANDB
-        if project is not None and not identity.exists():
-            new = {"id": secrets.token_hex(4), "project": plain_name(project, "--wandb")}
-            write_text(identity, json.dumps(new) + "\n")
-        known = _identity(run)
+        new = project is not None and not identity.exists()
+        if project is not None and new:
+            known = {"id": secrets.token_hex(4), "project": plain_name(project, "--wandb")}
+        else:
+            known = _identity(run)
         if project not in (None, known["project"]):
             raise ValueError(
                 f"--wandb {project}: the run is already in the project {known['project']}; name that one, or "
@@ -156,6 +157,8 @@ class WandB:
                 f"W&B does not take the run: {str(error).rstrip('.')}. Log in with: wandb login; or set "
                 "WANDB_MODE=offline and upload with: wandb sync"
             ) from error
+        if new:
+            write_text(identity, json.dumps(known) + "\n")
 
     def write(self, nimg: int, values: Mapping[str, float]) -> None:
         """Take scalars by name, at so many images."""

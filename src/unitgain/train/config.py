@@ -1,8 +1,10 @@
 """What a training run is: a recipe, a seed, and how it is carried out."""
 
+import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -36,6 +38,25 @@ def parse_duration(text: str) -> float:
     if "".join(map("".join, parts)) != text or seconds <= 0 or (len(parts) > 1 and not all(u for _, u in parts)):
         raise ValueError(f"cannot read the time {text!r}: write 90 (seconds), 45m, 11.5h or 1d6h")
     return seconds
+
+
+def parse_gigabytes(text: str) -> int:
+    """Bytes from a number of GB.
+
+    Raises:
+        ValueError: if it is none, or not positive.
+    """
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return int(number * 1e9)
+    raise ValueError(f"cannot read the size {text!r}: write a number of GB above 0, such as 20 or 0.5")
+
+
+def _check_several(settings: object, names: Sequence[str], where: str = "") -> None:
+    """Raise `ValueError` if one of these fields, each of several texts, is a single one, which Python takes apart."""
+    for name in names:
+        if isinstance(value := getattr(settings, name), str):
+            raise ValueError(f"{where}{name} = {value!r}: expected several, ({value!r},), not a text alone")
 
 
 def _check_least(settings: object, least: Mapping[str, int], where: str = "") -> None:
@@ -105,6 +126,7 @@ class Evaluation:
     dinov2: str | None = None
 
     def __post_init__(self) -> None:
+        _check_several(self, ["metrics"], "evaluation.")
         object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",") if name))
         least = {"samples": 1, "metrics_images": 16, "steps": 2, "batch": 1, "samples_every": 0, "metrics_every": 0}
         _check_least(self, least, "evaluation.")
@@ -213,7 +235,7 @@ class TrainConfig:
     seed: int = 0
     microbatch: int | None = None
     snapshot_dtype: Precision = "float16"
-    snapshot_budget: Annotated[int | None, _word("GB", lambda word: int(float(word) * 1e9), 1e9)] = None
+    snapshot_budget: Annotated[int | None, _word("GB", parse_gigabytes, 1e9)] = None
     tick: int = 0
     magnitudes_every: int = 0
     checkpoint_every: int = 0
@@ -226,6 +248,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.microbatch is not None and (self.microbatch < 1 or self.recipe.batch % self.microbatch):
             raise ValueError(f"microbatch = {self.microbatch}: must divide the batch of {self.recipe.batch} images")
+        _check_several(self, ["conditions", "classes"])
         check_seeds([self.seed])
         names = ("workers", "tick", "checkpoint_every", "magnitudes_every", "keep_every")
         _check_least(self, {**dict.fromkeys(names, 0), "keep_checkpoints": 1, "nonfinite_limit": 1})

@@ -35,6 +35,8 @@ from unitgain.train.step import Observer, StepReport
 from unitgain.trust import DEFAULT_LIMITS, Limits
 
 IMAGES = 64  # of a grid
+EITHER = ("ema", "steps", "batch", "dtype", "vae")  # settings of grids and measurements; and of these alone:
+MEASURED = ("metrics_images", "reference", "inception", "dinov2")
 FEW_CLASSES = 20  # a grid has a row for each of so many
 
 
@@ -256,15 +258,9 @@ def open_evaluation(
     """The evaluation of a run, or None where nothing is to be evaluated; rank 0 fetches weights before the others.
 
     Raises:
-        ValueError: if there is a reference, and nothing that is measured against it; and as `Evaluation` does.
+        ValueError: as `Evaluation` does.
     """
-    settings = config.evaluation
-    if settings.reference and not settings.metrics:
-        raise ValueError(
-            f"evaluation.reference = {settings.reference!r}: nothing is measured against it; name the metrics "
-            "(--metrics fid), or leave it out (--metrics-reference None)"
-        )
-    if not any(settings.intervals(config.recipe.snapshot_every)):
+    if not any(config.evaluation.intervals(config.recipe.snapshot_every)):
         return None
 
     def opened() -> Evaluation:
@@ -272,6 +268,30 @@ def open_evaluation(
 
     first = world.together("preparing the evaluation", lambda: opened() if world.main else None)
     return world.together("preparing the evaluation", lambda: first or opened())
+
+
+def refuse_idle(config: TrainConfig, saved: TrainConfig | None) -> None:
+    """Refuse what is said of an evaluation that there is none of.
+
+    Args:
+        config: of the run.
+        saved: of the run that is resumed, which may go on with what it had; None for a new one.
+
+    Raises:
+        ValueError: if something is said of grids or measurements, and none are made.
+    """
+    settings, before = config.evaluation, (saved or TrainConfig(recipe=config.recipe)).evaluation
+    grids, metrics = settings.intervals(config.recipe.snapshot_every)
+    for names, idle, what, remedy in (
+        (("metrics",), not metrics, "measured", "give another --metrics-every"),
+        (("samples",), not grids, "drawn", "give another --samples-every"),
+        (EITHER + MEASURED, not (grids or metrics), "drawn or measured", "give --samples or --metrics"),
+        (MEASURED, not metrics, "measured", "name the metrics (--metrics fid)"),
+    ):
+        given = [name for name in names if getattr(settings, name) != getattr(before, name)]
+        if idle and given:
+            said = ", ".join(f"evaluation.{name} = {getattr(settings, name)!r}" for name in given)
+            raise ValueError(f"{said}: nothing is {what}; {remedy}, or leave this out")
 
 
 def average_of(config: TrainConfig) -> int:

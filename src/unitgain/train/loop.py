@@ -14,7 +14,7 @@ from unitgain.data.dataset import Dataset
 from unitgain.data.order import derive
 from unitgain.lock import hold
 from unitgain.native.memory import kept_memory
-from unitgain.parallel import World, is_lost, processes
+from unitgain.parallel import World, is_lost, pick_device, processes
 from unitgain.serial import to_dict
 from unitgain.text import one_line
 from unitgain.train.accumulation import check_memory
@@ -23,7 +23,7 @@ from unitgain.train.boards import boards
 from unitgain.train.config import Execution, TrainConfig, restarted
 from unitgain.train.context import Run
 from unitgain.train.errors import LostProcessError, is_shared
-from unitgain.train.evaluation import Evaluation, open_evaluation
+from unitgain.train.evaluation import Evaluation, open_evaluation, refuse_idle
 from unitgain.train.finetune import Inheritance, open_inheritance
 from unitgain.train.fitting import check_data, complete, data_of
 from unitgain.train.log import StatsLog, TrainProgress
@@ -33,7 +33,7 @@ from unitgain.train.rows import read_stats
 from unitgain.train.run import Window, clear_leftovers, refuse_changes, save_config, saved_config
 from unitgain.train.saver import Checkpoints
 from unitgain.train.signals import REASONS, StopSignal
-from unitgain.train.snapshots import Snapshots
+from unitgain.train.snapshots import Snapshots, store_of
 from unitgain.train.state import TrainState
 from unitgain.train.statistics import Magnitudes, Statistics
 from unitgain.train.step import Observer, StepReport, train_step
@@ -63,7 +63,7 @@ class TrainResult:
 
 def train(
     config: TrainConfig,
-    run: Path,
+    run: Path | str,
     dataset: Dataset | None = None,
     *,
     resume: bool = False,
@@ -100,7 +100,7 @@ def train(
         CheckpointError: if a checkpoint cannot be written, or none of those there is intact.
         OSError: if something else cannot be written; the last checkpoint is intact.
     """
-    execution = replace(execution or Execution(), **how)
+    execution, run = replace(execution or Execution(), **how), Path(run)
     resume = resume or restarted()
     with (
         StopSignal(execution.max_time, execution.quiet) as stop,
@@ -180,6 +180,9 @@ def _settle(
         settled = complete(config, data, world.device, world.size, saved, execution.quiet or not world.main)
         if saved is not None:
             refuse_changes(settled, saved, run)
+        refuse_idle(settled, saved)
+        if execution.ema_device:
+            pick_device(execution.ema_device, "--ema-device")
         check_data(settled, data)
         if execution.check_memory:
             check_memory(settled, execution, world, resumes=saved is not None)
@@ -209,14 +212,15 @@ def _begin(
         batches = Batches(config, dataset, world)
         stack.callback(batches.loader.close)
         state = _open_state(config, execution, inheritance, world)
+        store_of(config, folder, dataset, state, resume)  # which refuses a budget before anything is written
         window = resume_from_newest(config, state, folder) if resume else Window()
 
         def prepare() -> StatsLog:
             clear_leftovers(folder)
             clear_partial(folder / "checkpoints")
             check_disk(state, config, folder)
-            save_config(config, folder)
             shown = boards(folder, state.nimg, to_dict(config), execution.tensorboard, execution.wandb, execution.quiet)
+            save_config(config, folder)  # last: what was refused left the folder to the next
             return StatsLog(folder, state.nimg, shown)
 
         log = world.together("preparing the run folder", lambda: prepare() if world.main else None)

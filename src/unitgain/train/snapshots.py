@@ -1,13 +1,17 @@
 """Averaged weights on disk while training, and the weights themselves at the end: written beside the training."""
 
 from concurrent.futures import Future
+from pathlib import Path
 
 from unitgain.checkpoint.facts import SnapshotHeader
+from unitgain.data.dataset import Dataset
 from unitgain.ema import RAW
 from unitgain.parallel import beside
 from unitgain.posthoc import SnapshotStore
 from unitgain.serial import to_dict
+from unitgain.train.config import TrainConfig
 from unitgain.train.context import Run
+from unitgain.train.state import TrainState
 from unitgain.train.step import Observer, StepReport
 
 
@@ -24,16 +28,7 @@ class Snapshots(Observer):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.store = SnapshotStore(
-            run.folder / "snapshots",
-            run.state.emas,
-            every=run.config.recipe.snapshot_every,
-            dtype=run.config.snapshot_dtype,
-            budget=run.config.snapshot_budget,
-            header=header_of(run),
-            resumed=run.resumed,
-            main=run.world.main,
-        )
+        self.store = store_of(run.config, run.folder, run.dataset, run.state, run.resumed)
         self.pending: Future[None] | None = None
 
     def report(self, report: StepReport) -> None:
@@ -73,9 +68,27 @@ class Snapshots(Observer):
             self.pending.exception()
 
 
-def header_of(run: Run) -> SnapshotHeader:
+def store_of(config: TrainConfig, folder: Path, dataset: Dataset, state: TrainState, resumed: bool) -> SnapshotStore:
+    """Where the averages of a run go; nothing is written yet.
+
+    Raises:
+        ValueError: if the budget is too small.
+    """
+    return SnapshotStore(
+        folder / "snapshots",
+        state.emas,
+        every=config.recipe.snapshot_every,
+        dtype=config.snapshot_dtype,
+        budget=config.snapshot_budget,
+        header=header_of(config, dataset),
+        resumed=resumed,
+        main=state.world.main,
+    )
+
+
+def header_of(config: TrainConfig, dataset: Dataset) -> SnapshotHeader:
     """What snapshots of a run say of themselves, but for time and profile."""
-    recipe, dataset, init = run.config.recipe, run.dataset, run.config.init
+    recipe, init = config.recipe, config.init
     return SnapshotHeader(
         network=recipe.network,
         sigma_data=recipe.sigma_data,

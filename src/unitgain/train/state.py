@@ -13,7 +13,7 @@ from unitgain.denoiser import Denoiser, Label, make_uncertainty
 from unitgain.ema import ExponentialEMA, PowerEMA
 from unitgain.kernels import fuse
 from unitgain.loss import DenoisingLoss, Loss
-from unitgain.parallel import World, accumulate, distribute, is_sharded, local
+from unitgain.parallel import World, accumulate, distribute, is_sharded, local, pick_device
 from unitgain.recipe import Recipe
 from unitgain.recipes import create
 from unitgain.train.blocks import blocks, compile_blocks, recompute_blocks
@@ -130,7 +130,7 @@ class TrainState:
         objective = Objective(denoiser, uncertainty, recipe.loss, together)
         distributed = distribute(objective, world, blocks(denoiser) if execution.shard else None)
         adam = make_optimizer([*denoiser.parameters(), *uncertainty.parameters()], recipe)
-        there = execution.ema_device
+        there = pick_device(execution.ema_device, "--ema-device") if execution.ema_device else None
         emas: list[PowerEMA | ExponentialEMA] = [PowerEMA(denoiser, length, device=there) for length in recipe.ema]
         if recipe.ema_half_life:
             emas.append(ExponentialEMA(denoiser, recipe.ema_half_life, device=there))
