@@ -255,8 +255,8 @@ def _open_reference(
         if given is not None and not (isinstance(given, Mapping) and not given):
             names = ", ".join(metric.name for metric in metrics)
             raise ValueError(
-                f"a reference, and {names} compare with none: leave out --reference (--metrics-reference in training), "
-                "or name metrics that do, such as fid"
+                f"a reference, and {names} compare with none: leave out --reference, or name metrics that do, such as "
+                "fid (in training --metrics-reference; None for a run that was begun with one)"
             )
         return {}
     if given is None:
