@@ -41,7 +41,7 @@ def test_your_own_pictures(call, call_train):
     """And a run from Python is the run of the command, to the last byte."""
     shorter = {"range(600)": "range(120)", "--resolution 32": "--resolution 8", "resolution=32": "resolution=8"}
     shorter |= {"--hours 0.75": "--hours 0.001", "hours=0.25": "hours=0.001", "--per-class 8": "--per-class 2"}
-    shorter |= {"--hours 0.15": "--hours 0.001"}
+    shorter |= {"--hours 0.15": "--hours 0.002"}
     names = run_page("docs/tutorials/own-pictures.md", call, shorter=shorter)
     assert len(names["data"].classes) == 3 and len(names["pictures"]) == 8
     assert len(list(Path("drawn").rglob("*.png"))) == 6 + 1 and Path("runs/mine/report.html").exists()

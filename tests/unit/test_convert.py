@@ -544,7 +544,8 @@ def test_folders_and_repositories_of_pickles_name_what_converts_them(tmp_path, r
 
 def test_a_guide_that_is_a_pickle_is_to_be_converted_and_then_guides(tmp_path, capsys):
     write_official(tmp_path / "net.pkl")
-    main(["convert", str(tmp_path / "net.pkl"), str(tmp_path / "main.safetensors")])
+    write_official(tmp_path / "main.pkl", seed=1)
+    main(["convert", str(tmp_path / "main.pkl"), str(tmp_path / "main.safetensors")])
     command = ["sample", str(tmp_path / "main.safetensors"), "--guidance", "1.5", "--out", str(tmp_path / "out")]
     command += ["--seeds", "0", "--steps", "2", "--guide"]
     with pytest.raises(SystemExit):
