@@ -44,7 +44,7 @@ def real(value: Any, what: str) -> float:
         if isinstance(value, str | bytes):
             raise TypeError("a text")
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a tensor of several
         raise ValueError(f"{what} = {brief(value)}: expected a number") from error
 
 

@@ -89,13 +89,12 @@ def read(args: Sequence[str]) -> Any:
     if name in COMMANDS:
         rest = list(args)[len(name.split()) :]
         chosen = COMMANDS[name].load()
+        refuse_repeated(rest, chosen)
         reader = getattr(chosen, "read", None)  # one whose defaults depend on what is given reads for itself
         if reader is not None:
-            refuse_repeated(rest, chosen)
             return reader(rest)
         shape = getattr(chosen, "for_arguments", None)  # one that has options of the sampler that is named
         chosen = shape(rest) if shape else chosen
-        refuse_repeated(rest, chosen)
         return tyro.cli(chosen, prog=f"unitgain {name}", args=rest, config=CONFIG)
     if first not in GROUPS:
         raise ValueError(f"unknown command {first!r}; {suggest(first, _firsts())}")

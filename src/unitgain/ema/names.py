@@ -1,6 +1,5 @@
 """Names of tensors, whatever has wrapped the model that they are of."""
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -62,19 +61,6 @@ def plain_names(module: nn.Module) -> dict[str, str]:
     wrapped = _wrapped(module)
     own = [name for name, _ in [*module.named_buffers(), *module.named_parameters()]]
     return {_without_modules(name, wrapped): name for name in own}
-
-
-def own_name(name: str, names: Mapping[str, str]) -> str:
-    """What a module calls a tensor that has this name where other wrappers are around it.
-
-    Args:
-        name: with the wrappers of then.
-        names: of the module, as from `plain_names`.
-    """
-    if name in names.values():
-        return name
-    plain = without_wrappers(name)
-    return names.get(plain) or names.get(plain.removeprefix("module.")) or name
 
 
 def _wrapped(module: nn.Module) -> set[str]:

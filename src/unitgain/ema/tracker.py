@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from unitgain.ema.buffers import Buffers, Unknown, is_averaged, is_number, passing_buffers
-from unitgain.ema.described import describe
-from unitgain.ema.names import own_name, plain_names
 from unitgain.ema.profiles import ExponentialProfile, PowerProfile
+from unitgain.ema.state import matched, state_of
 from unitgain.parallel import full, is_sharded, local, reshard, shard_like
 
 _SWITCHED: WeakSet[nn.Module] = WeakSet()  # modules that hold an average for a while
@@ -38,7 +37,8 @@ class EMA(ABC):
     Attributes:
         t: time of the last update, 0 before the first.
         average: averaged tensors by name, float32 (float64 for float64 parameters); local shards of sharded ones.
-        buffers: copies of the other buffers by name, of those that persist: the rest, caches say, is the module's own.
+        buffers: copies of the other buffers by name, but for these:
+        passing: names of buffers that do not persist (caches, say), which are left to the module.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class EMA(ABC):
         self._mode: Buffers = buffers
         self._device = None if device is None else torch.device(device)
         reshard(module)
+        self.passing = passing_buffers(module)
         self._sharded = {name for name, parameter in module.named_parameters() if is_sharded(parameter)}
         averaged, copied = self._sources()
         if not averaged:
@@ -59,7 +60,7 @@ class EMA(ABC):
             raise ValueError("the module is on the meta device: track it after its weights are materialized")
         self.average = {name: self._start(tensor) for name, tensor in averaged.items()}
         self.buffers = {name: tensor.to(self._device or tensor.device, copy=True) for name, tensor in copied.items()}
-        self._kinds = self._kinds_of(averaged, copied)
+        self._kinds = self._kinds_of({**averaged, **copied})
         self._unknown = Unknown(name for name in copied if buffers == "statistics" and is_number(copied[name]))
         self._staging: dict[str, Tensor] = {}
         self._pending: Future[None] | None = None
@@ -201,8 +202,7 @@ class EMA(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs; tensors are not copied. Of sharded ones, this process's shards."""
         self.synchronize()
-        profile = describe(self.profile_at(1.0))
-        return {"t": self.t, "profile": profile, "average": dict(self.average), "buffers": dict(self.buffers)}
+        return state_of(self)
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -213,35 +213,9 @@ class EMA(ABC):
                 those of the module. Nothing is changed then.
         """
         self.synchronize()
-        pairs = self.matched(state)
-        for own, given in pairs:
+        for own, given in matched(self, state):
             own.copy_(given)
         self.t = float(state["t"])
-
-    def matched(self, state: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """What `load_state_dict` would copy: tensors of this tracker, and those of the state that go there.
-
-        Raises:
-            ValueError: as there.
-        """
-        if not {"t", "average", "buffers"} <= state.keys():
-            raise ValueError("this is no state of an EMA: give what its state_dict() returned")
-        profile = describe(self.profile_at(1.0))
-        if not _agree(state.get("profile", profile), profile):  # which states of before do not say
-            raise ValueError(f"this EMA state is of {dict(state['profile'])}, and the tracker of {profile}")
-        names, passing = plain_names(self.module), passing_buffers(self.module)
-        pairs: list[tuple[Tensor, Tensor]] = []
-        for own, saved in ((self.average, state["average"]), (self.buffers, state["buffers"])):
-            given = {own_name(name, names): tensor for name, tensor in saved.items()}
-            given = {name: tensor for name, tensor in given.items() if name in own or name not in passing}
-            wrong = own.keys() ^ given.keys() or {name for name in own if own[name].shape != given[name].shape}
-            if wrong:
-                raise ValueError(
-                    "this EMA state belongs to another module, or one whose buffers were treated otherwise: "
-                    f"names or shapes differ in {', '.join(sorted(wrong)[:3])}"
-                )
-            pairs += [(tensor, given[name]) for name, tensor in own.items()]
-        return pairs
 
     def _check_updated(self) -> None:
         if self.t == 0:
@@ -268,33 +242,30 @@ class EMA(ABC):
         for name, parameter in self._parameters().items():
             tensor = local(parameter.detach())
             (averaged if is_number(tensor) else copied)[name] = tensor
-        passing = passing_buffers(self.module)
         for name, buffer in self.module.named_buffers():
             if is_averaged(name, buffer, self._mode):
                 averaged[name] = buffer.detach()
-            elif name not in passing:
+            elif name not in self.passing:
                 copied[name] = buffer.detach()
         return averaged, copied
 
     def _known_sources(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """As `_sources`, if they are still those that the tracker was made for."""
         averaged, copied = self._sources()
-        kinds = self._kinds_of(averaged, copied)
+        kinds = self._kinds_of({**averaged, **copied})
         if kinds != self._kinds:
-            changed = sorted(
-                name for name in kinds.keys() | self._kinds.keys() if kinds.get(name) != self._kinds.get(name)
-            )
+            changed = sorted({name for name, _ in kinds.items() ^ self._kinds.items()})
             raise ValueError(
                 f"the module has changed since its EMA was made, in {', '.join(changed[:3])}: make a new one"
             )
         return averaged, copied
 
-    def _kinds_of(self, *tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
-        """What of tensors may not change while they are tracked, by name."""
+    def _kinds_of(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
+        """What of tensors may not change while they are tracked, by name; the device may, where averages lie apart."""
+        apart = self._device is not None
         return {
-            name: (tensor.shape, is_number(tensor), tensor.is_complex(), None if self._device else tensor.device)
-            for group in tensors
-            for name, tensor in group.items()
+            name: (tensor.shape, tensor.is_floating_point(), tensor.is_complex(), None if apart else tensor.device)
+            for name, tensor in tensors.items()
         }
 
     def _start(self, tensor: Tensor) -> Tensor:
@@ -342,13 +313,6 @@ def check_step(t: float, dt: float, last: float) -> None:
             f"EMA update for the step from {t - dt} to {t}, but the last one ended at {last}: "
             "call update(t, dt) once after every step, t in the same unit"
         )
-
-
-def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two descriptions are of the same profile, but for rounding."""
-    if one.keys() != other.keys() or one["kind"] != other["kind"]:
-        return False
-    return all(math.isclose(one[name], other[name], rel_tol=1e-6) for name in one if name != "kind")
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from unitgain.given import real
 from unitgain.metrics.detectors import Classifier, Detector
 from unitgain.metrics.metric import Metric, parse_metrics
 from unitgain.metrics.record import Record, Source, jpeg_warning
@@ -194,14 +195,11 @@ def _numbers(metric: Metric, score: Any) -> tuple[float, float | None]:
     Raises:
         ValueError: if they are none.
     """
-    both: tuple[Any, Any] = score if isinstance(score, tuple) and len(score) == 2 else (score, None)
-    value, deviation = both
+    value, deviation = score if isinstance(score, tuple) and len(score) == 2 else (score, None)
     try:
-        if isinstance(value, str | bytes):
-            raise TypeError
-        spread = None if deviation is None else float(deviation)
-        return float(value), spread if spread is not None and math.isfinite(spread) else None
-    except (TypeError, ValueError, RuntimeError) as error:
+        value, deviation = float(real(value, "it")), None if deviation is None else float(real(deviation, "it"))
+    except ValueError as error:
         raise ValueError(
             f"the score of {metric.label} is {brief(score)}: expected a number, or a number and its deviation"
         ) from error
+    return value, deviation if deviation is not None and math.isfinite(deviation) else None

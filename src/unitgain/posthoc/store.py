@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from unitgain.checkpoint.facts import SnapshotHeader, average_dtype, facts_of
 from unitgain.checkpoint.tensors import places
-from unitgain.checkpoint.writer import check_dtype, check_finite, write_average
+from unitgain.checkpoint.writer import check_dtype, check_finite, shard, write_average
 from unitgain.ema import EMA, RAW, Buffers, PowerEMA, Profile, check_names, check_sigma_rel, describe, file_name
 from unitgain.ema.names import tracked_names
+from unitgain.ema.state import matched
 from unitgain.ema.tracker import check_step
 from unitgain.parallel import full, reshard
 from unitgain.posthoc.estimate import PAIR, Estimate, estimate, snapshot_bytes
@@ -83,21 +84,13 @@ class SnapshotStore:
         if keep != "all" and budget is not None:
             raise ValueError("keep and budget both say what to delete: give one of them")
         self.folder = Path(folder)
-        track = (track,) if isinstance(track, int | float) else track
-        if isinstance(emas, nn.Module):
-            self.emas: list[EMA] = [PowerEMA(emas, length, buffers=buffers, device=device) for length in track]
-        elif (tuple(track), buffers, device) != (PAIR, "statistics", None):
-            raise ValueError("track, buffers and device are for a module: trackers have theirs")
-        else:
-            self.emas = list(emas)
-        if others := [type(one).__name__ for one in self.emas if not hasattr(one, "average")]:
-            raise ValueError(f"a store is given a module or trackers of one, not a sequence of {others[0]}")
+        self.emas = _trackers(emas, (track,) if isinstance(track, int | float) else tuple(track), buffers, device)
         profiles = self.profiles_at(1.0)
         if not profiles or len(set(profiles)) < len(profiles):
             raise ValueError("give at least one tracker, and no two of the same length")
-        check_names([file_name(1.0, describe(profile)) for profile in profiles])
-        for profile in profiles:
-            facts_of(1.0, describe(profile), (), header, metadata)  # whether files can say so
+        described = [describe(profile) for profile in profiles]
+        check_names([file_name(1.0, one) for one in described])
+        facts_of(1.0, described[0], (), header, metadata)  # whether files can say so
         for length in lengths:
             check_sigma_rel(length)
         self.every, self.update_every, self.dtype, self.budget = every, update_every, dtype, budget
@@ -106,7 +99,9 @@ class SnapshotStore:
         self.metadata, self.header = dict(metadata or {}), header
         self._names = tracked_names(self.emas[0].module)
         stored = self.emas[0].average | self.emas[0].buffers
-        places({name: (stored[own].dtype, stored[own].shape) for name, own in self._names.items()})
+        layout = {name: (stored[own].dtype, tuple(stored[own].shape)) for name, own in self._names.items()}
+        places(layout)  # whether files can hold them, and
+        shard(layout, shard_bytes)
         if budget is not None and budget < 2 * self.snapshot_bytes:
             raise ValueError(
                 f"a budget of {budget} bytes holds fewer than 2 snapshots of {self.snapshot_bytes} bytes: give more, "
@@ -114,8 +109,8 @@ class SnapshotStore:
             )
         room = None if budget is None else budget // self.snapshot_bytes
         self._kept = Kept(self.folder, keep, room, self.profiles_at, self.lengths)
-        self._resumed, self._begun = resumed, False
         self._stored = 0.0  # time of the last snapshot that was taken
+        self._resumed = resumed
         self._go_on()
 
     @property
@@ -150,7 +145,7 @@ class SnapshotStore:
         t, dt, before = float(t), float(dt), self.t
         check_step(t, dt, before)
         self.emas[0].check_online()
-        self._begin()
+        self._look()
         # The fraction of a step: times such as 0.1 + 0.2 do not fall exactly on what they are meant to.
         due = (t + 1e-6 * dt) // self.every > (before + 1e-6 * dt) // self.every
         behind = self._steps, self._behind
@@ -165,16 +160,15 @@ class SnapshotStore:
             self.write()
         return due
 
-    def _begin(self) -> None:
-        """Look, before the first step, at what there is in the folder."""
-        if not self._begun:
-            self._begun = True
-            self._go_on()
-            if self.main:
-                self._kept.check()
+    def _look(self) -> None:
+        """Check, before a step, that the folder is this run's."""
+        self._go_on()
+        self._resumed = False  # trackers without a time have no state, and begin
+        if self.main:
+            self._kept.check()
 
     def _go_on(self) -> None:
-        """Take the trackers' time for the one that the run goes on from, once they have one."""
+        """Take the time that trackers have, once they have one, for that which the run goes on from."""
         if self._resumed and self.t > 0:
             self._resumed = False
             self._kept.resume(self.t)
@@ -235,7 +229,7 @@ class SnapshotStore:
             raw: the weights of the module itself instead, in their own dtypes.
         """
         self.emas[0].check_online()
-        self._begin()
+        self._look()
         self.catch_up()
         t = self.t
         self._stored = self._stored if raw else t
@@ -279,12 +273,12 @@ class SnapshotStore:
         if len(state["emas"]) != len(self.emas):
             raise ValueError(f"the state has {len(state['emas'])} trackers, but there are {len(self.emas)}")
         for ema, own in zip(self.emas, state["emas"], strict=True):
-            ema.matched(own)
+            matched(ema, own)
         for ema, own in zip(self.emas, state["emas"], strict=True):
             ema.load_state_dict(own)
         self._steps, self._behind = int(state.get("steps", 0)), float(state.get("behind", 0.0))
+        self._resumed = False
         self._kept.resume(self.t)
-        self._begun = True
 
     def _average(self, ema: EMA) -> dict[str, Tensor]:
         whole = {
@@ -313,3 +307,16 @@ class SnapshotStore:
                 self._kept.add(t, paths)
         if not raw:
             self._kept.end()
+
+
+def _trackers(
+    emas: Sequence[EMA] | nn.Module, track: tuple[float, ...], buffers: Buffers, device: torch.device | str | None
+) -> list[EMA]:
+    """The trackers that are given, or those of these lengths of a module; arguments as of `SnapshotStore`."""
+    if isinstance(emas, nn.Module):
+        return [PowerEMA(emas, length, buffers=buffers, device=device) for length in track]
+    if (track, buffers, device) != (PAIR, "statistics", None):
+        raise ValueError("track, buffers and device are for a module: trackers have theirs")
+    if others := [type(one).__name__ for one in emas if not hasattr(one, "average")]:
+        raise ValueError(f"a store is given a module or trackers of one, not a sequence of {others[0]}")
+    return list(emas)

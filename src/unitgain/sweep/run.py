@@ -103,6 +103,7 @@ class Sweep:
             ValueError: if it is guided and nothing guides, if network, guide and settings do not fit, or a network is
                 told more than a class and the settings do not say what.
         """
+        cell = self.drawn_as(cell)
         guide = self.guide_of(cell)
         main = self._network(str(self.main.path(cell.target())))
         other = None if guide in (None, SELF) else self._network(str(guide))
@@ -111,11 +112,12 @@ class Sweep:
 
     def keys(self, cell: Cell, seeds: range) -> dict[str, str]:
         """Key in the table by label of the metric; no more than headers of networks is read."""
+        cell = self.drawn_as(cell)
         guide = self.guide_of(cell)
         about = {
             "device": self.world.device.type,
             "main": {"sha256": _sha256(self.main.path(cell.target()))},
-            "guide": guide if guide in (None, SELF) else _sha256(self._located(str(guide))),
+            "guide": guide if guide in (None, SELF) else _sha256(_located(str(guide))),
             "settings": without_place(self.settings_of(cell).record(self.world.device)),
             "seeds": [seeds.start, seeds.stop],
         }
@@ -123,22 +125,11 @@ class Sweep:
 
     def settings_of(self, cell: Cell) -> DrawSettings:
         """How the images of a cell are drawn: what is said of guidance goes for cells that are guided."""
-        cell = self.drawn_as(cell)
         guided = self.settings.replace(guidance=cell.guidance)
         return guided.replace(interval=None, without=()) if cell.guidance == 1 else guided
 
     def guide_of(self, cell: Cell) -> str | None:
         """Name of the network that guides a cell; None for no guidance."""
-        return self._named_guide(cell) if self.drawn_as(cell).guidance != 1 else None
-
-    def drawn_as(self, cell: Cell) -> Cell:
-        """The cell without guidance in the place of one that is guided by its own network, whose images it has."""
-        guide = self._named_guide(cell)
-        if guide in (None, SELF) or not self._is_main(cell, self._located(str(guide))):
-            return cell
-        return replace(cell, guidance=1.0, guide_length=None)
-
-    def _named_guide(self, cell: Cell) -> str | None:
         if cell.guidance == 1:
             return None
         if self.guide is None:
@@ -147,17 +138,17 @@ class Sweep:
             return str(self.guide_averages.path(Target(sigma_rel=cell.guide_length)))
         return self.guide
 
-    def _is_main(self, cell: Cell, guide: Path) -> bool:
-        """Whether a guide is the network of a cell: the same file, or where both are there one of the same contents."""
-        main = self.main.path(cell.target())
-        return main == guide or (main.is_file() and guide.is_file() and _sha256(main) == _sha256(guide))
+    def drawn_as(self, cell: Cell) -> Cell:
+        """The cell without guidance in the place of one that is guided by its own network, whose images it has.
 
-    def _located(self, guide: str) -> Path:
-        return Path(guide) if self.tied else self._fixed_guide
-
-    @functools.cached_property
-    def _fixed_guide(self) -> Path:
-        return locate(str(self.guide))
+        That is the same file, or where both are there one of the same contents.
+        """
+        if (named := self.guide_of(cell)) in (None, SELF):
+            return cell
+        main, guide = self.main.path(cell.target()), _located(str(named))
+        if main != guide and not (main.is_file() and guide.is_file() and _sha256(main) == _sha256(guide)):
+            return cell
+        return replace(cell, guidance=1.0, guide_length=None)
 
     def release(self) -> None:
         """Let go of the networks that were opened last, which are kept for cells that have one in common."""
@@ -348,6 +339,9 @@ def result_of(cell: Cell, metric: Metric, rows: Sequence[Mapping[str, Any]], ima
         errors=tuple(errors) if len(errors) == len(rows) else (),
         nimg=nimg,
     )
+
+
+_located = functools.cache(locate)  # which may ask the Hub
 
 
 @functools.cache

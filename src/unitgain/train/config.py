@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from unitgain.data.settings import Normalize
+from unitgain.given import settle, several
 from unitgain.metrics.metric import is_program, split_name
 from unitgain.recipe import Precision, Recipe
 from unitgain.sample.seeds import check_seeds
@@ -50,13 +51,6 @@ def parse_gigabytes(text: str) -> int:
         if 0 < (number := float(text)) < math.inf:
             return int(number * 1e9)
     raise ValueError(f"cannot read the size {text!r}: write a number of GB above 0, such as 20 or 0.5")
-
-
-def _check_several(settings: object, names: Sequence[str], where: str = "") -> None:
-    """Raise `ValueError` if one of these fields, each of several texts, is a single one, which Python takes apart."""
-    for name in names:
-        if isinstance(value := getattr(settings, name), str):
-            raise ValueError(f"{where}{name} = {value!r}: expected several, ({value!r},), not a text alone")
 
 
 def _check_least(settings: object, least: Mapping[str, int], where: str = "") -> None:
@@ -126,8 +120,8 @@ class Evaluation:
     dinov2: str | None = None
 
     def __post_init__(self) -> None:
-        _check_several(self, ["metrics"], "evaluation.")
-        object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",") if name))
+        metrics = several(self.metrics, "evaluation.metrics")
+        settle(self, metrics=tuple(name for text in metrics for name in text.split(",") if name))
         least = {"samples": 1, "metrics_images": 16, "steps": 2, "batch": 1, "samples_every": 0, "metrics_every": 0}
         _check_least(self, least, "evaluation.")
         for name in self.metrics:
@@ -248,7 +242,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.microbatch is not None and (self.microbatch < 1 or self.recipe.batch % self.microbatch):
             raise ValueError(f"microbatch = {self.microbatch}: must divide the batch of {self.recipe.batch} images")
-        _check_several(self, ["conditions", "classes"])
+        for name in ("conditions", "classes"):
+            if (values := getattr(self, name)) is not None:
+                several(values, name)
         check_seeds([self.seed])
         names = ("workers", "tick", "checkpoint_every", "magnitudes_every", "keep_every")
         _check_least(self, {**dict.fromkeys(names, 0), "keep_checkpoints": 1, "nonfinite_limit": 1})

@@ -45,10 +45,7 @@ def open_saved(root: Path, options: SourceOptions) -> Table:
         wanted = _wanted(root, folder, [name for name in schema.names if name != column], options)
         told = find_column(schema.names, (SPLIT,))
         taken = dict.fromkeys([column, *filter(None, [label_column, told]), *(one.column for one in wanted)])
-        batches = [batch for path in files for batch in map_batches(path, list(taken))]
-        kinds = [schema.field(one).type for one in taken]
-        if any(batch.schema.types != kinds for batch in batches):
-            raise ValueError(f"{folder} is damaged: columns {', '.join(taken)} are of other types in some of its files")
+        batches = _batches(files, schema, list(taken))
         pictures = [batch.column(column) for batch in batches]
         starts = np.cumsum([0, *map(len, pictures)])
         told_by = functools.partial(_splits, schema, features, batches, splits.split, str(folder))
@@ -105,6 +102,16 @@ def _choose_folder(root: Path, split: str | None) -> tuple[Path, RowSplits]:
         return root / splits[0], RowSplits(split, splits)
     chosen = choose_split(splits, split, str(root))
     return root / chosen, RowSplits(chosen, None)
+
+
+def _batches(files: list[Path], schema: Any, columns: list[str]) -> list[Any]:
+    """The rows of all files, mapped; a `ValueError` if columns of one are of other types than the schema has."""
+    kinds, batches = [schema.field(one).type for one in columns], list[Any]()
+    for path in files:
+        batches += map_batches(path, columns)
+        if any(batch.schema.types != kinds for batch in batches[-1:]):
+            raise ValueError(f"{path} is damaged: columns {', '.join(columns)} are of other types than in {files[0]}")
+    return batches
 
 
 def _values(batches: list[Any], column: str) -> list[Any]:
